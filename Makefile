@@ -1,0 +1,48 @@
+# The targets a newcomer needs; every one of them works from a fresh checkout after `make setup`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+# One thread per process: on few cores more threads than that make everything slower.
+ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false WANDB_MODE=disabled HF_HUB_OFFLINE=1
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format bench bases clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+setup: $(VENV)/.ready ## a virtual environment with everything the project needs
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11; set PYTHON=..."; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) "$$(grep '^torch==' constraints.txt)" $(TORCH_INDEX)
+	$(PIP) -c constraints.txt -e '.[dev]'
+	touch $@
+
+demo: setup ## make the toy organisms, trace them, and write runs/demo/report.html
+	$(BIN)/interp demo --out runs/demo
+
+test: setup ## every test
+	$(ENV) $(BIN)/python -m pytest -n 2
+
+check: setup ## lint, format, types, direction of the imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-cache
+
+format: setup ## apply the formatter and the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## paired benchmarks into benchmarks/results.json
+	$(ENV) $(BIN)/python -m benchmarks
+
+bases: setup ## train the toy bases again, from nothing
+	$(ENV) $(BIN)/python -m interp.organisms.toy
+
+clean: ## remove what builds and tests leave behind; keeps .venv, runs and the cache
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -1,0 +1,105 @@
+"""Content made canonical: its digest, and its plain JSON.
+
+key = blake2b-64 over tagged, length-prefixed parts (RFC 7693), equal in every process: two inputs share a
+digest only when they hold the same values in the same structure, whatever objects carry them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import hashlib
+import json
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+
+def digest(*parts: Any) -> str:
+    """16 hex characters that depend on the content of `parts` only, and are the same in every process.
+
+    Numbers, text, bytes, paths, containers (dict order does not matter, a list equals a tuple), dataclasses,
+    enums, arrays and tensors (dtype, shape and values). An object with a `fingerprint` counts as that fingerprint.
+    Anything else is a TypeError, because its repr could differ between processes.
+    """
+    state = hashlib.blake2b(digest_size=8)
+    for part in parts:
+        _absorb(state, part)
+    return state.hexdigest()
+
+
+def jsonable(value: Any) -> Any:
+    """`value` as JSON can hold it: dataclasses become mappings, arrays lists, paths text, NaN and inf null."""
+    if hasattr(value, "tolist"):  # arrays, tensors and their scalars
+        value = value.tolist()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        value = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): jsonable(item) for key, item in value.items()}
+    if isinstance(value, (set, frozenset)):
+        return sorted(jsonable(item) for item in value)
+    if isinstance(value, (list, tuple, range)):
+        return [jsonable(item) for item in value]
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def json_text(value: Any) -> str:
+    """`value` as indented JSON text that any reader accepts."""
+    return json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _absorb(state: Any, part: Any) -> None:
+    """Feed one part to the hash, tagged and with its length so that different structures cannot collide."""
+    if isinstance(part, (set, frozenset)):
+        _absorb_all(state, "set", sorted(digest(item) for item in part))
+    elif isinstance(part, Mapping):
+        _absorb_all(state, "map", sorted((digest(key), digest(value)) for key, value in part.items()))
+    elif isinstance(part, enum.Enum):
+        _absorb_all(state, "enum", [type(part).__name__, part.name])
+    elif isinstance(part, (list, tuple, range)):
+        _absorb_all(state, "list", part)
+    elif isinstance(getattr(part, "fingerprint", None), str):
+        _absorb_all(state, "fingerprint", [part.fingerprint])
+    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+        fields = {
+            field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.compare
+        }
+        _absorb_all(state, "dataclass", [type(part).__name__, fields])
+    else:
+        tag, content = _leaf(part)
+        state.update(f"{tag}:{len(content)}:".encode())
+        state.update(content)
+
+
+def _absorb_all(state: Any, tag: str, items: Sequence[Any]) -> None:
+    state.update(f"{tag}:{len(items)}:".encode())
+    for item in items:
+        _absorb(state, item)
+
+
+def _leaf(part: Any) -> tuple[str, bytes | memoryview]:
+    """Type tag and bytes of a value without parts of its own."""
+    if part is None or isinstance(part, (bool, int)):
+        return type(part).__name__, str(part).encode()
+    if isinstance(part, float):
+        return "float", struct.pack("<d", part)
+    if isinstance(part, (str, Path)):
+        return "str", str(part).encode()
+    if isinstance(part, (bytes, bytearray)):
+        return "bytes", bytes(part)
+    if hasattr(part, "detach"):
+        import torch
+
+        flat = part.detach().cpu().contiguous().reshape(-1)
+        return f"tensor {part.dtype} {tuple(part.shape)}", memoryview(flat.view(torch.uint8).numpy())
+    if hasattr(part, "tobytes") and hasattr(part, "dtype") and not part.dtype.hasobject:
+        return f"array {part.dtype.str} {tuple(part.shape)}", part.tobytes()
+    raise TypeError(
+        f"cannot digest a {type(part).__name__}; pass its content as numbers, text, arrays or tensors"
+    )

@@ -1,0 +1,71 @@
+"""Shared fixtures: one thread, no network, types checked at every call, tiny models by family."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    HF_HUB_OFFLINE="1",
+    TRANSFORMERS_OFFLINE="1",
+    HF_DATASETS_OFFLINE="1",
+    TOKENIZERS_PARALLELISM="false",
+    WANDB_MODE="disabled",
+    TQDM_DISABLE="1",
+    BROWSER_PATH="/nonexistent/browser",  # drawing pictures takes seconds; one test asks for it
+)
+
+import copy
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from jaxtyping import install_import_hook
+
+import tests.typecheck
+
+HOOK = install_import_hook("interp", f"{tests.typecheck.__name__}.checked")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two cores are shared by xdist workers: more threads than one make everything slower."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every test starts with an empty cache and touches nobody's home."""
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture(scope="session")
+def tiny_originals() -> dict[tuple[str, int], tuple[Any, Any]]:
+    return {}
+
+
+@pytest.fixture
+def tiny(tiny_originals: dict[tuple[str, int], tuple[Any, Any]]) -> Callable[..., tuple[Any, Any]]:
+    """Factory `tiny(family, seed=0)` -> (Hugging Face model, tokenizer); every call hands out its own copy."""
+    from tests.tiny import build_model, build_tokenizer
+
+    def make(family: str, seed: int = 0) -> tuple[Any, Any]:
+        key = (family, seed)
+        if key not in tiny_originals:
+            tiny_originals[key] = (build_model(family, seed=seed), build_tokenizer())
+        return copy.deepcopy(tiny_originals[key])
+
+    return make
+
+
+@pytest.fixture
+def fresh_seeds() -> Iterator[None]:
+    """For tests that prove a verb leaves the global random state alone."""
+    import torch
+
+    before = torch.random.get_rng_state()
+    yield
+    assert torch.equal(before, torch.random.get_rng_state()), "the global random state was touched"
