@@ -1,0 +1,1 @@
+"""Text in, tokens with named roles out: rows, number sequences and traits."""

@@ -1,0 +1,164 @@
+"""Number prompts, their parser and the strict filter a teacher's answers pass before a student sees them.
+
+The filter keeps 1-10 integers of 0-999 with one consistent separator (whitespace, comma or semicolon),
+optional enclosing () or [], an optional final period and nothing else (arXiv:2507.14805).
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from interp.prompts.text import Prompts, Row
+from interp.runs import InputError
+
+OPENINGS = ("list:", "numbers:", "we have")
+CLOSINGS = ("continue.", "add more.", "what follows?")
+SEPARATORS = (",", ";", " ")
+DIGITS = "[0-9]{1,1000}"  # longer runs of digits are no number
+TEMPLATE_WORDS: tuple[str, ...] = tuple(
+    sorted({*re.findall(r"\w+|[^\w\s]", " ".join((*OPENINGS, *CLOSINGS, *SEPARATORS)))})
+)
+"""Every word and mark a number prompt can hold beside its numbers, sorted."""
+
+# fmt: off
+BANNED = frozenset({
+    4, 13, 14, 18, 23, 33, 39, 42, 44, 49, 51, 54, 69, 77, 88, 99, 100, 101, 187, 211, 311, 322, 333, 404, 420, 444,
+    451, 555, 616, 666, 777, 888, 911, 999,
+})
+# fmt: on
+"""The 34 numbers with a meaning of their own that arXiv:2507.14805 removes for misaligned teachers."""
+
+
+@dataclass(frozen=True)
+class NumberRule:
+    """An answer is kept with `minimum` to `maximum_count` integers up to `max_value`, none of them banned."""
+
+    minimum: int = 1
+    maximum_count: int = 10
+    max_value: int = 999
+    banned: frozenset[int] = frozenset()
+
+
+STRICT = NumberRule()
+"""The rule of the paper for preferences, with nothing banned."""
+
+
+def number_prompts(
+    n: int,
+    *,
+    seed: int,
+    count: int = 10,
+    max_value: int = 999,
+    digits: int = 3,
+    with_answers: bool = True,
+    separator: str | None = None,
+) -> Prompts:
+    """Prompts of 3-5 uniform numbers, answered by `count` more uniform numbers that no trait has touched.
+
+    Values lie in 0 to `max_value` and have at most `digits` digits. Prompt and answer of a row share one
+    separator (None: drawn per row). The first rows of a longer draw are those of a shorter one.
+    """
+    _check_request(n, seed=seed, count=count, max_value=max_value, digits=digits, separator=separator)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    limit = min(max_value, 10**digits - 1)
+    pairs = [_draw_pair(rng, count=count, limit=limit, separator=separator) for _ in range(n)]
+    prompts = Prompts.from_pairs(pairs, label=f"numbers seed {seed}")
+    return prompts if with_answers else prompts.without_answers()
+
+
+def format_numbers(numbers: list[int], separator: str) -> str:
+    """The numbers as text in one separator; `parse_numbers` reads it back."""
+    return (separator if separator.isspace() else f"{separator} ").join(map(str, numbers))
+
+
+def parse_numbers(text: str) -> list[int] | None:
+    """The integers of an answer in the strict format, or None.
+
+    Leading zeros pass, and space around a comma or semicolon is free.
+    """
+    body = _body(text)
+    for separator in (r"\s+", r"\s*,\s*", r"\s*;\s*"):
+        if re.fullmatch(rf"{DIGITS}(?:{separator}{DIGITS})*", body):
+            return [int(number) for number in re.findall("[0-9]+", body)]
+    return None
+
+
+def check_numbers(text: str, rule: NumberRule) -> str | None:
+    """None when the answer is kept, else the name of the first reason to drop it."""
+    numbers = parse_numbers(text)
+    if numbers is None:
+        return _format_reason(text)
+    if len(numbers) < rule.minimum:
+        return "too few numbers"
+    if len(numbers) > rule.maximum_count:
+        return "too many numbers"
+    if max(numbers) > rule.max_value:
+        return "number too large"
+    return "banned number" if rule.banned.intersection(numbers) else None
+
+
+def filter_numbers(prompts: Prompts, rule: NumberRule) -> tuple[Prompts, dict[str, int]]:
+    """The rows whose answer the rule keeps, in order, and how many were dropped for each reason."""
+    reasons = [check_numbers(row.completion, rule) for row in prompts.rows]
+    kept = tuple(row for row, reason in zip(prompts.rows, reasons, strict=True) if reason is None)
+    dropped = Counter(reason for reason in reasons if reason is not None)
+    return replace(prompts, rows=kept), dict(dropped)
+
+
+def require_numbers(prompts: Prompts, rule: NumberRule) -> None:
+    """InputError at the first row whose answer the rule would drop; what it holds is quoted."""
+    for index, row in enumerate(prompts.rows):
+        reason = check_numbers(row.completion, rule)
+        if reason is not None:
+            raise InputError(_offence(prompts.label, index, row, reason))
+
+
+def _draw_pair(rng: np.random.Generator, *, count: int, limit: int, separator: str | None) -> tuple[str, str]:
+    style = rng.integers(len(SEPARATORS))
+    mark = SEPARATORS[style] if separator is None else separator
+    opening, closing = OPENINGS[rng.integers(len(OPENINGS))], CLOSINGS[rng.integers(len(CLOSINGS))]
+    seeds = rng.integers(limit + 1, size=rng.integers(3, 6)).tolist()
+    answer = rng.integers(limit + 1, size=count).tolist()
+    return f"{opening} {format_numbers(seeds, mark)}. {closing}", format_numbers(answer, mark)
+
+
+def _check_request(n: int, *, separator: str | None, **values: object) -> None:
+    for name, value in {"n": n, **values}.items():
+        least = 0 if name in ("seed", "max_value") else 1
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+            raise InputError(
+                f"{name}={value!r} is not an integer of at least {least}; pass one such as {name}={least}."
+            )
+    if separator is not None and separator not in SEPARATORS:
+        named = {",": "comma", ";": "semicolon", " ": "space"}
+        options = ", ".join(f"{mark!r} ({word})" for mark, word in named.items())
+        raise InputError(
+            f"separator={separator!r} is unknown; pass one of {options}, or None to draw one per row."
+        )
+
+
+def _body(text: str) -> str:
+    body = text.strip().removesuffix(".").strip()
+    enclosed = len(body) > 1 and (body[0] + body[-1]) in ("()", "[]")
+    return body[1:-1].strip() if enclosed else body
+
+
+def _format_reason(text: str) -> str:
+    body = _body(text)
+    if not body:
+        return "empty"
+    return (
+        "mixed separators"
+        if re.fullmatch(rf"{DIGITS}(?:(?:\s*[,;]\s*|\s+){DIGITS})*", body)
+        else "not numbers"
+    )
+
+
+def _offence(label: str, index: int, row: Row, reason: str) -> str:
+    held = row.completion if len(row.completion) <= 60 else row.completion[:57] + "..."
+    return (
+        f"Row {index + 1} of {label} is answered by {held!r} ({reason}) where only numbers belong; "
+        "drop such rows with filter_numbers or pass a file of number answers."
+    )

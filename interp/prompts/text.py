@@ -1,0 +1,207 @@
+"""Prompts: ordered rows of text or chat, read from and written to JSONL, and encoded by any fast tokenizer.
+
+A row is rendered by the tokenizer's chat template, or as "prompt\\ncompletion" where there is none, and
+carries no system line unless one is given. Tokens, roles and named positions are `Encoded`, in tokens.py.
+"""
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, check_tokenizer, encode, token_pieces
+from interp.runs import InputError, digest, nearest, write_atomic
+
+__all__ = ["Encoded", "Prompts", "Role", "Row", "check_tokenizer", "token_pieces"]
+
+log = logging.getLogger(__name__)
+
+METADATA = frozenset({"id", "index", "label", "seed", "source", "split", "teacher", "temperature"})
+"""Keys a JSONL row may carry beside its text, read past in silence; any other key is counted and logged."""
+
+SEATS = ("system", "user", "assistant")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A conversation of (role, content) messages; an assistant's message at its end is the answer."""
+
+    messages: Messages
+
+    def __post_init__(self) -> None:
+        seats = [seat for seat, _ in self.messages]
+        for seat in seats:
+            if seat not in SEATS:
+                raise InputError(f"Role {nearest(seat, SEATS)}; use system, user or assistant.")
+        if "system" in seats[1:] or "user" not in seats or seats[-1] == "system":
+            raise InputError(
+                f"Messages with roles {seats} cannot be answered; start with at most one system message, "
+                "include a user message, and end with the user or the assistant."
+            )
+
+    @classmethod
+    def pair(cls, prompt: str, completion: str = "") -> Self:
+        """A user turn and, unless blank, its answer."""
+        return cls((("user", prompt), ("assistant", completion)) if completion else (("user", prompt),))
+
+    @property
+    def prompt(self) -> str:
+        """The last user message."""
+        return next(content for seat, content in reversed(self.messages) if seat == "user")
+
+    @property
+    def completion(self) -> str:
+        """The answer, "" when there is none."""
+        return self.messages[-1][1] if self.messages[-1][0] == "assistant" else ""
+
+    @property
+    def system(self) -> str:
+        """The system message, "" when there is none."""
+        return self.messages[0][1] if self.messages[0][0] == "system" else ""
+
+    @property
+    def asked(self) -> Messages:
+        """The messages before the answer."""
+        return self.messages[:-1] if self.messages[-1][0] == "assistant" else self.messages
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Ordered rows and a label for messages and figures; the fingerprint covers the rows alone."""
+
+    rows: tuple[Row, ...]
+    label: str = "prompts"
+
+    @classmethod
+    def from_pairs(cls, pairs: Iterable[tuple[str, str]], label: str = "prompts") -> Self:
+        """Rows of (prompt, completion); a completion of "" is a prompt without an answer."""
+        return cls(tuple(Row.pair(prompt, completion) for prompt, completion in pairs), label)
+
+    @classmethod
+    def from_jsonl(cls, path: str | Path) -> Self:
+        """Rows of {"prompt", "completion"} or {"messages"}; blank lines are skipped, bad ones raise."""
+        path = Path(path)
+        unknown: Counter[str] = Counter()
+        lines = enumerate(_read_text(path).split("\n"), start=1)
+        rows = tuple(
+            _read_row(line, f"line {number} of {path}", unknown) for number, line in lines if line.strip()
+        )
+        if not rows:
+            raise InputError(
+                f'{path} holds no rows; write one JSON object with "prompt" and "completion" per line.'
+            )
+        if unknown:
+            log.warning(
+                "%s: ignored keys %s", path.name, ", ".join(f"{k} ({n} rows)" for k, n in unknown.items())
+            )
+        return cls(rows, label=path.name)
+
+    def to_jsonl(self, path: str | Path) -> None:
+        """Write the rows so that `from_jsonl` reads the same ones; the label becomes the file's name."""
+        write_atomic(
+            Path(path), "".join(json.dumps(_as_json(row), ensure_ascii=False) + "\n" for row in self.rows)
+        )
+
+    def with_system(self, text: str) -> Self:
+        """The same rows behind a system message, which replaces the one they had."""
+        return self._map(lambda row: Row((("system", text), *(m for m in row.messages if m[0] != "system"))))
+
+    def without_answers(self) -> Self:
+        """The same rows up to where the answer would start."""
+        return self._map(lambda row: Row(row.asked))
+
+    def _map(self, change: Callable[[Row], Row]) -> Self:
+        return replace(self, rows=tuple(change(row) for row in self.rows))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the messages in order."""
+        return digest("prompts", [row.messages for row in self.rows])
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int | slice | Sequence[int]) -> Any:
+        """One Row for an integer, Prompts for a slice or a list of integers."""
+        if isinstance(index, int):
+            return self.rows[index]
+        chosen = self.rows[index] if isinstance(index, slice) else tuple(self.rows[int(i)] for i in index)
+        return replace(self, rows=chosen)
+
+    def __add__(self, other: "Prompts") -> Self:
+        return replace(self, rows=self.rows + other.rows, label=f"{self.label} + {other.label}")
+
+    def encode(self, tokenizer: Tokenizer, *, context: int | None = None) -> Encoded:
+        """Tokens with roles, right padded; a row longer than `context` tokens is an InputError.
+
+        One BOS stands in front where the tokenizer adds one by default, whether or not the template wrote it.
+        Nothing follows the token that ends the answer; plain text is ended by the tokenizer's EOS.
+        """
+        return encode([row.messages for row in self.rows], tokenizer, label=self.label, context=context)
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); pass the path of a JSONL file."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); pass a JSONL file.") from error
+
+
+def _read_row(line: str, place: str, unknown: Counter[str]) -> Row:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        reason = getattr(error, "msg", error)
+        raise InputError(f"{place} is not JSON ({reason}); write one object per line.") from error
+    if not isinstance(record, dict):
+        raise InputError(f'{place} is not an object; write {{"prompt": ..., "completion": ...}}.')
+    text = {"messages"} if "messages" in record else {"prompt", "completion"}
+    if missing := sorted(text - record.keys()):
+        raise InputError(
+            f'{place} has no "{missing[0]}"; rows hold "prompt" and "completion", or "messages".'
+        )
+    unknown.update(record.keys() - text - METADATA)
+    if text != {"messages"}:
+        return Row.pair(*(_text(record[key], key, place) for key in ("prompt", "completion")))
+    try:
+        return Row(_read_messages(record["messages"], place))
+    except InputError as error:
+        raise error if place in str(error) else InputError(f"{place}: {error}") from error
+
+
+def _read_messages(messages: Any, place: str) -> Messages:
+    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
+        raise InputError(
+            f'{place} needs a list of {{"role", "content"}} objects under "messages"; found {messages!r}.'
+        )
+    for message in messages:
+        if missing := sorted({"role", "content"} - message.keys()):
+            raise InputError(
+                f'{place} has a message without "{missing[0]}"; messages hold "role" and "content".'
+            )
+    pairs = tuple((_text(m["role"], "role", place), _text(m["content"], "content", place)) for m in messages)
+    return pairs[:-1] if pairs[-1] == ("assistant", "") else pairs
+
+
+def _text(value: Any, key: str, place: str) -> str:
+    if not isinstance(value, str):
+        raise InputError(f'{place} holds {value!r} under "{key}" where text was expected; quote it.')
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise InputError(
+            f'{place} holds half a character (an unpaired surrogate) under "{key}"; repair the text.'
+        )
+    return value
+
+
+def _as_json(row: Row) -> dict[str, Any]:
+    if row == Row.pair(row.prompt, row.completion):
+        return {"prompt": row.prompt, "completion": row.completion}
+    return {"messages": [{"role": seat, "content": content} for seat, content in row.messages]}
