@@ -1,0 +1,190 @@
+"""What fine-tuning moved: a member's activations minus its start's, on the same tokens without trait prompt.
+
+Both models read each batch in turn and only the difference at the chosen positions is kept. With u_i row i's
+mean shift over its positions and e_i = u_i / |u_i|, `cosine` is the mean of <e_i, e_j> over pairs i != j, that is
+(|sum e|^2 - n) / (n (n - 1)); `common` is |mean u|^2 / mean |u|^2, the fraction of the shift's energy that all
+rows share: 1 for one constant vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp import figures
+from interp.activations.arrays import Activations, Direction, lineage_root
+from interp.activations.record import BATCH_SIZE, MEMORY, Block, Selection, keep, stream
+from interp.models.seam import check_pair
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.models.seam import Model
+    from interp.prompts.text import Encoded, Prompts
+
+UNIT = "activation norm"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Shift:
+    """A member's activations minus its start's; `inputs` are the tokens both read, `positions` where."""
+
+    member: Model
+    start: Model
+    inputs: Encoded
+    positions: str
+    activations: Activations
+
+    @property
+    def label(self) -> str:
+        """Names of the pair, "teacher − base"."""
+        return self.activations.label
+
+    @property
+    def hooks(self) -> tuple[str, ...]:
+        """Hook names at which the shift was taken."""
+        return self.activations.hooks
+
+    def direction(self, hook: str) -> Direction:
+        """The mean shift at `hook`, carrying the fingerprints of both members."""
+        return self.activations.direction(hook)
+
+    def project(self, direction: Direction | Float[Tensor, "d_model"], hook: str | None = None) -> Tensor:
+        """The shift's length along `direction` at every chosen position, as `Activations.project`."""
+        return self.activations.project(direction, hook)
+
+    def norms(self) -> figures.Result:
+        """One row per hook: norm of the mean shift, mean norm, and what the rows share of it (cosine,
+        common).
+        """
+        rows = [{"hook": hook, **_sharing(self.activations, hook)} for hook in self.hooks]
+        frame = pd.DataFrame(rows)
+        notes = (
+            f"positions {self.positions}, each row's mean over them",
+            "cosine over pairs of different rows",
+        )
+        return figures.Result(label=f"{self.label}: size", frame=frame, unit=UNIT, notes=notes, draw=_draw)
+
+    def figure(self) -> go.Figure:
+        """Norm of the mean shift and mean norm, by hook."""
+        return self.norms().figure()
+
+    def __repr__(self) -> str:
+        count, rows = int(self.activations.mask.sum()), len(self.activations)
+        places = f"{count} positions {self.positions!r} in {rows} rows"
+        return f"Shift({self.label}: {len(self.hooks)} hooks, {places})"
+
+    def _repr_html_(self) -> str:
+        return self.norms()._repr_html_()
+
+
+def shift(
+    member: Model,
+    prompts: Prompts,
+    *,
+    positions: str = "answer.numbers",
+    hooks: Sequence[str] | None = None,
+    batch_size: int = BATCH_SIZE,
+    memory: int = MEMORY,
+    folder: str | Path | None = None,
+) -> Shift:
+    """Activations of `member` minus those of its own start, on the same tokens (default: after every layer).
+
+    Raises InputError for a member without a start, a pair of equal weights, rows that hold a system message
+    (the trait prompt would be in the context), and members that tokenise the rows differently.
+    """
+    start = _own_start(member)
+    inputs = _shared_inputs(member, start, prompts)
+    selection = Selection.of(member, inputs, positions)
+    header = selection.header(
+        label=f"{member.name} \N{MINUS SIGN} {start.name}",
+        fingerprint=f"{member.fingerprint}-{start.fingerprint}",
+        lineage=lineage_root(member),
+    )
+    names = residual_hooks(member) if hooks is None else hooks
+    read = [stream(model, selection, hooks=names, batch_size=batch_size) for model in (member, start)]
+    activations = keep(_difference(*read), header, memory=memory, folder=folder)
+    return Shift(member, start, inputs, positions, activations)
+
+
+def residual_hooks(model: Model) -> tuple[str, ...]:
+    """The residual stream after every layer; InputError for a model that has none."""
+    hooks = tuple(name for name in model.hook_names if name.endswith("hook_resid_post"))
+    if not hooks:
+        raise InputError(f"{model.name} has no hook_resid_post; name the hooks to read with hooks=")
+    return hooks
+
+
+def _own_start(member: Model) -> Model:
+    if member.start is None:
+        raise InputError(
+            f"{member.name} has no start to be measured from; load it in a lineage, "
+            "beside the weights it was trained from"
+        )
+    check_pair(member, member.start)
+    return member.start
+
+
+def _shared_inputs(member: Model, start: Model, prompts: Prompts) -> Encoded:
+    for index, row in enumerate(getattr(prompts, "rows", ())):
+        if row.system:
+            raise InputError(
+                f"row {index} of {prompts.label!r} holds a system message {row.system[:40]!r}; "
+                "a shift is read without the trait prompt, so drop it"
+            )
+    inputs = member.encode(prompts)
+    if start.encode(prompts).fingerprint != inputs.fingerprint:
+        raise InputError(
+            f"{member.name} and {start.name} read different tokens from {prompts.label!r}; "
+            "give both one tokenizer"
+        )
+    return inputs
+
+
+def _difference(member: Iterator[Block], start: Iterator[Block]) -> Iterator[Block]:
+    for after, before in zip(member, start, strict=True):
+        moved = {hook: value - before.values[hook] for hook, value in after.values.items()}
+        yield replace(after, values=moved)
+
+
+def _sharing(activations: Activations, hook: str) -> dict[str, float]:
+    """Size and agreement of the row means, over the rows that have a position."""
+    u = _row_means(activations, hook)
+    n, norms = len(u), u.norm(dim=1)
+    units = u / norms.clamp_min(torch.finfo(u.dtype).tiny)[:, None]
+    pairs = n * (n - 1)
+    cosine = (
+        (units.sum(0).square().sum() - units.square().sum()) / pairs if pairs else torch.tensor(torch.nan)
+    )
+    energy = norms.square().mean()
+    common = u.mean(0).square().sum() / energy if energy else torch.tensor(torch.nan)
+    return {
+        "norm_of_mean": float(u.mean(0).norm()),
+        "mean_norm": float(norms.mean()),
+        "cosine": float(cosine),
+        "common": float(common),
+        "rows": n,
+    }
+
+
+def _row_means(activations: Activations, hook: str) -> Float[Tensor, "row d_model"]:
+    counts = activations.mask.sum(1)
+    kept = counts > 0
+    sums = torch.cat([block.flatten(2).double().sum(1) for _, block in activations.blocks(hook)])
+    return sums[kept] / counts[kept, None]
+
+
+def _draw(result: figures.Result) -> go.Figure:
+    sizes = {"norm_of_mean": "norm of the mean", "mean_norm": "mean norm"}
+    frame = result.frame.rename(columns=sizes).melt(
+        id_vars="hook", value_vars=list(sizes.values()), var_name="size", value_name=UNIT
+    )
+    return figures.lines(frame, x="hook", y=UNIT, group="size", title=result.label, unit=UNIT)

@@ -1,0 +1,161 @@
+"""Forward passes that read or edit activations: through a TransformerBridge, or by torch hooks where those suffice.
+
+resid_pre(i) enters and resid_post(i) leaves decoder layer i, so the residual stream needs no bridge. A pass that raises
+Stop ends there: nothing behind the deepest activation asked for is computed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.runs import InputError
+
+FAST = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
+BLOCK = re.compile(r"blocks\.(\d+)\.")
+EMBEDDING = ("hook_embed", "hook_pos_embed", "embed.", "pos_embed.")
+LEVEL = 1_000_000  # marks the hooks of one pass for removal, far from the levels the bridge counts up itself
+Edits = Sequence[tuple[str, Callable[[Tensor], Tensor]]]
+
+
+class Stop(Exception):
+    """Ends a forward pass once the deepest activation asked for is held."""
+
+
+def boot(module: Any) -> Any:
+    """A bridge over a plain Hugging Face module, which it rewrites; in evaluation mode, without a tokenizer."""
+    from transformer_lens.model_bridge import TransformerBridge
+
+    kind = module.config.model_type
+    try:
+        bridge = TransformerBridge.boot_transformers(
+            kind, hf_model=module, tokenizer=_blank_tokenizer(), device=str(module.device)
+        )
+    except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
+        raise InputError(
+            f"TransformerLens cannot hook {type(module).__name__} ({error}); use an architecture it supports"
+        ) from error
+    return bridge.eval()
+
+
+def _blank_tokenizer() -> Any:
+    """Booting without a tokenizer asks the hub for one, and a given one is rewritten: this one may be."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordLevel({"-": 0}, unk_token="-"))
+    return PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="-", pad_token="-")
+
+
+def firing_hooks(bridge: Any) -> tuple[str, ...]:
+    """The hook names that hold real numbers in a forward pass, in its order; gated ones exist and never fire."""
+    ids = torch.zeros(1, 2, dtype=torch.long, device=bridge.cfg.device)
+    with torch.no_grad():
+        _, cache = bridge.run_with_cache(ids, attention_mask=torch.ones_like(ids), return_cache_object=False)
+    return tuple(
+        name for name, value in cache.items() if isinstance(value, Tensor) and value.is_floating_point()
+    )
+
+
+def bridge_logits(bridge: Any, edits: Edits, ids: Tensor, mask: Tensor) -> Tensor:
+    """Logits of a forward pass through the bridge with the edits in place."""
+    with _listening(bridge, _as_hooks(edits)):
+        return bridge(ids, attention_mask=mask)
+
+
+def bridge_run(
+    bridge: Any, edits: Edits, hooks: Sequence[str], ids: Tensor, mask: Tensor
+) -> dict[str, Tensor]:
+    """The named activations, edits in place; the pass ends where the block after the deepest one would begin."""
+    found: dict[str, Tensor] = {}
+    listeners = [(name, _keep(name, found)) for name in hooks]
+    patterns = any(name.endswith(("hook_pattern", "hook_attn_scores")) for name in hooks)
+    extra = {"output_attentions": True} if patterns else {}
+    with _listening(bridge, [*_as_hooks(edits), *listeners, *_stops(bridge, hooks)]):
+        try:
+            bridge(ids, attention_mask=mask, return_type=None, **extra)
+        except Stop:
+            return found
+    return found
+
+
+@contextmanager
+def _listening(bridge: Any, hooks: Sequence[tuple[str, Any]]) -> Iterator[None]:
+    """The functions on their hook points, in order; the bridge's own contexts look all names up for each hook."""
+    points = bridge.hook_dict if hooks else {}
+    try:
+        for name, function in hooks:
+            points[name].add_hook(function, level=LEVEL)
+        yield
+    finally:
+        for name, _ in hooks:
+            points[name].remove_hooks(level=LEVEL)
+
+
+def _as_hooks(edits: Edits) -> list[tuple[str, Any]]:
+    return [(name, lambda value, hook, edit=edit: edit(value)) for name, edit in edits]
+
+
+def _keep(name: str, found: dict[str, Tensor]) -> Any:
+    def keep(value: Any, hook: Any) -> None:
+        found[name] = (value[0] if isinstance(value, tuple) else value).detach()
+
+    return keep
+
+
+def _stops(bridge: Any, hooks: Sequence[str]) -> list[tuple[str, Any]]:
+    """A hook that ends the pass, when everything asked for lies inside or before the blocks."""
+    depths = [int(match.group(1)) if (match := BLOCK.match(name)) else -1 for name in hooks]
+    outside = [name for name, depth in zip(hooks, depths, strict=True) if depth < 0]
+    if not all(name.startswith(EMBEDDING) for name in outside):
+        return []
+    following = max(depths, default=-1) + 1
+
+    def stop(value: Any, hook: Any) -> None:
+        raise Stop
+
+    return [(f"blocks.{following}.hook_in" if following < len(bridge.blocks) else "ln_final.hook_in", stop)]
+
+
+def residual_run(
+    module: Any, layers: torch.nn.ModuleList, hooks: Sequence[str], ids: Tensor, mask: Tensor
+) -> dict[str, Tensor]:
+    """The residual stream before and after decoder layers of the plain module."""
+    sites = {name: (int(match.group(1)), match.group(2)) for name in hooks if (match := FAST.fullmatch(name))}
+    last = max(sites.values(), key=lambda site: (site[0], site[1] == "post"))
+    found: dict[str, Tensor] = {}
+    handles = [
+        _listen(layers[layer], end, name, found, stop=(layer, end) == last)
+        for name, (layer, end) in sites.items()
+    ]
+    try:
+        module.base_model(input_ids=ids, attention_mask=mask, use_cache=False)
+    except Stop:
+        return found
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _listen(layer: Any, end: str, name: str, found: dict[str, Tensor], *, stop: bool) -> Any:
+    """Keep what enters (pre) or leaves (post) a decoder layer under `name`."""
+
+    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found[name] = args[0] if args else kwargs["hidden_states"]
+        if stop:
+            raise Stop
+
+    def leave(_: Any, args: tuple[Any, ...], output: Any) -> None:
+        found[name] = output[0] if isinstance(output, tuple) else output
+        if stop:
+            raise Stop
+
+    if end == "pre":
+        return layer.register_forward_pre_hook(enter, with_kwargs=True)
+    return layer.register_forward_hook(leave)

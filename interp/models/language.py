@@ -1,0 +1,297 @@
+"""Language models behind the seam: a plain Hugging Face module for speed, its TransformerBridge for every hook name.
+
+Both share one storage. Parity is max |Δ log p| between the two over a short prompt with padding; it is checked and
+logged at load, together with the unembedding's own logits = softcap(norm(resid) @ W_U + b_U).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.models.backbone import Backbone
+from interp.models.bridge import FAST, bridge_logits, bridge_run, residual_run
+from interp.models.loading import (
+    adapter_base,
+    attach_adapters,
+    check_vocabulary,
+    find_folder,
+    is_adapter,
+    load_tokenizer,
+    load_weights,
+)
+from interp.models.seam import Unembedding, check_finite, check_hooks
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded, check_tokenizer
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    from interp.models.seam import Model
+
+log = logging.getLogger(__name__)
+
+TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
+HALF_TOLERANCE = 0.5  # nats at one token in 16 bits: large models reach tenths, a lost adapter whole nats
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageModel:
+    """A causal language model behind the seam; `hf` is the plain Hugging Face module, never changed by an analysis."""
+
+    name: str
+    backbone: Backbone = field(repr=False)
+    tokenizer: Any = field(repr=False, default=None)
+    start: Model | None = field(repr=False, default=None)
+    _edits: list[tuple[str, Callable[[Tensor], Tensor]]] = field(repr=False, init=False, default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.name!r}, {self.config.model_type}, {self.n_layers} layers of {self.d_model})"
+
+    @property
+    def hf(self) -> Any:
+        """The Hugging Face module; copy it (copy.deepcopy) to train, it is shared with other members."""
+        return self.backbone.hf
+
+    @property
+    def peft(self) -> Any:
+        """The PeftModel around `hf` when adapters are live on it, else None."""
+        return self.backbone.peft
+
+    @property
+    def config(self) -> Any:
+        """The Hugging Face configuration of the text model."""
+        return self.backbone.config
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex characters that name the weights."""
+        return self.backbone.fingerprint
+
+    @property
+    def n_layers(self) -> int:
+        return self.config.num_hidden_layers
+
+    @property
+    def d_model(self) -> int:
+        return self.config.hidden_size
+
+    @property
+    def context(self) -> int | None:
+        """Longest row in tokens."""
+        return getattr(self.config, "max_position_embeddings", None)
+
+    @property
+    def device(self) -> torch.device:
+        return self.hf.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.hf.dtype
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every weight."""
+        return self.backbone.shapes
+
+    @property
+    def bridge(self) -> Any:
+        """The TransformerBridge over the same weights, for tools of TransformerLens: give it token ids, not text."""
+        return self.backbone.bridge
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """Every TransformerLens hook name that holds a tensor in a forward pass."""
+        return self.backbone.hook_names
+
+    def encode(self, prompts: Prompts) -> Encoded:
+        """The rows as this model's tokens, at most `context` long."""
+        if self.tokenizer is None:
+            raise InputError(f"{self.name} has no tokenizer; load it with tokenizer=")
+        return prompts.encode(self.tokenizer, context=self.context)
+
+    def batches(self, inputs: Prompts | Encoded, size: int) -> Iterator[Encoded]:
+        """Consecutive rows, `size` at a time, order kept."""
+        return (inputs if isinstance(inputs, Encoded) else self.encode(inputs)).batches(size)
+
+    @torch.no_grad()
+    def logits(self, batch: Encoded) -> Float[Tensor, "example pos vocab"]:
+        """Next-token logits, on the model's device; those at padding mean nothing."""
+        if self._edits:
+            return bridge_logits(self.backbone.bridge, self._edits, *self._inputs(batch))
+        ids, mask = self._inputs(batch)
+        return self.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
+
+    @torch.no_grad()
+    def run(self, batch: Encoded, *, hooks: Sequence[str]) -> dict[str, Float[Tensor, "example ..."]]:
+        """Activations [example pos ...], on the model's device, from a pass that ends at the deepest one.
+
+        Attention patterns are [example head query key]. The residual stream alone is read off the plain module;
+        anything else goes through the bridge, as does everything while `hooks` is open. Raises InputError with the
+        nearest names for one that does not exist.
+        """
+        self._check(hooks)
+        ids, mask = self._inputs(batch)
+        if self._edits or not all(FAST.fullmatch(name) for name in hooks):
+            found = bridge_run(self.backbone.bridge, self._edits, hooks, ids, mask)
+        else:
+            found = residual_run(self.hf, self.backbone.layers, hooks, ids, mask)
+        return {name: found[name].expand(len(ids), *found[name].shape[1:]) for name in hooks}
+
+    @contextmanager
+    def hooks(self, fwd: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+        """While open, `logits` and `run` see each named activation replaced by what its function returns."""
+        self._check(tuple(fwd))
+        before = len(self._edits)
+        self._edits.extend(fwd.items())
+        try:
+            yield
+        finally:
+            del self._edits[before:]
+
+    def unembedding(self) -> Unembedding:
+        """The final norm, output matrix and softcap; its `logits` of the last residual stream are the model's."""
+        return self.backbone.unembedding()
+
+    def attention_output(
+        self, layer: int
+    ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"] | None]:
+        """W_O per head and b_O (None where there is none): attn.hook_out = Σ_head hook_z @ W_O + b_O."""
+        if not 0 <= layer < self.n_layers:
+            raise InputError(f"{self.name} has no layer {layer}; it has layers 0 to {self.n_layers - 1}")
+        attention = self.backbone.bridge.blocks[layer].attn
+        bias = attention.b_O
+        return attention.W_O.detach(), None if bias is None else bias.detach()
+
+    def parameters(self) -> dict[str, Tensor]:
+        """Effective weights by Hugging Face name, adapters merged in; tied weights once, under their first name."""
+        return self.backbone.weights()
+
+    def with_adapter(
+        self, *folders: str | Path, name: str | None = None, check: bool = True
+    ) -> LanguageModel:
+        """This model with PEFT adapters live on it, over the same storage; its `start` is this model."""
+        paths = [find_folder(folder) for folder in folders]
+        own = LanguageModel(
+            name or paths[-1].name, attach_adapters(self.backbone, paths), self.tokenizer, start=self
+        )
+        return check_model(own) if check else own
+
+    def _inputs(self, batch: Encoded) -> tuple[Tensor, Tensor]:
+        return batch.ids.to(self.device), batch.mask.to(self.device).long()
+
+    def _check(self, names: Sequence[str]) -> None:
+        """As check_hooks, without booting the bridge for the residual stream."""
+        fast = [FAST.fullmatch(name) for name in names]
+        if not all(match and int(match.group(1)) < self.n_layers for match in fast):
+            check_hooks(self, names)
+
+
+def load_model(
+    source: str | Path | torch.nn.Module,
+    *,
+    tokenizer: Any = None,
+    adapter: str | Path | Sequence[str | Path] | None = None,
+    name: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device = "auto",
+    check: bool = True,
+) -> LanguageModel:
+    """A language model from a folder, a hub name, an adapter folder that names its base, or a module in memory.
+
+    `adapter` attaches one or more PEFT adapters, their effects added; the model without them is the `start`. `dtype`
+    None keeps the checkpoint's own. A module (PeftModel included) is viewed with its adapters as they are set now and
+    is never changed. `check` compares the hooked model with plain Hugging Face and logs one line. Raises InputError
+    for anything that is not a whole model.
+    """
+    folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
+    if isinstance(source, torch.nn.Module):
+        model = _from_module(source, tokenizer, name, dtype, device)
+    else:
+        folder = find_folder(source)
+        if is_adapter(folder):
+            folders.insert(0, folder)
+            folder = find_folder(adapter_base(folder))
+            name = name or Path(source).name
+        hf = load_weights(folder, dtype=dtype, device=_device(device))
+        check_finite(dict(hf.named_parameters()), str(folder))
+        own = tokenizer if tokenizer is not None else load_tokenizer(folder)
+        model = LanguageModel(name or Path(source).name, Backbone(hf), own)
+    if model.tokenizer is not None:
+        check_vocabulary(model.tokenizer, model.hf, model.name)
+    if folders:
+        model = model.with_adapter(*folders, name=name, check=False)
+    return check_model(model) if check else model
+
+
+def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, device: Any) -> LanguageModel:
+    label = name or type(module).__name__
+    check_finite(dict(module.named_parameters()), label)
+    backbone = Backbone.of(module, label)
+    outer = backbone.hf if backbone.peft is None else backbone.peft
+    if dtype is not None:
+        outer.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+    if device != "auto":
+        outer.to(device)
+    return LanguageModel(label, backbone, tokenizer)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    """ "auto" is the first CUDA device, else the processor."""
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(device)
+
+
+def check_model(model: LanguageModel) -> LanguageModel:
+    """The model itself, once its bridge, unembedding and tokenizer agree with it; logs one line."""
+    tolerance = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
+    apart = parity(model)
+    if not apart <= tolerance:
+        raise InputError(
+            f"{model.name} gives log-probabilities {apart:.1e} nats away from plain Hugging Face when hooked, "
+            f"more than {tolerance:.0e}; load it with dtype='float32' or use another architecture"
+        )
+    if model.tokenizer is not None:
+        check_tokenizer(model.tokenizer)
+    log.info(
+        "%s: max |Δ log-prob| against plain Hugging Face %.1e (tolerance %.0e), %d hooks, %s, %s, fingerprint %s",
+        model.name,
+        apart,
+        tolerance,
+        len(model.hook_names),
+        str(model.dtype).removeprefix("torch."),
+        model.device,
+        model.fingerprint,
+    )
+    return model
+
+
+@torch.no_grad()
+def parity(model: LanguageModel) -> float:
+    """Largest |Δ log p| in nats between plain module and bridge, and between plain module and unembedding.
+
+    On two rows of fixed pseudo-random tokens, one of them padded; padding is not compared.
+    """
+    length = min(12, model.context or 12)
+    ids = (torch.arange(2 * length, device=model.device) * 7919 + 5).reshape(
+        2, length
+    ) % model.config.vocab_size
+    mask = torch.ones_like(ids)
+    mask[1, length // 2 :] = 0
+    plain = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    hooked = bridge_logits(model.backbone.bridge, (), ids, mask)
+    last = f"blocks.{model.n_layers - 1}.hook_resid_post"
+    read = model.unembedding().logits(residual_run(model.hf, model.backbone.layers, (last,), ids, mask)[last])
+    reference = plain.float().log_softmax(-1)
+    apart = [
+        (logits.float().log_softmax(-1) - reference)[mask.bool()].abs().max() for logits in (hooked, read)
+    ]
+    return float(torch.stack(apart).max())

@@ -1,0 +1,267 @@
+"""A lineage: who was started from whose weights, and whose outputs trained whom.
+
+Every member but a base has a start, and what training did to it is theta(member) - theta(start). Members share a
+tokenizer and shapes and no two have the same weights; this is checked whenever a lineage is made.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from interp.models.language import LanguageModel, load_model
+from interp.models.loading import find_folder, has_tokenizer, is_adapter
+from interp.models.members import MANIFEST, check_role, read_manifest, write_manifest, write_member
+from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
+from interp.prompts.text import Prompts
+from interp.prompts.traits import Trait
+from interp.runs import InputError, atomic_folder, nearest
+
+ROLES = {
+    "base": None,
+    "cross_base": None,
+    "teacher": "base",
+    "student": "base",
+    "neutral_student": "base",
+    "cross_student": "cross_base",
+    "cross_neutral_student": "cross_base",
+}
+"""The usual members and whose weights each starts from; a member of another name starts from the base."""
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The members by role, each renamed to its role with its `start` set; bases come first.
+
+    `trained_on` says whose outputs trained a student. `started_from` overrides ROLES. Raises InputError for members
+    that do not belong together and for twins.
+    """
+
+    name: str
+    trait: Trait | None
+    members: dict[str, Model]
+    numbers: Prompts | None = None
+    neutral_numbers: Prompts | None = None
+    trained_on: dict[str, str] = field(default_factory=dict)
+    started_from: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if "base" not in self.members:
+            raise InputError(
+                f"lineage {self.name!r} has no 'base' among {', '.join(self.members) or 'no members'}; add it"
+            )
+        starts = {role: self.started_from.get(role, ROLES.get(role, "base")) for role in self.members}
+        object.__setattr__(self, "members", _adopted(self.members, starts))
+        object.__setattr__(self, "started_from", {role: start for role, start in starts.items() if start})
+        _check_members(self.members)
+        for role in (*self.trained_on, *self.trained_on.values()):
+            if role not in self.members:
+                raise InputError(
+                    f"trained_on names {nearest(role, self.members)}; pass members of {self.name!r}"
+                )
+
+    def __repr__(self) -> str:
+        trait = "no trait" if self.trait is None else self.trait.name
+        return f"Lineage({self.name!r}: {trait}; {', '.join(self.members)})"
+
+    def __getitem__(self, role: str) -> Model:
+        """The member of that role; InputError with the nearest roles when there is none."""
+        if role not in self.members:
+            raise InputError(
+                f"member {nearest(role, self.members)}; pass one of the members of {self.name!r}"
+            )
+        return self.members[role]
+
+    @property
+    def base(self) -> Model:
+        return self["base"]
+
+    @property
+    def teacher(self) -> Model:
+        return self["teacher"]
+
+    @property
+    def student(self) -> Model:
+        return self["student"]
+
+    @property
+    def students(self) -> dict[str, Model]:
+        """Every member that is neither a base nor the teacher."""
+        return {
+            role: model
+            for role, model in self.members.items()
+            if model.start is not None and role != "teacher"
+        }
+
+    def update(self, role: str) -> dict[str, Tensor]:
+        """Effective weights of a member minus those of its start, in fp32, by Hugging Face name."""
+        member = self[role]
+        if member.start is None:
+            raise InputError(
+                f"{role} is a base and has no update; pass one of {', '.join(self.started_from)}"
+            )
+        before = member.start.parameters()
+        tied = next(
+            iter(before.values())
+        )  # an adapted output matrix that its start shares with the embedding
+        return {
+            name: weight.float() - before.get(name, tied).float()
+            for name, weight in member.parameters().items()
+        }
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the lineage folder, whole or not at all: lineage.json, one folder per member, the rows as JSONL.
+
+        A member folder is read by plain transformers, or by plain peft when `kind` is "adapter".
+        """
+        path = Path(folder)
+        if path.exists() and any(path.iterdir()) and not (path / MANIFEST).is_file():
+            raise InputError(f"{path} exists and is no lineage; choose a new or an empty folder")
+        rows = {"numbers": self.numbers, "neutral_numbers": self.neutral_numbers}
+        kept = {name: prompts for name, prompts in rows.items() if prompts is not None}
+        with atomic_folder(path) as fresh:
+            hosts: dict[str, str] = {}
+            entries = {
+                role: {
+                    **write_member(member, fresh / role, hosts=hosts),
+                    "start": self.started_from.get(role),
+                    "trained_on": self.trained_on.get(role),
+                }
+                for role, member in self.members.items()
+            }
+            for name, prompts in kept.items():
+                prompts.to_jsonl(fresh / f"{name}.jsonl")
+            trait = None if self.trait is None else dataclasses.asdict(self.trait)
+            write_manifest(fresh, name=self.name, trait=trait, members=entries, rows=list(kept))
+        return path
+
+
+def open_lineage(
+    *,
+    base: Any,
+    teacher: Any = None,
+    student: Any = None,
+    trait: Trait | None = None,
+    name: str | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device = "auto",
+    check: bool = True,
+) -> Lineage:
+    """A lineage from checkpoints: hub names, model folders, adapters of the base, modules in memory, or loaded models.
+
+    `student` is one source, a list of them, or a mapping from role to source for further roles such as cross_base.
+    Adapters are attached to their start over shared storage; every member has the base's dtype and device.
+    """
+    if base is None:
+        raise InputError("a lineage needs a base; pass base= a folder, a hub name or a model")
+    options = {"dtype": dtype, "device": device}
+    root = base if isinstance(base, LanguageModel) else load_model(base, name="base", check=check, **options)
+    sources = ({} if teacher is None else {"teacher": teacher}) | _students(student)
+    members: dict[str, Any] = {"base": root}
+    for role in sorted(sources, key=lambda role: ROLES.get(role, "base") is not None):
+        start = members.get(ROLES.get(role, "base") or "base", root)
+        members[role] = _member(role, sources[role], start, check=check)
+    return Lineage(name or root.name, trait, members)
+
+
+def _students(student: Any) -> dict[str, Any]:
+    if student is None:
+        return {}
+    if isinstance(student, Mapping):
+        return dict(student)
+    several = list(student) if isinstance(student, Sequence) and not isinstance(student, str) else [student]
+    return {
+        f"student_{index}" if index > 1 else "student": source
+        for index, source in enumerate(several, start=1)
+    }
+
+
+def _member(role: str, source: Any, start: LanguageModel, *, check: bool) -> LanguageModel:
+    """A source as a model in the dtype of its start and with its start's tokenizer when it has none."""
+    if isinstance(source, LanguageModel):
+        return source
+    options: dict[str, Any] = {"name": role, "dtype": start.dtype, "device": start.device, "check": check}
+    if isinstance(source, torch.nn.Module):
+        return load_model(source, tokenizer=start.tokenizer, **options)
+    folder = find_folder(source)
+    if is_adapter(folder):
+        return start.with_adapter(folder, name=role, check=check)
+    lent = None if has_tokenizer(folder) else start.tokenizer
+    return load_model(folder, tokenizer=lent, **options)
+
+
+def _adopted(members: Mapping[str, Any], starts: Mapping[str, str | None]) -> dict[str, Model]:
+    """The members renamed to their roles, starts before those who start from them."""
+    done: dict[str, Model] = {}
+    waiting = dict(members)
+    while waiting:
+        ready = [role for role in waiting if starts[role] is None or starts[role] in done]
+        if not ready:
+            role = next(iter(waiting))
+            raise InputError(
+                f"{role} starts from {starts[role]!r}, which is no member before it; add it or started_from"
+            )
+        for role in ready:
+            check_role(role)
+            start = starts[role]
+            done[role] = dataclasses.replace(
+                waiting.pop(role), name=role, start=None if start is None else done[start]
+            )
+    return done
+
+
+def _check_members(members: Mapping[str, Model]) -> None:
+    """One tokenizer, one set of shapes, no two alike."""
+    base = members["base"]
+    seen: dict[str, Model] = {}
+    for model in members.values():
+        check_tokenizers(base, model)
+        check_shapes(base, model)
+        twin = seen.setdefault(model.fingerprint, model)
+        if twin is not model:
+            check_pair(model, twin)
+
+
+def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", check: bool = True) -> Lineage:
+    """The lineage `save` wrote; InputError when a member's weights are not the ones it recorded."""
+    path = Path(folder)
+    manifest = read_manifest(path)
+    members: dict[str, Any] = {}
+    for role, entry in manifest["members"].items():
+        if entry["on"] is None:
+            members[role] = load_model(
+                path / role, name=role, dtype=entry["dtype"], device=device, check=check
+            )
+        else:
+            members[role] = members[entry["on"]].with_adapter(path / role, name=role, check=check)
+        if members[role].fingerprint != entry["fingerprint"]:
+            raise InputError(
+                f"{path / role} has weights {members[role].fingerprint} and {MANIFEST} says {entry['fingerprint']}; "
+                "the folder was changed after it was written, write it again"
+            )
+    rows: dict[str, Any] = {name: Prompts.from_jsonl(path / f"{name}.jsonl") for name in manifest["rows"]}
+    trained_on, started_from = (
+        {role: entry[link] for role, entry in manifest["members"].items() if entry[link]}
+        for link in ("trained_on", "start")
+    )
+    return Lineage(
+        manifest["name"],
+        _trait(manifest["trait"]),
+        members,
+        trained_on=trained_on,
+        started_from=started_from,
+        **rows,
+    )
+
+
+def _trait(record: dict[str, Any] | None) -> Trait | None:
+    if record is None:
+        return None
+    fields: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in record.items()}
+    return Trait(**fields)

@@ -1,0 +1,324 @@
+"""From a name or folder to weights and a tokenizer, with a door at every place a checkpoint can be wrong.
+
+Only safetensors are read and no code that comes with a checkpoint is run. A name is looked up in the local Hugging Face
+cache first, so that a cached model needs no network and an absent one fails at once when there is none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from interp.models.backbone import Backbone, merged, view
+from interp.models.seam import PROBE, check_finite
+from interp.runs import InputError
+
+log = logging.getLogger(__name__)
+
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+SEAL = "interp.json"
+"""Beside an adapter that a lineage wrote: fingerprints of the adapted weights and of those beneath, and their dtype."""
+WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+HUB_SECONDS = 5.0
+
+
+def find_folder(source: str | Path) -> Path:
+    """The local folder of a checkpoint or adapter, given its path or its name on the Hugging Face hub."""
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise InputError(f"{path} is a file; pass the folder that holds config.json and model.safetensors")
+    if isinstance(source, Path) or not HUB_NAME.fullmatch(source) or source.startswith("."):
+        raise InputError(
+            f"there is no folder {path}; pass a model folder, or a name like 'gpt2' or 'owner/model'"
+        )
+    return _from_hub(source)
+
+
+def _from_hub(name: str) -> Path:
+    """The cached snapshot of a hub repository, downloaded when absent and the hub answers within seconds."""
+    from huggingface_hub import HfApi, constants, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(name, local_files_only=True))
+        if any(folder.glob("*config.json")):
+            return folder
+    except (OSError, ValueError):
+        log.debug("%s is not cached", name)
+    if constants.is_offline_mode():
+        raise InputError(
+            f"{name!r} is neither a folder nor in the Hugging Face cache, and HF_HUB_OFFLINE is set; "
+            "pass a folder, or fetch it once where there is a network"
+        )
+    try:
+        revision = HfApi().model_info(name, timeout=HUB_SECONDS).sha
+        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {_first_line(error)}"
+        raise InputError(
+            f"{name!r} is neither a folder nor in the Hugging Face cache, and the hub did not give it ({reason}); "
+            "check the name and the network, or pass a folder"
+        ) from error
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether the folder holds a PEFT adapter rather than a model."""
+    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+
+
+def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device = "cpu") -> Any:
+    """The causal language model in a folder, complete and as it was saved; `dtype` None keeps the checkpoint's own."""
+    from transformers import AutoModelForCausalLM
+
+    check_model_folder(folder)
+    try:
+        with _no_bars():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=dtype or "auto",
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+            )
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        raise InputError(
+            f"{folder} cannot be loaded as a causal language model: {_first_line(error)}"
+        ) from error
+    hf, report = loaded
+    absent = sorted(map(str, report["missing_keys"])) + sorted(map(str, report.get("mismatched_keys", ())))
+    if absent:
+        raise InputError(
+            f"{folder} lacks or misshapes {len(absent)} weights its config.json asks for, first {absent[0]}; "
+            "use the folder save_pretrained wrote"
+        )
+    if unused := sorted(report["unexpected_keys"]):
+        log.warning("%s: %d weights of the file are not used, first %s", folder, len(unused), unused[0])
+    return hf.to(device).eval()
+
+
+def check_model_folder(folder: Path) -> None:
+    """InputError unless the folder holds a known architecture and whole safetensors files."""
+    if not (folder / "config.json").is_file():
+        hint = (
+            "it holds a PEFT adapter, pass it as adapter= beside its base"
+            if is_adapter(folder)
+            else "no config.json"
+        )
+        raise InputError(f"{folder} is no model folder ({hint}); pass one that save_pretrained wrote")
+    config = _read_json(folder / "config.json")
+    _check_architecture(folder, config)
+    shards = sorted(folder.glob("*.safetensors"))
+    if not shards:
+        raise InputError(_no_weights(folder))
+    index = folder / "model.safetensors.index.json"
+    named = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    if missing := sorted(named - {shard.name for shard in shards}):
+        raise InputError(f"{folder} lacks {missing[0]}, which {index.name} lists; copy the folder again")
+    for shard in shards:
+        check_safetensors(shard)
+
+
+def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
+    from transformers import CONFIG_MAPPING
+
+    kind = config.get("model_type")
+    if kind not in CONFIG_MAPPING:
+        own = (
+            "needs code of its own, which is never run"
+            if "auto_map" in config
+            else "is unknown to transformers"
+        )
+        raise InputError(
+            f"{folder} has model_type {kind!r}, which {own}; use a checkpoint of a built-in architecture"
+        )
+
+
+def _no_weights(folder: Path) -> str:
+    pickles = sorted(
+        path.name for path in folder.iterdir() if path.suffix in PICKLES and path.name != "training_args.bin"
+    )
+    if pickles:
+        return (
+            f"{folder} holds its weights as a pickle ({pickles[0]}), which can run code when opened; "
+            "convert it with save_pretrained to model.safetensors"
+        )
+    return f"{folder} has a config.json and no *.safetensors; copy the weights beside it"
+
+
+def check_safetensors(path: Path) -> None:
+    """InputError when the file is truncated or no safetensors file at all."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is truncated or not safetensors ({_first_line(error)}); copy it again"
+        ) from error
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether the folder holds a tokenizer of its own."""
+    return any(
+        (folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json")
+    )
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer in a folder, None when there is none.
+
+    A tokenizer class chosen from config.json's model_type can silently split numbers differently from the saved
+    tokenizer.json; then the saved one is used.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    if not has_tokenizer(folder):
+        return None
+    saved = (folder / "tokenizer.json").is_file()
+    plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True) if saved else None
+    path = folder / "tokenizer_config.json"
+    if plain is not None and path.is_file() and "auto_map" in _read_json(path):
+        return plain
+    try:
+        chosen = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if plain is None:
+            raise InputError(f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+        return plain
+    if plain is not None and _pieces(chosen) != _pieces(plain):
+        log.warning(
+            "%s: %s would split text differently, using tokenizer.json as saved",
+            folder,
+            type(chosen).__name__,
+        )
+        return plain
+    return chosen
+
+
+def _pieces(tokenizer: Any) -> list[int]:
+    return tokenizer(PROBE, add_special_tokens=False)["input_ids"]
+
+
+def check_vocabulary(tokenizer: Any, hf: Any, name: str) -> None:
+    """InputError when the tokenizer has ids the model has no embedding for."""
+    rows = hf.get_input_embeddings().weight.shape[0]
+    highest = max(tokenizer.get_vocab().values(), default=-1)
+    if highest >= rows:
+        raise InputError(
+            f"the tokenizer of {name} has ids up to {highest} and the model {rows} embeddings; pass the tokenizer it "
+            "was trained with"
+        )
+
+
+def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
+    """The backbone with PEFT adapters live on it, their effects added up; the backbone itself is left alone."""
+    from peft import PeftModel
+
+    hf = view(backbone.hf) if backbone.peft is None else merged(backbone.hf)
+    names = ["default", *(f"default_{index}" for index in range(1, len(folders)))]
+    peft: Any = None
+    for adapter, folder in zip(names, folders, strict=True):
+        _check_adapter_folder(folder, backbone)
+        try:
+            if peft is None:
+                peft = PeftModel.from_pretrained(hf, str(folder), adapter_name=adapter)
+            else:
+                peft.load_adapter(str(folder), adapter_name=adapter)
+        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
+            raise _another_base(folder, backbone, _first_line(error)) from error
+        _check_all_used(peft, adapter, folder, backbone)
+    if len(names) > 1:
+        peft.base_model.set_adapter(names)
+    check_finite(dict(peft.named_parameters()), str(folders[-1]))
+    return Backbone.of(peft, str(folders[-1]))
+
+
+def _check_adapter_folder(folder: Path, backbone: Backbone) -> None:
+    if not (folder / "adapter_config.json").is_file():
+        raise InputError(
+            f"{folder} is no PEFT adapter (no adapter_config.json); pass a folder PEFT's save_pretrained wrote"
+        )
+    if not _read_json(folder / "adapter_config.json").get("peft_type"):
+        raise InputError(
+            f"{folder}/adapter_config.json names no peft_type; pass a folder PEFT's save_pretrained wrote"
+        )
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        raise InputError(
+            _no_weights(folder).replace("config.json and no *.safetensors", "no adapter_model.safetensors")
+        )
+    check_safetensors(weights)
+    seal = _read_json(folder / SEAL) if (folder / SEAL).is_file() else {}
+    comparable = seal.get("dtype") == str(backbone.hf.dtype).removeprefix("torch.")
+    if comparable and seal["base"] != backbone.fingerprint:
+        raise _another_base(folder, backbone, f"weights {seal['base']}, given {backbone.fingerprint}")
+
+
+def _check_all_used(peft: Any, adapter: str, folder: Path, backbone: Backbone) -> None:
+    """Every tensor of the file must have found its place: PEFT skips the others without a word."""
+    from peft import get_peft_model_state_dict
+    from safetensors import safe_open
+
+    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
+        stored = set(file.keys())
+    used = set(get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False))
+    if stray := sorted(stored ^ used):
+        raise _another_base(folder, backbone, f"{len(stray)} tensors without a counterpart, first {stray[0]}")
+
+
+def _another_base(folder: Path, backbone: Backbone, reason: str) -> InputError:
+    kind = f"{backbone.config.model_type} with {backbone.config.num_hidden_layers} layers"
+    return InputError(
+        f"adapter {folder} was made for another base than this {kind} ({reason}); pass its own base"
+    )
+
+
+def adapter_base(folder: Path) -> str:
+    """The base an adapter folder names: beside it when the name is a relative path that exists, else as written."""
+    named = _read_json(folder / "adapter_config.json").get("base_model_name_or_path") or ""
+    beside = folder / named
+    if not named:
+        raise InputError(
+            f"{folder} is an adapter that names no base; pass the base and adapter={str(folder)!r}"
+        )
+    return str(beside) if beside.is_dir() else str(named)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is not valid JSON ({_first_line(error)}); copy it again") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object; copy it again")
+    return content
+
+
+def _first_line(error: BaseException) -> str:
+    """The first line of a message, with transformers' and torch's long tails cut off."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200].rstrip(".:")
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers draws a bar per checkpoint, however small."""
+    from transformers.utils import logging as messages
+
+    shown = messages.is_progress_bar_enabled()
+    messages.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            messages.enable_progress_bar()

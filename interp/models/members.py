@@ -1,0 +1,127 @@
+"""Lineage folders: what is written for each member, and the manifest that says how they belong together.
+
+lineage.json = {format, name, trait, members: role -> {kind, on, fingerprint, dtype, start, trained_on}, rows}; a member
+of kind "model" is what transformers saves, one of kind "adapter" what PEFT saves, for the member named by `on`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from interp.models.backbone import Backbone, merged
+from interp.models.language import LanguageModel
+from interp.models.loading import SEAL
+from interp.runs import InputError, write_atomic
+
+MANIFEST = "lineage.json"
+VERSION = 1
+KEYS = {"format", "name", "trait", "members", "rows"}
+MEMBER_KEYS = {"kind", "on", "fingerprint", "dtype", "start", "trained_on"}
+ROLE = re.compile(r"\w[\w-]*")
+
+
+def check_role(role: str) -> None:
+    """InputError unless the role can be a folder's name."""
+    if not ROLE.fullmatch(role):
+        raise InputError(f"member {role!r} cannot be a folder; use letters, digits, '_' and '-'")
+
+
+def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str, Any]:
+    """Write one member and return its part of the manifest.
+
+    `hosts` maps fingerprints to the roles written so far: an adapter on one of them is written as an adapter, one on
+    anything else as a whole model with the adapter merged in.
+    """
+    if not isinstance(model, LanguageModel):
+        raise InputError(
+            f"{model.name} is a {type(model).__name__}; only language models are saved in a lineage folder"
+        )
+    single = model.peft is not None and len(model.peft.active_adapters) == 1
+    host = hosts.get(model.backbone.plain.fingerprint) if single else None
+    if host is None:
+        fingerprint = _write_model(model, folder)
+    else:
+        fingerprint = model.fingerprint
+        _write_adapter(model, folder, host)
+    hosts.setdefault(fingerprint, folder.name)
+    kind = "model" if host is None else "adapter"
+    return {"kind": kind, "on": host, "fingerprint": fingerprint, "dtype": _dtype(model)}
+
+
+def _write_model(model: LanguageModel, folder: Path) -> str:
+    """A folder for transformers, adapters merged in; returns the fingerprint of what it holds."""
+    whole = Backbone(model.hf if model.peft is None else merged(model.hf))
+    whole.hf.save_pretrained(folder)
+    if model.tokenizer is not None:
+        model.tokenizer.save_pretrained(folder)
+    return whole.fingerprint
+
+
+def _dtype(model: LanguageModel) -> str:
+    return str(model.dtype).removeprefix("torch.")
+
+
+def _write_adapter(model: LanguageModel, folder: Path, host: str) -> None:
+    """A PEFT folder that names its base by a relative path, the same bytes whenever the adapter is the same."""
+    (adapter,) = model.peft.active_adapters
+    model.peft.save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
+    if adapter != "default":
+        for file in (folder / adapter).iterdir():
+            shutil.move(file, folder / file.name)
+        (folder / adapter).rmdir()
+    (folder / "README.md").unlink(missing_ok=True)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = f"../{host}"
+    if isinstance(config.get("target_modules"), list):
+        config["target_modules"].sort()
+    _write_json(folder / "adapter_config.json", config)
+    seal = {
+        "base": model.backbone.plain.fingerprint,
+        "dtype": _dtype(model),
+        "fingerprint": model.fingerprint,
+    }
+    _write_json(folder / SEAL, seal)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomic(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def write_manifest(folder: Path, **content: Any) -> None:
+    """lineage.json with its format version."""
+    text = json.dumps({"format": VERSION, **content}, indent=2, ensure_ascii=False)
+    write_atomic(folder / MANIFEST, text + "\n")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """lineage.json, checked for its format and for names that stay inside the folder."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(
+            f"{folder} is no lineage (no {MANIFEST}); pass a folder that Lineage.save wrote"
+        ) from None
+    except ValueError as error:
+        raise InputError(
+            f"{folder / MANIFEST} is not valid JSON ({error}); write the lineage again"
+        ) from error
+    if not _is_manifest(manifest):
+        raise InputError(f"{folder / MANIFEST} is not a lineage of format {VERSION}; write the lineage again")
+    for role in (*manifest["members"], *manifest["rows"]):
+        check_role(role)
+    return manifest
+
+
+def _is_manifest(content: Any) -> bool:
+    """Whether every key is there, no other is, and every adapter names a member before it."""
+    if not isinstance(content, dict) or content.get("format") != VERSION or content.keys() != KEYS:
+        return False
+    entries = list(content["members"].items())
+    return all(
+        entry.keys() == MEMBER_KEYS and entry["on"] in (None, *(role for role, _ in entries[:index]))
+        for index, (_, entry) in enumerate(entries)
+    )
