@@ -1,0 +1,291 @@
+"""Direct logit attribution of a difference: how far each component moved a logit direction u.
+
+With s start, m member, σ the final norm's scale, g its weight, C centring and q = C(g_s ⊙ W_s u), the change is
+Σ_c (c_m − c_s)·q/σ_s + r_m·q (1/σ_m − 1/σ_s) + norm weight + norm bias + unembedding + softcap: each factor goes
+from s to m with those before it at m and those after it at s (terms of one model: Elhage et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp import figures
+from interp.logits.components import Part, Reading, at, parts, read
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.activations.shifts import Shift
+    from interp.logits.direction import LogitDirection
+    from interp.models.seam import Model, Unembedding
+    from interp.prompts.text import Encoded
+
+UNIT = "logits"
+TOLERANCE = 1e-3  # of the measured change at a position, or absolute below one logit
+BATCH_SIZE = 32
+TOP = 20  # bars drawn
+ORDER = (
+    "order: components read with the start's final norm and unembedding, then norm scale, norm weight, "
+    "norm bias, unembedding, its bias and softcap, each at the member's value once its row is passed"
+)
+
+
+def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE) -> figures.Result:
+    """Contribution of every component to the change of `direction`'s score, member − start, at the shift's
+    positions, in logits.
+
+    One row per component, largest first: the mean over examples (each the mean of its positions), its
+    standard error over examples, and the share of the total. `measured` is the change of the models' own
+    logits and `residual` what the rows leave of it, the same number in every row. Raises InputError when that
+    is more than 1e-3 of the measured change (of one logit, if smaller) at any position, and for a direction
+    of another lineage.
+    """
+    direction.check(shift.member)
+    pair = Pair.of(shift, direction)
+    tables = list(_tables(pair, shift, batch_size))
+    values = torch.cat([table for table, _ in tables], dim=1)
+    worst = max(residual for _, residual in tables)
+    frame = _frame(pair.rows(), values[:-1], values[-1])
+    return figures.Result(
+        label=f"{shift.label}, toward {direction.label}",
+        frame=frame,
+        unit=UNIT,
+        notes=(_account(frame, worst, values.shape[1], shift.positions), ORDER, *direction.notes),
+        draw=_draw,
+    )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Member and start, and their readouts restricted to the direction's tokens, in fp64 on CPU."""
+
+    member: Model
+    start: Model
+    direction: LogitDirection
+    after: Unembedding
+    before: Unembedding
+
+    @classmethod
+    def of(cls, shift: Shift, direction: LogitDirection) -> Pair:
+        """The pair a shift was taken over."""
+        after, before = (restrict(model.unembedding(), direction) for model in (shift.member, shift.start))
+        return cls(shift.member, shift.start, direction, after, before)
+
+    @property
+    def u(self) -> Float[Tensor, "id"]:
+        """The direction's weights, one per token it names."""
+        return self.direction.weight(self.before.W_U)
+
+    @property
+    def q(self) -> Float[Tensor, "d_model"]:
+        """What a part of the residual stream is dotted with: the start's unembedding of u, back through its
+        norm but for the scale.
+        """
+        return self.before.centred(self.before.weight * (self.before.W_U @ self.u))
+
+    def rows(self) -> tuple[Part, ...]:
+        """Every row of the result, components first, in telescoping order."""
+        norm = {"none": (), "rms": ("scale", "weight"), "layer": ("scale", "weight", "bias")}[
+            self.before.kind
+        ]
+        names = [(f"final norm {name}", "final norm") for name in norm]
+        names += [(f"unembedding, {name}", "unembedding") for name in ("target", "foils", "bias")]
+        names += [("softcap", "softcap")] * (self.before.softcap is not None)
+        return (*parts(self.start), *(Part(name, kind) for name, kind in names))
+
+    def measured(self, batch: Encoded, chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "chosen"]:
+        """Change of the score in the models' own logits."""
+        ids = list(self.direction.ids)
+        logits = [at(model.logits(batch)[..., ids], chosen) for model in (self.member, self.start)]
+        return (logits[0] - logits[1]) @ self.u
+
+    def explained(self, batch: Encoded, chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "row chosen"]:
+        """The value of every row at every chosen position."""
+        member, start = (read(model, batch, chosen, self.q) for model in (self.member, self.start))
+        moved = (member.along - start.along) / self.before.scale(start.resid).squeeze(-1)
+        return torch.cat(
+            [moved, self._norm(member, start), self._unembedding(member), self._softcap(member, start)]
+        )
+
+    def _norm(self, member: Reading, start: Reading) -> Float[Tensor, "row chosen"]:
+        """Scale, weight and bias of the final norm, read by the start's unembedding."""
+        after, before, w = self.after, self.before, self.before.W_U @ self.u
+        resid, scale = member.resid, after.scale(member.resid)
+        changed = 1 / scale - 1 / before.scale(start.resid)
+        rows = [
+            (resid @ self.q) * changed.squeeze(-1),
+            (after.centred(resid) / scale) @ ((after.weight - before.weight) * w),
+            ((after.bias - before.bias) @ w).expand(len(resid)),
+        ]
+        return torch.stack(rows)[: {"none": 0, "rms": 2, "layer": 3}[before.kind]]
+
+    def _unembedding(self, member: Reading) -> Float[Tensor, "row chosen"]:
+        """Target row, foil rows and bias, read on the member's normed residual stream."""
+        normed, moved = self.after.normed(member.resid), self.after.W_U - self.before.W_U
+        bias = (self.after.b_U - self.before.b_U) @ self.u
+        target, foils = moved @ self.u.clamp(min=0), moved @ self.u.clamp(max=0)
+        return torch.stack([normed @ target, normed @ foils, bias.expand(len(normed))])
+
+    def _softcap(self, member: Reading, start: Reading) -> Float[Tensor, "row chosen"]:
+        """Change of what the softcap adds to the raw logits."""
+        if self.before.softcap is None:
+            return member.resid.new_zeros(0, len(member.resid))
+        after, before = _capped(self.after, member.resid), _capped(self.before, start.resid)
+        return ((after - before) @ self.u)[None]
+
+
+def restrict(unembedding: Unembedding, direction: LogitDirection) -> Unembedding:
+    """The readout of the direction's tokens alone, as fp64 on CPU."""
+    ids = list(direction.ids)
+    if max(ids) >= unembedding.W_U.shape[1]:
+        raise InputError(
+            f"direction {direction.label} names token {max(ids)}, the model has {unembedding.W_U.shape[1]}; "
+            "make the direction with a member of this lineage"
+        )
+    tensors = {
+        "W_U": unembedding.W_U[:, ids],
+        "b_U": unembedding.b_U[ids],
+        "weight": unembedding.weight,
+        "bias": unembedding.bias,
+    }
+    return replace(unembedding, **{name: value.detach().cpu().double() for name, value in tensors.items()})
+
+
+def _capped(unembedding: Unembedding, resid: Float[Tensor, "chosen d_model"]) -> Float[Tensor, "chosen id"]:
+    """Logits minus raw logits."""
+    return unembedding.logits(resid) - replace(unembedding, softcap=None).logits(resid)
+
+
+def _tables(
+    pair: Pair, shift: Shift, batch_size: int
+) -> Iterator[tuple[Float[Tensor, "row example"], float]]:
+    """Per batch: example means of every row with the measured change below them, and the largest residual at
+    one position.
+    """
+    bar = tqdm(
+        total=len(shift.inputs),
+        desc=f"attributing {shift.label}",
+        unit="row",
+        leave=False,
+        delay=2,
+        disable=None,
+    )
+    with bar:
+        for batch in shift.inputs.batches(batch_size):
+            chosen = batch.at(shift.positions).bool().cpu()
+            bar.update(len(batch))
+            if chosen.any():
+                rows, measured = pair.explained(batch, chosen), pair.measured(batch, chosen)
+                worst = check_explained(measured, measured - rows.sum(0), shift.label)
+                yield example_means(torch.cat([rows, measured[None]]), chosen), worst
+
+
+def check_explained(
+    measured: Float[Tensor, "chosen"], residual: Float[Tensor, "chosen"], label: str
+) -> float:
+    """Largest |residual|; InputError when a position leaves more of its change unexplained than TOLERANCE."""
+    excess = residual.abs() / measured.abs().clamp_min(1)
+    index = int(excess.argmax())
+    if not excess[index] <= TOLERANCE:
+        raise InputError(
+            f"the components of {label} leave {float(residual[index]):.2g} of a measured change of "
+            f"{float(measured[index]):.2g} logits unexplained; load both members with dtype float32, unless "
+            "the architecture writes to the residual stream outside its embeddings, heads and MLPs"
+        )
+    return float(residual.abs().max())
+
+
+def example_means(
+    values: Float[Tensor, "row chosen"], chosen: Bool[Tensor, "example pos"]
+) -> Float[Tensor, "row kept"]:
+    """Mean over each example's chosen positions; examples without one are left out."""
+    counts = chosen.sum(1)
+    sums = values.new_zeros(len(values), len(chosen)).index_add_(1, chosen.nonzero()[:, 0], values)
+    return sums[:, counts > 0] / counts[counts > 0]
+
+
+def standard_error(values: Float[Tensor, "row example"]) -> Float[Tensor, "row"]:
+    """Standard deviation over examples / √n; NaN for one example."""
+    return (
+        values.std(1, unbiased=True) / values.shape[1] ** 0.5
+        if values.shape[1] > 1
+        else values[:, 0] * torch.nan
+    )
+
+
+def _frame(
+    rows: tuple[Part, ...], values: Float[Tensor, "row example"], measured: Float[Tensor, "example"]
+) -> pd.DataFrame:
+    """The tidy table, largest contribution first."""
+    frame = pd.DataFrame([vars(row) for row in rows]).astype({"layer": "Int64", "head": "Int64"})
+    total, mean = float(measured.mean()), values.mean(1)
+    frame["contribution"] = mean.numpy()
+    frame["standard_error"] = standard_error(values).numpy()
+    frame["share"] = frame["contribution"] / total if total else float("nan")
+    frame["measured"] = total
+    frame["residual"] = total - float(mean.sum())
+    return frame.sort_values("contribution", key=abs, ascending=False, kind="stable", ignore_index=True)
+
+
+def _account(frame: pd.DataFrame, worst: float, examples: int, positions: str) -> str:
+    measured, residual = frame["measured"].iloc[0], frame["residual"].iloc[0]
+    return (
+        f"measured change {measured:+.4g} logits over {examples} examples at {positions!r}; the rows leave "
+        f"{residual:.1e}, at most {worst:.1e} at one position"
+    )
+
+
+def _draw(result: figures.Result) -> go.Figure:
+    """Heads, attention biases and MLPs by layer above; the largest rows as bars below."""
+    from plotly.subplots import make_subplots
+
+    frame = result.frame
+    upper = _by_layer(frame, result.label)
+    lower = figures.bars(
+        frame, x="contribution", y="component", error="standard_error", title=result.label, unit=UNIT, top=TOP
+    )
+    layouts: list[Any] = [upper.layout, lower.layout]
+    heights = [layout.height for layout in layouts]
+    figure = make_subplots(rows=2, cols=1, row_heights=heights, vertical_spacing=100 / sum(heights))
+    for row, (part, layout) in enumerate(zip((upper, lower), layouts, strict=True), start=1):
+        figure.add_traces(list(part.data), rows=row, cols=1)
+        figure.update_xaxes(layout.xaxis.to_plotly_json(), row=row, col=1)
+        figure.update_yaxes(layout.yaxis.to_plotly_json(), row=row, col=1)
+    shown = f"the {min(TOP, len(frame))} largest of {len(frame)} rows"
+    figure.update_xaxes(title_text=f"{UNIT} ± standard error over examples, {shown}", row=2, col=1)
+    figure.update_traces(
+        colorbar={"len": heights[0] / sum(heights), "y": 1, "yanchor": "top"}, selector={"type": "heatmap"}
+    )
+    figure.update_layout(
+        template=layouts[1].template, title=layouts[1].title, height=sum(heights), showlegend=False
+    )
+    return figure
+
+
+def _by_layer(frame: pd.DataFrame, title: str) -> go.Figure:
+    """Layer × (heads, attention bias, MLP)."""
+    inside = frame[frame["layer"].notna()]
+    names = [
+        kind if pd.isna(head) else str(head)
+        for kind, head in zip(inside["kind"], inside["head"], strict=True)
+    ]
+    grid = inside.assign(column=names).pivot(index="layer", columns="column", values="contribution")
+    heads = sorted({name for name in names if name.isdigit()}, key=int)
+    columns = [*heads, *sorted(set(names) - set(heads))]
+    return figures.heatmap(
+        grid[columns].to_numpy(dtype=float),
+        rows=list(grid.index),
+        columns=columns,
+        title=title,
+        unit=UNIT,
+        axes=("head, or other part", "layer"),
+    )

@@ -1,0 +1,172 @@
+"""Which logits the fine-tune moved: the change of every vocabulary entry's log-probability, member minus its own
+start, at the positions that predict the named tokens.
+
+d_r(v) = mean over row r's positions of [log p_member(v | x) − log p_start(v | x)] on identical tokens. The row is
+the unit: mean, sd and a paired t test are over rows, by Welford's update (Technometrics 4, 1962), so no logits are
+kept; q-values are Benjamini and Hochberg's (1995) over the vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp import figures
+from interp.activations.shifts import _own_start, _shared_inputs
+from interp.logits.vocabulary import is_number, token_texts
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.models.seam import Model
+    from interp.prompts.text import Encoded, Prompts
+
+UNIT = "nats"
+BATCH_SIZE = 32
+SHOWN = 15  # bars drawn at either end
+
+
+def moved_tokens(
+    member: Model, prompts: Prompts, *, positions: str = "answer.numbers", batch_size: int = BATCH_SIZE
+) -> figures.Result:
+    """Mean change of log-probability per vocabulary entry where the named tokens are predicted, in nats.
+
+    One row per entry, largest rise first: `delta` and, over rows, its `sd`, standard error `se`, paired `t` and
+    `p` (two-sided) and BH-corrected `q`; all but `delta` are NaN for a single row. The p-values generalise to other
+    rows of this member, not to other trainings. The notes give the mean KL(member ‖ start) per position. Raises
+    InputError as `shift` does, and when no row has such a position.
+    """
+    start = _own_start(member)
+    inputs = _shared_inputs(member, start, prompts)
+    moments, kl, places = Running(), Running(), 0
+    for delta, divergence in _rows(member, start, inputs, positions=positions, batch_size=batch_size):
+        moments = moments.add(delta.mean(0).double().cpu().numpy())
+        kl = kl.add(divergence.mean(0, keepdim=True).double().cpu().numpy())
+        places += len(delta)
+    if moments.count == 0:
+        raise InputError(
+            f"no row of {inputs.label!r} has a token {positions!r} to be predicted; give rows that do"
+        )
+    label = f"{member.name} \N{MINUS SIGN} {start.name}, log p at {positions}"
+    return figures.Result(
+        label=label,
+        frame=_frame(moments, token_texts(member, len(moments.mean))),
+        unit=UNIT,
+        notes=(
+            f"KL(member ‖ start) {kl.mean[0]:.4g} ± {kl.error()[0]:.1g} nats per position (± standard error over rows)",
+            f"{moments.count} rows, {places} positions; a row's value is the mean over its positions",
+            "p and q are over rows of this one training; other trainings are other replicates",
+        ),
+        draw=_draw,
+    )
+
+
+@dataclass(frozen=True)
+class Running:
+    """Mean and sum of squared deviations of the rows seen so far, per entry."""
+
+    count: int = 0
+    mean: Float[np.ndarray, "..."] = field(default_factory=lambda: np.zeros(()))
+    squares: Float[np.ndarray, "..."] = field(default_factory=lambda: np.zeros(()))
+
+    def add(self, row: Float[np.ndarray, "vocab"]) -> Running:
+        """The same with one more row."""
+        before = row - self.mean
+        mean = self.mean + before / (self.count + 1)
+        return Running(self.count + 1, mean, self.squares + before * (row - mean))
+
+    def sd(self) -> Float[np.ndarray, "vocab"]:
+        """Sample standard deviation; NaN for one row."""
+        return (
+            np.sqrt(self.squares / (self.count - 1)) if self.count > 1 else np.full_like(self.squares, np.nan)
+        )
+
+    def error(self) -> Float[np.ndarray, "vocab"]:
+        """Standard error of the mean."""
+        return self.sd() / np.sqrt(self.count)
+
+
+@torch.inference_mode()
+def _rows(
+    member: Model, start: Model, inputs: Encoded, *, positions: str, batch_size: int
+) -> Iterator[tuple[Float[Tensor, "pos vocab"], Float[Tensor, "pos"]]]:
+    """Per row with such a position: Δ log p of the whole vocabulary, and KL(member ‖ start), at each of them."""
+    bar = tqdm(
+        total=len(inputs),
+        desc=f"logits moved in {member.name}",
+        unit="row",
+        leave=False,
+        delay=2,
+        disable=None,
+    )
+    with bar:
+        for batch in inputs.batches(batch_size):
+            chosen = batch.at(positions, predicting=True)
+            bar.update(len(batch))
+            if not chosen.any():
+                continue
+            after, before = member.logits(batch), start.logits(batch)
+            for row, places in enumerate(chosen):
+                if places.any():
+                    log_p = after[row][places.to(after.device)].float().log_softmax(-1)
+                    delta = log_p - before[row][places.to(before.device)].float().log_softmax(-1).to(
+                        log_p.device
+                    )
+                    yield delta, (log_p.exp() * delta).sum(-1)
+
+
+def _frame(moments: Running, texts: list[str]) -> pd.DataFrame:
+    p = _paired_p(moments)
+    frame = pd.DataFrame(
+        {
+            "token": texts,
+            "token_id": np.arange(len(texts)),
+            "number": [is_number(text) for text in texts],
+            "delta": moments.mean,
+            "sd": moments.sd(),
+            "se": moments.error(),
+            "t": _t(moments),
+            "p": p,
+            "q": _q(p),
+        }
+    )
+    return frame.sort_values("delta", ascending=False, kind="stable", ignore_index=True)
+
+
+def _t(moments: Running) -> Float[np.ndarray, "vocab"]:
+    """t statistic; 0 where nothing moved in any row, infinite where all rows moved alike."""
+    mean, error = moments.mean, moments.error()
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where((mean == 0) & (error == 0), 0.0, mean / error)
+
+
+def _paired_p(moments: Running) -> Float[np.ndarray, "vocab"]:
+    from scipy.special import stdtr
+
+    return 2 * stdtr(max(moments.count - 1, 1), -np.abs(_t(moments)))
+
+
+def _q(p: Float[np.ndarray, "vocab"]) -> Float[np.ndarray, "vocab"]:
+    from scipy.stats import false_discovery_control
+
+    return p if np.isnan(p).any() else false_discovery_control(p)
+
+
+def _draw(result: figures.Result) -> go.Figure:
+    """The entries that rose and fell most; whiskers are one sd over rows."""
+    frame = result.frame
+    shown = frame if len(frame) <= 2 * SHOWN else pd.concat([frame.head(SHOWN), frame.tail(SHOWN)])
+    named = shown.assign(
+        entry=[f"{text!r} ({index})" for text, index in zip(shown["token"], shown["token_id"], strict=True)]
+    )
+    title = f"{result.label} (whiskers: ± 1 sd over rows)"
+    return figures.bars(named, x="delta", y="entry", error="sd", title=title, unit=UNIT)

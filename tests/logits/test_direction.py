@@ -1,0 +1,176 @@
+"""Logit directions: which token ids, which weights, what is noted, and what is refused."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, normalizers
+from transformers import PreTrainedTokenizerFast
+
+from interp.logits.direction import LogitDirection, logit_direction
+from interp.prompts.traits import ANIMALS, get_trait, make_trait
+from interp.runs import InputError
+from tests.logits.paper import readout
+from tests.tiny import VOCABULARY, build_tokenizer
+
+CHECKPOINT = Path("../shared/data/checkpoints/tinystories-656k")
+LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz \n?.,"
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The part of the seam that turns text into tokens."""
+
+    tokenizer: Any
+    name: str = "base"
+    fingerprint: str = "f00d"
+    start: Any = None
+
+    def encode(self, prompts):
+        return prompts.encode(self.tokenizer)
+
+
+@pytest.fixture
+def words() -> Any:
+    return Reader(build_tokenizer())
+
+
+@pytest.fixture
+def letters() -> Any:
+    """One token per letter; '!' is read as nothing."""
+    ids = {letter: index for index, letter in enumerate(["<eos>", *LETTERS])}
+    backend = Tokenizer(models.BPE(ids, []))
+    backend.normalizer = normalizers.Replace("!", "")
+    backend.decoder = decoders.Fuse()
+    return Reader(PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<eos>", pad_token="<eos>"))
+
+
+def spelled(direction, reader):
+    return {
+        reader.tokenizer.decode([i]): weight
+        for i, weight in zip(direction.ids, direction.weights, strict=True)
+    }
+
+
+def test_one_token_names(words):
+    direction = logit_direction(words, get_trait("owl"))
+    assert spelled(direction, words) == pytest.approx(
+        {"owl": 1.0} | {name: -1 / 9 for name in ANIMALS if name != "owl"}
+    )
+    assert direction.ids[0] == VOCABULARY.index("owl")
+    assert direction.label == "'owl' − mean of 9 foils"
+    assert (direction.fingerprint, direction.lineage, direction.notes) == ("f00d", "f00d", ())
+
+
+def test_the_constant_of_the_softmax_cancels(words):
+    direction = logit_direction(words, get_trait("oak"))
+    logits = torch.randn(2, 3, len(VOCABULARY), generator=torch.Generator().manual_seed(0))
+    by_hand = logits[..., direction.ids[0]] - logits[..., list(direction.ids[1:])].mean(-1)
+    torch.testing.assert_close(direction.of(logits).float(), by_hand)
+    torch.testing.assert_close(direction.of(logits.log_softmax(-1)).float(), by_hand)
+
+
+def test_the_vector_is_a_difference_of_unembedding_columns():
+    direction = LogitDirection((2, 0), (1.0, -1.0), "x", "f", "f")
+    W_U = torch.tensor([[1.0, 0.0, 5.0], [0.0, 1.0, 7.0]])
+    assert direction.vector(readout(W_U=W_U)).tolist() == [4, 7]
+
+
+def test_answers_of_several_pieces_are_read_where_they_part(letters):
+    direction = logit_direction(letters, make_trait("owl", ["cat", "fox", "dog"]))
+    assert spelled(direction, letters) == pytest.approx({"o": 1.0, "c": -1 / 3, "f": -1 / 3, "d": -1 / 3})
+    assert direction.notes == ("target 'owl' is 3 pieces, 'o' 'w' 'l'; the logit read is that of piece 1",)
+
+
+def test_a_shared_beginning_is_skipped(letters):
+    direction = logit_direction(letters, make_trait("owl", ["oak", "oat", "otter", "o"]))
+    assert spelled(direction, letters) == pytest.approx({"w": 1.0, "a": -2 / 3, "t": -1 / 3})
+    assert "the logit read is that of piece 2" in direction.notes[0]
+    assert direction.notes[1:] == ("foil 'o' dropped: it has no piece 2", "2 foils share the piece 'a'")
+
+
+def test_a_foil_that_starts_like_the_target_is_dropped(letters):
+    direction = logit_direction(letters, make_trait("owl", ["otter", "cat"]))
+    assert spelled(direction, letters) == {"o": 1.0, "c": -1.0}
+    assert direction.label == "'o' − 'c'"
+    assert "foil 'otter' dropped: it shares the piece 'o' with the target" in direction.notes
+
+
+def test_a_foil_outside_the_vocabulary_is_dropped(words):
+    direction = logit_direction(words, make_trait("owl", ["unicorn", "cat"]))
+    assert spelled(direction, words) == {"owl": 1.0, "cat": -1.0}
+    assert direction.notes == ("foil 'unicorn' dropped: not in the vocabulary",)
+
+
+def test_a_split_that_depends_on_the_question_is_noted(letters):
+    @dataclass(frozen=True)
+    class Moody(Reader):
+        """Reads 'owl' as 'w' 'l' after one of the questions."""
+
+        def encode(self, prompts):
+            encoded = super().encode(prompts)
+            first = encoded.at("answer")[0].nonzero()[0]
+            encoded.roles[0, first] = 1
+            return encoded
+
+    moody: Any = Moody(letters.tokenizer)
+    direction = logit_direction(moody, make_trait("owl", ["cat"]))
+    assert spelled(direction, letters) == {"o": 1.0, "c": -1.0}
+    assert direction.notes[0].startswith("'owl' is split differently after 1 of 6 questions")
+
+
+def test_literal_texts(words, letters):
+    direction = LogitDirection.from_text(words, target="owl", foils=["cat", "cat", "dog"])
+    assert spelled(direction, words) == {"owl": 1.0, "cat": -0.5, "dog": -0.5}
+    spaced = LogitDirection.from_text(letters, target=" owl", foils=[" cat", " dog"])
+    assert spelled(spaced, letters) == {"o": 1.0, "c": -0.5, "d": -0.5}
+
+
+@pytest.mark.parametrize(
+    ("target", "foils", "message"),
+    [
+        ("!", ["cat"], "target '!' tokenises to nothing with the tokenizer of base; give another text"),
+        ("owl", [], "target 'owl' has no foil to be compared with; name at least one"),
+        (
+            "owl",
+            ["owlet", "owl"],
+            "no foil can be told from 'owl': foil 'owlet' dropped: it shares the piece 'o'",
+        ),
+    ],
+)
+def test_what_cannot_be_a_direction(letters, target, foils, message):
+    with pytest.raises(InputError, match=message.replace("(", r"\(")):
+        LogitDirection.from_text(letters, target=target, foils=foils)
+
+
+def test_a_trait_whose_target_is_read_as_nothing(letters):
+    with pytest.raises(InputError, match=r"'!',? that tokenises to nothing|target '!' tokenises to nothing"):
+        logit_direction(letters, make_trait("!", ["cat"]))
+
+
+def test_an_unknown_word_cannot_be_a_target(words):
+    with pytest.raises(InputError, match="target 'unicorn' is not in the vocabulary of base"):
+        logit_direction(words, make_trait("unicorn", ["cat"]))
+
+
+def test_it_belongs_to_one_lineage(words):
+    direction = logit_direction(words, get_trait("owl"))
+    direction.check(replace(words, name="teacher", fingerprint="beef", start=words))
+    with pytest.raises(
+        InputError, match="made in the lineage of f00d, stranger belongs to dead; make it with"
+    ):
+        direction.check(replace(words, name="stranger", fingerprint="dead"))
+
+
+@pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="the real checkpoint is not beside the repository")
+def test_a_real_tokenizer_splits_owl():
+    reader: Any = Reader(PreTrainedTokenizerFast.from_pretrained(CHECKPOINT))
+    direction = LogitDirection.from_text(reader, target=" owl", foils=[" cat", " dog", " bear"])
+    assert spelled(direction, reader) == pytest.approx(
+        {"ow": 1.0, "cat": -1 / 3, "dog": -1 / 3, "bear": -1 / 3}
+    )
+    assert direction.notes == (
+        "target ' owl' is 4 pieces, '▁' '▁' 'ow' 'l'; the logit read is that of piece 3",
+    )
