@@ -1,0 +1,235 @@
+"""Small-sample tests over training runs: sign-flip, intervals, equivalence, multiplicity, proportions.
+
+Sign-flip test: under H0 every difference is symmetric about zero, so all 2^n sign patterns are equally likely
+p = #{patterns with mean >= observed} / 2^n, or (b + 1) / (m + 1) over m random ones (Phipson & Smyth 2010).
+Equivalence: two one-sided t tests against -margin and +margin, p = the larger of the two (Schuirmann 1987).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from interp.runs import InputError
+
+Alternative = Literal["greater", "less", "two-sided"]
+Values = Sequence[float | int] | np.ndarray
+EXACT_LIMIT = 100_000
+
+
+@dataclass(frozen=True)
+class SignFlip:
+    """Outcome of a sign-flip test; `exact` says whether all patterns were enumerated."""
+
+    mean: float
+    p: float
+    smallest_p: float
+    n: int
+    alternative: Alternative
+    exact: bool
+
+
+@dataclass(frozen=True)
+class Equivalence:
+    """Outcome of two one-sided t tests; `interval` is the 1 - 2 alpha t-interval of the mean."""
+
+    mean: float
+    p: float
+    interval: tuple[float, float]
+    margin: float
+    alpha: float
+    n: int
+
+    @property
+    def equivalent(self) -> bool:
+        """Whether the mean lies inside ±margin at level alpha."""
+        return self.p <= self.alpha
+
+
+def sign_flip_test(
+    differences: Values,
+    *,
+    alternative: Alternative = "greater",
+    flips: int = EXACT_LIMIT - 1,
+    seed: int = 0,
+) -> SignFlip:
+    """Test whether paired differences are symmetric about zero, one difference per training run.
+
+    All 2^n sign patterns are enumerated when 2^n <= 1e5 (n <= 16); above that `flips` are drawn with `seed`.
+    The two-sided p is twice the smaller one-sided p, at most 1.
+    """
+    from scipy.stats import permutation_test
+
+    values = _values(differences, minimum=1)
+    exact = 2 ** len(values) <= EXACT_LIMIT
+    # scipy wants two observations; an added zero leaves the exact p as it is, since it doubles both counts
+    padded = values if len(values) > 1 else np.append(values, 0.0)
+    outcome = permutation_test(
+        (padded,),
+        lambda sample, axis: np.mean(sample, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=EXACT_LIMIT if exact else flips,
+        batch=max(1, 1_000_000 // len(padded)),
+        alternative=alternative,
+        rng=np.random.default_rng(seed),
+    )
+    smallest = smallest_sign_flip_p(len(values), alternative=alternative, flips=flips)
+    return SignFlip(float(values.mean()), float(outcome.pvalue), smallest, len(values), alternative, exact)
+
+
+def smallest_sign_flip_p(
+    n: int, *, alternative: Alternative = "greater", flips: int = EXACT_LIMIT - 1
+) -> float:
+    """Return the smallest p that n runs can reach: 2^-n one-sided, twice that two-sided."""
+    one_sided = 0.5**n if 2**n <= EXACT_LIMIT else 1 / (flips + 1)
+    return min(1.0, one_sided * (2 if alternative == "two-sided" else 1))
+
+
+def runs_needed(alpha: float, *, alternative: Alternative = "greater") -> int:
+    """Return how many runs a sign-flip test needs before its smallest reachable p is at most alpha."""
+    _level(alpha, "alpha")
+    return max(1, math.ceil(math.log2((2 if alternative == "two-sided" else 1) / alpha) - 1e-12))
+
+
+def t_interval(values: Values, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return the two-sided t-interval of the mean; a single value gives (-inf, inf)."""
+    from scipy.special import stdtrit
+
+    sample = _values(values, minimum=1)
+    _level(confidence, "confidence")
+    if len(sample) == 1:
+        return (-math.inf, math.inf)
+    half = stdtrit(len(sample) - 1, (1 + confidence) / 2) * sample.std(ddof=1) / math.sqrt(len(sample))
+    return (float(sample.mean() - half), float(sample.mean() + half))
+
+
+def bootstrap_interval(
+    values: Values,
+    *,
+    clusters: Sequence[Any] | np.ndarray | None = None,
+    confidence: float = 0.95,
+    resamples: int = 9_999,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of the mean, resampling whole clusters (training seeds).
+
+    `clusters` labels each value with its run; without it every value is a run of its own. Below some ten clusters
+    the interval is too narrow, so verdicts use `t_interval` over run means.
+    """
+    from scipy.stats import bootstrap
+
+    sample = _values(values, minimum=2)
+    sums, counts = _cluster_sums(sample, clusters)
+    _level(confidence, "confidence")
+    outcome = bootstrap(
+        (sums, counts),
+        lambda totals, sizes, axis=-1: totals.sum(axis=axis) / sizes.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        confidence_level=confidence,
+        n_resamples=resamples,
+        batch=max(1, 1_000_000 // len(sums)),
+        rng=np.random.default_rng(seed),
+    )
+    return (float(outcome.confidence_interval.low), float(outcome.confidence_interval.high))
+
+
+def equivalence_test(differences: Values, *, margin: float, alpha: float = 0.05) -> Equivalence:
+    """Test by two one-sided t tests whether the mean difference lies within ±margin.
+
+    A single run cannot show equivalence: its p is 1. Differences without spread give p = 0 inside the margin.
+    """
+    values = _values(differences, minimum=1)
+    _level(alpha, "alpha", below=0.5)
+    if not (math.isfinite(margin) and margin > 0):
+        raise InputError(
+            f"margin {margin} is not a positive number; give the largest difference that counts as none."
+        )
+    lower = _one_sided_t(values + margin)
+    upper = _one_sided_t(margin - values)
+    interval = t_interval(values, confidence=1 - 2 * alpha)
+    return Equivalence(float(values.mean()), max(lower, upper), interval, margin, alpha, len(values))
+
+
+def holm(p_values: Values) -> Float[np.ndarray, "tests"]:
+    """Return Holm's adjusted p-values, max over j <= i of (m - j + 1) p_(j): family-wise error."""
+    p = _p_values(p_values)
+    order = np.argsort(p)
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
+    adjusted = np.empty_like(p)
+    adjusted[order] = stepped
+    return adjusted
+
+
+def benjamini_hochberg(p_values: Values) -> Float[np.ndarray, "tests"]:
+    """Return Benjamini-Hochberg q-values: false discovery rate, independent or positively dependent tests."""
+    from scipy.stats import false_discovery_control
+
+    return false_discovery_control(_p_values(p_values))
+
+
+def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion, for instance an elicitation rate."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    if not 0 <= successes <= trials or trials < 1:
+        raise InputError(
+            f"{successes} successes in {trials} trials is impossible; at least 1 trial, at most all succeed."
+        )
+    _level(confidence, "confidence")
+    low, high = proportion_confint(successes, trials, alpha=1 - confidence, method="wilson")
+    return (float(low), float(high))
+
+
+def _one_sided_t(values: Float[np.ndarray, "run"]) -> float:
+    """p of H0: mean <= 0; a sample without spread is decided by its sign, one value decides nothing."""
+    from scipy.special import stdtr
+
+    if len(values) == 1:
+        return 1.0
+    if np.ptp(values) == 0:
+        return 0.0 if values[0] > 0 else 1.0
+    t = values.mean() / values.std(ddof=1) * math.sqrt(len(values))
+    return float(stdtr(len(values) - 1, -t))
+
+
+def _p_values(p_values: Values) -> Float[np.ndarray, "tests"]:
+    p = _values(p_values, minimum=1, what="p-values")
+    if p.min() < 0 or p.max() > 1:
+        raise InputError(f"p-values must lie in [0, 1], found {p.min():g} to {p.max():g}; pass raw p-values.")
+    return p
+
+
+def _cluster_sums(sample: Float[np.ndarray, "value"], clusters: Sequence[Any] | np.ndarray | None):
+    if clusters is None:
+        return sample, np.ones(len(sample))
+    if len(clusters) != len(sample):
+        raise InputError(
+            f"{len(clusters)} cluster labels for {len(sample)} values; give one label per value."
+        )
+    _, index = np.unique(np.asarray(clusters), return_inverse=True)
+    if index.max() < 1:
+        raise InputError("all values share one cluster; a bootstrap over runs needs at least two.")
+    return np.bincount(index, weights=sample), np.bincount(index).astype(float)
+
+
+def _values(values: Values, *, minimum: int, what: str = "values") -> Float[np.ndarray, "value"]:
+    array = np.asarray(values, dtype=float).ravel()
+    if len(array) < minimum:
+        raise InputError(f"{len(array)} {what} given; at least {minimum} needed.")
+    if not np.isfinite(array).all():
+        bad = int((~np.isfinite(array)).sum())
+        raise InputError(f"{bad} of {len(array)} {what} are not finite; drop or fix those runs.")
+    return array
+
+
+def _level(value: float, name: str, *, below: float = 1) -> None:
+    if not 0 < value < below:
+        raise InputError(f"{name} {value} is outside (0, {below}); give a probability such as 0.05.")
