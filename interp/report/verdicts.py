@@ -1,0 +1,143 @@
+"""The verdicts as sentences, and the margins of every member beside them.
+
+The interval of a verdict is the two-sided 1 − 2 alpha interval when its controls name alpha; the drawing puts the
+effect on it, zero as a solid line and the bounds the claim itself named as dashed ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from interp.figures import ROLES, role_colour
+from interp.report.markup import MISSING, ROWS, cell, finite, flat, hundredths, number, pairs, scroll, text
+
+MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
+SEES = (
+    "Each claim, what was decided about it, and its effect with the interval; the replicate is one independent "
+    "training. Drawn: zero as a solid line, the bounds that the claim itself names as dashed ones."
+)
+
+
+def decisions(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """How many claims were judged, and how."""
+    if not verdicts:
+        return "A run that measures and judges no claim."
+    words = [str(verdict.get("decision")) for verdict in verdicts]
+    counts = ", ".join(f"{words.count(word)} {text(word)}" for word in dict.fromkeys(words))
+    return f"{len(words)} claim{'s' if len(words) != 1 else ''} judged: {counts}."
+
+
+def verdict_cards(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """One card a verdict, or the sentence that there are none."""
+    if not verdicts:
+        return "<p>This run holds no verdicts: what follows is measured, not judged.</p>"
+    return f'<p class="sees">{SEES}</p>\n' + "\n".join(_card(verdict) for verdict in verdicts)
+
+
+def _card(verdict: Mapping[str, Any]) -> str:
+    decision = str(verdict.get("decision"))
+    beside = pairs({name: cell(value) for name, value in flat(verdict.get("controls") or {})})
+    reason = f'<p class="soft">Because {text(verdict["reason"])}.</p>' if verdict.get("reason") else ""
+    title = f"<b>{MARKS.get(decision, '')} {text(decision.capitalize())}</b><code>{text(verdict.get('name'))}</code>"
+    return (
+        f'<article class="verdict {decision if decision in MARKS else ""}"><div><h3>{title}</h3>'
+        f'<p class="claim">{text(str(verdict.get("claim")).rstrip("."))}.</p>{_drawing(verdict)}'
+        f"<p>{_numbers(verdict)}</p>{reason}</div>"
+        f'<div class="controls"><h4>Controls</h4>{beside or MISSING}</div></article>'
+    )
+
+
+def _numbers(verdict: Mapping[str, Any]) -> str:
+    """Effect, interval, n, p and the smallest p within reach, as a sentence."""
+    n, least = verdict.get("n"), verdict.get("smallest_p")
+    reach = (
+        f"the smallest p that n&nbsp;=&nbsp;{cell(n)} can reach is {number(least, digits=2)}"
+        if finite(least) and least > 0
+        else "this test has no smallest p"
+    )
+    effect = number(verdict.get("effect"), signed=True, digits=3)
+    p = number(verdict.get("p"), digits=2)
+    return (
+        f"Effect <b>{effect} {text(verdict.get('unit') or '')}</b> ({_interval_words(verdict)}), "
+        f"n&nbsp;=&nbsp;{cell(n)} independent training{'' if n == 1 else 's'}, p&nbsp;=&nbsp;{p}; {reach}."
+    )
+
+
+def _interval_words(verdict: Mapping[str, Any]) -> str:
+    """The interval in words, with its level when alpha is known; an end that is missing is unbounded."""
+    ends = list(verdict.get("interval") or ())
+    if not any(finite(end) for end in ends):
+        return "no interval"
+    alpha = (verdict.get("controls") or {}).get("alpha")
+    level = f"{100 - 200 * alpha:.3g} % interval" if finite(alpha) else "interval"
+    low, high = (number(end, signed=True, digits=3) if finite(end) else "unbounded" for end in ends)
+    return f"{level} {low} to {high}"
+
+
+def _drawing(verdict: Mapping[str, Any]) -> str:
+    """The effect as a dot on its interval; nothing where an end is missing."""
+    ends = (verdict.get("effect"), *(verdict.get("interval") or ()))
+    known = [float(end) for end in ends if finite(end)]
+    if len(known) != 3:
+        return ""
+    effect, low, high = known
+    marks = [0.0, *_bounds(verdict.get("controls") or {})]
+    left = min(low, effect, *marks)
+    width = (max(high, effect, *marks) - left) or 1.0
+
+    def at(value: float) -> str:
+        return f"{30 + 480 * (value - left) / width:.1f}"
+
+    ticks = "".join(
+        f'<line class="{"bound" if mark else "rule"}" x1="{at(mark)}" x2="{at(mark)}" y1="2" y2="30"/>'
+        f'<text x="{at(mark)}" y="43">{number(mark, signed=bool(mark), digits=3)}</text>'
+        for mark in marks
+    )
+    return (
+        f'<svg class="interval" viewBox="0 0 540 46" aria-hidden="true">{ticks}'
+        f'<line x1="{at(low)}" x2="{at(high)}" y1="16" y2="16" stroke="currentColor" stroke-width="4"/>'
+        f'<circle cx="{at(effect)}" cy="16" r="7" fill="currentColor"/></svg>'
+    )
+
+
+def _bounds(controls: Mapping[str, Any]) -> list[float]:
+    least, margin = controls.get("minimum_effect"), controls.get("margin")
+    return [
+        *([float(least)] if finite(least) else []),
+        *([-float(margin), float(margin)] if finite(margin) else []),
+    ]
+
+
+def margin_table(lineages: Sequence[Mapping[str, Any]]) -> str:
+    """The trait margin of every member in nats, one row a lineage, and the mean of each member below."""
+    found = dict.fromkeys(name for lineage in lineages for name in lineage["members"])
+    names = [*(role for role in ROLES if role in found), *(name for name in found if name not in ROLES)]
+    head = "".join(_member(name, place) for place, name in enumerate(names))
+    values = [[lineage["members"].get(name) for name in names] for lineage in lineages]
+    labels = [cell(lineage.get("seed")) for lineage in lineages]
+    body = "".join(_row(label, row) for label, row in zip(labels[:ROWS], values[:ROWS], strict=True))
+    mean = _row("mean", [_mean(column) for column in zip(*values, strict=True)])
+    foot = f"<tfoot>{mean}</tfoot>" if len(lineages) > 1 else ""
+    note = f"; the first {ROWS} of {len(lineages)}, all in summary.json" if len(lineages) > ROWS else ""
+    table = (
+        f"<table><caption>Trait margin in nats, one row per independent lineage{note}</caption>"
+        f'<thead><tr><th scope="col">seed</th>{head}</tr></thead><tbody>{body}</tbody>{foot}</table>'
+    )
+    return f'<div class="card">{scroll(table, "Trait margin of every member")}</div>'
+
+
+def _member(name: str, place: int) -> str:
+    swatch = f'<span class="swatch" style="background:{role_colour(name, place)}"></span>'
+    return f'<th scope="col" class="n">{swatch}{text(name)}</th>'
+
+
+def _row(label: str, values: Iterable[Any]) -> str:
+    cells = "".join(f'<td class="n">{hundredths(value)}</td>' for value in values)
+    return f'<tr><th scope="row">{label}</th>{cells}</tr>'
+
+
+def _mean(values: Iterable[Any]) -> float | None:
+    known = [value for value in values if finite(value)]
+    return math.fsum(known) / len(known) if known else None

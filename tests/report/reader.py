@@ -1,0 +1,50 @@
+"""A page as a browser's parser sees it: which tags, which text, which scripts."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+
+class Page(HTMLParser):
+    """`tags` as (name, attributes), `words` the visible text, `scripts` the content of each script."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str]]] = []
+        self.scripts: list[str] = []
+        self._words: list[str] = []
+        self._inside = ""
+        self.feed(source)
+        self.words = " ".join(" ".join(self._words).split())
+
+    @classmethod
+    def read(cls, path: Path) -> Page:
+        return cls(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, {name: value or "" for name, value in attrs}))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self._words.append(data)
+
+    def all(self, tag: str, kind: str = "") -> list[dict[str, str]]:
+        """Attributes of every such tag, of one class when `kind` is given."""
+        return [
+            a for name, a in self.tags if name == tag and (not kind or kind in a.get("class", "").split())
+        ]
+
+    @property
+    def figures(self) -> dict[str, Any]:
+        return json.loads(self.scripts[0])

@@ -1,0 +1,227 @@
+"""The whole page: its order, what is on it, that it is one closed file, and that the same run gives the same bytes."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from interp import figures
+from interp.report import page, write_report
+from interp.runs import InputError, Run
+from tests.report.reader import Page
+from tests.report.sample import ATTACK, sample_run
+
+BAR = pd.DataFrame({"token": ["a", "b"], "delta": [1.0, -1.0]})
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_browser() -> Iterator[None]:
+    """Figures are saved without their PNG: a browser takes seconds for each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("interp.runs.browser", lambda: None)
+        yield
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return sample_run(tmp_path_factory.mktemp("runs") / "demo")
+
+
+@pytest.fixture(scope="module")
+def shown(run: Run) -> Page:
+    return Page.read(write_report(run))
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Run:
+    return Run.open(tmp_path / "run", command="trace", arguments={}, defaults={})
+
+
+def test_the_page_lies_in_the_run_folder_and_stays_below_6_megabytes(run: Run, shown: Page) -> None:
+    path = run.folder / "report.html"
+    assert write_report(run) == path
+    assert 4_000_000 < path.stat().st_size < 6_000_000
+    assert shown.words.startswith("interp demo: owl")
+
+
+def test_parts_come_in_reading_order(shown: Page) -> None:
+    parts = [
+        "verdicts",
+        "every-member",
+        "which-logits-moved",
+        "through-which-components",
+        "the-weight-update",
+    ]
+    parts += ["token-entanglement", "the-rows-token-by-token", "more", "how-this-was-made"]
+    assert [section["id"] for section in shown.all("section")] == parts
+    assert [link["href"] for link in shown.all("a")] == ["#main", *(f"#{part}" for part in parts)]
+
+
+def test_every_part_opens_with_one_sentence_on_what_is_seen(run: Run, shown: Page) -> None:
+    source = (run.folder / "report.html").read_text()
+    opened = re.findall(r"<section [^>]*><h2>[^<]+</h2>\s*<p class=\"sees\">([^<]+)</p>", source)
+    assert len(opened) == len(shown.all("section"))
+    assert all(sentence.endswith(".") and sentence.count(". ") <= 1 for sentence in opened)
+
+
+def test_every_saved_figure_is_drawn_once_with_a_label(run: Run, shown: Page) -> None:
+    plots = shown.all("div", "plot")
+    assert sorted(plot["data-figure"] for plot in plots) == sorted(run.figures) == sorted(shown.figures)
+    assert plots[0]["data-figure"] == "margins"
+    assert all(plot["role"] == "img" for plot in plots)
+    labels = {plot["data-figure"]: plot["aria-label"] for plot in plots}
+    assert labels["moved_teacher"] == "teacher − base, log p; x: nats, y: token"
+    assert labels["margins"].startswith(
+        "Trait margin of every member & what <b>moved</b> it; x: member, y: margin"
+    )
+
+
+def test_notes_of_the_verbs_stand_below_what_they_are_about(run: Run, shown: Page) -> None:
+    assert f"KL(member ‖ start) 0.0123 nats {ATTACK} Table moved_teacher" in shown.words
+    assert "−1.5 a table alone" in shown.words
+
+
+def test_figures_travel_as_saved_with_their_title_in_the_heading(shown: Page) -> None:
+    drawn = shown.figures["moved_teacher"]
+    assert drawn["data"][0]["y"][0] == "&lt;script&gt;alert(1)&lt;/script&gt;"
+    assert drawn["data"][0]["error_x"]["array"] == [0.2] * 30
+    assert "title" not in drawn["layout"]
+    assert drawn["layout"]["xaxis"]["title"]["text"] == "nats"
+    assert "teacher − base, log p" in shown.words
+
+
+def test_data_never_becomes_markup(run: Run, shown: Page) -> None:
+    assert len(shown.scripts) == 3
+    assert "alert(1)" not in shown.scripts[2]
+    source = (run.folder / "report.html").read_text()
+    assert ATTACK not in source.replace(shown.scripts[1], "")
+    verdict, token, cell = f"not even {ATTACK}.", f"{ATTACK} –", f'"{ATTACK} −1.5'
+    assert all(text in shown.words for text in (verdict, token, cell))
+
+
+def test_nothing_is_loaded_from_anywhere(shown: Page) -> None:
+    assert not {name for name, _ in shown.tags} & {"link", "img", "iframe", "object", "embed", "base", "form"}
+    for _, attributes in shown.tags:
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith("#")
+    assert "url(" not in "".join(attributes.get("style", "") for _, attributes in shown.tags)
+
+
+def test_only_the_two_known_scripts_may_run(shown: Page) -> None:
+    policy = next(meta["content"] for meta in shown.all("meta") if "http-equiv" in meta)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    allowed = re.findall(r"'sha256-([^']+)'", policy)
+    digests = [hashlib.sha256(script.encode()).digest() for script in shown.scripts[1:]]
+    assert allowed == [base64.b64encode(digest).decode() for digest in digests]
+    assert not any(name.startswith("on") for _, attributes in shown.tags for name in attributes)
+
+
+def test_same_artefacts_give_the_same_bytes_at_another_time_in_another_folder(
+    run: Run, tmp_path: Path
+) -> None:
+    again = sample_run(tmp_path / "elsewhere")
+    record = json.loads((again.folder / "run.json").read_text())
+    record["started"] = "1999-12-31T23:59:59+00:00"
+    record["stages"]["trace"] |= {"seconds": 12345.678}
+    (again.folder / "run.json").write_text(json.dumps(record))
+    first, second = (write_report(Run.load(one.folder)).read_bytes() for one in (run, again))
+    assert first == second
+    assert b"1999-12-31" not in second
+    assert b"12345.678" not in second
+
+
+def test_how_it_was_made_names_what_decided_the_numbers(run: Run, shown: Page) -> None:
+    made = shown.words[shown.words.rindex("How this was made") :]
+    for fact in (
+        "command interp demo",
+        "seeds 8",
+        f"configuration digest {run.record['digest']}",
+        "trait owl",
+    ):
+        assert fact in made
+    assert "plan rank 8 (default)" in made
+    assert "verdicts aaaaaaaaaaaaaaaa trace bbbbbbbbbbbbbbbb" in made
+    assert "toy/owl:0 teacher fedcba9876543210" in made
+    assert "toy/owl:0 00ff00ff00ff00ff" in made
+    assert f"torch {run.record['versions']['torch']}" in made
+
+
+def test_tables_show_their_first_rows_and_say_where_the_others_are(run: Run, shown: Page) -> None:
+    assert "Table moved_teacher: the first 15 of 30 rows, in tables/moved_teacher.parquet" in shown.words
+    assert "Table other: 1 row, in tables/other.parquet" in shown.words
+    source = (run.folder / "report.html").read_text()
+    table = source[source.index("<summary>Table moved_teacher") :].split("</table>")[0]
+    assert table.count("<tr>") == 1 + 15
+
+
+def test_a_run_with_nothing_in_it_says_so(empty: Run) -> None:
+    shown = Page.read(write_report(empty))
+    assert "This run holds no verdicts" in shown.words
+    assert [section["id"] for section in shown.all("section")] == ["verdicts", "how-this-was-made"]
+    assert shown.figures == {}
+    assert (empty.folder / "report.html").stat().st_size < 60_000
+
+
+def test_without_margins_the_first_figure_leads_and_its_table_stays_in_its_section(empty: Run) -> None:
+    empty.save_figure("moved_student", figures.bars(BAR, x="delta", y="token", title="moved", unit="nats"))
+    empty.save_table("moved_student", BAR)
+    empty.save_json(
+        "summary", {"toward": "owl", "lineages": [{"seed": None, "members": {"base": float("nan")}}]}
+    )
+    shown = Page.read(write_report(empty))
+    assert [plot["data-figure"] for plot in shown.all("div", "plot")] == ["moved_student"]
+    assert [s["id"] for s in shown.all("section")][1:3] == ["every-member", "which-logits-moved"]
+    assert "Table moved_student: all 2 rows" in shown.words
+    assert "seed base – –" in shown.words
+
+
+def test_figures_that_do_not_fit_stay_in_their_files(
+    run: Run, shown: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = len(write_report(run).read_bytes())
+    largest = max(shown.figures, key=lambda name: len(json.dumps(shown.figures[name])))
+    monkeypatch.setattr(page, "LIMIT", size - 1)
+    left = Page.read(write_report(run))
+    assert set(shown.figures) - set(left.figures) == {largest}
+    assert f"Too large for this page: open figures/{largest}.html." in left.words
+
+
+def spoil(run: Run, relative: str, content: str) -> None:
+    path = run.artefact(relative)
+    path.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("relative", "content", "message"),
+    [
+        ("verdicts.json", '[{"name": "cut', "verdicts.json is not valid JSON"),
+        ("verdicts.json", '{"name": "one"}', "verdicts.json holds a dict, not a list"),
+        ("verdicts.json", '["supported"]', "verdicts.json holds something that is no verdict"),
+        ("summary.json", "[]", "summary.json holds a list, not a dict"),
+        ("summary.json", '{"lineages": [{"seed": 0}]}', "summary.json has a lineage without members"),
+        ("tables/moved_x.parquet", "PAR1 cut short", "moved_x.parquet is not a complete parquet table"),
+        ("tables/moved_x.parquet", "PAR1" + 92 * "x" + "PAR1", "tables holds a damaged table"),
+        ("figures/moved_x.html", "<p>not a figure</p>", "figures/moved_x.html does not hold a figure"),
+        ("figures/moved_x.html", 'x' * 200 + 'Plotly.newPlot("a", [{', "figures/moved_x.html does not hold a figure"),
+    ],
+)  # fmt: skip
+def test_a_broken_folder_is_one_sentence_that_names_the_file(
+    empty: Run, relative: str, content: str, message: str
+) -> None:
+    spoil(empty, relative, content)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        write_report(empty)
+    assert str(caught.value).endswith("delete it and run the command again")
+    assert not (empty.folder / "report.html").exists()
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is not a run: it has no run"):
+        write_report(Run.load(tmp_path))
