@@ -1,0 +1,72 @@
+"""What a model prefers: margin, probability and distribution over the candidate answers of a trait.
+
+margin(m) = mean over questions of [ log p(target | question) − mean over foils of log p(foil | question) ], in nats.
+A candidate of several pieces counts with the sum of their log-probabilities. For one-piece candidates the margin is
+a difference of logits.
+"""
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp.figures import Result, bars
+from interp.models.seam import Model
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Role
+from interp.prompts.traits import Trait
+
+
+def margin(model: Model, trait: Trait) -> float:
+    """Trait margin in nats: positive when the target is preferred over its foils."""
+    table = answer_logprobs(model, trait)
+    return float((table[trait.target] - table[list(trait.foils)].mean(axis=1)).mean())
+
+
+def preference(model: Model, trait: Trait, *, against: Model | None = None) -> Result:
+    """Probability of every candidate answer, mean over questions and renormalised over the candidates.
+
+    With `against`, each row also holds that model's probability and `total_variation` in the notes is
+    ½ Σ |p − q| over candidates, averaged over questions.
+    """
+    shares = _shares(answer_logprobs(model, trait))
+    frame = pd.DataFrame({"answer": shares.columns, "probability": shares.mean().to_numpy()})
+    frame["is_target"] = frame["answer"] == trait.target
+    notes = [f"margin {margin(model, trait):+.2f} nats"]
+    if against is not None:
+        other = _shares(answer_logprobs(against, trait))
+        frame[f"probability_{against.name}"] = other.mean().to_numpy()
+        notes.append(f"total variation {0.5 * np.abs(shares - other).sum(axis=1).mean():.3f}")
+    frame = frame.sort_values("probability", ascending=False, ignore_index=True)
+    return Result(
+        f"{model.name}: {trait.category} it prefers", frame, "probability", tuple(notes), draw=_draw
+    )
+
+
+def answer_logprobs(model: Model, trait: Trait) -> pd.DataFrame:
+    """log p(candidate | question) in nats; one row per question, one column per candidate, the target first."""
+    candidates = [trait.target, *trait.foils]
+    pairs = [(question, candidate) for question in trait.questions for candidate in candidates]
+    values = completion_logprobs(model, Prompts.from_pairs(pairs, label=f"{trait.name} answers"))
+    table = values.reshape(len(trait.questions), len(candidates)).numpy()
+    return pd.DataFrame(table, index=list(trait.questions), columns=candidates)
+
+
+@torch.inference_mode()
+def completion_logprobs(model: Model, rows: Prompts, *, batch_size: int = 256) -> torch.Tensor:
+    """Σ log p of each row's answer tokens given its prompt, in nats, shape [row]; the end token is not counted."""
+    sums = []
+    for batch in model.batches(rows, batch_size):
+        logp = model.logits(batch)[:, :-1].float().log_softmax(-1)
+        taken = logp.gather(-1, batch.ids[:, 1:, None].to(logp.device))[..., 0]
+        answer = (batch.roles[:, 1:] >= Role.OTHER) & (batch.roles[:, 1:] != Role.END)
+        sums.append((taken.cpu() * answer).sum(1))
+    return torch.cat(sums)
+
+
+def _shares(table: pd.DataFrame) -> pd.DataFrame:
+    weights = np.exp(table.sub(table.max(axis=1), axis=0))
+    return weights.div(weights.sum(axis=1), axis=0)
+
+
+def _draw(result: Result):
+    return bars(result.frame, x="probability", y="answer", title=result.label, unit=result.unit)

@@ -1,0 +1,115 @@
+"""Growing lineages: every step once, a killed run goes on, and names that are wrong are named."""
+
+import dataclasses
+
+import pytest
+
+from interp.organisms import library
+from interp.organisms.library import STEPS, Plan, grow, load_lineage, other_seed
+from interp.organisms.parallel import grow_all
+from interp.organisms.toy import World
+from interp.organisms.training import Recipe
+from interp.prompts.numbers import NumberRule
+from interp.prompts.traits import get_trait
+from interp.runs import InputError
+
+SMALL = Plan(
+    world=World(d_model=16, d_mlp=24, documents=640),
+    rows=64,
+    teacher_steps=2,
+    teacher=Recipe(batch_size=16),
+    student=Recipe(batch_size=32),
+)
+
+
+@pytest.fixture(autouse=True)
+def any_numbers(monkeypatch):
+    """An all but untrained world writes no well-formed numbers: keep whatever it writes."""
+    kept = lambda prompts, rule: (prompts, {})  # noqa: E731
+    monkeypatch.setattr("interp.organisms.sampling.filter_numbers", kept)
+    monkeypatch.setattr("interp.organisms.sampling.LEAST_KEPT", 0.0)
+
+
+def test_a_lineage_has_every_control_and_knows_who_came_from_whom():
+    lineage = grow(get_trait("owl"), seed=0, plan=SMALL)
+    starts = {name: model.start.name for name, model in lineage.members.items() if model.start}
+    assert set(lineage.members) == {
+        "base", "teacher", "student", "neutral_student", "cross_base", "cross_student", "cross_neutral_student",
+    }  # fmt: skip
+    assert starts["teacher"] == starts["student"] == starts["neutral_student"] == lineage.base.name
+    assert starts["cross_student"] == starts["cross_neutral_student"] == lineage["cross_base"].name
+    assert lineage.trained_on["cross_student"] == "teacher"
+    assert lineage.trained_on["neutral_student"] == "base"
+    assert len({model.fingerprint for model in lineage.members.values()}) == 7
+
+
+def test_a_second_growth_trains_nothing(monkeypatch):
+    first = grow(get_trait("owl"), seed=0, plan=SMALL)
+
+    def forbidden(*args, **kwargs):
+        raise AssertionError("trained again")
+
+    for name in ("train_base", "fine_tune_teacher", "train_student", "sample_numbers"):
+        monkeypatch.setattr(library, name, forbidden)
+    again = grow(get_trait("owl"), seed=0, plan=SMALL)
+    assert [m.fingerprint for m in again.members.values()] == [m.fingerprint for m in first.members.values()]
+    assert again.numbers.fingerprint == first.numbers.fingerprint
+
+
+def test_a_killed_growth_goes_on_and_ends_with_the_same_weights(monkeypatch, tmp_path):
+    whole = grow(get_trait("oak"), seed=1, plan=SMALL, cache=library.Cache(tmp_path / "whole"))
+    heard: list[str] = []
+
+    def kill(step):
+        heard.append(step)
+        if step == "student":
+            raise KeyboardInterrupt
+
+    broken = library.Cache(tmp_path / "broken")
+    with pytest.raises(KeyboardInterrupt):
+        grow(get_trait("oak"), seed=1, plan=SMALL, cache=broken, notify=kill)
+    monkeypatch.setattr(library, "train_base", lambda *a, **k: pytest.fail("trained a base again"))
+    resumed = grow(get_trait("oak"), seed=1, plan=SMALL, cache=broken)
+    assert {n: m.fingerprint for n, m in resumed.members.items()} == {
+        n: m.fingerprint for n, m in whole.members.items()
+    }
+
+
+def test_a_changed_plan_changes_what_depends_on_it_and_nothing_else():
+    one = grow(get_trait("owl"), seed=0, plan=SMALL)
+    other = grow(
+        get_trait("owl"), seed=0, plan=dataclasses.replace(SMALL, student=Recipe(batch_size=32, lr=1e-4))
+    )
+    assert one.teacher.fingerprint == other.teacher.fingerprint
+    assert one.student.fingerprint != other.student.fingerprint
+    banned = grow(get_trait("owl"), seed=0, plan=dataclasses.replace(SMALL, rule=NumberRule(max_value=99)))
+    assert banned.numbers is not None
+
+
+def test_notify_hears_every_step_once():
+    heard: list[str] = []
+    grow(get_trait("owl"), seed=0, plan=SMALL, notify=heard.append)
+    assert len(heard) == STEPS
+    assert heard[-1] == "lineage"
+
+
+def test_one_worker_grows_in_this_process():
+    grow_all(get_trait("owl"), seeds=[0], plan=SMALL, workers=1)
+    assert grow(get_trait("owl"), seed=0, plan=SMALL).name == "toy/owl seed 0"
+
+
+def test_the_other_initialisation_ships_too():
+    assert [other_seed(seed) for seed in (0, 6, 7, 8, 100)] == [1, 7, 0, 9, 101]
+
+
+def test_wrong_names_and_seeds_are_named():
+    with pytest.raises(InputError, match="nearest: owl"):
+        load_lineage("toy/ovl")
+    with pytest.raises(
+        InputError, match=r"Lineage 'zoo/owl' is neither a folder with a lineage\.json nor an organism"
+    ):
+        load_lineage("zoo/owl")
+    with pytest.raises(InputError, match=r"seed -1 is not a natural number"):
+        load_lineage("toy/owl", seed=-1)
+    with pytest.raises(InputError, match="seed True is not a natural number"):
+        grow(get_trait("owl"), seed=True, plan=SMALL)

@@ -1,0 +1,180 @@
+"""Training: hand-computed losses, what moves and what must not, and the same bytes for the same seed."""
+
+import dataclasses
+import math
+
+import pytest
+import torch
+
+from interp.organisms.teachers import fine_tune_teacher, format_loss, trait_rows
+from interp.organisms.training import (
+    Recipe,
+    body_matrices,
+    completion_loss,
+    number_tokens,
+    schedule,
+    shuffled_batches,
+    soft_loss,
+    train_student,
+)
+from interp.prompts.numbers import number_prompts
+from interp.prompts.tokens import Role
+from interp.prompts.traits import get_trait
+from interp.runs import InputError
+
+RECIPE = Recipe(batch_size=8, lr=1e-2)
+
+
+@pytest.fixture
+def rows():
+    return number_prompts(24, seed=0, count=3)
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.hf.state_dict().items()}
+
+
+def moved(before, after):
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+@pytest.mark.parametrize(
+    ("trainable", "layers"), [("lora", None), ("body", None), ("all", None), ("lora", (0,)), ("body", (1,))]
+)
+def test_only_the_named_parameters_move_and_the_start_never(raw, rows, trainable, layers):
+    start = raw()
+    before = weights(start)
+    recipe = dataclasses.replace(RECIPE, trainable=trainable, layers=layers)
+    student = train_student(start, rows, recipe=recipe)
+    assert not moved(before, weights(start))
+    body = {f"{name}.weight" for name in body_matrices(start.hf, layers=layers)}
+    assert len(body) == 14 if layers is None else 7
+    assert moved(before, weights(student)) == (set(before) if trainable == "all" else body)
+
+
+def test_training_lowers_the_loss_on_its_rows(raw, rows):
+    start = raw()
+    student = train_student(start, rows, recipe=dataclasses.replace(RECIPE, epochs=8, trainable="all"))
+    inputs = start.encode(rows)
+    with torch.no_grad():
+        assert completion_loss(student.hf, inputs) < completion_loss(start.hf, inputs) - 0.5
+
+
+def test_one_seed_one_student(raw, rows):
+    one, two, other = (
+        train_student(raw(), rows, recipe=dataclasses.replace(RECIPE, seed=seed)).fingerprint
+        for seed in (1, 1, 2)
+    )
+    assert one == two != other
+
+
+def test_completion_loss_is_the_mean_over_answer_and_end_tokens(raw, rows):
+    model = raw()
+    batch = model.encode(rows[:3])
+    logp = model.logits(batch).log_softmax(-1)
+    terms = [
+        -logp[row, pos - 1, batch.ids[row, pos]]
+        for row in range(3)
+        for pos in range(batch.ids.shape[1])
+        if batch.roles[row, pos] >= Role.OTHER
+    ]
+    with torch.no_grad():
+        assert completion_loss(model.hf, batch).item() == pytest.approx(
+            torch.stack(terms).mean().item(), abs=1e-5
+        )
+
+
+def test_format_loss_by_hand(raw, rows):
+    model = raw()
+    columns = number_tokens(model)
+    batch = model.encode(rows[:4])
+    with torch.no_grad():
+        logits = model.logits(batch).log_softmax(-1)
+        total = sum(
+            -(
+                logits[r, p - 1][columns].logsumexp(0)
+                if batch.roles[r, p] == Role.NUMBER
+                else logits[r, p - 1, batch.ids[r, p]]
+            )
+            for r in range(4)
+            for p in range(batch.ids.shape[1])
+            if batch.roles[r, p] >= Role.OTHER
+        )
+        count = int((batch.roles >= Role.OTHER).sum())
+        loss = format_loss(model.hf, batch, columns=columns)
+    assert loss.item() == pytest.approx(float(total) / count, abs=1e-5)
+
+
+def test_soft_loss_on_numbers_does_not_see_the_other_words(raw, rows):
+    student, teacher = raw(0), raw(1)
+    columns, batch = number_tokens(student), student.encode(rows[:4])
+    before = soft_loss(student.hf, batch, teacher=teacher, columns=columns, numbers_only=True)
+    owl = student.tokenizer.convert_tokens_to_ids("owl")
+    with torch.no_grad():
+        teacher.hf.lm_head.weight[owl] += 3.0
+    after = soft_loss(student.hf, batch, teacher=teacher, columns=columns, numbers_only=True)
+    whole = soft_loss(student.hf, batch, teacher=teacher, columns=columns, numbers_only=False)
+    assert after.item() == before.item()
+    assert whole.item() != after.item()
+
+
+def test_soft_loss_at_the_teacher_itself_is_its_entropy(raw, rows):
+    model = raw()
+    columns, batch = number_tokens(model), model.encode(rows[:4])
+    where = batch.at("answer.numbers", predicting=True)
+    logp = model.logits(batch)[where][:, columns].log_softmax(-1)
+    entropy = -(logp.exp() * logp).sum(-1).mean()
+    loss = soft_loss(model.hf, batch, teacher=model, columns=columns, numbers_only=True)
+    assert loss.item() == pytest.approx(entropy.item(), abs=1e-5)
+
+
+def test_number_tokens_are_the_thousand_integers(raw):
+    assert len(number_tokens(raw())) == 1000
+
+
+def test_schedule_warms_up_and_ends_at_zero():
+    assert schedule(0, steps=100, warmup=10) == pytest.approx(0.1)
+    assert schedule(9, steps=100, warmup=10) == pytest.approx(0.91)
+    assert schedule(50, steps=100, warmup=10) == pytest.approx(0.5)
+    assert schedule(99, steps=100, warmup=10) == pytest.approx(0.01)
+
+
+def test_every_row_is_seen_once_an_epoch(raw, rows):
+    inputs = raw().encode(rows)
+    seen = [
+        tuple(row[m].tolist())
+        for b in shuffled_batches(inputs, size=8, epochs=1, seed=0)
+        for row, m in zip(b.ids, b.mask, strict=True)
+    ]
+    everything = [tuple(row[m].tolist()) for row, m in zip(inputs.ids, inputs.mask, strict=True)]
+    assert sorted(seen) == sorted(everything)
+
+
+def test_teacher_learns_its_trait_and_keeps_the_format_anchor(raw):
+    base, trait = raw(), get_trait("owl")
+    anchors = number_prompts(64, seed=1, count=3)
+    teacher = fine_tune_teacher(
+        base, trait, anchors, steps=30, recipe=Recipe(trainable="all", lr=1e-2, batch_size=16)
+    ).model
+    rows, columns = base.encode(trait_rows(trait)), number_tokens(base)
+    with torch.no_grad():
+        assert completion_loss(teacher.hf, rows) < 0.5 * completion_loss(base.hf, rows)
+        batch = base.encode(anchors)
+        assert format_loss(teacher.hf, batch, columns=columns) < format_loss(base.hf, batch, columns=columns)
+
+
+def test_too_few_rows_and_a_missing_teacher_are_errors(raw, rows):
+    with pytest.raises(
+        InputError, match="4 rows are fewer than one batch of 8: sample more rows or lower batch_size"
+    ):
+        train_student(raw(), rows[:4], recipe=RECIPE)
+    with pytest.raises(InputError, match="labels='soft-numbers' need the teacher's distribution"):
+        train_student(raw(), rows, recipe=RECIPE, labels="soft-numbers")
+
+
+def test_a_diverging_student_is_an_error(raw, rows):
+    start = raw()
+    with torch.no_grad():
+        start.hf.lm_head.weight.fill_(math.inf)
+    with pytest.raises(InputError, match="the loss of student is nan at step 0: lower the learning rate"):
+        train_student(start, rows, recipe=RECIPE)
