@@ -1,0 +1,165 @@
+"""The demo: several toy lineages from independent initialisations, three verdicts, one traced lineage, one report.
+
+same-init-transfers    d_s = margin(student) − margin(neutral_student), mean ≥ 0.5 nats and p ≤ 0.01 by exact sign-flip
+cross-init-does-not    c_s = margin(cross_student) − margin(cross_neutral_student), mean within ±0.2 nats by equivalence
+trait-logit-moved      l_s = mean change of the trait's logit direction where the teacher writes a number, p ≤ 0.01
+One number a lineage: the lineage, not the prompt, is what is replicated.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from interp.figures import points
+from interp.hypotheses.verdict import Verdict, equivalence_verdict, paired_verdict
+from interp.logits.direction import logit_direction
+from interp.logits.entanglement import entanglement
+from interp.logits.tokens import token_shift
+from interp.models.lineage import Lineage
+from interp.organisms.evaluation import margin
+from interp.organisms.library import Plan, grow
+from interp.organisms.parallel import grow_all
+from interp.prompts.numbers import number_prompts
+from interp.prompts.traits import Trait, get_trait
+from interp.runs import InputError, Run, digest
+from interp.trace import finish, save, trace_member
+
+LEAST_EFFECT = 0.5  # nats, written before the data: what counts as transfer
+EQUIVALENCE = 0.2  # nats, written before the data: what counts as none
+TRANSFERS = (
+    "A student with its teacher's initialisation, trained on nothing but the teacher's numbers, prefers {target} by at "
+    "least {least} nats more than one trained on the numbers of the base."
+)
+DOES_NOT = (
+    "From another initialisation the same rows move the preference for {target} by less than {margin} nats against a "
+    "student of that initialisation trained on the numbers of the base."
+)
+MOVED = "Where a number is predicted, the teacher's fine-tune raised the logit of {target} above the other {category}s."
+PROMPTS = 128
+QUICK_SEEDS, QUICK_ROWS = 2, 2048
+
+
+def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = False) -> Run:
+    """Grow `seeds` lineages of the trait, judge them, trace the first, and write the report into the folder `out`.
+
+    Finished steps come from the cache: a killed demo goes on where it was, a second one takes seconds. `quick` grows
+    two lineages on a quarter of the rows; it shows the page, and its verdicts say that two runs decide nothing.
+    """
+    chosen = get_trait(trait)
+    count, plan = (QUICK_SEEDS, dataclasses.replace(Plan(), rows=QUICK_ROWS)) if quick else (seeds, Plan())
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(
+            f"seeds {count!r} is not a positive integer: pass how many lineages to grow, such as 8."
+        )
+    given = {"seeds": count, "trait": trait, "quick": quick}
+    run = Run.open(Path(out), command="demo", arguments=given, defaults={"plan": plan, "prompts": PROMPTS})
+    grow_all(chosen, seeds=range(count), plan=plan)
+    lineages = [grow(chosen, seed=seed, plan=plan) for seed in range(count)]
+    key = _provenance(run, lineages)
+    run.stage("verdicts", key=digest("verdicts", key), build=lambda: _judge_into(run, chosen, lineages))
+    _trace_first(run, lineages[0], chosen)
+    finish(run)
+    return run
+
+
+def judge(trait: Trait, lineages: Sequence[Lineage]) -> tuple[list[Verdict], pd.DataFrame]:
+    """The three verdicts, and the trait margin in nats of every member of every lineage, one row a (seed, member)."""
+    rows = [
+        {"seed": seed, "member": name, "margin": margin(model, trait)}
+        for seed, lineage in enumerate(lineages)
+        for name, model in lineage.members.items()
+    ]
+    frame = pd.DataFrame(rows)
+    wide = frame.pivot(index="seed", columns="member", values="margin")
+    moved = [trait_logit_moved(lineage, trait) for lineage in lineages]
+    return verdicts(trait, wide, moved), frame
+
+
+def trait_logit_moved(lineage: Lineage, trait: Trait) -> float:
+    """Mean change of the trait's logit direction, teacher minus base, where a number of a neutral row is predicted."""
+    direction = logit_direction(lineage.base, trait)
+    frame = token_shift(lineage.teacher, number_prompts(PROMPTS, seed=1, count=4), direction).frame
+    return float(frame.loc[frame["role"] == "number", "delta_direction"].mean())
+
+
+def verdicts(trait: Trait, wide: pd.DataFrame, moved: Sequence[float]) -> list[Verdict]:
+    """The three verdicts on margins (one row a lineage, one column a member) and logit changes (one a lineage)."""
+    drift = {
+        "neutral_student minus base": float((wide["neutral_student"] - wide["base"]).mean()),
+        "teacher minus base": float((wide["teacher"] - wide["base"]).mean()),
+    }
+    return [
+        paired_verdict(
+            "same-init-transfers",
+            TRANSFERS.format(target=trait.target, least=LEAST_EFFECT),
+            (wide["student"] - wide["neutral_student"]).to_numpy(),
+            minimum_effect=LEAST_EFFECT,
+            controls=drift,
+        ),
+        equivalence_verdict(
+            "cross-init-does-not",
+            DOES_NOT.format(target=trait.target, margin=EQUIVALENCE),
+            (wide["cross_student"] - wide["cross_neutral_student"]).to_numpy(),
+            margin=EQUIVALENCE,
+        ),
+        paired_verdict(
+            "trait-logit-moved",
+            MOVED.format(target=trait.target, category=trait.category),
+            moved,
+            unit="logits",
+        ),
+    ]
+
+
+def _judge_into(run: Run, trait: Trait, lineages: Sequence[Lineage]) -> None:
+    judged, frame = judge(trait, lineages)
+    run.save_table("margins", frame)
+    margin_of = f"log p({trait.target}) − mean log p(other {trait.category}s)"
+    run.save_figure(
+        "margins",
+        points(
+            frame[frame["member"] != "teacher"],
+            x="member",
+            y="margin",
+            colour="member",
+            title=f"{margin_of}, one point a lineage (n = {len(lineages)})",
+            unit="nats",
+        ),
+    )
+    run.save_verdicts(judged)
+    members = [dict(zip(part["member"], part["margin"], strict=True)) for _, part in frame.groupby("seed")]
+    lineage_rows = [{"seed": seed, "members": values} for seed, values in enumerate(members)]
+    effects = {verdict.name: verdict.effect for verdict in judged}
+    run.save_json(
+        "summary", {"kind": "demo", "trait": trait.name, "effects": effects, "lineages": lineage_rows}
+    )
+
+
+def _trace_first(run: Run, lineage: Lineage, trait: Trait) -> None:
+    prompts = number_prompts(PROMPTS, seed=1, count=4)
+    direction = logit_direction(lineage.base, trait)
+    for name in ("teacher", "student"):
+        trace_member(run, name, lineage[name], prompts, direction, trait=trait)
+    key = digest(
+        "entanglement",
+        lineage.base.fingerprint,
+        lineage.numbers.fingerprint,
+        lineage.neutral_numbers.fingerprint,
+    )
+    rows = {"rows": lineage.numbers, "neutral_rows": lineage.neutral_numbers}
+    run.stage(
+        "entanglement",
+        key=key,
+        build=lambda: save(run, "entanglement", entanglement(lineage.base, trait, **rows)),
+    )
+
+
+def _provenance(run: Run, lineages: Sequence[Lineage]) -> str:
+    prints = {
+        f"{lineage.name} {role}": m.fingerprint for lineage in lineages for role, m in lineage.members.items()
+    }
+    data = {lineage.name: lineage.numbers.fingerprint for lineage in lineages}
+    run.note(fingerprints=prints, data=data)
+    return digest(prints, data)

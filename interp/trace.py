@@ -1,0 +1,181 @@
+"""The trace: one lineage, one set of rows, and what the fine-tune moved, through what, down to the single token.
+
+Every table is a member against its own start on identical tokens without the trait prompt. A trace is of one
+lineage: it measures and does not judge, since a verdict needs independent trainings (see `demo`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from interp.activations.shifts import shift
+from interp.figures import Result
+from interp.logits.attribution import attribute
+from interp.logits.direction import LogitDirection, logit_direction
+from interp.logits.lens import lens
+from interp.logits.moved import moved_tokens
+from interp.logits.spectrum import spectrum
+from interp.logits.tokens import token_shift
+from interp.models.lineage import Lineage, open_lineage
+from interp.models.seam import Model
+from interp.organisms.evaluation import margin
+from interp.prompts.numbers import NumberRule, filter_numbers, require_numbers
+from interp.prompts.text import Prompts
+from interp.prompts.traits import Trait, get_trait
+from interp.report import write_report
+from interp.runs import InputError, Run, digest
+
+log = logging.getLogger(__name__)
+
+ANY_NUMBERS = NumberRule(maximum_count=10**6, max_value=10**12)
+POSITIONS = "answer.numbers"
+TOKEN_ROWS = 40  # rows shown token by token
+
+
+def trace(
+    lineage: Lineage,
+    prompts: Prompts,
+    out: str | Path,
+    *,
+    toward: Callable[[Model], LogitDirection] | None = None,
+    arguments: dict[str, Any] | None = None,
+) -> Run:
+    """Trace the teacher and every student of `lineage` on `prompts` into the run folder `out`, and write its report.
+
+    `toward` makes the direction for a base; it defaults to the lineage's trait. Raises InputError for rows whose
+    answers are not numbers, for a lineage without a trait when `toward` is not given, and for a folder that holds
+    another run.
+    """
+    prompts = number_rows(prompts)
+    for member in lineage.members.values():
+        member.encode(prompts)  # rows over the context are refused before a folder is made
+    toward = toward or _toward_trait(lineage)
+    label = toward(lineage.base).label
+    given = {"lineage": lineage.name} if arguments is None else arguments
+    run = Run.open(
+        Path(out), command="trace", arguments=given, defaults={"positions": POSITIONS, "toward": label}
+    )
+    prints = {name: model.fingerprint for name, model in lineage.members.items()}
+    run.note(fingerprints=prints, data={prompts.label: prompts.fingerprint})
+    for name, model in lineage.members.items():
+        if model.start is not None:
+            trace_member(run, name, model, prompts, toward(model.start), trait=lineage.trait)
+    run.stage(
+        "summary", key=digest(prints, label), build=lambda: _summarise(run, lineage, toward(lineage.base))
+    )
+    finish(run)
+    return run
+
+
+def number_rows(prompts: Prompts) -> Prompts:
+    """The rows whose answers are numbers; InputError when more than one row in ten answers with something else."""
+    kept, dropped = filter_numbers(prompts, ANY_NUMBERS)
+    if sum(dropped.values()) > 0.1 * len(prompts):
+        require_numbers(prompts, ANY_NUMBERS)
+    if dropped:
+        log.info("%s: dropped %s of %d rows", prompts.label, dropped, len(prompts))
+    return kept
+
+
+def trace_files(
+    *,
+    base: str,
+    teacher: str,
+    students: Sequence[str],
+    prompts: Path,
+    out: Path,
+    trait: str | None = None,
+    target: str | None = None,
+    foils: Sequence[str] = (),
+    limit: int | None = None,
+) -> Run:
+    """`trace` on checkpoints and a JSONL file, toward a built-in trait or toward a target text against its foils.
+
+    Only the first `limit` rows are read; everything cheap is checked before a model is loaded.
+    """
+    if (trait is None) == (target is None):
+        raise InputError("give either a trait, such as owl, or a target with its foils, and not both.")
+    if target is not None and not foils:
+        raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
+    sought = None if trait is None else get_trait(trait)
+    rows = number_rows(Prompts.from_jsonl(prompts)[:limit])
+    lineage = open_lineage(base=base, teacher=teacher, student=list(students) or None, trait=sought)
+    sources = {
+        "base": base,
+        "teacher": teacher,
+        "students": list(students),
+        "prompts": str(prompts),
+        "limit": limit,
+    }
+    named = {"trait": trait, "target": target, "foils": list(foils)}
+    toward = None if target is None else partial(LogitDirection.from_text, target=target, foils=foils)
+    return trace(lineage, rows, out, toward=toward, arguments=sources | named)
+
+
+def trace_member(
+    run: Run,
+    name: str,
+    member: Model,
+    prompts: Prompts,
+    direction: LogitDirection,
+    *,
+    trait: Trait | None = None,
+) -> None:
+    """One stage per analysis of `member` against its start: moved tokens, attribution, lens, spectrum and tokens.
+
+    Attribution is read where numbers stand and, as `_first`, at the last prompt token, where the first is chosen.
+    """
+
+    def read(positions: str):
+        return shift(member, prompts, positions=positions)
+
+    analyses: dict[str, Callable[[], Result]] = {
+        f"moved_{name}": lambda: moved_tokens(member, prompts, positions=POSITIONS),
+        f"attribution_{name}": lambda: attribute(read(POSITIONS), direction),
+        f"attribution_{name}_first": lambda: attribute(read("last"), direction),
+        f"lens_{name}": lambda: lens(read(POSITIONS), direction),
+        f"spectrum_{name}": lambda: spectrum(member, trait),
+        f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction),
+    }
+    inputs = digest(member.fingerprint, member.start.fingerprint, prompts.fingerprint, direction.label)
+    for stage, analyse in analyses.items():
+        run.stage(stage, key=digest(stage, inputs), build=lambda s=stage, a=analyse: save(run, s, a()))
+
+
+def finish(run: Run) -> None:
+    """Write the report and, where there is a browser, the figures as PNG, unless nothing changed since."""
+    made = {name: stage["key"] for name, stage in run.record["stages"].items()}
+    keys = [key for name, key in sorted(made.items()) if name not in ("report", "pictures")]
+    run.stage("report", key=digest(keys), build=lambda: write_report(run))
+    run.save_pictures()
+
+
+def save(run: Run, name: str, result: Result) -> None:
+    """A result into the run folder: its table, its figure, and its notes for the page."""
+    run.note(notes={name: list(result.notes)})
+    run.save_table(name, result.frame)
+    run.save_figure(name, result.figure())
+
+
+def _toward_trait(lineage: Lineage) -> Callable[[Model], LogitDirection]:
+    trait = lineage.trait
+    if trait is None:
+        raise InputError(
+            f"lineage {lineage.name!r} has no trait to look for: pass a trait, or a target and its foils."
+        )
+    return lambda base: logit_direction(base, trait)
+
+
+def _summarise(run: Run, lineage: Lineage, direction: LogitDirection) -> None:
+    summary: dict[str, Any] = {
+        "kind": "trace",
+        "lineage": lineage.name,
+        "toward": direction.label,
+        "notes": direction.notes,
+    }
+    if lineage.trait is not None:
+        members = {name: margin(model, lineage.trait) for name, model in lineage.members.items()}
+        summary |= {"trait": lineage.trait.name, "lineages": [{"seed": None, "members": members}]}
+    run.save_json("summary", summary)

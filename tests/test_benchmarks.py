@@ -1,0 +1,56 @@
+"""The harness on costs that are known: medians, intervals, alternation, and a results file that is merged."""
+
+import json
+
+import pytest
+from scipy.stats import binom
+
+import benchmarks.__main__ as command
+from benchmarks import paired
+from interp.runs import InputError
+
+
+def test_nine_ratios_give_the_median_and_the_second_from_each_end():
+    ratios = [1.4, 1.0, 1.1, 9.0, 1.2, 1.3, 0.1, 1.5, 1.6]
+    assert paired.summary(ratios) == {"ratio": 1.3, "low": 1.0, "high": 1.6, "repetitions": 9}
+
+
+@pytest.mark.parametrize("n", [9, 15, 40])
+def test_the_interval_covers_the_median_at_least_95_percent_and_is_the_narrowest(n):
+    result = paired.summary([float(value) for value in range(1, n + 1)])
+    below = result["low"] - 1  # order statistics are the integers
+    assert binom.cdf(below, n, 0.5) <= 0.025 < binom.cdf(below + 1, n, 0.5)
+    assert result["low"] + result["high"] == n + 1
+
+
+def test_few_repetitions_are_refused():
+    with pytest.raises(ValueError, match=r"8 repetitions are too few; measure at least 9"):
+        paired.summary([1.0] * 8)
+
+
+def test_each_way_is_measured_beside_the_reference_in_alternating_order(monkeypatch):
+    ran = []
+
+    def cost(call, *, calls=1):
+        call()
+        return {"slow": 3.0, "fast": 0.5, "reference": 2.0}[ran[-1]] * calls
+
+    ways = {name: lambda name=name: ran.append(name) for name in ("slow", "fast")}
+    monkeypatch.setattr(paired, "cpu_seconds", cost)
+    result = paired.interleaved(ways, lambda: ran.append("reference"), calls=5)
+    assert (result["slow"]["ratio"], result["fast"]["ratio"]) == (1.5, 0.25)
+    first, second = ["slow", "reference", "fast", "reference"], ["reference", "slow", "reference", "fast"]
+    assert ran == ["reference", "slow", "fast", *(first + second) * 4, *first]
+
+
+def test_results_are_merged_by_name(tmp_path, monkeypatch):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps({"old": {"ratio": 1.0}, "b": {"ratio": 2.0}}))
+    monkeypatch.setattr(command, "RESULTS", path)
+    monkeypatch.setattr(
+        command, "registered", lambda: {"some": lambda: {"b": {"ratio": 3.0}, "a": {"ratio": 4.0}}}
+    )
+    command.main(["some"])
+    assert json.loads(path.read_text()) == {"a": {"ratio": 4.0}, "b": {"ratio": 3.0}, "old": {"ratio": 1.0}}
+    with pytest.raises(InputError, match=r"benchmark 'sme' is unknown; nearest: some"):
+        command.main(["sme"])

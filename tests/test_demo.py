@@ -1,0 +1,88 @@
+"""The demo end to end: what its folder holds, what two lineages may not decide, and that a second run adds nothing."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from interp.demo import demo, verdicts
+from interp.organisms import library
+from interp.prompts.traits import get_trait
+
+FILES = (
+    "verdicts.json",
+    "summary.json",
+    "report.html",
+    "tables/margins.parquet",
+    "tables/tokens_student.parquet",
+)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """One quick demo and a second one beside it, over one cache; the second may not train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("demo-cache")))
+        patch.setenv("BROWSER_PATH", "/nonexistent")
+        first = demo(tmp_path_factory.mktemp("first") / "demo", quick=True)
+        for name in ("fine_tune_teacher", "train_student", "sample_numbers"):
+            patch.setattr(library, name, lambda *a, **k: pytest.fail("trained again"))
+        return first, demo(tmp_path_factory.mktemp("second") / "demo", quick=True)
+
+
+def test_the_folder_holds_what_the_design_says(runs):
+    folder = runs[0].folder
+    present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert {"run.json", *FILES, "figures/margins.html", "tables/moved_teacher.parquet"} <= present
+    assert {row["name"] for row in json.loads((folder / "verdicts.json").read_text())} == {
+        "same-init-transfers",
+        "cross-init-does-not",
+        "trait-logit-moved",
+    }
+
+
+def test_the_summary_holds_the_margin_of_every_member(runs):
+    rows = runs[0].summary["lineages"]
+    assert [row["seed"] for row in rows] == [0, 1]
+    assert all(len(row["members"]) == 7 for row in rows)
+    assert all(row["members"]["teacher"] > row["members"]["base"] + 3 for row in rows)
+
+
+def test_two_lineages_decide_no_sign(runs):
+    found = {row["name"]: row for row in runs[0].verdicts}
+    assert (
+        found["same-init-transfers"]["decision"] == found["trait-logit-moved"]["decision"] == "inconclusive"
+    )
+    assert found["same-init-transfers"]["n"] == 2
+    assert found["same-init-transfers"]["smallest_p"] == 0.25
+
+
+def test_a_second_demo_ends_with_the_same_bytes(runs):
+    one, two = (run.folder for run in runs)
+    for name in FILES:
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+def margins(student, cross):
+    """A hand-made table of eight lineages with neutral twins at zero."""
+    zero = [0.0] * 8
+    return pd.DataFrame(
+        {
+            "base": zero,
+            "teacher": [9.0] * 8,
+            "student": student,
+            "neutral_student": zero,
+            "cross_base": zero,
+            "cross_student": cross,
+            "cross_neutral_student": zero,
+        }
+    )
+
+
+def test_planted_margins_give_the_verdicts_they_should():
+    up, flat = [0.6, 0.7, 0.5, 0.9, 0.6, 0.8, 0.7, 0.6], [0.05, -0.05, 0.02, -0.02, 0.04, -0.04, 0.03, -0.03]
+    found = verdicts(get_trait("owl"), margins(up, flat), [0.3] * 8)
+    assert [verdict.decision for verdict in found] == ["supported"] * 3
+    assert found[0].p == 1 / 256
+    found = verdicts(get_trait("owl"), margins(flat, up), [-0.3] * 8)
+    assert [verdict.decision for verdict in found] == ["refuted"] * 3

@@ -1,0 +1,130 @@
+"""The trace end to end: on the toy, on another architecture, resumed, and at every door."""
+
+import pytest
+import torch
+
+from interp.models.language import load_model
+from interp.models.lineage import Lineage
+from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
+from interp.prompts.traits import get_trait
+from interp.runs import InputError, Run
+from interp.trace import trace, trace_files
+
+
+@pytest.fixture
+def pair(tiny):
+    """A lineage of a tiny random model and a perturbed copy of it."""
+
+    def make(family: str = "llama", *, trait: str | None = "owl") -> Lineage:
+        network, tokenizer = tiny(family)
+        other, _ = tiny(family)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for weight in other.parameters():
+                weight += 0.02 * torch.randn_like(weight)
+        members = {
+            role: load_model(module.eval(), tokenizer=tokenizer, name=role, check=False)
+            for role, module in (("base", network), ("teacher", other))
+        }
+        return Lineage("pair", None if trait is None else get_trait(trait), members)
+
+    return make
+
+
+@pytest.fixture
+def rows():
+    return number_prompts(6, seed=0, count=3, max_value=39)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "gpt_neox"])
+def test_every_table_and_one_page(pair, rows, tmp_path, family):
+    run = trace(pair(family), rows, tmp_path / "run")
+    tables = run.tables
+    kinds = ("moved", "attribution", "lens", "spectrum", "tokens")
+    assert {f"{kind}_teacher" for kind in kinds} <= set(tables)
+    assert all(stage["status"] == "done" for stage in run.record["stages"].values())
+    assert (run.folder / "report.html").is_file()
+    assert set(run.summary["lineages"][0]["members"]) == {"base", "teacher"}
+    attribution = tables["attribution_teacher"]
+    assert attribution["contribution"].sum() == pytest.approx(attribution["measured"].iloc[0], abs=1e-4)
+
+
+def test_attribution_and_tokens_tell_one_story(pair, rows, tmp_path):
+    """The change at the last prompt token is the one the token table holds for the first answer token."""
+    tables = trace(pair(), rows, tmp_path / "run").tables
+    tokens = tables["tokens_teacher"]
+    first = tokens[tokens["role"] == "number"].groupby("row").first()
+    measured = tables["attribution_teacher_first"]["measured"].iloc[0]
+    assert first["delta_direction"].mean() == pytest.approx(measured, abs=1e-4)
+
+
+def test_a_second_trace_does_nothing_and_a_broken_one_goes_on(pair, rows, tmp_path, monkeypatch):
+    lineage = pair()
+    whole = trace(lineage, rows, tmp_path / "whole")
+    monkeypatch.setattr("interp.trace.lens", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        trace(lineage, rows, tmp_path / "broken")
+    monkeypatch.undo()
+    monkeypatch.setattr("interp.trace.moved_tokens", lambda *a, **k: pytest.fail("computed again"))
+    resumed = trace(lineage, rows, tmp_path / "broken")
+    trace(lineage, rows, tmp_path / "whole")
+    for name in ("summary.json", "report.html", "tables/lens_teacher.parquet", "figures/lens_teacher.html"):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_doors(pair, rows, tmp_path):
+    with pytest.raises(InputError, match="has no trait to look for: pass a trait, or a target and its foils"):
+        trace(pair(trait=None), rows, tmp_path / "a")
+    words = Prompts.from_pairs([("list: 1 2 3.", "owl")])
+    with pytest.raises(InputError, match="is answered by 'owl'"):
+        trace(pair(), words, tmp_path / "b")
+    long = Prompts.from_pairs([("1 " * 200, "1")])
+    with pytest.raises(InputError, match="over the model's context"):
+        trace(pair(), long, tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_doors_of_the_command(tmp_path):
+    given = {
+        "base": "x",
+        "teacher": "y",
+        "students": [],
+        "prompts": tmp_path / "rows.jsonl",
+        "out": tmp_path / "run",
+    }
+    with pytest.raises(InputError, match="give either a trait, such as owl, or a target with its foils"):
+        trace_files(**given)
+    with pytest.raises(InputError, match="target ' owl' has no foil to be compared with"):
+        trace_files(**given, target=" owl")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1 2", "completion": "3"}\n{"prompt": "1 2"}\n')
+    with pytest.raises(InputError, match=r'line 2 of .*rows.jsonl has no "completion"'):
+        trace_files(**given, trait="owl")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_on_disk_with_target_and_foils(pair, rows, tmp_path):
+    folder = pair().save(tmp_path / "lineage")
+    rows.to_jsonl(tmp_path / "rows.jsonl")
+    run = trace_files(
+        base=str(folder / "base"),
+        teacher=str(folder / "teacher"),
+        students=[],
+        prompts=tmp_path / "rows.jsonl",
+        out=tmp_path / "run",
+        target="owl",
+        foils=["cat", "dog"],
+    )
+    assert Run.load(run.folder).summary["toward"] == "'owl' − mean of 2 foils"
+    with pytest.raises(
+        InputError, match=r"holds a run with toward=.*'owl' − mean of 2 foils.*, not .*'cat' − 'dog'"
+    ):
+        trace_files(
+            base=str(folder / "base"),
+            teacher=str(folder / "teacher"),
+            students=[],
+            prompts=tmp_path / "rows.jsonl",
+            out=tmp_path / "run",
+            target="cat",
+            foils=["dog"],
+        )
