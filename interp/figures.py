@@ -262,9 +262,8 @@ def points(
             error_y=None if half is None else {"type": "data", "array": half, "color": "#222222"},
             hovertemplate=f"mean %{{y:.4g}} {_escape(unit)}, n = {len(part)}<extra></extra>",
         )
-    figure.update_xaxes(
-        tickvals=list(range(len(names))), ticktext=_text(names), range=[-0.6, len(names) - 0.4]
-    )
+    ticks = {"tickvals": list(range(len(names))), "ticktext": _text(names)}
+    figure.update_xaxes(**ticks, range=[-0.6, len(names) - 0.4], zeroline=False)
     return _styled(figure, title=title, x=x, y=_with_unit(y, unit))
 
 
