@@ -47,15 +47,19 @@ def capture() -> dict[str, Ratio]:
 
 
 def pair() -> dict[str, Ratio]:
-    """Base and teacher read and subtracted after every layer, at every position, over one plain forward."""
+    """Base and teacher read and subtracted after every layer, at every position, over one plain forward.
+
+    Both sides start from text.
+    """
     torch.set_num_threads(1)
-    lineage = open_lineage(base=load(0), teacher=load(1))
+    shared = tokenizer()
+    lineage = open_lineage(base=load(0, shared), teacher=load(1, shared))
     plain = hugging_face(0)
     results: dict[str, Ratio] = {}
     for size, (rows, length) in SIZES.items():
         prompts = sentences(rows, length)
         read = partial(shift, lineage.teacher, prompts, positions="all", batch_size=rows)
-        reference = partial(forward, plain, lineage.base.encode(prompts))
+        reference = partial(forward_text, lineage.base, plain, prompts)
         results |= beside({f"shift-{size}": read}, reference, tokens=rows * length)
     return results
 
@@ -110,9 +114,11 @@ def tokenizer() -> Any:
     )
 
 
-def load(seed: int) -> Model:
-    """The random model behind the seam."""
-    return load_model(hugging_face(seed), tokenizer=tokenizer(), name=f"random {seed}", device="cpu")
+def load(seed: int, shared: Any = None) -> Model:
+    """The random model behind the seam, with a tokenizer of its own or a shared one."""
+    return load_model(
+        hugging_face(seed), tokenizer=shared or tokenizer(), name=f"random {seed}", device="cpu"
+    )
 
 
 def bridged(seed: int) -> Any:
@@ -141,6 +147,11 @@ def forward(model: Any, inputs: Encoded) -> None:
     """One pass to the logits, as a user of transformers writes it, without a cache of keys and values."""
     with torch.inference_mode():
         model(inputs.ids, attention_mask=inputs.mask.long(), use_cache=False)
+
+
+def forward_text(reader: Model, model: Any, prompts: Prompts) -> None:
+    """Tokens, then one pass to the logits."""
+    forward(model, reader.encode(prompts))
 
 
 def cache(model: Any, inputs: Encoded) -> None:

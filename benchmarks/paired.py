@@ -10,7 +10,7 @@ import gc
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypedDict
 
 REPETITIONS = 9
@@ -33,7 +33,7 @@ def paired(
 
 
 def interleaved(
-    ways: dict[str, Callable[[], object]],
+    ways: Mapping[str, Callable[[], object]],
     reference: Callable[[], object],
     *,
     repetitions: int = REPETITIONS,

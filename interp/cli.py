@@ -5,7 +5,7 @@ import logging
 import sys
 import warnings
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -16,6 +16,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not an integer; pass a whole number such as 0.") from None
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable summary on standard output.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; made when absent.")]
 
@@ -23,7 +32,7 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write; made when abs
 @app.command()
 def demo(
     out: Out = Path("runs/demo"),
-    seeds: Annotated[int, typer.Option(help="Independent lineages to grow.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Independent lineages to grow.", parser=_whole)] = 8,
     trait: Annotated[str, typer.Option(help="What the teacher loves: an animal or a tree.")] = "owl",
     quick: Annotated[
         bool, typer.Option("--quick", help="Two small lineages: shows the page, decides nothing.")
@@ -40,7 +49,7 @@ def demo(
 def organism(
     name: Annotated[str, typer.Argument(help="For instance toy/owl or toy/oak.")],
     out: Out,
-    seed: Annotated[int, typer.Option(help="Seed of base, teacher and students.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of base, teacher and students.", parser=_whole)] = 0,
     as_json: Json = False,
 ) -> None:
     """Grow one lineage and write its members as folders that transformers loads."""
@@ -70,26 +79,15 @@ def trace(
     foil: Annotated[
         list[str] | None, typer.Option(help="Text the target is compared with; may be repeated.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(help="Read only the first rows.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
     as_json: Json = False,
 ) -> None:
     """Say which logits a fine-tune moved on number rows, and through which components."""
     from interp.trace import trace_files
 
-    _tell(
-        trace_files(
-            base=base,
-            teacher=teacher,
-            students=student or [],
-            prompts=prompts,
-            out=out,
-            trait=trait,
-            target=target,
-            foils=foil or [],
-            limit=limit,
-        ),
-        as_json=as_json,
-    )
+    checkpoints = {"base": base, "teacher": teacher, "student": student}
+    named = {"trait": trait, "target": target, "foils": foil or []}
+    _tell(trace_files(checkpoints, prompts=prompts, out=out, **named, limit=limit), as_json=as_json)
 
 
 @app.command()
@@ -118,13 +116,21 @@ def main() -> None:
     logging.getLogger("interp").setLevel(logging.INFO)
     warnings.simplefilter("ignore", FutureWarning)  # of the libraries below, nothing a user can act on
     try:
-        app()
+        app(standalone_mode=False)
     except InputError as error:
-        typer.echo(f"interp: {error}", err=True)
-        raise SystemExit(2) from None
+        _refuse(str(error))
     except OSError as error:
-        typer.echo(f"interp: {error.strerror or error}: {error.filename or 'the output folder'}", err=True)
-        raise SystemExit(2) from None
+        _refuse(f"{error.strerror or error}: {error.filename or 'the output folder'}")
+    except Exception as error:
+        mistyped = getattr(error, "format_message", None)  # typer's own errors about the command line
+        if mistyped is None:
+            raise
+        _refuse(f"{mistyped()} See 'interp --help'.")
+
+
+def _refuse(sentence: str) -> NoReturn:
+    typer.echo(f"interp: {sentence}", err=True)
+    raise SystemExit(2) from None
 
 
 def _tell(run: Run, *, as_json: bool) -> None:

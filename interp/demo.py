@@ -10,7 +10,9 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 
 from interp.figures import points
 from interp.hypotheses.verdict import Verdict, equivalence_verdict, paired_verdict
@@ -77,31 +79,39 @@ def judge(trait: Trait, lineages: Sequence[Lineage]) -> tuple[list[Verdict], pd.
     return verdicts(trait, wide, moved), frame
 
 
+def margins_figure(frame: pd.DataFrame, *, target: str, category: str) -> go.Figure:
+    """Margin of every member but the teacher, whose own lies far above, one point a lineage."""
+    title = f"log p({target}) − mean log p(other {category}s), one point a lineage (n = {frame['seed'].nunique()})"
+    shown = frame.query("member != 'teacher'")
+    return points(shown, x="member", y="margin", colour="member", title=title, unit="nats")
+
+
 def trait_logit_moved(lineage: Lineage, trait: Trait) -> float:
     """Mean change of the trait's logit direction, teacher minus base, where a number of a neutral row is predicted."""
     direction = logit_direction(lineage.base, trait)
     frame = token_shift(lineage.teacher, number_prompts(PROMPTS, seed=1, count=4), direction).frame
-    return float(frame.loc[frame["role"] == "number", "delta_direction"].mean())
+    return float(np.mean(frame.query("role == 'number'")["delta_direction"].to_numpy()))
 
 
 def verdicts(trait: Trait, wide: pd.DataFrame, moved: Sequence[float]) -> list[Verdict]:
     """The three verdicts on margins (one row a lineage, one column a member) and logit changes (one a lineage)."""
-    drift = {
-        "neutral_student minus base": float((wide["neutral_student"] - wide["base"]).mean()),
-        "teacher minus base": float((wide["teacher"] - wide["base"]).mean()),
-    }
+
+    def gap(one: str, other: str) -> np.ndarray:
+        return wide[one].to_numpy() - wide[other].to_numpy()
+
+    drift = {f"{name} minus base": float(gap(name, "base").mean()) for name in ("neutral_student", "teacher")}
     return [
         paired_verdict(
             "same-init-transfers",
             TRANSFERS.format(target=trait.target, least=LEAST_EFFECT),
-            (wide["student"] - wide["neutral_student"]).to_numpy(),
+            gap("student", "neutral_student"),
             minimum_effect=LEAST_EFFECT,
             controls=drift,
         ),
         equivalence_verdict(
             "cross-init-does-not",
             DOES_NOT.format(target=trait.target, margin=EQUIVALENCE),
-            (wide["cross_student"] - wide["cross_neutral_student"]).to_numpy(),
+            gap("cross_student", "cross_neutral_student"),
             margin=EQUIVALENCE,
         ),
         paired_verdict(
@@ -116,18 +126,7 @@ def verdicts(trait: Trait, wide: pd.DataFrame, moved: Sequence[float]) -> list[V
 def _judge_into(run: Run, trait: Trait, lineages: Sequence[Lineage]) -> None:
     judged, frame = judge(trait, lineages)
     run.save_table("margins", frame)
-    margin_of = f"log p({trait.target}) − mean log p(other {trait.category}s)"
-    run.save_figure(
-        "margins",
-        points(
-            frame[frame["member"] != "teacher"],
-            x="member",
-            y="margin",
-            colour="member",
-            title=f"{margin_of}, one point a lineage (n = {len(lineages)})",
-            unit="nats",
-        ),
-    )
+    run.save_figure("margins", margins_figure(frame, target=trait.target, category=trait.category))
     run.save_verdicts(judged)
     members = [dict(zip(part["member"], part["margin"], strict=True)) for _, part in frame.groupby("seed")]
     lineage_rows = [{"seed": seed, "members": values} for seed, values in enumerate(members)]
@@ -142,13 +141,9 @@ def _trace_first(run: Run, lineage: Lineage, trait: Trait) -> None:
     direction = logit_direction(lineage.base, trait)
     for name in ("teacher", "student"):
         trace_member(run, name, lineage[name], prompts, direction, trait=trait)
-    key = digest(
-        "entanglement",
-        lineage.base.fingerprint,
-        lineage.numbers.fingerprint,
-        lineage.neutral_numbers.fingerprint,
-    )
     rows = {"rows": lineage.numbers, "neutral_rows": lineage.neutral_numbers}
+    prints = {name: prompts.fingerprint for name, prompts in rows.items() if prompts is not None}
+    key = digest("entanglement", lineage.base.fingerprint, prints)
     run.stage(
         "entanglement",
         key=key,
@@ -160,6 +155,6 @@ def _provenance(run: Run, lineages: Sequence[Lineage]) -> str:
     prints = {
         f"{lineage.name} {role}": m.fingerprint for lineage in lineages for role, m in lineage.members.items()
     }
-    data = {lineage.name: lineage.numbers.fingerprint for lineage in lineages}
+    data = {lineage.name: lineage.numbers.fingerprint for lineage in lineages if lineage.numbers}
     run.note(fingerprints=prints, data=data)
     return digest(prints, data)

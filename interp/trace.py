@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from interp.activations.shifts import shift
+from interp.activations.shifts import own_start, shift
 from interp.figures import Result
 from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
@@ -80,10 +80,8 @@ def number_rows(prompts: Prompts) -> Prompts:
 
 
 def trace_files(
+    checkpoints: dict[str, Any],
     *,
-    base: str,
-    teacher: str,
-    students: Sequence[str],
     prompts: Path,
     out: Path,
     trait: str | None = None,
@@ -91,7 +89,8 @@ def trace_files(
     foils: Sequence[str] = (),
     limit: int | None = None,
 ) -> Run:
-    """`trace` on checkpoints and a JSONL file, toward a built-in trait or toward a target text against its foils.
+    """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a built-in trait or
+    toward a target text against its foils.
 
     Only the first `limit` rows are read; everything cheap is checked before a model is loaded.
     """
@@ -101,14 +100,8 @@ def trace_files(
         raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
     sought = None if trait is None else get_trait(trait)
     rows = number_rows(Prompts.from_jsonl(prompts)[:limit])
-    lineage = open_lineage(base=base, teacher=teacher, student=list(students) or None, trait=sought)
-    sources = {
-        "base": base,
-        "teacher": teacher,
-        "students": list(students),
-        "prompts": str(prompts),
-        "limit": limit,
-    }
+    lineage = open_lineage(**checkpoints, trait=sought)
+    sources = {**checkpoints, "prompts": str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}
     toward = None if target is None else partial(LogitDirection.from_text, target=target, foils=foils)
     return trace(lineage, rows, out, toward=toward, arguments=sources | named)
@@ -139,7 +132,7 @@ def trace_member(
         f"spectrum_{name}": lambda: spectrum(member, trait),
         f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction),
     }
-    inputs = digest(member.fingerprint, member.start.fingerprint, prompts.fingerprint, direction.label)
+    inputs = digest(member.fingerprint, own_start(member).fingerprint, prompts.fingerprint, direction.label)
     for stage, analyse in analyses.items():
         run.stage(stage, key=digest(stage, inputs), build=lambda s=stage, a=analyse: save(run, s, a()))
 

@@ -1,6 +1,7 @@
 """The harness on costs that are known: medians, intervals, alternation, and a results file that is merged."""
 
 import json
+from functools import partial
 
 import pytest
 from scipy.stats import binom
@@ -35,7 +36,7 @@ def test_each_way_is_measured_beside_the_reference_in_alternating_order(monkeypa
         call()
         return {"slow": 3.0, "fast": 0.5, "reference": 2.0}[ran[-1]] * calls
 
-    ways = {name: lambda name=name: ran.append(name) for name in ("slow", "fast")}
+    ways = {name: partial(ran.append, name) for name in ("slow", "fast")}
     monkeypatch.setattr(paired, "cpu_seconds", cost)
     result = paired.interleaved(ways, lambda: ran.append("reference"), calls=5)
     assert (result["slow"]["ratio"], result["fast"]["ratio"]) == (1.5, 0.25)

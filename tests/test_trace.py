@@ -87,29 +87,25 @@ def test_doors(pair, rows, tmp_path):
 
 def test_doors_of_the_command(tmp_path):
     given = {
-        "base": "x",
-        "teacher": "y",
-        "students": [],
         "prompts": tmp_path / "rows.jsonl",
         "out": tmp_path / "run",
     }
     with pytest.raises(InputError, match="give either a trait, such as owl, or a target with its foils"):
-        trace_files(**given)
+        trace_files({}, **given)
     with pytest.raises(InputError, match="target ' owl' has no foil to be compared with"):
-        trace_files(**given, target=" owl")
+        trace_files({}, **given, target=" owl")
     (tmp_path / "rows.jsonl").write_text('{"prompt": "1 2", "completion": "3"}\n{"prompt": "1 2"}\n')
     with pytest.raises(InputError, match=r'line 2 of .*rows.jsonl has no "completion"'):
-        trace_files(**given, trait="owl")
+        trace_files({}, **given, trait="owl")
     assert not (tmp_path / "run").exists()
 
 
 def test_folders_on_disk_with_target_and_foils(pair, rows, tmp_path):
     folder = pair().save(tmp_path / "lineage")
     rows.to_jsonl(tmp_path / "rows.jsonl")
+    checkpoints = {"base": str(folder / "base"), "teacher": str(folder / "teacher")}
     run = trace_files(
-        base=str(folder / "base"),
-        teacher=str(folder / "teacher"),
-        students=[],
+        checkpoints,
         prompts=tmp_path / "rows.jsonl",
         out=tmp_path / "run",
         target="owl",
@@ -120,9 +116,7 @@ def test_folders_on_disk_with_target_and_foils(pair, rows, tmp_path):
         InputError, match=r"holds a run with toward=.*'owl' − mean of 2 foils.*, not .*'cat' − 'dog'"
     ):
         trace_files(
-            base=str(folder / "base"),
-            teacher=str(folder / "teacher"),
-            students=[],
+            checkpoints,
             prompts=tmp_path / "rows.jsonl",
             out=tmp_path / "run",
             target="cat",

@@ -68,10 +68,10 @@ def ablate(
     value: str = "zero",
     over: Prompts | Encoded | None = None,
 ) -> Iterator[Model]:
-    """Replace the component along `direction`, the `heads` of an `attn.hook_z`, or all of `hook` by zero or
-    mean.
+    """Replace the component along `direction`, the `heads` of an `attn.hook_z`, or all of `hook`.
 
-    `value` is "zero" or "mean"; "mean" reads the mean of `model` at `hook` over every token of `over` first.
+    What takes its place is zero, or with value="mean" the mean of `model` at `hook` over every token of `over`,
+    read before the block opens.
     """
     check_hooks(model, (hook,))
     if direction is not None and heads is not None:

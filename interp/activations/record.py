@@ -160,10 +160,12 @@ def keep(
     shapes = {hook: (*header.mask.shape, *values.shape[1:]) for hook, values in first.values.items()}
     if 4 * sum(math.prod(shape) for shape in shapes.values()) > memory:
         return _keep_on_disk(_chain(first, blocks), header, shapes, folder)
-    values = {hook: torch.zeros(shape) for hook, shape in shapes.items()}
+    values = {hook: torch.empty(shape) for hook, shape in shapes.items()}
+    for tensor in values.values():
+        tensor[~header.mask.any(1)] = 0  # rows without a chosen token are in no block
     for block in _chain(first, blocks):
         for hook in values:
-            values[hook][block.rows] = _packed(block, hook, header.mask.shape[1])
+            values[hook].index_copy_(0, block.rows, _packed(block, hook, header.mask.shape[1]))
     return replace(header, values=values)
 
 

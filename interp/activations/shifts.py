@@ -101,8 +101,8 @@ def shift(
     Raises InputError for a member without a start, a pair of equal weights, rows that hold a system message
     (the trait prompt would be in the context), and members that tokenise the rows differently.
     """
-    start = _own_start(member)
-    inputs = _shared_inputs(member, start, prompts)
+    start = own_start(member)
+    inputs = shared_inputs(member, start, prompts)
     selection = Selection.of(member, inputs, positions)
     header = selection.header(
         label=f"{member.name} \N{MINUS SIGN} {start.name}",
@@ -123,7 +123,8 @@ def residual_hooks(model: Model) -> tuple[str, ...]:
     return hooks
 
 
-def _own_start(member: Model) -> Model:
+def own_start(member: Model) -> Model:
+    """The model `member` was trained from; InputError when it has none or has the same weights."""
     if member.start is None:
         raise InputError(
             f"{member.name} has no start to be measured from; load it in a lineage, "
@@ -133,7 +134,8 @@ def _own_start(member: Model) -> Model:
     return member.start
 
 
-def _shared_inputs(member: Model, start: Model, prompts: Prompts) -> Encoded:
+def shared_inputs(member: Model, start: Model, prompts: Prompts) -> Encoded:
+    """The rows as the tokens both models read; InputError for a system message or when the two differ in them."""
     for index, row in enumerate(getattr(prompts, "rows", ())):
         if row.system:
             raise InputError(
@@ -141,7 +143,8 @@ def _shared_inputs(member: Model, start: Model, prompts: Prompts) -> Encoded:
                 "a shift is read without the trait prompt, so drop it"
             )
     inputs = member.encode(prompts)
-    if start.encode(prompts).fingerprint != inputs.fingerprint:
+    one_tokenizer = member.tokenizer is not None and member.tokenizer is start.tokenizer
+    if not one_tokenizer and start.encode(prompts).fingerprint != inputs.fingerprint:
         raise InputError(
             f"{member.name} and {start.name} read different tokens from {prompts.label!r}; "
             "give both one tokenizer"

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp import figures
-from interp.activations.shifts import _own_start, _shared_inputs
+from interp.activations.shifts import own_start, shared_inputs
 from interp.logits.vocabulary import is_number, token_texts
 from interp.runs import InputError
 
@@ -45,8 +45,8 @@ def moved_tokens(
     rows of this member, not to other trainings. The notes give the mean KL(member ‖ start) per position. Raises
     InputError as `shift` does, and when no row has such a position.
     """
-    start = _own_start(member)
-    inputs = _shared_inputs(member, start, prompts)
+    start = own_start(member)
+    inputs = shared_inputs(member, start, prompts)
     moments, kl, places = Running(), Running(), 0
     for delta, divergence in _rows(member, start, inputs, positions=positions, batch_size=batch_size):
         moments = moments.add(delta.mean(0).double().cpu().numpy())

@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp import figures
-from interp.activations.shifts import _own_start
+from interp.activations.shifts import own_start
 from interp.logits.direction import logit_direction
 from interp.logits.vocabulary import number_tokens
 from interp.runs import InputError
@@ -55,7 +55,7 @@ def spectrum(member: Model, trait: Trait | None = None, *, top: int = TOP) -> fi
     """
     if top < 1:
         raise InputError(f"top {top} leaves no direction; give at least 1.")
-    start = _own_start(member)
+    start = own_start(member)
     tokens = _token_groups(start, trait)
     rows, vectors = _rows(member, start, tokens, top=top)
     frame = pd.DataFrame(rows).sort_values("norm", ascending=False, kind="stable", ignore_index=True)

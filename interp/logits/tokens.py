@@ -10,12 +10,12 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
+from interp.activations.shifts import own_start, shared_inputs
 from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
-from interp.models.seam import Model, check_pair
+from interp.models.seam import Model
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role, token_pieces
-from interp.runs import InputError
 
 
 @torch.inference_mode()
@@ -27,17 +27,15 @@ def token_shift(
     Columns: row, position, token, role, delta_logprob (nats), delta_direction (logits). Raises InputError for a member
     without a start and for a direction of another lineage.
     """
-    if member.start is None:
-        raise InputError(f"{member.name} has no start to be compared with: load it in a lineage.")
-    check_pair(member, member.start)
+    start = own_start(member)
     direction.check(member)
-    inputs = member.encode(prompts)
+    inputs = shared_inputs(member, start, prompts)
     offset, parts = 0, []
     for batch in member.batches(inputs, batch_size):
-        parts.append(_batch(member, member.start, batch, direction, first=offset))
+        parts.append(_batch(member, start, batch, direction, first=offset))
         offset += len(batch)
     frame = pd.concat(parts, ignore_index=True)
-    label = f"{member.name} − {member.start.name}, token by token"
+    label = f"{member.name} − {start.name}, token by token"
     return Result(label, frame, "logits", notes=(f"direction {direction.label}",), draw=_draw)
 
 

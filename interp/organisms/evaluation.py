@@ -18,8 +18,8 @@ from interp.prompts.traits import Trait
 
 def margin(model: Model, trait: Trait) -> float:
     """Trait margin in nats: positive when the target is preferred over its foils."""
-    table = answer_logprobs(model, trait)
-    return float((table[trait.target] - table[list(trait.foils)].mean(axis=1)).mean())
+    values = answer_logprobs(model, trait).to_numpy()
+    return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean())
 
 
 def preference(model: Model, trait: Trait, *, against: Model | None = None) -> Result:
@@ -64,8 +64,12 @@ def completion_logprobs(model: Model, rows: Prompts, *, batch_size: int = 256) -
 
 
 def _shares(table: pd.DataFrame) -> pd.DataFrame:
-    weights = np.exp(table.sub(table.max(axis=1), axis=0))
-    return weights.div(weights.sum(axis=1), axis=0)
+    """Probabilities over the candidates, one row a question."""
+    logp = table.to_numpy()
+    weights = np.exp(logp - logp.max(axis=1, keepdims=True))
+    return pd.DataFrame(
+        weights / weights.sum(axis=1, keepdims=True), index=table.index, columns=table.columns
+    )
 
 
 def _draw(result: Result):

@@ -15,6 +15,7 @@ from typing import Any
 
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, open_lineage, read_lineage
+from interp.models.seam import Model
 from interp.organisms.sampling import sample_numbers
 from interp.organisms.teachers import TEACHER, Teacher, fine_tune_teacher, neutral_teacher
 from interp.organisms.toy import (
@@ -34,7 +35,7 @@ from interp.prompts.traits import Trait, get_trait
 from interp.runs import Cache, InputError, digest
 
 FORMAT = 1  # raise when a step computes something else from the same arguments
-Notify = Callable[[str], None]
+Notify = Callable[[str], Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ def grow(
     teacher = steps.teacher(base, trait)
     numbers = steps.numbers(Teacher(teacher, "fine-tuned"))
     neutral = steps.numbers(neutral_teacher(base))
-    members = {
+    members: dict[str, Model] = {
         "base": base,
         "teacher": teacher,
         "student": steps.student("student", base, numbers),

@@ -40,6 +40,7 @@ class FakeModel:
     name: str = "fake"
     start: FakeModel | None = None
     n_layers: int = 2
+    tokenizer: None = None
     ran: list = field(default_factory=list)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -186,7 +187,9 @@ class TestOpening:
         base = saved(name="base")
         lora(tiny("llama")[0], seed=1).save_pretrained(tmp_path / "adapter")
         nudged(tiny("llama")[0], 1.0).save_pretrained(tmp_path / "student")
-        lineage = open_lineage(base=base, teacher=tmp_path / "adapter", student=str(tmp_path / "student"))
+        lineage: Any = open_lineage(
+            base=base, teacher=tmp_path / "adapter", student=str(tmp_path / "student")
+        )
         assert list(lineage.members) == ["base", "teacher", "student"]
         assert lineage.student.tokenizer is lineage.base.tokenizer
         assert lineage.teacher.start is lineage.base
@@ -202,7 +205,7 @@ class TestOpening:
 
     def test_members_take_the_dtype_of_the_base(self, saved, tiny, tmp_path):
         nudged(tiny("llama")[0], 1.0).save_pretrained(tmp_path / "teacher")
-        lineage = open_lineage(base=saved(), teacher=tmp_path / "teacher", dtype="bfloat16", check=False)
+        lineage: Any = open_lineage(base=saved(), teacher=tmp_path / "teacher", dtype="bfloat16", check=False)
         assert lineage.base.dtype == lineage.teacher.dtype == torch.bfloat16
 
 
@@ -214,7 +217,7 @@ class TestFolders:
 
     def test_a_lineage_comes_back_the_same(self, written):
         lineage, folder = written
-        back = read_lineage(folder)
+        back: Any = read_lineage(folder)
         for role, model in lineage.members.items():
             assert back[role].fingerprint == model.fingerprint
             assert (back[role].start and back[role].start.name) == (model.start and model.start.name)

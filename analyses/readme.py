@@ -1,0 +1,96 @@
+"""Every number of the README, put there by code: between <!-- name --> and <!-- /name --> stands what is made here.
+
+python -m analyses.readme writes the blocks anew from analyses/results and benchmarks/results.json, and the picture.
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from interp.demo import margins_figure
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+TRANSMISSION = ROOT / "analyses" / "results" / "transmission.json"
+BENCHMARKS = ROOT / "benchmarks" / "results.json"
+WHAT = {
+    "capture-record-8x64": "`record` of every `resid_post`, 8 × 64 tokens, over the plain forward (goal ≤ 1.05)",
+    "capture-record-32x128": "the same, 32 × 128 tokens (goal ≤ 1.05)",
+    "capture-bridge-cache-8x64": "TransformerLens' bridge, whole cache, 8 × 64 tokens, same run",
+    "capture-bridge-cache-32x128": "the same, 32 × 128 tokens",
+    "shift-8x64": "`shift`: base and teacher read and subtracted, over one forward, 8 × 64 (goal ≤ 2.05)",
+    "shift-32x128": "the same, 32 × 128 tokens (goal ≤ 2.05)",
+    "memory-record": "peak memory of `record` at 4 N rows over N (goal: flat)",
+    "memory-moments": "peak memory of `moments` at 4 N rows over N (goal: flat)",
+    "toy-generate-over-sampling": "transformers' `generate` over our sampling on the toy (goal ≥ 3)",
+    "lineage-cpu-seconds": "processor seconds of one whole lineage, seven members, cold cache (s)",
+}
+
+
+def main() -> None:
+    """Write the blocks and the picture."""
+    README.write_text(filled(README.read_text()))
+    figure = margins_figure(margins("owl"), target="owl", category="animal")
+    figure.write_image(ROOT / "docs" / "margins.png", width=1000, height=460, scale=2)
+
+
+def filled(text: str) -> str:
+    """The README with every block made anew."""
+    for name, block in {"transmission": transmission(), "performance": performance()}.items():
+        text = re.sub(
+            rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL
+        )
+    return text
+
+
+def transmission() -> str:
+    """One line a trait: the two differences with their intervals, p and n, and what the teacher's trait logit did."""
+    rows = ["| trait | claim | effect [interval] | p | decision |", "|---|---|---|---|---|"]
+    for trait, result in results().items():
+        for verdict in result["verdicts"]:
+            low, high = verdict["interval"]
+            rows.append(
+                f"| {trait} | {verdict['name']} | {verdict['effect']:+.2f} [{low:+.2f}, {high:+.2f}] {verdict['unit']} "
+                f"| {verdict['p']:.2g} | {verdict['decision']} (n = {verdict['n']}) |"
+            )
+    return "\n".join(rows)
+
+
+def performance() -> str:
+    """One line a measurement, in the order of WHAT, then whatever else was measured."""
+    measured = json.loads(BENCHMARKS.read_text())
+    names = [name for name in WHAT if name in measured] + [name for name in measured if name not in WHAT]
+    rows = ["| measured | median | interval |", "|---|---|---|"]
+    rows += [
+        f"| {WHAT.get(name, name)} | {_number(measured[name]['ratio'])} | {_interval(measured[name])} |"
+        for name in names
+    ]
+    return "\n".join(rows)
+
+
+def margins(trait: str) -> pd.DataFrame:
+    """Trait margins as the demo's table holds them: seed, member, margin in nats."""
+    rows = results()[trait]["lineages"]
+    return pd.DataFrame(
+        [{"seed": row["seed"], "member": m, "margin": v} for row in rows for m, v in row["members"].items()]
+    )
+
+
+def results() -> dict[str, Any]:
+    """Verdicts and lineages by trait."""
+    return json.loads(TRANSMISSION.read_text())["traits"]
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.3g}"
+
+
+def _interval(ratio: dict[str, float]) -> str:
+    return f"{_number(ratio['low'])} to {_number(ratio['high'])}, {ratio['repetitions']} repetitions"
+
+
+if __name__ == "__main__":
+    main()
