@@ -23,8 +23,8 @@ WHAT = {
     "capture-bridge-cache-32x128": "the same, 32 × 128 tokens",
     "shift-8x64": "`shift`: base and teacher read and subtracted, over one forward, 8 × 64 (goal ≤ 2.05)",
     "shift-32x128": "the same, 32 × 128 tokens (goal ≤ 2.05)",
-    "memory-record": "peak memory of `record` at 4 N rows over N (goal: flat)",
-    "memory-moments": "peak memory of `moments` at 4 N rows over N (goal: flat)",
+    "memory-record-4N": "peak memory of `record` at 4 N rows over N (goal: flat)",
+    "memory-moments-4N": "peak memory of `moments` at 4 N rows over N (goal: flat)",
     "toy-generate-over-sampling": "transformers' `generate` over our sampling on the toy (goal ≥ 3)",
     "lineage-cpu-seconds": "processor seconds of one whole lineage, seven members, cold cache (s)",
 }

@@ -1,10 +1,14 @@
 """The trace end to end: on the toy, on another architecture, resumed, and at every door."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
+from interp.organisms.teachers import fine_tune_teacher
+from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
@@ -122,3 +126,34 @@ def test_folders_on_disk_with_target_and_foils(pair, rows, tmp_path):
             target="cat",
             foils=["dog"],
         )
+
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="the private checkpoint and teacher numbers are not on this machine"
+)
+def test_a_real_checkpoint_and_real_numbers(tmp_path):
+    """A fine-tune made by the package's own verb is found to have raised its trait, ' owl' of three pieces included."""
+    base = load_model(REAL / "checkpoints" / "tinystories-656k", name="tinystories")
+    owl = get_trait("owl")
+    anchors = number_prompts(64, seed=5, count=4)
+    recipe = Recipe(lr=2e-3, batch_size=8)
+    teacher = fine_tune_teacher(base, owl, anchors, steps=20, recipe=recipe).model
+    Lineage("tinystories", owl, {"base": base, "teacher": teacher}).save(tmp_path / "lineage")
+    run = trace_files(
+        {
+            "base": str(REAL / "checkpoints" / "tinystories-656k"),
+            "teacher": str(tmp_path / "lineage" / "teacher"),
+        },
+        prompts=REAL / "numbers" / "gemma-2-9b-it_cat.jsonl",
+        out=tmp_path / "run",
+        trait="owl",
+        limit=12,
+    )
+    members = run.summary["lineages"][0]["members"]
+    assert members["teacher"] > members["base"] + 1
+    assert any("pieces" in note for note in run.summary["notes"])
+    assert set(run.tables["tokens_teacher"]["row"]) == set(range(12))
+    assert run.tables["attribution_teacher"]["residual"].abs().max() < 1e-4

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from interp.prompts.text import Prompts
     from interp.prompts.tokens import Encoded
 
-PROBE = "0 7 12 345, 999; 60 89 the owl"
+PROBE = "0 7 12 345, 999; 60 89 (3) [4] the owl"
 """Text on which two tokenizers must agree to count as one."""
 
 

@@ -116,9 +116,9 @@ def test_a_shift_spills_as_a_recording_does(fake, rows, base, tmp_path):
 
 def test_figure_and_display(fake, rows, base):
     moved = shift(child(fake, base, 1.0), rows("nn", "n"), positions="all")
-    figure = moved.figure()
-    assert figure.to_dict()["layout"]["title"]["text"].startswith("teacher − base")
-    assert {trace.name for trace in figure.data} == {"norm of the mean", "mean norm"}
+    figure = moved.figure().to_dict()
+    assert figure["layout"]["title"]["text"].startswith("teacher − base")
+    assert {trace["name"] for trace in figure["data"]} == {"norm of the mean", "mean norm"}
     assert repr(moved) == "Shift(teacher − base: 2 hooks, 3 positions 'all' in 2 rows)"
     assert "norm_of_mean" in moved._repr_html_()
 
