@@ -18,13 +18,14 @@ if TYPE_CHECKING:
     from interp.logits.lens import lens
     from interp.logits.moved import moved_tokens
     from interp.logits.spectrum import spectrum
+    from interp.logits.tokens import token_shift
     from interp.models.language import load_model
     from interp.models.lineage import Lineage
-    from interp.organisms.evaluation import margin
+    from interp.organisms.evaluation import margin, preference
     from interp.organisms.library import load_lineage
     from interp.organisms.sampling import sample_numbers
-    from interp.organisms.teachers import fine_tune_teacher
-    from interp.organisms.training import train_student
+    from interp.organisms.teachers import fine_tune_teacher, neutral_teacher, prompted_teacher
+    from interp.organisms.training import Recipe, train_student
     from interp.prompts.numbers import number_prompts
     from interp.prompts.text import Prompts
     from interp.prompts.traits import get_trait, make_trait
@@ -36,6 +37,7 @@ __all__ = [
     "InputError",
     "Lineage",
     "Prompts",
+    "Recipe",
     "Run",
     "ablate",
     "attribute",
@@ -50,13 +52,17 @@ __all__ = [
     "margin",
     "moments",
     "moved_tokens",
+    "neutral_teacher",
     "number_prompts",
     "patch",
+    "preference",
+    "prompted_teacher",
     "record",
     "sample_numbers",
     "shift",
     "spectrum",
     "steer",
+    "token_shift",
     "train_student",
     "write_report",
 ]
@@ -71,13 +77,14 @@ _WHERE = {
     "interp.logits.lens": ("lens",),
     "interp.logits.moved": ("moved_tokens",),
     "interp.logits.spectrum": ("spectrum",),
+    "interp.logits.tokens": ("token_shift",),
     "interp.models.language": ("load_model",),
     "interp.models.lineage": ("Lineage",),
-    "interp.organisms.evaluation": ("margin",),
+    "interp.organisms.evaluation": ("margin", "preference"),
     "interp.organisms.library": ("load_lineage",),
     "interp.organisms.sampling": ("sample_numbers",),
-    "interp.organisms.teachers": ("fine_tune_teacher",),
-    "interp.organisms.training": ("train_student",),
+    "interp.organisms.teachers": ("fine_tune_teacher", "neutral_teacher", "prompted_teacher"),
+    "interp.organisms.training": ("Recipe", "train_student"),
     "interp.prompts.numbers": ("number_prompts",),
     "interp.prompts.text": ("Prompts",),
     "interp.prompts.traits": ("get_trait", "make_trait"),
