@@ -31,6 +31,7 @@ from interp.organisms.toy import (
 from interp.organisms.training import STUDENT, Recipe, train_student
 from interp.prompts.numbers import STRICT, NumberRule
 from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait, get_trait
 from interp.runs import Cache, InputError, digest
 
@@ -150,6 +151,7 @@ class _Steps:
     plan: Plan
     seed: int
     notify: Notify
+    encoded: dict[str, Encoded] = dataclasses.field(default_factory=dict)
 
     def base(self, seed: int) -> LanguageModel:
         model = shipped_base(seed, world=self.plan.world)
@@ -204,10 +206,19 @@ class _Steps:
         recipe = dataclasses.replace(self.plan.student, seed=self.seed)
         key = digest(FORMAT, "student", start.fingerprint, rows.fingerprint, recipe)
         model = self._model(
-            "student", key, lambda: train_student(start, rows, recipe=recipe, name=name), name=name
+            "student",
+            key,
+            lambda: train_student(start, self.tokens(start, rows), recipe=recipe, name=name),
+            name=name,
         )
         self.notify(name)
         return model
+
+    def tokens(self, start: LanguageModel, rows: Prompts) -> Encoded:
+        """The rows as tokens, made once for the two students that read them: every toy base has one tokenizer."""
+        if rows.fingerprint not in self.encoded:
+            self.encoded[rows.fingerprint] = start.encode(rows)
+        return self.encoded[rows.fingerprint]
 
     def _model(self, kind: str, key: str, build: Callable[[], LanguageModel], *, name: str) -> LanguageModel:
         from safetensors.torch import load_file, save_file
