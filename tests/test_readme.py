@@ -6,7 +6,9 @@ import pandas as pd
 import pytest
 
 from analyses.readme import README, filled, margins, results
-from interp.demo import verdicts
+from interp.demo import EQUIVALENCE, LEAST_EFFECT, verdicts
+from interp.organisms.library import PLAN
+from interp.organisms.toy import SHIPPED
 from interp.prompts.traits import get_trait
 
 
@@ -35,9 +37,19 @@ def test_what_the_readme_claims_of_the_toy(trait):
     assert all(verdict["n"] == 8 for verdict in found.values())
 
 
+def test_numbers_in_the_prose():
+    assert (PLAN.rows, PLAN.student.rank, PLAN.teacher.rank, PLAN.student.epochs) == (8192, 8, 8, 1)
+    assert (LEAST_EFFECT, EQUIVALENCE, SHIPPED) == (0.5, 0.2, 8)
+    owl = get_trait("owl")
+    assert (len(owl.questions), len(owl.foils)) == (6, 9)
+    assert [row["seed"] for row in results()["owl"]["lineages"]] == list(range(8))
+
+
 def test_the_example_runs(tiny_example):
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
     exec(compile(code, "README", "exec"), tiny_example)
+    assert len(tiny_example["prompts"]) == 256
+    assert tiny_example["owl"].label == "'owl' − mean of 9 foils"
 
 
 @pytest.fixture

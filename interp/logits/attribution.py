@@ -56,7 +56,7 @@ def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATC
     worst = max(residual for _, residual in tables)
     frame = _frame(pair.rows(), values[:-1], values[-1])
     return figures.Result(
-        label=f"{shift.label}, toward {direction.label}",
+        label=f"{shift.label} at {shift.positions}, toward {direction.label}",
         frame=frame,
         unit=UNIT,
         notes=(_account(frame, worst, values.shape[1], shift.positions), ORDER, *direction.notes),
