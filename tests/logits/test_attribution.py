@@ -191,6 +191,6 @@ def test_the_figure_shows_heads_by_layer_and_every_row(tiny):
 def test_the_result_is_a_tidy_table_that_survives_parquet(tmp_path):
     result = attribute(paper_shift(changed_head(), [0]), toward_owl(Paper()))
     assert "measured change +6 logits over 1 examples" in result.notes[0]
-    assert result.label.startswith("teacher − base, toward")
+    assert result.label.startswith("teacher − base at answer.numbers, toward")
     result.frame.to_parquet(tmp_path / "x.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "x.parquet"), result.frame)
