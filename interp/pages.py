@@ -42,8 +42,7 @@ def page_drawing(page: str) -> dict[str, Any]:
     place = page.index(CALL) + len(CALL)
     arguments: list[Any] = []
     for _ in range(3):
-        while page[place] in " \n\t,":
-            place += 1
+        place = len(page) - len(page[place:].lstrip(" \n\t,"))
         argument, place = json.JSONDecoder().raw_decode(page, place)
         arguments.append(argument)
     return {"data": arguments[1], "layout": arguments[2]}

@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from interp.models.language import LanguageModel
 from interp.organisms.teachers import Teacher
+from interp.organisms.training import softcapped
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Encoded
@@ -125,8 +126,7 @@ def _next_logits(
     """Logits after the last token, in fp32, and the cache grown by `ids`."""
     output = network.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
     logits = network.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
-    cap = getattr(network.config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap), output.past_key_values
+    return softcapped(network, logits), output.past_key_values
 
 
 def draw(logits: Float[Tensor, "row vocab"], *, uniform: Float[Tensor, " row"]) -> Int[Tensor, " row"]:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.pages import page_drawing
 from interp.runs import InputError, Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CALL = "Plotly.newPlot("
 AGAIN = "delete it and run the command again"
 
 
@@ -87,7 +87,8 @@ def _json(run: Run, name: str, kind: type) -> Any:
 
 def _figure(name: str, fragment: str) -> Figure:
     try:
-        data, layout = _drawing(fragment)
+        drawn = page_drawing(fragment)
+        data, layout = drawn["data"], drawn["layout"]
         title = _shown(layout.pop("title", {}).get("text") or name)
         axes = ", ".join(f"{axis}: {_axis(layout, axis)}" for axis in "xy")
         height = int(layout.get("height", 450))
@@ -96,17 +97,6 @@ def _figure(name: str, fragment: str) -> Figure:
     layout["margin"] = {**layout.get("margin", {}), "t": 30}  # the title moved into the page's heading
     drawing = json.dumps({"data": data, "layout": layout}, ensure_ascii=False, separators=(",", ":"))
     return Figure(title, axes, height, drawing)
-
-
-def _drawing(fragment: str) -> tuple[list[Any], dict[str, Any]]:
-    """Second and third argument of the call that draws the fragment."""
-    place = fragment.index(CALL) + len(CALL)
-    arguments: list[Any] = []
-    for _ in range(3):
-        place += len(fragment[place:]) - len(fragment[place:].lstrip(" \n,"))
-        argument, place = json.JSONDecoder().raw_decode(fragment, place)
-        arguments.append(argument)
-    return arguments[1], arguments[2]
 
 
 def _axis(layout: dict[str, Any], axis: str) -> str:
