@@ -15,7 +15,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from interp.figures import points
-from interp.hypotheses.verdict import Verdict, equivalence_verdict, paired_verdict
 from interp.logits.direction import logit_direction
 from interp.logits.entanglement import entanglement
 from interp.logits.tokens import token_shift
@@ -27,6 +26,7 @@ from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import Trait, get_trait
 from interp.runs import InputError, Run, digest
 from interp.trace import finish, save, trace_member
+from interp.verdict import Verdict, equivalence_verdict, paired_verdict
 
 LEAST_EFFECT = 0.5  # nats, written before the data: what counts as transfer
 EQUIVALENCE = 0.2  # nats, written before the data: what counts as none

@@ -10,7 +10,8 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
-from interp.hypotheses.statistics import (
+from interp.runs import InputError
+from interp.statistics import (
     benjamini_hochberg,
     bootstrap_interval,
     equivalence_test,
@@ -21,7 +22,6 @@ from interp.hypotheses.statistics import (
     t_interval,
     wilson_interval,
 )
-from interp.runs import InputError
 
 SEVEN = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3]
 

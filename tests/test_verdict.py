@@ -8,8 +8,8 @@ import math
 import numpy as np
 import pytest
 
-from interp.hypotheses.verdict import Verdict, equivalence_verdict, paired_verdict
 from interp.runs import InputError
+from interp.verdict import Verdict, equivalence_verdict, paired_verdict
 
 STRONG = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interp.hypotheses.statistics import (
+from interp.runs import InputError
+from interp.statistics import (
     Equivalence,
     SignFlip,
     Values,
@@ -25,7 +26,6 @@ from interp.hypotheses.statistics import (
     sign_flip_test,
     t_interval,
 )
-from interp.runs import InputError
 
 Decision = Literal["supported", "refuted", "inconclusive"]
 
