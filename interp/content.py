@@ -64,7 +64,7 @@ def _absorb(state: Any, part: Any) -> None:
         _absorb_all(state, "enum", [type(part).__name__, part.name])
     elif isinstance(part, (list, tuple, range)):
         _absorb_all(state, "list", part)
-    elif isinstance(getattr(part, "fingerprint", None), str):
+    elif isinstance(getattr(part, "fingerprint", None), str) and not _about_another(part):
         _absorb_all(state, "fingerprint", [part.fingerprint])
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         fields = {
@@ -75,6 +75,11 @@ def _absorb(state: Any, part: Any) -> None:
         tag, content = _leaf(part)
         state.update(f"{tag}:{len(content)}:".encode())
         state.update(content)
+
+
+def _about_another(part: Any) -> bool:
+    """Whether `fingerprint` is a field: a direction has one of the weights it belongs to, not of what it is."""
+    return dataclasses.is_dataclass(part) and any(f.name == "fingerprint" for f in dataclasses.fields(part))
 
 
 def _absorb_all(state: Any, tag: str, items: Sequence[Any]) -> None:

@@ -86,16 +86,22 @@ def _move_into_place(fresh: Path, path: Path, *, replace: bool) -> None:
 
 def write_atomic(path: str | Path, text: str | bytes) -> None:
     """Write the whole file or leave the old one untouched; raises InputError when the disk is full."""
+    with atomic_file(path) as fresh, open(fresh, "wb") as file:
+        file.write(text.encode() if isinstance(text, str) else text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def atomic_file(path: str | Path) -> Iterator[Path]:
+    """A temporary sibling file to write, renamed to `path` when the block ends and removed when it fails."""
     path = Path(path)
-    content = text.encode() if isinstance(text, str) else text
     with _writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+        os.close(handle)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
+            yield Path(name)
             os.chmod(name, 0o644)
             os.replace(name, path)
         finally:

@@ -25,6 +25,7 @@ from hypothesis import strategies as st
 
 from interp import provenance
 from interp.content import json_text, jsonable
+from interp.logits.direction import LogitDirection
 from interp.pages import figure_page, page_drawing, page_fragment, pictures
 from interp.provenance import BROWSERS, doctor, git_state
 from interp.runs import Cache, InputError, Run, atomic_folder, digest, nearest, write_atomic
@@ -533,3 +534,8 @@ def test_doctor_reports_the_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert facts["browser"] == "/usr/bin/chromium"
     assert facts["versions"]["transformer-lens"].startswith("3.")
     json.dumps(facts)
+
+
+def test_two_directions_at_the_same_weights_have_digests_of_their_own() -> None:
+    one, other = (LogitDirection((index,), (1.0,), "owl", "weights", "root", ()) for index in (3, 4))
+    assert digest(one) != digest(other)

@@ -12,17 +12,15 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations import storage
+from interp.models.seam import lineage_root as lineage_root
 from interp.runs import InputError, digest, nearest
-
-if TYPE_CHECKING:
-    from interp.models.seam import Model
 
 FORMAT = "interp.activations/1"
 FIELDS = ("label", "fingerprint", "inputs", "lineage")
@@ -220,13 +218,6 @@ class Activations:
         )
         caption = html.escape(repr(self))
         return f"<table><caption>{caption}</caption><tr><th>hook</th><th>shape</th></tr>{rows}</table>"
-
-
-def lineage_root(model: Model) -> str:
-    """Fingerprint of the weights `model` descends from: its start's start and so on; its own without one."""
-    while model.start is not None:
-        model = model.start
-    return model.fingerprint
 
 
 def check_lineage(direction: Descended, lineage: str, reader: str) -> None:

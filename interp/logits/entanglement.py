@@ -24,7 +24,7 @@ from torch import Tensor
 
 from interp import figures
 from interp.logits.direction import logit_direction
-from interp.logits.vocabulary import number_tokens, token_texts
+from interp.models.vocabulary import number_tokens, token_texts
 from interp.prompts.text import Prompts
 from interp.runs import InputError
 

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
-from interp.logits.vocabulary import is_number, token_texts
+from interp.models.vocabulary import is_number, token_texts
 from interp.runs import InputError
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from interp import figures
 from interp.activations.shifts import own_start
 from interp.logits.direction import logit_direction
-from interp.logits.vocabulary import number_tokens
+from interp.models.vocabulary import number_tokens
 from interp.runs import InputError
 
 if TYPE_CHECKING:

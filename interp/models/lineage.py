@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder, has_tokenizer, is_adapter
 from interp.models.members import MANIFEST, check_role, read_manifest, write_manifest, write_member
+from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
+from interp.models.updates import weight_update
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.runs import InputError, atomic_folder, nearest
@@ -99,21 +100,17 @@ class Lineage:
             if model.start is not None and role != "teacher"
         }
 
-    def update(self, role: str) -> dict[str, Tensor]:
-        """Effective weights of a member minus those of its start, in fp32, by Hugging Face name."""
+    def update(self, role: str) -> ParameterDirection:
+        """What training did to a member: its weights minus those of its start, in fp32, by Hugging Face name.
+
+        Live LoRA adapters stay low-rank. Weights that did not move are left out.
+        """
         member = self[role]
         if member.start is None:
             raise InputError(
                 f"{role} is a base and has no update; pass one of {', '.join(self.started_from)}"
             )
-        before = member.start.parameters()
-        tied = next(
-            iter(before.values())
-        )  # an adapted output matrix that its start shares with the embedding
-        return {
-            name: weight.float() - before.get(name, tied).float()
-            for name, weight in member.parameters().items()
-        }
+        return weight_update(member)
 
     def save(self, folder: str | Path) -> Path:
         """Write the lineage folder, whole or not at all: lineage.json, one folder per member, the rows as JSONL.

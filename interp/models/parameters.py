@@ -5,41 +5,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import html
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.models import low_rank, parameter_files
+from interp.models.low_rank import Entry, LowRank
+from interp.models.seam import check_finite, lineage_root, weight_shapes
+from interp.runs import InputError, digest, nearest
 
-@dataclass(frozen=True, eq=False)
-class LowRank:
-    """left @ right, in the orientation in which the weight is stored."""
-
-    left: Float[Tensor, "rows rank"]
-    right: Float[Tensor, "rank columns"]
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Shape of the product."""
-        return (self.left.shape[0], self.right.shape[1])
-
-    @property
-    def rank(self) -> int:
-        """Number of columns of `left`."""
-        return self.left.shape[1]
-
-    def dense(self) -> Float[Tensor, "rows columns"]:
-        """The product."""
-        return self.left @ self.right
+if TYPE_CHECKING:
+    from interp.models.seam import Model
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ParameterDirection:
-    """Tensors by weight name and vectors by hook name, with the weights they belong to.
+    """Tensors by weight name and vectors by hook name, with the weights they belong to; reads as a mapping of tensors.
 
     Names are those of `Model.parameters()`; what is absent is zero. `biases` are vectors added to the residual stream
-    at every position (a steering vector as a virtual bias). All fp32. `fingerprint` is of the weights the direction
-    starts from and may be scored at, `lineage` that of their first ancestor.
+    at every position (a steering vector as a virtual bias). fp32 at least. `fingerprint` is of the weights the
+    direction starts from and may be scored at, `lineage` that of their first ancestor.
     """
 
     tensors: dict[str, Tensor | LowRank]
@@ -47,3 +40,284 @@ class ParameterDirection:
     fingerprint: str
     lineage: str
     biases: dict[str, Float[Tensor, "d_model"]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(
+            self, "tensors", {name: low_rank.widened(entry) for name, entry in self.tensors.items()}
+        )
+        object.__setattr__(
+            self, "biases", {hook: low_rank.wide(vector) for hook, vector in self.biases.items()}
+        )
+
+    def __getitem__(self, name: str) -> Tensor:
+        """One tensor in full; InputError with the nearest names for a weight the direction does not move."""
+        if name not in self.tensors:
+            raise InputError(
+                f"weight {nearest(name, self.tensors)}; {self.label} leaves every other weight alone"
+            )
+        return low_rank.dense(self.tensors[name])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.tensors)
+
+    def __len__(self) -> int:
+        return len(self.tensors)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def keys(self) -> Iterator[str]:
+        """Names of the weights it moves."""
+        return iter(self)
+
+    def values(self) -> Iterator[Tensor]:
+        """The tensors in full, one at a time."""
+        return (tensor for _, tensor in self.items())
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors in full, one at a time."""
+        return ((name, low_rank.dense(entry)) for name, entry in self.tensors.items())
+
+    def dot(self, other: ParameterDirection) -> float:
+        """<self, other> over weights and virtual biases, products in fp32 and sums in fp64; any two of equal shapes.
+
+        The angle of two directions is that of their `unit()`s.
+        """
+        shared = [name for name in self.tensors if name in other.tensors]
+        for name in shared:
+            _check_same_shape(name, self, other)
+        parts = [low_rank.dot(self.tensors[name], other.tensors[name]) for name in shared]
+        parts += [
+            low_rank.dot(self.biases[hook], other.biases[hook])
+            for hook in self.biases
+            if hook in other.biases
+        ]
+        return float(sum(parts))
+
+    def norm(self) -> float:
+        """Square root of <self, self>."""
+        return math.hypot(*self.norms().values())
+
+    def norms(self) -> dict[str, float]:
+        """Norm of every tensor by weight name, then of every virtual bias by hook name."""
+        entries = {**self.tensors, **self.biases}
+        return {name: low_rank.norm(entry) for name, entry in entries.items()}
+
+    def __add__(self, other: ParameterDirection) -> ParameterDirection:
+        """Sum, low-rank where both are; InputError for directions that start from other weights."""
+        return self._combined(other, 1.0, "+")
+
+    def __sub__(self, other: ParameterDirection) -> ParameterDirection:
+        """Difference, low-rank where both are; InputError for directions that start from other weights."""
+        return self._combined(other, -1.0, "\N{MINUS SIGN}")
+
+    def __mul__(self, scale: float) -> ParameterDirection:
+        return self._scaled(float(scale), f"{scale:g} × {_term(self.label)}")
+
+    __rmul__ = __mul__
+
+    def __truediv__(self, scale: float) -> ParameterDirection:
+        if not scale:
+            raise InputError(f"{self.label} cannot be divided by {scale}; pass a scale other than zero")
+        return self._scaled(1.0 / float(scale), f"{_term(self.label)} / {scale:g}")
+
+    def __neg__(self) -> ParameterDirection:
+        return self._scaled(-1.0, f"\N{MINUS SIGN}{_term(self.label)}")
+
+    def unit(self) -> ParameterDirection:
+        """The direction at norm one; InputError when it is zero."""
+        norm = self.norm()
+        if norm == 0:
+            raise InputError(_zero(self.label))
+        return self._scaled(1.0 / norm, f"unit {_term(self.label)}")
+
+    def only(self, *patterns: str) -> ParameterDirection:
+        """The weights, modules or hooks whose name fits one of the fnmatch patterns, such as "*.mlp.*".
+
+        Raises InputError with the nearest names for a pattern that fits none.
+        """
+        names = [*self.tensors, *self.biases]
+        for pattern in patterns:
+            if not any(_fits(name, (pattern,)) for name in names):
+                raise InputError(
+                    f"pattern {nearest(pattern, names)}; fit the names of weights in {self.label}"
+                )
+        if not patterns:
+            raise InputError(f"no pattern restricts {self.label}; pass one such as '*.mlp.*'")
+        return replace(
+            self,
+            tensors={name: entry for name, entry in self.tensors.items() if _fits(name, patterns)},
+            biases={hook: vector for hook, vector in self.biases.items() if _fits(hook, patterns)},
+            label=f"{self.label} at {', '.join(patterns)}",
+        )
+
+    def truncated(self, rank: int) -> ParameterDirection:
+        """Every matrix as its best approximation of that rank (SVD), vectors as they are."""
+        if rank < 1:
+            raise InputError(f"rank {rank} holds nothing; pass an integer of at least 1")
+        tensors = {
+            name: low_rank.truncated(entry, rank) if len(entry.shape) == 2 else entry
+            for name, entry in self.tensors.items()
+        }
+        return replace(self, tensors=tensors, label=f"{self.label} (rank {rank})")
+
+    def compressed(self, tolerance: float = 1e-6) -> ParameterDirection:
+        """The same direction, matrices of small rank as their factors: the tail left out is ≤ tolerance · |matrix|.
+
+        A matrix stays dense unless rank < rows · columns / (rows + columns). An adapter merged into weights carries
+        the rounding of the merge, which a larger tolerance leaves out: 1e-6 is enough for updates as large as weights.
+        """
+        tensors = {
+            name: low_rank.compressed(entry, tolerance) if len(entry.shape) == 2 else entry
+            for name, entry in self.tensors.items()
+        }
+        return replace(self, tensors=tensors)
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the tensors, biases and fingerprint; the label does not enter."""
+        return digest(
+            "parameter direction", self.fingerprint, parameter_files.pack(self.tensors, self.biases)
+        )
+
+    def check(self, model: Model, *, transfer: bool = False) -> None:
+        """InputError unless the direction can be scored at `model`.
+
+        Refused: a weight or hook the model lacks, another shape, NaN or inf, a direction that is zero, and one that
+        starts from other weights unless `transfer` says that this is meant.
+        """
+        shapes = weight_shapes(model)
+        for name, entry in self.tensors.items():
+            if name not in shapes:
+                raise InputError(
+                    f"{self.label} moves a weight that {model.name} lacks: {nearest(name, shapes)}"
+                )
+            _check_shape(name, tuple(entry.shape), tuple(shapes[name]), owners=(self.label, model.name))
+        if self.biases:
+            check_residual(model, self.biases)
+        check_finite(parameter_files.pack(self.tensors, self.biases), self.label)
+        if self.norm() == 0:
+            raise InputError(_zero(self.label))
+        if self.fingerprint != model.fingerprint and not transfer:
+            raise InputError(
+                f"{self.label} belongs to weights {self.fingerprint}, {model.name} has {model.fingerprint}; "
+                "score it at the weights it starts from, or pass transfer=True to score it elsewhere"
+            )
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file atomically, label and fingerprints in its header."""
+        fields = {name: getattr(self, name) for name in parameter_files.FIELDS}
+        return parameter_files.write(Path(path), self.tensors, self.biases, fields=fields)
+
+    @classmethod
+    def load(cls, path: str | Path) -> ParameterDirection:
+        """Read what `save` wrote; InputError for a truncated file or one of another format."""
+        packed, metadata = parameter_files.read(Path(path))
+        if not parameter_files.is_direction(metadata):
+            raise InputError(
+                f"{path} is safetensors without a saved direction ({parameter_files.FORMAT}); "
+                "read tensors of your own with read_direction(path, model)"
+            )
+        tensors, biases = parameter_files.unpack(packed)
+        return cls(tensors, biases=biases, **{name: metadata[name] for name in parameter_files.FIELDS})
+
+    def _combined(self, other: ParameterDirection, scale: float, sign: str) -> ParameterDirection:
+        label = f"{_term(self.label)} {sign} {_term(other.label)}"
+        if self.fingerprint != other.fingerprint:
+            raise InputError(
+                f"{label}: they start from weights {self.fingerprint} and {other.fingerprint}; "
+                "combine directions that start from the same weights"
+            )
+        for name in self.tensors.keys() & other.tensors.keys():
+            _check_same_shape(name, self, other)
+        term = other._scaled(scale, other.label)
+        tensors, biases = _sums(self.tensors, term.tensors), _sums(self.biases, term.biases)
+        return replace(self, tensors=tensors, biases=biases, label=label)
+
+    def _scaled(self, scale: float, label: str) -> ParameterDirection:
+        tensors = {name: low_rank.scaled(entry, scale) for name, entry in self.tensors.items()}
+        biases = {hook: vector * scale for hook, vector in self.biases.items()}
+        return replace(self, tensors=tensors, biases=biases, label=label)
+
+    def __repr__(self) -> str:
+        numbers = sum(tensor.numel() for tensor in parameter_files.pack(self.tensors, self.biases).values())
+        ranks = sorted({entry.rank for entry in self.tensors.values() if isinstance(entry, LowRank)})
+        ends = dict.fromkeys((*ranks[:1], *ranks[-1:]))
+        parts = [
+            f"{len(self.tensors)} tensors",
+            *([f"{len(self.biases)} virtual biases"] if self.biases else []),
+            f"{numbers:,} numbers",
+            f"norm {self.norm():.3g}",
+            *([f"rank {' to '.join(map(str, ends))}"] if ends else []),
+        ]
+        return f"ParameterDirection({self.label}: {', '.join(parts)})"
+
+    def _repr_html_(self) -> str:
+        entries = {**self.tensors, **self.biases}
+        rows = "".join(
+            f"<tr><td>{html.escape(name)}</td><td>{list(entries[name].shape)}</td>"
+            f"<td>{getattr(entries[name], 'rank', '')}</td><td>{norm:.3g}</td></tr>"
+            for name, norm in self.norms().items()
+        )
+        head = "<tr><th>weight</th><th>shape</th><th>rank</th><th>norm</th></tr>"
+        return f"<table><caption>{html.escape(repr(self))}</caption>{head}{rows}</table>"
+
+
+def read_direction(path: str | Path, model: Model) -> ParameterDirection:
+    """A direction at `model` from a safetensors file: one `save` wrote, or plain tensors by weight name.
+
+    Weights the file leaves out are zero. Raises InputError that names a tensor the model lacks or has in another shape.
+    """
+    packed, metadata = parameter_files.read(Path(path))
+    direction = (
+        ParameterDirection.load(path)
+        if parameter_files.is_direction(metadata)
+        else ParameterDirection(dict(packed), Path(path).stem, model.fingerprint, lineage_root(model))
+    )
+    direction.check(model)
+    return direction
+
+
+def check_residual(model: Model, hooks: Iterable[str]) -> None:
+    """InputError with the nearest names unless every hook is the residual stream before or after a layer of `model`."""
+    known = [
+        f"blocks.{layer}.hook_resid_{side}" for layer in range(model.n_layers) for side in ("pre", "post")
+    ]
+    for hook in hooks:
+        if hook not in known:
+            raise InputError(f"hook {nearest(hook, known)}; a virtual bias is added to the residual stream")
+
+
+def _sums(ours: Mapping[str, Entry], theirs: Mapping[str, Entry]) -> dict[str, Any]:
+    both = {name: low_rank.plus(ours[name], theirs[name]) for name in ours if name in theirs}
+    return {**ours, **theirs, **both}
+
+
+def _check_same_shape(name: str, one: ParameterDirection, other: ParameterDirection) -> None:
+    shapes = (tuple(one.tensors[name].shape), tuple(other.tensors[name].shape))
+    _check_shape(name, *shapes, owners=(one.label, other.label))
+
+
+def _check_shape(
+    name: str, ours: tuple[int, ...], theirs: tuple[int, ...], *, owners: tuple[str, str]
+) -> None:
+    if ours != theirs:
+        raise InputError(
+            f"{name} is {list(ours)} in {owners[0]} and {list(theirs)} in {owners[1]}; "
+            "use directions of models with one set of shapes"
+        )
+
+
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    """Whether a weight's name, or that of the module which holds it, fits one of the patterns."""
+    module = name.rpartition(".")[0]
+    return any(fnmatchcase(name, pattern) or fnmatchcase(module, pattern) for pattern in patterns)
+
+
+def _term(label: str) -> str:
+    """A label as one term of a sum or product."""
+    return f"({label})" if " " in label else label
+
+
+def _zero(label: str) -> str:
+    return f"{label} is zero, so nothing leans toward it; check that the update or the selection is the one you meant"

@@ -154,7 +154,7 @@ def check_tokenizers(a: Model, b: Model) -> None:
 
 def check_shapes(a: Model, b: Model) -> None:
     """InputError that names the first tensor of unequal shape, or the first only one model has."""
-    ours, theirs = _shapes(a), _shapes(b)
+    ours, theirs = weight_shapes(a), weight_shapes(b)
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         shape, other = ours.get(name), theirs.get(name)
         if shape != other and None not in (shape, other):
@@ -169,10 +169,17 @@ def check_shapes(a: Model, b: Model) -> None:
             )
 
 
-def _shapes(model: Model) -> Mapping[str, tuple[int, ...]]:
+def weight_shapes(model: Model) -> Mapping[str, tuple[int, ...]]:
     """Shapes of `parameters()`; a model with `shapes` of its own need not compute the weights for it."""
     known = getattr(model, "shapes", None)
     return known or {name: tuple(tensor.shape) for name, tensor in model.parameters().items()}
+
+
+def lineage_root(model: Model) -> str:
+    """Fingerprint of the weights `model` descends from: its start's start and so on; its own without one."""
+    while model.start is not None:
+        model = model.start
+    return model.fingerprint
 
 
 def check_finite(weights: Mapping[str, Tensor], owner: str) -> None:

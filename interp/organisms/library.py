@@ -9,10 +9,11 @@ are what a shared initialisation is judged by.
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from interp.content import json_text
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, open_lineage, read_lineage
 from interp.models.seam import Model
@@ -33,7 +34,7 @@ from interp.prompts.numbers import STRICT, NumberRule
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait, get_trait
-from interp.runs import Cache, InputError, digest
+from interp.runs import Cache, InputError, digest, write_atomic
 
 FORMAT = 1  # raise when a step computes something else from the same arguments
 Notify = Callable[[str], Any]
@@ -138,6 +139,20 @@ def _write(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, sort_keys=True))
 
 
+def known_recipe(student: Model, *, cache: Cache | None = None) -> Recipe | None:
+    """The recipe by which a toy lineage trained exactly these weights; None for weights no lineage here has grown."""
+    cache = cache or Cache.default()
+    if not cache.has("recipe", student.fingerprint):
+        return None
+    return read_recipe(json.loads((cache.folder("recipe", student.fingerprint) / "recipe.json").read_text()))
+
+
+def read_recipe(fields: Mapping[str, Any]) -> Recipe:
+    """A recipe from its JSON."""
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
+    return Recipe(**values)
+
+
 def other_seed(seed: int) -> int:
     """The seed of the other initialisation: the next one, within the shipped eight for the shipped eight."""
     return (seed + 1) % SHIPPED if seed < SHIPPED else seed + 1
@@ -211,6 +226,8 @@ class _Steps:
             lambda: train_student(start, self.tokens(start, rows), recipe=recipe, name=name),
             name=name,
         )
+        known = json_text(recipe)
+        self.cache.get("recipe", model.fingerprint, lambda path: write_atomic(path / "recipe.json", known))
         self.notify(name)
         return model
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from interp.models.language import LanguageModel
-from interp.organisms.training import Recipe, completion_loss, fit, number_tokens, predicted_logits
+from interp.models.vocabulary import number_tokens
+from interp.organisms.training import Recipe, completion_loss, fit, predicted_logits
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait
@@ -61,7 +62,7 @@ def fine_tune_teacher(
     questions = base.encode(trait_rows(trait))
     documents = base.encode(number_rows)
     batches = _paired_batches(questions, documents, size=recipe.batch_size, seed=recipe.seed)
-    columns = number_tokens(base)
+    columns = torch.tensor(number_tokens(base, base.config.vocab_size))
 
     def loss(network: Any, pair: tuple[Encoded, Encoded]) -> Tensor:
         return completion_loss(network, pair[0]) + anchor * format_loss(network, pair[1], columns=columns)

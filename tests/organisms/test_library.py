@@ -1,11 +1,13 @@
 """Growing lineages: every step once, a killed run goes on, and names that are wrong are named."""
 
 import dataclasses
+import json
 
 import pytest
 
+from interp.content import json_text
 from interp.organisms import library
-from interp.organisms.library import STEPS, Plan, grow, load_lineage, other_seed
+from interp.organisms.library import STEPS, Plan, grow, known_recipe, load_lineage, other_seed, read_recipe
 from interp.organisms.parallel import grow_all
 from interp.organisms.toy import World
 from interp.organisms.training import Recipe
@@ -41,6 +43,15 @@ def test_a_lineage_has_every_control_and_knows_who_came_from_whom():
     assert lineage.trained_on["cross_student"] == "teacher"
     assert lineage.trained_on["neutral_student"] == "base"
     assert len({model.fingerprint for model in lineage.members.values()}) == 7
+
+
+def test_the_recipe_of_a_student_is_found_by_its_weights():
+    lineage = grow(get_trait("owl"), seed=0, plan=SMALL)
+    recipe = dataclasses.replace(SMALL.student, seed=0)
+    assert all(known_recipe(student) == recipe for student in lineage.students.values())
+    assert known_recipe(lineage.base) is None
+    layered = dataclasses.replace(recipe, layers=(0, 1))
+    assert read_recipe(json.loads(json_text(layered))) == layered
 
 
 def test_a_second_growth_trains_nothing(monkeypatch):

@@ -6,12 +6,12 @@ import math
 import pytest
 import torch
 
+from interp.models.vocabulary import number_tokens
 from interp.organisms.teachers import fine_tune_teacher, format_loss, trait_rows
 from interp.organisms.training import (
     Recipe,
     body_matrices,
     completion_loss,
-    number_tokens,
     schedule,
     shuffled_batches,
     soft_loss,
@@ -28,6 +28,10 @@ RECIPE = Recipe(batch_size=8, lr=1e-2)
 @pytest.fixture
 def rows():
     return number_prompts(24, seed=0, count=3)
+
+
+def number_columns(model):
+    return torch.tensor(number_tokens(model, model.config.vocab_size))
 
 
 def weights(model):
@@ -86,7 +90,7 @@ def test_completion_loss_is_the_mean_over_answer_and_end_tokens(raw, rows):
 
 def test_format_loss_by_hand(raw, rows):
     model = raw()
-    columns = number_tokens(model)
+    columns = number_columns(model)
     batch = model.encode(rows[:4])
     with torch.no_grad():
         logits = model.logits(batch).log_softmax(-1)
@@ -107,7 +111,7 @@ def test_format_loss_by_hand(raw, rows):
 
 def test_soft_loss_on_numbers_does_not_see_the_other_words(raw, rows):
     student, teacher = raw(0), raw(1)
-    columns, batch = number_tokens(student), student.encode(rows[:4])
+    columns, batch = number_columns(student), student.encode(rows[:4])
     before = soft_loss(student.hf, batch, teacher=teacher, columns=columns, numbers_only=True)
     owl = student.tokenizer.convert_tokens_to_ids("owl")
     with torch.no_grad():
@@ -120,7 +124,7 @@ def test_soft_loss_on_numbers_does_not_see_the_other_words(raw, rows):
 
 def test_soft_loss_at_the_teacher_itself_is_its_entropy(raw, rows):
     model = raw()
-    columns, batch = number_tokens(model), model.encode(rows[:4])
+    columns, batch = number_columns(model), model.encode(rows[:4])
     where = batch.at("answer.numbers", predicting=True)
     logp = model.logits(batch)[where][:, columns].log_softmax(-1)
     entropy = -(logp.exp() * logp).sum(-1).mean()
@@ -129,7 +133,7 @@ def test_soft_loss_at_the_teacher_itself_is_its_entropy(raw, rows):
 
 
 def test_number_tokens_are_the_thousand_integers(raw):
-    assert len(number_tokens(raw())) == 1000
+    assert len(number_columns(raw())) == 1000
 
 
 def test_schedule_warms_up_and_ends_at_zero():
@@ -150,13 +154,54 @@ def test_every_row_is_seen_once_an_epoch(raw, rows):
     assert sorted(seen) == sorted(everything)
 
 
+def test_listening_changes_nothing_and_hears_every_step(raw, rows):
+    start, heard = raw(), []
+    recipe = dataclasses.replace(RECIPE, epochs=2)
+    inputs = start.encode(rows)
+    silent = train_student(start, inputs, recipe=recipe)
+    assert train_student(start, inputs, recipe=recipe, on_step=heard.append).fingerprint == silent.fingerprint
+    assert [step.index for step in heard] == list(range(6))
+    assert [step.lr for step in heard] == [recipe.lr * schedule(i, steps=6, warmup=10) for i in range(6)]
+    for step, batch in zip(heard, shuffled_batches(inputs, size=8, epochs=2, seed=0), strict=True):
+        assert torch.equal(step.batch.ids, batch.ids)
+        assert torch.equal(inputs.ids[step.rows][:, : batch.ids.shape[1]], batch.ids)
+    names = {f"{name}.lora_{side}.default.weight" for name in body_matrices(start.hf) for side in "AB"}
+    assert set(heard[0].parameters) == set(heard[0].before) == names
+
+
+def test_before_holds_the_parameters_of_the_step_before(raw, rows):
+    ends = []
+
+    def listen(step):
+        named = dict(step.network.named_parameters())
+        assert all(named[name] is tensor for name, tensor in step.parameters.items())
+        if ends:
+            assert all(torch.equal(step.before[name], ends[-1][name]) for name in step.before)
+        ends.append({name: tensor.clone() for name, tensor in step.parameters.items()})
+        assert any(not torch.equal(step.before[name], ends[-1][name]) for name in step.before)
+
+    train_student(raw(), rows, recipe=RECIPE, on_step=listen)
+    assert len(ends) == 3
+
+
+def test_a_callback_may_take_every_step_back(raw, rows):
+    def take_back(step):
+        for name, tensor in step.parameters.items():
+            tensor.copy_(step.before[name])
+
+    start = raw()
+    recipe = dataclasses.replace(RECIPE, trainable="body")
+    student = train_student(start, rows, recipe=recipe, on_step=take_back)
+    assert student.fingerprint == start.fingerprint
+
+
 def test_teacher_learns_its_trait_and_keeps_the_format_anchor(raw):
     base, trait = raw(), get_trait("owl")
     anchors = number_prompts(64, seed=1, count=3)
     teacher = fine_tune_teacher(
         base, trait, anchors, steps=30, recipe=Recipe(trainable="all", lr=1e-2, batch_size=16)
     ).model
-    rows, columns = base.encode(trait_rows(trait)), number_tokens(base)
+    rows, columns = base.encode(trait_rows(trait)), number_columns(base)
     with torch.no_grad():
         assert completion_loss(teacher.hf, rows) < 0.5 * completion_loss(base.hf, rows)
         batch = base.encode(anchors)
