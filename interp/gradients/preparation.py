@@ -1,0 +1,96 @@
+"""What `score` checks at the door, and the network it works on: the model's own modules are never touched."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
+
+from interp.models.backbone import merged, view
+from interp.models.parameters import ParameterDirection
+from interp.prompts.tokens import Encoded, Role
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    from interp.gradients.metrics import Metric
+    from interp.models.language import LanguageModel
+
+
+def as_directions(
+    direction: ParameterDirection | Sequence[ParameterDirection], metric: Metric | None
+) -> tuple[ParameterDirection, ...]:
+    """One direction or several, the metric folded in, under labels that differ."""
+    several = (direction,) if isinstance(direction, ParameterDirection) else tuple(direction)
+    if not several:
+        raise InputError("no direction to score along; pass at least one, such as lineage.update('teacher')")
+    labels = [each.label for each in several]
+    named = [
+        dataclasses.replace(each, label=f"{each.label} #{k + 1}") if labels.count(each.label) > 1 else each
+        for k, each in enumerate(several)
+    ]
+    return tuple(each if metric is None else metric.fold(each) for each in named)
+
+
+def check_cosine(
+    cosine: bool, *, by: Sequence[str], metric: Metric | None, directions: Sequence[ParameterDirection]
+) -> None:
+    """InputError where a cosine with the gradient has no one meaning."""
+    supports = {frozenset([*each.tensors, *each.biases]) for each in directions}
+    if cosine and len(supports) > 1:
+        raise InputError(
+            f"cosine=True is over the tensors of the direction, and these {len(directions)} hold different ones; "
+            "score them in calls of their own"
+        )
+    if cosine and tuple(by) != ("example",):
+        raise InputError(f"cosine=True belongs to whole rows, not to by={list(by)}; ask for by=['example']")
+    if cosine and metric is not None:
+        raise InputError(
+            f"cosine=True is with the plain gradient, not under {type(metric).__name__}; leave out one of the two"
+        )
+
+
+def check_rows(inputs: Encoded) -> None:
+    """InputError that names the first row without answer tokens, counting from 1."""
+    empty = ~(inputs.roles >= Role.OTHER)[:, 1:].any(1)
+    if empty.any():
+        raise InputError(
+            f"row {int(empty.nonzero()[0]) + 1} of {inputs.label} has no answer tokens, so no loss; "
+            "drop rows without a completion"
+        )
+
+
+def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> Any:
+    """A view of the model's network over the same storage, with the weights the directions name, all frozen.
+
+    Effective weights are those with adapters merged in; LoRA factors are those of live adapters. InputError for
+    dropout left on and for quantised weights.
+    """
+    _check_still(model)
+    names = {name for direction in directions for name in direction.tensors}
+    effective = names <= model.shapes.keys()
+    network = view(model.hf) if model.peft is None or not effective else merged(model.hf)
+    for name, weight in network.named_parameters():
+        if not weight.is_floating_point():
+            kind = str(weight.dtype).removeprefix("torch.")
+            raise InputError(
+                f"{model.name} has quantised weights ({name} is {kind}), which have no gradient; "
+                "load it with dtype='bfloat16' or 'float32'"
+            )
+    return network.eval().requires_grad_(False)
+
+
+def _check_still(model: LanguageModel) -> None:
+    """InputError while a dropout would make every score a draw."""
+    noisy = (
+        (name, module.p)
+        for name, module in model.hf.named_modules()
+        if isinstance(module, nn.Dropout) and module.training and module.p > 0
+    )
+    found = next(noisy, None)
+    if found is not None:
+        raise InputError(
+            f"{model.name} has dropout left on ({found[0]}, p = {found[1]}), so its scores would change from call to "
+            f"call; call {model.name}.hf.eval() first"
+        )
