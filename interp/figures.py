@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 GREY, ORANGE, BLUE, SKY, GREEN = "#7f7f7f", "#E69F00", "#0072B2", "#56B4E9", "#009E73"
 ROLES = {
     "base": GREY,
+    "null": GREY,
     "teacher": ORANGE,
     "student": BLUE,
     "cross_base": "#bdbdbd",

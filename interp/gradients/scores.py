@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from interp.gradients.metrics import Metric
+    from interp.gradients.verdicts import LeanVerdict
     from interp.models.language import LanguageModel
     from interp.prompts.text import Prompts
 
@@ -82,6 +83,28 @@ class Scores:
             }
         )
         return frame.assign(per_token=frame["score"] / frame["tokens"])
+
+    def verdict(
+        self,
+        *,
+        neutral: Scores | None = None,
+        direction: str | None = None,
+        mismatched: Sequence[str] | None = None,
+        alpha: float = 0.01,
+    ) -> LeanVerdict:
+        """Whether the rows lean along `direction` (the first) more than a neutral teacher's rows and other directions.
+
+        `neutral` are that teacher's rows scored along the same directions, paired by prompt; `mismatched` defaults to
+        every other direction. Without both controls the verdict is inconclusive and says which is missing. The units
+        are prompts of one lineage, which support nothing about other trainings: see `across_lineages`.
+        """
+        from interp.gradients.exchange import Sample
+        from interp.gradients.verdicts import lean_verdict
+
+        own, other = (
+            each and Sample.of(each.totals, each.directions, each.inputs) for each in (self, neutral)
+        )
+        return lean_verdict(own, neutral=other, direction=direction, mismatched=mismatched, alpha=alpha)
 
     def save(self, path: str | Path) -> Path:
         """Write the whole table as one parquet file, shard after shard, or nothing."""

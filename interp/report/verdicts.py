@@ -53,7 +53,7 @@ def _numbers(verdict: Mapping[str, Any]) -> str:
     """Effect, interval, n, p and the smallest p within reach, as a sentence."""
     n, least = verdict.get("n"), verdict.get("smallest_p")
     reach = (
-        f"the smallest p that n&nbsp;=&nbsp;{cell(n)} can reach is {number(least, digits=2)}"
+        f"the smallest p within reach is {number(least, digits=2)}"
         if finite(least) and least > 0
         else "this test has no smallest p"
     )

@@ -31,7 +31,7 @@ def test_a_verdict_reads_as_sentences_with_its_controls_beside_it() -> None:
     assert "✓ Supported same-init-transfers The student prefers owl. 0 +0.5 Effect" in said
     assert (
         "Effect +0.524 nats (98 % interval +0.25 to +0.75), n = 8 independent trainings, p = 0.0039; "
-        "the smallest p that n = 8 can reach is 0.0039. Because sign-flip p = 0.0039 is at most alpha = 0.01."
+        "the smallest p within reach is 0.0039. Because sign-flip p = 0.0039 is at most alpha = 0.01."
     ) in said
     assert said.endswith("Controls alpha 0.01 minimum_effect 0.5 drift neutral −0.0123")
 
