@@ -1,4 +1,6 @@
-"""Gradients along a direction in weights: parameter directions, scores per example, a ledger, and their nulls.
+"""Gradients along a direction in weights: directions, exact scores of rows, a student's ledger, and their nulls.
+
+Read in this order: directions, sites (one module), engine (one batch), plan, scores; ledger; exchange, nulls, verdicts.
 
 A sibling of `logits` and `features`: it imports activations and models, and neither of the other two analyses.
 """

@@ -10,14 +10,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import torch
-from jaxtyping import Bool, Float
-from torch import Tensor
 
 from interp.gradients.exchange import Sample
 from interp.models.seam import Model, check_tokenizers
+from interp.organisms.evaluation import completion_logprobs
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.runs import InputError
 from interp.statistics import t_interval
 
@@ -93,27 +91,12 @@ def kl_per_row(
     """
     check_tokenizers(teacher, base)
     encoded = rows if isinstance(rows, Encoded) else teacher.encode(rows)
-    ratio = answer_logprobs(teacher, encoded, batch_size=batch_size) - answer_logprobs(
-        base, encoded, batch_size=batch_size
+    ours, theirs = (
+        completion_logprobs(model, encoded, batch_size=batch_size, end=True) for model in (teacher, base)
     )
-    units = Sample.of(ratio.numpy(), ("log ratio",), encoded).by_prompt().scores[:, 0]
+    units = Sample.of((ours - theirs).numpy(), ("log ratio",), encoded).by_prompt().scores[:, 0]
     interval = t_interval(units, confidence=confidence)
     return Divergence(float(units.mean()), interval, len(encoded), len(units))
-
-
-@torch.no_grad()
-def answer_logprobs(model: Model, rows: Encoded, *, batch_size: int = 64) -> Float[Tensor, "row"]:
-    """log p(answer and end | prompt) of every row in nats, summed in fp64."""
-    sums = []
-    for batch in rows.batches(batch_size):
-        logp = model.logits(batch)[:, :-1].float().log_softmax(-1).cpu()
-        taken = logp.gather(-1, batch.ids[:, 1:, None].cpu())[..., 0].double()
-        sums.append((taken * _answered(batch)).sum(1))
-    return torch.cat(sums)
-
-
-def _answered(batch: Encoded) -> Bool[Tensor, "example pos"]:
-    return (batch.roles[:, 1:] >= Role.OTHER).cpu()
 
 
 def _inflation(versus: Versus, per_prompt: float, correlation: float) -> float:

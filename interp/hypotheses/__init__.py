@@ -1,4 +1,4 @@
-"""Claims and their verdicts: the statistics, and the three-valued decisions built on them.
+"""Families of claims, each frozen before its data; verdicts and statistics lie below, in `verdict` and `statistics`.
 
 The unit of every test here is one independent training run; rows and tokens are averaged within a run first.
 """

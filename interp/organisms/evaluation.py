@@ -8,11 +8,13 @@ a difference of logits.
 import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
 from interp.figures import Result, bars
 from interp.models.seam import Model
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Role
+from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait
 
 
@@ -52,13 +54,17 @@ def answer_logprobs(model: Model, trait: Trait) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def completion_logprobs(model: Model, rows: Prompts, *, batch_size: int = 256) -> torch.Tensor:
-    """Σ log p of each row's answer tokens given its prompt, in nats, shape [row]; the end token is not counted."""
+def completion_logprobs(
+    model: Model, rows: Prompts | Encoded, *, batch_size: int = 256, end: bool = False
+) -> Float[Tensor, "row"]:
+    """Σ log p of each row's answer tokens given its prompt, in nats; the end token counts if `end`."""
     sums = []
     for batch in model.batches(rows, batch_size):
         logp = model.logits(batch)[:, :-1].float().log_softmax(-1)
         taken = logp.gather(-1, batch.ids[:, 1:, None].to(logp.device))[..., 0]
-        answer = (batch.roles[:, 1:] >= Role.OTHER) & (batch.roles[:, 1:] != Role.END)
+        answer = batch.roles[:, 1:] >= Role.OTHER
+        if not end:
+            answer &= batch.roles[:, 1:] != Role.END
         sums.append((taken.cpu() * answer).sum(1))
     return torch.cat(sums)
 

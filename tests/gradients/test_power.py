@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from interp.gradients.controls import base_samples
-from interp.gradients.power import answer_logprobs, kl_per_row, power, rows_needed
+from interp.gradients.power import kl_per_row, power, rows_needed
 from interp.models.language import load_model
+from interp.organisms.evaluation import completion_logprobs
 from interp.prompts.numbers import number_prompts
 from interp.runs import InputError
 
@@ -104,7 +105,7 @@ def test_divergence_is_that_of_the_distributions(tiny):
     asked = base.encode(one)
     p, q = (model.logits(asked)[0, -1].double().log_softmax(-1) for model in (teacher, base))
     exact = float((p.exp() * (p - q)).sum())
-    ratio = answer_logprobs(teacher, rows) - answer_logprobs(base, rows)
+    ratio = completion_logprobs(teacher, rows, end=True) - completion_logprobs(base, rows, end=True)
     found = kl_per_row(teacher, base, rows)
     assert found.kl == pytest.approx(exact, abs=4 * float(ratio.std()) / math.sqrt(1500))
     assert (found.rows, found.prompts) == (1500, 1)
