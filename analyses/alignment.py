@@ -6,6 +6,8 @@ lineages' teachers (same trait, other initialisation), and the gradient of the t
 1. alignment-own-update: within a lineage the lean along the own update exceeds the neutral rows' and every mismatched
    direction's, prompt by prompt; over lineages the nearest control is exceeded, p ≤ 0.01.
 2. alignment-trait-gradient: the same rows lean along the gradient of the trait margin more than neutral rows, p ≤ 0.01.
+3. specificity, added after 1 and 2 were seen: along the gradient of every animal's margin, ten in all, the own trait's
+   comes first more often than one time in ten (binomial).
 Beside them: the mean score along the update against 2 KL, which the linear theory says it is, and what the ledger of
 every student leaves unexplained of its change of margin (goal: at most 5 %).
 
@@ -17,6 +19,8 @@ import logging
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import binom
+
 from interp.content import json_text
 from interp.gradients.controls import transplant
 from interp.gradients.directions import trait_gradient
@@ -27,6 +31,7 @@ from interp.gradients.scores import score
 from interp.gradients.verdicts import LeanVerdict, across_lineages
 from interp.models.lineage import Lineage
 from interp.organisms.library import load_lineage
+from interp.prompts.traits import get_trait
 from interp.runs import write_atomic
 from interp.verdict import paired_verdict
 
@@ -49,8 +54,18 @@ def main() -> None:
     for verdict in verdicts:
         logging.getLogger(__name__).info("%r", verdict)
     command = f"python -m analyses.alignment --seeds {given.seeds} --trait {given.trait}"
+    first = sum(line["gradient_sd"] > max(line["other_gradients_sd"].values()) for line in found)
+    chance = 1 / (1 + len(found[0]["other_gradients_sd"]))
+    specific = {
+        "first": first,
+        "of": len(found),
+        "chance": chance,
+        "p": float(binom.sf(first - 1, len(found), chance)),
+    }
+    logging.getLogger(__name__).info("own gradient first: %s", specific)
     kept = [{name: value for name, value in line.items() if name != "within"} for line in found]
-    results = {"command": command, "verdicts": [v.to_json() for v in verdicts], "lineages": kept}
+    claims = [verdict.to_json() for verdict in verdicts]
+    results = {"command": command, "verdicts": claims, "specificity": specific, "lineages": kept}
     write_atomic(RESULTS / "alignment.json", json_text(results))
 
 
@@ -63,6 +78,10 @@ def measured(lineage: Lineage, lineages: list[Lineage], *, seed: int) -> dict[st
     rows, neutral = (score(base, each, directions) for each in (lineage.numbers, lineage.neutral_numbers))
     within = rows.verdict(neutral=neutral, mismatched=[other.label for other in others])
     lean = _sample(rows).minus(_sample(neutral))
+    animals = [trait_gradient(base, get_trait(foil)) for foil in lineage.trait.foils]
+    beside = _sample(score(base, lineage.numbers, animals)).minus(
+        _sample(score(base, lineage.neutral_numbers, animals))
+    )
     ledger = trait_ledger(lineage)
     kl = kl_per_row(lineage.teacher, base, lineage.numbers)
     line = {
@@ -74,6 +93,10 @@ def measured(lineage: Lineage, lineages: list[Lineage], *, seed: int) -> dict[st
         "own_sd": standardised(lean.column(own.label)),
         "mismatched_sd": [standardised(lean.column(other.label)) for other in others],
         "gradient_sd": standardised(lean.column(gradient.label)),
+        "other_gradients_sd": {
+            foil: standardised(beside.column(animal.label))
+            for foil, animal in zip(lineage.trait.foils, animals, strict=True)
+        },
         "mean_score": float(rows.totals[:, 0].mean()),
         "twice_kl": 2 * kl.kl,
         "margin_change": ledger.measured,

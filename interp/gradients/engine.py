@@ -86,8 +86,10 @@ def contributions(
     seen = {place.module for place in found}
     like = next(iter(found.values()), torch.zeros(sites[0].count, len(batch), device=losses.device))
     unused = {Place(site.name): torch.zeros_like(like) for site in sites if site.name not in seen}
-    scores = {place: -_all_columns(values, batch) for place, values in found.items()}
-    return Contributions(scores | unused, losses.detach(), tokens)
+    scores = {place: -_all_columns(values, batch) for place, values in found.items()} | unused
+    order = {site.name: rank for rank, site in enumerate(sites)}  # the backward pass finds the last modules first
+    places = {place: scores[place] for place in sorted(scores, key=lambda place: order[place.module])}
+    return Contributions(places, losses.detach(), tokens)
 
 
 def _all_columns(values: Tensor, batch: Encoded) -> Tensor:

@@ -76,6 +76,9 @@ class Prompts:
     rows: tuple[Row, ...]
     label: str = "prompts"
 
+    def __repr__(self) -> str:
+        return f"Prompts({self.label!r}: {len(self.rows)} rows)"
+
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[str, str]], label: str = "prompts") -> Self:
         """Rows of (prompt, completion); a completion of "" is a prompt without an answer."""

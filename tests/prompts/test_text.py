@@ -171,3 +171,7 @@ def test_the_fingerprint_covers_the_rows_and_not_the_label() -> None:
     assert one.fingerprint == Prompts.from_pairs(rows, label="two").fingerprint
     assert one.fingerprint != Prompts.from_pairs(rows[::-1]).fingerprint
     assert one.fingerprint != one.without_answers().fingerprint
+
+
+def test_prompts_print_as_one_line():
+    assert repr(Prompts.from_pairs([("a", "1"), ("b", "2")], label="two")) == "Prompts('two': 2 rows)"
