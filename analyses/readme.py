@@ -27,6 +27,33 @@ WHAT = {
     "memory-moments-4N": "peak memory of `moments` at 4 N rows over N (goal: flat)",
     "toy-generate-over-sampling": "transformers' `generate` over our sampling on the toy (goal ≥ 3)",
     "lineage-cpu-seconds": "processor seconds of one whole lineage, seven members, cold cache (s)",
+    "alignment-4m-dense-1": "exact scores of 32 rows × 64 tokens by module along one dense direction over one plain "
+    "forward and backward pass, 3.7 M parameters (goal ≤ 1.15)",
+    "alignment-4m-dense-8": "the same, eight dense directions (goal ≤ 1.40)",
+    "alignment-4m-rank8-1": "the same, one direction of rank 8 (goal ≤ 0.85)",
+    "alignment-4m-rank8-8": "the same, eight of rank 8 (goal ≤ 1.10)",
+    "alignment-4m-activation": "the same, virtual biases after every layer (goal ≤ 0.75)",
+    "alignment-4m-token": "the same by loss token, one dense direction (goal ≤ 1.15)",
+    "alignment-4m-position": "one dense direction by position and module over by module (goal ≤ 1.05)",
+    "alignment-4m-linear-1": "one dense direction, linear layers below the unembedding only",
+    "alignment-4m-linear-8": "the same, eight dense directions",
+    "alignment-4m-linear-token": "the same by loss token, one dense direction",
+    "alignment-4m-bergson-1": "bergson, the same linear layers, one direction, no modules, same run",
+    "alignment-4m-bergson-8": "bergson, eight directions",
+    "alignment-4m-bergson-token": "bergson by loss token, one direction",
+    "alignment-4m-naive": "a backward pass for every row, one dense direction, same run",
+    "alignment-4m-captum": "captum TracInCP, every weight, one dense direction, same run",
+    "alignment-4m-captum-linear": "captum's gradients by row of all linear layers, and a product, same run",
+    "alignment-4m-trak": "TRAK's gradients by row, unprojected, and a product, same run",
+    "alignment-4m-trak-projected": "TRAK with its projection to 64 dimensions, same run",
+    "alignment-15m-dense-1": "14.9 M parameters: one dense direction by module (goal ≤ 1.15)",
+    "alignment-15m-dense-8": "the same, eight dense directions (goal ≤ 1.40)",
+    "alignment-15m-rank8-1": "the same, one direction of rank 8 (goal ≤ 0.85)",
+    "alignment-15m-rank8-8": "the same, eight of rank 8 (goal ≤ 1.10)",
+    "alignment-15m-linear-1": "the same, one dense direction, linear layers below the unembedding only",
+    "alignment-15m-bergson-1": "bergson, the same linear layers, one direction, no modules, same run",
+    "alignment-score-4N": "time of `score` at 4 N rows over N, from rows to table (goal 3.8 to 4.2)",
+    "alignment-score-bytes-per-row": "bytes that `score` keeps for a row, by module (goal ≤ 1000)",
 }
 
 
@@ -64,10 +91,7 @@ def performance() -> str:
     measured = json.loads(BENCHMARKS.read_text())
     names = [name for name in WHAT if name in measured] + [name for name in measured if name not in WHAT]
     rows = ["| measured | median | interval |", "|---|---|---|"]
-    rows += [
-        f"| {WHAT.get(name, name)} | {_number(measured[name]['ratio'])} | {_interval(measured[name])} |"
-        for name in names
-    ]
+    rows += [f"| {WHAT.get(name, name)} | {_measured(measured[name])} |" for name in names]
     return "\n".join(rows)
 
 
@@ -84,11 +108,18 @@ def results() -> dict[str, Any]:
     return json.loads(TRANSMISSION.read_text())["traits"]
 
 
+def _measured(result: dict[str, Any]) -> str:
+    if "skipped" in result:
+        return f"– | not measured: {result['skipped']}"
+    note = f"; {result['note']}" if "note" in result else ""
+    return f"{_number(result['ratio'])} | {_interval(result)}{note}"
+
+
 def _number(value: float) -> str:
     return f"{value:.2f}" if value < 10 else f"{value:.3g}"
 
 
-def _interval(ratio: dict[str, float]) -> str:
+def _interval(ratio: dict[str, Any]) -> str:
     return f"{_number(ratio['low'])} to {_number(ratio['high'])}, {ratio['repetitions']} repetitions"
 
 

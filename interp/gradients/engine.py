@@ -87,7 +87,9 @@ def contributions(
     like = next(iter(found.values()), torch.zeros(sites[0].count, len(batch), device=losses.device))
     unused = {Place(site.name): torch.zeros_like(like) for site in sites if site.name not in seen}
     scores = {place: -_all_columns(values, batch) for place, values in found.items()} | unused
-    order = {site.name: rank for rank, site in enumerate(sites)}  # the backward pass finds the last modules first
+    order = {
+        site.name: rank for rank, site in enumerate(sites)
+    }  # the backward pass finds the last modules first
     places = {place: scores[place] for place in sorted(scores, key=lambda place: order[place.module])}
     return Contributions(places, losses.detach(), tokens)
 
@@ -115,8 +117,9 @@ def token_losses(network: Any, batch: Encoded) -> Float[Tensor, "example pos"]:
     first, last = answer_columns(batch)
     answer = (batch.roles >= Role.OTHER)[:, first + 1 : last + 1]
     labels = batch.ids[:, first + 1 : last + 1].masked_fill(~answer, -100).to(hidden.device)
-    logits = softcapped(network, network.get_output_embeddings()(hidden[:, first:last])).float()
-    losses = nn.functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="none")
+    logits = softcapped(network, network.get_output_embeddings()(hidden[:, first:last]))
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+    losses = nn.functional.cross_entropy(logits, labels.flatten(), reduction="none")
     return losses.view(labels.shape)
 
 

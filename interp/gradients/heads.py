@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.gradients.sites import Site, by_position, dense_at
+from interp.models.low_rank import wide
 from interp.runs import InputError
 
 WRITES = {
@@ -73,9 +74,9 @@ def by_head(
     rows = []
     for k in range(site.count):
         matrix = dense_at(weight, k, like=like)
-        product = (g @ matrix).float() * a.float() if layout.reads else (a @ matrix.T).float() * g.float()
+        product = wide(g @ matrix) * wide(a) if layout.reads else wide(a @ matrix.T) * wide(g)
         if not layout.reads and "bias" in site.stacks:
-            product += dense_at(site.stacks["bias"], k, like=g[0, 0]).float() * g.float()
+            product += wide(dense_at(site.stacks["bias"], k, like=g[0, 0])) * wide(g)
         rows.append(_cut(product, layout))
     cut = torch.stack(rows)  # direction, example, pos, part, head
     found = {
@@ -85,7 +86,7 @@ def by_head(
     }
     if layout.reads and "bias" in site.stacks:
         bias = torch.stack([dense_at(site.stacks["bias"], k, like=g[0, 0]) for k in range(site.count)])
-        found["", -1] = (g.float() @ bias.float().T).movedim(-1, 0)
+        found["", -1] = (wide(g) @ wide(bias).T).movedim(-1, 0)
     return found
 
 

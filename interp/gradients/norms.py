@@ -16,6 +16,7 @@ from torch import Tensor
 
 from interp.gradients.engine import Reader
 from interp.gradients.sites import Site, unscaled, vector_gradients
+from interp.models.low_rank import wide
 from interp.runs import InputError
 
 
@@ -51,7 +52,7 @@ class NormMeter:
 
     def measure(self, site: Site, a: Tensor, g: Tensor) -> None:
         """Add the squared norm of every weight of the site that a direction moves."""
-        g = g.float()
+        g = wide(g)
         if "bias" in site.stacks and site.kind != "norm":
             self._add(site.weights["bias"], g.sum(1).square().sum(-1))
         if site.kind == "norm":
@@ -59,7 +60,7 @@ class NormMeter:
                 if leaf in site.stacks:
                     self._add(site.weights[leaf], gradient.sum(1).square().sum(-1))
         elif site.kind == "matrix" and "weight" in site.stacks:
-            self._matrix(site.weights["weight"], a.float(), g)
+            self._matrix(site.weights["weight"], wide(a), g)
         elif site.kind == "embedding":
             self._embedding(site.weights["weight"], a, unscaled(site, g))
         elif site.kind == "other":

@@ -78,6 +78,7 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
                 f"{model.name} has quantised weights ({name} is {kind}), which have no gradient; "
                 "load it with dtype='bfloat16' or 'float32'"
             )
+    network.config.pad_token_id = None  # of the view alone: padding on the right needs no mask, and no advice on one
     return network.eval().requires_grad_(False)
 
 

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.models.parameters import LowRank
+from interp.models.low_rank import LowRank, wide
 
 Kind = Literal["matrix", "embedding", "norm", "other", "hook"]
 CHUNK = {
@@ -131,14 +131,14 @@ def by_example(site: Site, a: Tensor, g: Tensor) -> Float[Tensor, "direction exa
     if site.kind != "matrix":
         return by_position(site, a, g).sum(-1)
     stack = site.stacks.get("weight")
-    total = g.new_zeros(site.count, len(g), dtype=torch.float32)
+    total = _zeros(g, site.count, len(g))
     if stack is not None and stack.dense is not None:
         total[list(stack.dense_at)] += _through_gradients(stack.dense.flatten(1), a, g)
     if stack is not None and stack.thin is not None:
         total[list(stack.thin_at)] += _thin(stack.thin, a, g).sum(-1)
     if "bias" in site.stacks:
         bias = site.stacks["bias"]
-        total[list(bias.dense_at)] += _rows(bias).float() @ g.sum(1).float().T
+        total[list(bias.dense_at)] += _rows(bias) @ wide(g.sum(1)).T
     return total
 
 
@@ -153,12 +153,12 @@ def _through_gradients(
         rows = slice(start, start + size)
         gradients = place[: len(g[rows])]
         torch.bmm(g[rows].transpose(1, 2), a[rows], out=gradients)
-        parts.append(dense.float() @ gradients.flatten(1).float().T)
+        parts.append(wide(dense) @ wide(gradients.flatten(1)).T)
     return torch.cat(parts, 1)
 
 
 def _matrix(site: Site, a: Tensor, g: Tensor) -> Float[Tensor, "direction example pos"]:
-    total = g.new_zeros(site.count, *g.shape[:2], dtype=torch.float32)
+    total = _zeros(g, site.count, *g.shape[:2])
     stack = site.stacks.get("weight")
     if stack is not None and stack.dense is not None:
         for k, matrix in zip(stack.dense_at, stack.dense, strict=True):
@@ -167,24 +167,24 @@ def _matrix(site: Site, a: Tensor, g: Tensor) -> Float[Tensor, "direction exampl
         total[list(stack.thin_at)] += _thin(stack.thin, a, g)
     if "bias" in site.stacks:
         bias = site.stacks["bias"]
-        total[list(bias.dense_at)] += (g.float() @ _rows(bias).float().T).movedim(-1, 0)
+        total[list(bias.dense_at)] += (wide(g) @ _rows(bias).T).movedim(-1, 0)
     return total
 
 
 def _thin(thin: Thin, a: Tensor, g: Tensor) -> Float[Tensor, "tensor example pos"]:
     """Σ_r (R a)_r (Lᵀ g)_r for every low-rank direction at once."""
-    products = (a @ thin.right.T).float() * (g @ thin.left).float()
-    return (products @ thin.owner).movedim(-1, 0)
+    products = wide(a @ thin.right.T) * wide(g @ thin.left)
+    return (products @ thin.owner.to(products)).movedim(-1, 0)
 
 
 def _embedding(stack: Stack, ids: Tensor, g: Tensor) -> Float[Tensor, "direction example pos"]:
-    total = g.new_zeros(stack.count, *g.shape[:2], dtype=torch.float32)
+    total = _zeros(g, stack.count, *g.shape[:2])
     if stack.dense is not None:
         for k, matrix in zip(stack.dense_at, stack.dense, strict=True):
             total[k] += _dot(nn.functional.embedding(ids, matrix), g)
     if stack.thin is not None:
-        products = stack.thin.left[ids].float() * (g @ stack.thin.right.T).float()
-        total[list(stack.thin_at)] += (products @ stack.thin.owner).movedim(-1, 0)
+        products = wide(stack.thin.left[ids]) * wide(g @ stack.thin.right.T)
+        total[list(stack.thin_at)] += (products @ stack.thin.owner.to(products)).movedim(-1, 0)
     return total
 
 
@@ -197,10 +197,10 @@ def unscaled(site: Site, g: Tensor) -> Tensor:
 def vector_gradients(site: Site, a: Tensor, g: Tensor) -> dict[str, Float[Tensor, "example pos d"]]:
     """The gradient of each vector weight at every position, heads added up."""
     if site.kind == "hook":
-        return {"bias": g.float()}
-    found = {"weight": g.float() * normalised(site.module, a)}
+        return {"bias": wide(g)}
+    found = {"weight": wide(g) * normalised(site.module, a)}
     if "bias" in site.stacks:
-        found["bias"] = g.float()
+        found["bias"] = wide(g)
     return {leaf: _by_token(gradient) for leaf, gradient in found.items()}
 
 
@@ -210,8 +210,8 @@ def _by_token(gradient: Tensor) -> Float[Tensor, "example pos d"]:
 
 
 def normalised(module: nn.Module, x: Tensor) -> Tensor:
-    """x̂ of a norm: what its weight multiplies, in fp32."""
-    x = x.float()
+    """x̂ of a norm: what its weight multiplies, in fp32 at least."""
+    x = wide(x)
     eps = getattr(module, "eps", getattr(module, "variance_epsilon", 0.0))
     if isinstance(module, nn.LayerNorm):
         return nn.functional.layer_norm(x, module.normalized_shape, eps=eps)
@@ -222,7 +222,7 @@ def _vectors(site: Site, gradients: dict[str, Tensor]) -> Float[Tensor, "directi
     first = next(iter(gradients.values()))
     total = first.new_zeros(site.count, *first.shape[:2])
     for leaf, stack in site.stacks.items():
-        total[list(stack.dense_at)] += (gradients[leaf] @ _rows(stack).float().T).movedim(-1, 0)
+        total[list(stack.dense_at)] += (gradients[leaf] @ _rows(stack).T).movedim(-1, 0)
     return total
 
 
@@ -239,7 +239,7 @@ def _other(site: Site, a: Tensor, g: Tensor) -> Float[Tensor, "direction example
     for k in range(site.count):
         tangents = {leaf: dense_at(site.stacks.get(leaf), k, like=weight) for leaf, weight in weights.items()}
         moved: Any = torch.func.jvp(output, (weights,), (tangents,))[1]
-        rows.append((moved.float() * g.float()).flatten(2).sum(-1))
+        rows.append((wide(moved) * wide(g)).flatten(2).sum(-1))
     return torch.stack(rows)
 
 
@@ -254,8 +254,12 @@ def dense_at(stack: Stack | None, k: int, *, like: Tensor) -> Tensor:
 
 def _rows(stack: Stack) -> Float[Tensor, "dense d"]:
     assert stack.dense is not None
-    return stack.dense
+    return wide(stack.dense)
+
+
+def _zeros(like: Tensor, *shape: int) -> Tensor:
+    return torch.zeros(shape, dtype=torch.promote_types(like.dtype, torch.float32), device=like.device)
 
 
 def _dot(x: Tensor, g: Tensor) -> Float[Tensor, "example pos"]:
-    return (x.float() * g.float()).sum(-1)
+    return (wide(x) * wide(g)).sum(-1)
