@@ -132,6 +132,13 @@ class Backbone:
         return {name: tuple(weight.shape) for name, weight in self.plain.hf.named_parameters()}
 
     @cached_property
+    def adapter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of the live adapters by its name in `hf`; none without adapters."""
+        named = {} if self.peft is None else dict(self.hf.named_parameters())
+        own = (name for name in named if name.replace(".base_layer", "") not in self.shapes)
+        return {name: tuple(named[name].shape) for name in own}
+
+    @cached_property
     def fingerprint(self) -> str:
         """Digest of the weights; with live adapters, of the weights beneath and of the adapters' own tensors.
 

@@ -102,6 +102,11 @@ class LanguageModel:
         return self.backbone.shapes
 
     @property
+    def adapter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor of the live adapters by its name in `hf`, such as LoRA's factors."""
+        return self.backbone.adapter_shapes
+
+    @property
     def bridge(self) -> Any:
         """The TransformerBridge over the same weights, for tools of TransformerLens: give it token ids, not text."""
         return self.backbone.bridge

@@ -71,6 +71,10 @@ def unpack(packed: Mapping[str, Tensor]) -> tuple[dict[str, Entry], dict[str, Te
         stem, _, side = name.rpartition(":")
         if stem == "bias":
             biases[side] = tensor
+        elif side in ("left", "right") and not {f"{stem}:left", f"{stem}:right"} <= packed.keys():
+            raise InputError(
+                f"{stem} has {name} without its other factor; store left and right, or the tensor"
+            )
         elif side == "left" and stem:
             tensors[stem] = LowRank(tensor, packed[f"{stem}:right"])
         elif not stem:

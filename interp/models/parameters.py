@@ -183,10 +183,11 @@ class ParameterDirection:
     def check(self, model: Model, *, transfer: bool = False) -> None:
         """InputError unless the direction can be scored at `model`.
 
-        Refused: a weight or hook the model lacks, another shape, NaN or inf, a direction that is zero, and one that
-        starts from other weights unless `transfer` says that this is meant.
+        Weights are the effective ones, or the factors of live adapters. Refused: a weight or hook the model lacks,
+        another shape, NaN or inf, a direction that is zero, and one that starts from other weights unless `transfer`
+        says that this is meant.
         """
-        shapes = weight_shapes(model)
+        shapes = {**weight_shapes(model), **getattr(model, "adapter_shapes", {})}
         for name, entry in self.tensors.items():
             if name not in shapes:
                 raise InputError(
