@@ -1,0 +1,159 @@
+"""Question: does a row's alignment with the trait make the student acquire it, or does it merely go with it?
+
+Written before any arm was trained; nothing here was tuned. On owl lineages of eight seeds:
+A. Every teacher row is scored at the base along ∇m, the gradient of the trait margin (primary), and along the
+   teacher's update (secondary). Students are trained by the lineage's recipe on the top half, the bottom half and two
+   random halves of the rows, matched on length and loss (interp.gradients.selection). Outcome: trait margin, top −
+   bottom, with top − random and random − bottom beside it.
+B. A student is trained on all rows with the positive component along ∇m(θ_t) taken out of every step, and three
+   placebos with the same lengths taken out at the same steps: along random directions, along random directions that
+   share ∇m's size in each tensor, and along the gradient of another trait's margin (oak, asked by other questions).
+   Outcome: placebo − removed, and the untouched student − removed.
+A paired sign-flip test over seeds at 0.01 judges every difference; the literature has both signs, either is reported.
+
+    python -m analyses.alignment_is_causal [--seeds 8] [--trait owl] [--first 0] [--out FILE]
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from interp.content import json_text
+from interp.gradients.directions import margin_objective, trait_gradient
+from interp.gradients.projection import Placebo, Removal
+from interp.gradients.scores import Scores, score
+from interp.gradients.selection import matched_halves
+from interp.models.lineage import Lineage
+from interp.models.parameters import ParameterDirection
+from interp.organisms.evaluation import margin
+from interp.organisms.library import PLAN, load_lineage
+from interp.organisms.training import Recipe, train_student
+from interp.prompts.traits import get_trait
+from interp.runs import Cache, digest, write_atomic
+from interp.verdict import Verdict, paired_verdict
+
+FORMAT = 1
+RESULTS = Path(__file__).parent / "results" / "alignment_is_causal.json"
+PLACEBO = "oak"
+CLAIMS = {
+    "top-half-transfers-more": ("gradient top", "gradient bottom"),
+    "top-half-over-random": ("gradient top", "gradient random"),
+    "random-over-bottom-half": ("gradient random", "gradient bottom"),
+    "top-half-by-update-transfers-more": ("update top", "update bottom"),
+    "removal-over-random-placebo": ("random placebo", "removed"),
+    "removal-over-shaped-placebo": ("shaped placebo", "removed"),
+    "removal-over-other-trait-placebo": ("other-trait placebo", "removed"),
+    "removal-lowers-the-margin": ("untouched", "removed"),
+}
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Train every arm of every seed, judge the differences, keep the numbers."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--trait", default="owl")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
+    seeds = range(given.first, given.first + given.seeds)
+    found = [measured(load_lineage(f"toy/{given.trait}", seed=seed), seed=seed) for seed in seeds]
+    verdicts = judged(found)
+    for verdict in verdicts:
+        log.info("%r", verdict)
+    command = f"python -m analyses.alignment_is_causal --seeds {given.seeds} --trait {given.trait}"
+    results = {"command": command, "verdicts": [v.to_json() for v in verdicts], "lineages": found}
+    write_atomic(given.out, json_text(results))
+
+
+def measured(
+    lineage: Lineage, *, seed: int, recipe: Recipe = PLAN.student, cache: Cache | None = None
+) -> dict[str, Any]:
+    """Trait margins of every arm of one lineage in nats, and how well the halves are matched; cached."""
+    recipe = dataclasses.replace(recipe, seed=seed)
+    key = digest(FORMAT, lineage.base.fingerprint, lineage.numbers, lineage.trait, recipe, PLACEBO)
+
+    def build(folder: Path) -> None:
+        by_score, balance = halves(lineage, recipe, seed=seed)
+        margins = by_score | removals(lineage, recipe, seed=seed)
+        (folder / "margins.json").write_text(json_text({"margins": margins, "balance": balance}))
+
+    folder = (cache or Cache.default()).get("causal", key, build)
+    line = {"seed": seed, **json.loads((folder / "margins.json").read_text())}
+    log.info("%s", line)
+    return line
+
+
+def halves(lineage: Lineage, recipe: Recipe, *, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+    """Margins of the students of matched halves, and what the halves differ in."""
+    margins, balance = {}, {}
+    scored: dict[str, ParameterDirection] = {
+        "gradient": trait_gradient(lineage.base, lineage.trait),
+        "update": lineage.update("teacher"),
+    }
+    inputs = lineage.base.encode(lineage.numbers)
+    for name, direction in scored.items():
+        scores = score(lineage.base, inputs, direction)
+        chosen = matched_halves(scores.examples(), seed=seed)
+        for half, rows in chosen.items():
+            student = train_student(lineage.base, inputs[rows], recipe=recipe, name=half)
+            margins[f"{name} {half}"] = margin(student, lineage.trait)
+        draws = [margins.pop(f"{name} {half}") for half in chosen if half.startswith("random")]
+        margins[f"{name} random"] = float(np.mean(draws))
+        balance[name] = balanced(scores, chosen)
+    return margins, balance
+
+
+def balanced(scores: Scores, chosen: dict[str, np.ndarray]) -> dict[str, float]:
+    """Rows of a half, and top − bottom in score, loss and tokens, in standard deviations over all rows."""
+    frame = scores.examples().set_index("row")
+    top, bottom = (frame.loc[chosen[half]] for half in ("top", "bottom"))
+    gaps = {
+        name: float((top[name].mean() - bottom[name].mean()) / frame[name].std())
+        for name in ("score", "loss", "tokens")
+    }
+    return {"rows": len(top), **gaps}
+
+
+def removals(lineage: Lineage, recipe: Recipe, *, seed: int) -> dict[str, float]:
+    """Margins of the student with the component removed, of the placebos, and of the untouched student."""
+    base, inputs = lineage.base, lineage.base.encode(lineage.numbers)
+    objective, other = (margin_objective(base, trait) for trait in (lineage.trait, get_trait(PLACEBO)))
+
+    def trained(on_step: Callable[..., Any] | None) -> float:
+        return margin(train_student(base, inputs, recipe=recipe, on_step=on_step), lineage.trait)
+
+    removal = Removal(objective)
+    margins = {"untouched": trained(None), "removed": trained(removal)}
+    placebos = {
+        "random placebo": Placebo(removal.removed, seed=seed),
+        "shaped placebo": Placebo(removal.removed, like=objective, seed=seed),
+        "other-trait placebo": Placebo(removal.removed, objective=other),
+    }
+    return margins | {name: trained(placebo) for name, placebo in placebos.items()}
+
+
+def judged(found: list[dict[str, Any]]) -> list[Verdict]:
+    """One verdict for every difference between two arms."""
+    return [
+        paired_verdict(
+            name,
+            f"the trait margin is larger with {more} than with {less}",
+            [line["margins"][more] - line["margins"][less] for line in found],
+        )
+        for name, (more, less) in CLAIMS.items()
+    ]
+
+
+if __name__ == "__main__":
+    main()
