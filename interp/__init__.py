@@ -12,6 +12,17 @@ if TYPE_CHECKING:
     from interp.activations.interventions import ablate, patch, steer
     from interp.activations.record import moments, record
     from interp.activations.shifts import shift
+    from interp.gradients.controls import transplant
+    from interp.gradients.course import alignment_course
+    from interp.gradients.directions import steering, trait_gradient
+    from interp.gradients.ledger import trait_ledger
+    from interp.gradients.likelihood import likelihood_ratio, teacher_direction
+    from interp.gradients.nulls import Observation, ladder
+    from interp.gradients.power import kl_per_row, rows_needed
+    from interp.gradients.recording import record_training
+    from interp.gradients.scores import score
+    from interp.gradients.verdicts import across_lineages
+    from interp.gradients.views import extreme_rows
     from interp.logits.attribution import attribute
     from interp.logits.direction import logit_direction
     from interp.logits.entanglement import entanglement
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
     from interp.logits.tokens import token_shift
     from interp.models.language import load_model
     from interp.models.lineage import Lineage
+    from interp.models.parameters import ParameterDirection, read_direction
     from interp.organisms.evaluation import margin, preference
     from interp.organisms.library import load_lineage
     from interp.organisms.sampling import sample_numbers
@@ -36,15 +48,23 @@ __version__ = "0.1.0"
 __all__ = [
     "InputError",
     "Lineage",
+    "Observation",
+    "ParameterDirection",
     "Prompts",
     "Recipe",
     "Run",
     "ablate",
+    "across_lineages",
+    "alignment_course",
     "attribute",
     "entanglement",
+    "extreme_rows",
     "fine_tune_teacher",
     "get_trait",
+    "kl_per_row",
+    "ladder",
     "lens",
+    "likelihood_ratio",
     "load_lineage",
     "load_model",
     "logit_direction",
@@ -57,13 +77,22 @@ __all__ = [
     "patch",
     "preference",
     "prompted_teacher",
+    "read_direction",
     "record",
+    "record_training",
+    "rows_needed",
     "sample_numbers",
+    "score",
     "shift",
     "spectrum",
     "steer",
+    "steering",
+    "teacher_direction",
     "token_shift",
     "train_student",
+    "trait_gradient",
+    "trait_ledger",
+    "transplant",
     "write_report",
 ]
 
@@ -71,6 +100,17 @@ _WHERE = {
     "interp.activations.interventions": ("ablate", "patch", "steer"),
     "interp.activations.record": ("moments", "record"),
     "interp.activations.shifts": ("shift",),
+    "interp.gradients.controls": ("transplant",),
+    "interp.gradients.course": ("alignment_course",),
+    "interp.gradients.directions": ("steering", "trait_gradient"),
+    "interp.gradients.ledger": ("trait_ledger",),
+    "interp.gradients.likelihood": ("likelihood_ratio", "teacher_direction"),
+    "interp.gradients.nulls": ("Observation", "ladder"),
+    "interp.gradients.power": ("kl_per_row", "rows_needed"),
+    "interp.gradients.recording": ("record_training",),
+    "interp.gradients.scores": ("score",),
+    "interp.gradients.verdicts": ("across_lineages",),
+    "interp.gradients.views": ("extreme_rows",),
     "interp.logits.attribution": ("attribute",),
     "interp.logits.direction": ("logit_direction",),
     "interp.logits.entanglement": ("entanglement",),
@@ -80,6 +120,7 @@ _WHERE = {
     "interp.logits.tokens": ("token_shift",),
     "interp.models.language": ("load_model",),
     "interp.models.lineage": ("Lineage",),
+    "interp.models.parameters": ("ParameterDirection", "read_direction"),
     "interp.organisms.evaluation": ("margin", "preference"),
     "interp.organisms.library": ("load_lineage",),
     "interp.organisms.sampling": ("sample_numbers",),

@@ -91,6 +91,65 @@ def trace(
 
 
 @app.command()
+def score(
+    base: Annotated[str, typer.Option(help="Name or folder of the base model, where gradients are taken.")],
+    data: Annotated[Path, typer.Option(help="JSONL rows with prompt and completion.")],
+    direction: Annotated[
+        list[str], typer.Option(help="update:PATH, trait:NAME or a .safetensors file; may be repeated.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
+    by: Annotated[
+        list[str] | None,
+        typer.Option(help="example, token, position, module, head; may be repeated, or several with commas."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how far a gradient step on each row moves along directions such as a teacher's update."""
+    from interp.gradients.specs import score_file, score_summary
+
+    keys = [key.strip() for text in by or ["example"] for key in text.split(",")]
+    scores = score_file(base, data, direction, out=out, by=keys, limit=limit)
+    found: dict[str, Any] = score_summary(scores) | {"out": str(out)}
+    if as_json:
+        _print(found, as_json=True)
+        return
+    typer.echo(f"rows: {found['rows']} ({found['label']})")
+    for line in found["directions"]:
+        typer.echo(
+            f"{line['direction']}: mean {line['mean']:+.4g} {found['unit']}, "
+            f"{line['share_positive']:.1%} of rows positive"
+        )
+    typer.echo(f"route: {found['route']}, {found['reason']}\nout: {out}")
+
+
+@app.command()
+def ledger(
+    lineage: Annotated[str, typer.Argument(help="An organism such as toy/owl, or a lineage folder.")],
+    student: Annotated[str, typer.Option(help="The member whose training is accounted for.")] = "student",
+    seed: Annotated[int | None, typer.Option(help="Seed of the organism; default 0.", parser=_whole)] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for tables and figures.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Split the change of a student's trait margin over the steps, modules and rows of its training."""
+    from interp.gradients.specs import ledger_of, ledger_summary
+
+    found = ledger_summary(ledger_of(lineage, student, seed=seed, out=out))
+    if as_json:
+        _print(found | {"out": None if out is None else str(out)}, as_json=True)
+        return
+    typer.echo(
+        f"{found['label']}: {found['measured']:+.3f} nats measured over {found['steps']} steps on "
+        f"{found['rows']} rows, {found['attributed']:+.3f} attributed, {found['residual']:+.3f} left over"
+    )
+    largest = sorted(found["modules"].items(), key=lambda part: -abs(part[1]))
+    for module, attributed in [part for part in largest if part[0] != "residual"][:5]:
+        typer.echo(f"{module}: {attributed:+.3f}")
+    if out is not None:
+        typer.echo(f"out: {out}")
+
+
+@app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
     as_json: Json = False,

@@ -324,16 +324,15 @@ def forest(verdicts: Sequence[Any], *, title: str = "Verdicts") -> go.Figure:
     )
 
 
-def token_html(tokens: Sequence[str], values: ArrayLike, *, unit: str) -> str:
+def token_html(tokens: Sequence[str], values: ArrayLike, *, unit: str, limit: float | None = None) -> str:
     """Tokens as escaped spans: blue below and red above zero, the signed value printed beneath, no script.
 
-    The deepest colour is the largest magnitude; a value that is not finite stays uncoloured.
+    The deepest colour is `limit`, by default the largest magnitude; a value that is not finite stays uncoloured.
     """
     numbers = np.asarray(values, dtype=float)
     if numbers.shape != (len(tokens),):
         raise ValueError(f"values have shape {numbers.shape}, but there are {len(tokens)} tokens")
-    finite = np.abs(numbers[np.isfinite(numbers)])
-    limit = float(finite.max()) if finite.size and finite.max() > 0 else 1.0
+    limit = limit or float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0)) or 1.0
     spans = "".join(
         _token_span(token, value, limit, unit) for token, value in zip(tokens, numbers, strict=True)
     )
@@ -341,7 +340,7 @@ def token_html(tokens: Sequence[str], values: ArrayLike, *, unit: str) -> str:
 
 
 def _token_span(token: str, value: float, limit: float, unit: str) -> str:
-    share = value / limit if np.isfinite(value) else 0.0
+    share = float(np.clip(value / limit, -1, 1)) if np.isfinite(value) else 0.0
     red, green, blue = (178, 24, 43) if share > 0 else (33, 102, 172)
     shown = html.escape(token.replace("\n", "\\n").replace(" ", "\u2423"))
     style = (

@@ -3,11 +3,13 @@
 import json
 from functools import partial
 
+import numpy as np
 import pytest
+import torch
 from scipy.stats import binom
 
 import benchmarks.__main__ as command
-from benchmarks import paired
+from benchmarks import alignment, alignment_peers, paired
 from interp.runs import InputError
 
 
@@ -55,3 +57,53 @@ def test_results_are_merged_by_name(tmp_path, monkeypatch):
     assert json.loads(path.read_text()) == {"a": {"ratio": 4.0}, "b": {"ratio": 3.0}, "old": {"ratio": 1.0}}
     with pytest.raises(InputError, match=r"benchmark 'sme' is unknown; nearest: some"):
         command.main(["sme"])
+
+
+def test_a_reason_why_something_was_not_measured_replaces_no_measurement(tmp_path):
+    path = tmp_path / "results.json"
+    command.merge(path, {"peer": {"skipped": "no such module"}})
+    assert json.loads(path.read_text()) == {"peer": {"skipped": "no such module"}}
+    command.merge(path, {"peer": {"ratio": 2.0}})
+    command.merge(path, {"peer": {"skipped": "no such module"}})
+    assert json.loads(path.read_text()) == {"peer": {"ratio": 2.0}}
+
+
+@pytest.fixture(scope="module")
+def task():
+    return alignment.make_task(alignment.Shape(16, 2, 2, 24, 256))
+
+
+def test_every_route_and_the_naive_loop_reach_the_scores_of_the_rows_own_gradients(task):
+    for name, way in {**alignment.routes(task), **alignment_peers.naive(task)}.items():
+        alignment.check(way, name, tolerance=alignment.THEIRS)
+
+
+def test_wrong_scores_are_not_timed_unless_they_are_approximate_by_nature():
+    right = torch.tensor([[1.0, 2.0, 4.0]], dtype=torch.float64)
+    wrong = alignment_peers.Way(lambda: 1.001 * right, right)
+    with pytest.raises(
+        RuntimeError, match=r"half differs by 1\.5e-03 of the root mean square score, over 1e-05"
+    ):
+        alignment.check(wrong, "half")
+    alignment.check(alignment_peers.Way(wrong.call, right, approximate=True), "half")
+
+
+def test_a_peer_that_is_missing_or_wrong_is_skipped_with_its_reason(task):
+    def missing(_task):
+        raise ModuleNotFoundError("No module named 'peer'")
+
+    def wrong(_task):
+        return {"wrong": alignment_peers.Way(lambda: torch.ones(1, 2), torch.tensor([[1.0, 2.0]]))}
+
+    peers = {"a": (missing, ("one", "two")), "b": (wrong, ("wrong",)), "c": alignment_peers.PEERS["naive"]}
+    ways, skipped = alignment.installed(peers, task)
+    assert list(ways) == ["naive"]
+    assert skipped["one"] == skipped["two"] == {"skipped": "ModuleNotFoundError: No module named 'peer'"}
+    assert skipped["wrong"]["skipped"].startswith(
+        "RuntimeError: wrong differs by 6.3e-01 of the root mean square"
+    )
+
+
+def test_bytes_kept_for_a_row_count_tensors_and_arrays():
+    held = alignment.kept_bytes(lambda: [torch.zeros(100_000), np.zeros(50_000)], 8)
+    assert held == pytest.approx(100_000, rel=0.01)

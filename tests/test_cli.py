@@ -5,7 +5,16 @@ import os
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+
+from interp.cli import app
+from interp.gradients import specs
+from interp.gradients.ledger import Ledger
+from interp.prompts.text import Prompts
+from tests.tiny import build_model, build_tokenizer
+
+ROWS = ["--base", "b", "--data", "absent.jsonl", "--out", "o/scores.parquet"]
 
 
 def interp(*arguments, cwd):
@@ -23,7 +32,9 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path):
     out = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     ).stdout
-    assert all(command in out for command in ("demo", "organism", "trace", "report", "doctor"))
+    assert all(
+        command in out for command in ("demo", "organism", "trace", "score", "ledger", "report", "doctor")
+    )
     assert out.strip().endswith("False")
 
 
@@ -40,6 +51,10 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path):
             ["trace", "--base", "b", "--teacher", "t", "--prompts", "absent.jsonl", "--trait", "owl", "--out", "o"],
             "absent.jsonl cannot be read",
         ),
+        (["score", *ROWS, "--direction", "updte:t"], "prefix 'updte' is unknown; nearest: update; pass update:PATH"),
+        (["score", *ROWS, "--direction", "trait:owl", "--by", "example,modul"], "by 'modul' is unknown; nearest"),
+        (["score", *ROWS], "Missing option '--direction'"),
+        (["ledger", "toy/ovl", "--out", "o"], "nearest: owl"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_code_2_and_writes_nothing(tmp_path, arguments, sentence):
@@ -54,3 +69,58 @@ def test_doctor_speaks_json(tmp_path):
     facts = json.loads(interp("doctor", "--json", cwd=tmp_path).stdout)
     assert facts["versions"]["torch"]
     assert facts["cores"] >= 1
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A tiny base in a folder, and rows beside it."""
+    build_model("gpt2", seed=0).save_pretrained(tmp_path / "base")
+    build_tokenizer().save_pretrained(tmp_path / "base")
+    Prompts.from_pairs([(f"numbers {i}", f"{i} , {i + 1}") for i in range(5)]).to_jsonl(
+        tmp_path / "rows.jsonl"
+    )
+    return tmp_path
+
+
+def test_score_writes_a_table_and_speaks_json(place):
+    given = ["--base", "base", "--data", "rows.jsonl", "--direction", "trait:owl", "--direction", "trait:cat"]
+    done = interp("score", *given, "--by", "example,module", "--out", "s.parquet", "--json", cwd=place)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    table = pd.read_parquet(place / "s.parquet")
+    assert (found["rows"], found["by"], found["out"]) == (5, ["example", "module"], "s.parquet")
+    totals = table.groupby(["direction", "row"])["score"].sum()
+    for line, direction in zip(found["directions"], ("trait:owl", "trait:cat"), strict=True):
+        assert line["direction"] == direction
+        assert line["mean"] == pytest.approx(totals[direction].mean(), rel=1e-4)
+        assert line["share_positive"] == (totals[direction] > 0).mean()
+
+
+def test_score_tells_rows_means_and_route(place, capsys):
+    files = {"--base": "base", "--data": "rows.jsonl", "--out": "s.parquet"}
+    options = [part for flag, name in files.items() for part in (flag, str(place / name))]
+    app(["score", *options, "--direction", "trait:owl", "--limit", "3"], standalone_mode=False)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "rows: 3 (rows.jsonl at base)"
+    assert told[1].startswith("trait:owl: mean ")
+    assert told[1].endswith(" of rows positive")
+    assert told[2] == "route: direction-first, one dense direction costs one more pass over the tokens"
+    assert told[3] == f"out: {place / 's.parquet'}"
+    assert len(pd.read_parquet(place / "s.parquet")) == 3
+
+
+def test_ledger_tells_what_is_left_over(monkeypatch, capsys):
+    steps = pd.DataFrame({"step": [0, 1], "attributed": [0.5, 0.25], "delta_m": [0.5, 0.3]})
+    modules = pd.DataFrame({"step": [0, 0, 1], "module": ["a", "b", "a"], "attributed": [0.1, 0.4, 0.25]})
+    rows = pd.DataFrame({"row": [7, 8], "step": [0, 1], "tokens": [3, 3], "attributed": [0.5, 0.25]})
+    monkeypatch.setattr(specs, "ledger_of", lambda *a, **k: Ledger("owl margin", steps, modules, rows, 0.8))
+    app(["ledger", "toy/owl"], standalone_mode=False)
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "owl margin: +0.800 nats measured over 2 steps on 2 rows, +0.750 attributed, +0.050 left over",
+        "b: +0.400",
+        "a: +0.350",
+    ]
+    app(["ledger", "toy/owl", "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["modules"] == pytest.approx({"a": 0.35, "b": 0.4, "residual": 0.05})

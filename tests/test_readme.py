@@ -5,11 +5,17 @@ import re
 import pandas as pd
 import pytest
 
+import interp
 from analyses.readme import README, filled, margins, results
 from interp.demo import EQUIVALENCE, LEAST_EFFECT, verdicts
+from interp.gradients.controls import shuffle_numbers
 from interp.organisms.library import PLAN
-from interp.organisms.toy import SHIPPED
+from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
+from interp.organisms.training import Recipe
+from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
+
+RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 
 
 def test_every_number_in_a_block_is_made_by_code():
@@ -50,6 +56,33 @@ def test_the_example_runs(tiny_example):
     exec(compile(code, "README", "exec"), tiny_example)
     assert len(tiny_example["prompts"]) == 256
     assert tiny_example["owl"].label == "'owl' − mean of 9 foils"
+
+
+def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):
+    monkeypatch.setattr(interp, "load_lineage", lambda name, *, seed: small_lineages[seed], raising=False)
+    monkeypatch.setattr("interp.gradients.recording.known_recipe", lambda student, cache=None: RECIPE)
+    names = {"interp": interp, "lineage": small_lineages[0]}
+    code = re.search(r"## Gradient alignment.*?```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    exec(compile(code, "README", "exec"), names)
+    assert names["scores"].directions[0] == names["teacher"].label
+    assert len(names["neutral"]) == len(names["scores"]) == 24
+
+
+@pytest.fixture
+def small_lineages():
+    """Two initialisations, each with a teacher, a student of its numbers and numbers of a neutral teacher."""
+
+    def make(seed):
+        network = build_network(World(d_model=16, d_mlp=24), seed=seed).eval()
+        base = interp.load_model(network, tokenizer=build_tokenizer(), name="base", check=False)
+        rows = [number_prompts(24, seed=k, count=3) for k in (0, 1)]
+        teacher, student = (interp.train_student(base, each, recipe=RECIPE) for each in rows)
+        numbers = {"numbers": rows[1], "neutral_numbers": shuffle_numbers(rows[1], how="across", seed=0)}
+        members = {"base": base, "teacher": teacher, "student": student}
+        trained_on = {"student": "teacher"}
+        return interp.Lineage("small", get_trait("owl"), members, trained_on=trained_on, **numbers)
+
+    return [make(seed) for seed in (0, 1)]
 
 
 @pytest.fixture

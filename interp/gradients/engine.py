@@ -23,6 +23,8 @@ from interp.organisms.training import softcapped
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest
 
+FIRST_NORMS = ("input_layernorm", "ln_1")
+
 
 class Place(NamedTuple):
     """Where a contribution belongs; outside a decomposition by head, `part` is "" and `head` −1."""
@@ -70,26 +72,33 @@ def positions(site: Site, a: Tensor, g: Tensor) -> dict[tuple[str, int], Tensor]
 
 
 def contributions(
-    network: Any, batch: Encoded, *, sites: Sequence[Site], reader: Reader = positions
+    network: Any,
+    batch: Encoded,
+    *,
+    sites: Sequence[Site],
+    reader: Reader = positions,
+    numbers: Sequence[int] | None = None,
 ) -> Contributions:
     """Scores of one batch, rows right padded; the network is left as it was found.
 
-    Raises InputError for rows without answer tokens, for a loss that is not finite, and for a module that does not
-    see its rows one by one.
+    Weights that do not enter the loss score zero. `numbers` are those of the rows, from 0, which errors name. Raises
+    InputError for rows without answer tokens, for a loss that is not finite, and for a module that does not see its
+    rows one by one.
     """
     found: dict[Place, Tensor] = {}
     with frozen(network), _hooked(sites, len(batch), reader, found) as leaves:
         with torch.enable_grad():
-            losses, tokens = row_losses(network, batch)
+            losses, tokens = row_losses(network, batch, numbers=numbers)
         if leaves:
             torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
-    seen = {place.module for place in found}
-    like = next(iter(found.values()), torch.zeros(sites[0].count, len(batch), device=losses.device))
-    unused = {Place(site.name): torch.zeros_like(like) for site in sites if site.name not in seen}
-    scores = {place: -_all_columns(values, batch) for place, values in found.items()} | unused
-    order = {
-        site.name: rank for rank, site in enumerate(sites)
-    }  # the backward pass finds the last modules first
+    scores = {place: -_all_columns(values, batch) for place, values in found.items()}
+    nothing = torch.zeros_like(
+        next(iter(scores.values()), torch.zeros(sites[0].count, len(batch), device=losses.device))
+    )
+    seen = {place.module for place in scores}
+    scores |= {Place(site.name): nothing for site in sites if site.name not in seen}
+    # the backward pass finds the last modules first
+    order = {site.name: rank for rank, site in enumerate(sites)}
     places = {place: scores[place] for place in sorted(scores, key=lambda place: order[place.module])}
     return Contributions(places, losses.detach(), tokens)
 
@@ -102,12 +111,23 @@ def _all_columns(values: Tensor, batch: Encoded) -> Tensor:
     return nn.functional.pad(values, (first, batch.ids.shape[1] - last))
 
 
-def row_losses(network: Any, batch: Encoded) -> tuple[Float[Tensor, "example"], Int[Tensor, "example"]]:
+def row_losses(
+    network: Any, batch: Encoded, *, numbers: Sequence[int] | None = None
+) -> tuple[Float[Tensor, "example"], Int[Tensor, "example"]]:
     """ℓ_i in nats and its number of tokens; the unembedding reads only columns that predict an answer."""
-    losses = token_losses(network, batch)
+    return summed_losses(token_losses(network, batch), batch, numbers=numbers)
+
+
+def summed_losses(
+    losses: Float[Tensor, "example pos"], batch: Encoded, *, numbers: Sequence[int] | None = None
+) -> tuple[Float[Tensor, "example"], Int[Tensor, "example"]]:
+    """Losses of rows from those of their tokens; InputError for a row without a token and for one not finite.
+
+    `numbers` are those of the rows, from 0, by which errors name them (counting from 1).
+    """
     tokens = (batch.roles >= Role.OTHER)[:, 1:].sum(1)
     rows = losses.sum(1)
-    _check_losses(rows.detach(), tokens, batch)
+    _check_losses(rows.detach(), tokens, batch, numbers)
     return rows, tokens
 
 
@@ -131,22 +151,23 @@ def answer_columns(batch: Encoded) -> tuple[int, int]:
     return int(columns[0]), int(columns[-1]) + 1
 
 
-def _check_losses(losses: Tensor, tokens: Tensor, batch: Encoded) -> None:
+def _check_losses(losses: Tensor, tokens: Tensor, batch: Encoded, numbers: Sequence[int] | None) -> None:
+    def name(row: int) -> str:
+        whole = f"a batch of {batch.label}" if numbers is None else batch.label
+        return f"row {(row if numbers is None else numbers[row]) + 1} of {whole}"
+
     if not tokens.all():
         row = int((tokens == 0).nonzero()[0])
-        raise InputError(
-            f"row {row} of a batch of {batch.label} has no answer tokens, so no loss; drop rows without a completion"
-        )
+        raise InputError(f"{name(row)} has no answer tokens, so no loss; drop rows without a completion")
     if not torch.isfinite(losses).all():
         row = int((~torch.isfinite(losses)).nonzero()[0])
         raise InputError(
-            f"row {row} of a batch of {batch.label} has a loss of {losses[row].item()}; "
-            "load the model in float32 or drop the row"
+            f"{name(row)} has a loss of {losses[row].item()}; load the model in float32 or drop the row"
         )
 
 
 def find_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[Site]:
-    """Every module that holds a weight some direction moves, in the network's order, and the hooks of virtual biases.
+    """Every module that holds a weight some direction moves and every hook of a virtual bias, in the network's order.
 
     InputError with the nearest names for a weight or hook the network does not have.
     """
@@ -164,7 +185,17 @@ def find_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[S
     modules = dict(network.named_modules())
     ordered = [name for name in modules if name in by_module]
     sites = [_site(name, modules[name], by_module[name], directions) for name in ordered]
-    return [*sites, *_bias_sites(network, directions)]
+    ranks = {module: rank for rank, module in enumerate(network.modules())}
+    return sorted([*sites, *_bias_sites(network, directions)], key=lambda site: _rank(site, ranks, modules))
+
+
+def _rank(site: Site, ranks: Mapping[nn.Module, int], modules: Mapping[str, nn.Module]) -> float:
+    """Where the site comes in a forward pass; the first norm of a layer is often written down after its attention."""
+    layer, _, leaf = site.name.rpartition(".")
+    if site.kind == "hook":
+        last = max(ranks[module] for module in site.module.modules())
+        return ranks[site.module] - 0.5 if site.entering else last + 0.5
+    return ranks[modules[layer]] + 0.5 if leaf in FIRST_NORMS else ranks[site.module]
 
 
 def _owners(network: nn.Module) -> dict[str, list[tuple[str, str]]]:
@@ -180,7 +211,8 @@ def _owners(network: nn.Module) -> dict[str, list[tuple[str, str]]]:
 def _site(
     name: str, module: nn.Module, weights: dict[str, str], directions: Sequence[ParameterDirection]
 ) -> Site:
-    transposed = is_transposed(module)
+    kind = kind_of(module)
+    transposed = kind == "matrix" and is_transposed(module)
     stacks = {
         leaf: stack(
             [direction.tensors.get(weight) for direction in directions],
@@ -189,7 +221,7 @@ def _site(
         )
         for leaf, weight in weights.items()
     }
-    return Site(name, module, kind_of(module), stacks, weights, len(directions))
+    return Site(name, module, kind, stacks, weights, len(directions))
 
 
 def _bias_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[Site]:
@@ -208,11 +240,9 @@ def _bias_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[
     for place, names in by_place.items():
         vectors = [_bias_sum(direction, names) for direction in directions]
         module = layers[int(place)] if int(place) >= 0 else layers[0]
-        name = names[0]
         stacks = {"bias": stack(vectors, like=like)}
-        sites.append(
-            Site(name, module, "hook", stacks, {"bias": name}, len(directions), entering=place == "-1")
-        )
+        weights = dict(zip(("bias", "bias by its other name"), names, strict=False))
+        sites.append(Site(names[0], module, "hook", stacks, weights, len(directions), entering=place == "-1"))
     return sites
 
 

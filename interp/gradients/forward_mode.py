@@ -17,30 +17,32 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.gradients.dual_attention import DualAttention
-from interp.gradients.engine import answer_columns, token_losses
-from interp.gradients.sites import Site, Stack, dense_at, is_transposed
+from interp.gradients.engine import Contributions, Place, answer_columns, summed_losses, token_losses
+from interp.gradients.sites import Site, dense_at, is_transposed, through
 from interp.prompts.tokens import Encoded
 
 
 @torch.no_grad()
-def token_scores(
-    network: Any, batch: Encoded, *, sites: Sequence[Site]
-) -> Float[Tensor, "direction example pos"]:
-    """Scores at the position of every answer and end token, zero elsewhere; fp32.
+def token_contributions(
+    network: Any, batch: Encoded, *, sites: Sequence[Site], numbers: Sequence[int] | None = None
+) -> Contributions:
+    """Scores [direction example pos] at every answer and end token, zero elsewhere, in one place without a module.
 
     `network` must be a view of its own, as `interp.models.backbone.view` makes: its linear layers are replaced while
-    this runs. Virtual biases are moved by every hook of theirs.
+    this runs. Raises InputError as `contributions` does.
     """
     first, last = answer_columns(batch)
-    count = sites[0].count
-    scores = torch.zeros(count, *batch.ids.shape, device=network.device)
-    for k in range(count):
-        scores[k, :, first + 1 : last + 1] = -_tangent(network, batch, sites, k)
-    return scores
+    pairs = [_losses_along(network, batch, sites, k) for k in range(sites[0].count)]
+    changes = torch.stack([change for _, change in pairs])
+    loss, tokens = summed_losses(pairs[0][0], batch, numbers=numbers)
+    scores = nn.functional.pad(-changes, (first + 1, batch.ids.shape[1] - 1 - last))
+    return Contributions({Place(""): scores}, loss, tokens)
 
 
-def _tangent(network: Any, batch: Encoded, sites: Sequence[Site], k: int) -> Float[Tensor, "example pos"]:
-    """d ℓ_it along direction k, by loss token."""
+def _losses_along(
+    network: Any, batch: Encoded, sites: Sequence[Site], k: int
+) -> tuple[Float[Tensor, "example pos"], Float[Tensor, "example pos"]]:
+    """ℓ_it and its derivative along direction k, by loss token."""
     handles = []
     linear = [site for site in sites if site.kind == "matrix"]
     try:
@@ -54,9 +56,10 @@ def _tangent(network: Any, batch: Encoded, sites: Sequence[Site], k: int) -> Flo
                 f"network.{name}": forward_ad.make_dual(weight, tangent)
                 for name, weight, tangent in _other_weights(sites, k)
             }
-            losses = torch.func.functional_call(_Losses(network), duals, (batch,))
-            tangent = forward_ad.unpack_dual(losses).tangent
-            return torch.zeros_like(losses) if tangent is None else tangent
+            losses, change = forward_ad.unpack_dual(
+                torch.func.functional_call(_Losses(network), duals, (batch,))
+            )
+            return losses, torch.zeros_like(losses) if change is None else change
     finally:
         for site in linear:
             vars(site.module).pop("forward", None)
@@ -85,7 +88,7 @@ def _moving_linear(site: Site, k: int) -> Callable[[Tensor], Tensor]:
 
     def forward(x: Tensor) -> Tensor:
         value, tangent = forward_ad.unpack_dual(x)
-        moved = _through(stack, k, value)
+        moved = through(stack, k, value)
         if tangent is not None:
             carried = nn.functional.linear(tangent, weight)
             moved = carried if moved is None else moved.add_(carried)
@@ -123,13 +126,3 @@ def _moving_bias(site: Site, k: int) -> Any:
     if site.entering:
         return site.module.register_forward_pre_hook(before)
     return site.module.register_forward_hook(after)
-
-
-def _through(stack: Stack | None, k: int, value: Tensor) -> Tensor | None:
-    """V x, through the thin factors where V has them; None where direction k leaves V alone."""
-    if stack is not None and stack.thin is not None and k in stack.thin_at:
-        factors = stack.thin.of(stack.thin_at.index(k))
-        return (value @ factors.right.T) @ factors.left.T
-    if stack is not None and stack.dense is not None and k in stack.dense_at:
-        return nn.functional.linear(value, stack.dense[stack.dense_at.index(k)])
-    return None

@@ -52,15 +52,28 @@ def head_layout(site: Site, config: Any) -> Heads | None:
         return None
     queries = config.num_attention_heads
     groups = getattr(config, "num_key_value_heads", None) or queries
+    found = None
     if leaf in WRITES:
-        return Heads((WRITES[leaf],), queries if WRITES[leaf] == "q" else groups, reads=False)
-    if leaf in READS:
-        return Heads(("o",), queries, reads=True)
-    if leaf in FUSED and groups == queries:
-        return Heads(("q", "k", "v"), queries, reads=False, inside=FUSED[leaf] == "heads")
+        found = Heads((WRITES[leaf],), queries if WRITES[leaf] == "q" else groups, reads=False)
+    elif leaf in READS:
+        found = Heads(("o",), queries, reads=True)
+    elif leaf in FUSED and groups == queries:
+        found = Heads(("q", "k", "v"), queries, reads=False, inside=FUSED[leaf] == "heads")
+    if found and _width(site, reads=found.reads) == len(found.parts) * found.count * _head_width(config):
+        return found
     raise InputError(
         f"{site.name} is an attention matrix of a layout without known heads; leave 'head' out of by"
     )
+
+
+def _width(site: Site, *, reads: bool) -> int:
+    """Features of the matrix along the axis that the heads cut."""
+    rows, columns = site.module.get_parameter("weight").shape
+    return columns if reads != is_transposed(site.module) else rows
+
+
+def _head_width(config: Any) -> int:
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
 
 
 def by_head(
@@ -70,11 +83,10 @@ def by_head(
     if layout is None:
         return {("", -1): by_position(site, a, g)}
     weight = site.stacks.get("weight")
-    like = g.new_empty(g.shape[-1], a.shape[-1])
     rows = []
     for k in range(site.count):
-        matrix = dense_at(weight, k, like=like)
-        product = wide(g @ matrix) * wide(a) if layout.reads else wide(a @ matrix.T) * wide(g)
+        moved = _moved(weight, k, g if layout.reads else a, back=layout.reads)
+        product = wide(a if layout.reads else g).clone() if moved is None else wide(moved)
         if not layout.reads and "bias" in site.stacks:
             product += wide(dense_at(site.stacks["bias"], k, like=g[0, 0])) * wide(g)
         rows.append(_cut(product, layout))

@@ -22,13 +22,13 @@ from interp.runs import InputError
 
 @dataclass(frozen=True)
 class NormMeter:
-    """Squared norms [example] by weight name, gathered while a reader works through one batch.
+    """Squared norms [example] by weight name and use, gathered while a reader works through one batch.
 
     `tied` are the weights met both as embedding and as unembedding, whose inputs are kept until both have come.
     """
 
     tied: frozenset[str]
-    squares: dict[str, Float[Tensor, "example"]] = field(default_factory=dict)
+    squares: dict[tuple[str, str], Float[Tensor, "example"]] = field(default_factory=dict)
     embeddings: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
     matrices: dict[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
@@ -54,11 +54,12 @@ class NormMeter:
         """Add the squared norm of every weight of the site that a direction moves."""
         g = wide(g)
         if "bias" in site.stacks and site.kind != "norm":
-            self._add(site.weights["bias"], g.sum(1).square().sum(-1))
+            names = len(site.weights) if site.kind == "hook" else 1  # resid_post L is resid_pre L + 1
+            self._add(site.weights["bias"], "bias", names * g.sum(1).square().sum(-1))
         if site.kind == "norm":
             for leaf, gradient in vector_gradients(site, a, g).items():
                 if leaf in site.stacks:
-                    self._add(site.weights[leaf], gradient.sum(1).square().sum(-1))
+                    self._add(site.weights[leaf], leaf, gradient.sum(1).square().sum(-1))
         elif site.kind == "matrix" and "weight" in site.stacks:
             self._matrix(site.weights["weight"], wide(a), g)
         elif site.kind == "embedding":
@@ -70,23 +71,33 @@ class NormMeter:
             )
 
     def norms(self) -> Float[Tensor, "example"]:
-        """|∇ℓ_i| over everything measured, fp64."""
+        """|∇ℓ_i| over everything measured, fp64; InputError where nothing was."""
+        if not self.squares:
+            raise InputError(
+                "no weight of the direction enters the loss of these rows, so the gradient is zero and has no cosine; "
+                "leave out cosine"
+            )
         both = [_tied(*self.matrices[name], *self.embeddings[name]) for name in self.tied]
         total = torch.stack([*self.squares.values(), *(2 * cross for cross in both)]).double().sum(0)
         return total.clamp_min(0).sqrt()
 
-    def _add(self, name: str, square: Tensor) -> None:
-        self.squares[name] = self.squares[name] + square if name in self.squares else square
+    def _add(self, name: str, use: str, square: Tensor) -> None:
+        if (name, use) in self.squares:
+            raise InputError(
+                f"cosine=True needs the gradient norm of {name}, which the network uses more than once in a pass; "
+                "leave out cosine, or the weight with direction.only(...)"
+            )
+        self.squares[name, use] = square
 
     def _matrix(self, name: str, a: Tensor, g: Tensor) -> None:
         pairs = torch.bmm(g, g.transpose(1, 2)) * torch.bmm(a, a.transpose(1, 2))
-        self._add(name, pairs.sum((1, 2)))
+        self._add(name, "matrix", pairs.sum((1, 2)))
         if name in self.tied:
             self.matrices[name] = (a, g)
 
     def _embedding(self, name: str, ids: Tensor, g: Tensor) -> None:
         same = ids[:, :, None] == ids[:, None, :]
-        self._add(name, (torch.bmm(g, g.transpose(1, 2)) * same).sum((1, 2)))
+        self._add(name, "embedding", (torch.bmm(g, g.transpose(1, 2)) * same).sum((1, 2)))
         if name in self.tied:
             self.embeddings[name] = (ids, g)
 

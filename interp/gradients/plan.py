@@ -65,8 +65,10 @@ def _choose(sites: Sequence[Site], dense: int, by: Collection[str]) -> tuple[Rou
         return "forward-mode", "loss tokens are told apart by forward mode only"
     if all(site.kind == "hook" for site in sites):
         return "activation-gradient", "virtual biases need the gradient of the residual stream and no weight"
-    if not dense:
+    if not dense and any(s.thin_at for site in sites for s in site.stacks.values()):
         return "low-rank", "every matrix is a product of thin factors"
+    if not dense:
+        return "direction-first", "vectors and rows of embeddings meet the tokens as they are"
     if "position" in by or "head" in by:
         return (
             "direction-first",

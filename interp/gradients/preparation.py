@@ -78,16 +78,19 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
                 f"{model.name} has quantised weights ({name} is {kind}), which have no gradient; "
                 "load it with dtype='bfloat16' or 'float32'"
             )
-    network.config.pad_token_id = None  # of the view alone: padding on the right needs no mask, and no advice on one
+    network.config.pad_token_id = (
+        None  # of the view alone: padding on the right needs no mask, and no advice on one
+    )
     return network.eval().requires_grad_(False)
 
 
 def _check_still(model: LanguageModel) -> None:
     """InputError while a dropout would make every score a draw."""
     noisy = (
-        (name, module.p)
+        (name, p)
         for name, module in model.hf.named_modules()
-        if isinstance(module, nn.Dropout) and module.training and module.p > 0
+        for p in (module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0),)
+        if module.training and isinstance(p, float) and p > 0
     )
     found = next(noisy, None)
     if found is not None:

@@ -180,7 +180,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> Iterat
     with tqdm(total=len(inputs), desc=f"scoring {inputs.label}", leave=False, disable=None) as progress:
         for start in range(0, len(inputs), SHARD):
             rows = inputs[start : start + SHARD]
-            shard = digest(key, start)
+            shard = digest(key, start, len(rows))
             if not tested and not cache.has("scores", shard):
                 self_test(work, rows, batch_size=batch_size)
                 tested = True

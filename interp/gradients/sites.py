@@ -252,6 +252,17 @@ def dense_at(stack: Stack | None, k: int, *, like: Tensor) -> Tensor:
     return torch.zeros_like(like)
 
 
+def through(stack: Stack | None, k: int, x: Tensor, *, back: bool = False) -> Tensor | None:
+    """V x, or Vᵀ x going back, through the thin factors where V has them; None where direction k leaves V alone."""
+    if stack is not None and stack.thin is not None and k in stack.thin_at:
+        factors = stack.thin.of(stack.thin_at.index(k))
+        return x @ factors.left @ factors.right if back else x @ factors.right.T @ factors.left.T
+    if stack is not None and stack.dense is not None and k in stack.dense_at:
+        matrix = stack.dense[stack.dense_at.index(k)]
+        return x @ matrix if back else nn.functional.linear(x, matrix)
+    return None
+
+
 def _rows(stack: Stack) -> Float[Tensor, "dense d"]:
     assert stack.dense is not None
     return wide(stack.dense)

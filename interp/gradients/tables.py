@@ -125,6 +125,8 @@ def _by_column(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.Dat
     example, column = kept.nonzero().unbind(1)
     places = list(block.found.places) if {"module", "head"} & set(by) else []
     values = list(block.found.places.values())
+    if values[0].dim() < 3:  # no weight of the directions enters the loss: zeros without a position
+        values = [value[..., None].expand(*value.shape, block.roles.shape[1]) for value in values]
     stacked = torch.stack(values) if places else torch.stack(values).double().sum(0, keepdim=True)
     scores = stacked.double().cpu()[:, :, example, column]
     count, lines = max(1, len(places)), len(example)

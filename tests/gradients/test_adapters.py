@@ -59,6 +59,4 @@ def test_along_the_weights_with_the_adapters_in(adapted):
     direction = along(adapted, adapted.shapes)
     merged = load_model(adapted.peft.merge_and_unload(), name="merged", check=False)
     expected = by_autograd(merged.hf, adapted.encode(ROWS), direction)
-    torch.testing.assert_close(
-        score(adapted, ROWS, direction).totals[:, 0], expected, rtol=1e-4, atol=1e-3
-    )
+    torch.testing.assert_close(score(adapted, ROWS, direction).totals[:, 0], expected, rtol=1e-4, atol=1e-3)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.func import functional_call, grad, vmap
 
-from interp.gradients.engine import contributions, find_sites, positions, whole_examples
-from interp.gradients.forward_mode import token_scores
+from interp.gradients.engine import Place, contributions, find_sites, positions, whole_examples
+from interp.gradients.forward_mode import token_contributions
 from interp.gradients.scores import score
 from interp.models.backbone import view
 from interp.models.language import load_model
@@ -91,7 +91,7 @@ def test_scores_are_per_example_gradients_dotted_with_the_direction(tiny, family
     sites = find_sites(network, along)
     for reader in (positions, whole_examples):
         assert apart(contributions(network, encoded, sites=sites, reader=reader).totals(), expected) <= 1e-5
-    tokens = token_scores(network, encoded, sites=sites)
+    tokens = token_contributions(network, encoded, sites=sites).places[Place("")]
     assert apart(tokens.double().sum(-1), expected) <= 1e-5
     assert torch.equal(tokens[0] != 0, encoded.roles >= Role.OTHER)
 
@@ -144,4 +144,4 @@ def test_both_attention_kernels_give_one_score(tiny, kernel):
     expected = oracle(view(model.hf), encoded, along)
     sites = find_sites(network, along)
     assert apart(contributions(network, encoded, sites=sites).totals(), expected) <= 1e-5
-    assert apart(token_scores(network, encoded, sites=sites).double().sum(-1), expected) <= 1e-5
+    assert apart(token_contributions(network, encoded, sites=sites).totals(), expected) <= 1e-5
