@@ -43,7 +43,6 @@ WHAT = {
     "alignment-4m-bergson-token": "bergson by loss token, one direction",
     "alignment-4m-naive": "a backward pass for every row, one dense direction, same run",
     "alignment-4m-captum": "captum TracInCP, every weight, one dense direction, same run",
-    "alignment-4m-captum-linear": "captum's gradients by row of all linear layers, and a product, same run",
     "alignment-4m-trak": "TRAK's gradients by row, unprojected, and a product, same run",
     "alignment-4m-trak-projected": "TRAK with its projection to 64 dimensions, same run",
     "alignment-15m-dense-1": "14.9 M parameters: one dense direction by module (goal ≤ 1.15)",

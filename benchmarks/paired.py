@@ -11,18 +11,25 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 REPETITIONS = 9
 
 
 class Ratio(TypedDict):
-    """Median ratio, its interval, and from how many pairs."""
+    """Median ratio, its interval, from how many pairs, and where it needs saying what it is the cost of."""
 
     ratio: float
     low: float
     high: float
     repetitions: int
+    note: NotRequired[str]
+
+
+class Skipped(TypedDict):
+    """Why something was not measured."""
+
+    skipped: str
 
 
 def paired(
