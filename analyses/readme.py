@@ -65,7 +65,8 @@ def main() -> None:
 
 def filled(text: str) -> str:
     """The README with every block made anew."""
-    for name, block in {"transmission": transmission(), "performance": performance()}.items():
+    blocks = {"transmission": transmission(), "alignment": alignment(), "performance": performance()}
+    for name, block in blocks.items():
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", rf"\g<1>{block}\n\g<2>", text, flags=re.DOTALL
         )
@@ -76,13 +77,44 @@ def transmission() -> str:
     """One line a trait: the two differences with their intervals, p and n, and what the teacher's trait logit did."""
     rows = ["| trait | claim | effect [interval] | p | decision |", "|---|---|---|---|---|"]
     for trait, result in results().items():
-        for verdict in result["verdicts"]:
-            low, high = verdict["interval"]
-            rows.append(
-                f"| {trait} | {verdict['name']} | {verdict['effect']:+.2f} [{low:+.2f}, {high:+.2f}] {verdict['unit']} "
-                f"| {verdict['p']:.2g} | {verdict['decision']} (n = {verdict['n']}) |"
-            )
+        rows += [f"| {trait} {_claim(verdict)}" for verdict in result["verdicts"]]
     return "\n".join(rows)
+
+
+def alignment() -> str:
+    """One line a claim about gradients, then what stands beside them."""
+    found, causal = (
+        json.loads((ROOT / "analyses" / "results" / f"{name}.json").read_text())
+        for name in ("alignment", "alignment_is_causal")
+    )
+    rows = ["| claim | effect [interval] | p | decision |", "|---|---|---|---|"]
+    rows += [_claim(verdict) for verdict in (*found["verdicts"], *causal["verdicts"])]
+    return "\n".join([*rows, "", _beside(found, causal)])
+
+
+def _beside(found: dict[str, Any], causal: dict[str, Any]) -> str:
+    """Rank among the animals, agreement with the linear theory, completeness of the ledgers, balance of the halves."""
+    lines, specific = found["lineages"], found["specificity"]
+    share = pd.Series([line["mean_score"] / line["twice_kl"] for line in lines])
+    left = max(abs(line["ledger_residual"] / line["margin_change"]) for line in lines)
+    gaps = pd.DataFrame([line["balance"]["gradient"] for line in causal["lineages"]])
+    return (
+        "Beside them: of the gradients of all ten animals' margins the own one is leaned along furthest in "
+        f"{specific['first']} of {specific['of']} lineages (chance 1 in 10, p = {specific['p']:.2g}). The mean score along "
+        f"the own update is {share.median():.2f} times the 2 KL of the linear theory (median; {share.min():.2f} to "
+        f"{share.max():.2f}). The ledger of a student leaves at most {left:.2%} of its change of margin unexplained. "
+        f"Matched halves differ in score by {gaps['score'].median():.1f} standard deviations, and in loss and length by "
+        f"at most {gaps[['loss', 'tokens']].abs().max().max():.3f}."
+    )
+
+
+def _claim(verdict: dict[str, Any]) -> str:
+    """The line of one verdict, without what stands in front of it."""
+    low, high = verdict["interval"]
+    return (
+        f"| {verdict['name']} | {verdict['effect']:+.2f} [{low:+.2f}, {high:+.2f}] {verdict['unit']} "
+        f"| {verdict['p']:.2g} | {verdict['decision']} (n = {verdict['n']}) |"
+    )
 
 
 def performance() -> str:

@@ -1,11 +1,13 @@
 """The README says what the code makes: blocks in sync, verdicts that follow from margins, an example that runs."""
 
+import json
 import re
 
 import pandas as pd
 import pytest
 
 import interp
+from analyses.alignment_is_causal import judged
 from analyses.readme import README, filled, margins, results
 from interp.demo import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.gradients.controls import shuffle_numbers
@@ -21,7 +23,7 @@ RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 def test_every_number_in_a_block_is_made_by_code():
     text = README.read_text()
     assert filled(text) == text
-    assert text.count("<!-- ") == 4
+    assert text.count("<!-- ") == 6
 
 
 @pytest.mark.parametrize("trait", ["owl", "eagle", "oak"])
@@ -41,6 +43,23 @@ def test_what_the_readme_claims_of_the_toy(trait):
     assert found["cross-init-does-not"]["decision"] == "supported"
     assert found["trait-logit-moved"]["decision"] == "inconclusive"
     assert all(verdict["n"] == 8 for verdict in found.values())
+
+
+def test_what_the_readme_claims_of_gradients():
+    found, causal = (
+        json.loads((README.parent / "analyses" / "results" / f"{name}.json").read_text())
+        for name in ("alignment", "alignment_is_causal")
+    )
+    decisions = {v["name"]: v["decision"] for v in (*found["verdicts"], *causal["verdicts"])}
+    unclear = {name for name, decision in decisions.items() if decision == "inconclusive"}
+    assert unclear == {"top-half-over-random", "random-over-bottom-half"}
+    assert set(decisions.values()) == {"supported", "inconclusive"}
+    again = {verdict.name: verdict for verdict in judged(causal["lineages"])}
+    for kept in causal["verdicts"]:
+        assert again[kept["name"]].effect == pytest.approx(kept["effect"])
+        assert again[kept["name"]].p == pytest.approx(kept["p"])
+    assert [line["seed"] for line in found["lineages"]] == list(range(8))
+    assert all(len(line["mismatched_sd"]) == 7 for line in found["lineages"])
 
 
 def test_numbers_in_the_prose():

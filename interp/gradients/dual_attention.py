@@ -27,8 +27,8 @@ class DualAttention(TorchFunctionMode):
 
 def dual_attention(
     query: Float[Tensor, "example head pos d"],
-    key: Float[Tensor, "example group pos d"],
-    value: Float[Tensor, "example group pos d"],
+    key: Float[Tensor, "example group key d"],
+    value: Float[Tensor, "example group key d"],
     attn_mask: Tensor | None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.gradients.sites import Site, by_position, dense_at
+from interp.gradients.sites import Site, by_position, dense_at, is_transposed, through
 from interp.models.low_rank import wide
 from interp.runs import InputError
 
@@ -83,10 +83,11 @@ def by_head(
     if layout is None:
         return {("", -1): by_position(site, a, g)}
     weight = site.stacks.get("weight")
+    met = wide(a if layout.reads else g)
     rows = []
     for k in range(site.count):
-        moved = _moved(weight, k, g if layout.reads else a, back=layout.reads)
-        product = wide(a if layout.reads else g).clone() if moved is None else wide(moved)
+        moved = through(weight, k, g, back=True) if layout.reads else through(weight, k, a)
+        product = torch.zeros_like(met) if moved is None else wide(moved) * met
         if not layout.reads and "bias" in site.stacks:
             product += wide(dense_at(site.stacks["bias"], k, like=g[0, 0])) * wide(g)
         rows.append(_cut(product, layout))

@@ -102,9 +102,10 @@ def ledger_of(
 
     With `out`, its tables and figures are written to that run folder; nothing is written for bad input.
     """
-    if seed is not None and (Path(name) / "lineage.json").is_file():
+    grown = not (Path(name) / "lineage.json").is_file()
+    if seed is not None and not grown:
         raise InputError(f"seed {seed} grows an organism and {name} is a lineage folder; leave out the seed")
-    arguments = {"lineage": name, "student": student, "seed": seed}
+    arguments = {"lineage": name, "student": student, **({"seed": seed or 0} if grown else {})}
     if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
         _open(out, arguments)  # refuses what is not this run before anything is computed
     lineage = load_lineage(name, seed=seed or 0)
