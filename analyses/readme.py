@@ -100,11 +100,11 @@ def _beside(found: dict[str, Any], causal: dict[str, Any]) -> str:
     gaps = pd.DataFrame([line["balance"]["gradient"] for line in causal["lineages"]])
     return (
         "Beside them: of the gradients of all ten animals' margins the own one is leaned along furthest in "
-        f"{specific['first']} of {specific['of']} lineages (chance 1 in 10, p = {specific['p']:.2g}). The mean score along "
-        f"the own update is {share.median():.2f} times the 2 KL of the linear theory (median; {share.min():.2f} to "
+        f"{specific['first']} of {specific['of']} lineages (chance 1 in 10, p = {specific['p']:.2g}). The mean score "
+        f"along the own update is {share.median():.2f} times the 2 KL of the linear theory (median; {share.min():.2f} to "
         f"{share.max():.2f}). The ledger of a student leaves at most {left:.2%} of its change of margin unexplained. "
-        f"Matched halves differ in score by {gaps['score'].median():.1f} standard deviations, and in loss and length by "
-        f"at most {gaps[['loss', 'tokens']].abs().max().max():.3f}."
+        f"Matched halves differ in score by {gaps['score'].median():.1f} standard deviations, and in loss and length "
+        f"by at most {gaps[['loss', 'tokens']].abs().max().max():.3f}."
     )
 
 
