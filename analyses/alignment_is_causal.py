@@ -11,7 +11,11 @@ B. A student is trained on all rows with the positive component along ∇m(θ_t)
    Outcome: placebo − removed, and the untouched student − removed.
 A paired sign-flip test over seeds at 0.01 judges every difference; the literature has both signs, either is reported.
 
-    python -m analyses.alignment_is_causal [--seeds 8] [--trait owl] [--first 0] [--out FILE]
+Added after those results were seen, and kept apart from them under "added": the update's halves against the random
+ones, from the same students; and one more placebo, along the gradient of another animal's margin (eagle, chosen before
+it was run), whose questions are those of the trait, since the first three placebos left the margin where it was.
+
+    python -m analyses.alignment_is_causal [--quick] [--seeds 8] [--trait owl] [--first 0] [--out FILE]
 """
 
 import argparse
@@ -20,11 +24,14 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
+import torch
 
 from interp.content import json_text
+from interp.figures import points
 from interp.gradients.directions import margin_objective, trait_gradient
 from interp.gradients.projection import Placebo, Removal
 from interp.gradients.scores import Scores, score
@@ -32,15 +39,24 @@ from interp.gradients.selection import matched_halves
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.organisms.evaluation import margin
-from interp.organisms.library import PLAN, load_lineage
+from interp.organisms.library import PLAN, grow
 from interp.organisms.training import Recipe, train_student
-from interp.prompts.traits import get_trait
+from interp.prompts.traits import ANIMALS, Trait, get_trait
+from interp.provenance import versions
 from interp.runs import Cache, digest, write_atomic
 from interp.verdict import Verdict, paired_verdict
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
 
 FORMAT = 1
 RESULTS = Path(__file__).parent / "results" / "alignment_is_causal.json"
 PLACEBO = "oak"
+SIBLING = "eagle"
+QUICK_SEEDS = 1
+QUICK = dataclasses.replace(
+    PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
+)
 CLAIMS = {
     "top-half-transfers-more": ("gradient top", "gradient bottom"),
     "top-half-over-random": ("gradient top", "gradient random"),
@@ -51,6 +67,11 @@ CLAIMS = {
     "removal-over-other-trait-placebo": ("other-trait placebo", "removed"),
     "removal-lowers-the-margin": ("untouched", "removed"),
 }
+ADDED = {
+    "top-half-by-update-over-random": ("update top", "update random"),
+    "random-over-bottom-half-by-update": ("update random", "update bottom"),
+    "removal-over-same-questions-placebo": ("same-questions placebo", "removed"),
+}
 log = logging.getLogger(__name__)
 
 
@@ -59,21 +80,43 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--quick", action="store_true", help="one small lineage; nothing is kept")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--trait", default="owl")
+    parser.add_argument("--trait", choices=ANIMALS, default="owl")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    seeds = range(given.first, given.first + given.seeds)
-    found = [measured(load_lineage(f"toy/{given.trait}", seed=seed), seed=seed) for seed in seeds]
-    verdicts = judged(found)
-    for verdict in verdicts:
-        log.info("%r", verdict)
-    command = f"python -m analyses.alignment_is_causal --seeds {given.seeds} --trait {given.trait}"
-    results = {"command": command, "verdicts": [v.to_json() for v in verdicts], "lineages": found}
-    write_atomic(given.out, json_text(results))
+    count, plan = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, PLAN)
+    found, more = [], []
+    for seed in range(given.first, given.first + count):
+        lineage = grow(get_trait(given.trait), seed=seed, plan=plan)
+        found.append(measured(lineage, seed=seed, recipe=plan.student))
+        more.append(same_questions(lineage, seed=seed, recipe=plan.student))
+    command = f"python -m analyses.alignment_is_causal --seeds {count} --trait {given.trait}"
+    results = collected(found, more, recipe=plan.student, command=command)
+    for verdict in (*results["verdicts"], *results["added"]["verdicts"]):
+        log.info("%s: %s, effect %.3f, p %.4f", *(verdict[k] for k in ("name", "decision", "effect", "p")))
+    if not given.quick:
+        write_atomic(given.out, json_text(results))
+
+
+def collected(
+    found: list[dict[str, Any]], more: list[dict[str, Any]], *, recipe: Recipe, command: str
+) -> dict[str, Any]:
+    """What is kept: the claims written before the runs, apart from them those added, and what made the numbers."""
+    return {
+        "command": command,
+        "recipe": dataclasses.asdict(recipe) | {"seed": "the lineage's"},
+        "versions": versions(),
+        "verdicts": [verdict.to_json() for verdict in judged(found)],
+        "lineages": found,
+        "added": {
+            "verdicts": [verdict.to_json() for verdict in judged(_joined(found, more), claims=ADDED)],
+            "lineages": more,
+        },
+    }
 
 
 def measured(
@@ -106,7 +149,7 @@ def halves(lineage: Lineage, recipe: Recipe, *, seed: int) -> tuple[dict[str, fl
         scores = score(lineage.base, inputs, direction)
         chosen = matched_halves(scores.examples(), seed=seed)
         for half, rows in chosen.items():
-            student = train_student(lineage.base, inputs[rows], recipe=recipe, name=half)
+            student = train_student(lineage.base, inputs[torch.from_numpy(rows)], recipe=recipe, name=half)
             margins[f"{name} {half}"] = margin(student, lineage.trait)
         draws = [margins.pop(f"{name} {half}") for half in chosen if half.startswith("random")]
         margins[f"{name} random"] = float(np.mean(draws))
@@ -143,7 +186,53 @@ def removals(lineage: Lineage, recipe: Recipe, *, seed: int) -> dict[str, float]
     return margins | {name: trained(placebo) for name, placebo in placebos.items()}
 
 
-def judged(found: list[dict[str, Any]]) -> list[Verdict]:
+def same_questions(
+    lineage: Lineage, *, seed: int, recipe: Recipe = PLAN.student, cache: Cache | None = None
+) -> dict[str, Any]:
+    """The placebo along another animal's gradient, the lengths taken out, and how the two gradients lie; cached.
+
+    `length` sums the lengths over steps in units of the trained factors, `shortened` is the share of steps that had a
+    positive component, `cosine` is that of the two margins' gradients at the base.
+    """
+    recipe = dataclasses.replace(recipe, seed=seed)
+    key = digest(
+        FORMAT, lineage.base.fingerprint, lineage.numbers, lineage.trait, recipe, sibling(lineage.trait)
+    )
+
+    def build(folder: Path) -> None:
+        (folder / "margins.json").write_text(json_text(_same_questions(lineage, recipe)))
+
+    folder = (cache or Cache.default()).get("causal", key, build)
+    line = {"seed": seed, **json.loads((folder / "margins.json").read_text())}
+    log.info("%s", line)
+    return line
+
+
+def sibling(trait: Trait) -> Trait:
+    """The trait of the same questions whose gradient the added placebo takes: SIBLING, or the first foil for it."""
+    return get_trait(SIBLING if SIBLING in trait.foils else trait.foils[0])
+
+
+def _same_questions(lineage: Lineage, recipe: Recipe) -> dict[str, Any]:
+    base, inputs = lineage.base, lineage.base.encode(lineage.numbers)
+    traits = (lineage.trait, sibling(lineage.trait))
+    objective, other = (margin_objective(base, trait) for trait in traits)
+    own, another = (trait_gradient(base, trait) for trait in traits)
+    removal = Removal(objective)
+    callbacks = {"removed": removal, "same-questions placebo": Placebo(removal.removed, objective=other)}
+    margins = {
+        name: margin(train_student(base, inputs, recipe=recipe, on_step=each), lineage.trait)
+        for name, each in callbacks.items()
+    }
+    return {
+        "margins": margins,
+        "length": float(np.sum(removal.removed)),
+        "shortened": float(np.mean(np.array(removal.removed) > 0)),
+        "cosine": own.dot(another) / (own.norm() * another.norm()),
+    }
+
+
+def judged(found: list[dict[str, Any]], *, claims: dict[str, tuple[str, str]] = CLAIMS) -> list[Verdict]:
     """One verdict for every difference between two arms."""
     return [
         paired_verdict(
@@ -151,7 +240,36 @@ def judged(found: list[dict[str, Any]]) -> list[Verdict]:
             f"the trait margin is larger with {more} than with {less}",
             [line["margins"][more] - line["margins"][less] for line in found],
         )
-        for name, (more, less) in CLAIMS.items()
+        for name, (more, less) in claims.items()
+    ]
+
+
+def figure(results: dict[str, Any]) -> "go.Figure":
+    """Every difference between two arms, one point a lineage, with its mean and the interval of its verdict."""
+    lines = _joined(results["lineages"], results["added"]["lineages"])
+    rows = []
+    for verdict in (*results["verdicts"], *results["added"]["verdicts"]):
+        more, less = (CLAIMS | ADDED)[verdict["name"]]
+        low, high = verdict["interval"]
+        rows += [
+            {
+                "arms": f"{more} − {less}",
+                "difference": line["margins"][more] - line["margins"][less],
+                "half": (high - low) / 2,
+            }
+            for line in lines
+        ]
+    level = 1 - 2 * results["verdicts"][0]["controls"]["alpha"]
+    title = f"Difference of trait margin, one point a lineage (n = {len(lines)}; {level:.0%} t-intervals)"
+    drawn = points(pd.DataFrame(rows), x="arms", y="difference", interval="half", title=title, unit="nats")
+    return drawn.update_xaxes(tickangle=-90)  # at a slant plotly drops the labels at an end
+
+
+def _joined(found: list[dict[str, Any]], more: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Margins of all arms, one line a lineage."""
+    return [
+        {"seed": one["seed"], "margins": two["margins"] | one["margins"]}
+        for one, two in zip(found, more, strict=True)
     ]
 
 

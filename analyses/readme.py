@@ -89,6 +89,7 @@ def alignment() -> str:
     )
     rows = ["| claim | effect [interval] | p | decision |", "|---|---|---|---|"]
     rows += [_claim(verdict) for verdict in (*found["verdicts"], *causal["verdicts"])]
+    rows += [f"{_claim(verdict)[:-1]}, added later |" for verdict in causal["added"]["verdicts"]]
     return "\n".join([*rows, "", _beside(found, causal)])
 
 
@@ -101,10 +102,10 @@ def _beside(found: dict[str, Any], causal: dict[str, Any]) -> str:
     return (
         "Beside them: of the gradients of all ten animals' margins the own one is leaned along furthest in "
         f"{specific['first']} of {specific['of']} lineages (chance 1 in 10, p = {specific['p']:.2g}). The mean score "
-        f"along the own update is {share.median():.2f} times the 2 KL of the linear theory (median; {share.min():.2f} to "
-        f"{share.max():.2f}). The ledger of a student leaves at most {left:.2%} of its change of margin unexplained. "
-        f"Matched halves differ in score by {gaps['score'].median():.1f} standard deviations, and in loss and length "
-        f"by at most {gaps[['loss', 'tokens']].abs().max().max():.3f}."
+        f"along the own update is {share.median():.2f} times the 2 KL of the linear theory (median; "
+        f"{share.min():.2f} to {share.max():.2f}). The ledger of a student leaves at most {left:.2%} of its change "
+        f"of margin unexplained. Matched halves differ in score by {gaps['score'].median():.1f} standard deviations, "
+        f"and in loss and length by at most {gaps[['loss', 'tokens']].abs().max().max():.3f}."
     )
 
 

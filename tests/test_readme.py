@@ -16,6 +16,7 @@ from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
 from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
+from interp.statistics import holm
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 
@@ -55,6 +56,12 @@ def test_what_the_readme_claims_of_gradients():
     assert unclear == {"top-half-over-random", "random-over-bottom-half"}
     assert set(decisions.values()) == {"supported", "inconclusive"}
     again = {verdict.name: verdict for verdict in judged(causal["lineages"])}
+    assert {verdict["decision"] for verdict in causal["added"]["verdicts"]} == {"supported"}
+    assert min(holm([verdict["p"] for verdict in causal["verdicts"]])) > 0.01
+    first = [
+        line["margins"]["gradient top"] - line["margins"]["gradient bottom"] for line in causal["lineages"]
+    ]
+    assert sum(value < 0 for value in first) == 1
     for kept in causal["verdicts"]:
         assert again[kept["name"]].effect == pytest.approx(kept["effect"])
         assert again[kept["name"]].p == pytest.approx(kept["p"])

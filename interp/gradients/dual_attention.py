@@ -36,11 +36,12 @@ def dual_attention(
     enable_gqa: bool = False,
 ) -> Float[Tensor, "example head pos d"]:
     """The attention of `torch.nn.functional`, without dropout, with the tangent of its output where there is one."""
-    scale = query.shape[-1] ** -0.5 if scale is None else scale
-    (q, dq), (k, dk), (v, dv) = (forward_ad.unpack_dual(part) for part in (query * scale, key, value))
+    scaled = query * (query.shape[-1] ** -0.5 if scale is None else scale)
+    (q, dq), (k, dk), (v, dv) = (forward_ad.unpack_dual(part) for part in (scaled, key, value))
     if enable_gqa:
         groups = q.shape[1] // k.shape[1]
-        k, dk, v, dv = (None if x is None else x.repeat_interleave(groups, 1) for x in (k, dk, v, dv))
+        heads: Any = (None if x is None else x.repeat_interleave(groups, 1) for x in (k, dk, v, dv))
+        k, dk, v, dv = heads
     shares = _shares(q @ k.transpose(-1, -2), attn_mask, is_causal=is_causal)
     out = shares @ v
     if dq is None and dk is None and dv is None:

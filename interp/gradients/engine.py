@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.gradients.sites import Site, by_example, by_position, is_transposed, kind_of, stack
+from interp.gradients.sites import Site, by_example, by_position, is_transposed, kind_of, stack, still_row
 from interp.models.bridge import FAST
 from interp.models.parameters import ParameterDirection
 from interp.organisms.training import softcapped
@@ -86,11 +86,13 @@ def contributions(
     rows one by one.
     """
     found: dict[Place, Tensor] = {}
-    with frozen(network), _hooked(sites, len(batch), reader, found) as leaves:
-        with torch.enable_grad():
+    _check_own(sites, network)
+    with frozen(network), _hooked(sites, batch, reader, found) as leaves:
+        with torch.inference_mode(False), torch.enable_grad():
             losses, tokens = row_losses(network, batch, numbers=numbers)
+            total = losses.sum()
         if leaves:
-            torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+            torch.autograd.grad(total, leaves, allow_unused=True)
     scores = {place: -_all_columns(values, batch) for place, values in found.items()}
     nothing = torch.zeros_like(
         next(iter(scores.values()), torch.zeros(sites[0].count, len(batch), device=losses.device))
@@ -101,6 +103,16 @@ def contributions(
     order = {site.name: rank for rank, site in enumerate(sites)}
     places = {place: scores[place] for place in sorted(scores, key=lambda place: order[place.module])}
     return Contributions(places, losses.detach(), tokens)
+
+
+def _check_own(sites: Sequence[Site], network: nn.Module) -> None:
+    own = set(network.modules())
+    for site in sites:
+        if site.module not in own:
+            raise InputError(
+                f"{site.name} is a module of another network, so it would score zero; "
+                "pass the sites that find_sites gives for this one"
+            )
 
 
 def _all_columns(values: Tensor, batch: Encoded) -> Tensor:
@@ -133,7 +145,10 @@ def summed_losses(
 
 def token_losses(network: Any, batch: Encoded) -> Float[Tensor, "example pos"]:
     """−log p of every token that is answer or end, zero elsewhere; column t is about token t + first."""
-    hidden = network.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0]
+    inner = (
+        network.get_base_model() if hasattr(network, "get_base_model") else network
+    )  # a PeftModel wraps it
+    hidden = inner.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0]
     first, last = answer_columns(batch)
     answer = (batch.roles >= Role.OTHER)[:, first + 1 : last + 1]
     labels = batch.ids[:, first + 1 : last + 1].masked_fill(~answer, -100).to(hidden.device)
@@ -208,9 +223,7 @@ def _owners(network: nn.Module) -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _site(
-    name: str, module: nn.Module, weights: dict[str, str], directions: Sequence[ParameterDirection]
-) -> Site:
+def _site(name: str, module: Any, weights: dict[str, str], directions: Sequence[ParameterDirection]) -> Site:
     kind = kind_of(module)
     transposed = kind == "matrix" and is_transposed(module)
     stacks = {
@@ -221,6 +234,8 @@ def _site(
         )
         for leaf, weight in weights.items()
     }
+    if kind == "embedding":
+        still_row(stacks["weight"], module.padding_idx)
     return Site(name, module, kind, stacks, weights, len(directions))
 
 
@@ -241,7 +256,7 @@ def _bias_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[
         vectors = [_bias_sum(direction, names) for direction in directions]
         module = layers[int(place)] if int(place) >= 0 else layers[0]
         stacks = {"bias": stack(vectors, like=like)}
-        weights = dict(zip(("bias", "bias by its other name"), names, strict=False))
+        weights: dict[str, str] = dict(zip(("bias", "bias by its other name"), names, strict=False))
         sites.append(Site(names[0], module, "hook", stacks, weights, len(directions), entering=place == "-1"))
     return sites
 
@@ -279,6 +294,7 @@ class _Meeting:
     """What the hooks of one batch share: how to read a site, where to put what is read, and what to differentiate."""
 
     examples: int
+    width: int
     reader: Reader
     found: dict[Place, Tensor]
     leaves: list[Tensor]
@@ -286,10 +302,11 @@ class _Meeting:
 
 @contextmanager
 def _hooked(
-    sites: Sequence[Site], examples: int, reader: Reader, found: dict[Place, Tensor]
+    sites: Sequence[Site], batch: Encoded, reader: Reader, found: dict[Place, Tensor]
 ) -> Iterator[list[Tensor]]:
     """Hooks that fill `found` during the backward pass; yields the tensors to differentiate down to."""
-    meeting = _Meeting(examples, reader, found, [])
+    examples, width = batch.ids.shape
+    meeting = _Meeting(examples, width, reader, found, [])
     handles = []
     try:
         for site in sites:
@@ -310,10 +327,18 @@ def _after(site: Site, meeting: _Meeting) -> Any:
         if len(tensor) == 1 < meeting.examples:  # position embeddings made once for the whole batch
             tensor = tensor.expand(meeting.examples, *tensor.shape[1:])
         entered = args[0] if args else next(iter(kwargs.values()))
-        _watch(site, entered.detach(), tensor, meeting)
+        met = replace(site, beside=_beside(args, kwargs)) if site.kind == "other" else site
+        _watch(met, entered.detach(), tensor, meeting)
         return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
 
     return hook
+
+
+def _beside(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """What a module is called with after its first argument, as constants."""
+    named = list(kwargs.items())[0 if args else 1 :]
+    still = [each.detach() if isinstance(each, Tensor) else each for each in args[1:]]
+    return still, {name: each.detach() if isinstance(each, Tensor) else each for name, each in named}
 
 
 def _before(site: Site, meeting: _Meeting) -> Any:
@@ -322,6 +347,13 @@ def _before(site: Site, meeting: _Meeting) -> Any:
         _watch(site, tensor.detach(), tensor, meeting)
 
     return hook
+
+
+def _is_turned(entered: Tensor, width: int) -> bool:
+    """Whether a module inside the heads sees [example, head, pos, d]; strides tell where there are as many of both."""
+    if entered.dim() != 4 or entered.shape[2] != width:
+        return False
+    return entered.shape[1] != width or entered.stride(1) < entered.stride(2)
 
 
 def _watch(site: Site, entered: Tensor, output: Tensor, meeting: _Meeting) -> None:
@@ -333,7 +365,7 @@ def _watch(site: Site, entered: Tensor, output: Tensor, meeting: _Meeting) -> No
         )
     if not output.requires_grad:
         meeting.leaves.append(output.requires_grad_())
-    turned = entered.dim() == 4 and entered.stride(1) < entered.stride(2)  # [example, head, pos, d]
+    turned = _is_turned(entered, meeting.width)
 
     def meet(gradient: Tensor) -> None:
         pair = (entered.transpose(1, 2), gradient.transpose(1, 2)) if turned else (entered, gradient)

@@ -57,7 +57,7 @@ def head_layout(site: Site, config: Any) -> Heads | None:
         found = Heads((WRITES[leaf],), queries if WRITES[leaf] == "q" else groups, reads=False)
     elif leaf in READS:
         found = Heads(("o",), queries, reads=True)
-    elif leaf in FUSED and groups == queries:
+    elif leaf in FUSED and groups == queries and (leaf != "c_attn" or is_transposed(site.module)):
         found = Heads(("q", "k", "v"), queries, reads=False, inside=FUSED[leaf] == "heads")
     if found and _width(site, reads=found.reads) == len(found.parts) * found.count * _head_width(config):
         return found

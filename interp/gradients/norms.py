@@ -63,7 +63,9 @@ class NormMeter:
         elif site.kind == "matrix" and "weight" in site.stacks:
             self._matrix(site.weights["weight"], wide(a), g)
         elif site.kind == "embedding":
-            self._embedding(site.weights["weight"], a, unscaled(site, g))
+            still = getattr(site.module, "padding_idx", None)
+            moved = a != (-1 if still is None else still)
+            self._embedding(site.weights["weight"], a, unscaled(site, g) * moved[..., None])
         elif site.kind == "other":
             raise InputError(
                 f"cosine=True needs the gradient norm of {site.name}, and a {type(site.module).__name__} has no closed "

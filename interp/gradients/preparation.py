@@ -6,12 +6,15 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError
+
+WIDTHS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # narrower floats are quantised
 
 if TYPE_CHECKING:
     from interp.gradients.metrics import Metric
@@ -52,7 +55,11 @@ def check_cosine(
 
 
 def check_rows(inputs: Encoded) -> None:
-    """InputError that names the first row without answer tokens, counting from 1."""
+    """InputError where there is no row, and one that names the first row without answer tokens, counting from 1."""
+    if not len(inputs):
+        raise InputError(
+            f"{inputs.label} holds no rows to score; pass at least one prompt with its completion"
+        )
     empty = ~(inputs.roles >= Role.OTHER)[:, 1:].any(1)
     if empty.any():
         raise InputError(
@@ -70,9 +77,9 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
     _check_still(model)
     names = {name for direction in directions for name in direction.tensors}
     effective = names <= model.shapes.keys()
-    network = view(model.hf) if model.peft is None or not effective else merged(model.hf)
+    network: Any = view(model.hf) if model.peft is None or not effective else merged(model.hf)
     for name, weight in network.named_parameters():
-        if not weight.is_floating_point():
+        if weight.dtype not in WIDTHS:
             kind = str(weight.dtype).removeprefix("torch.")
             raise InputError(
                 f"{model.name} has quantised weights ({name} is {kind}), which have no gradient; "

@@ -101,10 +101,13 @@ class Scores:
         from interp.gradients.exchange import Sample
         from interp.gradients.verdicts import lean_verdict
 
-        own, other = (
-            each and Sample.of(each.totals, each.directions, each.inputs) for each in (self, neutral)
+        def sample(scores: Scores) -> Sample:
+            return Sample.of(scores.totals, scores.directions, scores.inputs)
+
+        other = None if neutral is None else sample(neutral)
+        return lean_verdict(
+            sample(self), neutral=other, direction=direction, mismatched=mismatched, alpha=alpha
         )
-        return lean_verdict(own, neutral=other, direction=direction, mismatched=mismatched, alpha=alpha)
 
     def save(self, path: str | Path) -> Path:
         """Write the whole table as one parquet file, shard after shard, or nothing."""

@@ -14,6 +14,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal
 
 import torch
@@ -72,6 +73,7 @@ class Site:
     weights: dict[str, str]
     count: int
     entering: bool = False
+    beside: tuple[Any, Any] = ((), {})  # what else an "other" module is called with, after its first argument
 
 
 def kind_of(module: nn.Module) -> Kind:
@@ -84,7 +86,10 @@ def kind_of(module: nn.Module) -> Kind:
     if forward is nn.Embedding.forward or type(module).__name__.endswith("ScaledWordEmbedding"):
         return "embedding"
     own = {name for name, _ in module.named_parameters(recurse=False)}
-    if isinstance(module, nn.LayerNorm) or (own == {"weight"} and "RMSNorm" in type(module).__name__):
+    plain = len(signature(forward).parameters) == 2  # itself and x: no gate
+    if plain and (
+        isinstance(module, nn.LayerNorm) or (own == {"weight"} and "RMSNorm" in type(module).__name__)
+    ):
         return "norm"
     return "other"
 
@@ -106,6 +111,14 @@ def stack(tensors: Sequence[Tensor | LowRank | None], *, like: Tensor, transpose
         stacked = stacked.transpose(1, 2)
     thin = _side_by_side(list(factors.values()), transposed=transposed, **put) if factors else None
     return Stack(len(tensors), stacked, tuple(dense), thin, tuple(factors))
+
+
+def still_row(stack: Stack, row: int | None) -> None:
+    """Zero one row of every direction: an embedding gives that of its `padding_idx` no gradient, wherever it occurs."""
+    if row is not None and stack.dense is not None:
+        stack.dense[:, row] = 0
+    if row is not None and stack.thin is not None:
+        stack.thin.left[row] = 0
 
 
 def _side_by_side(factors: Sequence[LowRank], *, transposed: bool, **put: Any) -> Thin:
@@ -233,7 +246,7 @@ def _other(site: Site, a: Tensor, g: Tensor) -> Float[Tensor, "direction example
     bare._forward_hooks, bare._forward_pre_hooks = OrderedDict(), OrderedDict()
 
     def output(moving: dict[str, Tensor]) -> Any:
-        return torch.func.functional_call(bare, moving, (a,))
+        return torch.func.functional_call(bare, moving, (a, *site.beside[0]), site.beside[1])
 
     rows = []
     for k in range(site.count):

@@ -77,3 +77,27 @@ def test_hooks_of_a_virtual_bias_are_checked(llama):
         InputError, match=r"'blocks.7.hook_resid_post' is unknown; nearest: blocks.1.hook_resid_post"
     ):
         find_sites(llama.hf, [bias])
+
+
+@pytest.mark.parametrize("pattern", ["model.embed_tokens.weight", "*norm.weight"])
+def test_without_a_matrix_nothing_is_thin(llama, pattern):
+    found = plan(llama, [directions(llama)[0].only(pattern)])
+    assert (found.route, found.cost) == ("direction-first", pytest.approx(2 / 3))
+    assert found.reason == "vectors and rows of embeddings meet the tokens as they are"
+
+
+def test_heads_of_thin_directions_stay_thin(llama):
+    assert plan(llama, directions(llama)[2:], by=("example", "module", "head")).route == "low-rank"
+
+
+def test_the_deepest_place_comes_first_in_a_forward_pass(llama):
+    own = directions(llama)[0]
+    norm = own.only("model.layers.1.self_attn.q_proj.weight", "model.layers.1.input_layernorm.weight")
+    assert plan(llama, [norm]).deepest == "model.layers.1.input_layernorm"
+    assert plan(llama, [norm, own.only("model.layers.0.mlp.down_proj.weight")]).deepest == (
+        "model.layers.0.mlp.down_proj"
+    )
+    hooks = dict.fromkeys(("blocks.1.hook_resid_post", "blocks.1.hook_resid_pre"), torch.ones(32))
+    biased = ParameterDirection({}, "b", "", "", biases=hooks)
+    assert plan(llama, [biased]).deepest == "blocks.1.hook_resid_pre"
+    assert plan(llama, [norm, biased]).deepest == "blocks.1.hook_resid_pre"
