@@ -2,6 +2,11 @@
 
 Every way returns −<∇ℓ_i, v_k> [direction, example], ℓ_i = −Σ log p over the answer tokens of row i. A peer that is not
 installed raises ImportError when it is built; what a peer reaches less of is held against its own part of the scores.
+
+Peers share the process, so that one reference serves all. They live in an environment of their own which sees the
+project's packages through a .pth file: `pip install --no-deps captum==0.9.0 bergson==2.5.1 traker==0.3.2` and what of
+theirs is missing (torchopt, optree, ml_dtypes, natsort, petname, bitsandbytes, matplotlib), but neither torchvision nor
+torchaudio; that environment's `python -m benchmarks alignment alignment-15m alignment-scaling` then times them too.
 """
 
 # pyright: reportMissingImports=false
