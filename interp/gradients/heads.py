@@ -34,7 +34,7 @@ ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 
 @dataclass(frozen=True)
 class Heads:
-    """How one attention matrix is cut: `sides` are the parts along the cut axis and `axis` says which it is."""
+    """How an attention matrix is cut: its `parts` (of q, k, v, o) of `count` heads; `reads` when heads enter it (o)."""
 
     parts: tuple[str, ...]
     count: int

@@ -28,12 +28,22 @@ def as_directions(
     several = (direction,) if isinstance(direction, ParameterDirection) else tuple(direction)
     if not several:
         raise InputError("no direction to score along; pass at least one, such as lineage.update('teacher')")
-    labels = [each.label for each in several]
     named = [
-        dataclasses.replace(each, label=f"{each.label} #{k + 1}") if labels.count(each.label) > 1 else each
-        for k, each in enumerate(several)
+        dataclasses.replace(each, label=label)
+        for each, label in zip(several, _apart([each.label for each in several]), strict=True)
     ]
     return tuple(each if metric is None else metric.fold(each) for each in named)
+
+
+def _apart(labels: Sequence[str]) -> list[str]:
+    """The labels, those that occur more than once numbered by their place, with more signs where that is taken."""
+    apart: list[str] = []
+    for place, label in enumerate(labels, start=1):
+        shown = f"{label} #{place}" if labels.count(label) > 1 else label
+        while shown in apart or (shown != label and shown in labels):
+            shown += "'"
+        apart.append(shown)
+    return apart
 
 
 def check_cosine(

@@ -11,6 +11,7 @@ import torch
 import interp.gradients.scores as scores_module
 import interp.gradients.work as work_module
 from interp.gradients.engine import contributions, find_sites, row_losses
+from interp.gradients.preparation import as_directions
 from interp.gradients.scores import score
 from interp.models.language import load_model
 from interp.models.parameters import ParameterDirection
@@ -317,3 +318,11 @@ def test_the_oracle_is_not_the_engine(llama):
         along[0], tensors={**along[0].tensors, "lm_head.weight": 2 * along[0]["lm_head.weight"]}
     )
     assert apart(oracle(llama.hf, encoded, [changed]), oracle(llama.hf, encoded, along)) > 0.01
+
+
+def test_labels_of_directions_never_collide(llama):
+    plain = directions(llama)[0]
+    labels = ["a", "a", "a #1", "b"]
+    along = [dataclasses.replace(plain, label=label) for label in labels]
+    shown = [each.label for each in as_directions(along, None)]
+    assert shown == ["a #1'", "a #2", "a #1", "b"]
