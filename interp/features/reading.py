@@ -1,0 +1,168 @@
+"""Activations at a dictionary's hook, the features of every token, and their means by row and over all.
+
+mean_ij = 1/n_i Σ_t f_j(h_it) over the chosen tokens of row i, rate_ij the share of them at which f_j > 0. The norm of
+the error, |h − ĥ|, is read beside them. Features exist block by block; what is kept is a number per row and feature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.activations.record import BATCH_SIZE, record
+from interp.features.dictionary import Dictionary
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    from interp.models.seam import Model
+    from interp.prompts.text import Encoded, Prompts
+
+LIVE = 1e-4  # share of tokens at which a feature must fire to be one
+
+
+@dataclass(frozen=True, eq=False)
+class Reading:
+    """Activations at the chosen tokens of all rows, row after row, with the row and the column each was read at."""
+
+    values: Float[Tensor, "token d_in"]
+    rows: Int[Tensor, "token"]
+    columns: Int[Tensor, "token"]
+    n_rows: int
+
+    def blocks(self, dictionary: Dictionary) -> Iterator[tuple[slice, Float[Tensor, "token feature"]]]:
+        """Consecutive tokens and their features, as many at a time as memory allows."""
+        size = dictionary.rows_at_once()
+        for start in range(0, len(self.values), size):
+            part = slice(start, start + size)
+            yield part, dictionary.encode(self.values[part])
+
+
+@dataclass(frozen=True, eq=False)
+class RowMeans:
+    """Means over the chosen tokens of each row: of every feature, of its firing, and of the error's norm."""
+
+    mean: Float[Tensor, "row feature"]
+    rate: Float[Tensor, "row feature"]
+    error: Float[Tensor, "row"]
+    tokens: Int[Tensor, "row"]
+
+
+def read(
+    dictionary: Dictionary,
+    model: Model,
+    prompts: Prompts | Encoded,
+    *,
+    positions: str = "answer.numbers",
+    batch_size: int = BATCH_SIZE,
+) -> Reading:
+    """The activations of `model` at the dictionary's hook and at the tokens named; rows without one are left out.
+
+    InputError for a dictionary of another lineage, width or hook.
+    """
+    dictionary.check(model)
+    recorded = record(model, prompts, hooks=dictionary.hook, positions=positions, batch_size=batch_size)
+    rows, places = recorded.mask.nonzero(as_tuple=True)
+    values = recorded.flat(dictionary.hook).flatten(1)
+    return Reading(values, rows, recorded.where[rows, places], len(recorded))
+
+
+def row_means(dictionary: Dictionary, reading: Reading) -> RowMeans:
+    """Means by row in fp32; rows without a chosen token are left out, so all have one."""
+    present, index = reading.rows.unique(return_inverse=True)
+    tokens = torch.bincount(index, minlength=len(present))
+    mean = torch.zeros(len(present), dictionary.width)
+    rate, error = torch.zeros_like(mean), torch.zeros(len(present))
+    for part, features in reading.blocks(dictionary):
+        mean.index_add_(0, index[part], features)
+        rate.index_add_(0, index[part], (features > 0).float())
+        left = reading.values[part] - dictionary.reconstruct(reading.values[part])
+        error.index_add_(0, index[part], left.norm(dim=1))
+    return RowMeans(mean / tokens[:, None], rate / tokens[:, None], error / tokens, tokens)
+
+
+def feature_statistics(
+    dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = "answer.numbers"
+) -> pd.DataFrame:
+    """One line a feature: rate (share of tokens), mean (over all tokens), decoder_norm and live (rate ≥ 1e-4)."""
+    return statistics_of(dictionary, read(dictionary, model, prompts, positions=positions))
+
+
+def statistics_of(dictionary: Dictionary, reading: Reading) -> pd.DataFrame:
+    """`feature_statistics` of tokens already read."""
+    total, fired = torch.zeros(dictionary.width), torch.zeros(dictionary.width)
+    for _, features in reading.blocks(dictionary):
+        total += features.sum(0)
+        fired += (features > 0).float().sum(0)
+    rate = (fired / len(reading.values)).numpy()
+    return pd.DataFrame(
+        {
+            "feature": np.arange(dictionary.width),
+            "rate": rate,
+            "mean": (total / len(reading.values)).numpy(),
+            "decoder_norm": dictionary.decoder.norm(dim=1).numpy(),
+            "live": rate >= LIVE,
+        }
+    )
+
+
+def matched_features(
+    statistics: pd.DataFrame,
+    features: Sequence[int],
+    *,
+    count: int = 10,
+    exclude: Sequence[int] = (),
+    seed: int = 0,
+) -> Int[np.ndarray, "feature control"]:
+    """For each feature `count` live controls nearest in frequency × decoder norm × base activation, in random order.
+
+    Distance is Euclidean in the logarithms of the three, each divided by its standard deviation over live features.
+    Controls are neither among `features` nor in `exclude`. InputError when too few live features are left.
+    """
+    statistics = statistics.reset_index(drop=True)
+    live = statistics[statistics["live"]]
+    barred = {int(feature) for feature in (*features, *exclude)}
+    pool = live[~live["feature"].isin(barred)]
+    if len(pool) < count:
+        raise InputError(
+            f"{len(pool)} live features are left as controls for {len(features)}, and {count} were asked for; "
+            "ask for fewer or read more rows"
+        )
+    logs = _logs(statistics)
+    spread = logs[live.index.to_numpy()].std(axis=0)
+    logs = logs / np.where(spread > 0, spread, 1.0)
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for feature in features:
+        own = logs[_line(statistics, feature)]
+        distance = np.linalg.norm(logs[pool.index.to_numpy()] - own, axis=1)
+        nearest = pool["feature"].to_numpy()[np.argsort(distance, kind="stable")[:count]]
+        chosen.append(rng.permutation(nearest))
+    return np.array(chosen, dtype=int).reshape(len(features), count)
+
+
+def _line(statistics: pd.DataFrame, feature: int) -> int:
+    """Where a feature stands in the table; InputError when it does not."""
+    found = np.flatnonzero(statistics["feature"].to_numpy() == feature)
+    if not len(found):
+        raise InputError(
+            f"feature {feature} is not in these statistics of {len(statistics)} features; "
+            "take them from feature_statistics of the same dictionary"
+        )
+    return int(found[0])
+
+
+def _logs(statistics: pd.DataFrame) -> Float[np.ndarray, "feature 3"]:
+    """Logarithms of rate, decoder norm and mean; zeros become the smallest positive value."""
+    columns = []
+    for name in ("rate", "decoder_norm", "mean"):
+        values = statistics[name].to_numpy().astype(float)
+        positive = values[values > 0]
+        columns.append(np.log(np.maximum(values, positive.min() if len(positive) else 1.0)))
+    return np.stack(columns, axis=1)

@@ -1,0 +1,277 @@
+"""Training dictionaries: SAELens' trainer over our own stream of activations, cached, and resumed where it was killed.
+
+Activations are scaled to a mean norm of √d, so that one learning rate and one sparsity do for every model; the scale is
+folded into the weights at the end. A training is a function of model, rows, hook, positions and recipe: it is kept
+under their digest, and its state every 200 steps, so that a killed one goes on and ends with the same weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp.features.dictionary import Dictionary
+from interp.features.loading import read_sae, save_sae
+from interp.features.stream import Stream, activation_stream
+from interp.models.seam import lineage_root
+from interp.runs import Cache, InputError, atomic_file, digest, nearest
+
+if TYPE_CHECKING:
+    from interp.models.seam import Model
+    from interp.prompts.text import Encoded, Prompts
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise when the same recipe gives other weights
+SAVE_EVERY = 200  # steps
+ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard", "matryoshka")
+STATE = "state.safetensors"
+COUNTED = (
+    "act_freq_scores",
+    "n_forward_passes_since_fired",
+)  # what SAETrainer keeps beside weights and moments
+COUNTERS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
+
+
+@dataclasses.dataclass(frozen=True)
+class SAERecipe:
+    """How a dictionary is trained; widths are features, samples are activations.
+
+    `width` defaults to 8 × the activation's. `k` features are active at a token: exactly so many (topk), on average
+    (batchtopk, matryoshka), or as the aim of the sparsity loss (jumprelu); `l1` is the coefficient of a standard one.
+    The learning rate decays linearly to zero over the last fifth.
+    """
+
+    architecture: str = "topk"
+    width: int | None = None
+    k: int = 16
+    samples: int = 400_000
+    batch_size: int = 512
+    lr: float = 3e-3
+    l1: float = 2.0
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        """Batches trained on."""
+        return self.samples // self.batch_size
+
+
+def train_sae(
+    model: Model,
+    prompts: Prompts | Encoded,
+    *,
+    hook: str,
+    architecture: str | None = None,
+    recipe: SAERecipe = SAERecipe(),
+    positions: str = "all",
+    out: str | Path | None = None,
+    cache: Cache | None = None,
+) -> Dictionary:
+    """A sparse autoencoder of `model`'s activations at `hook` and at the tokens named, in its inference form.
+
+    `architecture` (topk, batchtopk, jumprelu, standard or matryoshka) goes before the recipe's. `out` is a folder to
+    write it to as well. Raises InputError for an unknown architecture, a hook the model does not have, rows that give
+    fewer activations than a batch, a recipe that makes no sense, and a loss that is not finite.
+    """
+    recipe = recipe if architecture is None else dataclasses.replace(recipe, architecture=architecture)
+    _check(recipe)
+    stream = activation_stream(
+        model, prompts, hook=hook, positions=positions, batch_size=recipe.batch_size, seed=recipe.seed
+    )
+    facts = {
+        "hook_name": hook,
+        "model_name": model.name,
+        "interp_model": model.fingerprint,
+        "interp_lineage": lineage_root(model),
+        "interp_inputs": stream.inputs.fingerprint,
+        "interp_positions": positions,
+    }
+    label = f"{recipe.architecture} of {model.name}"
+    dictionary = trained(stream, hook=hook, label=label, recipe=recipe, facts=facts, cache=cache)
+    if out is not None:
+        save_sae(dictionary, out)
+    return dictionary
+
+
+def trained(
+    stream: Stream,
+    *,
+    hook: str,
+    label: str,
+    recipe: SAERecipe,
+    facts: Mapping[str, str],
+    cache: Cache | None = None,
+) -> Dictionary:
+    """The dictionary of a stream, out of the cache when it was trained before; `facts` say what the stream holds."""
+    cache = cache or Cache.default()
+    key = digest(FORMAT, facts, recipe)
+    partial = cache.folder("sae-training", key)
+    folder = cache.get(
+        "sae", key, lambda fresh: _train_into(fresh, stream, partial / STATE, recipe, dict(facts))
+    )
+    shutil.rmtree(partial, ignore_errors=True)
+    return Dictionary(read_sae(folder), hook, label, facts["interp_lineage"])
+
+
+def _check(recipe: SAERecipe) -> None:
+    if recipe.architecture not in ARCHITECTURES:
+        raise InputError(
+            f"architecture {nearest(recipe.architecture, ARCHITECTURES)}; pass one of {', '.join(ARCHITECTURES)}"
+        )
+    if recipe.steps < 1 or recipe.k < 1 or recipe.lr <= 0:
+        raise InputError(
+            f"{recipe.samples} samples in batches of {recipe.batch_size} with k {recipe.k} and lr {recipe.lr} train "
+            "nothing; give at least one batch, a k of at least 1 and a positive lr"
+        )
+    if recipe.width is not None and recipe.width < recipe.k:
+        raise InputError(
+            f"k {recipe.k} is more than the {recipe.width} features there are; lower k or raise width"
+        )
+
+
+def _train_into(folder: Path, stream: Stream, state: Path, recipe: SAERecipe, facts: dict[str, str]) -> None:
+    first = next(stream.batches())
+    trainer = _trainer(recipe, first)
+    if state.is_file():
+        _restore(trainer, state)
+        log.info("dictionary at %s: going on at step %d", facts["hook_name"], trainer.n_training_steps)
+    steps = recipe.steps
+    progress = tqdm(
+        total=steps,
+        initial=trainer.n_training_steps,
+        desc=f"training a dictionary at {facts['hook_name']}",
+        leave=False,
+        disable=None,
+    )
+    with progress:
+        for batch in stream.batches(trainer.n_training_steps):
+            if trainer.n_training_steps >= steps:
+                break
+            loss = trainer.step(batch).loss
+            trainer.n_training_steps += 1
+            if not torch.isfinite(loss):
+                raise InputError(
+                    f"the loss of the dictionary is {loss.item()} at step {trainer.n_training_steps}; lower the "
+                    f"learning rate {recipe.lr}"
+                )
+            if trainer.n_training_steps % SAVE_EVERY == 0:
+                _save(trainer, state)
+            progress.update()
+    _finish(trainer, folder, recipe, facts)
+
+
+def _trainer(recipe: SAERecipe, batch: Tensor) -> Any:
+    """SAELens' trainer with the recipe's autoencoder, the scale set and the bias at the activations' mean."""
+    from sae_lens import SAETrainer, TrainingSAE
+    from sae_lens.config import SAETrainerConfig
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        sae = TrainingSAE.from_dict(_settings(recipe, batch.shape[1]))
+    settings = SAETrainerConfig(
+        total_training_samples=recipe.steps * recipe.batch_size,
+        train_batch_size_samples=recipe.batch_size,
+        lr=recipe.lr,
+        lr_end=recipe.lr,
+        lr_decay_steps=recipe.steps // 5,
+        dead_feature_window=max(10, recipe.steps // 20),
+    )
+    trainer = SAETrainer(cfg=settings, sae=sae, data_provider=iter(()))
+    scale = batch.shape[1] ** 0.5 / float(batch.norm(dim=1).mean())
+    trainer.activation_scaler.scaling_factor = scale
+    with torch.no_grad():
+        sae.b_dec.copy_(batch.mean(0) * scale)
+    return trainer
+
+
+def _settings(recipe: SAERecipe, d_in: int) -> dict[str, Any]:
+    """The configuration SAELens makes the autoencoder of."""
+    width, k = recipe.width or 8 * d_in, recipe.k
+    threshold = {"k": float(k), "topk_threshold_lr": min(0.1, 20 / recipe.steps)}
+    own: dict[str, dict[str, Any]] = {
+        "topk": {"k": k},
+        "batchtopk": threshold,
+        "matryoshka": {**threshold, "matryoshka_widths": _nested(width, k)},
+        "jumprelu": {
+            "jumprelu_sparsity_loss_mode": "quadratic",
+            "target_l0": float(k),
+            "jumprelu_init_threshold": 0.1,
+            "jumprelu_bandwidth": 0.5,
+            "l0_warm_up_steps": recipe.steps // 10,
+            "jumprelu_ste_to_input": True,
+        },
+        "standard": {"l1_coefficient": recipe.l1, "l1_warm_up_steps": recipe.steps // 10},
+    }
+    name = {"matryoshka": "matryoshka_batchtopk"}.get(recipe.architecture, recipe.architecture)
+    return {"architecture": name, "d_in": d_in, "d_sae": width, **own[recipe.architecture]}
+
+
+def _nested(width: int, k: int) -> list[int]:
+    """Widths of the nested levels: an eighth, a quarter, a half and all, as far as they hold k features."""
+    return sorted({part for part in (width // 8, width // 4, width // 2) if part > k} | {width})
+
+
+def _save(trainer: Any, path: Path) -> None:
+    """Weights, Adam's moments and counters; the schedules follow from the number of steps."""
+    from safetensors.torch import save_file
+
+    tensors = {f"sae.{name}": tensor.detach() for name, tensor in trainer.sae.state_dict().items()}
+    for index, moments in trainer.optimizer.state_dict()["state"].items():
+        tensors |= {f"adam.{index}.{name}": tensor for name, tensor in moments.items()}
+    tensors |= {f"trainer.{name}": getattr(trainer, name) for name in COUNTED}
+    counters = {name: int(getattr(trainer, name)) for name in COUNTERS}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as fresh:
+        save_file(
+            {name: tensor.contiguous().clone() for name, tensor in tensors.items()},
+            fresh,
+            metadata={"counters": json.dumps(counters)},
+        )
+
+
+def _restore(trainer: Any, path: Path) -> None:
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        counters = json.loads((file.metadata() or {})["counters"])
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    weights = {name[4:]: tensor for name, tensor in tensors.items() if name.startswith("sae.")}
+    trainer.sae.load_state_dict(weights)
+    for name, value in counters.items():
+        setattr(trainer, name, value)
+    for name in COUNTED:
+        setattr(trainer, name, tensors[f"trainer.{name}"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of a schedule that runs before its optimiser
+        for _ in range(counters["n_training_steps"]):
+            trainer.lr_scheduler.step()
+            for scheduler in trainer.coefficient_schedulers.values():
+                scheduler.step()
+    groups = trainer.optimizer.state_dict()["param_groups"]
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith("adam."):
+            _, index, moment = name.split(".")
+            state.setdefault(int(index), {})[moment] = tensor
+    trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
+
+
+def _finish(trainer: Any, folder: Path, recipe: SAERecipe, facts: Mapping[str, str]) -> None:
+    sae = trainer.sae
+    trainer.set_final_sae_metadata()
+    sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)
+    for name, value in facts.items():
+        sae.cfg.metadata[name] = value
+    sae.cfg.metadata["interp_recipe"] = dataclasses.asdict(recipe)
+    sae.save_inference_model(folder)

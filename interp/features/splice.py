@@ -1,0 +1,80 @@
+"""Changing features where the model computes: h ← h + s(h) Σ_j (f'_j − f_j) d_j, the error kept as it is.
+
+With f' = f nothing is added, so doing nothing changes no logit; replacing h by its reconstruction instead drops the
+error. The change holds for what the model does while the block is open; a gradient takes it for a constant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from interp.features.dictionary import Dictionary
+from interp.models.bridge import FAST
+
+if TYPE_CHECKING:
+    from interp.models.language import LanguageModel
+
+Change = Callable[[Tensor], Tensor]  # features [example pos feature] -> features of the same shape
+
+
+@contextmanager
+def with_features(model: LanguageModel, dictionary: Dictionary, change: Change) -> Iterator[LanguageModel]:
+    """While open, the features of `model` at the dictionary's hook are what `change` makes of them, the error kept.
+
+    At a hook of the residual stream sampling (`interp.organisms.sampling`) sees the change as logits and activations
+    do; at another hook it does not. InputError for a dictionary of another lineage, width or hook.
+    """
+    dictionary.check(model)
+    directions = dictionary.decoder
+
+    def edit(h: Tensor) -> Tensor:
+        flat = h.flatten(2)
+        before = dictionary.encode(flat)
+        difference = (change(before) - before).to(h) @ directions.to(h)
+        return h + (difference * dictionary.scale(flat).detach()).view(h.shape)
+
+    with _replaced(model, dictionary.hook, edit):
+        yield model
+
+
+@contextmanager
+def reconstructed(model: LanguageModel, dictionary: Dictionary) -> Iterator[LanguageModel]:
+    """While open, the activation at the dictionary's hook is its reconstruction: the error is left out."""
+    dictionary.check(model)
+    with _replaced(model, dictionary.hook, lambda h: dictionary.reconstruct(h.flatten(2)).view(h.shape)):
+        yield model
+
+
+@contextmanager
+def _replaced(model: LanguageModel, hook: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """The edit at the model's hook and, on the residual stream, at the plain module that samples."""
+    handle = _on_module(model, hook, edit)  # after check() the bridge exists, so it does not copy this
+    try:
+        with model.hooks({hook: edit}):
+            yield
+    finally:
+        if handle is not None:
+            handle.remove()
+
+
+def _on_module(model: LanguageModel, hook: str, edit: Callable[[Tensor], Tensor]) -> Any:
+    match = FAST.fullmatch(hook)
+    if match is None:
+        return None
+    layer: Any = model.backbone.layers[int(match.group(1))]
+
+    def leave(_: Any, args: tuple[Any, ...], output: Any) -> Any:
+        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
+
+    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if args:
+            return (edit(args[0]), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
+
+    if match.group(2) == "pre":
+        return layer.register_forward_pre_hook(enter, with_kwargs=True)
+    return layer.register_forward_hook(leave)

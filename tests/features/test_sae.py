@@ -1,0 +1,162 @@
+"""Training dictionaries: every architecture, the cache, resuming bit for bit, and features that were planted."""
+
+import dataclasses
+
+import pytest
+import torch
+
+import interp.features.sae as sae_module
+from interp.features.loading import load_sae
+from interp.features.sae import ARCHITECTURES, SAERecipe, train_sae, trained
+from interp.features.stream import Stream
+from interp.models.language import load_model
+from interp.prompts.text import Encoded, Prompts
+from interp.runs import Cache, InputError
+from tests.features.handmade import ROWS
+
+HOOK = "blocks.0.hook_resid_post"
+SMALL = SAERecipe(width=64, k=4, samples=3200, batch_size=32, lr=1e-2)
+FACTS = {"hook_name": HOOK, "model_name": "planted", "interp_lineage": "root"}
+
+
+@pytest.fixture
+def llama(tiny):
+    hf, tokenizer = tiny("llama")
+    return load_model(hf, tokenizer=tokenizer, name="llama")
+
+
+@pytest.fixture
+def prompts():
+    return Prompts.from_pairs(ROWS * 2)
+
+
+def same(one, other) -> bool:
+    a, b = one.sae.state_dict(), other.sae.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_and_comes_back(llama, prompts, architecture, tmp_path, fresh_seeds):
+    made = train_sae(llama, prompts, hook=HOOK, architecture=architecture, recipe=SMALL, out=tmp_path / "sae")
+    values = torch.randn(50, 32, generator=torch.Generator().manual_seed(0))
+    features = made.encode(values)
+    assert features.shape == (50, 64)
+    assert bool((features >= 0).all())
+    assert not any(weight.requires_grad for weight in made.sae.parameters())
+    back = load_sae(tmp_path / "sae", model=llama)
+    assert same(made, back)
+    assert made.fingerprint == back.fingerprint
+    torch.testing.assert_close(back.reconstruct(values), made.reconstruct(values))
+    if architecture == "topk":
+        assert int((features > 0).sum(1).max()) <= 4
+
+
+@pytest.mark.parametrize("architecture", ["batchtopk", "matryoshka"])
+def test_batch_topk_is_as_sparse_at_inference_as_it_was_trained(llama, prompts, architecture):
+    recipe = dataclasses.replace(SMALL, samples=12_800)
+    made = train_sae(llama, prompts, hook=HOOK, architecture=architecture, recipe=recipe)
+    stream = sae_module.activation_stream(llama, prompts, hook=HOOK, batch_size=64)
+    active = (made.encode(next(stream.batches())) > 0).float().sum(1).mean()
+    assert 2 <= active <= 8
+
+
+def test_a_second_call_trains_nothing(llama, prompts, monkeypatch):
+    first = train_sae(llama, prompts, hook=HOOK, recipe=SMALL)
+    monkeypatch.setattr(sae_module, "_trainer", lambda *_: pytest.fail("trained again"))
+    assert same(first, train_sae(llama, prompts, hook=HOOK, recipe=SMALL))
+
+
+@pytest.mark.parametrize("architecture", ["topk", "jumprelu", "matryoshka"])
+def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
+    llama, prompts, architecture, monkeypatch, tmp_path
+):
+    recipe = dataclasses.replace(SMALL, architecture=architecture)
+    from sae_lens import SAETrainer
+
+    whole = train_sae(llama, prompts, hook=HOOK, recipe=recipe, cache=Cache(tmp_path / "whole"))
+    monkeypatch.setattr(sae_module, "SAVE_EVERY", 30)
+    cache, steps = Cache(tmp_path / "killed"), []
+
+    class Killed(Exception):
+        pass
+
+    step = SAETrainer.step
+
+    def killing(limit):
+        def counted(trainer, batch):
+            steps.append(trainer.n_training_steps)
+            if trainer.n_training_steps == limit:
+                raise Killed
+            return step(trainer, batch)
+
+        return counted
+
+    for limit in (70, 95):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SAETrainer, "step", killing(limit))
+            with pytest.raises(Killed):
+                train_sae(llama, prompts, hook=HOOK, recipe=recipe, cache=cache)
+    assert steps[-1] == 95
+    assert steps[71] == 60  # the second run began at the last saved state
+    again = train_sae(llama, prompts, hook=HOOK, recipe=recipe, cache=cache)
+    assert same(whole, again)
+    assert not list((tmp_path / "killed").rglob("state.safetensors"))
+
+
+def planted_stream(directions: torch.Tensor, count: int) -> Stream:
+    """Sums of two or three of the directions with amplitudes around one."""
+    torch.manual_seed(1)
+    active = torch.zeros(count, len(directions))
+    for row in active:
+        row[torch.randperm(len(directions))[: int(torch.randint(2, 4, ()))]] = 1
+    values = (active * (0.5 + torch.rand_like(active))) @ directions
+    rows = Encoded(
+        torch.zeros(count, 1).long(),
+        torch.ones(count, 1).bool(),
+        torch.ones(count, 1).long(),
+        label="planted",
+    )
+    return Stream(lambda _: values, rows, torch.ones(count).long(), 128, count)
+
+
+def test_planted_features_are_found():
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        directions = torch.nn.functional.normalize(torch.randn(24, 16), dim=1)
+        stream = planted_stream(directions, 8000)
+    recipe = SAERecipe(width=48, k=3, samples=128 * 1500, batch_size=128)
+    found = trained(stream, hook=HOOK, label="planted", recipe=recipe, facts=FACTS)
+    cosines = torch.nn.functional.normalize(found.decoder, dim=1) @ directions.T
+    assert float((cosines.max(0).values > 0.9).float().mean()) >= 0.8
+
+
+class TestErrors:
+    def test_architecture(self, llama, prompts):
+        with pytest.raises(InputError, match=r"architecture 'topp' is unknown; nearest: .*topk"):
+            train_sae(llama, prompts, hook=HOOK, architecture="topp")
+
+    def test_hook(self, llama, prompts):
+        with pytest.raises(InputError, match=r"hook 'blocks.7.hook_resid_post' is unknown; nearest"):
+            train_sae(llama, prompts, hook="blocks.7.hook_resid_post")
+
+    def test_rows(self, llama, prompts):
+        with pytest.raises(InputError, match="are fewer than one batch of 512; give more rows"):
+            train_sae(llama, prompts, hook=HOOK)
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"k": 99, "width": 64}, "k 99 is more than the 64 features there are; lower k or raise width"),
+            ({"samples": 3}, "3 samples in batches of 32 with k 4 and lr 0.01 train nothing"),
+            ({"lr": -1.0}, "lr -1.0 train nothing"),
+        ],
+    )
+    def test_recipe(self, llama, prompts, change, said):
+        with pytest.raises(InputError, match=said):
+            train_sae(llama, prompts, hook=HOOK, recipe=dataclasses.replace(SMALL, **change))
+
+    def test_loss(self, llama, prompts, tmp_path):
+        cache = Cache(tmp_path)
+        with pytest.raises(InputError, match=r"the loss of the dictionary is (nan|inf) at step \d+; lower"):
+            train_sae(llama, prompts, hook=HOOK, recipe=dataclasses.replace(SMALL, lr=1e30), cache=cache)
+        assert not list((tmp_path / "v1" / "sae").iterdir())
