@@ -67,12 +67,12 @@ class Dictionary:
     @torch.no_grad()
     def encode(self, h: Float[Tensor, "*row d_in"]) -> Float[Tensor, "*row feature"]:
         """Features of activations, in fp32 on the device of `h`."""
-        return self._both(h)[0]
+        return self.split(h)[0]
 
     @torch.no_grad()
     def reconstruct(self, h: Float[Tensor, "*row d_in"]) -> Float[Tensor, "*row d_in"]:
         """h − e: what the features and the bias make of an activation."""
-        return self._both(h)[1]
+        return self.split(h)[1]
 
     def scale(self, h: Float[Tensor, "*row d_in"]) -> Float[Tensor, "*row 1"]:
         """s(h): what a unit of a feature is multiplied with beside its decoder row."""
@@ -119,8 +119,11 @@ class Dictionary:
         kind = self.sae.cfg.architecture()
         return f"Dictionary({self.label}: {kind}, {self.width} features of {self.d_in} at {self.hook})"
 
-    def _both(self, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and reconstruction; a normalising autoencoder keeps the scale in between."""
+    @torch.no_grad()
+    def split(
+        self, h: Float[Tensor, "*row d_in"]
+    ) -> tuple[Float[Tensor, "*row feature"], Float[Tensor, "*row d_in"]]:
+        """Features and reconstruction in one go; InputError for activations of another width."""
         if h.shape[-1] != self.d_in:
             raise InputError(
                 f"dictionary {self.label} reads activations of width {self.d_in}, not {h.shape[-1]}; "

@@ -125,24 +125,21 @@ def matched_features(
     Distance is Euclidean in the logarithms of the three, each divided by its standard deviation over live features.
     Controls are neither among `features` nor in `exclude`. InputError when too few live features are left.
     """
-    statistics = statistics.reset_index(drop=True)
-    live = statistics[statistics["live"]]
-    barred = {int(feature) for feature in (*features, *exclude)}
-    pool = live[~live["feature"].isin(barred)]
+    numbers, live = statistics["feature"].to_numpy(), statistics["live"].to_numpy(bool)
+    pool = np.flatnonzero(live & ~np.isin(numbers, [int(feature) for feature in (*features, *exclude)]))
     if len(pool) < count:
         raise InputError(
             f"{len(pool)} live features are left as controls for {len(features)}, and {count} were asked for; "
             "ask for fewer or read more rows"
         )
-    logs = _logs(statistics)
-    spread = logs[live.index.to_numpy()].std(axis=0)
-    logs = logs / np.where(spread > 0, spread, 1.0)
+    scaled = logs(statistics)
+    spread = scaled[live].std(axis=0)
+    scaled = scaled / np.where(spread > 0, spread, 1.0)
     rng = np.random.default_rng(seed)
     chosen = []
     for feature in features:
-        own = logs[_line(statistics, feature)]
-        distance = np.linalg.norm(logs[pool.index.to_numpy()] - own, axis=1)
-        nearest = pool["feature"].to_numpy()[np.argsort(distance, kind="stable")[:count]]
+        distance = np.linalg.norm(scaled[pool] - scaled[_line(statistics, feature)], axis=1)
+        nearest = numbers[pool[np.argsort(distance, kind="stable")[:count]]]
         chosen.append(rng.permutation(nearest))
     return np.array(chosen, dtype=int).reshape(len(features), count)
 
@@ -158,7 +155,7 @@ def _line(statistics: pd.DataFrame, feature: int) -> int:
     return int(found[0])
 
 
-def _logs(statistics: pd.DataFrame) -> Float[np.ndarray, "feature 3"]:
+def logs(statistics: pd.DataFrame) -> Float[np.ndarray, "feature 3"]:
     """Logarithms of rate, decoder norm and mean; zeros become the smallest positive value."""
     columns = []
     for name in ("rate", "decoder_norm", "mean"):

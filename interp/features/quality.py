@@ -1,0 +1,212 @@
+"""Whether a dictionary speaks for a model: what it reconstructs there, and what the model loses with only that.
+
+explained variance = 1 − Σ|h − ĥ|² / Σ|h − h̄|², h̄ the member's own mean; loss recovered = (L_ablated − L_spliced) /
+(L_ablated − L), L the mean −log p of answer tokens, spliced with ĥ in place of h and ablated with h̄ in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp import figures
+from interp.activations.record import BATCH_SIZE, Selection, stream
+from interp.features.dictionary import Dictionary
+from interp.features.splice import reconstructed
+from interp.models.lineage import Lineage
+from interp.models.seam import lineage_root
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.models.seam import Model
+    from interp.prompts.text import Encoded, Prompts
+
+UNIT = "losses in nats per token, the rest shares and counts"
+EXPLAINED_GAP = 0.05  # explained variance that a member may lie below the first one's
+RECOVERED = 0.8  # share of the loss that must be recovered
+
+
+def quality_card(
+    dictionary: Dictionary,
+    members: Mapping[str, Model] | Lineage,
+    prompts: Prompts | Encoded,
+    *,
+    positions: str = "all",
+    batch_size: int = BATCH_SIZE,
+) -> figures.Result:
+    """One line a member: L0, explained variance and dead share at `positions`, and three losses over answer tokens.
+
+    L0 is the mean number of active features a token, dead_share that of features which fire at none of these tokens.
+    Losses are nats a token: `loss` as it is, `loss_spliced` with every activation at the hook replaced by its
+    reconstruction, `loss_ablated` with every one replaced by the member's mean over `positions`; `loss_recovered` is
+    NaN where ablating does not raise the loss. A row's first token may have a norm that dominates the explained
+    variance; positions="answer" leaves it out. `faithful` is False, and a note says why, where explained variance lies
+    more than 0.05 below the first member's or less than 0.8 of the loss is recovered. Members of a lineage that descend
+    from another base are left out and named. InputError for rows without answers, and where dictionary and member do
+    not belong together.
+    """
+    chosen, notes = _belonging(dictionary, members)
+    lines = [
+        {"member": name, **_line(dictionary, model, prompts, positions, batch_size)}
+        for name, model in chosen.items()
+    ]
+    frame = pd.DataFrame(lines)
+    warnings = [_reasons(line, lines[0]) for line in lines]
+    frame["faithful"] = [not reasons for reasons in warnings]
+    notes += tuple(reason for reasons in warnings for reason in reasons) + _undefined(frame)
+    return figures.Result(
+        label=f"quality of {dictionary.label} at {dictionary.hook}",
+        frame=frame,
+        unit=UNIT,
+        notes=(*dictionary.notes, *notes, f"explained variance, L0 and dead share at positions {positions}"),
+        draw=_draw,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """Running sums of a dictionary's fit: count, mean and squared deviations of h, squared error, activity."""
+
+    count: int
+    mean: Float[Tensor, "d_in"]
+    deviation: float
+    error: float
+    active: int
+    fired: Bool[Tensor, "feature"]
+
+    @classmethod
+    def of(
+        cls, h: Float[Tensor, "token d_in"], features: Float[Tensor, "token feature"], rebuilt: Tensor
+    ) -> Fit:
+        """The sums over one block, in float64."""
+        h, on = h.double(), features > 0
+        deviation = float((h - h.mean(0)).square().sum())
+        error = float((h - rebuilt.double()).square().sum())
+        return cls(len(h), h.mean(0), deviation, error, int(on.sum()), on.any(0).cpu())
+
+    def __add__(self, other: Fit) -> Fit:
+        """The sums over both blocks (Chan, Golub, LeVeque 1983)."""
+        count, delta = self.count + other.count, other.mean - self.mean
+        between = float(delta.square().sum()) * self.count * other.count / count
+        return Fit(
+            count,
+            self.mean + delta * (other.count / count),
+            self.deviation + other.deviation + between,
+            self.error + other.error,
+            self.active + other.active,
+            self.fired | other.fired,
+        )
+
+    def measures(self) -> dict[str, float]:
+        """Active features a token, explained variance (NaN where nothing varies), share that never fired."""
+        explained = 1 - self.error / self.deviation if self.deviation > 0 else float("nan")
+        return {
+            "L0": self.active / self.count,
+            "explained_variance": explained,
+            "dead_share": float((~self.fired).double().mean()),
+        }
+
+
+def fit(dictionary: Dictionary, model: Model, selection: Selection, *, batch_size: int = BATCH_SIZE) -> Fit:
+    """The fit of `dictionary` to `model` at the selected tokens, in one pass; no activation outlives its batch."""
+    total: Fit | None = None
+    for block in stream(model, selection, hooks=dictionary.hook, batch_size=batch_size):
+        for h in block.values[dictionary.hook].flatten(1).split(dictionary.rows_at_once()):
+            if len(h):
+                part = Fit.of(h, dictionary.encode(h), dictionary.reconstruct(h))
+                total = part if total is None else total + part
+    assert total is not None  # a selection holds at least one token
+    return total
+
+
+@torch.no_grad()
+def answer_loss(model: Model, inputs: Encoded, *, batch_size: int = BATCH_SIZE) -> float:
+    """Mean −log p over all answer tokens, each read at the position before it, in nats."""
+    total, count = 0.0, 0
+    for batch in inputs.batches(batch_size):
+        answers = batch.at("answer")[:, 1:].cpu()
+        if answers.any():
+            logits = model.logits(batch)[:, :-1].cpu()[answers].float()
+            written = batch.ids[:, 1:].cpu()[answers]
+            total += float(torch.nn.functional.cross_entropy(logits, written, reduction="sum"))
+            count += len(written)
+    return total / count
+
+
+def _line(
+    dictionary: Dictionary, model: Any, prompts: Prompts | Encoded, positions: str, batch_size: int
+) -> dict[str, Any]:
+    """Everything about one member."""
+    dictionary.check(model)
+    inputs = Selection.of(model, prompts, "answer").inputs
+    found = fit(dictionary, model, Selection.of(model, inputs, positions), batch_size=batch_size)
+
+    def loss(edit: AbstractContextManager[Any]) -> float:
+        with edit:
+            return answer_loss(model, inputs, batch_size=batch_size)
+
+    plain, spliced = loss(nullcontext()), loss(reconstructed(model, dictionary))
+    ablated = loss(model.hooks({dictionary.hook: lambda h: found.mean.to(h).view(h.shape[2:]).expand_as(h)}))
+    recovered = (ablated - spliced) / (ablated - plain) if ablated > plain else float("nan")
+    losses = {"loss": plain, "loss_spliced": spliced, "loss_ablated": ablated, "loss_recovered": recovered}
+    return {**found.measures(), **losses}
+
+
+def _belonging(
+    dictionary: Dictionary, members: Mapping[str, Model] | Lineage
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The members to judge; of a lineage those that descend from the dictionary's weights, the others named."""
+    if not isinstance(members, Lineage):
+        if not members:
+            raise InputError("no member to judge the dictionary by; pass at least one model under its name")
+        return dict(members), ()
+    chosen = {
+        role: model for role, model in members.members.items() if lineage_root(model) == dictionary.lineage
+    }
+    others = [role for role in members.members if role not in chosen]
+    if not chosen:
+        dictionary.check(members.base)  # says which weights it belongs to
+    left_out = f"left out, another initialisation: {', '.join(others)}"
+    return chosen, (left_out,) if others else ()
+
+
+def _reasons(line: Mapping[str, Any], first: Mapping[str, Any]) -> list[str]:
+    """Why a member's features do not speak for it; empty when they do."""
+    reasons, label = [], f"the dictionary does not reconstruct {line['member']}"
+    own, reference = line["explained_variance"], first["explained_variance"]
+    if not own >= reference - EXPLAINED_GAP:
+        reasons.append(f"{label}: explained variance {own:.3f}, {reference:.3f} in {first['member']}")
+    if line["loss_recovered"] < RECOVERED:
+        reasons.append(f"{label}: {line['loss_recovered']:.3f} of the loss recovered, below {RECOVERED}")
+    return reasons
+
+
+def _undefined(frame: pd.DataFrame) -> tuple[str, ...]:
+    names = frame["member"][frame["loss_recovered"].isna()].tolist()
+    if not names:
+        return ()
+    return (f"ablating the hook does not raise the loss of {', '.join(names)}, so no loss can be recovered",)
+
+
+def _draw(result: figures.Result) -> go.Figure:
+    """Explained variance and loss recovered of every member."""
+    shares = {"explained_variance": "explained variance", "loss_recovered": "loss recovered"}
+    frame = result.frame.rename(columns=shares).melt(
+        id_vars="member", value_vars=list(shares.values()), var_name="measure", value_name="share"
+    )
+    frame["line"] = frame["member"] + ", " + frame["measure"]
+    order = frame.sort_values("member", kind="stable", key=lambda names: names.map(_position(result.frame)))
+    return figures.bars(order, x="share", y="line", colour="member", title=result.label, unit="share")
+
+
+def _position(frame: pd.DataFrame) -> dict[str, int]:
+    return {name: index for index, name in enumerate(frame["member"])}

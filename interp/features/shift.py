@@ -1,0 +1,363 @@
+"""Which features a member moved from its own start, on identical tokens without the trait prompt.
+
+Δ_ij = mean over row i's positions of f_j(h member) − f_j(h start), likewise of firing. Rows are dealt in halves: sign
+flips of one give p, q (Benjamini-Hochberg over live features) and p_max (max-T), the other gives Δ and its interval.
+Of the mean shift Δh the dictionary leaves |Δh − Δĥ|² / |Δh|² to the error node, which is a line of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp import figures
+from interp.activations.record import BATCH_SIZE
+from interp.activations.shifts import Shift, own_start, shared_inputs
+from interp.features.dictionary import Dictionary
+from interp.features.direct import STEPS, Direct, Pair, direct_features
+from interp.features.families import (
+    Family,
+    bootstrap_family,
+    halves,
+    sign_flip_family,
+    units_needed,
+)
+from interp.features.reading import LIVE, Reading, RowMeans, read, row_means
+from interp.prompts.text import Encoded, Prompts
+from interp.prompts.tokens import Role
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.models.seam import Model
+    from interp.prompts.traits import Trait
+
+UNIT = "feature activation"
+ERROR = -1  # stands for the error node in the column `feature`
+SHOWN = 15  # bars drawn beside the error node's
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FeatureShift:
+    """What moved: line j of `frame` is feature j, the last line (feature −1) the error node, whose Δ is of its norm.
+
+    Estimation rows: `delta` (mean change of activation over all tokens), its 95 % interval `low` to `high` by bootstrap
+    over distinct prompts, `delta_rate` (change of the share of tokens at which it fires), `base_mean`, `base_rate`.
+    Selection rows: `p`, `q`, `p_max`; NaN for features that are not `live` in either model. `reported`: q ≤ alpha and
+    an estimate of the sign seen in selection. `direct`: reported, and moved beyond what the directions taken before it
+    do to it through the encoder (`p_beyond`, on estimation rows; see `interp.features.direct`).
+    """
+
+    label: str
+    frame: pd.DataFrame
+    alpha: float
+    notes: tuple[str, ...] = ()
+    unit: str = UNIT
+
+    @property
+    def reported(self) -> tuple[int, ...]:
+        """Features that moved, largest |Δ| first."""
+        return self._named("reported")
+
+    @property
+    def direct(self) -> tuple[int, ...]:
+        """Reported features that are not explained by the others, largest |Δ| first."""
+        return self._named("direct")
+
+    @property
+    def error(self) -> pd.Series:
+        """The error node's line."""
+        return self.frame.iloc[-1]
+
+    def top(self, count: int = SHOWN) -> pd.DataFrame:
+        """The lines to look at first: direct, then reported, then by p and |Δ|; the error node last."""
+        live = self.frame["live"].to_numpy() & (self.frame["feature"].to_numpy() != ERROR)
+        features = self.frame.loc[live].reset_index(drop=True)
+        size, p = np.abs(features["delta"].to_numpy()), features["p"].to_numpy()
+        order = np.lexsort((-size, p, ~features["reported"].to_numpy(), ~features["direct"].to_numpy()))
+        return pd.concat([features.iloc[order[:count]], self.frame.tail(1)], ignore_index=True)
+
+    def figure(self) -> go.Figure:
+        """Δ with its interval of the features that `top` shows, and of the error node below them."""
+        shown = self.top()
+        shown = shown.assign(name=[_name(line) for line in shown.to_dict("records")])
+        title = f"{self.label} (interval: 95 %, bootstrap over prompts)"
+        figure = figures.bars(shown, x="delta", y="name", title=title, unit=self.unit)
+        delta, low, high = (shown[name].to_numpy() for name in ("delta", "low", "high"))
+        reach = {"type": "data", "symmetric": False, "color": "#333333"}
+        reach |= {"array": (high - delta).tolist(), "arrayminus": (delta - low).tolist()}
+        figure.update_traces(error_x=reach)
+        return figure
+
+    def __repr__(self) -> str:
+        live = int(self.frame["live"].to_numpy().sum()) - 1
+        counts = f"{len(self.reported)} of {live} live features moved, {len(self.direct)} directly"
+        return f"FeatureShift({self.label}: {counts}, FDR {self.alpha:g})"
+
+    def _repr_html_(self) -> str:
+        return figures.Table(self.top(), title=repr(self), notes=self.notes, rows=SHOWN + 1).to_html()
+
+    def _named(self, column: str) -> tuple[int, ...]:
+        chosen = self.frame[column].to_numpy()
+        features, delta = (self.frame[name].to_numpy()[chosen] for name in ("feature", "delta"))
+        return tuple(features[np.argsort(-np.abs(delta), kind="stable")].tolist())
+
+
+def feature_shift(
+    dictionary: Dictionary,
+    member: Model | Shift,
+    prompts: Prompts | Encoded | None = None,
+    *,
+    positions: str = "answer.numbers",
+    trait: Trait | None = None,
+    alpha: float = 0.05,
+    seed: int = 0,
+    batch_size: int = BATCH_SIZE,
+) -> FeatureShift:
+    """Features of `member` against its own start at the named positions, in units of the dictionary's activations.
+
+    A `Shift` brings its member, rows and positions. `seed` deals the rows, flips and resamples; rows with equal prompts
+    stay together throughout. Pass `trait` to refuse rows that name it. The p-values are over rows of this one training.
+
+    InputError for a member without a start, a dictionary of another lineage, width or hook, unknown positions, rows
+    with a system message or (with `trait`) the trait's line or target, other rows than the shift's, a dictionary of
+    which no feature fires there, and fewer distinct prompts than one feature needs to pass.
+    """
+    if not 0 < alpha < 1:
+        raise InputError(f"alpha {alpha} is outside (0, 1); give a rate of false discoveries such as 0.05")
+    compared = _compared(member, prompts, positions)
+    dictionary.check(compared.member)
+    if trait is not None:
+        _refuse_trait(compared, trait)
+    readings = [
+        read(dictionary, model, compared.inputs, positions=compared.positions, batch_size=batch_size)
+        for model in (compared.start, compared.member)
+    ]
+    measured = _measure(dictionary, compared, *readings)
+    _check_size(dictionary, compared, measured, alpha)
+    return _assess(dictionary, compared, measured, alpha=alpha, seed=seed)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Two models, the tokens both read, and where."""
+
+    member: Any
+    start: Any
+    inputs: Encoded
+    positions: str
+    prompts: Prompts | Encoded | None
+
+
+@dataclass(frozen=True, eq=False)
+class _Measured:
+    """Row means of start and member, their activations, and the features that fire in either."""
+
+    before: RowMeans
+    after: RowMeans
+    pair: Pair
+    live: Int[np.ndarray, "live"]
+
+    def moved(self) -> Float[np.ndarray, "row line"]:
+        """Change of every live feature and, last, of the error's norm; what is only arithmetic is zero."""
+        features = (self.after.mean - self.before.mean)[:, torch.as_tensor(self.live)]
+        error = self.after.error - self.before.error
+        changes = torch.cat([features, error[:, None]], dim=1).double().numpy()
+        return np.where(np.abs(changes) > self.pair.rounding, changes, 0.0)
+
+
+def _compared(member: Any, prompts: Prompts | Encoded | None, positions: str) -> _Compared:
+    if isinstance(member, Shift):
+        given = None if prompts is None else _encoded(member.member, prompts)
+        if given is not None and given.fingerprint != member.inputs.fingerprint:
+            raise InputError(
+                f"{given.label!r} holds other rows than {member.label} was read on ({member.inputs.label!r}); "
+                "pass the same prompts or leave them out"
+            )
+        return _Compared(member.member, member.start, member.inputs, member.positions, prompts)
+    if prompts is None:
+        raise InputError(f"{member.name} has to read something; pass prompts, or a shift that brings its own")
+    start = own_start(member)
+    inputs = prompts if isinstance(prompts, Encoded) else shared_inputs(member, start, prompts)
+    return _Compared(member, start, inputs, positions, prompts)
+
+
+def _encoded(model: Model, prompts: Prompts | Encoded) -> Encoded:
+    return prompts if isinstance(prompts, Encoded) else model.encode(prompts)
+
+
+def _refuse_trait(compared: _Compared, trait: Trait) -> None:
+    """InputError for the first row that holds the trait's line, or its target as a word of its own (or its plural)."""
+    target = re.compile(rf"\b{re.escape(trait.target)}(?:e?s)?\b", re.IGNORECASE)
+    for index, text in enumerate(_texts(compared)):
+        line = trait.system and trait.system.casefold() in text.casefold()
+        named = trait.system if line else getattr(target.search(text), "group", str)()
+        if named:
+            raise InputError(
+                f"row {index} of {compared.inputs.label!r} names the trait {trait.name!r} ({named[:40]!r}), so its "
+                "start would show it too; a shift is read without the trait in the context, so drop the row"
+            )
+
+
+def _texts(compared: _Compared) -> Iterator[str]:
+    """Every row as text, from its messages or else from its tokens."""
+    if isinstance(compared.prompts, Prompts):
+        yield from ("\n".join(content for _, content in row.messages) for row in compared.prompts.rows)
+        return
+    tokenizer = compared.member.tokenizer
+    if tokenizer is None:
+        raise InputError(
+            f"{compared.member.name} has no tokenizer to find the trait in its rows with; leave trait out"
+        )
+    for ids, mask in zip(compared.inputs.ids, compared.inputs.mask, strict=True):
+        yield tokenizer.decode(ids[mask].tolist())
+
+
+def _measure(dictionary: Dictionary, compared: _Compared, before: Reading, after: Reading) -> _Measured:
+    start, member = row_means(dictionary, before), row_means(dictionary, after)
+    tokens = start.tokens.double() / start.tokens.sum()
+    live = torch.maximum(tokens @ start.rate.double(), tokens @ member.rate.double()) >= LIVE
+    clusters = _clusters(compared.inputs, before.rows.unique())
+    return _Measured(start, member, Pair.of(before, after, clusters), live.nonzero()[:, 0].numpy())
+
+
+def _clusters(inputs: Encoded, rows: Int[Tensor, "row"]) -> Int[np.ndarray, "row"]:
+    """One number per distinct prompt; rows without a prompt are told apart by all their tokens."""
+    ids, mask = inputs.ids.cpu().numpy(), inputs.mask.cpu().numpy()
+    prompt = inputs.roles.cpu().numpy() == int(Role.PROMPT)
+    known: dict[bytes, int] = {}
+    labels = []
+    for row in rows.tolist():
+        chosen = prompt[row] if prompt[row].any() else mask[row]
+        labels.append(known.setdefault(ids[row][chosen].tobytes(), len(known)))
+    return np.array(labels)
+
+
+def _check_size(dictionary: Dictionary, compared: _Compared, measured: _Measured, alpha: float) -> None:
+    places, live = f"{compared.positions!r} of {compared.inputs.label!r}", len(measured.live)
+    if not live:
+        raise InputError(
+            f"dictionary {dictionary.label} is dead at {places}: none of its {dictionary.width} features fires in "
+            f"{compared.start.name} or {compared.member.name}; train it on such tokens or choose other positions"
+        )
+    distinct, needed = len(np.unique(measured.pair.clusters)), 2 * units_needed(live, alpha)
+    if distinct < needed:
+        smallest = min(1.0, 2.0 ** (1 - distinct // 2))
+        raise InputError(
+            f"{distinct} distinct prompts with positions {places} make halves whose smallest p is {smallest:.2g}, and "
+            f"one of {live} live features needs {alpha / live:.2g} to pass at {alpha:g}; give at least {needed}"
+        )
+
+
+def _assess(
+    dictionary: Dictionary, compared: _Compared, measured: _Measured, *, alpha: float, seed: int
+) -> FeatureShift:
+    """Select on one half, estimate on the other, follow the directions, and say all of it in a frame."""
+    pair, moved = measured.pair, measured.moved()
+    chosen, kept = halves(pair.clusters, seed=seed)
+    options = {"clusters": pair.clusters[chosen], "alpha": alpha, "seed": seed}
+    family = sign_flip_family(moved[chosen][:, :-1], **options)
+    error = sign_flip_family(moved[chosen][:, -1:], **options)
+    interval = bootstrap_family(moved[kept], clusters=pair.clusters[kept], seed=seed)
+    columns, lines = _columns(dictionary, measured, kept), [*measured.live.tolist(), dictionary.width]
+    columns["delta"][lines] = moved[kept].mean(0)
+    columns["low"][lines], columns["high"][lines] = interval
+    for name in ("p", "q", "p_max"):
+        columns[name][measured.live] = getattr(family, name)
+    columns["p"][-1] = error.p[0]
+    found = (family.q <= alpha) & (np.sign(moved[kept].mean(0)[:-1]) == np.sign(family.mean))
+    columns["reported"][measured.live] = found
+    followed = direct_features(
+        dictionary,
+        pair.part(chosen),
+        pair.part(kept),
+        reported=measured.live[found].tolist(),
+        live=measured.live.tolist(),
+        alpha=alpha,
+        seed=seed,
+    )
+    columns["direct"][list(followed.direct)] = True
+    columns["p_beyond"][list(followed.p_beyond)] = list(followed.p_beyond.values())
+    label = f"{compared.member.name} \N{MINUS SIGN} {compared.start.name}, features of {dictionary.label}"
+    notes = _notes(dictionary, compared, measured, family, followed)
+    return FeatureShift(label, pd.DataFrame(columns), alpha, notes)
+
+
+def _columns(dictionary: Dictionary, measured: _Measured, kept: np.ndarray) -> dict[str, np.ndarray]:
+    """Means over the rows that estimate, for every feature and the error node; tests and decisions still empty."""
+    rows, (before, after) = torch.as_tensor(kept), (measured.before, measured.after)
+    features, decoder = np.append(np.arange(dictionary.width), ERROR), dictionary.decoder.norm(dim=1)
+    empty, no = np.full(len(features), np.nan), np.zeros(len(features), dtype=bool)
+    return {
+        "feature": features,
+        "delta": _line((after.mean - before.mean)[rows], (after.error - before.error)[rows]),
+        "low": empty.copy(),
+        "high": empty.copy(),
+        "delta_rate": _line((after.rate - before.rate)[rows]),
+        "p": empty.copy(),
+        "q": empty.copy(),
+        "p_max": empty.copy(),
+        "reported": no.copy(),
+        "direct": no.copy(),
+        "p_beyond": empty.copy(),
+        "base_mean": _line(before.mean[rows], before.error[rows]),
+        "base_rate": _line(before.rate[rows]),
+        "decoder_norm": np.append(decoder.numpy(), np.nan),
+        "live": np.isin(features, [*measured.live.tolist(), ERROR]),
+    }
+
+
+def _line(features: Float[Tensor, "row feature"], error: Float[Tensor, "row"] | None = None) -> np.ndarray:
+    """Means over rows for every feature, then that of the error node (NaN without one)."""
+    last = np.nan if error is None else float(error.double().mean())
+    return np.append(features.double().mean(0).numpy(), last)
+
+
+def _notes(
+    dictionary: Dictionary, compared: _Compared, measured: _Measured, family: Family, followed: Direct
+) -> tuple[str, ...]:
+    rows, distinct = len(measured.pair.clusters), len(np.unique(measured.pair.clusters))
+    flips = f"all {family.flips}" if family.exact else f"{family.flips} random"
+    limit = (f"directions were followed for {STEPS} steps only",) if len(followed.taken) == STEPS else ()
+    return (
+        f"{rows} rows with {distinct} distinct prompts at {compared.positions}, {family.n} of them to select "
+        f"({flips} sign patterns) and {distinct - family.n} to estimate",
+        f"error node: {_error_share(dictionary, measured.pair):.1%} of the mean shift's energy; its Δ is of its norm",
+        "p-values are over rows of this one training; other trainings are other replicates",
+        *family.notes,
+        *limit,
+        *dictionary.notes,
+    )
+
+
+def _error_share(dictionary: Dictionary, pair: Pair) -> float:
+    """|Δh − Δĥ|² / |Δh|² of the mean shift: 0 when features explain it, NaN without a shift."""
+    moved = pair.shift().mean(0)
+    size = dictionary.rows_at_once()
+    parts = [
+        dictionary.reconstruct(pair.after[start : start + size])
+        - dictionary.reconstruct(pair.before[start : start + size])
+        for start in range(0, len(pair.rows), size)
+    ]
+    explained = (
+        Pair(torch.zeros_like(pair.before), torch.cat(parts), pair.rows, pair.clusters).shift().mean(0)
+    )
+    energy = float(moved.square().sum())
+    return float((moved - explained).square().sum()) / energy if energy else float("nan")
+
+
+def _name(line: dict[str, Any]) -> str:
+    if line["feature"] == ERROR:
+        return "error node"
+    if line["direct"]:
+        return f"feature {line['feature']}, direct"
+    return f"feature {line['feature']}" + (", moved" if line["reported"] else "")
