@@ -1,6 +1,7 @@
 """Dictionaries from folders and from SAELens' releases, and back; what does not belong to the model is refused.
 
-A folder holds cfg.json and sae_weights.safetensors, as SAELens' save_inference_model writes them. Nothing is unpickled.
+A folder holds cfg.json and sae_weights.safetensors, as SAELens' save_inference_model writes them. No code is unpickled:
+SAELens reads the few releases that are .pt files with torch.load, which takes only tensors from them (weights_only).
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from interp.features.dictionary import Dictionary
+from interp.features.stream import token_width
 from interp.models.seam import check_finite, check_hooks, lineage_root
 from interp.runs import InputError, atomic_folder, nearest
 
@@ -49,6 +49,10 @@ def load_sae(
         raise InputError(
             f"there is no folder {source}; pass a folder that save_inference_model wrote, or a SAELens release and "
             "its sae_id"
+        )
+    if sae_id is not None and path.is_dir():
+        raise InputError(
+            f"{source} is a folder, which holds one autoencoder and has no sae_id {sae_id!r}; leave sae_id out"
         )
     label = path.name if sae_id is None else f"{source}/{sae_id}"
     sae = read_sae(path) if sae_id is None else _release(str(source), sae_id)
@@ -108,9 +112,9 @@ def read_sae(folder: Path) -> Any:
         raise InputError(
             f"{weights} is truncated or damaged ({error}); copy it again or write it anew"
         ) from error
-    except (KeyError, ValueError, RuntimeError, TypeError) as error:
+    except (AttributeError, KeyError, ValueError, RuntimeError, TypeError) as error:
         raise InputError(
-            f"{folder} cannot be read as an autoencoder ({type(error).__name__}: {_first_line(error)}); write it with "
+            f"{folder} cannot be read as an autoencoder ({type(error).__name__}: {_brief(error)}); write it with "
             "SAELens' save_inference_model"
         ) from error
     return _inference(sae, str(folder))
@@ -161,10 +165,15 @@ def _release(release: str, sae_id: str) -> Any:
     try:
         sae = SAE.from_pretrained(release, sae_id, device="cpu", dtype="float32")
     except (OSError, ConnectionError) as error:  # of the hub: offline, unreachable, not there
-        state = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") == "1" else _first_line(error)
+        state = "HF_HUB_OFFLINE is set" if os.environ.get("HF_HUB_OFFLINE") == "1" else _brief(error)
         raise InputError(
             f"release {release} ({sae_id}) is not on this machine and the hub cannot be asked ({state}); download it "
             "where there is a network, or pass a folder"
+        ) from error
+    except (KeyError, ValueError) as error:
+        raise InputError(
+            f"release {release} ({sae_id}) cannot be read ({type(error).__name__}: {_brief(error)}); pass a release "
+            "of SAELens and one of its ids, or a folder"
         ) from error
     return _inference(sae, f"{release}/{sae_id}")
 
@@ -180,22 +189,12 @@ def _hook(label: str, trained_at: str | None, asked: str | None) -> str:
 
 
 def _check_width(sae: Any, label: str, model: Model, hook: str) -> None:
-    width = _width(model, hook)
+    width = token_width(model, hook)
     if width != sae.cfg.d_in:
         raise InputError(
             f"dictionary {label} reads activations of width {sae.cfg.d_in}, and {model.name} has {width} at {hook}; "
             "load a dictionary of this model"
         )
-
-
-def _width(model: Model, hook: str) -> int:
-    """Values at one token of a hook, heads flattened."""
-    from interp.prompts.tokens import Encoded
-
-    ids = torch.zeros(1, 2, dtype=torch.long)
-    mask = torch.ones_like(ids, dtype=torch.bool)
-    batch = Encoded(ids, mask, mask.long())
-    return int(model.run(batch, hooks=(hook,))[hook].flatten(2).shape[-1])
 
 
 def _stranger(known: Any, model: Model) -> str:
@@ -204,13 +203,24 @@ def _stranger(known: Any, model: Model) -> str:
         same = known.interp_lineage == lineage_root(model)
         return "" if same else f"{known.model_name or 'a model'} ({known.interp_lineage})"
     named = _last(str(known.model_name or ""))
-    own = {_last(model.name), _last(str(getattr(getattr(model, "config", None), "_name_or_path", "")))}
-    return "" if named and named in own else str(known.model_name or "a model it does not name")
+    same = bool(named) and named in _names(model)
+    return "" if same else str(known.model_name or "a model it does not name")
+
+
+def _names(model: Model | None) -> set[str]:
+    """What a model and those it descends from are called."""
+    names: set[str] = set()
+    while model is not None:
+        path = getattr(getattr(model, "config", None), "_name_or_path", "")
+        names |= {_last(model.name), _last(str(path))}
+        model = model.start
+    return names
 
 
 def _last(name: str) -> str:
     return name.rstrip("/").rpartition("/")[2].lower()
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+def _brief(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]) if lines else type(error).__name__

@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import math
 import shutil
 import warnings
 from collections.abc import Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,22 +131,28 @@ def _check(recipe: SAERecipe) -> None:
         raise InputError(
             f"architecture {nearest(recipe.architecture, ARCHITECTURES)}; pass one of {', '.join(ARCHITECTURES)}"
         )
-    if recipe.steps < 1 or recipe.k < 1 or recipe.lr <= 0:
+    if not (1 <= recipe.batch_size <= recipe.samples and recipe.k >= 1 and 0 < recipe.lr < math.inf):
         raise InputError(
             f"{recipe.samples} samples in batches of {recipe.batch_size} with k {recipe.k} and lr {recipe.lr} train "
-            "nothing; give at least one batch, a k of at least 1 and a positive lr"
+            "nothing; give at least one batch, a k of at least 1 and a positive, finite lr"
         )
-    if recipe.width is not None and recipe.width < recipe.k:
-        raise InputError(
-            f"k {recipe.k} is more than the {recipe.width} features there are; lower k or raise width"
-        )
+    if recipe.width is not None:
+        _check_k(recipe.k, recipe.width)
+
+
+def _check_k(k: int, width: int) -> None:
+    if k > width:
+        raise InputError(f"k {k} is more than the {width} features there are; lower k or raise width")
 
 
 def _train_into(folder: Path, stream: Stream, state: Path, recipe: SAERecipe, facts: dict[str, str]) -> None:
-    first = next(stream.batches())
+    batches = stream.batches()
+    first = next(batches)
     trainer = _trainer(recipe, first)
+    batches = chain([first], batches)
     if state.is_file():
         _restore(trainer, state)
+        batches = stream.batches(trainer.n_training_steps)
         log.info("dictionary at %s: going on at step %d", facts["hook_name"], trainer.n_training_steps)
     steps = recipe.steps
     progress = tqdm(
@@ -155,9 +163,7 @@ def _train_into(folder: Path, stream: Stream, state: Path, recipe: SAERecipe, fa
         disable=None,
     )
     with progress:
-        for batch in stream.batches(trainer.n_training_steps):
-            if trainer.n_training_steps >= steps:
-                break
+        for batch in islice(batches, steps - trainer.n_training_steps):
             loss = trainer.step(batch).loss
             trainer.n_training_steps += 1
             if not torch.isfinite(loss):
@@ -197,7 +203,8 @@ def _trainer(recipe: SAERecipe, batch: Tensor) -> Any:
 
 def _settings(recipe: SAERecipe, d_in: int) -> dict[str, Any]:
     """The configuration SAELens makes the autoencoder of."""
-    width, k = recipe.width or 8 * d_in, recipe.k
+    width, k = 8 * d_in if recipe.width is None else recipe.width, recipe.k
+    _check_k(k, width)
     threshold = {"k": float(k), "topk_threshold_lr": min(0.1, 20 / recipe.steps)}
     own: dict[str, dict[str, Any]] = {
         "topk": {"k": k},

@@ -105,9 +105,11 @@ def activation_stream(
 ) -> Stream:
     """The activations of `model` at `hook`, heads flattened, at the tokens named `positions`, in fp32 on CPU.
 
-    InputError for a hook the model does not have, rows without such a token, and fewer activations than a batch.
+    InputError for a hook the model does not have or that holds no vector a token, rows without such a token, and
+    fewer activations than a batch.
     """
     check_hooks(model, (hook,))
+    width = token_width(model, hook)
     selection = Selection.of(model, prompts, positions)
     kept = selection.chosen.any(1)
     counts = selection.chosen.sum(1)[kept]
@@ -121,6 +123,18 @@ def activation_stream(
         return record(model, rows, hooks=hook, positions=positions).flat(hook).flatten(1)
 
     inputs = selection.inputs[kept.nonzero()[:, 0]]
-    width = read(inputs[:1]).shape[1]
     capacity = max(batch_size, buffer // (4 * width))
     return Stream(read, inputs, counts, batch_size, capacity, seed)
+
+
+def token_width(model: Model, hook: str) -> int:
+    """Values at one token of a hook, heads flattened; InputError for a hook that holds no vector a token."""
+    ids = torch.zeros(2, 5, dtype=torch.long)
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    shape = model.run(Encoded(ids, mask, mask.long()), hooks=(hook,))[hook].shape
+    if shape[:2] != ids.shape or shape[2:].numel() < 2:
+        raise InputError(
+            f"{hook} of {model.name} holds {list(shape)} values for 2 rows of 5 tokens, and a dictionary reads a "
+            "vector at every token; choose a hook such as blocks.0.hook_resid_post"
+        )
+    return shape[2:].numel()

@@ -1,5 +1,6 @@
 """Dictionaries from folders and releases: what belongs to the model comes back, what does not is refused in words."""
 
+import dataclasses
 import json
 
 import pytest
@@ -62,6 +63,23 @@ def test_notes_and_links_are_kept(llama, tmp_path):
     back = load_sae(save_sae(made, tmp_path / "kept"), model=llama)
     assert back.notes == ("a note",)
     assert back.link(3) == "https://neuronpedia.org/llama/0-res/3"
+
+
+def test_heads_are_read_flat(llama, tmp_path):
+    hook = "blocks.0.attn.hook_z"
+    folder = save_sae(handmade(mirrored(32), mirrored(32).T, hook=hook, model=llama), tmp_path / "z")
+    config = json.loads((folder / "cfg.json").read_text())
+    (folder / "cfg.json").write_text(json.dumps(config | {"reshape_activations": "hook_z"}))
+    h = torch.randn(2, 5, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(load_sae(folder, model=llama).reconstruct(h), h)
+
+
+def test_one_of_the_base_fits_what_was_trained_from_it(folder, llama, tiny):
+    hf, tokenizer = tiny("llama", 1)
+    student = dataclasses.replace(load_model(hf, tokenizer=tokenizer, name="student"), start=llama)
+    assert load_sae(folder, model=student).lineage == llama.fingerprint
+    edited(folder, interp_lineage=None, model_name="meta/Llama")
+    assert load_sae(folder, model=student).notes == ()
 
 
 class TestRefusals:
@@ -139,9 +157,10 @@ class TestRefusals:
 
     def test_of_no_architecture(self, folder, llama):
         config = json.loads((folder / "cfg.json").read_text())
-        (folder / "cfg.json").write_text(json.dumps(config | {"architecture": "unheard"}))
-        with pytest.raises(InputError, match=r"cannot be read as an autoencoder"):
-            load_sae(folder, model=llama)
+        for change in ({"architecture": "unheard"}, {"metadata": None}, {"d_sae": 63}):
+            (folder / "cfg.json").write_text(json.dumps(config | change))
+            with pytest.raises(InputError, match=r"cannot be read as an autoencoder"):
+                load_sae(folder, model=llama)
 
     def test_transcoder(self, llama, tmp_path):
         from sae_lens import SAE
@@ -160,7 +179,17 @@ class TestRefusals:
         with pytest.raises(InputError, match="is a transcoder, which predicts another activation"):
             load_sae(tmp_path / "coder", model=llama)
 
+    def test_a_folder_has_no_id(self, folder, llama):
+        with pytest.raises(
+            InputError, match=r"is a folder, which holds one .* no sae_id 'x'; leave sae_id out"
+        ):
+            load_sae(folder, "x", model=llama)
+
     def test_releases(self, llama):
+        with pytest.raises(
+            InputError, match=r"release no/such/place \(x\) cannot be read .*; pass a release"
+        ):
+            load_sae("no/such/place", "x", model=llama)
         with pytest.raises(
             InputError, match=r"SAE release 'gpt2-small-res-jbb' is unknown; nearest: .*gpt2-small-res-jb"
         ):

@@ -97,6 +97,11 @@ def test_only_the_tokens_named_and_heads_flattened(llama, prompts):
 def test_errors(llama, prompts):
     with pytest.raises(InputError, match=r"hook 'blocks.0.hook_resid_pots' is unknown; nearest"):
         activation_stream(llama, prompts, hook="blocks.0.hook_resid_pots", batch_size=4)
+    for hook in ("blocks.0.attn.hook_pattern", "blocks.0.ln1.hook_scale"):
+        with pytest.raises(
+            InputError, match=rf"{hook} of llama holds .* and a dictionary reads a vector at every"
+        ):
+            activation_stream(llama, prompts, hook=hook, batch_size=4)
     with pytest.raises(
         InputError, match=r"33 activations at 'answer.numbers' of .* are fewer than one batch"
     ):
