@@ -1,0 +1,375 @@
+"""What features do: change them in a model, and random features of the same size beside them.
+
+necessity N = −[m(student, shift taken out) − m(student)] / Δm, sufficiency S = [m(base, shift put in) − m(base)] / Δm
+with Δm = m(student) − m(base): m is the trait margin, the shift the mean change of the features. A control is as many
+other features, matched one by one, its change of the activation multiplied until the mean of |Δh| is the chosen ones'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.features.changes import ablate, add, scaled
+from interp.features.dictionary import Dictionary
+from interp.features.reading import Reading, matched_features, read
+from interp.features.splice import Change, with_features
+from interp.figures import Table, points
+from interp.models.bridge import FAST
+from interp.organisms.evaluation import completion_logprobs, margin
+from interp.organisms.sampling import sample_numbers
+from interp.organisms.teachers import Teacher
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded, Role
+from interp.prompts.traits import Trait
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.models.language import LanguageModel
+
+CHOSEN = "chosen"
+LEAST = 1e-6  # nats of change of margin below which no share of it can be taken
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Effects:
+    """One line for the chosen features and one for each control; `column` is the effect it is about.
+
+    `frame` holds `set` ("chosen" or "control k"), `features`, the outcomes, the mean `size` |Δh| of the change as it
+    was applied, and the `scale` a control's change was multiplied with. A control that moves nothing is NaN.
+    """
+
+    label: str
+    frame: pd.DataFrame
+    unit: str
+    column: str
+    notes: tuple[str, ...] = ()
+
+    def chosen(self, column: str | None = None) -> float:
+        """The effect of the chosen features."""
+        return float(self.frame.loc[self.frame["set"] == CHOSEN, column or self.column].to_numpy()[0])
+
+    def controls(self, column: str | None = None) -> Float[np.ndarray, "control"]:
+        """The effects of the control sets that move anything."""
+        values = self.frame.loc[self.frame["set"] != CHOSEN, column or self.column].to_numpy(float)
+        return values[np.isfinite(values)]
+
+    def p(self, column: str | None = None) -> float:
+        """(b + 1) / (m + 1): b of m controls are at least as far from zero as the chosen features."""
+        controls = self.controls(column)
+        return float((np.abs(controls) >= abs(self.chosen(column))).sum() + 1) / (len(controls) + 1)
+
+    def figure(self) -> go.Figure:
+        """The effect of the chosen features beside those of the controls."""
+        shown = self.frame.dropna(subset=[self.column])
+        kind = np.where(shown["set"] == CHOSEN, CHOSEN, "random features")
+        return points(shown.assign(set=kind), x="set", y=self.column, title=self.label, unit=self.unit)
+
+    def __repr__(self) -> str:
+        controls = self.controls()
+        beside = f"{controls.mean():+.3g} over {len(controls)} controls" if len(controls) else "no controls"
+        return f"{self.label}: {self.column} {self.chosen():+.3g} {self.unit}, {beside}, p = {self.p():.2g}"
+
+    def _repr_html_(self) -> str:
+        return Table(self.frame, title=repr(self), notes=self.notes).to_html()
+
+
+def control_sets(
+    statistics: pd.DataFrame, features: Sequence[int], *, count: int = 10, seed: int = 0
+) -> tuple[tuple[int, ...], ...]:
+    """`count` random sets of as many other live features, each drawn from the nearest to the one it stands for.
+
+    `statistics` are `feature_statistics`; nearness is that of `matched_features`. No set holds a feature twice.
+    InputError for no features, dead ones, and too few live ones to draw from.
+    """
+    chosen = _named(features)
+    live = set(statistics.loc[statistics["live"], "feature"].tolist())
+    dead = [feature for feature in chosen if feature not in live]
+    if dead:
+        raise InputError(
+            f"feature {dead[0]} is dead in these statistics ({len(live)} features are live), so nothing matches it; "
+            "choose features that fire"
+        )
+    near = matched_features(statistics, chosen, count=max(count, len(chosen)), seed=seed)
+    rng = np.random.default_rng(seed)
+    return tuple(_drawn(near, rng) for _ in range(count))
+
+
+def feature_effects(
+    dictionary: Dictionary,
+    model: LanguageModel,
+    features: Sequence[int],
+    *,
+    trait: Trait | None,
+    rows: Prompts | Encoded,
+    controls: Sequence[Sequence[int]],
+    change: Callable[[Sequence[int]], Change] = ablate,
+) -> Effects:
+    """Change of the trait margin and of the likelihood of `rows` when the features of `model` are changed.
+
+    `delta_margin` is in nats, `delta_logprob_per_token` in nats per answer token of the rows. `change` makes the
+    change of a set: `ablate`, or `lambda features: add(features, amounts)`. Sizes are matched on the tokens of the
+    trait's questions for the margin (`size_answering`), and on those of the rows for the likelihood (`size_writing`).
+    InputError for features that do not exist or move nothing, and for a missing trait.
+    """
+    chosen, asked = _checked(dictionary, features, controls), _present(trait)
+    inputs = model.encode(rows) if isinstance(rows, Prompts) else rows
+    _check_answers(inputs)
+    outcomes = (
+        _Outcome("margin", "answering", lambda: margin(model, asked), model.encode(asked.prompts())),
+        _Outcome("logprob_per_token", "writing", lambda: _per_token(model, inputs), inputs),
+    )
+    frames = [_measured(dictionary, model, each, (chosen, *controls), change) for each in outcomes]
+    frame = pd.concat([frames[0], frames[1].drop(columns=["set", "features"])], axis=1)
+    _check_moved(dictionary, chosen, frame, model)
+    notes = (*_notes(frame, ("scale_answering", "scale_writing")), *dictionary.notes)
+    label = f"{model.name}: {len(chosen)} features changed at {dictionary.hook}"
+    return Effects(label, frame, "nats", "delta_margin", notes)
+
+
+def necessity(
+    dictionary: Dictionary,
+    student: LanguageModel,
+    features: Sequence[int],
+    *,
+    trait: Trait | None,
+    controls: Sequence[Sequence[int]],
+    amounts: Float[Tensor, "chosen"] | None = None,
+) -> Effects:
+    """Share of the student's change of margin that goes when its features' mean shift is taken out at every token.
+
+    Taken out means that the mean is set back to the start's and what varies about it is kept. `amounts` is the
+    shift, by default that on the trait's questions. InputError as for `feature_effects`, and for a student without a
+    start or whose margin is its start's.
+    """
+    return _share(dictionary, student, features, trait, controls, amounts, sign=-1)
+
+
+def sufficiency(
+    dictionary: Dictionary,
+    student: LanguageModel,
+    features: Sequence[int],
+    *,
+    trait: Trait | None,
+    controls: Sequence[Sequence[int]],
+    amounts: Float[Tensor, "chosen"] | None = None,
+) -> Effects:
+    """Share of the student's change of margin that its start gains when the features' mean shift is put in.
+
+    `amounts` and errors as for `necessity`.
+    """
+    return _share(dictionary, student, features, trait, controls, amounts, sign=+1)
+
+
+def mean_shift(
+    dictionary: Dictionary, member: LanguageModel, prompts: Prompts | Encoded, *, positions: str = "all"
+) -> Float[Tensor, "feature"]:
+    """Mean over the named tokens of f(member) − f(its start), on the same tokens."""
+    start = _start(member)
+    inputs = member.encode(prompts) if isinstance(prompts, Prompts) else prompts
+    after, before = (
+        _mean(dictionary, read(dictionary, m, inputs, positions=positions)) for m in (member, start)
+    )
+    return after - before
+
+
+def change_size(dictionary: Dictionary, reading: Reading, change: Change) -> float:
+    """Mean over tokens of |Δh|, what the change adds to the activation."""
+    total = 0.0
+    for part, features in reading.blocks(dictionary):
+        added = (change(features) - features) @ dictionary.decoder
+        total += float((added.norm(dim=1) * dictionary.scale(reading.values[part])[:, 0]).sum())
+    return total / len(reading.values)
+
+
+def written_under(
+    teacher: Teacher, dictionary: Dictionary, change: Change, *, rows: int, seed: int
+) -> tuple[Prompts, dict[str, int]]:
+    """The numbers `teacher` writes while its features are changed, and how many answers were dropped and why.
+
+    Prompts and draws are those of `sample_numbers` with this seed, so two changes answer the same prompts.
+    InputError for a dictionary off the residual stream, whose change sampling would not see.
+    """
+    if FAST.fullmatch(dictionary.hook) is None:
+        raise InputError(
+            f"sampling does not see a change at {dictionary.hook}; "
+            "use a dictionary of blocks.<layer>.hook_resid_pre or hook_resid_post"
+        )
+    with with_features(teacher.model, dictionary, change):
+        numbers, dropped = sample_numbers(teacher, rows=rows, seed=seed)
+    return replace(numbers, label=f"{numbers.label} under a change of {dictionary.label}"), dropped
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """A number read off the model, and the tokens on which changes are made equally large for it."""
+
+    name: str
+    place: str
+    value: Callable[[], float]
+    tokens: Encoded
+
+
+def _share(
+    dictionary: Dictionary,
+    student: LanguageModel,
+    features: Sequence[int],
+    trait: Trait | None,
+    controls: Sequence[Sequence[int]],
+    amounts: Tensor | None,
+    *,
+    sign: int,
+) -> Effects:
+    chosen, asked, start = _checked(dictionary, features, controls), _present(trait), _start(student)
+    questions = student.encode(asked.prompts())
+    if amounts is None:
+        amounts = mean_shift(dictionary, student, questions)[list(chosen)]
+    whole = margin(student, asked) - margin(start, asked)
+    if abs(whole) < LEAST:
+        raise InputError(
+            f"{student.name} has the {asked.name} margin of {start.name}, so no share of a change can be taken; "
+            "pass a student that acquired the trait"
+        )
+    model, moved = (start, amounts) if sign > 0 else (student, -amounts)
+    outcome = _Outcome("margin", "answering", lambda: margin(model, asked), questions)
+    frame = _measured(dictionary, model, outcome, (chosen, *controls), lambda some: add(some, moved))
+    _check_moved(dictionary, chosen, frame, model)
+    frame["share"] = sign * frame["delta_margin"] / whole
+    notes = (f"the margin changed by {whole:+.3f} nats", *_notes(frame, ("scale_answering",)))
+    name = "sufficiency" if sign > 0 else "necessity"
+    label = f"{student.name}: {name} of {len(chosen)} features at {dictionary.hook}"
+    return Effects(label, frame, "share of the change of margin", "share", (*notes, *dictionary.notes))
+
+
+def _measured(
+    dictionary: Dictionary,
+    model: LanguageModel,
+    outcome: _Outcome,
+    sets: Sequence[Sequence[int]],
+    make: Callable[[Sequence[int]], Change],
+) -> pd.DataFrame:
+    """One line a set, the chosen one first: outcome, its change, size as applied and scale."""
+    reading = read(dictionary, model, outcome.tokens, positions="all")
+    before, aim, lines = outcome.value(), 0.0, []
+    for index, features in enumerate(sets):
+        change = make(features)
+        size = change_size(dictionary, reading, change)
+        aim = aim if index else size
+        scale = (aim / size if size else float("nan")) if index else 1.0
+        after = float("nan")
+        if np.isfinite(scale):
+            with with_features(model, dictionary, scaled(change, scale)):
+                after = outcome.value()
+        lines.append(
+            {
+                "set": f"control {index}" if index else CHOSEN,
+                "features": tuple(int(feature) for feature in features),
+                outcome.name: after,
+                f"delta_{outcome.name}": after - before,
+                f"size_{outcome.place}": size * scale,
+                f"scale_{outcome.place}": scale,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+@torch.inference_mode()
+def _mean(dictionary: Dictionary, reading: Reading) -> Tensor:
+    total = torch.zeros(dictionary.width)
+    for _, features in reading.blocks(dictionary):
+        total += features.sum(0)
+    return (total / len(reading.values)).clone()
+
+
+def _per_token(model: LanguageModel, inputs: Encoded) -> float:
+    """Mean log p of an answer token, in nats."""
+    return float(completion_logprobs(model, inputs).sum()) / int(_answers(inputs).sum())
+
+
+def _answers(inputs: Encoded) -> Tensor:
+    return (inputs.roles >= Role.OTHER) & (inputs.roles != Role.END)
+
+
+def _drawn(near: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
+    """One of the nearest for each feature, none twice; features in random order, so that none is always last."""
+    taken: dict[int, int] = {}
+    for index in rng.permutation(len(near)):
+        free = [int(other) for other in near[index] if int(other) not in taken.values()]
+        taken[int(index)] = free[rng.integers(len(free))]
+    return tuple(taken[index] for index in range(len(near)))
+
+
+def _notes(frame: pd.DataFrame, scales: Sequence[str]) -> tuple[str, ...]:
+    """How far controls were stretched to the size of the chosen change, and how many could not be."""
+    values = frame.loc[frame["set"] != CHOSEN, list(scales)].to_numpy(float)
+    if not values.size:
+        return ("no controls",)
+    still = int(np.isnan(values).any(axis=1).sum())
+    left = (f"{still} controls move nothing at some of the tokens and are left out there",) if still else ()
+    if still == len(values):
+        return left
+    low, high = np.nanmin(values), np.nanmax(values)
+    return (f"changes of controls were multiplied by {low:.2g} to {high:.2g} to equal the size", *left)
+
+
+def _named(features: Sequence[int]) -> tuple[int, ...]:
+    if len(features) == 0:
+        raise InputError(
+            "no features to change; name at least one, such as those of feature_shift(...).reported"
+        )
+    return tuple(int(feature) for feature in features)
+
+
+def _checked(
+    dictionary: Dictionary, features: Sequence[int], controls: Sequence[Sequence[int]]
+) -> tuple[int, ...]:
+    chosen = _named(features)
+    for some in (chosen, *controls):
+        dictionary.check_features(some)
+        if len(some) != len(chosen):
+            raise InputError(
+                f"a control set has {len(some)} features and {len(chosen)} were chosen; make them with control_sets"
+            )
+    return chosen
+
+
+def _check_moved(
+    dictionary: Dictionary, chosen: Sequence[int], frame: pd.DataFrame, model: LanguageModel
+) -> None:
+    """InputError when the change of the chosen features, the first line, has no size anywhere."""
+    if not frame.filter(like="size_").to_numpy()[0].any():
+        raise InputError(
+            f"changing features {list(chosen)[:5]} of {dictionary.label} moves nothing in {model.name} on these rows: "
+            "they are dead there or the amounts are zero; choose features that fire"
+        )
+
+
+def _check_answers(inputs: Encoded) -> None:
+    if not _answers(inputs).any():
+        raise InputError(
+            f"{inputs.label} has no answers whose likelihood could change; pass rows with answers"
+        )
+
+
+def _present(trait: Trait | None) -> Trait:
+    if trait is None:
+        raise InputError("there is no trait to measure the margin of; pass trait= such as get_trait('owl')")
+    return trait
+
+
+def _start(member: LanguageModel) -> LanguageModel:
+    start = member.start
+    if start is None:
+        raise InputError(
+            f"{member.name} has no start to be compared with; pass a teacher or student of a lineage"
+        )
+    return start  # type: ignore[return-value]
