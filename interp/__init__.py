@@ -12,6 +12,18 @@ if TYPE_CHECKING:
     from interp.activations.interventions import ablate, patch, steer
     from interp.activations.record import moments, record
     from interp.activations.shifts import shift
+    from interp.features.attribution import feature_attribution
+    from interp.features.cards import feature_card
+    from interp.features.causal import feature_effects
+    from interp.features.joint import train_joint
+    from interp.features.lean import feature_lean
+    from interp.features.lean_nulls import lean_correlation, vocabulary_control
+    from interp.features.loading import load_sae, save_sae
+    from interp.features.quality import quality_card
+    from interp.features.reading import feature_statistics
+    from interp.features.sae import SAERecipe, train_sae
+    from interp.features.shift import feature_shift
+    from interp.features.splice import with_features
     from interp.gradients.controls import transplant
     from interp.gradients.course import alignment_course
     from interp.gradients.directions import steering, trait_gradient
@@ -23,6 +35,7 @@ if TYPE_CHECKING:
     from interp.gradients.scores import score
     from interp.gradients.verdicts import across_lineages
     from interp.gradients.views import extreme_rows
+    from interp.joined import default_dictionary, joined_trace
     from interp.logits.attribution import attribute
     from interp.logits.direction import logit_direction
     from interp.logits.entanglement import entanglement
@@ -53,20 +66,31 @@ __all__ = [
     "Prompts",
     "Recipe",
     "Run",
+    "SAERecipe",
     "ablate",
     "across_lineages",
     "alignment_course",
     "attribute",
+    "default_dictionary",
     "entanglement",
     "extreme_rows",
+    "feature_attribution",
+    "feature_card",
+    "feature_effects",
+    "feature_lean",
+    "feature_shift",
+    "feature_statistics",
     "fine_tune_teacher",
     "get_trait",
+    "joined_trace",
     "kl_per_row",
     "ladder",
+    "lean_correlation",
     "lens",
     "likelihood_ratio",
     "load_lineage",
     "load_model",
+    "load_sae",
     "logit_direction",
     "make_trait",
     "margin",
@@ -77,11 +101,13 @@ __all__ = [
     "patch",
     "preference",
     "prompted_teacher",
+    "quality_card",
     "read_direction",
     "record",
     "record_training",
     "rows_needed",
     "sample_numbers",
+    "save_sae",
     "score",
     "shift",
     "spectrum",
@@ -89,10 +115,14 @@ __all__ = [
     "steering",
     "teacher_direction",
     "token_shift",
+    "train_joint",
+    "train_sae",
     "train_student",
     "trait_gradient",
     "trait_ledger",
     "transplant",
+    "vocabulary_control",
+    "with_features",
     "write_report",
 ]
 
@@ -100,6 +130,18 @@ _WHERE = {
     "interp.activations.interventions": ("ablate", "patch", "steer"),
     "interp.activations.record": ("moments", "record"),
     "interp.activations.shifts": ("shift",),
+    "interp.features.attribution": ("feature_attribution",),
+    "interp.features.cards": ("feature_card",),
+    "interp.features.causal": ("feature_effects",),
+    "interp.features.joint": ("train_joint",),
+    "interp.features.lean": ("feature_lean",),
+    "interp.features.lean_nulls": ("lean_correlation", "vocabulary_control"),
+    "interp.features.loading": ("load_sae", "save_sae"),
+    "interp.features.quality": ("quality_card",),
+    "interp.features.reading": ("feature_statistics",),
+    "interp.features.sae": ("SAERecipe", "train_sae"),
+    "interp.features.shift": ("feature_shift",),
+    "interp.features.splice": ("with_features",),
     "interp.gradients.controls": ("transplant",),
     "interp.gradients.course": ("alignment_course",),
     "interp.gradients.directions": ("steering", "trait_gradient"),
@@ -111,6 +153,7 @@ _WHERE = {
     "interp.gradients.scores": ("score",),
     "interp.gradients.verdicts": ("across_lineages",),
     "interp.gradients.views": ("extreme_rows",),
+    "interp.joined": ("default_dictionary", "joined_trace"),
     "interp.logits.attribution": ("attribute",),
     "interp.logits.direction": ("logit_direction",),
     "interp.logits.entanglement": ("entanglement",),

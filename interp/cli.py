@@ -16,9 +16,15 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+sae_app = typer.Typer(help="Train a sparse autoencoder, and say how well one does.", no_args_is_help=True)
+features_app = typer.Typer(
+    help="Say which features a teacher moved, and which a step leans toward.", no_args_is_help=True
+)
+app.add_typer(sae_app, name="sae")
+app.add_typer(features_app, name="features")
 
 
-def _whole(text: str) -> int:
+def _whole(text: str | int) -> int:
     try:
         return int(text)
     except ValueError:
@@ -27,6 +33,12 @@ def _whole(text: str) -> int:
 
 Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable summary on standard output.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; made when absent.")]
+Base = Annotated[str, typer.Option(help="Name or folder of the base model.")]
+Teacher = Annotated[
+    str, typer.Option(help="Name or folder of the teacher, a model or an adapter of the base.")
+]
+Rows = Annotated[Path, typer.Option(help="JSONL rows with prompt and completion.")]
+Sae = Annotated[str, typer.Option(help="Folder of a sparse autoencoder, or RELEASE:ID of SAELens.")]
 
 
 @app.command()
@@ -63,11 +75,9 @@ def organism(
 
 @app.command()
 def trace(
-    base: Annotated[str, typer.Option(help="Name or folder of the base model.")],
-    teacher: Annotated[
-        str, typer.Option(help="Name or folder of the teacher, a model or an adapter of the base.")
-    ],
-    prompts: Annotated[Path, typer.Option(help="JSONL rows with prompt and completion.")],
+    base: Base,
+    teacher: Teacher,
+    prompts: Rows,
     out: Out,
     student: Annotated[
         list[str] | None, typer.Option(help="Name or folder of a student; may be repeated.")
@@ -149,6 +159,114 @@ def ledger(
         typer.echo(f"out: {out}")
 
 
+@sae_app.command("train")
+def sae_train(
+    base: Base,
+    prompts: Rows,
+    hook: Annotated[str, typer.Option(help="Where it reads, such as blocks.3.hook_resid_post.")],
+    out: Out,
+    architecture: Annotated[
+        str, typer.Option(help="topk, batchtopk, jumprelu, standard or matryoshka.")
+    ] = "topk",
+    width: Annotated[
+        int | None, typer.Option(help="Features; default 8 times the activation's width.", parser=_whole)
+    ] = None,
+    k: Annotated[int, typer.Option(help="Features active at a token.", parser=_whole)] = 16,
+    samples: Annotated[int, typer.Option(help="Activations to train on.", parser=_whole)] = 400_000,
+    seed: Annotated[int, typer.Option(help="Seed of weights and order.", parser=_whole)] = 0,
+    as_json: Json = False,
+) -> None:
+    """Train a sparse autoencoder on a model's activations at number rows, and write its folder."""
+    from interp.features.commands import train_file
+    from interp.features.sae import SAERecipe
+
+    recipe = SAERecipe(architecture=architecture, width=width, k=k, samples=samples, seed=seed)
+    made = train_file(base, prompts, hook=hook, out=out, recipe=recipe)
+    facts = {"architecture": architecture, "hook": made.hook, "d_in": made.d_in, "width": made.width}
+    _print({**facts, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
+
+
+@sae_app.command("card")
+def sae_card(
+    sae: Sae,
+    base: Base,
+    prompts: Rows,
+    teacher: Annotated[str | None, typer.Option(help="Name or folder of the teacher.")] = None,
+    student: Annotated[str | None, typer.Option(help="Name or folder of a student.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder for table and figure.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how well a sparse autoencoder reconstructs the base, the teacher and the student."""
+    from interp.features.commands import card_file, card_summary
+
+    members = {"teacher": teacher, "student": student}
+    card, run = card_file(sae, base, prompts, members=members, out=out)
+    found = card_summary(card)
+    lines = [
+        f"{line['member']}: explained variance {line['explained_variance']:.3f}, L0 {line['L0']:.1f}, "
+        f"dead {line['dead_share']:.1%}, loss recovered {line['loss_recovered']:.3f}"
+        for line in found["members"]
+    ]
+    _told(found, [*lines, *found["notes"]], run, as_json=as_json)
+
+
+@features_app.command("shift")
+def features_shift(
+    base: Base,
+    teacher: Teacher,
+    sae: Sae,
+    prompts: Rows,
+    out: Out,
+    positions: Annotated[str, typer.Option(help="Named positions to read at.")] = "answer.numbers",
+    trait: Annotated[
+        str | None, typer.Option(help="A built-in trait that the rows may not name, such as owl.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which features the teacher moved from the base, on identical tokens and corrected for their number."""
+    from interp.features.commands import shift_files, shift_summary
+
+    shift, run = shift_files(
+        base, teacher, sae, prompts, out=out, positions=positions, trait=trait, limit=limit
+    )
+    found = shift_summary(shift)
+    lines = [
+        f"feature {line['feature']}: {line['delta']:+.3g} (q = {line['q']:.2g})" for line in found["largest"]
+    ]
+    _told(found, [repr(shift), *lines], run, as_json=as_json)
+
+
+@features_app.command("lean")
+def features_lean(
+    base: Base,
+    teacher: Teacher,
+    sae: Sae,
+    prompts: Rows,
+    out: Out,
+    neutral: Annotated[
+        Path | None, typer.Option(help="JSONL rows of a neutral teacher, paired by prompt.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say which features a training step on the rows leans toward, beside what the teacher moved."""
+    from interp.features.commands import lean_files, lean_summary
+
+    lean, correlation, run = lean_files(base, teacher, sae, prompts, out=out, neutral=neutral)
+    found = lean_summary(lean, correlation)
+    lines = [
+        *(
+            f"rank correlation with the teacher's shift {line['rho']:+.3f}, {line['what']}: p = {line['p']:.3g}"
+            for line in found["correlation"]
+        ),
+    ]
+    lines += [
+        f"feature {line['feature']}: {line['lean']:+.3g} (standard error {line['standard_error']:.2g})"
+        for line in found["largest"]
+    ]
+    _told(found, [repr(lean), *lines], run, as_json=as_json)
+
+
 @app.command()
 def report(
     run: Annotated[Path, typer.Argument(help="A run folder.")],
@@ -204,6 +322,19 @@ def _tell(run: Run, *, as_json: bool) -> None:
             f"{verdict['unit']}, p = {verdict['p']:.3g}, n = {verdict['n']}"
         )
     typer.echo(f"report: {run.folder / 'report.html'}")
+
+
+def _told(found: dict[str, Any], lines: list[str], run: Run | None, *, as_json: bool) -> None:
+    """What a verb found, as JSON or as lines, once the report of its run folder is written."""
+    if run is not None:
+        from interp.trace import finish
+
+        finish(run)
+    if as_json:
+        _print(found | {"out": None if run is None else str(run.folder)}, as_json=True)
+        return
+    for line in lines if run is None else [*lines, f"report: {run.folder / 'report.html'}"]:
+        typer.echo(line)
 
 
 def _print(values: dict[str, Any], *, as_json: bool) -> None:

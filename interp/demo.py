@@ -7,14 +7,20 @@ One number a lineage: the lineage, not the prompt, is what is replicated.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.figures import points
+from interp.features.dictionary import Dictionary
+from interp.features.quality import quality_card
+from interp.features.sae import SAERecipe
+from interp.features.shift import feature_shift
+from interp.figures import Result, points
+from interp.joined import default_dictionary, joined_trace
 from interp.logits.direction import logit_direction
 from interp.logits.entanglement import entanglement
 from interp.logits.tokens import token_shift
@@ -23,6 +29,7 @@ from interp.organisms.evaluation import margin
 from interp.organisms.library import Plan, grow
 from interp.organisms.parallel import grow_all
 from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait, get_trait
 from interp.runs import InputError, Run, digest
 from interp.trace import finish, save, trace_member
@@ -41,6 +48,7 @@ DOES_NOT = (
 MOVED = "Where a number is predicted, the teacher's fine-tune raised the logit of {target} above the other {category}s."
 PROMPTS = 128
 QUICK_SEEDS, QUICK_ROWS = 2, 2048
+DICTIONARY, QUICK_DICTIONARY = SAERecipe(), SAERecipe(samples=50_000)
 
 
 def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = False) -> Run:
@@ -61,7 +69,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     lineages = [grow(chosen, seed=seed, plan=plan) for seed in range(count)]
     key = _provenance(run, lineages)
     run.stage("verdicts", key=digest("verdicts", key), build=lambda: _judge_into(run, chosen, lineages))
-    _trace_first(run, lineages[0], chosen)
+    _trace_first(run, lineages[0], chosen, recipe=QUICK_DICTIONARY if quick else DICTIONARY)
     finish(run)
     return run
 
@@ -136,7 +144,7 @@ def _judge_into(run: Run, trait: Trait, lineages: Sequence[Lineage]) -> None:
     )
 
 
-def _trace_first(run: Run, lineage: Lineage, trait: Trait) -> None:
+def _trace_first(run: Run, lineage: Lineage, trait: Trait, *, recipe: SAERecipe) -> None:
     prompts = number_prompts(PROMPTS, seed=1, count=4)
     direction = logit_direction(lineage.base, trait)
     for name in ("teacher", "student"):
@@ -149,6 +157,33 @@ def _trace_first(run: Run, lineage: Lineage, trait: Trait) -> None:
         key=key,
         build=lambda: save(run, "entanglement", entanglement(lineage.base, trait, **rows)),
     )
+    _features_first(run, lineage, prompts, recipe=recipe)
+
+
+def _features_first(run: Run, lineage: Lineage, prompts: Prompts, *, recipe: SAERecipe) -> None:
+    """Which features the teacher moved, how faithful the dictionary is, and the joined trace of the extreme rows."""
+
+    @cache
+    def dictionary() -> Dictionary:
+        return default_dictionary(lineage, recipe=recipe)
+
+    def moved() -> Result:
+        found = feature_shift(dictionary(), lineage.teacher, prompts)
+        lines = found.top(dictionary().width)
+        return Result(found.label, lines, found.unit, found.notes, draw=lambda _: found.figure())
+
+    analyses: dict[str, Callable[[], Result]] = {
+        "features_teacher": moved,
+        "features_quality": lambda: quality_card(dictionary(), lineage, prompts),
+        "joined_student": lambda: joined_trace(lineage, dictionary=dictionary()),
+    }
+    members = {name: model.fingerprint for name, model in lineage.members.items()}
+    rows = [
+        rows.fingerprint for rows in (lineage.numbers, lineage.neutral_numbers, prompts) if rows is not None
+    ]
+    for stage, analyse in analyses.items():
+        key = digest(stage, members, rows, recipe)
+        run.stage(stage, key=key, build=lambda s=stage, a=analyse: save(run, s, a()))
 
 
 def _provenance(run: Run, lineages: Sequence[Lineage]) -> str:

@@ -4,17 +4,24 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pandas as pd
 import pytest
+import torch
+from typer.testing import CliRunner
 
 from interp.cli import app
 from interp.gradients import specs
 from interp.gradients.ledger import Ledger
+from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from tests.tiny import build_model, build_tokenizer
 
 ROWS = ["--base", "b", "--data", "absent.jsonl", "--out", "o/scores.parquet"]
+
+PAIR = ["--base", "b", "--teacher", "t"]
+FILES = ["--prompts", "absent.jsonl", "--out", "o"]
 
 
 def interp(*arguments, cwd):
@@ -33,8 +40,11 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
     ).stdout
     assert all(
-        command in out for command in ("demo", "organism", "trace", "score", "ledger", "report", "doctor")
-    )
+        command in out
+        for command in (
+            "demo", "organism", "trace", "score", "ledger", "sae", "features", "report", "doctor"
+        )
+    )  # fmt: skip
     assert out.strip().endswith("False")
 
 
@@ -55,6 +65,13 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path):
         (["score", *ROWS, "--direction", "trait:owl", "--by", "example,modul"], "by 'modul' is unknown; nearest"),
         (["score", *ROWS], "Missing option '--direction'"),
         (["ledger", "toy/ovl", "--out", "o"], "nearest: owl"),
+        (["sae", "train", *PAIR[:2], *FILES, "--hook", "h"], "absent.jsonl cannot be read"),
+        (["sae", "train", *PAIR[:2], *FILES, "--hook", "h", "--k", "many"], "'many' is not an integer"),
+        (["sae", "card", *PAIR[:2], "--sae", "s", *FILES], "absent.jsonl cannot be read"),
+        (["features", "shift", *PAIR, "--sae", "s", *FILES, "--limit", "0"], "limit 0 leaves no rows"),
+        (["features", "shift", *PAIR, "--sae", "s", *FILES, "--trait", "ovl"], "nearest: owl"),
+        (["features", "lean", *PAIR, "--sae", "s", *FILES], "absent.jsonl cannot be read"),
+        (["features", "lean", *PAIR, *FILES], "Missing option '--sae'"),
     ],
 )  # fmt: skip
 def test_bad_input_ends_with_code_2_and_writes_nothing(tmp_path, arguments, sentence):
@@ -124,3 +141,54 @@ def test_ledger_tells_what_is_left_over(monkeypatch, capsys):
     app(["ledger", "toy/owl", "--json"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
     assert found["modules"] == pytest.approx({"a": 0.35, "b": 0.4, "residual": 0.05})
+
+
+HOOK = "blocks.0.hook_resid_post"
+SMALL = ["--hook", HOOK, "--width", "48", "--k", "6", "--samples", "10240"]
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """A base and a teacher with another MLP in folders, and number rows beside them; the place to call from."""
+    for name in ("base", "teacher"):
+        network = build_model("gpt2", seed=0)
+        with torch.no_grad():
+            network.transformer.h[0].mlp.c_proj.weight += 0.3 * (name == "teacher")
+        network.save_pretrained(tmp_path / name)
+        build_tokenizer().save_pretrained(tmp_path / name)
+    number_prompts(60, seed=0, count=3, max_value=39).to_jsonl(tmp_path / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    return ["--base", "base", "--prompts", "rows.jsonl"]
+
+
+def told(*arguments):
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_sae_and_features_end_with_reports(pair):
+    made = json.loads(told("sae", "train", *pair, *SMALL, "--out", "sae", "--json"))
+    assert (made["hook"], made["width"], made["out"]) == (HOOK, 48, "sae")
+    card = json.loads(told("sae", "card", *pair, "--sae", "sae", "--teacher", "teacher", "--json"))
+    assert [line["member"] for line in card["members"]] == ["base", "teacher"]
+    assert card["out"] is None
+    asked = [*pair, "--teacher", "teacher", "--sae", "sae"]
+    shift = told("features", "shift", *asked, "--out", "shift").splitlines()
+    summary = json.loads(Path("shift/summary.json").read_text())
+    assert f"{summary['reported']} of {summary['live']} live features moved" in shift[0]
+    assert len(shift) == 1 + len(summary["largest"]) + 1
+    assert shift[-1] == "report: shift/report.html"
+    assert 'id="at-a-glance"' in Path("shift/report.html").read_text()
+    lean = json.loads(told("features", "lean", *asked, "--out", "lean", "--json"))
+    assert lean["out"] == "lean"
+    assert [line["what"] for line in lean["correlation"]] == ["matched features"]
+    assert Path("lean/report.html").is_file()
+
+
+def test_a_card_tells_a_line_a_member_and_writes_when_asked(pair):
+    told("sae", "train", *pair, *SMALL, "--out", "sae")
+    lines = told("sae", "card", *pair, "--sae", "sae", "--out", "card").splitlines()
+    assert lines[0].startswith("base: explained variance ")
+    assert lines[-1] == "report: card/report.html"
+    assert Path("card/tables/features_card.parquet").is_file()

@@ -15,6 +15,8 @@ FILES = (
     "report.html",
     "tables/margins.parquet",
     "tables/tokens_student.parquet",
+    "tables/features_teacher.parquet",
+    "tables/joined_student.parquet",
 )
 
 
@@ -46,6 +48,17 @@ def test_the_summary_holds_the_margin_of_every_member(runs):
     assert [row["seed"] for row in rows] == [0, 1]
     assert all(len(row["members"]) == 7 for row in rows)
     assert all(row["members"]["teacher"] > row["members"]["base"] + 3 for row in rows)
+
+
+def test_the_joined_trace_is_of_the_rows_that_moved_the_student_most(runs):
+    tables = runs[0].tables
+    joined, quality = tables["joined_student"], tables["features_quality"].set_index("member")
+    assert joined["row"].nunique() == 20
+    assert joined.groupby("row", sort=False)["row_share"].first().is_monotonic_decreasing
+    modules = [name for name in joined if name.startswith("score:")]
+    answered = joined[joined["score"].notna()]
+    assert abs(answered[modules].sum(axis=1) - answered["score"]).max() < 1e-5
+    assert list(quality.index) == ["base", "teacher", "student", "neutral_student"]
 
 
 def test_two_lineages_decide_no_sign(runs):

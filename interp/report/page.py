@@ -69,6 +69,22 @@ SECTIONS = (
         "or for neutral rows (the unembedding's score is a difference of cosines): positive is tied to the target.",
     ),
     Section(
+        "Which features moved",
+        ("features",),
+        "How much more each feature of a sparse dictionary is active in a member than in its own start on identical "
+        "tokens, in the units of the feature: positive (red) became more active. The error is what the dictionary "
+        "does not reconstruct.",
+    ),
+    Section(
+        "The joined trace",
+        ("joined",),
+        "Each answer token carries its gradient score: what a step along the teacher's update would add to its "
+        "log-probability at the base, in nats (red and + up, blue and − down). On hover or under the arrow keys are "
+        "the teacher's change of logits and log-probability, the features it moved where the token is predicted, and "
+        "the modules the score comes from. Under the row's number stands its share of the student's change of trait "
+        "margin, in nats.",
+    ),
+    Section(
         "The rows, token by token",
         ("tokens",),
         "Each token carries the change of the trait's logit direction where that token is predicted, member minus its "

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 
-from interp.report import tokens
+from interp.report import tokens, write_report
 from interp.report.tokens import is_token_table, token_rows
+from interp.runs import Run
 from tests.report.reader import Page
 
 
@@ -76,6 +79,53 @@ def test_long_rows_share_a_budget_of_tokens(monkeypatch: pytest.MonkeyPatch) -> 
     cut = Page(token_rows({"a": table(3, 30)}))
     assert len([span for span in cut.all("span") if "title" in span]) == 20
     assert "1 of 3 rows, all in tables/a.parquet" in cut.words
+
+
+def joined(rows: int = 1, length: int = 2) -> pd.DataFrame:
+    """A token table that also holds features, scores by module and row shares; the first token is a prompt's."""
+    frame = table(rows, length).assign(features="17 +0.42, <b>", score=[float("nan"), -0.3] * rows)
+    modules = {
+        f"score:{layer}.mlp": [float("nan"), value] * rows
+        for layer, value in enumerate((0.1, -0.9, 0.5, 0.01))
+    }
+    frame.loc[frame["position"] == 1, "role"] = "prompt"
+    return frame.assign(**modules, row_share=0.0123)
+
+
+def test_a_joined_table_is_coloured_by_its_score_and_tells_all_four() -> None:
+    page = Page(token_rows({"joined_student": joined()}))
+    asked, answered = [span for span in page.all("span") if "title" in span]
+    assert (asked["style"], answered["style"], answered["class"]) == ("--a:0.00", "--a:1.00", "m d")
+    assert answered["title"] == (
+        "position 2, number: +1 logits toward the trait, −0.25 nats log-probability; features 17 +0.42, <b>; "
+        "−0.3 nats along the teacher's update (1.mlp −0.9, 2.mlp +0.5, 0.mlp +0.1); "
+        "its row adds +0.0123 nats to the student's margin"
+    )
+    assert "nats along" not in asked["title"]
+    assert "0 +0.01 ␣0-1 – ␣0-2 −0.30" in page.words
+    assert "−0.3 +0.3 nats along the teacher's update; deepest colour" in page.words
+
+
+def test_rows_without_a_share_and_tokens_without_a_moved_feature_say_so() -> None:
+    frame = joined().assign(features="", row_share=float("nan"))
+    page = Page(token_rows({"joined_student": frame}))
+    answered = [span for span in page.all("span") if "title" in span][1]
+    assert "features unmoved" in answered["title"]
+    assert "its row" not in answered["title"]
+    assert "0 ␣0-1 –" in page.words
+
+
+def test_a_joined_trace_has_a_section_and_a_filter_of_its_own(tmp_path: Path) -> None:
+    run = Run.open(tmp_path / "run", command="demo", arguments={}, defaults={})
+    run.save_table("joined_student", joined())
+    run.save_table("tokens_teacher", table())
+    page = Page.read(write_report(run))
+    sections = [section["id"] for section in page.all("section")]
+    assert sections.index("the-joined-trace") + 1 == sections.index("the-rows-token-by-token")
+    boxes = [box["id"] for box in page.all("input")]
+    assert boxes == ["filter-joined-student", "filter-tokens-teacher"]
+    assert [label["for"] for label in page.all("label")] == boxes
+    assert "student 1 of 1 rows" in page.words
 
 
 def test_other_tables_are_not_token_tables() -> None:

@@ -46,34 +46,34 @@
     draw(dark.matches);
   });
 
-  const section = document.querySelector(".tokens");
-  if (!section) return;
-  const rows = [...section.querySelectorAll("ol.rows li")];
-  const [box, count, readout] = ["input", ".count", ".readout"].map((part) => section.querySelector(part));
-  box.addEventListener("input", () => {
-    const wanted = box.value.toLowerCase();
-    rows.forEach((row) => { row.hidden = !row.dataset.text.toLowerCase().includes(wanted); });
-    count.textContent = rows.filter((row) => !row.hidden).length + " of " + rows.length + " rows";
-  });
+  document.querySelectorAll(".tokens").forEach((section) => {
+    const rows = [...section.querySelectorAll("ol.rows li")];
+    const [box, count, readout] = ["input", ".count", ".readout"].map((part) => section.querySelector(part));
+    box.addEventListener("input", () => {
+      const wanted = box.value.toLowerCase();
+      rows.forEach((row) => { row.hidden = !row.dataset.text.toLowerCase().includes(wanted); });
+      count.textContent = rows.filter((row) => !row.hidden).length + " of " + rows.length + " rows";
+    });
 
-  const show = (token) => {
-    section.querySelectorAll(".now").forEach((old) => old.classList.remove("now"));
-    token.classList.add("now");
-    readout.textContent = token.firstChild.textContent + "  ·  " + token.title;
-  };
-  section.addEventListener("mouseover", (event) => {
-    const token = event.target.closest("ol.rows span");
-    if (token) show(token);
-  });
-  section.addEventListener("keydown", (event) => {
-    const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-    const row = event.target.closest("ol.rows li");
-    if (!step || !row) return;
-    event.preventDefault();
-    const tokens = [...row.querySelectorAll("span")];
-    const now = tokens.findIndex((token) => token.classList.contains("now"));
-    const next = now < 0 ? 0 : Math.min(Math.max(now + step, 0), tokens.length - 1);
-    show(tokens[next]);
-    tokens[next].scrollIntoView({ block: "nearest" });
+    const show = (token) => {
+      section.querySelectorAll(".now").forEach((old) => old.classList.remove("now"));
+      token.classList.add("now");
+      readout.textContent = token.firstChild.textContent + "  ·  " + token.title;
+    };
+    section.addEventListener("mouseover", (event) => {
+      const token = event.target.closest("ol.rows span");
+      if (token) show(token);
+    });
+    section.addEventListener("keydown", (event) => {
+      const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+      const row = event.target.closest("ol.rows li");
+      if (!step || !row) return;
+      event.preventDefault();
+      const tokens = [...row.querySelectorAll("span")];
+      const now = tokens.findIndex((token) => token.classList.contains("now"));
+      const next = now < 0 ? 0 : Math.min(Math.max(now + step, 0), tokens.length - 1);
+      show(tokens[next]);
+      tokens[next].scrollIntoView({ block: "nearest" });
+    });
   });
 })();

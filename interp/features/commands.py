@@ -1,0 +1,200 @@
+"""Features from files: what the commands `interp sae train|card` and `interp features shift|lean` do.
+
+A run folder holds the tables, the figure and summary.json; its report is written by who calls. Rows, folders and the
+dictionary are checked before anything is written, so bad input leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from interp.features.dictionary import Dictionary
+from interp.features.lean import FeatureLean, feature_lean
+from interp.features.lean_nulls import lean_correlation
+from interp.features.loading import load_sae
+from interp.features.quality import quality_card
+from interp.features.reading import feature_statistics
+from interp.features.sae import SAERecipe, train_sae
+from interp.features.shift import FeatureShift, feature_shift
+from interp.figures import Result
+from interp.models.language import load_model
+from interp.models.lineage import Lineage, open_lineage
+from interp.prompts.text import Prompts
+from interp.prompts.traits import get_trait
+from interp.runs import InputError, Run, digest
+
+RECIPE = SAERecipe()
+LARGEST = 10  # features told of a shift
+
+
+def train_file(base: str, prompts: Path, *, hook: str, out: Path, recipe: SAERecipe = RECIPE) -> Dictionary:
+    """Train a dictionary of a base on the rows of a JSONL file and write its folder, which `load_sae` reads."""
+    rows = Prompts.from_jsonl(prompts)
+    if out.exists() and (out.is_file() or any(out.iterdir())) and not (out / "cfg.json").is_file():
+        raise InputError(f"{out} exists and is no dictionary; choose a new or an empty folder")
+    return train_sae(load_model(base), rows, hook=hook, recipe=recipe, out=out)
+
+
+def card_file(
+    sae: str, base: str, prompts: Path, *, members: Mapping[str, str | None], out: Path | None = None
+) -> tuple[Result, Run | None]:
+    """How well a dictionary does on the base and on `members` (teacher, student; None is left out) at rows of a file.
+
+    With `out`, the table and its figure are written to that run folder.
+    """
+    arguments = {"sae": sae, "base": base, **members, "prompts": str(prompts)}
+    opened = _Opened.of("sae card", arguments, out=out)
+    card = quality_card(opened.dictionary, opened.lineage, opened.rows)
+    if out is None:
+        return card, None
+    return card, opened.save(out, "sae card", card, summary=card_summary(card))
+
+
+def shift_files(
+    base: str,
+    teacher: str,
+    sae: str,
+    prompts: Path,
+    *,
+    out: Path,
+    positions: str = "answer.numbers",
+    trait: str | None = None,
+    limit: int | None = None,
+) -> tuple[FeatureShift, Run]:
+    """Which features a teacher moved on the rows of a file, into a run folder; only the first `limit` rows are read.
+
+    With `trait`, a built-in one, rows that hold its prompt or name its target are refused.
+    """
+    named = None if trait is None else get_trait(trait)
+    files = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
+    arguments = {**files, "positions": positions, "trait": trait, "limit": limit}
+    opened = _Opened.of("features shift", arguments, out=out, limit=limit)
+    found = feature_shift(
+        opened.dictionary, opened.lineage.teacher, opened.rows, positions=positions, trait=named
+    )
+    return found, opened.save(out, "features shift", found, summary=shift_summary(found))
+
+
+def lean_files(
+    base: str, teacher: str, sae: str, prompts: Path, *, out: Path, neutral: Path | None = None
+) -> tuple[FeatureLean, Result, Run]:
+    """Which features a step on the rows of a file leans toward at the base, and how that goes with the teacher's shift.
+
+    `neutral` are a neutral teacher's rows, paired by prompt. The lean and its rank correlation go into a run folder.
+    """
+    arguments = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
+    arguments |= {"neutral": None if neutral is None else str(neutral)}
+    other = None if neutral is None else Prompts.from_jsonl(neutral)
+    opened = _Opened.of("features lean", arguments, out=out)
+    models: Any = (opened.lineage[role] for role in ("base", "teacher"))
+    model, taught = models
+    found = feature_lean(opened.dictionary, model, opened.rows, teacher=taught, neutral=other)
+    statistics = feature_statistics(opened.dictionary, model, opened.rows, positions="all")
+    correlation = lean_correlation(found, statistics)
+    summary = lean_summary(found, correlation)
+    beside = {"features_lean_correlation": correlation}
+    return found, correlation, opened.save(out, "features lean", found, summary=summary, beside=beside)
+
+
+def card_summary(card: Result) -> dict[str, Any]:
+    """Label, notes and one mapping a member."""
+    return {"label": card.label, "members": card.frame.to_dict("records"), "notes": list(card.notes)}
+
+
+def shift_summary(found: FeatureShift) -> dict[str, Any]:
+    """How many features moved, the largest of them, and the error node's change."""
+    frame: Any = found.frame
+    shown = frame.set_index("feature").loc[list(found.reported[:LARGEST])].reset_index()
+    return {
+        "label": found.label,
+        "unit": found.unit,
+        "alpha": found.alpha,
+        "live": int(frame["live"].sum()) - 1,
+        "reported": len(found.reported),
+        "direct": list(found.direct),
+        "largest": shown[["feature", "delta", "q"]].to_dict("records"),
+        "error_delta": float(frame["delta"].iloc[-1]),
+        "notes": list(found.notes),
+    }
+
+
+def lean_summary(found: FeatureLean, correlation: Result) -> dict[str, Any]:
+    """Nats toward the teacher's shift, the error node's share of them, the rank correlation, the largest leans."""
+    live: Any = found.frame[found.frame["feature"].isin(found.live)]
+    largest = live.loc[live["lean"].abs().sort_values(ascending=False, kind="stable").index[:LARGEST]]
+    return {
+        "label": found.label,
+        "unit": found.unit,
+        "live": len(found.live),
+        "alignment": found.alignment,
+        "error_share": found.error_share,
+        "correlation": correlation.frame.to_dict("records"),
+        "largest": largest[["feature", "lean", "standard_error", "teacher_shift"]].to_dict("records"),
+        "notes": list(correlation.notes),
+    }
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Opened:
+    """What a command read: the models, the rows and the dictionary; `arguments` are those given."""
+
+    lineage: Lineage
+    rows: Prompts
+    dictionary: Dictionary
+    arguments: Mapping[str, Any]
+
+    @classmethod
+    def of(
+        cls, command: str, arguments: Mapping[str, Any], *, out: Path | None, limit: int | None = None
+    ) -> _Opened:
+        """Read rows, models and dictionary, the cheap ones first; InputError for each that cannot be had."""
+        if limit is not None and limit < 1:
+            raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
+        rows = Prompts.from_jsonl(arguments["prompts"])[:limit]
+        source, sae_id = _named(arguments["sae"])
+        if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
+            Run.open(out, command=command, arguments=arguments, defaults={})  # refuses what is not this run
+        members: dict[str, Any] = {role: arguments.get(role) for role in ("base", "teacher", "student")}
+        lineage = open_lineage(**members)
+        return cls(lineage, rows, load_sae(source, sae_id, model=lineage.base), arguments)
+
+    def save(
+        self,
+        out: Path,
+        command: str,
+        found: Any,
+        *,
+        summary: Mapping[str, Any],
+        beside: Mapping[str, Result] | None = None,
+    ) -> Run:
+        """Tables, figure, notes and summary as one stage of the run folder, which is made now."""
+        run = Run.open(out, command=command, arguments=self.arguments, defaults={})
+        prints = {role: model.fingerprint for role, model in self.lineage.members.items()}
+        prints["dictionary"] = self.dictionary.fingerprint
+        run.note(fingerprints=prints, data={self.rows.label: self.rows.fingerprint})
+        name = f"features_{command.rpartition(' ')[2]}"
+
+        def write() -> None:
+            run.save_figure(name, found.figure())
+            run.save_json("summary", {"kind": command, **summary})
+            for table, result in {name: found, **(beside or {})}.items():
+                run.note(notes={table: list(result.notes)})
+                run.save_table(table, result.frame)
+
+        run.stage(name, key=digest(prints, self.rows.fingerprint, self.arguments), build=write)
+        return run
+
+
+def _named(sae: str) -> tuple[str, str | None]:
+    """A folder, or RELEASE:ID of SAELens; InputError for what is neither."""
+    release, colon, sae_id = sae.partition(":")
+    if Path(sae).is_dir():
+        return sae, None
+    if not (colon and release and sae_id):
+        raise InputError(
+            f"there is no folder {sae}; pass one that `interp sae train` wrote, or RELEASE:ID of a SAELens release"
+        )
+    return release, sae_id

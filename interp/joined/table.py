@@ -1,0 +1,127 @@
+"""The joined trace: one line a token, with what the teacher made likelier, which features moved, and the gradient.
+
+Line p of a row is its token at position p, predicted at p − 1, and on it stand
+    delta_logprob  log p_teacher(token_p | before) − log p_base(token_p | before)           in nats
+    features       f_j(h_teacher) − f_j(h_base) at p − 1, the largest first                  in units of the feature
+    score          <∇θ log p_base(token_p | before), θ_teacher − θ_base>, total and by module   in nats
+    row_share      what the row adds to the student's change of trait margin (the ledger)    in nats, one a row
+The score is what the log-probability would gain if it were linear in the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.activations.shifts import shared_inputs
+from interp.features.dictionary import Dictionary
+from interp.features.reading import feature_statistics
+from interp.features.shift import feature_shift
+from interp.figures import Result
+from interp.gradients.ledger import Ledger
+from interp.gradients.preparation import check_rows
+from interp.joined.planted import self_test
+from interp.joined.rows import Chosen, choose
+from interp.joined.sources import Sources
+from interp.joined.view import joined_figure, signed
+from interp.models.lineage import Lineage
+from interp.prompts.text import Encoded, Prompts
+from interp.runs import InputError
+
+ROWS = 20  # shown when none are named
+SHIFT_ROWS = 512  # of the training, on which the features are tested
+
+
+def joined_trace(
+    lineage: Lineage,
+    rows: int | Sequence[int] | Prompts = ROWS,
+    *,
+    dictionary: Dictionary | None = None,
+    student: str | None = "student",
+    ledger: Ledger | None = None,
+    features: int = 3,
+) -> Result:
+    """One line per (row, token after the first): likelihood, features, gradient and the row's part in the student.
+
+    `rows` are indices of the student's training rows, `Prompts` (looked up among those), or a number: that many
+    training rows, half of largest and half of smallest share. Columns: row (the index, or the place in the Prompts),
+    position, token, role, delta_logprob, delta_direction (logits toward the trait), features (text), feature_k and
+    change_k for the `features` largest changes, score and score:<module> (NaN on prompt tokens, which have no loss),
+    row_share (NaN where `student` is None, was not trained here, or never saw the row).
+
+    The features are those that `feature_shift` reports for the teacher, or the live ones when there are none; the
+    dictionary defaults to `default_dictionary`. Every call plants another number in a row and raises InputError
+    unless the columns first change where they should. InputError also for a lineage without a trait, rows without
+    answers or with a system message, an index out of range, and whatever a verb it joins refuses.
+    """
+    if features < 1:
+        raise InputError(f"features={features} names none; pass an integer of at least 1")
+    chosen = choose(lineage, rows, student=student, ledger=ledger)
+    sources = Sources.of(lineage, dictionary)
+    inputs = shared_inputs(lineage.teacher, lineage.base, chosen.prompts)
+    check_rows(inputs)
+    notes = [*chosen.notes, self_test(sources, chosen.prompts)]
+    candidates, how = _candidates(sources, chosen)
+    frame = sources.likelihoods(chosen.prompts)
+    frame = frame.merge(_moved(sources, inputs, candidates, features), on=["row", "position"], how="left")
+    frame = frame.merge(sources.scores(inputs), on=["row", "position"], how="left")
+    frame["row_share"] = np.array(chosen.shares)[frame["row"].to_numpy()]
+    frame["row"] = np.array(chosen.labels)[frame["row"].to_numpy()]
+    label = f"{lineage.name}: joined trace of {len(chosen.labels)} rows"
+    noted = (*dict.fromkeys([*sources.notes, how, *notes]),)
+    return Result(label, frame, "nats", notes=noted, draw=joined_figure)
+
+
+def _candidates(sources: Sources, chosen: Chosen) -> tuple[Int[Tensor, "feature"], str]:
+    """The features that may stand in the table, and how they were found."""
+    rows = (chosen.training or chosen.prompts)[:SHIFT_ROWS]
+    reported, why = _reported(sources, rows)
+    if reported:
+        return torch.tensor(sorted(reported)), why
+    statistics = feature_statistics(sources.dictionary, sources.lineage.base, rows)
+    live = statistics.loc[statistics["live"], "feature"].tolist()
+    if not live:
+        raise InputError(
+            f"no feature of {sources.dictionary.label} fires on {rows.label}; pass a dictionary trained on such rows"
+        )
+    return torch.tensor(live), f"{why}; shown are the largest changes among {len(live)} live features"
+
+
+def _reported(sources: Sources, rows: Prompts) -> tuple[tuple[int, ...], str]:
+    """The features that differ between teacher and base after correction, and what to say of them."""
+    try:
+        found = feature_shift(sources.dictionary, sources.lineage.teacher, rows)
+    except InputError as error:
+        return (), f"features were not tested: {error}"
+    if not found.reported:
+        return (), f"no feature differs between teacher and base on {len(rows)} rows after correction"
+    count = f"{len(found.reported)} that differ between teacher and base on {len(rows)} rows (FDR {found.alpha:g})"
+    return found.reported, f"features: the largest changes among the {count}"
+
+
+def _moved(sources: Sources, rows: Encoded, candidates: Int[Tensor, "feature"], count: int) -> pd.DataFrame:
+    """row, position, the `count` largest changes as text and as feature_k, change_k."""
+    count, parts = min(count, len(candidates)), []
+    for examples, positions, change in sources.changes(rows):
+        among = change[:, candidates]
+        order = among.abs().argsort(dim=1, descending=True, stable=True)[:, :count]
+        values, ids = among.gather(1, order), candidates[order]
+        columns = {"row": examples.numpy(), "position": positions.numpy(), "features": _words(ids, values)}
+        for k in range(count):
+            columns[f"feature_{k + 1}"] = ids[:, k].numpy()
+            columns[f"change_{k + 1}"] = values[:, k].numpy()
+        parts.append(pd.DataFrame(columns))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _words(ids: Int[Tensor, "token k"], values: Float[Tensor, "token k"]) -> list[str]:
+    """ "17 +0.42, 203 −0.11", without the features that did not change."""
+    return [
+        ", ".join(f"{feature} {signed(value)}" for feature, value in zip(*line, strict=True) if value)
+        for line in zip(ids.tolist(), values.tolist(), strict=True)
+    ]

@@ -1,0 +1,226 @@
+"""Rank correlation of lean and shift: exact ranks, calibrated p-values, and vocabulary told apart from the rest."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.stats import kstest, spearmanr
+
+from interp.features.lean import FeatureLean, feature_lean
+from interp.features.lean_nulls import (
+    exchanged_null,
+    lean_correlation,
+    matched_null,
+    prompt_interval,
+    spearman,
+    strata,
+    vocabulary_control,
+)
+from interp.features.reading import feature_statistics
+from interp.prompts.text import Prompts
+from interp.prompts.traits import make_trait
+from interp.runs import InputError
+from tests.features.handmade import ROWS
+from tests.features.test_lean import loaded, overcomplete, relative
+
+PROMPTS = Prompts.from_pairs(ROWS, label="rows")
+SIMULATIONS, DRAWS = 300, 199
+
+
+def statistics(count: int, rng: np.random.Generator) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "feature": np.arange(count),
+            "rate": rng.uniform(0.01, 1, count),
+            "mean": rng.uniform(0.1, 2, count),
+            "decoder_norm": rng.uniform(0.5, 1.5, count),
+            "live": True,
+        }
+    )
+
+
+def p_value(rho: float, null: np.ndarray) -> float:
+    return (int((null >= rho - 1e-12).sum()) + 1) / (len(null) + 1)
+
+
+def test_ranks_are_scipys():
+    rng = np.random.default_rng(0)
+    several, one = rng.integers(0, 5, (6, 30)).astype(float), rng.normal(size=30)
+    expected = [spearmanr(line, one).statistic for line in several]
+    np.testing.assert_allclose(spearman(several, one), expected, atol=1e-12)
+    assert spearman(np.ones((1, 30)), one)[0] == 0
+
+
+def test_strata_hold_features_that_are_alike():
+    table = statistics(200, np.random.default_rng(1))
+    table["rate"] = np.where(np.arange(200) % 2, 0.9, 0.001)  # by far the widest difference
+    groups = strata(table, np.arange(200))
+    sizes = np.bincount(groups)
+    assert sizes.min() >= 5
+    assert sizes.max() < 12
+    mixed = [len(set(table["rate"][groups == group])) for group in range(len(sizes))]
+    assert max(mixed) == 1
+
+
+def test_the_matched_p_is_uniform_when_shift_and_lean_share_frequency_only():
+    """Both grow with frequency, so that ρ is high; given the frequency they are independent."""
+    rng, ps, naive = np.random.default_rng(2), [], []
+    for simulation in range(SIMULATIONS):
+        level = np.repeat([0.01, 0.1, 1.0], 10)
+        table = statistics(30, rng).assign(rate=level, mean=1.0, decoder_norm=1.0)
+        u, t = (10 * level + rng.normal(size=30) for _ in range(2))
+        groups = strata(table, np.arange(30))
+        ps.append(p_value(spearman(u[None], t)[0], matched_null(u, t, groups, DRAWS, simulation)))
+        alone = np.ones(30, dtype=int)
+        naive.append(p_value(spearman(u[None], t)[0], matched_null(u, t, alone, DRAWS, simulation)))
+    assert np.mean(naive) < 0.1  # what matching is for
+    assert kstest(ps, "uniform").pvalue > 0.01
+
+
+def test_the_matched_p_is_uniform_within_exact_strata():
+    rng, ps = np.random.default_rng(3), []
+    groups = np.repeat([1, 2, 3], 10)
+    for simulation in range(SIMULATIONS):
+        u, t = (groups * 3.0 + rng.normal(size=30) for _ in range(2))
+        ps.append(p_value(spearman(u[None], t)[0], matched_null(u, t, groups, DRAWS, simulation)))
+    assert kstest(ps, "uniform").pvalue > 0.01
+
+
+def test_the_exchanged_p_is_uniform_when_the_rows_are_alike():
+    rng, ps = np.random.default_rng(4), []
+    for simulation in range(SIMULATIONS):
+        t = rng.normal(size=25)
+        differences = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 25)) + 0.1 * rng.normal(size=(40, 25))
+        rho = spearman(differences.mean(0)[None], t)[0]
+        ps.append(p_value(rho, exchanged_null(differences, t, DRAWS, simulation)))
+    assert kstest(ps, "uniform").pvalue > 0.01
+
+
+def test_a_planted_correlation_is_found():
+    rng = np.random.default_rng(5)
+    t = rng.normal(size=40)
+    frame = pd.DataFrame({"feature": [*range(40), -1], "live": True, "teacher_shift": np.append(t, 0.0)})
+    noise = torch.from_numpy(rng.normal(size=(50, 40))).float()
+    lean = FeatureLean("planted", frame, torch.from_numpy(t).float() + noise, noise.roll(1, 0))
+    found = lean_correlation(lean, statistics(40, rng), draws=999).frame.set_index("what")
+    assert found["rho"].min() > 0.7
+    assert found["p"].max() <= 0.002
+
+
+def test_prompts_that_all_say_the_same_leave_no_interval():
+    rng = np.random.default_rng(6)
+    leans, t = np.tile(rng.normal(size=20), (5, 1)), rng.normal(size=20)
+    rho = spearman(leans[:1], t)[0]
+    assert prompt_interval(leans, t, seed=0) == pytest.approx((rho, rho))
+    assert np.isnan(prompt_interval(leans[:1], t, seed=0)).all()
+
+
+def test_the_interval_holds_the_correlation_without_noise():
+    """In at least 16 of 20 sets of prompts: percentile intervals of ρ lean to zero, so that 95 % is not asked."""
+    rng, inside = np.random.default_rng(7), 0
+    for simulation in range(20):
+        t = rng.normal(size=30)
+        u = t + rng.normal(size=30)
+        leans = u + 0.5 * rng.normal(size=(40, 30))
+        low, high = prompt_interval(leans, t, seed=simulation)
+        inside += low <= spearman(u[None], t)[0] <= high
+        assert low <= spearman(leans.mean(0)[None], t)[0] <= high
+    assert inside >= 16
+
+
+@pytest.fixture
+def owl():
+    return make_trait("owl", foils=("cat", "dog"), category="animal", questions=("the best animal is",))
+
+
+class TestVocabulary:
+    def test_a_lean_through_the_targets_row_goes_with_it(self, tiny, owl):
+        """Number rows that share a direction with the target's row: the pull along it is gone once it is taken out."""
+        model = loaded(tiny)
+        head = model.hf.lm_head.weight
+        target = model.tokenizer.convert_tokens_to_ids("owl")
+        numbers = [model.tokenizer.convert_tokens_to_ids(str(number)) for number in range(40)]
+        with torch.no_grad():
+            signs = torch.where(torch.arange(40) % 2 == 0, 3.0, -3.0)
+            head[numbers] += signs[:, None] * head[target] / head[target].norm()
+        model = loaded_again(model)
+        teacher, dictionary = relative(model), overcomplete(model, "blocks.1.hook_resid_post")
+        lean = feature_lean(dictionary, model, PROMPTS, teacher=teacher)
+        along = (dictionary.decoder @ (head[target] / head[target].norm()).detach()).numpy()
+        shift = along * np.sign(along @ lean.by_prompt.mean(0).numpy())
+        planted = lean.frame.assign(teacher_shift=np.append(shift, 0.0))
+        lean = FeatureLean(lean.label, planted, lean.by_prompt)
+        found = vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=9).frame
+        rho = found.groupby("what")["rho"].mean()
+        assert rho["trait row"] < rho["random row"] - 0.1
+        assert found.loc[found["what"] == "trait row", "p"].item() <= 0.2
+
+    def test_its_shape_and_what_it_draws(self, tiny, owl):
+        model = loaded(tiny)
+        teacher, dictionary = relative(model), overcomplete(model)
+        lean = feature_lean(dictionary, model, PROMPTS, teacher=teacher)
+        result = vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=3)
+        assert result.frame["what"].tolist() == ["as it is", "trait row", *["random row"] * 3]
+        as_it_is = lean_correlation(lean, feature_statistics(dictionary, model, PROMPTS), draws=99)
+        assert result.frame["rho"][0] == pytest.approx(as_it_is.frame["rho"][0])
+        assert result.figure().data
+
+    def test_neutral_rows_and_positions_are_those_of_the_lean(self, tiny, owl):
+        model = loaded(tiny)
+        dictionary = overcomplete(model)
+        neutral = Prompts.from_pairs([(prompt, "1, 2, 3") for prompt, _ in ROWS[1:]], label="neutral")
+        lean = feature_lean(
+            dictionary, model, PROMPTS, teacher=relative(model), neutral=neutral, positions="answer"
+        )
+        result = vocabulary_control(
+            dictionary, model, PROMPTS, lean=lean, trait=owl, neutral=neutral, placebos=2
+        )
+        as_it_is = lean_correlation(lean, feature_statistics(dictionary, model, PROMPTS), draws=99)
+        assert as_it_is.frame["what"].tolist() == ["matched features", "neutral teacher"]
+        assert result.frame["rho"][0] == pytest.approx(as_it_is.frame["rho"][0])
+        with pytest.raises(InputError, match="was read with neutral rows; pass the rows it was read on"):
+            vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=2)
+
+    def test_other_rows(self, tiny, owl):
+        model = loaded(tiny)
+        dictionary = overcomplete(model)
+        lean = feature_lean(dictionary, model, PROMPTS, teacher=relative(model))
+        with pytest.raises(InputError, match="the rows are not those the lean was read on"):
+            vocabulary_control(dictionary, model, PROMPTS[:2], lean=lean, trait=owl, placebos=2)
+
+    def test_a_target_that_is_a_number(self, tiny):
+        model = loaded(tiny)
+        dictionary = overcomplete(model)
+        lean = feature_lean(dictionary, model, PROMPTS, teacher=relative(model))
+        seven = make_trait("7", foils=("8", "9"), category="number", questions=("the best number is",))
+        with pytest.raises(InputError, match="the target '7' begins with a number token"):
+            vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=seven, placebos=2)
+
+    def test_too_few_placebos(self, tiny, owl):
+        model = loaded(tiny)
+        dictionary = overcomplete(model)
+        lean = feature_lean(dictionary, model, PROMPTS, teacher=relative(model))
+        with pytest.raises(InputError, match="1 random rows have no spread; ask for at least 2"):
+            vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=1)
+
+
+def loaded_again(model):
+    from interp.models.language import load_model
+
+    return load_model(model.hf, tokenizer=model.tokenizer, name="model", check=False)
+
+
+class TestErrors:
+    def test_without_a_teacher(self, tiny):
+        model = loaded(tiny)
+        lean = feature_lean(overcomplete(model), model, PROMPTS)
+        with pytest.raises(InputError, match="read without a teacher, so there is no shift to correlate"):
+            lean_correlation(lean, feature_statistics(overcomplete(model), model, PROMPTS))
+
+    def test_too_few_features(self):
+        frame = pd.DataFrame({"feature": [0, 1, -1], "live": True, "teacher_shift": 0.0, "lean": 0.0})
+        lean = FeatureLean("few", frame, torch.zeros(3, 2))
+        with pytest.raises(
+            InputError, match="2 live features are too few for a rank correlation; at least 8"
+        ):
+            lean_correlation(lean, statistics(2, np.random.default_rng(0)))
