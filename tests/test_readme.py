@@ -2,14 +2,18 @@
 
 import json
 import re
+from functools import partial
 
 import pandas as pd
 import pytest
 
 import interp
 from analyses.alignment_is_causal import judged
+from analyses.features_are_causal import TOP
+from analyses.features_are_causal import judged as judged_features
 from analyses.readme import README, filled, margins, results
 from interp.demo import EQUIVALENCE, LEAST_EFFECT, verdicts
+from interp.features.sae import SAERecipe
 from interp.gradients.controls import shuffle_numbers
 from interp.organisms.library import PLAN
 from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
@@ -24,7 +28,7 @@ RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 def test_every_number_in_a_block_is_made_by_code():
     text = README.read_text()
     assert filled(text) == text
-    assert text.count("<!-- ") == 6
+    assert text.count("<!-- ") == 8
 
 
 @pytest.mark.parametrize("trait", ["owl", "eagle", "oak"])
@@ -92,6 +96,28 @@ def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):
     exec(compile(code, "README", "exec"), names)
     assert names["scores"].directions[0] == names["teacher"].label
     assert len(names["neutral"]) == len(names["scores"]) == 24
+
+
+def test_the_example_of_features_runs(small_lineages, monkeypatch):
+    recipe = SAERecipe(samples=4096, batch_size=32, width=64, k=4)
+    monkeypatch.setattr(interp, "train_sae", partial(interp.train_sae, recipe=recipe), raising=False)
+    names = {"interp": interp, "lineage": small_lineages[0], "prompts": number_prompts(128, seed=2, count=3)}
+    code = re.search(r"## SAE features.*?```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    code = code.replace("joined_trace(lineage, 20)", "joined_trace(lineage, 2, dictionary=sae, student=None)")
+    exec(compile(code, "README", "exec"), names)
+    assert names["sae"].width == 64
+    assert len(names["lean"].by_prompt) == 24
+
+
+def test_what_the_readme_claims_of_features():
+    found = json.loads((README.parent / "analyses" / "results" / "features_are_causal.json").read_text())
+    again = {verdict.name: verdict for verdict in judged_features(found["lineages"])}
+    assert [line["seed"] for line in found["lineages"]] == list(range(8))
+    assert {len(line["features"]) for line in found["lineages"]} == {TOP}
+    for kept in found["verdicts"]:
+        assert again[kept["name"]].decision == kept["decision"]
+        assert again[kept["name"]].effect == pytest.approx(kept["effect"])
+        assert again[kept["name"]].p == pytest.approx(kept["p"])
 
 
 @pytest.fixture

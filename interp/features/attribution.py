@@ -114,8 +114,8 @@ class _Nodes:
 
     @classmethod
     def of(cls, dictionary: Dictionary, h: Tensor) -> _Nodes:
-        features = dictionary.encode(h).to(h) * dictionary.scale(h)
-        rebuilt = dictionary.reconstruct(h)
+        found, rebuilt = dictionary.split(h)
+        features = found.to(h) * dictionary.scale(h)
         return cls(h, features, rebuilt - features @ dictionary.decoder.to(h), h - rebuilt)
 
     def silent(self) -> _Nodes:

@@ -228,8 +228,7 @@ class Sums:
     @classmethod
     def of(cls, joint: JointDictionary, h: Float[Tensor, "token both"]) -> Sums:
         """The sums over one block of concatenated activations."""
-        features = joint.dictionary.encode(h)
-        rebuilt = joint.dictionary.reconstruct(h)
+        features, rebuilt = joint.dictionary.split(h)
         bias = joint.dictionary.sae.b_dec.detach().to(h)
         direction = joint.halves[1].T.to(h)
 

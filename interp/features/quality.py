@@ -122,7 +122,7 @@ def fit(dictionary: Dictionary, model: Model, selection: Selection, *, batch_siz
     for block in stream(model, selection, hooks=dictionary.hook, batch_size=batch_size):
         for h in block.values[dictionary.hook].flatten(1).split(dictionary.rows_at_once()):
             if len(h):
-                part = Fit.of(h, dictionary.encode(h), dictionary.reconstruct(h))
+                part = Fit.of(h, *dictionary.split(h))
                 total = part if total is None else total + part
     assert total is not None  # a selection holds at least one token
     return total

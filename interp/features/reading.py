@@ -38,10 +38,13 @@ class Reading:
 
     def blocks(self, dictionary: Dictionary) -> Iterator[tuple[slice, Float[Tensor, "token feature"]]]:
         """Consecutive tokens and their features, as many at a time as memory allows."""
-        size = dictionary.rows_at_once()
-        for start in range(0, len(self.values), size):
-            part = slice(start, start + size)
+        for part in self.parts(dictionary):
             yield part, dictionary.encode(self.values[part])
+
+    def parts(self, dictionary: Dictionary) -> Iterator[slice]:
+        """Consecutive tokens whose features fit the memory allowed."""
+        size = dictionary.rows_at_once()
+        yield from (slice(start, start + size) for start in range(0, len(self.values), size))
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,11 +82,11 @@ def row_means(dictionary: Dictionary, reading: Reading) -> RowMeans:
     tokens = torch.bincount(index, minlength=len(present))
     mean = torch.zeros(len(present), dictionary.width)
     rate, error = torch.zeros_like(mean), torch.zeros(len(present))
-    for part, features in reading.blocks(dictionary):
+    for part in reading.parts(dictionary):
+        features, rebuilt = dictionary.split(reading.values[part])
         mean.index_add_(0, index[part], features)
         rate.index_add_(0, index[part], (features > 0).float())
-        left = reading.values[part] - dictionary.reconstruct(reading.values[part])
-        error.index_add_(0, index[part], left.norm(dim=1))
+        error.index_add_(0, index[part], (reading.values[part] - rebuilt).norm(dim=1))
     return RowMeans(mean / tokens[:, None], rate / tokens[:, None], error / tokens, tokens)
 
 
