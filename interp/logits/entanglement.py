@@ -59,9 +59,8 @@ def entanglement(
         raise InputError(
             f"{model.name} has {len(numbers)} number tokens in its vocabulary; at least 3 are needed."
         )
-    frame = pd.DataFrame(
-        {"token": [token_texts(model, size)[index] for index in numbers], "token_id": numbers}
-    )
+    texts = token_texts(model, size)
+    frame = pd.DataFrame({"token": [texts[index] for index in numbers], "token_id": numbers})
     frame = frame.assign(**_unembedding_scores(model, trait, numbers), **_logit_scores(model, trait, numbers))
     if rows is not None and neutral_rows is not None:
         frame = frame.assign(**_data_scores(model, rows, neutral_rows, numbers))
