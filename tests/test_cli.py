@@ -1,9 +1,11 @@
 """The command as a user meets it: help without torch, exit code 2 with one sentence, JSON that parses."""
 
 import json
+import logging
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -11,7 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from interp.cli import app
+from interp.cli import app, main
 from interp.gradients import specs
 from interp.gradients.ledger import Ledger
 from interp.prompts.numbers import number_prompts
@@ -74,12 +76,23 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path):
         (["features", "lean", *PAIR, *FILES], "Missing option '--sae'"),
     ],
 )  # fmt: skip
-def test_bad_input_ends_with_code_2_and_writes_nothing(tmp_path, arguments, sentence):
-    done = interp(*arguments, cwd=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert sentence in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
+def test_bad_input_ends_with_code_2_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["interp", *arguments])
+    level = logging.getLogger("interp").level
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as left:
+        main()
+    logging.getLogger("interp").setLevel(level)
+    assert left.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
     assert not (tmp_path / "o").exists()
+
+
+def test_a_refusal_is_one_sentence_and_no_traceback(tmp_path):
+    done = interp("organism", "toy/ovl", "--out", "o", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nearest: owl" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
 
 
 def test_doctor_speaks_json(tmp_path):

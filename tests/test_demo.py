@@ -1,4 +1,4 @@
-"""The demo end to end: what its folder holds, what two lineages may not decide, and that a second run adds nothing."""
+"""The demo end to end: what its folder holds, what one lineage may not decide, and that a second run adds nothing."""
 
 import json
 
@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from interp.demo import demo, verdicts
+from interp.features.sae import SAERecipe
 from interp.organisms import library
 from interp.prompts.traits import get_trait
 
@@ -26,6 +27,10 @@ def runs(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("demo-cache")))
         patch.setenv("BROWSER_PATH", "/nonexistent")
+        patch.setattr("interp.demo.QUICK_SEEDS", 1)
+        patch.setattr("interp.demo.QUICK_ROWS", 1024)
+        patch.setattr("interp.demo.QUICK_DICTIONARY", SAERecipe(samples=20_000))
+        patch.setattr("interp.demo.grow_all", lambda *a, **k: None)  # it starts processes; tested elsewhere
         first = demo(tmp_path_factory.mktemp("first") / "demo", quick=True)
         for name in ("fine_tune_teacher", "train_student", "sample_numbers"):
             patch.setattr(library, name, lambda *a, **k: pytest.fail("trained again"))
@@ -45,7 +50,7 @@ def test_the_folder_holds_what_the_design_says(runs):
 
 def test_the_summary_holds_the_margin_of_every_member(runs):
     rows = runs[0].summary["lineages"]
-    assert [row["seed"] for row in rows] == [0, 1]
+    assert [row["seed"] for row in rows] == [0]
     assert all(len(row["members"]) == 7 for row in rows)
     assert all(row["members"]["teacher"] > row["members"]["base"] + 3 for row in rows)
 
@@ -61,13 +66,13 @@ def test_the_joined_trace_is_of_the_rows_that_moved_the_student_most(runs):
     assert list(quality.index) == ["base", "teacher", "student", "neutral_student"]
 
 
-def test_two_lineages_decide_no_sign(runs):
+def test_one_lineage_decides_no_sign(runs):
     found = {row["name"]: row for row in runs[0].verdicts}
     assert (
         found["same-init-transfers"]["decision"] == found["trait-logit-moved"]["decision"] == "inconclusive"
     )
-    assert found["same-init-transfers"]["n"] == 2
-    assert found["same-init-transfers"]["smallest_p"] == 0.25
+    assert found["same-init-transfers"]["n"] == 1
+    assert found["same-init-transfers"]["smallest_p"] == 0.5
 
 
 def test_a_second_demo_ends_with_the_same_bytes(runs):

@@ -90,7 +90,7 @@ def feature_attribution(
     assert trait is not None
     network, layer = _network(model, dictionary.hook)
     points = [1.0] if method == "gradient" else [(step + 0.5) / steps for step in range(steps)]
-    tally = _Tally.empty(dictionary)
+    tally = _Tally(dictionary.width)
     encoded, weights = _answers(model, trait)
     for start in range(0, len(encoded), BATCH):
         part = slice(start, start + BATCH)
@@ -172,22 +172,13 @@ class _Rows:
         return (taken * answer[:, 1:].to(taken) * self.weights[:, None].to(taken)).sum()
 
 
-@dataclass(eq=False)
 class _Tally:
     """Running sums over rows: attributions, activations and the change they explain."""
 
-    features: Tensor
-    after: Tensor
-    before: Tensor
-    error: float = 0.0
-    bias: float = 0.0
-    change: float = 0.0
-    tokens: int = 0
-
-    @classmethod
-    def empty(cls, dictionary: Dictionary) -> _Tally:
-        nothing = torch.zeros(dictionary.width, dtype=torch.float64)
-        return cls(nothing, nothing.clone(), nothing.clone())
+    def __init__(self, width: int) -> None:
+        self.features, self.after, self.before = torch.zeros(3, width, dtype=torch.float64)
+        self.error = self.bias = self.change = 0.0
+        self.tokens = 0
 
     def take(self, dictionary: Dictionary, g: Tensor, after: _Nodes, before: _Nodes, mask: Tensor) -> None:
         """Add what these rows say; g [row pos d] is the gradient the parts are multiplied with."""

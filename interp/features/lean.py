@@ -46,7 +46,8 @@ class FeatureLean:
     paired by prompt; with a teacher also teacher_shift (mean change of s f_j on all these tokens, the neutral ones too)
     and contribution to `alignment`. `by_prompt` [prompt, feature] is what the nulls exchange: mean leans of rows with
     equal prompts, `neutral_by_prompt` those of the same prompts; without neutral rows `by_prompt` are the rows' own.
-    `alignment` is the mean of Σ_t <−∂ℓ/∂h, Δh>, in nats; all sums run over `positions`.
+    `alignment` is the mean of Σ_t <−∂ℓ/∂h, Δh>, in nats; all sums run over `positions`. `inputs` are the rows read, and
+    the neutral ones.
     """
 
     label: str
@@ -56,6 +57,7 @@ class FeatureLean:
     alignment: float = float("nan")
     notes: tuple[str, ...] = ()
     positions: str = "all"
+    inputs: tuple[Encoded, ...] = field(repr=False, default=())
     unit: str = UNIT
 
     @property
@@ -143,15 +145,16 @@ def feature_lean(
     network = Network.of(model, dictionary.hook)
     inputs = rows if isinstance(rows, Encoded) else shared_inputs(model, teacher or model, rows)
     options: dict[str, Any] = {"teacher": teacher, "positions": positions, "batch_size": batch_size}
+    both = (inputs,)
     if neutral is None:
         found = _lean(dictionary, inputs, measure(dictionary, network, inputs, **options))
     else:
         other = neutral if isinstance(neutral, Encoded) else shared_inputs(model, teacher or model, neutral)
-        pairs = _shared_prompts(inputs, other)
-        ours, theirs = (measure(dictionary, network, each, **options) for each in (inputs, other))
+        both, pairs = (inputs, other), _shared_prompts(inputs, other)
+        ours, theirs = (measure(dictionary, network, each, **options) for each in both)
         found = _lean(dictionary, inputs, ours, theirs, pairs)
     label = f"rows of {inputs.label} at {model.name}, features of {dictionary.label}"
-    return replace(found, label=label, positions=positions)
+    return replace(found, label=label, positions=positions, inputs=both)
 
 
 def token_lean(
@@ -188,18 +191,18 @@ def token_lean(
     return pd.concat(parts).sort_values(["row", "position"], kind="stable", ignore_index=True)
 
 
-@dataclass(eq=False)
 class Measured:
-    """Leans by row, the error node's last, and what the alignment is made of, summed over rows in fp64."""
+    """Leans by row, the error node's last, and what the alignment is made of, summed over rows in fp64.
 
-    by_row: Float[Tensor, "row node"]
-    fired: Float[Tensor, "feature"]  # tokens at which each fires
-    fired_in_teacher: Float[Tensor, "feature"]
-    shift: Float[Tensor, "feature"]  # Σ_t Δ(s f_j)
-    contribution: Float[Tensor, "node"]  # Σ_t Δ(s f_j) <g, d_j>, and Σ_t <g, Δe>
-    tokens: int = 0
-    alignment: float = 0.0
-    compared: bool = False  # with a teacher
+    `fired` and `fired_in_teacher` count tokens at which each feature fires, `shift` is Σ_t Δ(s f_j), `contribution`
+    Σ_t Δ(s f_j) <g, d_j> and, last, Σ_t <g, Δe>; `compared` says whether a teacher was read.
+    """
+
+    def __init__(self, rows: int, width: int, *, compared: bool) -> None:
+        self.by_row: Float[Tensor, "row node"] = torch.zeros(rows, width + 1)
+        self.fired, self.fired_in_teacher, self.shift = torch.zeros(3, width, dtype=torch.float64)
+        self.contribution: Float[Tensor, "node"] = torch.zeros(width + 1, dtype=torch.float64)
+        self.tokens, self.alignment, self.compared = 0, 0.0, compared
 
 
 def measure(
@@ -212,7 +215,7 @@ def measure(
     batch_size: int = 64,
 ) -> Measured:
     """Leans of all rows at a network, its unembedding as it is there."""
-    found = _nothing(len(inputs), dictionary.width, compared=teacher is not None)
+    found = Measured(len(inputs), dictionary.width, compared=teacher is not None)
     for part in pulled(network, inputs, batch_size=batch_size):
         chosen = part.batch.at(positions)
         found.by_row[part.rows, :-1] = row_leans(dictionary, part, chosen).cpu()
@@ -250,12 +253,6 @@ def row_leans(
     weight = dictionary.scale(part.h) * chosen.to(part.h.device)[..., None]
     summed = (part.pull * weight).sum(1)
     return (summed @ dictionary.decoder.to(summed).T).float()
-
-
-def _nothing(rows: int, width: int, *, compared: bool) -> Measured:
-    fired, in_teacher, shift = torch.zeros(3, width, dtype=torch.float64)
-    contribution = torch.zeros(width + 1, dtype=torch.float64)
-    return Measured(torch.zeros(rows, width + 1), fired, in_teacher, shift, contribution, compared=compared)
 
 
 def _take(

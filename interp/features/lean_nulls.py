@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from interp.activations.shifts import shared_inputs
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
 from interp.features.residual_gradients import Network
 from interp.figures import Result, points
 from interp.models.vocabulary import number_tokens
-from interp.prompts.text import Encoded, Prompts
+from interp.prompts.text import Prompts
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -148,29 +147,22 @@ def _cut(values: Float[np.ndarray, "member 3"]) -> tuple[int, int]:
 def vocabulary_control(
     dictionary: Dictionary,
     model: LanguageModel,
-    rows: Prompts | Encoded,
-    *,
     lean: FeatureLean,
+    *,
     trait: Trait,
-    neutral: Prompts | Encoded | None = None,
     placebos: int = 20,
     seed: int = 0,
 ) -> Result:
     """ρ(u, t) with the trait's unembedding row taken out of every number token's row, and with random rows taken out.
 
-    `lean` is that of the same rows, with a teacher: its t, its live features and its positions are kept, and u is read
-    anew; a lean that was read with neutral rows needs them here too. Number rows lose their component along the
-    target's row (its first piece), so that the overlap is zero: where there are more number tokens than dimensions the
-    target could not be made orthogonal to them otherwise. The placebos are rows of tokens that are no numbers. `what`
-    is "as it is", "trait row" or "random row"; `p` of the trait row is the share of random rows whose removal lowers ρ
-    as much. InputError as for `lean_correlation`, for rows the lean was not read on, for a target whose first piece is
-    a number, and for fewer than two placebos.
+    `lean` was read at `model` with a teacher: its t, live features, rows and positions are kept, and u is read anew.
+    Number rows lose their component along the target's row (its first piece), so that the overlap is zero: where there
+    are more number tokens than dimensions the target could not be made orthogonal to them otherwise. The placebos are
+    rows of tokens that are no numbers. `what` is "as it is", "trait row" or "random row"; `p` of the trait row is the
+    share of random rows whose removal lowers ρ as much. InputError as for `lean_correlation`, for another model, for a
+    target whose first piece is a number, and for fewer than two placebos.
     """
     live = _checked(lean)
-    if (neutral is None) != (lean.neutral_by_prompt is None):
-        raise InputError(
-            f"the lean was read {'with' if neutral is None else 'without'} neutral rows; pass the rows it was read on"
-        )
     if placebos < 2:
         raise InputError(f"{placebos} random rows have no spread; ask for at least 2 placebos")
     t = lean.frame["teacher_shift"].to_numpy()[live]
@@ -180,13 +172,12 @@ def vocabulary_control(
     if own in numbers:
         raise InputError(f"the target {trait.target!r} begins with a number token; this control is for words")
     drawn = _random_tokens(model, W_U.shape[1], placebos, barred={own, *numbers}, seed=seed)
-    both = [_tokens(model, each) for each in (rows, neutral) if each is not None]
 
     def rho(token: int | None) -> float:
         network = Network.of(model, dictionary.hook)
         if token is not None:
             network.without(W_U[:, token], tokens=numbers)
-        u = mean_lean(dictionary, network, both, positions=lean.positions)[live]
+        u = mean_lean(dictionary, network, lean.inputs, positions=lean.positions)[live]
         if token is None:
             _check_same(u, lean, live)
         return float(spearman(u[None], t)[0])
@@ -209,15 +200,11 @@ def vocabulary_control(
     return Result(f"{lean.label}: is it only vocabulary?", frame, "ρ", notes, draw=_draw)
 
 
-def _tokens(model: LanguageModel, rows: Prompts | Encoded) -> Encoded:
-    return rows if isinstance(rows, Encoded) else shared_inputs(model, model, rows)
-
-
 def _check_same(u: Float[np.ndarray, "live"], lean: FeatureLean, live: Any) -> None:
     expected = lean.contrast[:, live].mean(0)
     if not np.allclose(u, expected, rtol=1e-3, atol=1e-3 * float(np.abs(expected).max())):
         raise InputError(
-            "the rows are not those the lean was read on, or the model is another; pass what feature_lean was given"
+            "the lean was read at another model or with another dictionary; pass what feature_lean was given"
         )
 
 

@@ -1,7 +1,7 @@
 """Dictionaries from folders and from SAELens' releases, and back; what does not belong to the model is refused.
 
 A folder holds cfg.json and sae_weights.safetensors, as SAELens' save_inference_model writes them. No code is unpickled:
-SAELens reads the few releases that are .pt files with torch.load, which takes only tensors from them (weights_only).
+SAELens itself reads the few releases that are .pt files, and takes only tensors from them (weights_only).
 """
 
 from __future__ import annotations

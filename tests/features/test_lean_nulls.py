@@ -1,5 +1,7 @@
 """Rank correlation of lean and shift: exact ranks, calibrated p-values, and vocabulary told apart from the rest."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -149,8 +151,8 @@ class TestVocabulary:
         along = (dictionary.decoder @ (head[target] / head[target].norm()).detach()).numpy()
         shift = along * np.sign(along @ lean.by_prompt.mean(0).numpy())
         planted = lean.frame.assign(teacher_shift=np.append(shift, 0.0))
-        lean = FeatureLean(lean.label, planted, lean.by_prompt)
-        found = vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=9).frame
+        lean = dataclasses.replace(lean, frame=planted)
+        found = vocabulary_control(dictionary, model, lean, trait=owl, placebos=9).frame
         rho = found.groupby("what")["rho"].mean()
         assert rho["trait row"] < rho["random row"] - 0.1
         assert found.loc[found["what"] == "trait row", "p"].item() <= 0.2
@@ -159,7 +161,7 @@ class TestVocabulary:
         model = loaded(tiny)
         teacher, dictionary = relative(model), overcomplete(model)
         lean = feature_lean(dictionary, model, PROMPTS, teacher=teacher)
-        result = vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=3)
+        result = vocabulary_control(dictionary, model, lean, trait=owl, placebos=3)
         assert result.frame["what"].tolist() == ["as it is", "trait row", *["random row"] * 3]
         as_it_is = lean_correlation(lean, feature_statistics(dictionary, model, PROMPTS), draws=99)
         assert result.frame["rho"][0] == pytest.approx(as_it_is.frame["rho"][0])
@@ -172,21 +174,17 @@ class TestVocabulary:
         lean = feature_lean(
             dictionary, model, PROMPTS, teacher=relative(model), neutral=neutral, positions="answer"
         )
-        result = vocabulary_control(
-            dictionary, model, PROMPTS, lean=lean, trait=owl, neutral=neutral, placebos=2
-        )
+        result = vocabulary_control(dictionary, model, lean, trait=owl, placebos=2)
         as_it_is = lean_correlation(lean, feature_statistics(dictionary, model, PROMPTS), draws=99)
         assert as_it_is.frame["what"].tolist() == ["matched features", "neutral teacher"]
         assert result.frame["rho"][0] == pytest.approx(as_it_is.frame["rho"][0])
-        with pytest.raises(InputError, match="was read with neutral rows; pass the rows it was read on"):
-            vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=2)
 
-    def test_other_rows(self, tiny, owl):
+    def test_another_model(self, tiny, owl):
         model = loaded(tiny)
-        dictionary = overcomplete(model)
-        lean = feature_lean(dictionary, model, PROMPTS, teacher=relative(model))
-        with pytest.raises(InputError, match="the rows are not those the lean was read on"):
-            vocabulary_control(dictionary, model, PROMPTS[:2], lean=lean, trait=owl, placebos=2)
+        dictionary, teacher = overcomplete(model), relative(model, size=0.5)
+        lean = feature_lean(dictionary, model, PROMPTS, teacher=teacher)
+        with pytest.raises(InputError, match="the lean was read at another model or with another dictionary"):
+            vocabulary_control(dictionary, teacher, lean, trait=owl, placebos=2)
 
     def test_a_target_that_is_a_number(self, tiny):
         model = loaded(tiny)
@@ -194,14 +192,14 @@ class TestVocabulary:
         lean = feature_lean(dictionary, model, PROMPTS, teacher=relative(model))
         seven = make_trait("7", foils=("8", "9"), category="number", questions=("the best number is",))
         with pytest.raises(InputError, match="the target '7' begins with a number token"):
-            vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=seven, placebos=2)
+            vocabulary_control(dictionary, model, lean, trait=seven, placebos=2)
 
     def test_too_few_placebos(self, tiny, owl):
         model = loaded(tiny)
         dictionary = overcomplete(model)
         lean = feature_lean(dictionary, model, PROMPTS, teacher=relative(model))
         with pytest.raises(InputError, match="1 random rows have no spread; ask for at least 2"):
-            vocabulary_control(dictionary, model, PROMPTS, lean=lean, trait=owl, placebos=1)
+            vocabulary_control(dictionary, model, lean, trait=owl, placebos=1)
 
 
 def loaded_again(model):
