@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from interp.activations.shifts import shift
     from interp.features.attribution import feature_attribution
     from interp.features.cards import feature_card
-    from interp.features.causal import feature_effects
+    from interp.features.causal import control_sets, feature_effects, necessity, sufficiency
     from interp.features.joint import train_joint
     from interp.features.lean import feature_lean
     from interp.features.lean_nulls import lean_correlation, vocabulary_control
@@ -71,6 +71,7 @@ __all__ = [
     "across_lineages",
     "alignment_course",
     "attribute",
+    "control_sets",
     "default_dictionary",
     "entanglement",
     "extreme_rows",
@@ -96,6 +97,7 @@ __all__ = [
     "margin",
     "moments",
     "moved_tokens",
+    "necessity",
     "neutral_teacher",
     "number_prompts",
     "patch",
@@ -113,6 +115,7 @@ __all__ = [
     "spectrum",
     "steer",
     "steering",
+    "sufficiency",
     "teacher_direction",
     "token_shift",
     "train_joint",
@@ -132,7 +135,7 @@ _WHERE = {
     "interp.activations.shifts": ("shift",),
     "interp.features.attribution": ("feature_attribution",),
     "interp.features.cards": ("feature_card",),
-    "interp.features.causal": ("feature_effects",),
+    "interp.features.causal": ("control_sets", "feature_effects", "necessity", "sufficiency"),
     "interp.features.joint": ("train_joint",),
     "interp.features.lean": ("feature_lean",),
     "interp.features.lean_nulls": ("lean_correlation", "vocabulary_control"),

@@ -168,7 +168,7 @@ def _features_first(run: Run, lineage: Lineage, prompts: Prompts, *, recipe: SAE
         return default_dictionary(lineage, recipe=recipe)
 
     def moved() -> Result:
-        found = feature_shift(dictionary(), lineage.teacher, prompts)
+        found = feature_shift(dictionary(), lineage.teacher, prompts, trait=lineage.trait)
         lines = found.top(dictionary().width)
         return Result(found.label, lines, found.unit, found.notes, draw=lambda _: found.figure())
 

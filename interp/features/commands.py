@@ -16,7 +16,6 @@ from interp.features.lean import FeatureLean, feature_lean
 from interp.features.lean_nulls import lean_correlation
 from interp.features.loading import load_sae
 from interp.features.quality import quality_card
-from interp.features.reading import feature_statistics
 from interp.features.sae import SAERecipe, train_sae
 from interp.features.shift import FeatureShift, feature_shift
 from interp.figures import Result
@@ -92,11 +91,11 @@ def lean_files(
     models: Any = (opened.lineage[role] for role in ("base", "teacher"))
     model, taught = models
     found = feature_lean(opened.dictionary, model, opened.rows, teacher=taught, neutral=other)
-    statistics = feature_statistics(opened.dictionary, model, opened.rows, positions="all")
-    correlation = lean_correlation(found, statistics)
+    correlation = lean_correlation(found)
     summary = lean_summary(found, correlation)
     beside = {"features_lean_correlation": correlation}
-    return found, correlation, opened.save(out, "features lean", found, summary=summary, beside=beside)
+    run = opened.save(out, "features lean", found, summary=summary, beside=beside, more=other)
+    return found, correlation, run
 
 
 def card_summary(card: Result) -> dict[str, Any]:
@@ -124,7 +123,8 @@ def shift_summary(found: FeatureShift) -> dict[str, Any]:
 def lean_summary(found: FeatureLean, correlation: Result) -> dict[str, Any]:
     """Nats toward the teacher's shift, the error node's share of them, the rank correlation, the largest leans."""
     live: Any = found.frame[found.frame["feature"].isin(found.live)]
-    largest = live.loc[live["lean"].abs().sort_values(ascending=False, kind="stable").index[:LARGEST]]
+    column = "difference" if "difference" in live else "lean"  # less the neutral rows', as in the correlation
+    largest = live.loc[live[column].abs().sort_values(ascending=False, kind="stable").index[:LARGEST]]
     return {
         "label": found.label,
         "unit": found.unit,
@@ -169,12 +169,14 @@ class _Opened:
         *,
         summary: Mapping[str, Any],
         beside: Mapping[str, Result] | None = None,
+        more: Prompts | None = None,
     ) -> Run:
-        """Tables, figure, notes and summary as one stage of the run folder, which is made now."""
+        """Tables, figure, notes and summary as one stage of the run folder, made now; `more` are further rows read."""
         run = Run.open(out, command=command, arguments=self.arguments, defaults={})
         prints = {role: model.fingerprint for role, model in self.lineage.members.items()}
         prints["dictionary"] = self.dictionary.fingerprint
-        run.note(fingerprints=prints, data={self.rows.label: self.rows.fingerprint})
+        data = {rows.label: rows.fingerprint for rows in (self.rows, more) if rows is not None}
+        run.note(fingerprints=prints, data=data)
         name = f"features_{command.rpartition(' ')[2]}"
 
         def write() -> None:
@@ -184,7 +186,7 @@ class _Opened:
                 run.note(notes={table: list(result.notes)})
                 run.save_table(table, result.frame)
 
-        run.stage(name, key=digest(prints, self.rows.fingerprint, self.arguments), build=write)
+        run.stage(name, key=digest(prints, data, self.arguments), build=write)
         return run
 
 

@@ -42,10 +42,11 @@ class FeatureLean:
     """The lean of every feature and, on the last line (feature −1), of the error's own direction e / |e|.
 
     `frame`: feature, lean (u_j), standard_error (over rows), per_token (u_j over the tokens read), rate (share of
-    tokens at which it fires in the model), live; with neutral rows also neutral_lean, difference and difference_error,
-    paired by prompt; with a teacher also teacher_shift (mean change of s f_j on all these tokens, the neutral ones too)
-    and contribution to `alignment`. `by_prompt` [prompt, feature] is what the nulls exchange: mean leans of rows with
-    equal prompts, `neutral_by_prompt` those of the same prompts; without neutral rows `by_prompt` are the rows' own.
+    tokens at which it fires in the model), mean (of its activation), decoder_norm, live; with neutral rows also
+    neutral_lean, difference and difference_error, paired by prompt; with a teacher also teacher_shift (mean change of
+    s f_j on all these tokens, the neutral ones too) and contribution to `alignment`.
+    `by_prompt` [prompt, feature] is what the nulls exchange: mean leans of rows with equal prompts,
+    `neutral_by_prompt` those of the same prompts; without neutral rows `by_prompt` are the rows' own.
     `alignment` is the mean of Σ_t <−∂ℓ/∂h, Δh>, in nats; all sums run over `positions`. `inputs` are the rows read, and
     the neutral ones.
     """
@@ -134,9 +135,9 @@ def feature_lean(
     """What a step on `rows`, taken at `model` (a student's start), wants of every feature; sums run over `positions`.
 
     `teacher` is compared on the same tokens; `neutral` are the rows of a neutral teacher, paired by prompt. InputError
-    for rows without answers, without a token at `positions` or with a system message, a hook off the residual stream, a
-    dictionary of another lineage, a teacher that is no relative or a twin, neutral rows without a common prompt, and a
-    loss that is not finite.
+    for rows without answers, without a token at `positions` or (`Prompts`) with a system message, a hook off the
+    residual stream, a dictionary of another lineage, a teacher that is no relative or a twin, neutral rows without a
+    common prompt, and a loss that is not finite.
     """
     dictionary.check(model)
     if teacher is not None:
@@ -194,13 +195,14 @@ def token_lean(
 class Measured:
     """Leans by row, the error node's last, and what the alignment is made of, summed over rows in fp64.
 
-    `fired` and `fired_in_teacher` count tokens at which each feature fires, `shift` is Σ_t Δ(s f_j), `contribution`
-    Σ_t Δ(s f_j) <g, d_j> and, last, Σ_t <g, Δe>; `compared` says whether a teacher was read.
+    `fired` and `fired_in_teacher` count tokens at which each feature fires, `activation` is Σ_t f_j, `shift` Σ_t
+    Δ(s f_j), `contribution` Σ_t Δ(s f_j) <g, d_j> and, last, Σ_t <g, Δe>; `compared` says whether a teacher was read.
     """
 
     def __init__(self, rows: int, width: int, *, compared: bool) -> None:
         self.by_row: Float[Tensor, "row node"] = torch.zeros(rows, width + 1)
-        self.fired, self.fired_in_teacher, self.shift = torch.zeros(3, width, dtype=torch.float64)
+        self.fired, self.activation = torch.zeros(2, width, dtype=torch.float64)
+        self.fired_in_teacher, self.shift = torch.zeros(2, width, dtype=torch.float64)
         self.contribution: Float[Tensor, "node"] = torch.zeros(width + 1, dtype=torch.float64)
         self.tokens, self.alignment, self.compared = 0, 0.0, compared
 
@@ -272,6 +274,7 @@ def _take(
         along = (g[part] * error).sum(1) / error.norm(dim=1).clamp_min(torch.finfo(error.dtype).tiny)
         found.by_row[:, -1].index_add_(0, rows[part], along.float().cpu())
         found.fired += (features > 0).float().sum(0).cpu()
+        found.activation += features.sum(0).cpu()
         if h_teacher is not None:
             _compare(found, dictionary, h[part], g[part], h_teacher[part], features, error)
 
@@ -315,6 +318,8 @@ def _lean(
             "standard_error": _standard_error(by_row),
             "per_token": by_row.sum(0) / ours.tokens,
             "rate": np.append(fired, np.nan),
+            "mean": np.append(sum(each.activation.numpy() for each in both) / tokens, np.nan),
+            "decoder_norm": np.append(dictionary.decoder.norm(dim=1).numpy(), np.nan),
             "live": np.append(fired >= LIVE, True),
         }
     )

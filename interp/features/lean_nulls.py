@@ -32,28 +32,28 @@ LEAST = 8  # live features that a rank correlation needs
 STRATUM, LEAST_STRATUM = 12, 5  # features of a group that is cut in two, and of each part at least
 
 
-def lean_correlation(
-    lean: FeatureLean, statistics: pd.DataFrame, *, draws: int = 9_999, seed: int = 0
-) -> Result:
+def lean_correlation(lean: FeatureLean, *, draws: int = 9_999, seed: int = 0) -> Result:
     """ρ(u, t) and its p-values, one-sided: `what`, `rho`, `low`, `high`, `null_mean`, `null_sd`, `p`, `draws`.
 
     One line a null. The interval is the 95 % percentile bootstrap over prompts, t fixed: how well these rows tell ρ,
-    and no test of it; noise in u draws ρ to zero, and the interval with it. `statistics` are those of
-    `feature_statistics` at the model the lean was read at. InputError for a lean without a teacher and for fewer than
-    eight live features.
+    and no test of it; noise in u draws ρ to zero, and the interval with it. The neutral teacher's p is that of an exact
+    exchange of rows. The matched one describes: it takes features for exchangeable, and their leans are projections of
+    one gradient on an overcomplete set of directions, so that it comes out too small. InputError for a lean without a
+    teacher and for fewer than eight live features.
     """
     live = _checked(lean)
     by_prompt, t = lean.contrast[:, live], lean.frame["teacher_shift"].to_numpy()[live]
     paired = lean.neutral_by_prompt
     u = by_prompt.mean(0)
-    nulls = {"matched features": matched_null(u, t, strata(statistics, live), draws, seed)}
+    nulls = {"matched features": matched_null(u, t, strata(lean.frame, live), draws, seed)}
     if paired is not None:
         nulls["neutral teacher"] = exchanged_null(by_prompt, t, draws, seed)
     interval = prompt_interval(by_prompt, t, seed=seed)
     lines = [_line(what, u, t, null, interval) for what, null in nulls.items()]
     notes = (
         f"{len(live)} live features, {len(by_prompt)} prompts{'' if paired is None else ', less the neutral rows'}",
-        "p-values are over features and prompts of one lineage, not over trainings",
+        "p-values are over features and prompts of one lineage, not over trainings; that against matched features "
+        "takes their leans for independent, which projections of one gradient are not, and comes out too small",
         *lean.notes,
     )
     return Result(f"{lean.label}: rank correlation with the teacher's shift", pd.DataFrame(lines), "ρ", notes)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
 
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
+KINDS = ("standard", "gated", "topk", "jumprelu", "matching_pursuit")  # f ≥ 0, one token at a time
 TRAINING = (
     "decoder_init_norm",
     "l1_coefficient",
@@ -125,6 +126,11 @@ def _inference(sae: Any, label: str) -> Any:
     if "transcoder" in sae.cfg.architecture() or getattr(sae.cfg, "d_out", sae.cfg.d_in) != sae.cfg.d_in:
         raise InputError(
             f"{label} is a transcoder, which predicts another activation than it reads; load a sparse autoencoder"
+        )
+    if sae.cfg.architecture() not in KINDS:
+        raise InputError(
+            f"{label} is of architecture {sae.cfg.architecture()!r}, whose features are signed or need their context; "
+            f"load one of {', '.join(KINDS)}"
         )
     sae.turn_off_forward_pass_hook_z_reshaping()  # heads are flattened before
     return sae.eval().requires_grad_(False)

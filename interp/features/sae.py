@@ -136,7 +136,12 @@ def _check(recipe: SAERecipe) -> None:
             f"{recipe.samples} samples in batches of {recipe.batch_size} with k {recipe.k} and lr {recipe.lr} train "
             "nothing; give at least one batch, a k of at least 1 and a positive, finite lr"
         )
-    if recipe.width is not None:
+    if recipe.seed < 0 or recipe.l1 < 0 or (recipe.width is not None and recipe.width < 1):
+        raise InputError(
+            f"seed {recipe.seed}, l1 {recipe.l1} and width {recipe.width} cannot all be meant; give a seed and an l1 "
+            "of at least 0 and a width of at least 1"
+        )
+    if recipe.width is not None and recipe.architecture != "standard":  # which has no k
         _check_k(recipe.k, recipe.width)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,8 +50,9 @@ SHOWN = 15  # bars drawn beside the error node's
 class FeatureShift:
     """What moved: line j of `frame` is feature j, the last line (feature −1) the error node, whose Δ is of its norm.
 
-    Estimation rows: `delta` (mean change of activation over all tokens), its 95 % interval `low` to `high` by bootstrap
-    over distinct prompts, `delta_rate` (change of the share of tokens at which it fires), `base_mean`, `base_rate`.
+    Estimation rows: `delta` (mean over rows of the mean change at their tokens), its 95 % interval `low` to `high` by
+    bootstrap over distinct prompts, `delta_rate` (change of the share of tokens at which it fires), `base_mean` and
+    `base_rate`.
     Selection rows: `p`, `q`, `p_max`; NaN for features that are not `live` in either model. `reported`: q ≤ alpha and
     an estimate of the sign seen in selection. `direct`: reported, and moved beyond what the directions taken before it
     do to it through the encoder (`p_beyond`, on estimation rows; see `interp.features.direct`).
@@ -138,6 +139,7 @@ def feature_shift(
     dictionary.check(compared.member)
     if trait is not None:
         _refuse_trait(compared, trait)
+        compared = replace(compared, checked=True)
     readings = [
         read(dictionary, model, compared.inputs, positions=compared.positions, batch_size=batch_size)
         for model in (compared.start, compared.member)
@@ -156,6 +158,7 @@ class _Compared:
     inputs: Encoded
     positions: str
     prompts: Prompts | Encoded | None
+    checked: bool = False  # for the trait in the context
 
 
 @dataclass(frozen=True, eq=False)
@@ -334,6 +337,7 @@ def _notes(
         f"error node: {_error_share(dictionary, measured.pair):.1%} of the mean shift's energy; its Δ is of its norm",
         "p-values are over rows of this one training; other trainings are other replicates",
         *family.notes,
+        *(() if compared.checked else ("rows were not checked for the trait: pass trait=",)),
         *limit,
         *dictionary.notes,
     )

@@ -95,7 +95,7 @@ def _candidates(sources: Sources, chosen: Chosen) -> tuple[Int[Tensor, "feature"
 def _reported(sources: Sources, rows: Prompts) -> tuple[tuple[int, ...], str]:
     """The features that differ between teacher and base after correction, and what to say of them."""
     try:
-        found = feature_shift(sources.dictionary, sources.lineage.teacher, rows)
+        found = feature_shift(sources.dictionary, sources.lineage.teacher, rows, trait=sources.lineage.trait)
     except InputError as error:
         return (), f"features were not tested: {error}"
     if not found.reported:

@@ -18,7 +18,6 @@ from interp.features.lean_nulls import (
     strata,
     vocabulary_control,
 )
-from interp.features.reading import feature_statistics
 from interp.prompts.text import Prompts
 from interp.prompts.traits import make_trait
 from interp.runs import InputError
@@ -104,7 +103,10 @@ def test_a_planted_correlation_is_found():
     frame = pd.DataFrame({"feature": [*range(40), -1], "live": True, "teacher_shift": np.append(t, 0.0)})
     noise = torch.from_numpy(rng.normal(size=(50, 40))).float()
     lean = FeatureLean("planted", frame, torch.from_numpy(t).float() + noise, noise.roll(1, 0))
-    found = lean_correlation(lean, statistics(40, rng), draws=999).frame.set_index("what")
+    lean = dataclasses.replace(
+        lean, frame=frame.assign(**statistics(41, rng).drop(columns=["feature", "live"]))
+    )
+    found = lean_correlation(lean, draws=999).frame.set_index("what")
     assert found["rho"].min() > 0.7
     assert found["p"].max() <= 0.002
 
@@ -163,7 +165,7 @@ class TestVocabulary:
         lean = feature_lean(dictionary, model, PROMPTS, teacher=teacher)
         result = vocabulary_control(dictionary, model, lean, trait=owl, placebos=3)
         assert result.frame["what"].tolist() == ["as it is", "trait row", *["random row"] * 3]
-        as_it_is = lean_correlation(lean, feature_statistics(dictionary, model, PROMPTS), draws=99)
+        as_it_is = lean_correlation(lean, draws=99)
         assert result.frame["rho"][0] == pytest.approx(as_it_is.frame["rho"][0])
         assert result.figure().data
 
@@ -175,7 +177,7 @@ class TestVocabulary:
             dictionary, model, PROMPTS, teacher=relative(model), neutral=neutral, positions="answer"
         )
         result = vocabulary_control(dictionary, model, lean, trait=owl, placebos=2)
-        as_it_is = lean_correlation(lean, feature_statistics(dictionary, model, PROMPTS), draws=99)
+        as_it_is = lean_correlation(lean, draws=99)
         assert as_it_is.frame["what"].tolist() == ["matched features", "neutral teacher"]
         assert result.frame["rho"][0] == pytest.approx(as_it_is.frame["rho"][0])
 
@@ -213,7 +215,7 @@ class TestErrors:
         model = loaded(tiny)
         lean = feature_lean(overcomplete(model), model, PROMPTS)
         with pytest.raises(InputError, match="read without a teacher, so there is no shift to correlate"):
-            lean_correlation(lean, feature_statistics(overcomplete(model), model, PROMPTS))
+            lean_correlation(lean)
 
     def test_too_few_features(self):
         frame = pd.DataFrame({"feature": [0, 1, -1], "live": True, "teacher_shift": 0.0, "lean": 0.0})
@@ -221,4 +223,4 @@ class TestErrors:
         with pytest.raises(
             InputError, match="2 live features are too few for a rank correlation; at least 8"
         ):
-            lean_correlation(lean, statistics(2, np.random.default_rng(0)))
+            lean_correlation(lean)

@@ -185,6 +185,15 @@ class TestRefusals:
         ):
             load_sae(folder, "x", model=llama)
 
+    def test_features_with_signs(self, llama, tmp_path):
+        from sae_lens import TrainingSAE
+
+        sae = TrainingSAE.from_dict({"architecture": "abstopk", "d_in": 32, "d_sae": 64, "k": 4})
+        sae.cfg.metadata.hook_name = HOOK
+        sae.save_inference_model(tmp_path / "signed")
+        with pytest.raises(InputError, match="is of architecture 'abstopk', whose features are signed"):
+            load_sae(tmp_path / "signed", model=llama)
+
     def test_releases(self, llama):
         with pytest.raises(
             InputError, match=r"release no/such/place \(x\) cannot be read .*; pass a release"

@@ -169,6 +169,8 @@ class TestErrors:
             ({"batch_size": 0}, "3200 samples in batches of 0 with k 4 and lr 0.01 train nothing"),
             ({"lr": math.nan}, "lr nan train nothing; give .* a positive, finite lr"),
             ({"samples": 3}, "3 samples in batches of 32 with k 4 and lr 0.01 train nothing"),
+            ({"seed": -1}, "seed -1, l1 2.0 and width 64 cannot all be meant; give a seed and an l1"),
+            ({"width": 0}, "l1 2.0 and width 0 cannot all be meant"),
             ({"lr": -1.0}, "lr -1.0 train nothing"),
         ],
     )

@@ -61,6 +61,7 @@ def test_a_constant_plant_by_hand():
         "estimate",
         "error node: 0.0% of the mean shift's energy; its Δ is of its norm",
         "p-values are over rows of this one training; other trainings are other replicates",
+        "rows were not checked for the trait: pass trait=",
         "read with care",
     )
 
