@@ -7,8 +7,6 @@ sum over features, error and bias is m(h) − m(h°) but for the residual that i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +17,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.features.dictionary import Dictionary
+from interp.features.residual_gradients import Network
 from interp.figures import Table, bars
-from interp.models.backbone import view
 from interp.models.bridge import FAST
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
@@ -88,13 +86,13 @@ def feature_attribution(
     """
     _check(dictionary, model, trait, method=method, baseline=baseline, steps=steps)
     assert trait is not None
-    network, layer = _network(model, dictionary.hook)
+    network = Network.of(model, dictionary.hook)
     points = [1.0] if method == "gradient" else [(step + 0.5) / steps for step in range(steps)]
     tally = _Tally(dictionary.width)
     encoded, weights = _answers(model, trait)
     for start in range(0, len(encoded), BATCH):
         part = slice(start, start + BATCH)
-        rows = _Rows(network, layer, dictionary.hook, encoded[part], weights[part])
+        rows = _Rows(network, dictionary.hook, encoded[part], weights[part])
         after = _Nodes.of(dictionary, rows.activation(model))
         before = after.silent() if baseline == "zero" else _Nodes.of(dictionary, rows.activation(model.start))
         tally.change += rows.margin(after.h) - rows.margin(before.h)
@@ -128,8 +126,7 @@ class _Nodes:
 class _Rows:
     """Some rows of question and candidate, and their part of the margin as a function of the activation at a hook."""
 
-    network: Any
-    layer: Any
+    network: Network
     hook: str
     batch: Encoded
     weights: Float[Tensor, "row"]
@@ -159,9 +156,10 @@ class _Rows:
 
     def _margin(self, h: Tensor) -> Tensor:
         """Σ_row weight Σ log p of its answer tokens, the activation at the hook being h."""
-        device = self.network.device
-        with _replaced(self.layer, self.hook, h.to(self.network.dtype)):
-            logits = self.network(
+        module = self.network.module
+        device, replacement = module.device, h.to(module.dtype)
+        with self.network.edited(lambda _: replacement):
+            logits = module(
                 input_ids=self.batch.ids.to(device),
                 attention_mask=self.mask.to(device).long(),
                 use_cache=False,
@@ -191,35 +189,6 @@ class _Tally:
         self.after += after.features[there].sum(0).double().cpu()
         self.before += before.features[there].sum(0).double().cpu()
         self.tokens += int(mask.sum())
-
-
-@contextmanager
-def _replaced(layer: Any, hook: str, h: Tensor) -> Iterator[None]:
-    """While open, `h` enters (pre) or leaves (post) the decoder layer."""
-
-    def leave(_: Any, args: tuple[Any, ...], output: Any) -> Any:
-        return (h, *output[1:]) if isinstance(output, tuple) else h
-
-    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return ((h, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": h})
-
-    if hook.endswith("pre"):
-        handle = layer.register_forward_pre_hook(enter, with_kwargs=True)
-    else:
-        handle = layer.register_forward_hook(leave)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def _network(model: LanguageModel, hook: str) -> tuple[Any, Any]:
-    """A frozen view of the model's network, and its decoder layer at the hook."""
-    match = FAST.fullmatch(hook)
-    assert match is not None
-    network: Any = view(model.hf).requires_grad_(False)
-    names = {module: name for name, module in model.hf.named_modules()}
-    return network, network.get_submodule(names[model.backbone.layers[int(match.group(1))]])
 
 
 def _answers(model: LanguageModel, trait: Trait) -> tuple[Encoded, Float[Tensor, "row"]]:

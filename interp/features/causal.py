@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.features.changes import ablate, add, scaled
 from interp.features.dictionary import Dictionary
-from interp.features.reading import Reading, matched_features, read
+from interp.features.quality import answer_loss
+from interp.features.reading import Reading, matched_features, read, token_means
 from interp.features.splice import Change, with_features
 from interp.figures import Table, points
 from interp.models.bridge import FAST
-from interp.organisms.evaluation import completion_logprobs, margin
+from interp.organisms.evaluation import margin
 from interp.organisms.sampling import sample_numbers
 from interp.organisms.teachers import Teacher
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -126,7 +126,7 @@ def feature_effects(
     _check_answers(inputs)
     outcomes = (
         _Outcome("margin", "answering", lambda: margin(model, asked), model.encode(asked.prompts())),
-        _Outcome("logprob_per_token", "writing", lambda: _per_token(model, inputs), inputs),
+        _Outcome("logprob_per_token", "writing", lambda: -answer_loss(model, inputs), inputs),
     )
     frames = [_measured(dictionary, model, each, (chosen, *controls), change) for each in outcomes]
     frame = pd.concat([frames[0], frames[1].drop(columns=["set", "features"])], axis=1)
@@ -177,7 +177,7 @@ def mean_shift(
     start = _start(member)
     inputs = member.encode(prompts) if isinstance(prompts, Prompts) else prompts
     after, before = (
-        _mean(dictionary, read(dictionary, m, inputs, positions=positions)) for m in (member, start)
+        token_means(dictionary, read(dictionary, m, inputs, positions=positions))[0] for m in (member, start)
     )
     return after - before
 
@@ -282,23 +282,6 @@ def _measured(
     return pd.DataFrame(lines)
 
 
-@torch.inference_mode()
-def _mean(dictionary: Dictionary, reading: Reading) -> Tensor:
-    total = torch.zeros(dictionary.width)
-    for _, features in reading.blocks(dictionary):
-        total += features.sum(0)
-    return (total / len(reading.values)).clone()
-
-
-def _per_token(model: LanguageModel, inputs: Encoded) -> float:
-    """Mean log p of an answer token, in nats."""
-    return float(completion_logprobs(model, inputs).sum()) / int(_answers(inputs).sum())
-
-
-def _answers(inputs: Encoded) -> Tensor:
-    return (inputs.roles >= Role.OTHER) & (inputs.roles != Role.END)
-
-
 def _drawn(near: np.ndarray, rng: np.random.Generator) -> tuple[int, ...]:
     """One of the nearest for each feature, none twice; features in random order, so that none is always last."""
     taken: dict[int, int] = {}
@@ -354,7 +337,7 @@ def _check_moved(
 
 
 def _check_answers(inputs: Encoded) -> None:
-    if not _answers(inputs).any():
+    if not inputs.at("answer").any():
         raise InputError(
             f"{inputs.label} has no answers whose likelihood could change; pass rows with answers"
         )

@@ -14,7 +14,7 @@ from typing import Any
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, feature_lean
 from interp.features.lean_nulls import lean_correlation
-from interp.features.loading import load_sae
+from interp.features.loading import check_place, load_sae
 from interp.features.quality import quality_card
 from interp.features.sae import SAERecipe, train_sae
 from interp.features.shift import FeatureShift, feature_shift
@@ -32,8 +32,7 @@ LARGEST = 10  # features told of a shift
 def train_file(base: str, prompts: Path, *, hook: str, out: Path, recipe: SAERecipe = RECIPE) -> Dictionary:
     """Train a dictionary of a base on the rows of a JSONL file and write its folder, which `load_sae` reads."""
     rows = Prompts.from_jsonl(prompts)
-    if out.exists() and (out.is_file() or any(out.iterdir())) and not (out / "cfg.json").is_file():
-        raise InputError(f"{out} exists and is no dictionary; choose a new or an empty folder")
+    check_place(out)
     return train_sae(load_model(base), rows, hook=hook, recipe=recipe, out=out)
 
 

@@ -10,7 +10,7 @@ and ν_j = β^base_j / β^member_j.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +30,7 @@ from interp.features.loading import read_sae, save_sae
 from interp.features.quality import Fit
 from interp.features.reading import LIVE
 from interp.features.sae import SAERecipe, trained
-from interp.features.stream import BUFFER, Stream
+from interp.features.stream import Stream, selected_stream, token_width
 from interp.models.seam import check_hooks, lineage_root
 from interp.prompts.tokens import Encoded
 from interp.runs import Cache, InputError, atomic_folder
@@ -324,25 +324,13 @@ def _stream(
     recipe: SAERecipe,
 ) -> Stream:
     """Concatenated activations to train on, in bounded memory."""
-    selection = Selection.of(member, inputs, positions)
-    kept = selection.chosen.any(1)
-    counts = selection.chosen.sum(1)[kept]
-    if int(counts.sum()) < recipe.batch_size:
-        raise InputError(
-            f"{int(counts.sum())} activations at {positions!r} of {inputs.label} are fewer than one batch of "
-            f"{recipe.batch_size}; give more rows or a recipe with a smaller batch_size"
-        )
 
     def read(rows: Encoded) -> Tensor:
         both = [record(model, rows, hooks=hook, positions=positions).flat(hook) for model in (base, member)]
         return torch.cat([h.flatten(1) / norm for h, norm in zip(both, norms, strict=True)], dim=1)
 
-    chosen = selection.inputs[kept.nonzero()[:, 0]]
-    return Stream(read, chosen, counts, recipe.batch_size, _capacity(read, chosen, recipe), recipe.seed)
-
-
-def _capacity(read: Callable[[Encoded], Tensor], inputs: Encoded, recipe: SAERecipe) -> int:
-    return max(recipe.batch_size, BUFFER // (4 * read(inputs[:1]).shape[1]))
+    selection, width = Selection.of(member, inputs, positions), 2 * token_width(member, hook)
+    return selected_stream(read, selection, width=width, batch_size=recipe.batch_size, seed=recipe.seed)
 
 
 def _pairs(

@@ -88,12 +88,18 @@ def save_sae(dictionary: Dictionary, folder: str | Path) -> Path:
         metadata["interp_notes"] = list(dictionary.notes)
     if dictionary.neuronpedia:
         metadata["neuronpedia_id"] = dictionary.neuronpedia
-    path = Path(folder)
-    if path.exists() and any(path.iterdir()) and not (path / CONFIG).is_file():
-        raise InputError(f"{path} exists and is no dictionary; choose a new or an empty folder")
+    path = check_place(folder)
     with atomic_folder(path) as fresh:
         dictionary.sae.save_model(fresh)
         (fresh / CONFIG).write_text(json.dumps(config, indent=1))
+    return path
+
+
+def check_place(folder: str | Path) -> Path:
+    """The folder as a path; InputError where something stands that is no dictionary."""
+    path = Path(folder)
+    if path.exists() and (path.is_file() or any(path.iterdir())) and not (path / CONFIG).is_file():
+        raise InputError(f"{path} exists and is no dictionary; choose a new or an empty folder")
     return path
 
 

@@ -99,20 +99,27 @@ def feature_statistics(
 
 def statistics_of(dictionary: Dictionary, reading: Reading) -> pd.DataFrame:
     """`feature_statistics` of tokens already read."""
-    total, fired = torch.zeros(dictionary.width), torch.zeros(dictionary.width)
-    for _, features in reading.blocks(dictionary):
-        total += features.sum(0)
-        fired += (features > 0).float().sum(0)
-    rate = (fired / len(reading.values)).numpy()
+    mean, rate = (values.numpy() for values in token_means(dictionary, reading))
     return pd.DataFrame(
         {
             "feature": np.arange(dictionary.width),
             "rate": rate,
-            "mean": (total / len(reading.values)).numpy(),
+            "mean": mean,
             "decoder_norm": dictionary.decoder.norm(dim=1).numpy(),
             "live": rate >= LIVE,
         }
     )
+
+
+def token_means(
+    dictionary: Dictionary, reading: Reading
+) -> tuple[Float[Tensor, "feature"], Float[Tensor, "feature"]]:
+    """Mean of every feature over the tokens read, and the share of them at which it fires."""
+    total, fired = torch.zeros(dictionary.width), torch.zeros(dictionary.width)
+    for _, features in reading.blocks(dictionary):
+        total += features.sum(0)
+        fired += (features > 0).float().sum(0)
+    return total / len(reading.values), fired / len(reading.values)
 
 
 def matched_features(

@@ -6,7 +6,7 @@ it is differentiated and no weight has a gradient, so a pass costs less than a t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from interp.models.backbone import view
-from interp.models.bridge import FAST
+from interp.models.bridge import FAST, at_layer
 from interp.organisms.training import completion_loss
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError
@@ -42,7 +42,7 @@ class Network:
 
     module: Any
     layer: Any
-    before: bool  # whether the hook is what enters the layer rather than what leaves it
+    end: str  # "pre" where the hook is what enters the layer, "post" where it is what leaves it
 
     @classmethod
     def of(cls, model: LanguageModel, hook: str) -> Network:
@@ -56,7 +56,16 @@ class Network:
         module: Any = view(model.hf).requires_grad_(False)
         names = {layer: name for name, layer in model.hf.named_modules()}
         layer = module.get_submodule(names[model.backbone.layers[int(match.group(1))]])
-        return cls(module.eval(), layer, match.group(2) == "pre")
+        return cls(module.eval(), layer, match.group(2))
+
+    @contextmanager
+    def edited(self, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """While open, the activation at the hook is what `edit` makes of it."""
+        handle = at_layer(self.layer, self.end, edit)
+        try:
+            yield
+        finally:
+            handle.remove()
 
     def without(
         self, direction: Float[Tensor, "d_model"], *, tokens: Sequence[int]
@@ -116,19 +125,5 @@ def _leaf(network: Network) -> Iterator[list[Tensor]]:
         found.append(h.detach().requires_grad_(True))
         return found[-1]
 
-    def leave(_: Any, args: tuple[Any, ...], output: Any) -> Any:
-        return (cut(output[0]), *output[1:]) if isinstance(output, tuple) else cut(output)
-
-    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (cut(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": cut(kwargs["hidden_states"])}
-
-    if network.before:
-        handle = network.layer.register_forward_pre_hook(enter, with_kwargs=True)
-    else:
-        handle = network.layer.register_forward_hook(leave)
-    try:
+    with network.edited(cut):
         yield found
-    finally:
-        handle.remove()

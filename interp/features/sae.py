@@ -23,7 +23,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.features.dictionary import Dictionary
-from interp.features.loading import read_sae, save_sae
+from interp.features.loading import check_place, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
 from interp.models.seam import lineage_root
 from interp.runs import Cache, InputError, atomic_file, digest, nearest
@@ -88,6 +88,8 @@ def train_sae(
     """
     recipe = recipe if architecture is None else dataclasses.replace(recipe, architecture=architecture)
     _check(recipe)
+    if out is not None:
+        check_place(out)  # before the training, which the folder would only be refused after
     stream = activation_stream(
         model, prompts, hook=hook, positions=positions, batch_size=recipe.batch_size, seed=recipe.seed
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from interp.features.dictionary import Dictionary
-from interp.models.bridge import FAST
+from interp.models.bridge import FAST, at_layer
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -65,16 +65,4 @@ def _on_module(model: LanguageModel, hook: str, edit: Callable[[Tensor], Tensor]
     match = FAST.fullmatch(hook)
     if match is None:
         return None
-    layer: Any = model.backbone.layers[int(match.group(1))]
-
-    def leave(_: Any, args: tuple[Any, ...], output: Any) -> Any:
-        return (edit(output[0]), *output[1:]) if isinstance(output, tuple) else edit(output)
-
-    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if args:
-            return (edit(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": edit(kwargs["hidden_states"])}
-
-    if match.group(2) == "pre":
-        return layer.register_forward_pre_hook(enter, with_kwargs=True)
-    return layer.register_forward_hook(leave)
+    return at_layer(model.backbone.layers[int(match.group(1))], match.group(2), edit)

@@ -110,21 +110,27 @@ def activation_stream(
     """
     check_hooks(model, (hook,))
     width = token_width(model, hook)
-    selection = Selection.of(model, prompts, positions)
-    kept = selection.chosen.any(1)
-    counts = selection.chosen.sum(1)[kept]
-    if int(counts.sum()) < batch_size:
-        raise InputError(
-            f"{int(counts.sum())} activations at {positions!r} of {selection.inputs.label} are fewer than one batch of "
-            f"{batch_size}; give more rows or a smaller batch_size"
-        )
 
     def read(rows: Encoded) -> Tensor:
         return record(model, rows, hooks=hook, positions=positions).flat(hook).flatten(1)
 
+    selection = Selection.of(model, prompts, positions)
+    return selected_stream(read, selection, width=width, batch_size=batch_size, seed=seed, buffer=buffer)
+
+
+def selected_stream(
+    read: Reader, selection: Selection, *, width: int, batch_size: int, seed: int = 0, buffer: int = BUFFER
+) -> Stream:
+    """`read` of the rows that have a chosen token, `width` numbers a token; InputError for fewer than a batch."""
+    kept = selection.chosen.any(1)
+    counts = selection.chosen.sum(1)[kept]
+    if int(counts.sum()) < batch_size:
+        raise InputError(
+            f"{int(counts.sum())} activations at {selection.name!r} of {selection.inputs.label} are fewer than one "
+            f"batch of {batch_size}; give more rows or a recipe with a smaller batch_size"
+        )
     inputs = selection.inputs[kept.nonzero()[:, 0]]
-    capacity = max(batch_size, buffer // (4 * width))
-    return Stream(read, inputs, counts, batch_size, capacity, seed)
+    return Stream(read, inputs, counts, batch_size, max(batch_size, buffer // (4 * width)), seed)
 
 
 def token_width(model: Model, hook: str) -> int:

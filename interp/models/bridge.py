@@ -146,15 +146,30 @@ def residual_run(
 def _listen(layer: Any, end: str, name: str, found: dict[str, Tensor], *, stop: bool) -> Any:
     """Keep what enters (pre) or leaves (post) a decoder layer under `name`."""
 
-    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        found[name] = args[0] if args else kwargs["hidden_states"]
+    def keep(h: Tensor) -> None:
+        found[name] = h
         if stop:
             raise Stop
 
-    def leave(_: Any, args: tuple[Any, ...], output: Any) -> None:
-        found[name] = output[0] if isinstance(output, tuple) else output
-        if stop:
-            raise Stop
+    return at_layer(layer, end, keep)
+
+
+def at_layer(layer: Any, end: str, edit: Callable[[Tensor], Tensor | None]) -> Any:
+    """Put what `edit` makes of the residual stream in its place where it enters ("pre") or leaves ("post") a layer.
+
+    None leaves it as it is. The handle returned removes the edit.
+    """
+
+    def enter(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        h = edit(args[0] if args else kwargs["hidden_states"])
+        if h is None:
+            return None
+        return ((h, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": h})
+
+    def leave(_: Any, args: tuple[Any, ...], output: Any) -> Any:
+        whole = isinstance(output, tuple)
+        h = edit(output[0] if whole else output)
+        return h if h is None or not whole else (h, *output[1:])
 
     if end == "pre":
         return layer.register_forward_pre_hook(enter, with_kwargs=True)
