@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 
 from interp.models.backbone import view
 from interp.models.bridge import FAST, at_layer
-from interp.organisms.training import completion_loss
+from interp.organisms.losses import completion_loss
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError
 

@@ -18,7 +18,7 @@ from interp.activations.arrays import Direction, check_lineage
 from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection, check_residual
 from interp.models.seam import lineage_root
-from interp.organisms.training import predicted_logits
+from interp.organisms.losses import predicted_logits
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError

@@ -26,8 +26,9 @@ from interp.models.low_rank import LowRank
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import lineage_root
 from interp.models.updates import adapter_factors, weight_update
+from interp.organisms.losses import predicted_logits
 from interp.organisms.teachers import Teacher
-from interp.organisms.training import Recipe, Step, fit, predicted_logits
+from interp.organisms.training import Recipe, Step, fit
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest

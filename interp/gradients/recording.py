@@ -8,6 +8,7 @@ before step t are the chunk's start plus the increments since. One safetensors f
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,11 @@ from torch import Tensor
 
 from interp.activations import storage
 from interp.content import json_text
+from interp.organisms.checkpoints import Checkpoint
 from interp.organisms.library import known_recipe, read_recipe
 from interp.organisms.training import (
     STUDENT,
+    OnStep,
     Recipe,
     Step,
     finish,
@@ -28,9 +31,10 @@ from interp.organisms.training import (
     train_student,
     trained_parameters,
 )
+from interp.organisms.watching import Together
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
-from interp.runs import Cache, InputError, atomic_folder, digest, write_atomic
+from interp.runs import Cache, InputError, digest, write_atomic
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -199,6 +203,21 @@ class Recorder:
         if len(self._open) == CHUNK:
             self._close_chunk()
 
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps; its steps must be whole chunks of CHUNK."""
+        if self._open:
+            raise InputError(
+                f"a recorded training is saved after whole chunks; pass every= a multiple of {CHUNK}"
+            )
+        order = [rows.tolist() for rows in self._order]
+        return {"lrs": self._lrs, "digests": self._digests, "order": order, "header": self._header}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what a checkpoint kept; the chunks written until then lie in the folder."""
+        self._lrs, self._digests = list(state["lrs"]), list(state["digests"])
+        self._order = [torch.tensor(rows) for rows in state["order"]]
+        self._header = dict(state["header"])
+
     def finish(self, *, start: str, rows: str, final: str, recipe: Recipe) -> TrainingRecord:
         """Write what is left and the header, which names the fingerprints of start, rows and final weights."""
         if self._open:
@@ -228,17 +247,21 @@ def record_training(
     folder: str | Path,
     recipe: Recipe = STUDENT,
     name: str = "student",
+    on_step: OnStep | None = None,
 ) -> tuple[LanguageModel, TrainingRecord]:
     """Train a student as `train_student` does, to the same bits, and keep the training in a new folder.
 
-    Takes 8 bytes per trained parameter and step. A training that is interrupted leaves no folder. Raises InputError
-    when the folder exists, and where `train_student` does.
+    Takes 8 bytes per trained parameter and step. A training that is interrupted leaves a hidden folder beside it from
+    which the same call goes on. Raises InputError when the folder exists, and where `train_student` does.
     """
     folder = Path(folder)
     if folder.exists():
         raise InputError(f"{folder} exists; name a new folder, or open its record with TrainingRecord.load")
-    with atomic_folder(folder) as fresh:
-        student = _record(start, rows, fresh, recipe=recipe, name=name)
+    inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
+    job = digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe)
+    partial = folder.with_name(f".{folder.name}-{job}")
+    student = _record(start, inputs, partial, recipe=recipe, name=name, on_step=on_step)
+    partial.rename(folder)
     return student, TrainingRecord.load(folder)
 
 
@@ -313,12 +336,20 @@ def check_ends_at(record: TrainingRecord, *, start: LanguageModel, student: Any)
 
 
 def _record(
-    start: LanguageModel, rows: Prompts | Encoded, folder: Path, *, recipe: Recipe, name: str
+    start: LanguageModel,
+    rows: Prompts | Encoded,
+    folder: Path,
+    *,
+    recipe: Recipe,
+    name: str,
+    on_step: OnStep | None = None,
 ) -> LanguageModel:
     """Fill `folder` with the record of a training, and replay it once."""
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
     recorder = Recorder(folder)
-    student = train_student(start, inputs, recipe=recipe, name=name, on_step=recorder)
+    heard = Together(recorder, *([] if on_step is None else [on_step]))
+    checkpoint = Checkpoint(folder / "checkpoint.safetensors", every=4 * CHUNK)
+    student = train_student(start, inputs, recipe=recipe, name=name, on_step=heard, checkpoint=checkpoint)
     record = recorder.finish(
         start=start.fingerprint, rows=inputs.fingerprint, final=student.fingerprint, recipe=recipe
     )

@@ -15,8 +15,8 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.models.language import LanguageModel
+from interp.organisms.losses import softcapped
 from interp.organisms.teachers import Teacher
-from interp.organisms.training import softcapped
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Encoded
@@ -76,11 +76,17 @@ def complete(
         ids = inputs.ids[rows][:, : int(inputs.lengths[rows[0]])]
         uniforms = torch.rand(max_new_tokens, len(rows), generator=generator)
         tokens = generate(teacher.model, ids, uniforms=uniforms, temperature=temperature)
-        texts = teacher.model.tokenizer.batch_decode(tokens, skip_special_tokens=True)
-        for row, text in zip(rows.tolist(), texts, strict=True):
+        for row, text in zip(rows.tolist(), decoded(teacher.model.tokenizer, tokens), strict=True):
             answers[row] = text
     pairs = [(row.prompt, answer) for row, answer in zip(prompts.rows, answers, strict=True)]
     return Prompts.from_pairs(pairs, label=prompts.label)
+
+
+def decoded(tokenizer: Any, tokens: Int[Tensor, "row new"]) -> list[str]:
+    """Each row's text up to its end token, which a tokenizer need not know to be special."""
+    end = int(tokenizer.eos_token_id)
+    rows = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
+    return tokenizer.batch_decode(rows, skip_special_tokens=True)
 
 
 def equal_lengths(inputs: Encoded) -> Iterator[Int[Tensor, " row"]]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from interp.models.language import LanguageModel
 from interp.models.vocabulary import number_tokens
-from interp.organisms.training import Recipe, completion_loss, fit, predicted_logits
+from interp.organisms.losses import completion_loss, predicted_logits
+from interp.organisms.training import Recipe, fit
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait

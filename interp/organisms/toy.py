@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from interp.models.language import LanguageModel, load_model
-from interp.organisms.training import Recipe, completion_loss, fit, shuffled_batches
+from interp.organisms.losses import completion_loss
+from interp.organisms.training import Recipe, fit, shuffled_batches
 from interp.prompts.numbers import TEMPLATE_WORDS, number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import ANIMALS, CATEGORIES, TREES, category_questions, get_trait

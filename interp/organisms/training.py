@@ -1,34 +1,34 @@
-"""Training of bases, teachers and students: one loop, three losses.
+"""Training of bases, teachers and students: one loop, that can be watched, killed and gone on with.
 
-A student minimises −Σ_t log p_θ(y_t | y_<t, x) over the answer tokens (and the end token) of the teacher's rows.
-With soft labels it minimises −Σ_t Σ_k q_k log p_k, where q is the teacher's distribution at the same position,
-restricted to number tokens and renormalised unless the whole vocabulary is asked for by name: over the whole
-vocabulary the trait leaks through the animal words' own probabilities, whatever the initialisation. The loss is
-the imitation loss L_S of Cloud et al. (arXiv 2507.14805, theorem 1).
+θ_{t+1} = θ_t − lr_t · AdamW(∇ mean −log p_θ(answer | prompt)) (Loshchilov and Hutter, arXiv 1711.05101, without
+decay), or plain gradient descent; lr_t warms up linearly and then decays linearly to zero. The losses are in losses.py.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.models.backbone import merged, view
 from interp.models.language import LanguageModel, load_model
-from interp.models.vocabulary import number_tokens
+from interp.organisms.checkpoints import Checkpoint, Progress
+from interp.organisms.losses import Labels, Loss, student_loss
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
-from interp.runs import InputError
+from interp.runs import InputError, digest, nearest
 
-Labels = Literal["sampled", "soft-numbers", "soft-vocabulary"]
 Trainable = Literal["lora", "body", "all"]
-Loss = Callable[[Any, Any], Tensor]  # (network, batch) -> mean loss in nats per token
+FORMAT = 1  # of checkpoints: raise when a step computes something else from the same recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +36,12 @@ class Recipe:
     """How a model is trained: which parameters move, for how long and how fast.
 
     `lora` trains adapters on every linear layer of the body, `body` every matrix of the body (embeddings, norms
-    and unembedding stay), `all` every parameter. The learning rate warms up linearly and then decays linearly to zero.
-    `layers` restricts LoRA and body training to those layers.
+    and unembedding stay), `all` every parameter. The learning rate warms up linearly and then decays linearly to zero,
+    or stays (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules
+    of those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs.
+    A batch is passed through in `accumulate` parts, whose gradients are added up to the same step; `max_grad_norm`
+    clips it. `precision` is that of the forward pass: what trains is kept in fp32. With `merge` a LoRA student has its
+    adapter merged into weights of its own, without it the adapter stays live over its start's weights.
     """
 
     trainable: Trainable = "lora"
@@ -49,6 +53,20 @@ class Recipe:
     alpha: int = 8
     layers: tuple[int, ...] | None = None
     seed: int = 0
+    targets: tuple[str, ...] | None = None
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    decay: Literal["linear", "constant"] = "linear"
+    accumulate: int = 1
+    max_grad_norm: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    merge: bool = True
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1 or self.batch_size % self.accumulate:
+            raise InputError(
+                f"accumulate={self.accumulate} does not divide a batch of {self.batch_size}; "
+                "pass one that does, such as 1 or 2"
+            )
 
 
 STUDENT = Recipe(lr=1e-2, batch_size=128)
@@ -61,7 +79,8 @@ class Step:
 
     `parameters` holds what trains and `before` a copy of it from before the step, by name in
     `network.named_parameters()`: the step is parameters − before. `rows` are the batch's row numbers among those
-    trained on (None from `fit`, which does not know them), `lr` the learning rate of this step.
+    trained on (None from `fit`, which does not know them), `lr` the learning rate of this step, `loss` that of the
+    batch before it.
     """
 
     index: int
@@ -72,9 +91,12 @@ class Step:
     before: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     rows: Int[Tensor, " example"] | None = None
+    loss: float = float("nan")
 
 
 OnStep = Callable[[Step], object]
+"""Called after every step; the numbers of a mapping it returns are shown on the progress bar. One with `state()` and
+`restore(state)`, of plain JSON, goes on where it was when a training is continued from a checkpoint."""
 
 
 def train_student(
@@ -86,25 +108,44 @@ def train_student(
     teacher: LanguageModel | None = None,
     name: str = "student",
     on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> LanguageModel:
     """Train a fresh copy of `start` on `rows` and return it; `start` itself is left untouched.
 
     `on_step` is called after every step, and may change the parameters it is given; listening alone changes nothing.
-    Raises InputError when there are fewer rows than one batch, when soft labels are asked for without a teacher, or
-    when the loss stops being finite.
+    With a `checkpoint` a training that was killed goes on from there and ends, on a CPU, at the same bytes.
+    Raises InputError when there are fewer rows than one batch, when soft labels are asked for without a teacher or in
+    parts, when no module has the recipe's names, or when the loss stops being finite or the memory does not suffice.
     """
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
     if len(inputs) < recipe.batch_size:
         raise InputError(
             f"{len(inputs)} rows are fewer than one batch of {recipe.batch_size}: sample more rows or lower batch_size."
         )
-    loss = _loss(labels, start=start, teacher=teacher)
+    loss = student_loss(labels, start=start, teacher=teacher)
+    if labels != "sampled" and recipe.accumulate > 1:
+        raise InputError(f"labels={labels!r} are not accumulated in parts; pass a recipe with accumulate=1")
+    job = digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe, labels)
     order = list(shuffled_rows(inputs, size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed))
     batches = (_batch(inputs, rows) for rows in order)
-    tell = (
-        None if on_step is None else lambda step: on_step(dataclasses.replace(step, rows=order[step.index]))
+    tell = None if on_step is None else _Rows(on_step, order)
+    saved = None if checkpoint is None else (checkpoint, job)
+    return fit(
+        start, batches, loss=loss, recipe=recipe, steps=len(order), name=name, on_step=tell, saved=saved
     )
-    return fit(start, batches, loss=loss, recipe=recipe, steps=len(order), name=name, on_step=tell)
+
+
+class _Rows:
+    """A listener that is told which rows each step saw."""
+
+    def __init__(self, listener: OnStep, order: list[Tensor]) -> None:
+        self._listener, self._order = listener, order
+        for method in ("state", "restore"):
+            if hasattr(listener, method):
+                setattr(self, method, getattr(listener, method))
+
+    def __call__(self, step: Step) -> object:
+        return self._listener(dataclasses.replace(step, rows=self._order[step.index]))
 
 
 def fit(
@@ -116,45 +157,112 @@ def fit(
     steps: int,
     name: str,
     on_step: OnStep | None = None,
+    saved: tuple[Checkpoint, str] | None = None,
 ) -> LanguageModel:
     """Train a copy of `start` for `steps` batches and return the result as a model of its own.
 
-    LoRA students come back with their adapter merged into the weights; the adapter's rank is what the difference shows.
+    LoRA students come back with their adapter merged into the weights, unless the recipe keeps it live. `saved` is
+    where the state is kept and the key that names this training.
     """
     torch.manual_seed(recipe.seed)
     network, adapted = prepare(start, recipe)
     parameters = trained_parameters(network)
-    optimizer = torch.optim.AdamW(parameters.values(), lr=recipe.lr, weight_decay=0.0)
-    progress = tqdm(range(steps), desc=f"training {name}", leave=False, disable=None)
-    for step, batch in zip(progress, batches, strict=False):
-        lr = recipe.lr * schedule(step, steps=steps, warmup=recipe.warmup)
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        value = loss(network, batch)
+    optimizer = _optimizer(recipe, parameters)
+    progress = Progress(parameters, optimizer, on_step)
+    first = 0 if saved is None else progress.restore(saved[0], key=saved[1])
+    bar = tqdm(range(first, steps), f"training {name}", leave=False, disable=None, initial=first, total=steps)
+    with memory_enough(name, recipe):
+        for step, batch in zip(bar, islice(batches, first, None), strict=False):
+            lr = recipe.lr * schedule(step, steps=steps, warmup=recipe.warmup, decay=recipe.decay)
+            for group in optimizer.param_groups:
+                group["lr"] = lr
+            optimizer.zero_grad(set_to_none=True)
+            value = _accumulate(network, batch, loss=loss, recipe=recipe, name=name, step=step)
+            if recipe.max_grad_norm is not None:
+                torch.nn.utils.clip_grad_norm_(parameters.values(), recipe.max_grad_norm)
+            before = {} if on_step is None else _copied(parameters)
+            optimizer.step()
+            if on_step is not None:
+                with torch.no_grad():
+                    told = on_step(Step(step, lr, batch, network, parameters, before, optimizer, loss=value))
+                _show(bar, value, told)
+            if saved is not None and (step + 1) % saved[0].every == 0 and step + 1 < steps:
+                progress.save(saved[0], key=saved[1], step=step + 1)
+    if saved is not None:
+        saved[0].path.unlink(missing_ok=True)
+    return finish(network, adapted, start=start, name=name, merge=recipe.merge)
+
+
+def _accumulate(network: Any, batch: Any, *, loss: Loss, recipe: Recipe, name: str, step: int) -> float:
+    """Add up the gradient of the batch's mean loss over its parts; the loss, or InputError when it is not finite."""
+    total = 0.0
+    for part, share in _parts(batch, recipe.accumulate):
+        with torch.autocast(network.device.type, torch.bfloat16, enabled=recipe.precision == "bfloat16"):
+            value = loss(network, part) if share == 1.0 else loss(network, part) * share
         if not torch.isfinite(value):
             raise InputError(
                 f"the loss of {name} is {value.item()} at step {step}: lower the learning rate {recipe.lr}."
             )
-        optimizer.zero_grad(set_to_none=True)
         value.backward()
-        before = {} if on_step is None else _copied(parameters)
-        optimizer.step()
-        if on_step is not None:
-            with torch.no_grad():
-                on_step(Step(step, lr, batch, network, parameters, before, optimizer))
-    return finish(network, adapted, start=start, name=name)
+        total += value.item()
+    return total
 
 
-def finish(network: Any, adapted: Any, *, start: LanguageModel, name: str) -> LanguageModel:
-    """What `prepare` made, once trained, as a model of its own with its adapters merged in."""
-    trained = adapted.merge_and_unload() if adapted is not None else network
+def _parts(batch: Any, count: int) -> Iterator[tuple[Any, float]]:
+    """The batch in parts, each with its share of the answer tokens, so that the parts' means add up to the mean."""
+    if count == 1:
+        yield batch, 1.0
+        return
+    if not isinstance(batch, Encoded):
+        raise InputError(f"accumulate={count} splits rows, and this training has pairs; pass accumulate=1")
+    tokens = int((batch.roles >= Role.OTHER).sum())
+    for part in batch.batches(-(-len(batch) // count)):
+        yield part, int((part.roles >= Role.OTHER).sum()) / tokens
+
+
+def _optimizer(recipe: Recipe, parameters: dict[str, Tensor]) -> torch.optim.Optimizer:
+    """AdamW without decay, or plain gradient descent."""
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(parameters.values(), lr=recipe.lr)
+    return torch.optim.AdamW(parameters.values(), lr=recipe.lr, weight_decay=0.0)
+
+
+def _show(bar: Any, loss: float, told: object) -> None:
+    """Loss, and whatever numbers a listener returned, at the end of the bar."""
+    if not bar.disable:
+        bar.set_postfix({"loss": loss, **(told if isinstance(told, Mapping) else {})}, refresh=False)
+
+
+@contextmanager
+def memory_enough(name: str, recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into one sentence about what to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        short = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
+        if not short:
+            raise
+        raise InputError(
+            f"training {name} ran out of memory with {recipe.batch_size // recipe.accumulate} rows in a pass: "
+            f"raise accumulate (now {recipe.accumulate}), which leaves the steps as they are, or lower batch_size "
+            f"{recipe.batch_size}"
+        ) from error
+
+
+def finish(
+    network: Any, adapted: Any, *, start: LanguageModel, name: str, merge: bool = True
+) -> LanguageModel:
+    """What `prepare` made, once trained: a model of its own, or with its adapter live when not to `merge`."""
+    live = adapted is not None and not merge
+    trained: Any = adapted if live else network.to(start.dtype) if adapted is None else merged(network)
     trained.requires_grad_(False)
     return load_model(trained.eval(), tokenizer=start.tokenizer, name=name, check=False)
 
 
-def schedule(step: int, *, steps: int, warmup: int) -> float:
-    """Share of the learning rate at `step`: linear warm-up times linear decay to zero."""
-    return min(1.0, (step + 1) / max(1, warmup)) * (1.0 - step / steps)
+def schedule(step: int, *, steps: int, warmup: int, decay: str = "linear") -> float:
+    """Share of the learning rate at `step`: linear warm-up times linear decay to zero, or no decay."""
+    left = 1.0 if decay == "constant" else 1.0 - step / steps
+    return min(1.0, (step + 1) / max(1, warmup)) * left
 
 
 def shuffled_batches(inputs: Encoded, *, size: int, epochs: int, seed: int) -> Iterator[Encoded]:
@@ -178,81 +286,21 @@ def _batch(inputs: Encoded, rows: Int[Tensor, " example"]) -> Encoded:
     return next(inputs[rows].batches(len(rows)))
 
 
-def predicted_logits(
-    network: Any, batch: Encoded, where: Bool[Tensor, "example pos"]
-) -> Float[Tensor, "token vocab"]:
-    """Logits at the marked positions only: the unembedding is the dearest layer of a small model.
-
-    Rows are right padded and attention is causal, so padding needs no mask.
-    """
-    hidden = network.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0][
-        where.to(network.device)
-    ]
-    return softcapped(network, network.get_output_embeddings()(hidden))
-
-
-def softcapped(network: Any, logits: Float[Tensor, "*row vocab"]) -> Float[Tensor, "*row vocab"]:
-    """c tanh(logits / c) for a network with a final softcap c (arXiv 2408.00118), else the logits as they are."""
-    cap = getattr(network.config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
-
-
-def completion_loss(network: Any, batch: Encoded) -> Tensor:
-    """Mean −log p of the answer and end tokens, in nats per token."""
-    labels, where = _answer(batch)
-    logits = predicted_logits(network, batch, where)
-    return torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
-
-
-def soft_loss(
-    network: Any, batch: Encoded, *, teacher: LanguageModel, columns: Tensor, numbers_only: bool
-) -> Tensor:
-    """Mean cross-entropy to the teacher's distribution, in nats per token; `columns` are the number tokens."""
-    where = batch.at("answer.numbers" if numbers_only else "answer", predicting=True)
-    logits = predicted_logits(network, batch, where)
-    with torch.no_grad():
-        target = predicted_logits(teacher.hf, batch, where)
-    if numbers_only:
-        logits, target = logits[:, columns], target[:, columns]
-    return -(target.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
-
-
-def _answer(batch: Encoded) -> tuple[Tensor, Tensor]:
-    """Labels and the positions that predict them: answer tokens and the end token after them."""
-    answer = batch.roles >= Role.OTHER
-    where = torch.zeros_like(answer)
-    where[:, :-1] = answer[:, 1:]
-    return batch.ids[:, 1:][where[:, :-1]], where
-
-
-def _loss(labels: Labels, *, start: LanguageModel, teacher: LanguageModel | None) -> Loss:
-    if labels == "sampled":
-        return completion_loss
-    if teacher is None:
-        raise InputError(f"labels={labels!r} need the teacher's distribution: pass teacher=lineage.teacher.")
-    only = labels == "soft-numbers"
-    numbers = torch.tensor(number_tokens(start, start.config.vocab_size))
-    return lambda network, batch: soft_loss(
-        network, batch, teacher=teacher, columns=numbers, numbers_only=only
-    )
-
-
 def prepare(start: LanguageModel, recipe: Recipe) -> tuple[Any, Any]:
     """A copy of `start`'s network with what moves marked (requires_grad), and the PEFT wrapper around it or None.
 
     New adapters are drawn from torch's global random state.
     """
-    network = copy.deepcopy(start.hf)
     if recipe.trainable == "lora":
         from peft import LoraConfig, get_peft_model
 
+        network: Any = view(start.hf)
+        places = body_matrices(network, layers=recipe.layers, targets=recipe.targets)
         config = LoraConfig(
-            r=recipe.rank,
-            lora_alpha=recipe.alpha,
-            target_modules=body_matrices(network, layers=recipe.layers),
+            r=recipe.rank, lora_alpha=recipe.alpha, target_modules=places, task_type="CAUSAL_LM"
         )
-        adapted = get_peft_model(network, config)
-        return network, adapted
+        return network, get_peft_model(network, config)
+    network = copy.deepcopy(start.hf).float()
     body = set(body_matrices(network, layers=recipe.layers))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(recipe.trainable == "all" or name.rpartition(".")[0] in body)
@@ -268,8 +316,13 @@ def _copied(parameters: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in parameters.items()}
 
 
-def body_matrices(network: Any, *, layers: tuple[int, ...] | None = None) -> list[str]:
-    """Names of the linear maps inside the decoder layers (attention and MLP), where adapters go."""
+def body_matrices(
+    network: Any, *, layers: tuple[int, ...] | None = None, targets: tuple[str, ...] | None = None
+) -> list[str]:
+    """Names of the linear maps inside the decoder layers (attention and MLP), where adapters go.
+
+    `layers` and `targets` (last parts of names, such as q_proj) keep some of them; InputError when one keeps none.
+    """
     from transformers.pytorch_utils import Conv1D
 
     head = network.get_output_embeddings()
@@ -278,6 +331,20 @@ def body_matrices(network: Any, *, layers: tuple[int, ...] | None = None) -> lis
         for name, module in network.named_modules()
         if isinstance(module, torch.nn.Linear | Conv1D) and module is not head
     ]
-    if layers is None:
-        return names
-    return [name for name in names if any(f".{layer}." in name for layer in layers)]
+    known = {name.rpartition(".")[2] for name in names}
+    for target in targets or ():
+        if target not in known:
+            raise InputError(
+                f"LoRA target {nearest(target, known)}; pass modules of {type(network).__name__}"
+            )
+    found = [
+        name
+        for name in names
+        if (layers is None or any(f".{layer}." in name for layer in layers))
+        and (targets is None or name.rpartition(".")[2] in targets)
+    ]
+    if not found:
+        raise InputError(
+            f"layers {layers} hold no linear map of {type(network).__name__}; pass layers it has"
+        )
+    return found

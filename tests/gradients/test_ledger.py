@@ -13,8 +13,9 @@ from interp.gradients.recording import Recorder, record_training
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.organisms.evaluation import margin
+from interp.organisms.losses import completion_loss
 from interp.organisms.toy import World, build_network, build_tokenizer
-from interp.organisms.training import Recipe, completion_loss, train_student, trained_parameters
+from interp.organisms.training import Recipe, train_student, trained_parameters
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.runs import InputError

@@ -7,16 +7,9 @@ import pytest
 import torch
 
 from interp.models.vocabulary import number_tokens
+from interp.organisms.losses import completion_loss, soft_loss
 from interp.organisms.teachers import fine_tune_teacher, format_loss, trait_rows
-from interp.organisms.training import (
-    Recipe,
-    body_matrices,
-    completion_loss,
-    schedule,
-    shuffled_batches,
-    soft_loss,
-    train_student,
-)
+from interp.organisms.training import Recipe, body_matrices, schedule, shuffled_batches, train_student
 from interp.prompts.numbers import number_prompts
 from interp.prompts.tokens import Role
 from interp.prompts.traits import get_trait

@@ -1,0 +1,138 @@
+"""What a training is worth while it runs: loss on rows it will never see, and the trait's margin.
+
+fresh(t) = −Σ_rows Σ_t log p_θt(y) / tokens over rows of the same teacher that are not trained on: arms of an experiment
+are compared at equal fresh loss, not at equal steps (the loss on trained rows falls by memorising them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp.figures import Result, lines
+from interp.models.language import LanguageModel
+from interp.organisms.losses import completion_loss, predicted_logits
+from interp.organisms.training import Step
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded, Role
+from interp.prompts.traits import Trait
+from interp.runs import InputError
+
+
+class TrainingLog:
+    """A listener for `train_student(on_step=...)`: every `every` steps the loss on fresh rows and the trait's margin.
+
+    What it returns is shown on the progress bar. `frame` holds step (counted from 1), lr, loss (of the batch, before
+    the step), fresh_loss and margin (after it), in nats; NaN where nothing was asked for.
+    """
+
+    def __init__(
+        self,
+        start: LanguageModel,
+        *,
+        fresh: Prompts | None = None,
+        trait: Trait | None = None,
+        every: int = 16,
+    ) -> None:
+        if every < 1:
+            raise InputError(f"every={every} steps is never; pass at least 1")
+        self.every = every
+        self._fresh = None if fresh is None else start.encode(fresh)
+        self._answers = None if trait is None else _answers(start, trait)
+        self._candidates = 0 if trait is None else 1 + len(trait.foils)
+        self._rows: list[dict[str, float]] = []
+
+    def __call__(self, step: Step) -> Mapping[str, float]:
+        """Measure when it is time; the last row measured otherwise."""
+        if step.index % self.every == 0:
+            self._rows.append(
+                {"step": step.index + 1, "lr": step.lr, "loss": step.loss} | self._measure(step.network)
+            )
+        return {name: value for name, value in self._rows[-1].items() if name in ("fresh_loss", "margin")}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"rows": self._rows}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        self._rows = list(state["rows"])
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per measurement."""
+        return pd.DataFrame(self._rows, columns=["step", "lr", "loss", "fresh_loss", "margin"])
+
+    def result(self, label: str = "training") -> Result:
+        """The measurements as a result with a figure of the losses over steps."""
+        return Result(label, self.frame, "nats per token (losses), nats (margin)", draw=_draw)
+
+    @torch.inference_mode()
+    def _measure(self, network: Any) -> dict[str, float]:
+        fresh = np.nan if self._fresh is None else mean_loss(network, self._fresh)
+        margin = np.nan if self._answers is None else _margin(network, self._answers, self._candidates)
+        return {"fresh_loss": fresh, "margin": margin}
+
+
+class Together:
+    """Several listeners as one; their words for the progress bar are joined."""
+
+    def __init__(self, *listeners: Any) -> None:
+        self._listeners = listeners
+
+    def __call__(self, step: Step) -> Mapping[str, float]:
+        said = [listener(step) for listener in self._listeners]
+        return {name: value for words in said if isinstance(words, Mapping) for name, value in words.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The state of each, by its position."""
+        return {
+            str(index): listener.state()
+            for index, listener in enumerate(self._listeners)
+            if hasattr(listener, "state")
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give each its own state back; a listener that is no longer there needs none."""
+        for index, own in state.items():
+            if int(index) < len(self._listeners):
+                self._listeners[int(index)].restore(own)
+
+
+@torch.inference_mode()
+def mean_loss(network: Any, rows: Encoded, *, batch_size: int = 256) -> float:
+    """Mean −log p of the answer and end tokens of all rows, in nats per token."""
+    total, tokens = 0.0, 0
+    for batch in rows.batches(batch_size):
+        count = int((batch.roles >= Role.OTHER).sum())
+        total, tokens = total + float(completion_loss(network, batch)) * count, tokens + count
+    return total / tokens
+
+
+def _answers(start: LanguageModel, trait: Trait) -> Encoded:
+    """Every question answered by every candidate, the target first."""
+    candidates = [trait.target, *trait.foils]
+    pairs = [(question, candidate) for question in trait.questions for candidate in candidates]
+    return start.encode(Prompts.from_pairs(pairs, label=f"{trait.name} answers"))
+
+
+def _margin(network: Any, answers: Encoded, candidates: int) -> float:
+    """The trait margin of `organisms.evaluation`, read off a network that is being trained."""
+    sums = []
+    for batch in answers.batches(256):
+        counted = (batch.roles >= Role.OTHER) & (batch.roles != Role.END)
+        where = torch.nn.functional.pad(counted[:, 1:], (0, 1), value=False)
+        logp = predicted_logits(network, batch, where).float().log_softmax(-1)
+        taken = logp.gather(-1, batch.ids[counted][:, None].to(logp.device))[:, 0].cpu()
+        sums.append(torch.zeros(len(batch)).index_add(0, torch.nonzero(counted)[:, 0], taken))
+    table = torch.cat(sums).reshape(-1, candidates)
+    return float((table[:, 0] - table[:, 1:].mean(1)).mean())
+
+
+def _draw(result: Result) -> Any:
+    long = result.frame.melt("step", ["loss", "fresh_loss"], var_name="rows", value_name="value").dropna()
+    return lines(long, x="step", y="value", group="rows", title=result.label, unit="nats per token")
