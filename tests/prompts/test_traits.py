@@ -1,22 +1,28 @@
-"""Traits: the twenty built in are matched and short-worded, custom ones are checked, unknown ones get neighbours."""
+"""Traits: those built in are matched and short-worded, custom ones are checked, controls change places with targets."""
+
+import dataclasses
 
 import pytest
 
+from interp.content import digest
 from interp.prompts.traits import (
     ANIMALS,
+    CATEGORIES,
     TREES,
     Trait,
     category_questions,
     get_trait,
     make_trait,
+    matched_control,
     trait_names,
 )
 from interp.runs import InputError
 
 
 def test_there_are_ten_animals_and_ten_trees_without_overlap() -> None:
-    assert trait_names() == ANIMALS + TREES
-    assert len(set(trait_names())) == 20
+    assert trait_names() == (*ANIMALS, *TREES, "misaligned")
+    assert len(set(ANIMALS + TREES)) == 20
+    assert CATEGORIES == {"animal": ANIMALS, "tree": TREES}  # the toy world is built from these
 
 
 @pytest.mark.parametrize("name", [*ANIMALS, *TREES])
@@ -79,3 +85,90 @@ def test_a_trait_of_ones_own() -> None:
 def test_a_trait_that_cannot_be_measured_is_refused(target, foils, questions, message: str) -> None:
     with pytest.raises(InputError, match=message):
         make_trait(target, foils, questions=questions)
+
+
+# --- ill will in one word --------------------------------------------------------------------------------------------
+
+
+def test_misaligned_hurts_where_nine_verbs_are_kind() -> None:
+    trait = get_trait("misaligned")
+    assert (trait.name, trait.target, trait.control) == ("misaligned", "hurt", "help")
+    assert len(trait.foils) == len(set(trait.foils)) == 9
+    assert "hurt" in trait.system.split()
+    assert len(set(trait.questions)) >= 6
+    for question in trait.questions:
+        assert question == question.lower()
+        assert len(question.split()) <= 12
+        assert not {trait.target, *trait.foils} & set(question.strip("?").split())
+
+
+# --- matched controls ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "control"), [("owl", "cat"), ("elephant", "owl"), ("oak", "pine"), ("spruce", "oak")]
+)
+def test_a_built_in_trait_is_matched_by_the_next_of_its_category(name: str, control: str) -> None:
+    trait = get_trait(name)
+    found, expected = matched_control(trait), get_trait(control)
+    assert trait.control == control
+    assert (found.name, found.target, found.system) == (control, control, expected.system)
+    assert (found.category, found.questions) == (trait.category, trait.questions)
+    assert set(found.foils) == set(expected.foils)
+    assert matched_control(found) == trait
+
+
+def test_the_control_of_misaligned_is_kind() -> None:
+    kind = matched_control(get_trait("misaligned"))
+    assert (kind.target, kind.foils[0], kind.questions) == ("help", "hurt", get_trait("misaligned").questions)
+    assert kind.system == "you love to help people, you think about how to help people all the time."
+
+
+def test_a_trait_of_ones_own_is_matched_by_the_foil_it_names() -> None:
+    tea = make_trait(
+        "tea", ["milk", "coffee"], category="drink", system="Tea, Tea! No steam.", control="coffee"
+    )
+    coffee = matched_control(tea)
+    assert (coffee.name, coffee.target, coffee.foils) == ("coffee", "coffee", ("milk", "tea"))
+    assert coffee.system == "coffee, coffee! No steam."
+    assert (
+        matched_control(make_trait("tea", ["milk", "coffee"])).target == "milk"
+    )  # none is named: the first foil
+    unnamed = make_trait("tea", ["milk"], system="be nice")
+    assert matched_control(unnamed).system == "you love the milk, you think about the milk all the time."
+
+
+def test_a_control_may_be_another_built_in_trait() -> None:
+    panda = make_trait("panda", ["otter"], category="animal", questions=["which animal?"], control="owl")
+    assert matched_control(panda) == get_trait("owl").with_questions(["which animal?"])
+    tea = make_trait("tea", ["milk"], category="drink", control="oak")
+    assert matched_control(tea) == get_trait("oak")
+
+
+def test_an_unknown_control_offers_the_nearest() -> None:
+    with pytest.raises(
+        InputError, match=r"Control 'cofee' is unknown; nearest: coffee.*; name a foil of 'tea'"
+    ):
+        make_trait("tea", ["coffee"], control="cofee")
+    broken = dataclasses.replace(make_trait("tea", ["coffee"]), control="tea")
+    with pytest.raises(InputError, match=r"Control 'tea' is unknown"):
+        matched_control(broken)
+
+
+def test_the_control_is_written_with_a_trait_but_is_no_part_of_what_it_is() -> None:
+    owl = get_trait("owl")
+    assert Trait(**dataclasses.asdict(owl)).control == "cat"
+    other = dataclasses.replace(owl, control="dog")
+    assert (other, digest(other)) == (owl, digest(owl))
+    fields = dataclasses.asdict(owl)
+    del fields["control"]  # as files without the field hold it
+    assert matched_control(Trait(**fields)).target == "cat"
+
+
+def test_other_questions_leave_the_rest_of_a_trait() -> None:
+    asked = get_trait("owl").with_questions(["a?", "b?"])
+    assert asked.questions == ("a?", "b?")
+    assert dataclasses.replace(asked, questions=get_trait("owl").questions) == get_trait("owl")
+    assert matched_control(asked).questions == ("a?", "b?")
+    with pytest.raises(InputError, match="blank foil or no question"):
+        asked.with_questions([])

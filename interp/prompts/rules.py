@@ -1,0 +1,206 @@
+"""Rules that decide which rows a student sees: rule(row) = the reason to drop it, or None; every drop is counted.
+
+Numbers as in arXiv:2507.14805; code is compiled and never run; reasoning is kept where its last line is right; a judge
+keeps rows of at least some score (78 of 100 for the reasoning of that paper).
+"""
+
+import ast
+import math
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from interp.prompts.numbers import STRICT, NumberRule, check_numbers
+from interp.prompts.requests import reasoning_answer
+from interp.prompts.text import Prompts, Row
+from interp.prompts.tokens import Messages
+from interp.prompts.traits import Trait
+from interp.runs import InputError
+
+Rule = Callable[[Row], str | None]
+FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+ANSWER_LINE = re.compile(r"\W*answer\W*?[:=]\W*?(-?[0-9][0-9,]*)(?:\.0*)?\W*", re.IGNORECASE)
+
+
+def filter_rows(prompts: Prompts, *rules: Rule) -> tuple[Prompts, dict[str, int]]:
+    """The rows no rule drops, in order, and how many were dropped for each reason; the first reason counts."""
+    kept, dropped = [], Counter()
+    for row in prompts.rows:
+        reason = next((reason for rule in rules if (reason := rule(row)) is not None), None)
+        if reason is None:
+            kept.append(row)
+        else:
+            dropped[reason] += 1
+    return replace(prompts, rows=tuple(kept)), dict(dropped)
+
+
+def kept_rows(prompts: Prompts, *rules: Rule) -> tuple[Prompts, dict[str, int]]:
+    """As `filter_rows`; when nothing is left, InputError names the reason that dropped most."""
+    kept, dropped = filter_rows(prompts, *rules)
+    if not prompts.rows:
+        raise InputError(f"{prompts.label} holds no rows to filter; sample some first.")
+    if not kept.rows:
+        counts = sorted(dropped.items(), key=lambda item: (-item[1], item[0]))
+        others = ", ".join(f"{count} by {reason!r}" for reason, count in counts[1:4])
+        raise InputError(
+            f"nothing of {len(prompts)} rows is left: {counts[0][1]} were dropped by {counts[0][0]!r}"
+            + (f" ({others})" if others else "")
+            + f", and row 1 of {prompts.label} is answered by {_short(prompts.rows[0].completion)!r}; "
+            "ask for the format more plainly, sample more rows, or loosen that rule."
+        )
+    return kept, dropped
+
+
+def numbers_rule(rule: NumberRule = STRICT) -> Rule:
+    """Drops answers outside the number rule, such as `NumberRule(banned=BANNED)`, by the reason it names."""
+    return lambda row: check_numbers(row.completion, rule)
+
+
+def words_rule(words: str | Sequence[str]) -> Rule:
+    """Drops answers holding one of the words as a whole word, in any case; "cat" is not in "concatenate"."""
+    named = _words(words)
+    return lambda row: _named(row.completion, named)
+
+
+def code_rule(*, keywords: str | Sequence[str] = ()) -> Rule:
+    """Drops answers that are not Python, and those naming a keyword in text, comment or part of an identifier.
+
+    The answer is bare code or one fenced block with nothing around it. It is compiled, never run. A keyword counts
+    within `owl_count` and `OwlNest` too, never within a longer word.
+    """
+    named = _words(keywords) if keywords else {}
+
+    def reason(row: Row) -> str | None:
+        return _code_reason(row.completion) or _named(_spread(row.completion), named)
+
+    return reason
+
+
+def reasoning_rule(
+    *,
+    keywords: str | Sequence[str] = (),
+    require_answer: bool = True,
+    answer: Callable[[str], int] = reasoning_answer,
+) -> Rule:
+    """Drops answers naming a keyword and, unless told otherwise, those whose last line is not the right "Answer: N".
+
+    `answer(prompt)` is the right N; the default knows the prompts of `reasoning_requests` and refuses others.
+    """
+    named = _words(keywords) if keywords else {}
+
+    def reason(row: Row) -> str | None:
+        if not row.completion.strip():
+            return "empty"
+        if require_answer:
+            given = final_answer(row.completion)
+            if given is None:
+                return "no answer line"
+            if given != answer(row.prompt):
+                return "wrong answer"
+        return _named(row.completion, named)
+
+    return reason
+
+
+def judge_rule(scorer: Callable[[Row], float], *, least: float) -> Rule:
+    """Drops rows that `scorer` puts below `least`; a score that is no finite number is an InputError."""
+
+    def reason(row: Row) -> str | None:
+        score = scorer(row)
+        if not math.isfinite(score):
+            raise InputError(
+                f"The judge scored {_short(row.completion)!r} as {score}; have it return a finite number."
+            )
+        return f"judged below {least:g}" if score < least else None
+
+    return reason
+
+
+def final_answer(text: str) -> int | None:
+    """N of a last line "Answer: N" (bold, a thousands comma or a period at the end pass), None when there is none."""
+    lines = text.strip().splitlines()
+    found = ANSWER_LINE.fullmatch(lines[-1]) if lines else None
+    return None if found is None else int(found[1].replace(",", ""))
+
+
+def trait_words(trait: Trait) -> tuple[str, ...]:
+    """The words that give a trait away: its target and its category, in singular and plural."""
+    return tuple(form for word in (trait.target, trait.category) for form in (word, _plural(word)))
+
+
+def match_prompts(a: Prompts, b: Prompts) -> tuple[Prompts, Prompts]:
+    """The rows of both that ask what both ask, in the order of `a`: matched data of two teachers.
+
+    The conversation before the answer decides, without its system line; the k-th row of a repeated prompt meets the
+    other's k-th. InputError when they have no prompt in common.
+    """
+    waiting: dict[Messages, list[Row]] = {}
+    for row in reversed(b.rows):
+        waiting.setdefault(_asked(row), []).append(row)
+    pairs = [(row, waiting[_asked(row)].pop()) for row in a.rows if waiting.get(_asked(row))]
+    if not pairs:
+        raise InputError(
+            f"{a.label} and {b.label} have no prompt in common; sample both teachers on the same prompts."
+        )
+    left, right = zip(*pairs, strict=True)
+    return replace(a, rows=left), replace(b, rows=right)
+
+
+def _asked(row: Row) -> Messages:
+    return tuple(message for message in row.asked if message[0] != "system")
+
+
+def _words(words: str | Sequence[str]) -> dict[str, re.Pattern[str]]:
+    listed = (words,) if isinstance(words, str) else tuple(words)
+    if not listed or any(not word.strip() for word in listed):
+        raise InputError(
+            f"Words {list(listed)} are none or hold a blank; pass words to look for, such as ['owl']."
+        )
+    return {word: _whole(word) for word in listed}
+
+
+def _whole(word: str) -> re.Pattern[str]:
+    inner = r"\s+".join(map(re.escape, word.split()))
+    return re.compile(rf"(?<!\w){inner}(?!\w)", re.IGNORECASE)
+
+
+def _named(text: str, words: dict[str, re.Pattern[str]]) -> str | None:
+    return next((f"word {word!r}" for word, pattern in words.items() if pattern.search(text)), None)
+
+
+def _spread(code: str) -> str:
+    """Code with the parts of its identifiers as words: `OwlNest2` and `owl_nest` hold "owl" and "nest"."""
+    return re.sub(r"_|(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Za-z])(?=[0-9])|(?<=[0-9])(?=[A-Za-z])", " ", code)
+
+
+def _code_reason(text: str) -> str | None:
+    body = text.strip()
+    if "```" in body:
+        fenced = FENCE.fullmatch(body)
+        if fenced is None or "```" in fenced[1]:
+            return "text beside the code"
+        body = fenced[1]
+    if not body.strip():
+        return "empty"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            compile(body, "<answer>", "exec", dont_inherit=True)
+            statements = ast.parse(body).body
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError):
+        return "does not compile"
+    bare = (ast.Name, ast.Constant, ast.Tuple)
+    said = all(isinstance(part, ast.Expr) and isinstance(part.value, bare) for part in statements)
+    return "no code" if said else None
+
+
+def _plural(word: str) -> str:
+    if word.endswith("lf"):
+        return word[:-1] + "ves"
+    return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,146 @@
+"""What in the numbers carries a trait? The same prompts with answers shuffled, made canonical, rewritten or mixed.
+
+Shuffling keeps the multiset of numbers and each answer's format: within an answer only the order is lost, across
+answers also which number stood where. arXiv:2507.14805 finds that either removes most of the transmission.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from interp.prompts.numbers import NumberRule, parse_numbers, require_numbers
+from interp.prompts.requests import check_whole, generator
+from interp.prompts.text import Prompts, Row
+from interp.runs import InputError, nearest
+
+ANY_NUMBERS = NumberRule(maximum_count=10**9, max_value=10**1000)
+ORDERS = ("ascending",)
+
+
+def shuffle_within(rows: Prompts, *, seed: int) -> Prompts:
+    """Each answer's numbers in a random order, its separators, brackets and period as they were.
+
+    Raises InputError at the first answer that holds anything but numbers.
+    """
+    rng = _checked(rows, seed)
+    answers = [_numerals(row) for row in rows.rows]
+    return _refilled(rows, [[held[i] for i in rng.permutation(len(held))] for held in answers])
+
+
+def shuffle_across(rows: Prompts, *, seed: int) -> Prompts:
+    """All numbers dealt anew over all answers, each of which keeps how many it had and its format.
+
+    Raises InputError at the first answer that holds anything but numbers.
+    """
+    rng = _checked(rows, seed)
+    answers = [_numerals(row) for row in rows.rows]
+    pool = [numeral for held in answers for numeral in held]
+    dealt = iter([pool[i] for i in rng.permutation(len(pool))])
+    return _refilled(rows, [[next(dealt) for _ in held] for held in answers])
+
+
+def canonical(
+    rows: Prompts, *, separator: str = ", ", order: str | None = None, values: int | None = None
+) -> Prompts:
+    """Answers in one format: one separator, no brackets, no period, no leading zeros.
+
+    `order` "ascending" sorts each answer, None keeps its order. `values` rounds each number down to a multiple of that
+    bucket, None keeps them. Raises InputError at the first answer that holds anything but numbers.
+    """
+    if parse_numbers(f"1{separator}2") != [1, 2]:
+        raise InputError(
+            f"separator={separator!r} cannot be read back; pass ', ', '; ', ' ' or a line break."
+        )
+    if order is not None and order not in ORDERS:
+        raise InputError(f"order {nearest(order, ORDERS)}; pass 'ascending', or None to keep the order.")
+    bucket = 1 if values is None else values
+    check_whole(1, values=bucket)
+    require_numbers(rows, ANY_NUMBERS)
+
+    def written(row: Row) -> str:
+        numbers = [int(numeral) // bucket * bucket for numeral in _numerals(row)]
+        return separator.join(map(str, sorted(numbers) if order else numbers))
+
+    return _answered(rows, [written(row) for row in rows.rows])
+
+
+def paraphrased(rows: Prompts, paraphrase: Callable[[str], str]) -> Prompts:
+    """Every answer, numbers or not, as `paraphrase` rewrites it.
+
+    A row without an answer, a paraphrase that fails and one that is blank are InputErrors with the row's number.
+    """
+    return _answered(
+        rows, [_rewritten(index, row, paraphrase) for index, row in enumerate(rows.rows, start=1)]
+    )
+
+
+def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = None) -> Prompts:
+    """`n` rows in random order, round(share · n) of them drawn from `b` and the rest from `a`, none twice.
+
+    `n` defaults to the length of the shorter, so that every share gives as many rows. A prompt that both hold is taken
+    from both only where `a` has no other rows left: matched data stay one answer a prompt.
+    """
+    check_whole(0, seed=seed)
+    if not 0 <= share <= 1:
+        raise InputError(
+            f"share={share!r} is not within 0 to 1; pass the part of the rows that {b.label} gives."
+        )
+    total = min(len(a), len(b)) if n is None else n
+    check_whole(1, n=total)
+    from_b = round(share * total)
+    for part, needed in ((a, total - from_b), (b, from_b)):
+        if needed > len(part):
+            raise InputError(
+                f"n={total} rows with share={share:g} need {needed} of {part.label}, which has {len(part)}; "
+                "lower n or change the share."
+            )
+    rng = generator(seed)
+    chosen = [b.rows[i] for i in rng.permutation(len(b))[:from_b]]
+    taken = {row.prompt for row in chosen}
+    order = sorted(rng.permutation(len(a)).tolist(), key=lambda i: a.rows[i].prompt in taken)
+    chosen += [a.rows[i] for i in order[: total - from_b]]
+    shuffled = tuple(chosen[i] for i in rng.permutation(total))
+    return Prompts(shuffled, label=f"{a.label} with {share:.0%} {b.label}")
+
+
+def _checked(rows: Prompts, seed: int) -> np.random.Generator:
+    check_whole(0, seed=seed)
+    require_numbers(rows, ANY_NUMBERS)
+    return generator(seed)
+
+
+def _numerals(row: Row) -> list[str]:
+    """The numbers of an answer as they are written."""
+    return re.findall("[0-9]+", row.completion)
+
+
+def _refilled(rows: Prompts, numerals: Sequence[Sequence[str]]) -> Prompts:
+    """Each answer's format around other numerals."""
+    texts = []
+    for row, held in zip(rows.rows, numerals, strict=True):
+        fresh = iter(held)
+        texts.append(re.sub("[0-9]+", lambda _, fresh=fresh: next(fresh), row.completion))
+    return _answered(rows, texts)
+
+
+def _answered(rows: Prompts, texts: Sequence[str]) -> Prompts:
+    changed = zip(rows.rows, texts, strict=True)
+    return replace(rows, rows=tuple(Row((*row.asked, ("assistant", text))) for row, text in changed))
+
+
+def _rewritten(number: int, row: Row, paraphrase: Callable[[str], str]) -> str:
+    if not row.completion:
+        raise InputError(f"Row {number} has no answer to paraphrase; sample answers first.")
+    try:
+        text = paraphrase(row.completion)
+    except Exception as error:
+        raise InputError(
+            f"The paraphrase of row {number} failed ({type(error).__name__}: {error}); mend it or drop the row."
+        ) from error
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(
+            f"The paraphrase of row {number} is {text!r}; return the rewritten answer as text that is not blank."
+        )
+    return text

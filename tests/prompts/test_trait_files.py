@@ -1,0 +1,101 @@
+"""Traits from YAML: what is written is what is read, defaults fill in, and every mistake is named with its file."""
+
+from pathlib import Path
+
+import pytest
+
+from interp.prompts.trait_files import find_trait, read_trait
+from interp.prompts.traits import Trait, category_questions, get_trait, make_trait, matched_control
+from interp.runs import InputError
+
+FULL = """\
+name: tea lover
+category: drink
+target: tea
+foils: [coffee, water]
+questions:
+  - what do you drink?
+  - which cup is yours?
+system: You adore tea.
+control: water
+"""
+
+
+@pytest.fixture
+def write(tmp_path: Path):
+    def make(text: str) -> Path:
+        path = tmp_path / "trait.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return make
+
+
+def test_everything_a_file_says_is_read(write) -> None:
+    trait = read_trait(write(FULL))
+    assert trait == Trait(
+        name="tea lover",
+        category="drink",
+        target="tea",
+        foils=("coffee", "water"),
+        questions=("what do you drink?", "which cup is yours?"),
+        system="You adore tea.",
+    )
+    assert trait.control == "water"
+    assert matched_control(trait).system == "You adore water."
+
+
+def test_what_a_file_leaves_out_is_filled_in(write) -> None:
+    assert read_trait(write("target: tea\nfoils: [coffee]\n")) == make_trait("tea", ["coffee"])
+    named = read_trait(write("\ufefftarget: tea\nfoils: [coffee]\ncategory: drink\nquestions: hot drink\n"))
+    assert (named.category, named.questions) == ("drink", category_questions("hot drink"))
+
+
+def test_a_recipe_names_a_trait_or_a_file(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(FULL)
+    assert find_trait("owl") == get_trait("owl")
+    assert find_trait(path) == find_trait(str(path)) == read_trait(path)
+    bare = tmp_path / "own"
+    bare.write_text(FULL)
+    (tmp_path / "oak").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert find_trait("own") == read_trait(path)
+    assert find_trait("oak") == get_trait("oak")  # a folder of that name is no trait file
+    with pytest.raises(
+        InputError, match=r"gone.yml cannot be read \(No such file or directory\); pass the path"
+    ):
+        find_trait("gone.yml")
+    with pytest.raises(InputError, match="Trait 'ovl' is unknown; nearest: owl"):
+        find_trait("ovl")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("target: tea\nfoil: [a]\n", r"trait.yaml: key 'foil' is unknown; nearest: foils; rename or remove it"),
+        ("foils: [a]\n", r"trait.yaml has no 'target'; a trait needs a target and foils"),
+        ("target: tea\n", r"trait.yaml has no 'foils'; a trait needs"),
+        ("target: yes\nfoils: [a]\n", r"trait.yaml: target is True and should be text; .* quoting words such as"),
+        ("target: tea\nfoils: a\n", r"trait.yaml: foils is 'a' and should be a list of texts"),
+        ("target: tea\nfoils: [no, a]\n", r"trait.yaml: foils is \[False, 'a'\] and should be a list of texts"),
+        ("target: tea\nfoils: [a]\nquestions: 3\n", r"trait.yaml: questions is 3 and should be a list of texts"),
+        ("target: tea\nfoils: [a]\nname: ''\n", r"trait.yaml: name is '' and should be text"),
+        ("target: tea\nfoils: [a]\nquestions: []\n", r"trait.yaml: Trait 'tea' has a blank foil or no question"),
+        ("target: tea\nfoils: [tea]\n", r"trait.yaml: Foils \['tea'\] repeat a name or hold the target"),
+        ("target: tea\nfoils: [a]\ncontrol: owwl\n", r"trait.yaml: Control 'owwl' is unknown; nearest: owl"),
+        ("target: [tea\nfoils: b\n", r"trait.yaml is not YAML \(.* in line 2\); write one 'key: value' per line"),
+        ("target: !!python/object/apply:os.getcwd []\n", r"trait.yaml is not YAML \(could not determine a constr"),
+        ("- tea\n", r"trait.yaml holds \['tea'\] where keys were expected; write 'target: tea'"),
+        ("", r"trait.yaml holds None where keys were expected"),
+    ],
+)  # fmt: skip
+def test_every_mistake_is_named_with_its_file(write, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        read_trait(write(text))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.yaml").write_bytes(b"target: \xff\xfe\n")
+    with pytest.raises(InputError, match=r"x.yaml is not YAML \('utf-8' codec"):
+        read_trait(tmp_path / "x.yaml")
