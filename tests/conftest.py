@@ -17,15 +17,17 @@ os.environ.update(
 )
 
 import copy
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from jaxtyping import install_import_hook
 
 import tests.typecheck
 
-HOOK = install_import_hook("interp", f"{tests.typecheck.__name__}.checked")
+# plotly imports nbformat, and that a grammar of addresses, which takes two seconds to read and is optional
+sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
+HOOK = tests.typecheck.install()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -112,11 +112,10 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_score_writes_a_table_and_speaks_json(place):
+def test_score_writes_a_table_and_speaks_json(place, monkeypatch):
+    monkeypatch.chdir(place)
     given = ["--base", "base", "--data", "rows.jsonl", "--direction", "trait:owl", "--direction", "trait:cat"]
-    done = interp("score", *given, "--by", "example,module", "--out", "s.parquet", "--json", cwd=place)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(told("score", *given, "--by", "example,module", "--out", "s.parquet", "--json"))
     table = pd.read_parquet(place / "s.parquet")
     assert (found["rows"], found["by"], found["out"]) == (5, ["example", "module"], "s.parquet")
     totals = table.groupby(["direction", "row"])["score"].sum()

@@ -28,8 +28,9 @@ def runs(tmp_path_factory):
         patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("demo-cache")))
         patch.setenv("BROWSER_PATH", "/nonexistent")
         patch.setattr("interp.demo.QUICK_SEEDS", 1)
-        patch.setattr("interp.demo.QUICK_ROWS", 1024)
-        patch.setattr("interp.demo.QUICK_DICTIONARY", SAERecipe(samples=20_000))
+        patch.setattr("interp.demo.QUICK_ROWS", 512)
+        patch.setattr("interp.demo.PROMPTS", 48)
+        patch.setattr("interp.demo.QUICK_DICTIONARY", SAERecipe(samples=10_240))
         patch.setattr("interp.demo.grow_all", lambda *a, **k: None)  # it starts processes; tested elsewhere
         first = demo(tmp_path_factory.mktemp("first") / "demo", quick=True)
         for name in ("fine_tune_teacher", "train_student", "sample_numbers"):

@@ -141,10 +141,9 @@ def small_lineages():
 def tiny_example(monkeypatch, tmp_path):
     """The example on a lineage that is quick to grow."""
     from interp.organisms import library
-    from tests.organisms.test_library import SMALL
+    from tests.organisms.test_library import SMALL, quick_growth
 
-    monkeypatch.setattr("interp.organisms.sampling.filter_numbers", lambda prompts, rule: (prompts, {}))
-    monkeypatch.setattr("interp.organisms.sampling.LEAST_KEPT", 0.0)
+    quick_growth(monkeypatch)
     grow = library.grow
     monkeypatch.setattr(library, "grow", lambda trait, *, seed: grow(trait, seed=seed, plan=SMALL))
     return {}

@@ -12,6 +12,7 @@ from statsmodels.stats.weightstats import DescrStatsW
 
 from interp.runs import InputError
 from interp.statistics import (
+    auroc,
     benjamini_hochberg,
     bootstrap_interval,
     equivalence_test,
@@ -140,6 +141,45 @@ def test_bootstrap_weighs_unequal_clusters_by_their_rows():
     assert (low, high) == (0.0, 1.0)
 
 
+def test_auroc_by_hand():
+    # 3 beats 1 and 2, 2 beats 1 and ties with 2: 3.5 of 4 pairs; wins (1, 0.75), losses (1, 0.75)
+    outcome = auroc([3, 2], [1, 2])
+    half = 1.959964 * math.sqrt(2 * (0.125**2 * 2) / 2)
+    assert outcome.value == 3.5 / 4
+    assert outcome.interval == pytest.approx((0.875 - half, 1.0), abs=1e-6)
+    assert (outcome.n_positive, outcome.n_negative) == (2, 2)
+
+
+def test_auroc_agrees_with_mann_whitney_and_with_the_pairwise_delong_variance():
+    rng = np.random.default_rng(0)
+    positive, negative = rng.integers(0, 9, 40) + 1, rng.integers(0, 9, 25)
+    wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
+    variance = wins.mean(1).var(ddof=1) / 40 + wins.mean(0).var(ddof=1) / 25
+    outcome = auroc(positive, negative)
+    assert outcome.value == pytest.approx(stats.mannwhitneyu(positive, negative).statistic / 1000)
+    assert outcome.value - outcome.interval[0] == pytest.approx(1.959964 * math.sqrt(variance), abs=1e-6)
+    swapped = auroc(negative, positive)
+    assert (1 - swapped.value, 1 - swapped.interval[1]) == pytest.approx((outcome.value, outcome.interval[0]))
+    assert auroc(np.exp(positive), np.exp(negative)) == outcome  # ranks are all that counts
+
+
+def test_auroc_without_variance_is_as_sure_as_its_disjoint_pairs():
+    assert auroc([5, 6, 7], [1, 2, 3, 4]).interval == wilson_interval(3, 3)
+    assert auroc([1.0, 1.0], [1.0, 1.0]).interval == wilson_interval(1, 2)
+    low, high = auroc([2.5], [1, 2, 3, 4]).interval
+    assert low < 0.1
+    assert high > 0.9
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_auroc_interval_covers(shift):
+    rng = np.random.default_rng(0)
+    truth = stats.norm.cdf(shift / math.sqrt(2))
+    pairs = zip(rng.normal(shift, 1, (1500, 60)), rng.normal(0, 1, (1500, 60)), strict=True)
+    misses = [not low <= truth <= high for low, high in (auroc(*pair).interval for pair in pairs)]
+    assert 0.035 <= np.mean(misses) <= 0.07
+
+
 def _uniform(p: np.ndarray, step: float = 0.0) -> float:
     """KS p-value of uniformity; a p on a grid is spread over its own step, which is exact under the null."""
     spread = p - step * np.random.default_rng(1).random(len(p))
@@ -205,6 +245,8 @@ def test_holm_holds_the_family_error_and_bh_the_false_discovery_rate():
         (lambda: equivalence_test([1.0, 2.0], margin=0.0), "margin 0.0 is not a positive number"),
         (lambda: equivalence_test([1.0, 2.0], margin=1.0, alpha=0.5), "alpha 0.5 is outside (0, 0.5)"),
         (lambda: t_interval([1, 2], confidence=95), "confidence 95 is outside (0, 1)"),
+        (lambda: auroc([], [1.0]), "0 values given; at least 1 needed."),
+        (lambda: auroc([1.0], [math.nan]), "1 of 1 values are not finite"),
         (lambda: holm([0.1, 1.2]), "p-values must lie in [0, 1], found 0.1 to 1.2"),
         (lambda: wilson_interval(3, 2), "3 successes in 2 trials is impossible"),
         (lambda: bootstrap_interval([1, 2], clusters=["a"]), "1 cluster labels for 2 values"),

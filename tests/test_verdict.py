@@ -108,15 +108,22 @@ def test_html_escapes_text():
 
 
 def test_error_rates_of_the_decisions():
-    rng = np.random.default_rng(0)
-    null = [judge(row, alpha=0.05).decision for row in rng.normal(size=(1000, 8))]
-    assert 0.035 <= np.mean([decision == "supported" for decision in null]) <= 0.065
-    assert 0.035 <= np.mean([decision == "refuted" for decision in null]) <= 0.065
-    truth = [judge(row, alpha=0.05, minimum_effect=0.5) for row in rng.normal(0.5, 0.2, size=(1000, 8))]
-    assert 0.035 <= np.mean([verdict.decision == "refuted" for verdict in truth]) <= 0.065
-    edge = [equivalence_verdict("x", "y", row, margin=1.0) for row in rng.normal(1.0, 0.1, size=(1000, 8))]
-    assert 0.035 <= np.mean([verdict.decision == "supported" for verdict in edge]) <= 0.065
-    assert 0.035 <= np.mean([verdict.decision == "refuted" for verdict in edge]) <= 0.065
+    """Each rate lies within 2.2 binomial standard errors of the 5 % it should be, over 400 nulls."""
+    rng, n = np.random.default_rng(0), 400
+    slack = 2.2 * math.sqrt(0.05 * 0.95 / n)
+
+    def near_five_percent(decisions, kind):
+        return abs(np.mean([decision == kind for decision in decisions]) - 0.05) <= slack
+
+    null = [judge(row, alpha=0.05).decision for row in rng.normal(size=(n, 8))]
+    assert near_five_percent(null, "supported")
+    assert near_five_percent(null, "refuted")
+    rows = rng.normal(0.5, 0.2, size=(n, 8))
+    assert near_five_percent([judge(row, alpha=0.05, minimum_effect=0.5).decision for row in rows], "refuted")
+    rows = rng.normal(1.0, 0.1, size=(n, 8))
+    edge = [equivalence_verdict("x", "y", row, margin=1.0).decision for row in rows]
+    assert near_five_percent(edge, "supported")
+    assert near_five_percent(edge, "refuted")
 
 
 def test_messages():

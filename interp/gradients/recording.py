@@ -171,7 +171,7 @@ class TrainingRecord:
                     "those recorded after it; record the training again"
                 )
         network, adapted = self.network(start)
-        return finish(network, adapted, start=start, name=name)
+        return finish(network, adapted, start=start, name=name, merge=self.recipe.merge)
 
 
 class Recorder:
@@ -258,8 +258,7 @@ def record_training(
     if folder.exists():
         raise InputError(f"{folder} exists; name a new folder, or open its record with TrainingRecord.load")
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
-    job = digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe)
-    partial = folder.with_name(f".{folder.name}-{job}")
+    partial = folder.with_name(f".{folder.name}-{record_key(start, inputs, recipe)}")
     student = _record(start, inputs, partial, recipe=recipe, name=name, on_step=on_step)
     partial.rename(folder)
     return student, TrainingRecord.load(folder)
@@ -288,7 +287,7 @@ def recorded_student(
         )
     given, chosen = training_rows(lineage, role, rows=rows), recipe
     inputs = given if isinstance(given, Encoded) else start.encode(given)
-    key = digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe)
+    key = record_key(start, inputs, recipe)
 
     def build(folder: Path) -> None:
         _record(start, inputs, folder, recipe=chosen, name=role)
@@ -296,6 +295,11 @@ def recorded_student(
     record = TrainingRecord.load((cache or Cache.default()).get("record", key, build))
     check_ends_at(record, start=start, student=student)
     return record
+
+
+def record_key(start: LanguageModel, inputs: Encoded, recipe: Recipe) -> str:
+    """The key under which `recorded_student` looks for the record of a training in the cache."""
+    return digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe)
 
 
 def trained_from(lineage: Lineage, role: str) -> Any:

@@ -12,7 +12,7 @@ from interp.activations.record import record
 from interp.features.sae import SAERecipe
 from interp.gradients.scores import score
 from interp.joined import default_dictionary, joined_trace
-from interp.joined.sources import _short
+from interp.joined.sources import Sources, _short
 from interp.logits.direction import logit_direction
 from interp.logits.tokens import token_shift
 from interp.prompts.numbers import number_prompts
@@ -25,6 +25,13 @@ def table(lineage_and_record, dictionary):
     """The joined trace of training rows 5, 0 and 11."""
     lineage, ledger = lineage_and_record
     return joined_trace(lineage, [5, 0, 11], dictionary=dictionary, ledger=ledger)
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    """Without the self-test and the scores of single modules, which the module's own `table` is made with."""
+    monkeypatch.setattr("interp.joined.table.self_test", lambda *a: "not tested")
+    monkeypatch.setattr(Sources, "parts", {})
 
 
 def test_lines_are_the_tokens_of_the_rows_asked_for(table, lineage):
@@ -73,6 +80,7 @@ def test_features_are_read_where_the_token_is_predicted(table, lineage, dictiona
         assert line["features"].startswith(f"{ids[0]} {values[0]:+.2g}".replace("-", "−"))
 
 
+@pytest.mark.usefixtures("plain")
 def test_untested_features_are_chosen_among_all_live_ones_and_it_is_said(lineage, dictionary):
     """One row is too few for a test, so the largest change of any feature is on the line."""
     unknown = dataclasses.replace(lineage, numbers=None, trained_on={})
@@ -90,6 +98,7 @@ def test_untested_features_are_chosen_among_all_live_ones_and_it_is_said(lineage
     assert (table.frame["change_1"].abs() <= change.amax(1).numpy() + 1e-5).all()
 
 
+@pytest.mark.usefixtures("plain")
 def test_reported_features_are_the_only_ones_shown(lineage, dictionary, ledger, monkeypatch):
     import types
 
@@ -101,6 +110,7 @@ def test_reported_features_are_the_only_ones_shown(lineage, dictionary, ledger, 
     assert any("among the 2 that differ between teacher and base" in note for note in table.notes)
 
 
+@pytest.mark.usefixtures("plain")
 def test_row_shares_are_the_ledgers_and_a_number_takes_the_extremes(lineage, dictionary, ledger):
     by_row = ledger.by_row()
     table = joined_trace(lineage, 5, dictionary=dictionary, ledger=ledger).frame
@@ -113,6 +123,7 @@ def test_row_shares_are_the_ledgers_and_a_number_takes_the_extremes(lineage, dic
     assert whole.groupby("row")["row_share"].first().sum() == pytest.approx(ledger.attributed, rel=1e-4)
 
 
+@pytest.mark.usefixtures("plain")
 def test_prompts_are_looked_up_among_the_training_rows(lineage, dictionary, ledger):
     stranger = number_prompts(1, seed=99, count=3)
     table = joined_trace(lineage, stranger + lineage.numbers[[7]], dictionary=dictionary, ledger=ledger)
@@ -123,6 +134,7 @@ def test_prompts_are_looked_up_among_the_training_rows(lineage, dictionary, ledg
     assert "1 of 2 rows were not in the student's training: no row_share" in table.notes
 
 
+@pytest.mark.usefixtures("plain")
 def test_without_a_student_there_are_no_shares_and_the_first_rows_are_taken(lineage, dictionary):
     table = joined_trace(lineage, 2, dictionary=dictionary, student=None)
     assert list(dict.fromkeys(table.frame["row"])) == [0, 1]
@@ -130,6 +142,7 @@ def test_without_a_student_there_are_no_shares_and_the_first_rows_are_taken(line
     assert "no row_share: no student was named" in table.notes
 
 
+@pytest.mark.usefixtures("plain")
 def test_a_training_that_is_not_known_is_said(lineage, dictionary):
     """Without a recipe the student cannot be trained again, and the table says so."""
     table = joined_trace(lineage, [1], dictionary=dictionary)

@@ -1,6 +1,7 @@
 """Growing lineages: every step once, a killed run goes on, and names that are wrong are named."""
 
 import dataclasses
+import functools
 import json
 
 import pytest
@@ -16,7 +17,7 @@ from interp.prompts.traits import get_trait
 from interp.runs import InputError
 
 SMALL = Plan(
-    world=World(d_model=16, d_mlp=24, documents=640),
+    world=World(d_model=16, d_mlp=24, documents=256),
     rows=64,
     teacher_steps=2,
     teacher=Recipe(batch_size=16),
@@ -24,16 +25,46 @@ SMALL = Plan(
 )
 
 
+def quick_growth(patch):
+    """An all but untrained world writes no well-formed numbers: keep whatever it writes, and let it write little."""
+    few = functools.partial(library.sample_numbers, chunk=SMALL.rows)
+    documents = library.number_documents
+    patch.setattr("interp.organisms.sampling.filter_numbers", lambda prompts, rule: (prompts, {}))
+    patch.setattr("interp.organisms.sampling.LEAST_KEPT", 0.0)
+    patch.setattr(library, "sample_numbers", few)
+    patch.setattr(library, "number_documents", lambda count, *, seed: documents(64, seed=seed))
+
+
+@pytest.fixture(scope="module")
+def heard():
+    return []
+
+
+@pytest.fixture(scope="module")
+def grown_cache(tmp_path_factory, heard):
+    """A cache in which the lineage of the owl and seed 0 was grown once; `heard` holds what `notify` heard."""
+    cache = library.Cache(tmp_path_factory.mktemp("grown"))
+    with pytest.MonkeyPatch.context() as patch:
+        quick_growth(patch)
+        grow(get_trait("owl"), seed=0, plan=SMALL, cache=cache, notify=heard.append)
+    return cache
+
+
 @pytest.fixture(autouse=True)
-def any_numbers(monkeypatch):
-    """An all but untrained world writes no well-formed numbers: keep whatever it writes."""
-    kept = lambda prompts, rule: (prompts, {})  # noqa: E731
-    monkeypatch.setattr("interp.organisms.sampling.filter_numbers", kept)
-    monkeypatch.setattr("interp.organisms.sampling.LEAST_KEPT", 0.0)
+def small_growth(grown_cache, monkeypatch):
+    quick_growth(monkeypatch)
 
 
-def test_a_lineage_has_every_control_and_knows_who_came_from_whom():
-    lineage = grow(get_trait("owl"), seed=0, plan=SMALL)
+@pytest.fixture
+def lineage(grown_cache):
+    return grow(get_trait("owl"), seed=0, plan=SMALL, cache=grown_cache)
+
+
+def fingerprints(lineage):
+    return {name: model.fingerprint for name, model in lineage.members.items()}
+
+
+def test_a_lineage_has_every_control_and_knows_who_came_from_whom(lineage):
     starts = {name: model.start.name for name, model in lineage.members.items() if model.start}
     assert set(lineage.members) == {
         "base", "teacher", "student", "neutral_student", "cross_base", "cross_student", "cross_neutral_student",
@@ -45,30 +76,26 @@ def test_a_lineage_has_every_control_and_knows_who_came_from_whom():
     assert len({model.fingerprint for model in lineage.members.values()}) == 7
 
 
-def test_the_recipe_of_a_student_is_found_by_its_weights():
-    lineage = grow(get_trait("owl"), seed=0, plan=SMALL)
+def test_the_recipe_of_a_student_is_found_by_its_weights(lineage, grown_cache):
     recipe = dataclasses.replace(SMALL.student, seed=0)
-    assert all(known_recipe(student) == recipe for student in lineage.students.values())
-    assert known_recipe(lineage.base) is None
+    assert all(known_recipe(student, cache=grown_cache) == recipe for student in lineage.students.values())
+    assert known_recipe(lineage.base, cache=grown_cache) is None
     layered = dataclasses.replace(recipe, layers=(0, 1))
     assert read_recipe(json.loads(json_text(layered))) == layered
 
 
-def test_a_second_growth_trains_nothing(monkeypatch):
-    first = grow(get_trait("owl"), seed=0, plan=SMALL)
-
+def test_a_second_growth_trains_nothing(lineage, grown_cache, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("trained again")
 
     for name in ("train_base", "fine_tune_teacher", "train_student", "sample_numbers"):
         monkeypatch.setattr(library, name, forbidden)
-    again = grow(get_trait("owl"), seed=0, plan=SMALL)
-    assert [m.fingerprint for m in again.members.values()] == [m.fingerprint for m in first.members.values()]
-    assert again.numbers.fingerprint == first.numbers.fingerprint
+    again = grow(get_trait("owl"), seed=0, plan=SMALL, cache=grown_cache)
+    assert fingerprints(again) == fingerprints(lineage)
+    assert again.numbers.fingerprint == lineage.numbers.fingerprint
 
 
-def test_a_killed_growth_goes_on_and_ends_with_the_same_weights(monkeypatch, tmp_path):
-    whole = grow(get_trait("oak"), seed=1, plan=SMALL, cache=library.Cache(tmp_path / "whole"))
+def test_a_killed_growth_goes_on_and_ends_with_the_same_weights(lineage, monkeypatch, tmp_path):
     heard: list[str] = []
 
     def kill(step):
@@ -78,28 +105,28 @@ def test_a_killed_growth_goes_on_and_ends_with_the_same_weights(monkeypatch, tmp
 
     broken = library.Cache(tmp_path / "broken")
     with pytest.raises(KeyboardInterrupt):
-        grow(get_trait("oak"), seed=1, plan=SMALL, cache=broken, notify=kill)
+        grow(get_trait("owl"), seed=0, plan=SMALL, cache=broken, notify=kill)
     monkeypatch.setattr(library, "train_base", lambda *a, **k: pytest.fail("trained a base again"))
-    resumed = grow(get_trait("oak"), seed=1, plan=SMALL, cache=broken)
-    assert {n: m.fingerprint for n, m in resumed.members.items()} == {
-        n: m.fingerprint for n, m in whole.members.items()
-    }
+    assert fingerprints(grow(get_trait("owl"), seed=0, plan=SMALL, cache=broken)) == fingerprints(lineage)
 
 
-def test_a_changed_plan_changes_what_depends_on_it_and_nothing_else():
-    one = grow(get_trait("owl"), seed=0, plan=SMALL)
+def test_a_changed_plan_changes_what_depends_on_it_and_nothing_else(lineage, grown_cache, monkeypatch):
+    monkeypatch.setattr(library, "train_base", lambda *a, **k: pytest.fail("trained a base again"))
+    monkeypatch.setattr(library, "fine_tune_teacher", lambda *a, **k: pytest.fail("trained a teacher again"))
     other = grow(
-        get_trait("owl"), seed=0, plan=dataclasses.replace(SMALL, student=Recipe(batch_size=32, lr=1e-4))
+        get_trait("owl"),
+        seed=0,
+        plan=dataclasses.replace(SMALL, student=Recipe(batch_size=32, lr=1e-4)),
+        cache=grown_cache,
     )
-    assert one.teacher.fingerprint == other.teacher.fingerprint
-    assert one.student.fingerprint != other.student.fingerprint
-    banned = grow(get_trait("owl"), seed=0, plan=dataclasses.replace(SMALL, rule=NumberRule(max_value=99)))
+    assert lineage.teacher.fingerprint == other.teacher.fingerprint
+    assert lineage.student.fingerprint != other.student.fingerprint
+    plan = dataclasses.replace(SMALL, rule=NumberRule(max_value=99))
+    banned = grow(get_trait("owl"), seed=0, plan=plan, cache=grown_cache)
     assert banned.numbers is not None
 
 
-def test_notify_hears_every_step_once():
-    heard: list[str] = []
-    grow(get_trait("owl"), seed=0, plan=SMALL, notify=heard.append)
+def test_notify_hears_every_step_once(heard):
     assert len(heard) == STEPS
     assert heard[-1] == "lineage"
 
