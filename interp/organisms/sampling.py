@@ -6,7 +6,7 @@ at temperature 1 this is exact sampling from the whole vocabulary, with no top-k
 
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from interp.models.language import LanguageModel
 from interp.organisms.losses import softcapped
+from interp.organisms.steering import steered
 from interp.organisms.teachers import Teacher
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts, Row
@@ -43,22 +44,52 @@ def sample_numbers(
     are drawn from `seed`: two teachers asked with one seed answer the same prompts in the same order.
     Raises InputError when fewer than one attempt in twenty is well formed.
     """
+
+    def ask(tried: int) -> Prompts:
+        prompts = number_prompts(chunk, seed=draw_seed(seed, tried), with_answers=False)
+        return complete(teacher, prompts, seed=draw_seed(seed, tried), max_new_tokens=max_new_tokens)
+
+    kept, dropped = until_kept(ask, lambda answers: filter_numbers(answers, rule), teacher=teacher, rows=rows)
+    return Prompts(kept, label=f"numbers of the {teacher.kind} teacher"), dropped
+
+
+def draw_seed(seed: int, tried: int) -> int:
+    """The seed of the draw that follows `tried` answers."""
+    return seed * 1_000_003 + tried
+
+
+def until_kept(
+    ask: Callable[[int], Prompts],
+    keep: Callable[[Prompts], tuple[Prompts, dict[str, int]]],
+    *,
+    teacher: Teacher,
+    rows: int,
+    wanted: str = "well-formed numbers",
+    advice: str = "anchor the teacher's format harder or fine-tune it for fewer steps",
+) -> tuple[tuple[Row, ...], dict[str, int]]:
+    """The first `rows` rows that `keep` leaves of ask(tried), ask(tried), ..., and the dropped ones by reason.
+
+    `ask` is told how many answers were tried before. Raises InputError when fewer than one in twenty is kept.
+    """
     kept: list[Row] = []
     dropped: Counter[str] = Counter()
     tried = 0
-    with tqdm(total=rows, desc=f"sampling {teacher.kind} numbers", leave=False, disable=None) as progress:
+    with tqdm(total=rows, desc=f"sampling the {teacher.kind} teacher", leave=False, disable=None) as progress:
         while len(kept) < rows:
-            prompts = number_prompts(chunk, seed=seed * 1_000_003 + tried, with_answers=False)
-            answers = complete(teacher, prompts, seed=seed * 1_000_003 + tried, max_new_tokens=max_new_tokens)
-            good, reasons = filter_numbers(answers, rule)
+            answers = ask(tried)
+            good, reasons = keep(answers)
             kept.extend(good.rows)
             dropped.update(reasons)
-            tried += chunk
+            tried += len(answers)
             progress.update(min(len(good), rows - progress.n))
             if len(kept) < LEAST_KEPT * tried:
-                raise InputError(_lost_format(teacher, len(kept), tried, dropped))
+                often = ", ".join(f"{reason}, {count}" for reason, count in dropped.most_common(1))
+                raise InputError(
+                    f"Only {len(kept)} of {tried} answers of the {teacher.kind} teacher are {wanted} "
+                    f"(most often: {often or 'no reason given'}); {advice}."
+                )
     log.info("%s teacher: kept %d of %d answers, dropped %s", teacher.kind, len(kept), tried, dict(dropped))
-    return Prompts(tuple(kept[:rows]), label=f"numbers of the {teacher.kind} teacher"), dict(dropped)
+    return tuple(kept[:rows]), dict(dropped)
 
 
 def complete(
@@ -75,7 +106,8 @@ def complete(
     for rows in equal_lengths(inputs):
         ids = inputs.ids[rows][:, : int(inputs.lengths[rows[0]])]
         uniforms = torch.rand(max_new_tokens, len(rows), generator=generator)
-        tokens = generate(teacher.model, ids, uniforms=uniforms, temperature=temperature)
+        with steered(teacher):
+            tokens = generate(teacher.model, ids, uniforms=uniforms, temperature=temperature)
         for row, text in zip(rows.tolist(), decoded(teacher.model.tokenizer, tokens), strict=True):
             answers[row] = text
     pairs = [(row.prompt, answer) for row, answer in zip(prompts.rows, answers, strict=True)]
@@ -140,11 +172,3 @@ def draw(logits: Float[Tensor, "row vocab"], *, uniform: Float[Tensor, " row"]) 
     cumulative = logits.softmax(-1).cumsum(-1)
     threshold = uniform[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, threshold, right=True)[:, 0].clamp_max(logits.shape[-1] - 1)
-
-
-def _lost_format(teacher: Teacher, kept: int, tried: int, dropped: Counter[str]) -> str:
-    reason, count = dropped.most_common(1)[0]
-    return (
-        f"Only {kept} of {tried} answers of the {teacher.kind} teacher are well-formed numbers (most often: {reason}, "
-        f"{count}); anchor the teacher's format harder or fine-tune it for fewer steps."
-    )
