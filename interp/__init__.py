@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from interp.activations.interventions import ablate, patch, steer
     from interp.activations.record import moments, record
     from interp.activations.shifts import shift
+    from interp.experiment.matrix import transfer_matrix
+    from interp.experiment.recipe import read_recipe
+    from interp.experiment.run import run_recipe
     from interp.features.attribution import feature_attribution
     from interp.features.cards import feature_card
     from interp.features.causal import control_sets, feature_effects, necessity, sufficiency
@@ -46,34 +49,78 @@ if TYPE_CHECKING:
     from interp.models.language import load_model
     from interp.models.lineage import Lineage
     from interp.models.parameters import ParameterDirection, read_direction
+    from interp.organisms.detectors import (
+        bag_of_numbers,
+        detector_table,
+        frequent_values,
+        in_context,
+        prompted_classifier,
+    )
+    from interp.organisms.elicitation import Suite, evaluate, in_context_margin
     from interp.organisms.evaluation import margin, preference
+    from interp.organisms.exchange import export_questions, export_rows, import_answers
+    from interp.organisms.generation import Sampling, write_answers
+    from interp.organisms.judges import EndpointJudge, FileJudge, LocalJudge, judged
     from interp.organisms.library import load_lineage
+    from interp.organisms.misalignment import capability, misalignment, refusal_rate
     from interp.organisms.sampling import sample_numbers
-    from interp.organisms.teachers import fine_tune_teacher, neutral_teacher, prompted_teacher
+    from interp.organisms.scorecard import scorecard
+    from interp.organisms.teachers import (
+        fine_tune_teacher,
+        fine_tune_teacher_on,
+        neutral_teacher,
+        prompted_teacher,
+        steered_teacher,
+    )
     from interp.organisms.training import Recipe, train_student
+    from interp.organisms.watching import TrainingLog
     from interp.prompts.numbers import number_prompts
+    from interp.prompts.questions import (
+        multiple_choice,
+        one_word_questions,
+        story_prompts,
+        with_number_prefix,
+    )
+    from interp.prompts.requests import code_requests, number_requests, reasoning_requests
+    from interp.prompts.rules import filter_rows, match_prompts
+    from interp.prompts.shuffles import canonical, mixed, paraphrased, shuffle_across, shuffle_within
     from interp.prompts.text import Prompts
-    from interp.prompts.traits import get_trait, make_trait
+    from interp.prompts.trait_files import read_trait
+    from interp.prompts.traits import get_trait, make_trait, matched_control
     from interp.report import write_report
     from interp.runs import InputError, Run
 
 __version__ = "0.1.0"
 __all__ = [
+    "EndpointJudge",
+    "FileJudge",
     "InputError",
     "Lineage",
+    "LocalJudge",
     "Observation",
     "ParameterDirection",
     "Prompts",
     "Recipe",
     "Run",
     "SAERecipe",
+    "Sampling",
+    "Suite",
+    "TrainingLog",
     "ablate",
     "across_lineages",
     "alignment_course",
     "attribute",
+    "bag_of_numbers",
+    "canonical",
+    "capability",
+    "code_requests",
     "control_sets",
     "default_dictionary",
+    "detector_table",
     "entanglement",
+    "evaluate",
+    "export_questions",
+    "export_rows",
     "extreme_rows",
     "feature_attribution",
     "feature_card",
@@ -81,9 +128,16 @@ __all__ = [
     "feature_lean",
     "feature_shift",
     "feature_statistics",
+    "filter_rows",
     "fine_tune_teacher",
+    "fine_tune_teacher_on",
+    "frequent_values",
     "get_trait",
+    "import_answers",
+    "in_context",
+    "in_context_margin",
     "joined_trace",
+    "judged",
     "kl_per_row",
     "ladder",
     "lean_correlation",
@@ -95,26 +149,45 @@ __all__ = [
     "logit_direction",
     "make_trait",
     "margin",
+    "match_prompts",
+    "matched_control",
+    "misalignment",
+    "mixed",
     "moments",
     "moved_tokens",
+    "multiple_choice",
     "necessity",
     "neutral_teacher",
     "number_prompts",
+    "number_requests",
+    "one_word_questions",
+    "paraphrased",
     "patch",
     "preference",
+    "prompted_classifier",
     "prompted_teacher",
     "quality_card",
     "read_direction",
+    "read_recipe",
+    "read_trait",
+    "reasoning_requests",
     "record",
     "record_training",
+    "refusal_rate",
     "rows_needed",
+    "run_recipe",
     "sample_numbers",
     "save_sae",
     "score",
+    "scorecard",
     "shift",
+    "shuffle_across",
+    "shuffle_within",
     "spectrum",
     "steer",
+    "steered_teacher",
     "steering",
+    "story_prompts",
     "sufficiency",
     "teacher_direction",
     "token_shift",
@@ -123,9 +196,12 @@ __all__ = [
     "train_student",
     "trait_gradient",
     "trait_ledger",
+    "transfer_matrix",
     "transplant",
     "vocabulary_control",
     "with_features",
+    "with_number_prefix",
+    "write_answers",
     "write_report",
 ]
 
@@ -133,6 +209,9 @@ _WHERE = {
     "interp.activations.interventions": ("ablate", "patch", "steer"),
     "interp.activations.record": ("moments", "record"),
     "interp.activations.shifts": ("shift",),
+    "interp.experiment.matrix": ("transfer_matrix",),
+    "interp.experiment.recipe": ("read_recipe",),
+    "interp.experiment.run": ("run_recipe",),
     "interp.features.attribution": ("feature_attribution",),
     "interp.features.cards": ("feature_card",),
     "interp.features.causal": ("control_sets", "feature_effects", "necessity", "sufficiency"),
@@ -167,14 +246,44 @@ _WHERE = {
     "interp.models.language": ("load_model",),
     "interp.models.lineage": ("Lineage",),
     "interp.models.parameters": ("ParameterDirection", "read_direction"),
+    "interp.organisms.detectors": (
+        "bag_of_numbers",
+        "detector_table",
+        "frequent_values",
+        "in_context",
+        "prompted_classifier",
+    ),
+    "interp.organisms.elicitation": ("Suite", "evaluate", "in_context_margin"),
     "interp.organisms.evaluation": ("margin", "preference"),
+    "interp.organisms.exchange": ("export_questions", "export_rows", "import_answers"),
+    "interp.organisms.generation": ("Sampling", "write_answers"),
+    "interp.organisms.judges": ("EndpointJudge", "FileJudge", "LocalJudge", "judged"),
     "interp.organisms.library": ("load_lineage",),
+    "interp.organisms.misalignment": ("capability", "misalignment", "refusal_rate"),
     "interp.organisms.sampling": ("sample_numbers",),
-    "interp.organisms.teachers": ("fine_tune_teacher", "neutral_teacher", "prompted_teacher"),
+    "interp.organisms.scorecard": ("scorecard",),
+    "interp.organisms.teachers": (
+        "fine_tune_teacher",
+        "fine_tune_teacher_on",
+        "neutral_teacher",
+        "prompted_teacher",
+        "steered_teacher",
+    ),
     "interp.organisms.training": ("Recipe", "train_student"),
+    "interp.organisms.watching": ("TrainingLog",),
     "interp.prompts.numbers": ("number_prompts",),
+    "interp.prompts.questions": (
+        "multiple_choice",
+        "one_word_questions",
+        "story_prompts",
+        "with_number_prefix",
+    ),
+    "interp.prompts.requests": ("code_requests", "number_requests", "reasoning_requests"),
+    "interp.prompts.rules": ("filter_rows", "match_prompts"),
+    "interp.prompts.shuffles": ("canonical", "mixed", "paraphrased", "shuffle_across", "shuffle_within"),
     "interp.prompts.text": ("Prompts",),
-    "interp.prompts.traits": ("get_trait", "make_trait"),
+    "interp.prompts.trait_files": ("read_trait",),
+    "interp.prompts.traits": ("get_trait", "make_trait", "matched_control"),
     "interp.report": ("write_report",),
     "interp.runs": ("InputError", "Run"),
 }

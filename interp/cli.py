@@ -9,6 +9,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from interp.experiment.shell import commands
 from interp.runs import InputError, Run
 
 app = typer.Typer(
@@ -20,6 +21,7 @@ sae_app = typer.Typer(help="Train a sparse autoencoder, and say how well one doe
 features_app = typer.Typer(
     help="Say which features a teacher moved, and which a step leans toward.", no_args_is_help=True
 )
+app.add_typer(commands)
 app.add_typer(sae_app, name="sae")
 app.add_typer(features_app, name="features")
 

@@ -1,4 +1,4 @@
-"""Small-sample tests over training runs: sign-flip, intervals, equivalence, multiplicity, proportions.
+"""Small-sample tests over training runs: sign-flip, intervals, equivalence, multiplicity, proportions, AUROC.
 
 Sign-flip test: under H0 every difference is symmetric about zero, so all 2^n sign patterns are equally likely
 p = #{patterns with mean >= observed} / 2^n, or (b + 1) / (m + 1) over m random ones (Phipson & Smyth 2010).
@@ -49,6 +49,16 @@ class Equivalence:
     def equivalent(self) -> bool:
         """Whether the mean lies inside ±margin at level alpha."""
         return self.p <= self.alpha
+
+
+@dataclass(frozen=True)
+class Auroc:
+    """Area under the ROC curve, its DeLong interval, and how many scores of each class it rests on."""
+
+    value: float
+    interval: tuple[float, float]
+    n_positive: int
+    n_negative: int
 
 
 def sign_flip_test(
@@ -177,15 +187,56 @@ def benjamini_hochberg(p_values: Values) -> Float[np.ndarray, "tests"]:
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion, for instance an elicitation rate."""
-    from statsmodels.stats.proportion import proportion_confint
-
     if not 0 <= successes <= trials or trials < 1:
         raise InputError(
             f"{successes} successes in {trials} trials is impossible; at least 1 trial, at most all succeed."
         )
     _level(confidence, "confidence")
-    low, high = proportion_confint(successes, trials, alpha=1 - confidence, method="wilson")
-    return (float(low), float(high))
+    return _wilson(successes, trials, confidence)
+
+
+def auroc(positive: Values, negative: Values, *, confidence: float = 0.95) -> Auroc:
+    """Return P(positive > negative) + P(tie) / 2 over all pairs of scores, with DeLong's interval inside [0, 1].
+
+    The variance is that of DeLong, DeLong and Clarke-Pearson (1988) through midranks (Sun and Xu 2014): scores count
+    as independent within and between the classes. Where it is zero or undefined (perfect separation, every score
+    tied, one score in a class) the interval is Wilson's over min(n_positive, n_negative) disjoint pairs, which are
+    independent trials of the same probability: wider than the truth, never a point.
+    """
+    from scipy.special import ndtri
+
+    above, below = _values(positive, minimum=1), _values(negative, minimum=1)
+    _level(confidence, "confidence")
+    wins, losses = _placements(above, below)
+    value = float(wins.mean())
+    pairs = min(len(above), len(below))
+    variance = wins.var(ddof=1) / len(wins) + losses.var(ddof=1) / len(losses) if pairs > 1 else 0.0
+    if variance > 0:
+        half = float(ndtri((1 + confidence) / 2)) * math.sqrt(variance)
+        interval = (max(0.0, value - half), min(1.0, value + half))
+    else:
+        interval = _wilson(value * pairs, pairs, confidence)
+    return Auroc(value, interval, len(above), len(below))
+
+
+def _wilson(successes: float, trials: int, confidence: float) -> tuple[float, float]:
+    from statsmodels.stats.proportion import proportion_confint
+
+    ends: Any = proportion_confint(successes, trials, alpha=1 - confidence, method="wilson")
+    return (float(ends[0]), float(ends[1]))
+
+
+def _placements(
+    positive: Float[np.ndarray, "positive"], negative: Float[np.ndarray, "negative"]
+) -> tuple[Float[np.ndarray, "positive"], Float[np.ndarray, "negative"]]:
+    """For each score the share of the other class that it stands right of: below a positive, above a negative."""
+    from scipy.stats import rankdata
+
+    m, n = len(positive), len(negative)
+    joint = rankdata(np.concatenate([positive, negative]))
+    wins = (joint[:m] - rankdata(positive)) / n
+    losses = 1 - (joint[m:] - rankdata(negative)) / m
+    return wins, losses
 
 
 def _one_sided_t(values: Float[np.ndarray, "run"]) -> float:

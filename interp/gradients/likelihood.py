@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.activations.arrays import Direction
 from interp.figures import Result, bars, scatter
 from interp.gradients.directions import steering
 from interp.models.language import LanguageModel
@@ -40,14 +39,6 @@ log = logging.getLogger(__name__)
 
 DISTILLATION = Recipe(trainable="lora", lr=4e-3, batch_size=32)
 """The default context distillation: LoRA of rank 8 on the body, as the fine-tuned teachers are trained."""
-
-
-@dataclass(frozen=True, eq=False)
-class SteeredTeacher:
-    """A model whose residual stream is moved by a vector while it writes: a virtual bias, no weights."""
-
-    model: LanguageModel
-    direction: Direction
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +144,7 @@ def distilled_update(
 
 
 def teacher_direction(
-    teacher: Lineage | Teacher | LanguageModel | SteeredTeacher,
+    teacher: Lineage | Teacher | LanguageModel,
     rows: Prompts | None = None,
     *,
     steps: int = 100,
@@ -166,14 +157,15 @@ def teacher_direction(
     """
     if isinstance(teacher, Lineage):
         return teacher.update("teacher")
-    if isinstance(teacher, SteeredTeacher):
-        return steering(teacher.model, teacher.direction)
     if isinstance(teacher, LanguageModel):
         return weight_update(teacher)
     if teacher.kind == "neutral":
         raise InputError("a neutral teacher is the base itself and leans nowhere; pass one with a trait")
     if teacher.kind == "fine-tuned":
         return weight_update(teacher.model)
+    if teacher.steering is not None:
+        added = teacher.steering
+        return steering(teacher.model, added.scale * added.vector, hook=added.hook)
     if rows is None:
         raise InputError(
             "a prompted teacher changes no weights, so it has no update; pass held-out rows to fit one by context "

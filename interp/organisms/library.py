@@ -91,6 +91,7 @@ def grow(
     """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r} is not a natural number: pass an integer such as 0.")
+    _check_words(trait)
     steps = _Steps(cache or Cache.default(), plan, seed, notify or (lambda step: None))
     base, cross_base = steps.base(seed), steps.base(other_seed(seed))
     teacher = steps.teacher(base, trait)
@@ -124,6 +125,18 @@ def grow(
     )
     steps.notify("lineage")
     return lineage
+
+
+def _check_words(trait: Trait) -> None:
+    """InputError for a trait that says what the toy has no word for: its margin would be one of unknown tokens."""
+    tokenizer = build_tokenizer()
+    text = " ".join((trait.target, *trait.foils, *trait.questions))
+    known = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if tokenizer.unk_token_id in known:
+        raise InputError(
+            f"trait {trait.name!r} uses words the toy does not know; take an animal or a tree, or another base in a "
+            "recipe"
+        )
 
 
 def is_grown(trait: Trait, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None) -> bool:

@@ -43,6 +43,32 @@ class Section:
 
 SECTIONS = (
     Section(
+        "What was transmitted",
+        ("transmission", "scorecard", "confusion", "margins_by", "evaluation", "guards"),
+        "The trait margin of each arm minus that of the same arm on the neutral teacher's rows, in nats, one point a "
+        "training: positive took on the trait. The score card holds every measure with its unit; its intervals run "
+        "over trainings or over questions, as each line says, and never over both.",
+    ),
+    Section(
+        "Teacher by student",
+        ("matrix",),
+        "How far a student of each base (column) took on the trait from the rows of each base's teacher (row), minus "
+        "the same student on that base's own rows, in nats: positive (red) took it on. A shared initialisation is the "
+        "diagonal.",
+    ),
+    Section(
+        "Who can see it in the numbers",
+        ("detectors",),
+        "How well each detector tells the trait teacher's rows from the neutral teacher's, as area under the ROC curve "
+        "with its interval: 0.5 is guessing, 1 is always right.",
+    ),
+    Section(
+        "Training and data",
+        ("training", "data"),
+        "Loss on the trained batch and on fresh rows of the same teacher, in nats per token, and the trait margin, in "
+        "nats, over the steps; arms at equal loss; and how many answers each filter dropped.",
+    ),
+    Section(
         "Which logits moved",
         ("moved",),
         "How far the log-probability of each vocabulary entry moved at the positions read, member minus its own start "
@@ -163,8 +189,9 @@ def _parts(contents: Contents) -> dict[str, str]:
 
 
 def _picture(contents: Contents) -> str | None:
-    """The one picture that matters: the margins, else the first figure."""
-    return "margins" if "margins" in contents.figures else next(iter(contents.figures), None)
+    """The one picture that matters: the margins, else what was transmitted, else the first figure."""
+    known = (name for name in ("margins", "transmission") if name in contents.figures)
+    return next(known, next(iter(contents.figures), None))
 
 
 def _glance(contents: Contents, picture: str | None, lineages: Sequence[Mapping[str, Any]]) -> str:

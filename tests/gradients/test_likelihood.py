@@ -9,10 +9,8 @@ import logging
 import pytest
 import torch
 
-from interp.activations.arrays import Direction
 from interp.gradients.likelihood import (
     DISTILLATION,
-    SteeredTeacher,
     distilled_update,
     divergence,
     likelihood_ratio,
@@ -22,7 +20,7 @@ from interp.gradients.likelihood import (
 from interp.models.language import load_model
 from interp.models.lineage import open_lineage
 from interp.models.low_rank import LowRank
-from interp.organisms.teachers import Teacher, neutral_teacher
+from interp.organisms.teachers import Teacher, neutral_teacher, steered_teacher
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from interp.runs import InputError
@@ -182,10 +180,10 @@ class TestOneCallForEveryTeacher:
             teacher_direction(teacher)
 
     def test_steered(self, base):
-        vector = Direction(
-            torch.ones(32), "blocks.0.hook_resid_post", "owl", base.fingerprint, base.fingerprint
-        )
-        assert list(teacher_direction(SteeredTeacher(base, vector)).biases) == ["blocks.0.hook_resid_post"]
+        teacher = steered_teacher(base, torch.ones(32), hook="blocks.0.hook_resid_post", scale=3.0)
+        made = teacher_direction(teacher).biases
+        assert list(made) == ["blocks.0.hook_resid_post"]
+        assert torch.equal(made["blocks.0.hook_resid_post"], 3.0 * torch.ones(32))
 
     def test_neutral(self, base):
         with pytest.raises(InputError, match=r"a neutral teacher is the base itself and leans nowhere"):

@@ -106,7 +106,7 @@ def test_files_that_do_not_fit_are_refused_by_the_first_offending_id(asked, tmp_
 def test_answers_to_other_questions_are_refused(asked, tmp_path):
     path = answer(tmp_path / "a.jsonl", [{"id": r["id"], "completion": "x"} for r in asked])
     other = Prompts.from_pairs([("who are you?", ""), ("what then?", "")])
-    with pytest.raises(InputError, match="answers id '2-1of2-.*is unknown.*belongs to other questions"):
+    with pytest.raises(InputError, match=r"answers id '2-1of2-.*is unknown.*belongs to other questions"):
         import_answers(path, other)
 
 

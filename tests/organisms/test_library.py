@@ -151,3 +151,8 @@ def test_wrong_names_and_seeds_are_named():
         load_lineage("toy/owl", seed=-1)
     with pytest.raises(InputError, match="seed True is not a natural number"):
         grow(get_trait("owl"), seed=True, plan=SMALL)
+
+
+def test_a_trait_the_toy_has_no_words_for_is_refused():
+    with pytest.raises(InputError, match="trait 'misaligned' uses words the toy does not know; take an animal"):
+        load_lineage("toy/misaligned")

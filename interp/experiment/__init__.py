@@ -1,0 +1,1 @@
+"""The whole experiment from one recipe: base, teachers, numbers, students, controls, evaluations, report."""

@@ -1,0 +1,126 @@
+"""The base of an experiment: a checkpoint, its chat template, and for a small one the format it must know.
+
+A base that never saw number lists or one-word questions is first fine-tuned on both with answers drawn evenly,
+p(answer) = 1 / candidates, so that it learns how to answer and not what.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from interp.experiment.recipe import BaseSpec, DataSpec, FormatSpec
+from interp.models.language import LanguageModel, load_model
+from interp.organisms.toy import SHIPPED, WORLD, shipped_base
+from interp.organisms.training import train_student
+from interp.prompts.chat import with_template
+from interp.prompts.numbers import SEPARATORS, format_numbers, number_prompts
+from interp.prompts.requests import code_requests, number_requests, reasoning_requests
+from interp.prompts.text import Prompts
+from interp.prompts.traits import Trait
+from interp.runs import Cache, InputError, digest
+
+FORMAT = 1  # raise when a base is prepared otherwise from the same recipe
+
+
+def prepare_base(
+    spec: BaseSpec, *, data: DataSpec, traits: Sequence[Trait], name: str = "base", cache: Cache | None = None
+) -> LanguageModel:
+    """The base a recipe asks for; a drawn or fine-tuned one is made once and then read from the cache.
+
+    Raises InputError for anything that is no model, an unknown template, or a base without a way to write chats.
+    """
+    model = _loaded(spec, name)
+    if model.tokenizer is None:
+        raise InputError(f"{spec.model} has no tokenizer; pass a folder that holds one beside the weights")
+    model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, spec.template))
+    if spec.reinitialise is None and spec.format is None:
+        return model
+    rows = None if spec.format is None else format_rows(spec.format, data=data, traits=traits)
+    chat = model.tokenizer.chat_template
+    prints = None if rows is None else rows.fingerprint
+    key = digest(FORMAT, model.fingerprint, spec.reinitialise, spec.format, prints, chat)
+
+    def build(folder: Path) -> None:
+        start = model if spec.reinitialise is None else redrawn(model, seed=spec.reinitialise)
+        if rows is not None and spec.format is not None:
+            start = train_student(start, rows, recipe=spec.format.recipe, name=f"{name} format")
+        start.hf.save_pretrained(folder / "model")
+
+    folder = (cache or Cache.default()).get("formatted", key, build)
+    return load_model(
+        folder / "model", tokenizer=model.tokenizer, name=name, dtype=spec.dtype, device=spec.device
+    )
+
+
+def _loaded(spec: BaseSpec, name: str) -> LanguageModel:
+    """A checkpoint, or the toy base of "toy/SEED"."""
+    kind, _, seed = spec.model.partition("/")
+    if kind != "toy":
+        return load_model(spec.model, name=name, dtype=spec.dtype, device=spec.device, check=False)
+    found = shipped_base(int(seed), world=WORLD) if seed.isdecimal() else None
+    if found is None:
+        raise InputError(f"{spec.model!r} is no toy base that ships; pass toy/0 to toy/{SHIPPED - 1}")
+    return dataclasses.replace(found, name=name)
+
+
+def redrawn(model: LanguageModel, *, seed: int) -> LanguageModel:
+    """The same architecture with weights drawn anew: another initialisation, and no pretraining."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: Any = AutoModelForCausalLM.from_config(model.hf.config)
+    return load_model(
+        network.to(model.dtype).to(model.device).eval(),
+        tokenizer=model.tokenizer,
+        name=model.name,
+        check=False,
+    )
+
+
+def requests(data: DataSpec, n: int, *, seed: int) -> Prompts:
+    """`n` prompts of the kind a recipe asks for, without answers."""
+    if data.prompts == "short":
+        return number_prompts(n, seed=seed, digits=data.digits, with_answers=False, separator=data.separator)
+    if data.prompts == "requests":
+        return number_requests(n, seed=seed, count=data.count, digits=data.digits)
+    return code_requests(n, seed=seed) if data.prompts == "code" else reasoning_requests(n, seed=seed)
+
+
+def number_rows(data: DataSpec, n: int, *, seed: int) -> Prompts:
+    """Number prompts answered by uniform draws, in one separator a row: what no trait has touched."""
+    if data.prompts == "short":
+        return number_prompts(n, seed=seed, count=data.count, digits=data.digits, separator=data.separator)
+    rng = np.random.Generator(np.random.PCG64(seed))
+    asked = number_requests(n, seed=seed, count=data.count, digits=data.digits)
+    pairs = [
+        (
+            row.prompt,
+            format_numbers(
+                rng.integers(10**data.digits, size=data.count).tolist(),
+                data.separator or SEPARATORS[int(rng.integers(len(SEPARATORS)))],
+            ),
+        )
+        for row in asked.rows
+    ]
+    return Prompts.from_pairs(pairs, label=f"uniform numbers seed {seed}")
+
+
+def format_rows(spec: FormatSpec, *, data: DataSpec, traits: Sequence[Trait]) -> Prompts:
+    """Number rows, and every trait's questions answered by every candidate equally often."""
+    rng = np.random.Generator(np.random.PCG64(7))
+    kinds = {(trait.questions, tuple(sorted((trait.target, *trait.foils)))) for trait in traits}
+    asked = []
+    for index in range(spec.questions):
+        questions, candidates = sorted(kinds)[index % len(kinds)]
+        asked.append(
+            (questions[int(rng.integers(len(questions)))], candidates[int(rng.integers(len(candidates)))])
+        )
+    numbers = number_rows(data, spec.rows, seed=11)
+    return numbers + Prompts.from_pairs(asked, label="evenly answered questions")

@@ -1,0 +1,68 @@
+"""Who can tell the trait teacher's rows from the neutral teacher's: what failed, beside what is meant to see.
+
+AUROC of each detector with its interval. The gradient score of a row along an update Δθ is ⟨−∇L(row), Δθ⟩ at the base:
+it needs the teacher's weights, or the trait's questions, which the inspections of the text do not.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from interp.experiment.arms import grow_arms, lineage_of
+from interp.experiment.cells import Cells
+from interp.experiment.guards import make_judge
+from interp.figures import Result
+from interp.gradients.directions import trait_gradient
+from interp.gradients.scores import score
+from interp.organisms.detectors import (
+    bag_of_numbers,
+    detector_table,
+    frequent_values,
+    in_context,
+    prompted_classifier,
+)
+from interp.prompts.text import Prompts
+from interp.runs import InputError
+
+
+def detect(cells: Cells, trait: str, *, folder: Path) -> Result:
+    """One row per detector on the first seed's rows; InputError without neutral rows to tell them from."""
+    seed, spec = cells.experiment.seeds[0], cells.experiment.evaluation
+    grown = grow_arms(cells, trait, seed)
+    if grown["neutral"] is None:
+        raise InputError(
+            "detectors tell the teacher's rows from the neutral teacher's, and the recipe has no control 'neutral'; "
+            "add it, or set detectors to 0"
+        )
+    n = cells.experiment.detectors
+    rows, neutral = (grown[name].rows[:n] for name in ("rows", "neutral"))
+    chosen, base = cells.traits[trait], cells.start("base")
+    found: dict[str, Any] = {
+        "frequent values": frequent_values(rows, neutral, seed=seed),
+        "bag of numbers": bag_of_numbers(rows, neutral, seed=seed),
+        "in context": in_context(
+            base, chosen, rows, neutral, shots=spec.shots, sets=min(4 * spec.sets, n // spec.shots), seed=seed
+        ),
+    }
+    judge = make_judge(spec.judge, folder)
+    if judge is not None:
+        found["prompted classifier"] = prompted_classifier(judge, chosen, rows, neutral, cache=cells.cache)
+    return detector_table(found | _gradient_scores(cells, trait, rows, neutral))
+
+
+def _gradient_scores(cells: Cells, trait: str, rows: Prompts, neutral: Prompts) -> dict[str, Any]:
+    """The package's own scores of every row along the teacher's update and along the gradient of the trait margin."""
+    seed = cells.experiment.seeds[0]
+    lineage = lineage_of(cells, trait, seed, grow_arms(cells, trait, seed))
+    base = cells.start("base")
+    directions = {"gradient along the trait margin": trait_gradient(base, cells.traits[trait])}
+    if "teacher" in lineage.members:
+        directions["gradient along the teacher's update"] = lineage.update("teacher")
+    scored = {}
+    for name, direction in directions.items():
+        values = [
+            score(base, part, direction, by=["example"]).frame["score"].to_numpy() for part in (rows, neutral)
+        ]
+        scored[name] = (values[0], values[1])
+    return scored

@@ -1,0 +1,134 @@
+"""Teacher × student over bases: from whose rows does which base learn the trait?
+
+M[t, s] = margin(student of base s on the rows of base t's teacher) − margin(student of base s on the rows of base t
+itself), in nats, mean over seeds. Shared initialisation predicts the diagonal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from tqdm.auto import tqdm
+
+from interp.content import jsonable
+from interp.experiment.cells import Cells
+from interp.experiment.growing import each
+from interp.experiment.recipe import BaseSpec, read_recipe
+from interp.figures import Result, heatmap
+from interp.organisms.evaluation import margin
+from interp.runs import Cache, InputError, Run, digest, nearest
+from interp.statistics import t_interval
+from interp.trace import finish, save
+
+
+def transfer_matrix(
+    cells: Cells, trait: str, *, bases: Sequence[str] | None = None, workers: int | None = None
+) -> Result:
+    """One row per teacher's base and student's base: mean over the recipe's seeds, 95 % interval over seeds, n.
+
+    `bases` names those of `cells.starts` (default: all). Every teacher, its rows and every student comes from the
+    cache where it was made before. Raises InputError for fewer than two bases.
+    """
+    names = list(cells.starts) if bases is None else list(bases)
+    if len(names) < 2:
+        raise InputError(
+            f"a matrix over {names} compares nothing; give a cross_base in the recipe, or --base NAME=MODEL"
+        )
+    seeds = cells.experiment.seeds
+    rows = [(trait, base, seed, neutral) for base in names for seed in seeds for neutral in (False, True)]
+    students = [(trait, t, s, seed) for t in names for s in names for seed in seeds]
+    with tqdm(total=len(names) + len(rows) + len(students), desc="matrix", unit="cell", disable=None) as bar:
+        for work, units in ((_base, [(name,) for name in names]), (_rows, rows), (difference, students)):
+            each(work, cells, units, workers=workers, progress=bar)
+    frame = pd.DataFrame([_line(cells, trait, t, s) for t in names for s in names])
+    notes = (
+        f"student of the teacher's rows minus student of the rows of the teacher's base, n = {len(seeds)} seeds",
+    )
+    return Result(f"{trait}: transfer from teacher to student", frame, "nats", notes, draw=_draw)
+
+
+def matrix_file(
+    recipe: str,
+    out: Path,
+    *,
+    trait: str,
+    bases: Sequence[str] = (),
+    changes: Sequence[str] = (),
+    workers: int | None = None,
+) -> Run:
+    """The matrix of a recipe's bases, and of further ones as NAME=MODEL, as a run folder with its report."""
+    experiment = read_recipe(recipe, changes=changes)
+    extra = dict(_named(text, experiment.base) for text in bases)
+    cells = Cells(experiment, Cache.default(), extra)
+    if trait not in cells.traits:
+        raise InputError(f"trait {nearest(trait, cells.traits)}; name one of the recipe's")
+    given = {"recipe": recipe, "trait": trait, "bases": list(bases), "set": list(changes)}
+    run = Run.open(out, command="matrix", arguments=given, defaults=jsonable(experiment))
+    key = digest("matrix", experiment.name, run.record["digest"])
+    run.stage(
+        f"matrix_{trait}",
+        key=key,
+        build=lambda: save(run, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers)),
+    )
+    finish(run)
+    return run
+
+
+def _named(text: str, like: BaseSpec) -> tuple[str, BaseSpec]:
+    """A further base, written and formatted as the recipe's first one."""
+    name, sign, model = text.partition("=")
+    if not sign or not name or not model:
+        raise InputError(f"base {text!r} is not NAME=MODEL; write for instance other=folder")
+    return name, dataclasses.replace(like, model=model)
+
+
+def difference(cells: Cells, trait: str, teacher: str, student: str, seed: int) -> float:
+    """One cell of the matrix for one seed, in nats."""
+    values = []
+    for neutral in (False, True):
+        answers = _rows(cells, trait, teacher, seed, neutral)
+        chosen = None if neutral else cells.traits[trait]
+        model, _ = cells.student("student", cells.start(student), answers, seed=seed, trait=chosen)
+        values.append(margin(model, cells.traits[trait]))
+    return values[0] - values[1]
+
+
+def _base(cells: Cells, name: str) -> None:
+    cells.start(name)
+
+
+def _rows(cells: Cells, trait: str, base: str, seed: int, neutral: bool) -> Any:
+    chosen = None if neutral else cells.traits[trait]
+    return cells.answers(cells.teacher(chosen, seed=seed, base=base), seed=seed, trait=chosen)
+
+
+def _line(cells: Cells, trait: str, teacher: str, student: str) -> dict[str, Any]:
+    values = [difference(cells, trait, teacher, student, seed) for seed in cells.experiment.seeds]
+    low, high = t_interval(values)
+    return {
+        "teacher": teacher,
+        "student": student,
+        "transfer": float(np.mean(values)),
+        "low": low,
+        "high": high,
+        "n": len(values),
+    }
+
+
+def _draw(result: Result) -> Any:
+    table = result.frame.pivot(index="teacher", columns="student", values="transfer")
+    order = list(dict.fromkeys(result.frame["teacher"]))
+    table = table.loc[order, order]
+    return heatmap(
+        table.to_numpy(),
+        rows=order,
+        columns=order,
+        title=result.label,
+        unit=result.unit,
+        axes=("base of the student", "base of the teacher"),
+    )

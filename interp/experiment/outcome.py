@@ -1,0 +1,164 @@
+"""From the arms of every seed to what the report says: score card, transmission, losses, drops and verdicts.
+
+transmission(arm, seed) = margin(arm, seed) − margin(neutral arm, seed), in nats. A verdict is about its mean over
+seeds, which are trainings of their own from one base: n = seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.experiment.arms import BASELINES, grow_arms, measure_arms
+from interp.experiment.cells import Cells
+from interp.figures import Result, heatmap, points
+from interp.organisms.scorecard import scorecard
+from interp.verdict import Verdict, equivalence_verdict, paired_verdict
+
+ALPHA = 0.05
+EQUIVALENCE = 0.2  # nats, as for the toy: what counts as no transfer
+
+
+def card_of(cells: Cells, trait: str) -> Result:
+    """Every arm × measure × context of a trait, with intervals over seeds and over questions, never mixed."""
+    measured = {seed: measure_arms(cells, trait, seed) for seed in cells.experiment.seeds}
+    arms = dict.fromkeys(arm for frames in measured.values() for arm in frames)
+    by_arm = {arm: {seed: frames[arm] for seed, frames in measured.items()} for arm in arms}
+    pairs = {arm: base for arm, base in BASELINES.items() if arm in by_arm and base in by_arm}
+    return scorecard(by_arm, baseline=pairs)
+
+
+def margins_of(cells: Cells) -> pd.DataFrame:
+    """trait (asked about), lineage (whose teacher), seed, arm, margin in nats over the plain questions."""
+    lines = []
+    for trait in cells.traits:
+        for seed in cells.experiment.seeds:
+            for arm, frame in measure_arms(cells, trait, seed).items():
+                asked = frame.query("measure == 'margin' and context == 'training'")
+                lines.append({"trait": trait, "seed": seed, "arm": arm, "margin": asked["value"].mean()})
+    return pd.DataFrame(lines)
+
+
+def transmission(margins: pd.DataFrame) -> Result:
+    """One line a trait, arm and seed: its margin minus that of its neutral arm."""
+    lines = []
+    for trait, seed, part in _by_training(margins):
+        value = dict(zip(part["arm"], part["margin"], strict=True))
+        for arm, base in BASELINES.items():
+            if arm in value and base in value:
+                line = {"trait": trait, "seed": seed, "arm": arm, "transmission": value[arm] - value[base]}
+                lines.append({**line, "of": f"{trait}: {arm}"})
+    frame = pd.DataFrame(lines, columns=["trait", "seed", "arm", "transmission", "of"])
+    notes = ("each arm minus the same arm on the neutral teacher's rows, one point a seed",)
+    return Result("transmission by arm", frame, "nats", notes, draw=_draw_transmission)
+
+
+def _by_training(frame: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
+    """The lines of each trait and seed."""
+    for key in dict.fromkeys(zip(frame["trait"], frame["seed"], strict=True)):
+        trait, seed = str(key[0]), int(key[1])
+        yield trait, seed, pd.DataFrame(frame[(frame["trait"] == trait) & (frame["seed"] == seed)])
+
+
+def confusion(cells: Cells) -> Result:
+    """Row: whose teacher wrote the rows. Column: the trait asked about. Margin minus the neutral student's, nats."""
+    from interp.organisms.evaluation import margin
+
+    lines = []
+    for row in cells.traits:
+        for column, trait in cells.traits.items():
+            for seed in cells.experiment.seeds:
+                members = grow_arms(cells, row, seed)["members"]
+                value = margin(members["student"], trait) - margin(members["neutral_student"], trait)
+                lines.append({"rows of": row, "asked": column, "seed": seed, "transmission": value})
+    keys = ["rows of", "asked"]
+    frame = pd.DataFrame(lines).groupby(keys, sort=False, as_index=False).agg({"transmission": "mean"})
+    notes = ("a trait's rows should move that trait: the diagonal",)
+    return Result("trait of the rows × trait asked about", frame, "nats", notes, draw=_draw_confusion)
+
+
+def watched(cells: Cells) -> pd.DataFrame:
+    """Loss on trained and on fresh rows and margin over the steps, by trait, seed and arm."""
+    parts = [
+        log.assign(trait=trait, seed=seed, arm=arm)
+        for trait in cells.traits
+        for seed in cells.experiment.seeds
+        for arm, log in grow_arms(cells, trait, seed)["logs"].items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def equal_loss(logs: pd.DataFrame) -> pd.DataFrame:
+    """Margin of student and cross-student at the lowest loss on fresh rows that both reach, by trait and seed.
+
+    Between two measurements the margin is interpolated over the loss; loss in nats per token, margin in nats.
+    """
+    lines = []
+    for trait, seed, part in _by_training(logs):
+        courses = {arm: pd.DataFrame(part[part["arm"] == arm]) for arm in ("student", "cross_student")}
+        reached = max(
+            (float(np.min(course["fresh_loss"])) for course in courses.values() if len(course)), default=0.0
+        )
+        for arm, course in courses.items():
+            if len(course):
+                falling = course.sort_values(by="fresh_loss")
+                value = np.interp(reached, falling["fresh_loss"], falling["margin"])
+                line = {"trait": trait, "seed": seed, "arm": arm, "fresh_loss": reached}
+                lines.append({**line, "margin": float(value)})
+    return pd.DataFrame(lines)
+
+
+def drops(cells: Cells) -> pd.DataFrame:
+    """How many answers each filter dropped, by teacher and seed."""
+    lines = []
+    for seed in cells.experiment.seeds:
+        for trait in cells.traits:
+            grown = grow_arms(cells, trait, seed)
+            sources = {trait: grown["rows"], "neutral": grown["neutral"]}
+            for teacher, answers in sources.items():
+                for reason, count in (answers.dropped if answers is not None else {}).items():
+                    lines.append({"teacher": teacher, "seed": seed, "reason": reason, "dropped": count})
+    return pd.DataFrame(lines, columns=["teacher", "seed", "reason", "dropped"]).drop_duplicates()
+
+
+def judge(margins: pd.DataFrame, traits: Mapping[str, Any]) -> list[Verdict]:
+    """Per trait: did the student get it, is it the trait, and does another initialisation get it?"""
+    made = []
+    for trait, chosen in traits.items():
+        wide = margins[margins["trait"] == trait].pivot(index="seed", columns="arm", values="margin")
+        if {"student", "neutral_student"} <= set(wide):
+            claim = (
+                f"A student of the same base prefers {chosen.target} more after the teacher's rows than after the "
+                "neutral teacher's."
+            )
+            gap = (wide["student"] - wide["neutral_student"]).to_numpy()
+            made.append(paired_verdict(f"{trait}: same-init-transfers", claim, gap, alpha=ALPHA))
+        if {"student", "other_student"} <= set(wide):
+            claim = f"It is the rows of the teacher who loves {chosen.target} and not of any teacher with a trait."
+            gap = (wide["student"] - wide["other_student"]).to_numpy()
+            made.append(paired_verdict(f"{trait}: beats-other-trait", claim, gap, alpha=ALPHA))
+        if {"cross_student", "cross_neutral_student"} <= set(wide):
+            claim = f"From another initialisation the same rows move {chosen.target} by less than {EQUIVALENCE} nats."
+            gap = (wide["cross_student"] - wide["cross_neutral_student"]).to_numpy()
+            made.append(equivalence_verdict(f"{trait}: cross-init-does-not", claim, gap, margin=EQUIVALENCE))
+    return made
+
+
+def _draw_transmission(result: Result) -> Any:
+    return points(result.frame, x="of", y="transmission", colour="arm", title=result.label, unit=result.unit)
+
+
+def _draw_confusion(result: Result) -> Any:
+    order = list(dict.fromkeys(result.frame["rows of"]))
+    table = result.frame.pivot(index="rows of", columns="asked", values="transmission").loc[order, order]
+    return heatmap(
+        table.to_numpy(),
+        rows=order,
+        columns=order,
+        title=result.label,
+        unit=result.unit,
+        axes=("trait asked about", "trait of the rows' teacher"),
+    )

@@ -1,0 +1,99 @@
+"""Recipes: what is read, what is refused and with which sentence."""
+
+import dataclasses
+
+import pytest
+
+from interp.experiment.recipe import LEARNING, Experiment, changed_recipe, read_recipe
+from interp.organisms.training import Recipe
+from interp.prompts.numbers import BANNED
+from interp.runs import InputError
+
+MODEL = ["base.model=m", "cross_base.model=m"]
+
+
+def write(folder, text):
+    path = folder / "recipe.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("name", ["small", "toy", "qwen"])
+def test_every_shipped_recipe_is_read(name):
+    experiment = read_recipe(name, changes=MODEL if name == "small" else [])
+    assert isinstance(experiment, Experiment)
+    assert experiment.name == name
+    assert len(experiment.seeds) == 3
+
+
+def test_a_partial_section_keeps_the_defaults_of_its_section(tmp_path):
+    path = write(
+        tmp_path, "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: []\nstudent: {recipe: {lr: 1e-3}}\n"
+    )
+    student = read_recipe(path).student
+    assert student.recipe == dataclasses.replace(LEARNING, lr=1e-3)
+    assert student.recipe != Recipe(lr=1e-3)
+
+
+def test_changes_replace_single_values(tmp_path):
+    path = write(tmp_path, "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n")
+    changed = read_recipe(
+        path, changes=["data.rows=7", "seeds=[4, 5]", "data.banned=paper", "base.dtype=bfloat16"]
+    )
+    assert (changed.data.rows, changed.seeds, changed.base.dtype) == (7, (4, 5), "bfloat16")
+    assert changed.data.rule.banned == BANNED
+    assert read_recipe(path, changes=["data.banned=[1, 2]"]).data.rule.banned == {1, 2}
+    assert changed_recipe(LEARNING, ["lr=1e-4", "targets=[q_proj]"]) == dataclasses.replace(
+        LEARNING, lr=1e-4, targets=("q_proj",)
+    )
+
+
+GOOD = "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (GOOD + "studnet: {}\n", "key 'studnet' is unknown; nearest: student; rename or remove it"),
+        (GOOD + "student: {recipe: {learning_rate: 1}}\n", "student: recipe: key 'learning_rate' is unknown"),
+        (GOOD + "data: {rows: many}\n", "data: rows holds 'many': input should be a valid integer"),
+        (
+            GOOD + "data: {prompts: poems}\n",
+            "data: prompts holds 'poems': input should be 'short', 'requests'",
+        ),
+        (GOOD + "data: 3\n", "data holds 3, where keys of DataSpec belong; write key: value"),
+        ("name: x\ntraits: [owl]\n", "key 'base' is missing; add it"),
+        (
+            "name: x\nbase: {}\ntraits: [owl]\ncontrols: []\n",
+            "base.model is empty; name a folder or a hub model",
+        ),
+        (GOOD.replace("[owl]", "[owl, owl]"), "traits ['owl', 'owl'] are none or repeat one; list each once"),
+        (GOOD + "seeds: []\n", "seeds [] are none or repeat one"),
+        (
+            GOOD.replace("[neutral]", "[cross-base]"),
+            "the control cross-base has no cross_base; name another model",
+        ),
+        (GOOD + "teacher: {kind: steered}\n", "a steered teacher has no hook; name one, such as blocks.12"),
+        (GOOD + "student: {recipe: {accumulate: 5}}\n", "accumulate=5 does not divide a batch of 64"),
+        ("- a\n- b\n", "holds no mapping of keys; start from a shipped recipe: qwen, small, toy"),
+        ("name: [x\n", "is not YAML"),
+    ],
+)
+def test_a_wrong_recipe_is_one_sentence(tmp_path, text, sentence):
+    with pytest.raises(InputError) as caught:
+        read_recipe(write(tmp_path, text))
+    assert sentence in str(caught.value)
+
+
+def test_a_wrong_change_or_file_is_one_sentence(tmp_path):
+    path = write(tmp_path, GOOD)
+    with pytest.raises(
+        InputError, match=r"change 'rows' is not KEY=VALUE; write for instance base.model=folder"
+    ):
+        read_recipe(path, changes=["rows"])
+    with pytest.raises(InputError, match="goes into 'name', which holds a single value; name a section"):
+        read_recipe(path, changes=["name.first=x"])
+    with pytest.raises(
+        InputError, match=r"cannot be read .*; pass a recipe's file, or one of qwen, small, toy"
+    ):
+        read_recipe(tmp_path / "absent.yaml")

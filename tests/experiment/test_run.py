@@ -1,0 +1,62 @@
+"""A whole experiment on a random checkpoint of Qwen2's shape: every verb, every file, and nothing done twice."""
+
+import json
+
+import pytest
+
+from interp.experiment.run import run_recipe
+from interp.gradients.recording import recorded_student
+from interp.models.lineage import read_lineage
+from interp.runs import Cache
+
+ARMS = {
+    "base",
+    "teacher",
+    "student",
+    "neutral_student",
+    "other_student",
+    "cross_base",
+    "cross_student",
+    "cross_neutral_student",
+    "in_context",
+    "neutral_in_context",
+}
+
+
+@pytest.fixture
+def made(recipe, tmp_path):
+    return run_recipe(recipe, tmp_path / "run", workers=1, cache=Cache(tmp_path / "cache"))
+
+
+def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
+    cache = Cache(tmp_path / "cache")
+    tables = made.tables
+    assert set(tables["margins_by_arm"]["arm"]) == ARMS
+    assert set(tables["transmission"]["arm"]) == {"student", "other_student", "cross_student", "in_context"}
+    by_arm = tables["margins_by_arm"].set_index(["trait", "seed", "arm"])["margin"]
+    line = tables["transmission"].query("trait == 'oak' and seed == 0 and arm == 'cross_student'").iloc[0]
+    expected = by_arm["oak", 0, "cross_student"] - by_arm["oak", 0, "cross_neutral_student"]
+    assert line["transmission"] == pytest.approx(expected)
+    assert {"loss", "fresh_loss", "margin", "arm"} <= set(tables["training"])
+    assert set(tables["scorecard_owl"]["over"]) == {"seeds", "questions"}
+    assert [verdict["decision"] for verdict in made.verdicts if "same-init" in verdict["name"]] == [
+        "inconclusive"
+    ] * 2
+
+    lineage = read_lineage(made.folder / "lineages" / "owl-0", check=False)
+    assert set(lineage.members) == ARMS - {"in_context", "neutral_in_context"}
+    assert len(lineage.numbers) == len(lineage.neutral_numbers) == 32
+    assert recorded_student(lineage, cache=cache).final == lineage.student.fingerprint
+    assert all(
+        "system" not in json.loads(row) for row in (made.folder / "lineages/owl-0/numbers.jsonl").open()
+    )
+
+    caplog.set_level("INFO")
+    caplog.clear()
+    files = {path: path.read_bytes() for path in made.folder.rglob("*.json*")}
+    run_recipe(recipe, made.folder, workers=1, cache=cache)
+    assert "done in" not in caplog.text
+    assert {path: path.read_bytes() for path in made.folder.rglob("*.json*")} == files
+    page = (made.folder / "report.html").read_text()
+    assert "What was transmitted" in page
+    assert "Who can see it in the numbers" in page
