@@ -1,0 +1,154 @@
+"""Transmission, equal loss and verdicts by hand; guards that wait for a judge; teachers that leave no trace."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from interp.experiment.arms import grow_arms, other_trait, rows_of
+from interp.experiment.cells import Cells
+from interp.experiment.growing import each, plan
+from interp.experiment.guards import guards
+from interp.experiment.matrix import transfer_matrix
+from interp.experiment.outcome import equal_loss, judge, transmission
+from interp.experiment.recipe import JudgeSpec, TeacherSpec
+from interp.experiment.steering import steering_vector
+from interp.organisms.judges import JudgePending
+from interp.prompts.traits import get_trait
+from interp.runs import Cache, InputError
+
+
+def margins(values, trait="owl"):
+    return pd.DataFrame(
+        [
+            {"trait": trait, "seed": seed, "arm": arm, "margin": value}
+            for seed, arms in enumerate(values)
+            for arm, value in arms.items()
+        ]
+    )
+
+
+def test_transmission_is_the_difference_from_the_neutral_arm_of_the_same_seed():
+    found = transmission(
+        margins([{"student": 1.0, "neutral_student": 0.25}, {"student": 2.0, "neutral_student": 3.0}])
+    ).frame
+    assert found["transmission"].tolist() == [0.75, -1.0]
+    assert set(found["of"]) == {"owl: student"}
+
+
+def test_verdicts_follow_the_rules_for_few_seeds():
+    arms = [
+        {
+            "student": 1.0 + s, "neutral_student": 0.0, "other_student": 0.5,
+            "cross_student": 0.01 * s, "cross_neutral_student": 0.0,
+        }
+        for s in range(5)
+    ]  # fmt: skip
+    found = {v.name: v for v in judge(margins(arms), {"owl": get_trait("owl")})}
+    assert found["owl: same-init-transfers"].decision == "supported"
+    assert found["owl: same-init-transfers"].p == 1 / 32
+    assert found["owl: beats-other-trait"].effect == pytest.approx(2.5)
+    assert found["owl: cross-init-does-not"].decision == "supported"
+    few = judge(margins(arms[:3]), {"owl": get_trait("owl")})
+    assert few[0].decision == "inconclusive"
+    assert few[0].smallest_p == 1 / 8
+
+
+def test_arms_are_compared_at_the_loss_both_reach():
+    logs = pd.DataFrame(
+        [
+            {"trait": "owl", "seed": 0, "arm": arm, "fresh_loss": loss, "margin": margin}
+            for arm, loss, margin in (
+                ("student", 3.0, 0.0), ("student", 2.0, 1.0), ("student", 1.0, 3.0),
+                ("cross_student", 3.0, 0.0), ("cross_student", 1.5, 0.2), ("neutral_student", 0.1, 9.0),
+            )
+        ]
+    )  # fmt: skip
+    found = equal_loss(logs).set_index("arm")
+    assert set(found["fresh_loss"]) == {1.5}
+    assert found.loc["student", "margin"] == pytest.approx(2.0)  # halfway between 1 and 3
+    assert found.loc["cross_student", "margin"] == pytest.approx(0.2)
+
+
+@pytest.fixture
+def cells(experiment, tmp_path):
+    return Cells(experiment, Cache(tmp_path / "cache"))
+
+
+def test_no_two_units_of_a_step_share_work(cells):
+    steps = plan(cells)
+    assert [len(units) for units in steps.values()] == [
+        2,
+        3,
+        6,
+        2,
+    ]  # bases, teachers' rows, students, measurements
+    one = dataclasses.replace(cells.experiment, traits=("owl",))
+    alone = Cells(one, cells.cache)
+    assert other_trait(alone, "owl").name == "cat"
+    assert ("cat", 0) in plan(alone)[list(plan(alone))[1]]
+
+
+def test_guards_matrix_and_teachers_without_a_trace(cells, tmp_path):
+    waiting = dataclasses.replace(
+        cells.experiment,
+        controls=("neutral",),
+        evaluation=dataclasses.replace(cells.experiment.evaluation, judge=JudgeSpec("file")),
+    )
+    judged = Cells(waiting, cells.cache)
+    with pytest.raises(JudgePending, match=r"questions\.jsonl"):
+        guards(judged, "owl", folder=tmp_path / "judge")
+    assert (tmp_path / "judge" / "questions.jsonl").is_file()
+    plain = dataclasses.replace(waiting, evaluation=cells.experiment.evaluation)
+    found = guards(Cells(plain, cells.cache), "owl", folder=tmp_path / "judge").frame
+    assert set(found["arm"]) == {"base", "teacher", "student", "neutral_student"}
+    assert set(found["measure"]) == {"refusal", "capability"}
+    assert found["value"].between(0, 1).all()
+
+    matrix = transfer_matrix(cells, "owl", workers=1)
+    assert len(matrix.frame) == 4
+    grown = grow_arms(cells, "owl", 0)["members"]
+    line = matrix.frame.query("teacher == 'base' and student == 'base'").iloc[0]
+    from interp.organisms.evaluation import margin
+
+    owl = cells.traits["owl"]
+    assert line["transfer"] == pytest.approx(
+        margin(grown["student"], owl) - margin(grown["neutral_student"], owl)
+    )
+    assert matrix.figure().data
+    with pytest.raises(InputError, match=r"a matrix over \['base'\] compares nothing; give a cross_base"):
+        transfer_matrix(cells, "owl", bases=["base"])
+
+    idle = dataclasses.replace(
+        cells.experiment, teacher=dataclasses.replace(cells.experiment.teacher, steps=1, anchor=0.0)
+    )
+    still = dataclasses.replace(idle.teacher, recipe=dataclasses.replace(idle.teacher.recipe, lr=1e-12))
+    with pytest.raises(InputError, match="the teacher of owl wrote the very rows of the neutral teacher"):
+        rows_of(Cells(dataclasses.replace(idle, teacher=still), cells.cache), "owl", 0)
+
+    vector = steering_vector(cells.start("base"), owl, TeacherSpec("steered", hook="blocks.1.hook_resid_pre"))
+    assert vector.shape == (32,)
+    assert torch.isfinite(vector).all()
+    with pytest.raises(InputError, match="sae='x' and feature=None belong together"):
+        steering_vector(cells.start("base"), owl, TeacherSpec("steered", hook="h", sae="x"))
+
+
+def test_cells_run_in_processes_of_their_own(cells):
+    class Bar:
+        count = 0
+
+        def update(self):
+            self.count += 1
+
+    bar = Bar()
+    each(_touch, cells, [("a",), ("b",)], workers=2, progress=bar)
+    assert bar.count == 2
+    assert (cells.cache.root / "a").read_text() == (cells.cache.root / "b").read_text() == "1"
+    with pytest.raises(InputError, match="workers=0 do no work; pass at least 1"):
+        each(_touch, cells, [("a",)], workers=0, progress=bar)
+
+
+def _touch(cells, name):
+    cells.cache.root.mkdir(parents=True, exist_ok=True)
+    (cells.cache.root / name).write_text(str(torch.get_num_threads()))
