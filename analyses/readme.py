@@ -71,6 +71,7 @@ def filled(text: str) -> str:
         "transmission": transmission(),
         "alignment": alignment(),
         "features": features(),
+        "experiment": experiment(),
         "performance": performance(),
     }
     for name, block in blocks.items():
@@ -114,6 +115,28 @@ def _beside(found: dict[str, Any], causal: dict[str, Any]) -> str:
         f"of margin unexplained. Matched halves differ in score by {gaps['score'].median():.1f} standard deviations, "
         f"and in loss and length by at most {gaps[['loss', 'tokens']].abs().max().max():.3f}."
     )
+
+
+def experiment() -> str:
+    """Transmission by trait and arm over the trainings of one base, then the detectors."""
+    found = json.loads((ROOT / "analyses" / "results" / "small_checkpoint.json").read_text())
+    rows = ["| trait | arm, minus the same on neutral rows | nats [95 % over trainings] |", "|---|---|---|"]
+    for line in found["transmission"]:
+        arm = line["arm"].replace("_", " ")
+        rows.append(
+            f"| {line['trait']} | {arm} | {line['mean']:+.2f} [{line['low']:+.2f}, {line['high']:+.2f}] |"
+        )
+    rows += [
+        "",
+        "| detector, one teacher's rows against neutral ones | " + " | ".join(found["detectors"]) + " |",
+    ]
+    rows.append("|---|" + "---|" * len(found["detectors"]))
+    names = [line["detector"] for line in next(iter(found["detectors"].values()))]
+    for index, name in enumerate(names):
+        lines = [table[index] for table in found["detectors"].values()]
+        areas = [f"{line['auroc']:.2f} [{line['low']:.2f}, {line['high']:.2f}]" for line in lines]
+        rows.append(f"| {name}, AUROC | " + " | ".join(areas) + " |")
+    return "\n".join(rows)
 
 
 def features() -> str:

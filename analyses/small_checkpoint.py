@@ -1,10 +1,11 @@
 """Question: does the whole experiment work on a small pretrained checkpoint, and what then does not transfer?
 
 Written before the run. The recipe `small` was set on a pilot, owl at seed 0 with 8 192 rows, in which students at rates
-of 2e-3 and 5e-3 and of one and three epochs were looked at; seeds 1 to 3 were not. Three traits: owl, oak, and the
-one-word stand-in for misalignment. A seed draws teacher, rows and students anew from one base, so n counts trainings of
-that base. Three seeds reach p = 0.125 at best: no verdict on a difference can be "supported" at 0.05, and the intervals
-are what is to be read.
+of 2e-3 and 5e-3 and of one and three epochs were looked at; then rows and the teacher's steps were cut to fit the run
+into twenty minutes of two cores, before any margin of seeds 1 to 3 was seen. Three traits: owl, oak, and the one-word
+stand-in for misalignment. A seed draws teacher, rows and students anew from one base, so n counts trainings of that
+base. Three seeds reach p = 0.125 at best: no verdict on a difference can be "supported" at 0.05, and the intervals are
+what is to be read.
 A. student − neutral student, in nats of trait margin: positive for each trait.
 B. student − student of another trait's rows: positive, so that it is the trait and not the fine-tune.
 C. cross student − cross neutral student: within ±0.2 nats. The other initialisation has not seen the pretraining text,

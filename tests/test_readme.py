@@ -13,12 +13,14 @@ from analyses.features_are_causal import TOP
 from analyses.features_are_causal import judged as judged_features
 from analyses.readme import README, filled, margins, results
 from interp.demo import EQUIVALENCE, LEAST_EFFECT, verdicts
+from interp.experiment.outcome import judge, transmission
 from interp.features.sae import SAERecipe
 from interp.gradients.controls import shuffle_numbers
 from interp.organisms.library import PLAN
 from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
 from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
+from interp.prompts.questions import one_word_questions
 from interp.prompts.traits import get_trait
 from interp.statistics import holm
 
@@ -28,7 +30,7 @@ RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 def test_every_number_in_a_block_is_made_by_code():
     text = README.read_text()
     assert filled(text) == text
-    assert text.count("<!-- ") == 8
+    assert text.count("<!-- ") == 10
 
 
 @pytest.mark.parametrize("trait", ["owl", "eagle", "oak"])
@@ -71,6 +73,22 @@ def test_what_the_readme_claims_of_gradients():
         assert again[kept["name"]].p == pytest.approx(kept["p"])
     assert [line["seed"] for line in found["lineages"]] == list(range(8))
     assert all(len(line["mismatched_sd"]) == 7 for line in found["lineages"])
+
+
+def test_what_the_readme_claims_of_a_small_checkpoint():
+    found = json.loads((README.parent / "analyses" / "results" / "small_checkpoint.json").read_text())
+    margins_by_arm = pd.DataFrame(found["margins"])
+    traits = {name: get_trait(name) for name in ("owl", "oak", "misaligned")}
+    again = {verdict.name: verdict for verdict in judge(margins_by_arm, traits)}
+    for kept in found["verdicts"]:
+        assert again[kept["name"]].effect == pytest.approx(kept["effect"])
+        assert again[kept["name"]].decision == kept["decision"]
+    lines = transmission(margins_by_arm).frame
+    for line in found["transmission"]:
+        values = lines.query("trait == @line['trait'] and arm == @line['arm']")["transmission"].to_numpy()
+        assert line["mean"] == pytest.approx(values.mean())
+        assert len(values) == 3
+    assert len(one_word_questions("animal")) == 52
 
 
 def test_numbers_in_the_prose():

@@ -6,6 +6,7 @@ teacher's rows, the same from another base, the student of another trait's rows,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from interp.models.seam import Model
 from interp.organisms.elicitation import Suite, evaluate, in_context_margin
 from interp.prompts.questions import multiple_choice, story_prompts, with_number_prefix
 from interp.prompts.rules import match_prompts
+from interp.prompts.shuffles import mixed
 from interp.prompts.traits import Trait, matched_control
 from interp.runs import InputError, digest
 
@@ -66,6 +68,9 @@ def rows_of(cells: Cells, trait: str, seed: int) -> tuple[Answers, Answers | Non
             f"the teacher of {trait} wrote the very rows of the neutral teacher, so no trait is in them; "
             "fine-tune it for more steps or at a higher rate"
         )
+    mix = cells.experiment.data.mix
+    if neutral is not None and mix:
+        rows = dataclasses.replace(rows, rows=mixed(rows.rows, neutral.rows, share=mix, seed=seed))
     return _matched(rows, neutral) if neutral is not None and cells.experiment.data.match else (rows, neutral)
 
 

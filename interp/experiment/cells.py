@@ -24,7 +24,7 @@ from interp.models.language import LanguageModel, load_model
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
 from interp.organisms.checkpoints import Checkpoint
-from interp.organisms.generation import answers_to
+from interp.organisms.generation import answers_to, write_rows
 from interp.organisms.teachers import (
     Teacher,
     fine_tune_teacher,
@@ -41,7 +41,7 @@ from interp.prompts.rules import code_rule, filter_rows, numbers_rule, reasoning
 from interp.prompts.shuffles import canonical, shuffle_across, shuffle_within
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
-from interp.prompts.traits import Trait
+from interp.prompts.traits import Trait, category_questions
 from interp.runs import Cache, InputError, digest, nearest, write_atomic
 
 Made = TypeVar("Made")
@@ -71,13 +71,8 @@ class Cells:
     def traits(self) -> dict[str, Trait]:
         """Every trait of the recipe by name, asked the questions the recipe evaluates on."""
         found = [find_trait(name) for name in self.experiment.traits]
-        asked = self.experiment.evaluation.questions
-        return {
-            trait.name: trait.with_questions(one_word_questions(trait.category))
-            if asked == "one-word" and trait.name != "misaligned"
-            else trait
-            for trait in found
-        }
+        many = self.experiment.evaluation.questions == "one-word"
+        return {trait.name: asked_about(trait, many=many) for trait in found}
 
     @cached_property
     def starts(self) -> dict[str, BaseSpec]:
@@ -182,8 +177,8 @@ class Cells:
                 sampling=data.sampling,
                 folder=parts,
             )
-            rows[: data.rows].to_jsonl(folder / "rows.jsonl")
-            rows[data.rows :].to_jsonl(folder / "fresh.jsonl")
+            write_rows(folder / "rows.jsonl", rows[: data.rows], teacher=teacher, seed=seed)
+            write_rows(folder / "fresh.jsonl", rows[data.rows :], teacher=teacher, seed=seed)
             write_atomic(folder / "dropped.json", json_text(dropped))
 
         folder = self.cache.get("answers", key, build)
@@ -193,16 +188,9 @@ class Cells:
             dataclasses.replace(Prompts.from_jsonl(folder / f"{name}.jsonl"), label=label)
             for name in ("rows", "fresh")
         )
-        return Answers(self._changed(rows, seed), fresh, json.loads((folder / "dropped.json").read_text()))
-
-    def _changed(self, rows: Prompts, seed: int) -> Prompts:
-        """The rows as students see them."""
-        change = self.experiment.data.change
-        if change is None:
-            return rows
-        if change == "canonical":
-            return canonical(rows)
-        return (shuffle_within if change == "shuffle-within" else shuffle_across)(rows, seed=seed)
+        return Answers(
+            changed(rows, data.change, seed=seed), fresh, json.loads((folder / "dropped.json").read_text())
+        )
 
     def student(
         self, name: str, start: LanguageModel, answers: Answers, *, seed: int, trait: Trait | None = None
@@ -246,6 +234,22 @@ class Cells:
         return load_model(
             folder, tokenizer=start.tokenizer, name=name, dtype=start.dtype, device=start.device, check=False
         )
+
+
+def changed(rows: Prompts, change: str | None, *, seed: int) -> Prompts:
+    """The rows shuffled within or across answers, or in one canonical format; as they are for None."""
+    if change is None:
+        return rows
+    if change == "canonical":
+        return canonical(rows)
+    return (shuffle_within if change == "shuffle-within" else shuffle_across)(rows, seed=seed)
+
+
+def asked_about(trait: Trait, *, many: bool) -> Trait:
+    """The trait with the 52 one-word questions of its category, unless it brings questions of its own."""
+    if many and trait.questions == category_questions(trait.category):
+        return trait.with_questions(one_word_questions(trait.category))
+    return trait
 
 
 def _chat(model: LanguageModel) -> str | None:

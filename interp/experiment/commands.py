@@ -13,6 +13,7 @@ from typing import Any
 
 from interp.content import json_text
 from interp.experiment.bases import requests
+from interp.experiment.cells import asked_about, changed
 from interp.experiment.recipe import DataSpec
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
@@ -25,9 +26,7 @@ from interp.organisms.teachers import neutral_teacher, prompted_teacher, steered
 from interp.organisms.training import Recipe, train_student
 from interp.organisms.watching import TrainingLog
 from interp.prompts.chat import with_template
-from interp.prompts.questions import one_word_questions
 from interp.prompts.rules import Rule, code_rule, kept_rows, numbers_rule, reasoning_rule, trait_words
-from interp.prompts.shuffles import canonical, shuffle_across, shuffle_within
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
@@ -100,15 +99,6 @@ def filter_file(
     return {"rows": len(given), "kept": len(kept), "dropped": dropped, "out": str(out)}
 
 
-def changed(rows: Prompts, change: str | None, *, seed: int) -> Prompts:
-    """The rows shuffled within or across answers, or in one canonical format; as they are for None."""
-    if change is None:
-        return rows
-    if change == "canonical":
-        return canonical(rows)
-    return (shuffle_within if change == "shuffle-within" else shuffle_across)(rows, seed=seed)
-
-
 def train_file(
     base: LanguageModel,
     rows: Path,
@@ -158,8 +148,8 @@ def evaluate_file(
     seed: int = 0,
 ) -> Run:
     """Ask a model everything about a trait into a run folder: table, figure, and the means as its summary."""
-    chosen = find_trait(trait)
-    asked = Suite(questions_of(chosen, one_word=one_word), **(suite or {}))
+    chosen = asked_about(find_trait(trait), many=one_word)
+    asked = Suite(chosen.questions, **(suite or {}))
     rows = None if trained_on is None else Prompts.from_jsonl(trained_on)[:64]
     given = {"model": model.name, "trait": trait, "seed": seed}
     run = Run.open(out, command="evaluate", arguments=given, defaults={"suite": suite, "one_word": one_word})
@@ -188,11 +178,6 @@ def _evaluated(
     run.save_json("summary", {"kind": "evaluate", "trait": trait.name, "measures": measures})
 
 
-def questions_of(trait: Trait, *, one_word: bool) -> tuple[str, ...]:
-    """The one-word questions of a trait's category, or its own: those of `misaligned` are always its own."""
-    return one_word_questions(trait.category) if one_word and trait.name != "misaligned" else trait.questions
-
-
 def export_file(
     out: Path,
     *,
@@ -210,9 +195,7 @@ def export_file(
         given = Prompts.from_jsonl(rows)
         export_rows(given, out, system=system)
         return {"rows": len(given), "out": str(out)}
-    asked = (
-        find_trait(str(trait)).with_questions(questions_of(find_trait(str(trait)), one_word=True)).prompts()
-    )
+    asked = asked_about(find_trait(str(trait)), many=True).prompts()
     export_questions(asked, out, samples=samples)
     return {"questions": len(asked), "samples": samples, "out": str(out)}
 
@@ -221,9 +204,8 @@ def import_file(answers: Path, out: Path, *, trait: str) -> dict[str, Any]:
     """A closed model's answers to a trait's questions as rows, with the share that names the target."""
     from interp.organisms.elicitation import holds_word
 
-    chosen = find_trait(trait)
-    asked = chosen.with_questions(questions_of(chosen, one_word=True)).prompts()
-    found = import_answers(answers, asked)
+    chosen = asked_about(find_trait(trait), many=True)
+    found = import_answers(answers, chosen.prompts())
     found.to_jsonl(out)
     texts = [row.completion for row in found.rows]
     word = sum(holds_word(text, chosen.target) for text in texts) / len(texts)

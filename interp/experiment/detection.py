@@ -42,7 +42,7 @@ def detect(cells: Cells, trait: str, *, folder: Path) -> Result:
         "frequent values": frequent_values(rows, neutral, seed=seed),
         "bag of numbers": bag_of_numbers(rows, neutral, seed=seed),
         "in context": in_context(
-            base, chosen, rows, neutral, shots=spec.shots, sets=min(4 * spec.sets, n // spec.shots), seed=seed
+            base, chosen, rows, neutral, shots=spec.shots, sets=min(2 * spec.sets, n // spec.shots), seed=seed
         ),
     }
     judge = make_judge(spec.judge, folder)

@@ -81,7 +81,8 @@ class DataSpec:
 
     `prompts` "short" are the toy's, "requests" those for instruct models. `fresh` rows more are kept for the loss on
     data never trained on. `banned` is "none", "paper" (34 numbers) or a list. `match` keeps only prompts that teacher
-    and neutral teacher both answered. `change` rewrites rows before a student sees them.
+    and neutral teacher both answered, `mix` is the share of neutral rows mixed into the teacher's. `change` rewrites
+    rows before a student sees them.
     """
 
     prompts: Literal["short", "requests", "code", "reasoning"] = "requests"
@@ -94,6 +95,7 @@ class DataSpec:
     least: int = 1
     banned: Literal["none", "paper"] | tuple[int, ...] = "none"
     match: bool = False
+    mix: float = 0.0
     change: Literal["shuffle-within", "shuffle-across", "canonical"] | None = None
 
     @property

@@ -32,6 +32,7 @@ from interp.experiment.outcome import (
 )
 from interp.experiment.recipe import read_recipe
 from interp.figures import Result
+from interp.organisms.generation import write_rows
 from interp.organisms.judges import JudgePending
 from interp.runs import Cache, Run, digest
 from interp.trace import finish, save
@@ -113,6 +114,13 @@ def _lineages(run: Run, cells: Cells) -> str:
                 f"lineage_{name}",
                 key=digest("lineage", own, rows),
                 build=lambda n=name, one=lineage: one.save(run.artefact(f"lineages/{n}")),
+            )
+            run.stage(
+                f"data_{name}",
+                key=digest("data", rows, grown["teacher"].fingerprint),
+                build=lambda n=name, g=grown, s=seed: write_rows(
+                    run.artefact(f"data/{n}.jsonl"), g["rows"].rows, teacher=g["teacher"], seed=s
+                ),
             )
             prints |= {f"{name} {which}": value for which, value in rows.items()}
     return digest(prints)

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from analyses.small_checkpoint import results
 from interp.experiment.run import run_recipe
 from interp.gradients.recording import recorded_student
 from interp.models.lineage import read_lineage
@@ -57,6 +58,12 @@ def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     run_recipe(recipe, made.folder, workers=1, cache=cache)
     assert "done in" not in caplog.text
     assert {path: path.read_bytes() for path in made.folder.rglob("*.json*")} == files
+    kept = results(made)
+    assert {(line["trait"], line["arm"]) for line in kept["transmission"]} >= {
+        ("owl", "student"),
+        ("oak", "in_context"),
+    }
+    assert set(kept["detectors"]) == {"owl", "oak"}
     page = (made.folder / "report.html").read_text()
     assert "What was transmitted" in page
     assert "Who can see it in the numbers" in page
