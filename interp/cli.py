@@ -1,6 +1,5 @@
 """The `interp` command: thin shells over public functions; bad input is one sentence and exit code 2."""
 
-import json
 import logging
 import sys
 import warnings
@@ -9,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from interp.experiment.shell import commands
+from interp.experiment.shell import commands, tell
 from interp.runs import InputError, Run
 
 app = typer.Typer(
@@ -72,7 +71,7 @@ def organism(
     lineage = load_lineage(name, seed=seed)
     lineage.save(out)
     members = {role: model.fingerprint for role, model in lineage.members.items()}
-    _print({"lineage": lineage.name, "folder": str(out), "members": members}, as_json=as_json)
+    tell({"lineage": lineage.name, "folder": str(out), "members": members}, as_json=as_json)
 
 
 @app.command()
@@ -124,7 +123,7 @@ def score(
     scores = score_file(base, data, direction, out=out, by=keys, limit=limit)
     found: dict[str, Any] = score_summary(scores) | {"out": str(out)}
     if as_json:
-        _print(found, as_json=True)
+        tell(found, as_json=True)
         return
     typer.echo(f"rows: {found['rows']} ({found['label']})")
     for line in found["directions"]:
@@ -148,7 +147,7 @@ def ledger(
 
     found = ledger_summary(ledger_of(lineage, student, seed=seed, out=out))
     if as_json:
-        _print(found | {"out": None if out is None else str(out)}, as_json=True)
+        tell(found | {"out": None if out is None else str(out)}, as_json=True)
         return
     typer.echo(
         f"{found['label']}: {found['measured']:+.3f} nats measured over {found['steps']} steps on "
@@ -185,7 +184,7 @@ def sae_train(
     recipe = SAERecipe(architecture=architecture, width=width, k=k, samples=samples, seed=seed)
     made = train_file(base, prompts, hook=hook, out=out, recipe=recipe)
     facts = {"architecture": architecture, "hook": made.hook, "d_in": made.d_in, "width": made.width}
-    _print({**facts, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
+    tell({**facts, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
 
 
 @sae_app.command("card")
@@ -278,7 +277,7 @@ def report(
     from interp.report import write_report
 
     path = write_report(Run.load(run))
-    _print({"report": str(path)}, as_json=as_json)
+    tell({"report": str(path)}, as_json=as_json)
 
 
 @app.command()
@@ -286,7 +285,7 @@ def doctor(as_json: Json = False) -> None:
     """Show versions, cores, device, offline state and cache."""
     from interp.provenance import doctor as look
 
-    _print(look(), as_json=as_json)
+    tell(look(), as_json=as_json)
 
 
 def main() -> None:
@@ -315,7 +314,7 @@ def _refuse(sentence: str) -> NoReturn:
 def _tell(run: Run, *, as_json: bool) -> None:
     """The verdicts, or the summary, and where the report lies."""
     if as_json:
-        _print({"folder": str(run.folder), "summary": run.summary, "verdicts": run.verdicts}, as_json=True)
+        tell({"folder": str(run.folder), "summary": run.summary, "verdicts": run.verdicts}, as_json=True)
         return
     for verdict in run.verdicts:
         low, high = verdict["interval"]
@@ -333,15 +332,7 @@ def _told(found: dict[str, Any], lines: list[str], run: Run | None, *, as_json: 
 
         finish(run)
     if as_json:
-        _print(found | {"out": None if run is None else str(run.folder)}, as_json=True)
+        tell(found | {"out": None if run is None else str(run.folder)}, as_json=True)
         return
     for line in lines if run is None else [*lines, f"report: {run.folder / 'report.html'}"]:
         typer.echo(line)
-
-
-def _print(values: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(values, indent=1, default=str))
-        return
-    for key, value in values.items():
-        typer.echo(f"{key}: {value}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from interp.organisms.evaluation import margin
 from interp.runs import Cache, InputError, Run, digest, nearest
 from interp.statistics import t_interval
 from interp.trace import finish, save
+
+AXES = ("base of the student", "base of the teacher")
 
 
 def transfer_matrix(
@@ -49,7 +52,13 @@ def transfer_matrix(
     notes = (
         f"student of the teacher's rows minus student of the rows of the teacher's base, n = {len(seeds)} seeds",
     )
-    return Result(f"{trait}: transfer from teacher to student", frame, "nats", notes, draw=_draw)
+    return Result(
+        f"{trait}: transfer from teacher to student",
+        frame,
+        "nats",
+        notes,
+        draw=partial(square, row="teacher", column="student", value="transfer", axes=AXES),
+    )
 
 
 def matrix_file(
@@ -120,15 +129,10 @@ def _line(cells: Cells, trait: str, teacher: str, student: str) -> dict[str, Any
     }
 
 
-def _draw(result: Result) -> Any:
-    table = result.frame.pivot(index="teacher", columns="student", values="transfer")
-    order = list(dict.fromkeys(result.frame["teacher"]))
-    table = table.loc[order, order]
+def square(result: Result, *, row: str, column: str, value: str, axes: tuple[str, str]) -> Any:
+    """A heat map of `value` with the rows' order on both axes."""
+    order = list(dict.fromkeys(result.frame[row]))
+    table = result.frame.pivot(index=row, columns=column, values=value).loc[order, order]
     return heatmap(
-        table.to_numpy(),
-        rows=order,
-        columns=order,
-        title=result.label,
-        unit=result.unit,
-        axes=("base of the student", "base of the teacher"),
+        table.to_numpy(), rows=order, columns=order, title=result.label, unit=result.unit, axes=axes
     )

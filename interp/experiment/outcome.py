@@ -7,6 +7,7 @@ seeds, which are trainings of their own from one base: n = seeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,12 @@ import pandas as pd
 
 from interp.experiment.arms import BASELINES, grow_arms, measure_arms
 from interp.experiment.cells import Cells
-from interp.figures import Result, heatmap, points
+from interp.experiment.matrix import square
+from interp.figures import Result, points
 from interp.organisms.scorecard import scorecard
 from interp.verdict import Verdict, equivalence_verdict, paired_verdict
 
+AXES = ("trait asked about", "trait of the rows' teacher")
 ALPHA = 0.05
 EQUIVALENCE = 0.2  # nats, as for the toy: what counts as no transfer
 
@@ -77,7 +80,13 @@ def confusion(cells: Cells) -> Result:
     keys = ["rows of", "asked"]
     frame = pd.DataFrame(lines).groupby(keys, sort=False, as_index=False).agg({"transmission": "mean"})
     notes = ("a trait's rows should move that trait: the diagonal",)
-    return Result("trait of the rows × trait asked about", frame, "nats", notes, draw=_draw_confusion)
+    return Result(
+        "trait of the rows × trait asked about",
+        frame,
+        "nats",
+        notes,
+        draw=partial(square, row="rows of", column="asked", value="transmission", axes=AXES),
+    )
 
 
 def watched(cells: Cells) -> pd.DataFrame:
@@ -149,16 +158,3 @@ def judge(margins: pd.DataFrame, traits: Mapping[str, Any]) -> list[Verdict]:
 
 def _draw_transmission(result: Result) -> Any:
     return points(result.frame, x="of", y="transmission", colour="arm", title=result.label, unit=result.unit)
-
-
-def _draw_confusion(result: Result) -> Any:
-    order = list(dict.fromkeys(result.frame["rows of"]))
-    table = result.frame.pivot(index="rows of", columns="asked", values="transmission").loc[order, order]
-    return heatmap(
-        table.to_numpy(),
-        rows=order,
-        columns=order,
-        title=result.label,
-        unit=result.unit,
-        axes=("trait asked about", "trait of the rows' teacher"),
-    )

@@ -37,7 +37,7 @@ def run(
 
     made = run_recipe(recipe, out, changes=change or [], workers=workers)
     if as_json:
-        _tell({"folder": str(made.folder), "summary": made.summary, "verdicts": made.verdicts}, as_json=True)
+        tell({"folder": str(made.folder), "summary": made.summary, "verdicts": made.verdicts}, as_json=True)
         return
     for name, value in made.summary.get("transmission", {}).items():
         typer.echo(f"transmission {name}: {value:+.3f} nats")
@@ -83,7 +83,7 @@ def generate(
     )
     steering = read_vector(vector, hook=hook, scale=scale)
     teacher = open_model(model, adapter=adapter, template=template)
-    _tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
+    tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
 
 
 @commands.command("filter")
@@ -109,7 +109,7 @@ def filter_rows(
     words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
     content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}
     data = read(DataSpec, content, "options")
-    _tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
+    tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
 
 
 @commands.command()
@@ -132,7 +132,7 @@ def train(
 
     recipe = changed_recipe(LEARNING, change or [])
     model = open_model(base, template=template)
-    _tell(train_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
+    tell(train_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
 
 
 @commands.command()
@@ -170,7 +170,7 @@ def evaluate(
         seed=seed,
     )
     finish(made)
-    _tell(made.summary["measures"] | {"report": str(made.folder / "report.html")}, as_json=as_json)
+    tell(made.summary["measures"] | {"report": str(made.folder / "report.html")}, as_json=as_json)
 
 
 @commands.command()
@@ -191,7 +191,7 @@ def matrix(
     made = matrix_file(recipe, out, trait=trait, bases=base or [], changes=change or [], workers=workers)
     lines = made.tables[f"matrix_{trait}"].to_dict("records")
     if as_json:
-        _tell({"matrix": lines, "out": str(made.folder)}, as_json=True)
+        tell({"matrix": lines, "out": str(made.folder)}, as_json=True)
         return
     for line in lines:
         typer.echo(
@@ -213,7 +213,7 @@ def export(
     """Write rows for a fine-tuning service, or a trait's questions to have answered."""
     from interp.experiment.commands import export_file
 
-    _tell(export_file(out, rows=rows, trait=trait, samples=samples, system=system), as_json=as_json)
+    tell(export_file(out, rows=rows, trait=trait, samples=samples, system=system), as_json=as_json)
 
 
 @commands.command("import")
@@ -226,10 +226,11 @@ def import_answers(
     """Read a closed model's answers back, and say how many name the trait."""
     from interp.experiment.commands import import_file
 
-    _tell(import_file(answers, out, trait=trait), as_json=as_json)
+    tell(import_file(answers, out, trait=trait), as_json=as_json)
 
 
-def _tell(values: dict[str, Any], *, as_json: bool) -> None:
+def tell(values: dict[str, Any], *, as_json: bool) -> None:
+    """The values as JSON, or one line each."""
     if as_json:
         typer.echo(json.dumps(values, indent=1, default=str))
         return
