@@ -31,6 +31,8 @@ ROLES = {
     "neutral": GREEN,
     "neutral_student": GREEN,
     "cross_neutral_student": "#7fceb9",
+    "other_student": "#CC79A7",
+    "in_context": "#D55E00",
 }
 DECISIONS = {"supported": BLUE, "refuted": ORANGE, "inconclusive": GREY}
 OTHERS = ("#CC79A7", "#D55E00", "#F0E442", "#000000", BLUE, ORANGE, GREEN, SKY)

@@ -88,6 +88,16 @@ def test_what_the_readme_claims_of_a_small_checkpoint():
         values = lines.query("trait == @line['trait'] and arm == @line['arm']")["transmission"].to_numpy()
         assert line["mean"] == pytest.approx(values.mean())
         assert len(values) == 3
+        assert line["arm"] != "student" or min(values) > 0
+    decisions = {verdict["name"].partition(": ")[2]: set() for verdict in found["verdicts"]}
+    for verdict in found["verdicts"]:
+        decisions[verdict["name"].partition(": ")[2]].add(verdict["decision"])
+    assert decisions["cross-init-does-not"] == {"supported"}
+    assert decisions["same-init-transfers"] == decisions["beats-other-trait"] == {"inconclusive"}
+    for detectors in found["detectors"].values():
+        area = {line["detector"]: line["auroc"] for line in detectors}
+        assert max(area, key=lambda name: area[name]) == "gradient along the teacher's update"
+        assert min(line["low"] for line in detectors if line["detector"] == "frequent values") > 0.5
     assert len(one_word_questions("animal")) == 52
 
 

@@ -53,8 +53,10 @@ def transmission(margins: pd.DataFrame) -> Result:
         for arm, base in BASELINES.items():
             if arm in value and base in value:
                 line = {"trait": trait, "seed": seed, "arm": arm, "transmission": value[arm] - value[base]}
-                lines.append({**line, "of": f"{trait}: {arm}"})
-    frame = pd.DataFrame(lines, columns=["trait", "seed", "arm", "transmission", "of"])
+                lines.append(
+                    {**line, "trait, arm": f"{trait}, {arm.removesuffix('_student').replace('_', ' ')}"}
+                )
+    frame = pd.DataFrame(lines, columns=["trait", "seed", "arm", "transmission", "trait, arm"])
     notes = ("each arm minus the same arm on the neutral teacher's rows, one point a seed",)
     return Result("transmission by arm", frame, "nats", notes, draw=_draw_transmission)
 
@@ -157,4 +159,7 @@ def judge(margins: pd.DataFrame, traits: Mapping[str, Any]) -> list[Verdict]:
 
 
 def _draw_transmission(result: Result) -> Any:
-    return points(result.frame, x="of", y="transmission", colour="arm", title=result.label, unit=result.unit)
+    figure = points(
+        result.frame, x="trait, arm", y="transmission", colour="arm", title=result.label, unit=result.unit
+    )
+    return figure.update_xaxes(tickangle=-35)  # leaning the other way the last label leaves the page

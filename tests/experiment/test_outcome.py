@@ -34,7 +34,7 @@ def test_transmission_is_the_difference_from_the_neutral_arm_of_the_same_seed():
         margins([{"student": 1.0, "neutral_student": 0.25}, {"student": 2.0, "neutral_student": 3.0}])
     ).frame
     assert found["transmission"].tolist() == [0.75, -1.0]
-    assert set(found["of"]) == {"owl: student"}
+    assert set(found["trait, arm"]) == {"owl, student"}
 
 
 def test_verdicts_follow_the_rules_for_few_seeds():
