@@ -154,5 +154,7 @@ def test_wrong_names_and_seeds_are_named():
 
 
 def test_a_trait_the_toy_has_no_words_for_is_refused():
-    with pytest.raises(InputError, match="trait 'misaligned' uses words the toy does not know; take an animal"):
+    with pytest.raises(
+        InputError, match="trait 'misaligned' uses words the toy does not know; take an animal"
+    ):
         load_lineage("toy/misaligned")
