@@ -1,0 +1,79 @@
+"""A claim written before its data: key = digest(name, claim, quantity, control, margin, alpha, kind, unit).
+
+What was measured is stored beside the key, and a claim whose key is another one was edited after its data. A
+"difference" claims a mean above zero (and of at least `margin`, when that is not 0), an "equivalence" a mean within
+±margin; the values judged are one per independent training run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from interp.content import digest
+from interp.runs import InputError, nearest
+from interp.statistics import Values
+from interp.verdict import Verdict, equivalence_verdict, paired_verdict
+
+KINDS = ("difference", "equivalence")
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A claim, the quantity that is judged, the control it is compared with, and the rule that judges it.
+
+    `quantity` says what one training run contributes, in `unit`; `control` says what it is a difference to. Raises
+    InputError for an unknown kind, an alpha outside (0, 0.5), a negative margin, and an equivalence without a margin.
+    """
+
+    name: str
+    claim: str
+    quantity: str
+    control: str
+    margin: float
+    alpha: float
+    kind: str
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise InputError(f"kind {nearest(self.kind, KINDS)}; pass one of these for {self.name!r}")
+        if not 0 < self.alpha < 0.5:
+            raise InputError(
+                f"alpha {self.alpha} of {self.name!r} is outside (0, 0.5); give a level such as 0.01"
+            )
+        least = "a positive number" if self.kind == "equivalence" else "zero or a positive number"
+        wrong = self.margin < 0 or (self.kind == "equivalence" and self.margin == 0)
+        if wrong or not math.isfinite(self.margin):
+            raise InputError(
+                f"margin {self.margin} of {self.name!r} is not {least}; write one before the data"
+            )
+
+    @property
+    def key(self) -> str:
+        """16 hex characters that change with any word or number of the claim."""
+        return digest("hypothesis", self)
+
+    def judge(self, values: Values, *, controls: Mapping[str, Any] | None = None, seed: int = 0) -> Verdict:
+        """The verdict on one value per training run; the key of the claim is kept among its controls."""
+        kept = {"claim key": self.key, "control": self.control, **(controls or {})}
+        if self.kind == "equivalence":
+            return equivalence_verdict(
+                self.name, self.claim, values,
+                margin=self.margin, alpha=self.alpha, unit=self.unit, controls=kept,
+            )  # fmt: skip
+        return paired_verdict(
+            self.name, self.claim, values,
+            minimum_effect=self.margin or None, alpha=self.alpha, unit=self.unit, controls=kept, seed=seed,
+        )  # fmt: skip
+
+
+def check_claim(recorded_key: str, hypothesis: Hypothesis) -> None:
+    """InputError when the data were recorded under another wording, margin or level than the claim has now."""
+    if recorded_key != hypothesis.key:
+        raise InputError(
+            f"the data of {hypothesis.name!r} were recorded under claim {recorded_key} and the claim is now "
+            f"{hypothesis.key}: a claim edited after its data; restore its wording, or measure again under the new one"
+        )
