@@ -26,7 +26,7 @@ WHAT = {
     "memory-record-4N": "peak memory of `record` at 4 N rows over N (goal: flat)",
     "memory-moments-4N": "peak memory of `moments` at 4 N rows over N (goal: flat)",
     "toy-generate-over-sampling": "transformers' `generate` over our sampling on the toy (goal ≥ 3)",
-    "generate-over-writing": "plain left-padded `generate` over `write_answers`, the same rows of mixed length (goal ≥ 1)",
+    "generate-over-writing": "plain left-padded `generate` over `write_answers`, rows of mixed length (goal ≥ 1)",
     "lineage-cpu-seconds": "processor seconds of one whole lineage, seven members, cold cache (s)",
     "alignment-4m-dense-1": "exact scores of 32 rows × 64 tokens by module along one dense direction over one plain "
     "forward and backward pass, 3.7 M parameters (goal ≤ 1.15)",
