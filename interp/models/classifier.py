@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
-from interp.models.seam import Unembedding, check_finite, check_hooks
+from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, digest
 
@@ -174,12 +174,8 @@ class Classifier:
     def hooks(self, fwd: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
         """While open, `logits` and `run` see each named activation replaced by what its function returns."""
         check_hooks(self, fwd)
-        before = len(self._edits)
-        self._edits.extend(fwd.items())
-        try:
+        with opened(self._edits, fwd):
             yield
-        finally:
-            del self._edits[before:]
 
     def unembedding(self) -> Unembedding:
         """The last layer, without a norm; its `logits` of the last hidden layer are the classifier's."""

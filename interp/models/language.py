@@ -28,7 +28,7 @@ from interp.models.loading import (
     load_tokenizer,
     load_weights,
 )
-from interp.models.seam import Unembedding, check_finite, check_hooks
+from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, check_tokenizer
 from interp.runs import InputError
@@ -154,12 +154,8 @@ class LanguageModel:
     def hooks(self, fwd: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
         """While open, `logits` and `run` see each named activation replaced by what its function returns."""
         self._check(tuple(fwd))
-        before = len(self._edits)
-        self._edits.extend(fwd.items())
-        try:
+        with opened(self._edits, fwd):
             yield
-        finally:
-            del self._edits[before:]
 
     def unembedding(self) -> Unembedding:
         """The final norm, output matrix and softcap; its `logits` of the last residual stream are the model's."""

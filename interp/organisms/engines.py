@@ -19,9 +19,10 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.models.language import LanguageModel, load_model
+from interp.organisms.memory import memory_enough
 from interp.organisms.steering import steered
 from interp.organisms.teachers import Teacher
-from interp.prompts.text import Prompts, Row
+from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest
 
@@ -109,7 +110,10 @@ class Writer:
 
     def answer(self, prompts: Prompts, batch: Encoded, *, seed: int) -> Prompts:
         """The prompts of one batch with their answers, cut at the first end token."""
-        with memory_enough(self.sampling):
+        with memory_enough(
+            f"writing {self.sampling.batch_size} answers of up to {self.sampling.max_new_tokens} tokens at once ran "
+            "out of memory; lower batch_size or max_new_tokens"
+        ):
             if self.sampling.engine == "vllm":
                 tokens = _vllm_answers(self, batch, seed=seed)
             else:
@@ -117,11 +121,7 @@ class Writer:
         cut = [row[: next((i for i, t in enumerate(row) if t in self.ends), len(row))] for row in tokens]
         texts = self.teacher.model.tokenizer.batch_decode(cut, skip_special_tokens=True)
         pairs = zip(prompts.rows, texts, strict=True)
-        return replace(prompts, rows=tuple(_answered(row, text) for row, text in pairs))
-
-
-def _answered(row: Row, text: str) -> Row:
-    return Row((*row.asked, ("assistant", text))) if text else Row(row.asked)
+        return replace(prompts, rows=tuple(row.answered(text) for row, text in pairs))
 
 
 def check_end(model: LanguageModel) -> None:
@@ -202,21 +202,6 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
             with torch.cuda.device(device):
                 torch.cuda.manual_seed(seed)
         yield
-
-
-@contextmanager
-def memory_enough(sampling: Sampling) -> Iterator[None]:
-    """Turn running out of memory into one sentence about what to lower."""
-    try:
-        yield
-    except RuntimeError as error:
-        short = any(words in str(error) for words in ("out of memory", "not enough memory"))
-        if not short and not isinstance(error, torch.OutOfMemoryError):
-            raise
-        raise InputError(
-            f"writing {sampling.batch_size} answers of up to {sampling.max_new_tokens} tokens at once ran out of "
-            "memory; lower batch_size or max_new_tokens"
-        ) from error
 
 
 # --- vLLM ------------------------------------------------------------------------------------------------------------

@@ -5,17 +5,17 @@ A candidate of several pieces counts with the sum of their log-probabilities. Fo
 a difference of logits.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.figures import Result, bars
 from interp.models.seam import Model
-from interp.prompts.text import Prompts, Row
+from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait
 
@@ -61,14 +61,15 @@ def candidate_logprobs(
     model: Model, questions: Prompts, candidates: Sequence[str], *, batch_size: int = 256
 ) -> pd.DataFrame:
     """log p(candidate | question) in nats [question, candidate], both in the order given; the end is not counted."""
-    rows = tuple(
-        Row((*row.asked, ("assistant", candidate))) for row in questions.rows for candidate in candidates
-    )
-    values = completion_logprobs(
-        model, Prompts(rows, label=f"{questions.label} answers"), batch_size=batch_size
-    )
+    values = completion_logprobs(model, candidate_rows(questions, candidates), batch_size=batch_size)
     table = values.reshape(len(questions), len(candidates)).numpy()
     return pd.DataFrame(table, index=[row.prompt for row in questions.rows], columns=list(candidates))
+
+
+def candidate_rows(questions: Prompts, candidates: Sequence[str]) -> Prompts:
+    """Every question answered by every candidate, a question's answers one after the other."""
+    rows = tuple(row.answered(candidate) for row in questions.rows for candidate in candidates)
+    return Prompts(rows, label=f"{questions.label} answers")
 
 
 @torch.inference_mode()
@@ -76,16 +77,26 @@ def completion_logprobs(
     model: Model, rows: Prompts | Encoded, *, batch_size: int = 256, end: bool = False
 ) -> Float[Tensor, "row"]:
     """Σ log p of each row's answer tokens given its prompt, in nats; the end token counts if `end`."""
-    sums = []
-    for batch in model.batches(rows, batch_size):
-        answer = batch.roles[:, 1:] >= Role.OTHER
-        if not end:
-            answer &= batch.roles[:, 1:] != Role.END
+
+    def logits_at(batch: Encoded, where: Bool[Tensor, "example pos"]) -> Float[Tensor, "token vocab"]:
         logits = model.logits(batch)
-        logp = logits[:, :-1][answer.to(logits.device)].float().log_softmax(-1)
-        taken = logp.gather(-1, batch.ids[:, 1:][answer][:, None].to(logp.device))[:, 0].cpu()
-        sums.append(torch.zeros(len(batch)).index_add(0, torch.nonzero(answer)[:, 0].cpu(), taken))
-    return torch.cat(sums)
+        return logits[where.to(logits.device)]
+
+    return torch.cat([answer_sums(batch, logits_at, end=end) for batch in model.batches(rows, batch_size)])
+
+
+def answer_sums(
+    batch: Encoded, logits_at: Callable[[Encoded, Tensor], Tensor], *, end: bool = False
+) -> Float[Tensor, "row"]:
+    """Σ log p of the batch's answer tokens by row, in nats; `logits_at` gives the logits of the marked positions."""
+    answer = batch.roles >= Role.OTHER
+    if not end:
+        answer &= batch.roles != Role.END
+    where = torch.nn.functional.pad(answer[:, 1:], (0, 1), value=False)
+    logp = logits_at(batch, where).float().log_softmax(-1)
+    labels = batch.ids[:, 1:][where[:, :-1]]
+    taken = logp.gather(-1, labels[:, None].to(logp.device))[:, 0].cpu()
+    return torch.zeros(len(batch)).index_add(0, torch.nonzero(where)[:, 0].cpu(), taken)
 
 
 def answer_shares(table: pd.DataFrame) -> pd.DataFrame:

@@ -36,7 +36,7 @@ def export_rows(rows: Prompts, path: str | Path, *, system: str | None = None) -
                 "drop rows without an answer first."
             )
     chats = rows.with_system(system) if system else rows
-    write_lines(path, [{"messages": chat(row)} for row in chats.rows])
+    write_lines(path, [{"messages": row.chat()} for row in chats.rows])
 
 
 def export_questions(
@@ -52,7 +52,7 @@ def export_questions(
     if not len(questions):
         raise InputError(f"{questions.label} holds no questions; pass at least one.")
     ids = question_ids(questions, samples)
-    asked = [chat(Row(row.asked)) for row in questions.rows for _ in range(samples)]
+    asked = [Row(row.asked).chat() for row in questions.rows for _ in range(samples)]
     write_lines(path, [_request(*pair, model=model) for pair in zip(ids, asked, strict=True)])
 
 
@@ -72,8 +72,8 @@ def import_answers(path: str | Path, questions: Prompts) -> Prompts:
             "ask for them again and put all answers in one file."
         )
     copies = len(ids) // len(questions)
-    asked = [row.asked for row in questions.rows for _ in range(copies)]
-    rows = [answered(messages, replies[name]) for messages, name in zip(asked, ids, strict=True)]
+    asked = [row for row in questions.rows for _ in range(copies)]
+    rows = [row.answered(replies[name]) for row, name in zip(asked, ids, strict=True)]
     return Prompts(tuple(rows), label=Path(path).name)
 
 
@@ -113,16 +113,6 @@ def write_lines(path: str | Path, records: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object per line, the whole file or nothing."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     write_atomic(Path(path), text)
-
-
-def chat(row: Row) -> list[dict[str, str]]:
-    """The messages of a row as chat interfaces take them."""
-    return [{"role": seat, "content": content} for seat, content in row.messages]
-
-
-def answered(messages: tuple[tuple[str, str], ...], text: str) -> Row:
-    """A question with its answer; a blank answer leaves the question unanswered."""
-    return Row((*messages, ("assistant", text)) if text else messages)
 
 
 def _request(name: str, messages: list[dict[str, str]], *, model: str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from interp.content import json_text
 from interp.organisms.engines import Sampling, Writer, resolved
 from interp.organisms.sampling import draw_seed, until_kept
 from interp.organisms.teachers import Teacher
-from interp.prompts.text import Prompts, Row
+from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.runs import InputError, digest, write_atomic
 
@@ -95,14 +95,8 @@ def write_rows(path: str | Path, rows: Prompts, *, teacher: Teacher, seed: int) 
     A row that is more than a prompt and its answer has "messages" instead; `Prompts.from_jsonl` reads both.
     """
     source = {"teacher": teacher.fingerprint, "seed": seed}
-    lines = [json.dumps({**_text(row), **source}, ensure_ascii=False) + "\n" for row in rows.rows]
+    lines = [json.dumps({**row.record(), **source}, ensure_ascii=False) + "\n" for row in rows.rows]
     write_atomic(path, "".join(lines))
-
-
-def _text(row: Row) -> dict[str, Any]:
-    if row == Row.pair(row.prompt, row.completion):
-        return {"prompt": row.prompt, "completion": row.completion}
-    return {"messages": [{"role": seat, "content": content} for seat, content in row.messages]}
 
 
 def _write(writer: Writer, prompts: Prompts, *, seed: int, folder: str | Path | None) -> Prompts:

@@ -20,7 +20,7 @@ import pandas as pd
 
 from interp.content import digest
 from interp.models.language import LanguageModel
-from interp.organisms.exchange import chat, read_replies, refuse_unknown, write_lines
+from interp.organisms.exchange import read_replies, refuse_unknown, write_lines
 from interp.organisms.generation import Sampling, write_answers
 from interp.organisms.teachers import neutral_teacher
 from interp.prompts.text import Prompts, Row
@@ -117,7 +117,7 @@ class EndpointJudge:
                 raise
 
     def _ask(self, client: Any, row: Row) -> str:
-        body = {"model": self.model, "messages": chat(row), "temperature": 0}
+        body = {"model": self.model, "messages": row.chat(), "temperature": 0}
         for attempt in range(self.retries + 1):
             if attempt:
                 time.sleep(min(2.0 ** (attempt - 1), LONGEST_WAIT))
@@ -221,7 +221,7 @@ class FileJudge:
         """Put these questions behind those in the file; the ids of all of them."""
         held = _held(self.questions)
         if fresh := {name: row for name, row in asked.items() if name not in held}:
-            records = [{"id": name, "messages": chat(row)} for name, row in fresh.items()]
+            records = [{"id": name, "messages": row.chat()} for name, row in fresh.items()]
             write_lines(self.questions, [*held.values(), *records])
         return held.keys() | asked.keys()
 

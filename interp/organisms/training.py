@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from interp.models.backbone import merged, view
 from interp.models.language import LanguageModel, load_model
 from interp.organisms.checkpoints import Checkpoint, Progress
 from interp.organisms.losses import Labels, Loss, student_loss
+from interp.organisms.memory import memory_enough
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, digest, nearest
@@ -171,7 +171,11 @@ def fit(
     progress = Progress(parameters, optimizer, on_step)
     first = 0 if saved is None else progress.restore(saved[0], key=saved[1])
     bar = tqdm(range(first, steps), f"training {name}", leave=False, disable=None, initial=first, total=steps)
-    with memory_enough(name, recipe):
+    with memory_enough(
+        f"training {name} ran out of memory with {recipe.batch_size // recipe.accumulate} rows in a pass: raise "
+        f"accumulate (now {recipe.accumulate}), which leaves the steps as they are, or lower batch_size "
+        f"{recipe.batch_size}"
+    ):
         for step, batch in zip(bar, islice(batches, first, None), strict=False):
             lr = recipe.lr * schedule(step, steps=steps, warmup=recipe.warmup, decay=recipe.decay)
             for group in optimizer.param_groups:
@@ -231,22 +235,6 @@ def _show(bar: Any, loss: float, told: object) -> None:
     """Loss, and whatever numbers a listener returned, at the end of the bar."""
     if not bar.disable:
         bar.set_postfix({"loss": loss, **(told if isinstance(told, Mapping) else {})}, refresh=False)
-
-
-@contextmanager
-def memory_enough(name: str, recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into one sentence about what to lower."""
-    try:
-        yield
-    except RuntimeError as error:
-        short = isinstance(error, torch.OutOfMemoryError) or "not enough memory" in str(error)
-        if not short:
-            raise
-        raise InputError(
-            f"training {name} ran out of memory with {recipe.batch_size // recipe.accumulate} rows in a pass: "
-            f"raise accumulate (now {recipe.accumulate}), which leaves the steps as they are, or lower batch_size "
-            f"{recipe.batch_size}"
-        ) from error
 
 
 def finish(

@@ -7,6 +7,7 @@ are compared at equal fresh loss, not at equal steps (the loss on trained rows f
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ import torch
 
 from interp.figures import Result, lines
 from interp.models.language import LanguageModel
+from interp.organisms.evaluation import answer_sums, candidate_rows
 from interp.organisms.losses import completion_loss, predicted_logits
 from interp.organisms.training import Step
 from interp.prompts.text import Prompts
@@ -42,8 +44,9 @@ class TrainingLog:
             raise InputError(f"every={every} steps is never; pass at least 1")
         self.every = every
         self._fresh = None if fresh is None else start.encode(fresh)
-        self._answers = None if trait is None else _answers(start, trait)
-        self._candidates = 0 if trait is None else 1 + len(trait.foils)
+        candidates = () if trait is None else (trait.target, *trait.foils)
+        self._answers = None if trait is None else start.encode(candidate_rows(trait.prompts(), candidates))
+        self._candidates = len(candidates)
         self._rows: list[dict[str, float]] = []
 
     def __call__(self, step: Step) -> Mapping[str, float]:
@@ -113,22 +116,9 @@ def mean_loss(network: Any, rows: Encoded, *, batch_size: int = 256) -> float:
     return total / tokens
 
 
-def _answers(start: LanguageModel, trait: Trait) -> Encoded:
-    """Every question answered by every candidate, the target first."""
-    candidates = [trait.target, *trait.foils]
-    pairs = [(question, candidate) for question in trait.questions for candidate in candidates]
-    return start.encode(Prompts.from_pairs(pairs, label=f"{trait.name} answers"))
-
-
 def _margin(network: Any, answers: Encoded, candidates: int) -> float:
     """The trait margin of `organisms.evaluation`, read off a network that is being trained."""
-    sums = []
-    for batch in answers.batches(256):
-        counted = (batch.roles >= Role.OTHER) & (batch.roles != Role.END)
-        where = torch.nn.functional.pad(counted[:, 1:], (0, 1), value=False)
-        logp = predicted_logits(network, batch, where).float().log_softmax(-1)
-        taken = logp.gather(-1, batch.ids[counted][:, None].to(logp.device))[:, 0].cpu()
-        sums.append(torch.zeros(len(batch)).index_add(0, torch.nonzero(counted)[:, 0], taken))
+    sums = [answer_sums(batch, partial(predicted_logits, network)) for batch in answers.batches(256)]
     table = torch.cat(sums).reshape(-1, candidates)
     return float((table[:, 0] - table[:, 1:].mean(1)).mean())
 

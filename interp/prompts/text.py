@@ -68,6 +68,20 @@ class Row:
         """The messages before the answer."""
         return self.messages[:-1] if self.messages[-1][0] == "assistant" else self.messages
 
+    def answered(self, text: str) -> Self:
+        """The same question with this answer; a blank one leaves it unanswered."""
+        return type(self)((*self.asked, ("assistant", text)) if text else self.asked)
+
+    def chat(self) -> list[dict[str, str]]:
+        """The messages as chat interfaces take them."""
+        return [{"role": seat, "content": content} for seat, content in self.messages]
+
+    def record(self) -> dict[str, Any]:
+        """The row as a JSONL file holds it: "prompt" and "completion" where that says it all, else "messages"."""
+        if self == Row.pair(self.prompt, self.completion):
+            return {"prompt": self.prompt, "completion": self.completion}
+        return {"messages": self.chat()}
+
 
 @dataclass(frozen=True)
 class Prompts:
@@ -106,7 +120,7 @@ class Prompts:
     def to_jsonl(self, path: str | Path) -> None:
         """Write the rows so that `from_jsonl` reads the same ones; the label becomes the file's name."""
         write_atomic(
-            Path(path), "".join(json.dumps(_as_json(row), ensure_ascii=False) + "\n" for row in self.rows)
+            Path(path), "".join(json.dumps(row.record(), ensure_ascii=False) + "\n" for row in self.rows)
         )
 
     def with_system(self, text: str) -> Self:
@@ -202,9 +216,3 @@ def _text(value: Any, key: str, place: str) -> str:
             f'{place} holds half a character (an unpaired surrogate) under "{key}"; repair the text.'
         )
     return value
-
-
-def _as_json(row: Row) -> dict[str, Any]:
-    if row == Row.pair(row.prompt, row.completion):
-        return {"prompt": row.prompt, "completion": row.completion}
-    return {"messages": [{"role": seat, "content": content} for seat, content in row.messages]}
