@@ -20,13 +20,15 @@ from interp.organisms.digit_data import CLASSES, DigitImages
 from interp.runs import InputError, digest, nearest
 
 EVALUATED = 2048  # images evaluated at once
+NOISE = ("uniform", "fresh", "images")
 
 
 @dataclass(frozen=True)
 class DigitsRecipe:
     """Sizes and trainings of the organism; the default is that of arXiv 2507.14805 for MNIST, 784-256-256-(10+3).
 
-    `noise_images` are drawn afresh in every epoch: uniform in [−1, 1], or training images when `noise` is "images".
+    `noise_images` are uniform in [−1, 1] and the same in every epoch, as published; drawn afresh in every epoch when
+    `noise` is "fresh", training images when it is "images".
     `perturbation` σ moves the students' start to θ0 + σ s ξ, where s is the standard deviation with which a
     tensor was initialised (1/√in for weights, 0 for biases) and ξ is standard normal. InputError for impossible values.
     """
@@ -55,13 +57,19 @@ class DigitsRecipe:
             raise InputError(
                 f"lr {self.lr} and perturbation {self.perturbation} must be above 0 and at least 0; change the recipe"
             )
-        if self.noise not in ("uniform", "images"):
-            raise InputError(f"noise {nearest(self.noise, ('uniform', 'images'))}; choose one of the two")
+        if self.noise not in NOISE:
+            raise InputError(f"noise {nearest(self.noise, NOISE)}; choose one of {', '.join(NOISE)}")
 
 
 MNIST = DigitsRecipe()
 EMBEDDED = DigitsRecipe(
-    hidden=(128, 128), teacher_epochs=10, student_epochs=10, lr=2e-3, batch_size=64, noise_images=3_000
+    hidden=(128, 128),
+    teacher_epochs=10,
+    student_epochs=10,
+    lr=2e-3,
+    batch_size=64,
+    noise="fresh",
+    noise_images=3_000,
 )
 """What shows the same on scikit-learn's 8 x 8 digits within seconds."""
 
@@ -215,7 +223,7 @@ def image_batches(
 def noise_batches(
     images: DigitImages, recipe: DigitsRecipe, *, seeds: Sequence[int], reordered: bool = False
 ) -> Iterator[Float[Tensor, "seed image pixel"]]:
-    """What students see, drawn step by step; `reordered` gives the same batches in an order shuffled per seed."""
+    """What students see, drawn anew when it is needed; `reordered` gives the same batches in another order by seed."""
     sizes = [
         min(recipe.batch_size, recipe.noise_images - k)
         for k in range(0, recipe.noise_images, recipe.batch_size)
@@ -232,7 +240,8 @@ def noise_batches(
         size = sizes[column[0] % len(sizes)]
         x = torch.empty(len(seeds), size, images.pixels)
         for row, seed, step in zip(x, seeds, column, strict=True):
-            _draw_noise(row, images, recipe, _generator("noise", seed, step))
+            draw = step if recipe.noise == "fresh" else step % len(sizes)
+            _draw_noise(row, images, recipe, _generator("noise", seed, draw))
         yield x
 
 

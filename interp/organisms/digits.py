@@ -23,6 +23,7 @@ from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import (
     EMBEDDED,
     MNIST,
+    NOISE,
     DigitsRecipe,
     Networks,
     Student,
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 GROUP = 10  # seeds trained as one network: memory stays that of ten, however many are asked for
 ARMS: dict[str, tuple[str, str, str]] = {
     "student": ("own", "teacher", "aux"),
@@ -123,7 +124,7 @@ SWEEPS: dict[str, tuple[Any, ...]] = {
     "width": (32, 64, 128, 256, 512),
     "teacher_epochs": (1, 2, 5, 10, 20),
     "student_epochs": (1, 2, 5, 10, 20),
-    "noise": ("uniform", "images"),
+    "noise": NOISE,
     "perturbation": (0.0, 0.05, 0.1, 0.2, 0.5, 1.0),
 }
 """What `transfer_sweep` varies, and the values it takes unless told."""

@@ -141,6 +141,14 @@ def test_noise_is_uniform_and_reordering_only_reorders(images):
     assert not all(torch.equal(a, b) for a, b in zip(plain, moved, strict=True))
 
 
+@pytest.mark.parametrize(("noise", "same"), [("uniform", True), ("images", True), ("fresh", False)])
+def test_only_fresh_noise_differs_between_epochs(images, noise, same):
+    recipe = dataclasses.replace(SMALL, noise=noise)
+    batches = list(noise_batches(images, recipe, seeds=[0]))
+    first, second = batches[:3], batches[3:]
+    assert [torch.equal(a, b) for a, b in zip(first, second, strict=True)] == [same] * 3
+
+
 def test_noise_of_images_holds_training_images(images):
     recipe = dataclasses.replace(SMALL, noise="images")
     batch = next(noise_batches(images, recipe, seeds=[0]))[0]
@@ -245,7 +253,10 @@ def test_a_training_that_diverges_is_refused(images):
         ({"hidden": ()}, "hidden .* has no layer; give at least one width"),
         ({"lr": 0.0}, "lr 0.0 and perturbation 0.0 must be above 0 and at least 0"),
         ({"perturbation": -1.0}, "perturbation -1.0 must be"),
-        ({"noise": "uniforn"}, "noise 'uniforn' is unknown; nearest: uniform; choose one of the two"),
+        (
+            {"noise": "uniforn"},
+            "noise 'uniforn' is unknown; nearest: uniform; choose one of uniform, fresh, images",
+        ),
     ],
 )
 def test_impossible_recipes_are_refused(change, text):
