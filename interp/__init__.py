@@ -87,7 +87,7 @@ if TYPE_CHECKING:
     from interp.prompts.text import Prompts
     from interp.prompts.trait_files import read_trait
     from interp.prompts.traits import get_trait, make_trait, matched_control
-    from interp.report import write_report
+    from interp.report import compare_runs, write_report
     from interp.runs import InputError, Run
 
 __version__ = "0.1.0"
@@ -114,6 +114,7 @@ __all__ = [
     "canonical",
     "capability",
     "code_requests",
+    "compare_runs",
     "control_sets",
     "default_dictionary",
     "detector_table",
@@ -284,7 +285,7 @@ _WHERE = {
     "interp.prompts.text": ("Prompts",),
     "interp.prompts.trait_files": ("read_trait",),
     "interp.prompts.traits": ("get_trait", "make_trait", "matched_control"),
-    "interp.report": ("write_report",),
+    "interp.report": ("compare_runs", "write_report"),
     "interp.runs": ("InputError", "Run"),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}

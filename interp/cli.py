@@ -270,13 +270,23 @@ def features_lean(
 
 @app.command()
 def report(
-    run: Annotated[Path, typer.Argument(help="A run folder.")],
+    run: Annotated[Path | None, typer.Argument(help="A run folder.")] = None,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="RUN_A RUN_B", help="Two run folders, to stand side by side on one page."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The page of --compare.")] = Path("comparison.html"),
     as_json: Json = False,
 ) -> None:
-    """Write the report page of a run folder anew."""
-    from interp.report import write_report
+    """Write the report page of a run folder anew, or one page that compares two."""
+    from interp.report import compare_runs, write_report
 
-    path = write_report(Run.load(run))
+    if compare is not None and run is None:
+        path = compare_runs(*(Run.load(folder) for folder in compare), out=out)
+    elif run is not None and compare is None:
+        path = write_report(Run.load(run))
+    else:
+        raise InputError("report takes one run folder, or --compare with two; pass one or the other")
     tell({"report": str(path)}, as_json=as_json)
 
 

@@ -4,6 +4,7 @@ page = template(style, script, plotly.js, escaped pieces of the run): a function
 durations, so that the same run gives the same bytes.
 """
 
+from interp.report.compare import compare_runs
 from interp.report.page import write_report
 
-__all__ = ["write_report"]
+__all__ = ["compare_runs", "write_report"]

@@ -9,17 +9,19 @@ from __future__ import annotations
 import html
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.pages import page_drawing
+from interp.report.tokens import is_token_table
 from interp.runs import InputError, Run
 
 if TYPE_CHECKING:
     import pandas as pd
 
 AGAIN = "delete it and run the command again"
+MOST = 10_000  # rows of a table that travel with its page
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,16 @@ class Contents:
     tables: dict[str, pd.DataFrame]
     figures: dict[str, Figure]
     plotly: str
+    rows: dict[str, int] = field(default_factory=dict)  # of each table, how many travel with the page
+    memory: dict[Any, str] = field(default_factory=dict, repr=False, compare=False)
+
+    def total(self, name: str) -> int:
+        """How many rows a table has; those of a token table are rows of text."""
+        return _count(self.tables[name])
+
+
+def _count(frame: pd.DataFrame) -> int:
+    return len(frame["row"].unique()) if is_token_table(frame) else len(frame)
 
 
 def read_contents(run: Run) -> Contents:
@@ -53,13 +65,15 @@ def read_contents(run: Run) -> Contents:
     if not all(isinstance(one, dict) for one in members):
         raise InputError(f"{run.folder / 'summary.json'} has a lineage without members; {AGAIN}")
     figures = {name: _figure(name, fragment) for name, fragment in run.figures.items()}
+    tables = _tables(run)
     return Contents(
         record=run.record,
         summary=summary,
         verdicts=verdicts,
-        tables=_tables(run),
+        tables=tables,
         figures=figures,
         plotly=_plotly(run.folder) if figures else "",
+        rows={name: min(_count(table), MOST) for name, table in tables.items()},
     )
 
 

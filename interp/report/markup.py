@@ -51,6 +51,11 @@ def hundredths(value: Any) -> str:
 
 def cell(value: Any, *, signed: bool = False) -> str:
     """Any value as short escaped text."""
+    return text(plain(value, signed=signed))
+
+
+def plain(value: Any, *, signed: bool = False) -> str:
+    """Any value as short text, not yet escaped."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, bool):
@@ -60,7 +65,7 @@ def cell(value: Any, *, signed: bool = False) -> str:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return MISSING
     words = _words(value)
-    return text(words if len(words) <= CELL else words[: CELL - 1] + "…")
+    return words if len(words) <= CELL else words[: CELL - 1] + "…"
 
 
 def _words(value: Any) -> str:
@@ -101,24 +106,29 @@ def frame_table(name: str, frame: pd.DataFrame, *, folded: bool = False) -> str:
     whole = "1 row" if total == 1 else f"all {total} rows"
     shown = whole if total == count else f"the first {count} of {total:,} rows"
     caption = f"Table {text(name)}: {shown}, in tables/{text(name)}.parquet"
-    columns = [_column(frame[column].head(ROWS).tolist()) for column in frame.columns]
+    columns = [column(frame[one].head(ROWS).tolist()) for one in frame.columns]
+    styles = [' class="n"' if numeric else "" for numeric, _ in columns]
     head = "".join(
-        f'<th scope="col"{style}>{text(column)}</th>'
-        for column, (style, _) in zip(frame.columns, columns, strict=True)
+        f'<th scope="col"{style}>{text(one)}</th>' for one, style in zip(frame.columns, styles, strict=True)
     )
+    lines = zip(*(values for _, values in columns), strict=True)
     body = "".join(
-        "<tr>" + "".join(f"<td{style}>{values[row]}</td>" for style, values in columns) + "</tr>"
-        for row in range(count)
+        "<tr>"
+        + "".join(f"<td{style}>{text(value)}</td>" for style, value in zip(styles, line, strict=True))
+        + "</tr>"
+        for line in lines
     )
     inner = f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody>"
+    data = f' data-table="{text(name)}"'
     if folded:
         table = scroll(f"<table>{inner}</table>", f"Table {name}")
-        return f"<details><summary>{caption}</summary>{table}</details>"
-    return f'<div class="card">{scroll(f"<table><caption>{caption}</caption>{inner}</table>", f"Table {name}")}</div>'
+        return f"<details{data}><summary>{caption}</summary>{table}</details>"
+    table = scroll(f"<table><caption>{caption}</caption>{inner}</table>", f"Table {name}")
+    return f'<div class="card"{data}>{table}</div>'
 
 
-def _column(values: Sequence[Any]) -> tuple[str, list[str]]:
-    """The class and the cells of a column."""
+def column(values: Sequence[Any]) -> tuple[bool, list[str]]:
+    """Whether a column holds numbers, and what a reader sees in its cells, not yet escaped."""
     numbers = [value for value in values if isinstance(value, Real) and not isinstance(value, bool)]
     signed = any(value < 0 for value in numbers if not isinstance(value, Integral))
-    return ' class="n"' if numbers else "", [cell(value, signed=signed) for value in values]
+    return bool(numbers), [plain(value, signed=signed) for value in values]

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from interp.figures import ROLES, role_colour
-from interp.report.markup import MISSING, ROWS, cell, finite, flat, hundredths, number, pairs, scroll, text
+from interp.report.markup import ROWS, cell, finite, flat, hundredths, number, pairs, scroll, text
 
 MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
 SEES = (
@@ -37,19 +37,42 @@ def verdict_cards(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _card(verdict: Mapping[str, Any]) -> str:
-    decision = str(verdict.get("decision"))
-    beside = pairs({name: cell(value) for name, value in flat(verdict.get("controls") or {})})
     reason = f'<p class="soft">Because {text(verdict["reason"])}.</p>' if verdict.get("reason") else ""
-    title = f"<b>{MARKS.get(decision, '')} {text(decision.capitalize())}</b><code>{text(verdict.get('name'))}</code>"
+    claim = f'<p class="claim">{text(str(verdict.get("claim")).rstrip("."))}.</p>'
     return (
-        f'<article class="verdict {decision if decision in MARKS else ""}"><div><h3>{title}</h3>'
-        f'<p class="claim">{text(str(verdict.get("claim")).rstrip("."))}.</p>{_drawing(verdict)}'
-        f"<p>{_numbers(verdict)}</p>{reason}</div>"
-        f'<div class="controls"><h4>Controls</h4>{beside or MISSING}</div></article>'
+        f'<article class="verdict {tone(verdict)}"><h3>{decided(verdict)}<code>{text(verdict.get("name"))}</code></h3>'
+        f"<div>{claim}<p>{numbers_told(verdict)}</p>{reason}</div>{drawing(verdict)}</article>"
     )
 
 
-def _numbers(verdict: Mapping[str, Any]) -> str:
+def tone(verdict: Mapping[str, Any]) -> str:
+    """The class of a card: the decision, when it is one of the three."""
+    decision = str(verdict.get("decision"))
+    return decision if decision in MARKS else ""
+
+
+def decided(verdict: Mapping[str, Any]) -> str:
+    """The decision in bold with a mark that tells it without colour."""
+    decision = str(verdict.get("decision"))
+    return f'<b><span aria-hidden="true">{MARKS.get(decision, "")}</span> {text(decision.capitalize())}</b>'
+
+
+def control_table(verdicts: Sequence[Mapping[str, Any]]) -> str:
+    """What guards each verdict, one card each; nothing when no verdict has any."""
+    found = {
+        str(verdict.get("name")): {name: cell(value) for name, value in flat(verdict.get("controls") or {})}
+        for verdict in verdicts
+    }
+    cards = (
+        f'<div class="card"><h4><code>{text(n)}</code></h4>{pairs(one)}</div>'
+        for n, one in found.items()
+        if one
+    )
+    joined = "".join(cards)
+    return f'<div class="cards">{joined}</div>' if joined else ""
+
+
+def numbers_told(verdict: Mapping[str, Any]) -> str:
     """Effect, interval, n, p and the smallest p within reach, as a sentence."""
     n, least = verdict.get("n"), verdict.get("smallest_p")
     reach = (
@@ -76,19 +99,19 @@ def _interval_words(verdict: Mapping[str, Any]) -> str:
     return f"{level} {low} to {high}"
 
 
-def _drawing(verdict: Mapping[str, Any]) -> str:
-    """The effect as a dot on its interval; nothing where an end is missing."""
-    ends = (verdict.get("effect"), *(verdict.get("interval") or ()))
-    known = [float(end) for end in ends if finite(end)]
+def drawing(verdict: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> str:
+    """The effect as a dot on its interval, on an axis that `beside` fits too; nothing where an end is missing."""
+    known = _ends(verdict)
     if len(known) != 3:
         return ""
     effect, low, high = known
     marks = [0.0, *_bounds(verdict.get("controls") or {})]
-    left = min(low, effect, *marks)
-    width = (max(high, effect, *marks) - left) or 1.0
+    places = [*known, *marks, *_ends(beside or {}), *_bounds((beside or {}).get("controls") or {})]
+    left = min(places)
+    width = (max(places) - left) or 1.0
 
     def at(value: float) -> str:
-        return f"{30 + 480 * (value - left) / width:.1f}"
+        return f"{30 + 340 * (value - left) / width:.1f}"
 
     ticks = "".join(
         f'<line class="{"bound" if mark else "rule"}" x1="{at(mark)}" x2="{at(mark)}" y1="2" y2="30"/>'
@@ -96,10 +119,16 @@ def _drawing(verdict: Mapping[str, Any]) -> str:
         for mark in marks
     )
     return (
-        f'<svg class="interval" viewBox="0 0 540 46" aria-hidden="true">{ticks}'
+        f'<svg class="interval" viewBox="0 0 400 46" aria-hidden="true">{ticks}'
         f'<line x1="{at(low)}" x2="{at(high)}" y1="16" y2="16" stroke="currentColor" stroke-width="4"/>'
         f'<circle cx="{at(effect)}" cy="16" r="7" fill="currentColor"/></svg>'
     )
+
+
+def _ends(verdict: Mapping[str, Any]) -> list[float]:
+    """Effect and the ends of its interval, those that are known."""
+    ends = (verdict.get("effect"), *(verdict.get("interval") or ()))
+    return [float(end) for end in ends if finite(end)]
 
 
 def _bounds(controls: Mapping[str, Any]) -> list[float]:
@@ -118,8 +147,8 @@ def margin_table(lineages: Sequence[Mapping[str, Any]]) -> str:
     values = [[lineage["members"].get(name) for name in names] for lineage in lineages]
     labels = [cell(lineage.get("seed")) for lineage in lineages]
     body = "".join(_row(label, row) for label, row in zip(labels[:ROWS], values[:ROWS], strict=True))
-    mean = _row("mean", [_mean(column) for column in zip(*values, strict=True)])
-    foot = f"<tfoot>{mean}</tfoot>" if len(lineages) > 1 else ""
+    means = _row("mean", [mean(column) for column in zip(*values, strict=True)])
+    foot = f"<tfoot>{means}</tfoot>" if len(lineages) > 1 else ""
     note = f"; the first {ROWS} of {len(lineages)}, all in summary.json" if len(lineages) > ROWS else ""
     table = (
         f"<table><caption>Trait margin in nats, one row per independent lineage{note}</caption>"
@@ -138,6 +167,7 @@ def _row(label: str, values: Iterable[Any]) -> str:
     return f'<tr><th scope="row">{label}</th>{cells}</tr>'
 
 
-def _mean(values: Iterable[Any]) -> float | None:
+def mean(values: Iterable[Any]) -> float | None:
+    """The mean of what is known; None when nothing is."""
     known = [value for value in values if finite(value)]
     return math.fsum(known) / len(known) if known else None

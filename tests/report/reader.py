@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import gzip
 import json
 from html.parser import HTMLParser
 from pathlib import Path
@@ -45,6 +47,15 @@ class Page(HTMLParser):
             a for name, a in self.tags if name == tag and (not kind or kind in a.get("class", "").split())
         ]
 
+    def unpacked(self, place: int) -> str:
+        """What one of the packed blocks holds: 0 is data, 1 is plotly."""
+        return gzip.decompress(base64.b64decode(self.scripts[place])).decode()
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Drawings, rows of tokens and tables that the page's script draws."""
+        return json.loads(self.unpacked(0))
+
     @property
     def figures(self) -> dict[str, Any]:
-        return json.loads(self.scripts[0])
+        return self.data["figures"]

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from interp import figures
-from interp.report import page, write_report
+from interp.report import payload, write_report
 from interp.runs import InputError, Run
 from tests.report.reader import Page
 from tests.report.sample import ATTACK, sample_run
@@ -47,28 +47,36 @@ def empty(tmp_path: Path) -> Run:
 def test_the_page_lies_in_the_run_folder_and_stays_below_6_megabytes(run: Run, shown: Page) -> None:
     path = run.folder / "report.html"
     assert write_report(run) == path
-    assert 4_000_000 < path.stat().st_size < 6_000_000
+    assert 1_000_000 < path.stat().st_size < 6_000_000
     assert shown.words.startswith("interp demo: owl")
 
 
 def test_parts_come_in_reading_order(shown: Page) -> None:
-    parts = [
-        "verdicts",
-        "every-member",
-        "which-logits-moved",
-        "through-which-components",
-        "the-weight-update",
-    ]
-    parts += ["token-entanglement", "the-rows-token-by-token", "more", "how-this-was-made"]
-    assert [section["id"] for section in shown.all("section")] == parts
+    parts = {
+        "verdicts": [],
+        "every-member": [],
+        "trace": [
+            "which-logits-moved",
+            "through-which-components",
+            "the-weight-update",
+            "token-entanglement",
+            "the-rows-token-by-token",
+        ],
+        "controls": ["controls-of-the-verdicts"],
+        "more": ["what-else-was-saved"],
+        "how-this-was-made": [],
+    }
+    found = [part for group, inner in parts.items() for part in (group, *inner)]
+    assert [section["id"] for section in shown.all("section")] == found
     assert [link["href"] for link in shown.all("a")] == ["#main", *(f"#{part}" for part in parts)]
 
 
 def test_every_part_opens_with_one_sentence_on_what_is_seen(run: Run, shown: Page) -> None:
     source = (run.folder / "report.html").read_text()
-    opened = re.findall(r"<section [^>]*><h2>[^<]+</h2>\s*<p class=\"sees\">([^<]+)</p>", source)
-    assert len(opened) == len(shown.all("section"))
-    assert all(sentence.endswith(".") and sentence.count(". ") <= 1 for sentence in opened)
+    opened = re.findall(r"<section [^>]*><h[23]>[^<]+</h[23]>\s*<p class=\"sees\">([^<]+)</p>", source)
+    groups = source.count("</section>\n</section>")
+    assert (len(opened), groups) == (len(shown.all("section")) - groups, 3)
+    assert all(sentence.endswith(".") and sentence.count(". ") <= 2 for sentence in opened)
 
 
 def test_every_saved_figure_is_drawn_once_with_a_label(run: Run, shown: Page) -> None:
@@ -101,9 +109,11 @@ def test_data_never_becomes_markup(run: Run, shown: Page) -> None:
     assert len(shown.scripts) == 3
     assert "alert(1)" not in shown.scripts[2]
     source = (run.folder / "report.html").read_text()
-    assert ATTACK not in source.replace(shown.scripts[1], "")
-    verdict, token, cell = f"not even {ATTACK}.", f"{ATTACK} –", f'"{ATTACK} −1.5'
-    assert all(text in shown.words for text in (verdict, token, cell))
+    assert ATTACK not in source
+    assert re.fullmatch(r"[A-Za-z0-9+/=]+", shown.scripts[0] + shown.scripts[1])
+    assert ATTACK in shown.data["tokens"]["tokens_teacher"]["token"]["texts"]
+    verdict, cell = f"not even {ATTACK}.", f'"{ATTACK} −1.5'
+    assert all(text in shown.words for text in (verdict, cell))
 
 
 def test_nothing_is_loaded_from_anywhere(shown: Page) -> None:
@@ -118,7 +128,8 @@ def test_only_the_two_known_scripts_may_run(shown: Page) -> None:
     policy = next(meta["content"] for meta in shown.all("meta") if "http-equiv" in meta)
     assert policy.startswith("default-src 'none'; script-src 'sha256-")
     allowed = re.findall(r"'sha256-([^']+)'", policy)
-    digests = [hashlib.sha256(script.encode()).digest() for script in shown.scripts[1:]]
+    codes = [shown.unpacked(1), shown.scripts[2]]
+    digests = [hashlib.sha256(code.encode()).digest() for code in codes]
     assert allowed == [base64.b64encode(digest).decode() for digest in digests]
     assert not any(name.startswith("on") for _, attributes in shown.tags for name in attributes)
 
@@ -165,7 +176,7 @@ def test_a_run_with_nothing_in_it_says_so(empty: Run) -> None:
     shown = Page.read(write_report(empty))
     assert "This run holds no verdicts" in shown.words
     assert [section["id"] for section in shown.all("section")] == ["verdicts", "how-this-was-made"]
-    assert shown.figures == {}
+    assert shown.data == {"figures": {}, "tokens": {}, "tables": {}}
     assert (empty.folder / "report.html").stat().st_size < 60_000
 
 
@@ -177,7 +188,7 @@ def test_without_margins_the_first_figure_leads_and_its_table_stays_in_its_secti
     )
     shown = Page.read(write_report(empty))
     assert [plot["data-figure"] for plot in shown.all("div", "plot")] == ["moved_student"]
-    assert [s["id"] for s in shown.all("section")][1:3] == ["every-member", "which-logits-moved"]
+    assert [s["id"] for s in shown.all("section")][1:3] == ["every-member", "trace"]
     assert "Table moved_student: all 2 rows" in shown.words
     assert "seed base – –" in shown.words
 
@@ -187,10 +198,38 @@ def test_figures_that_do_not_fit_stay_in_their_files(
 ) -> None:
     size = len(write_report(run).read_bytes())
     largest = max(shown.figures, key=lambda name: len(json.dumps(shown.figures[name])))
-    monkeypatch.setattr(page, "LIMIT", size - 1)
+    monkeypatch.setattr(payload, "LIMIT", size - 1)
     left = Page.read(write_report(run))
     assert set(shown.figures) - set(left.figures) == {largest}
-    assert f"Too large for this page: open figures/{largest}.html." in left.words
+    assert f"Too large for this page: open figures/{largest}.html of the run." in left.words
+    assert f"Left out for room Figure {largest} is in figures/{largest}.html." in left.words
+
+
+def test_tables_that_do_not_fit_lose_their_last_rows(empty: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty.save_table("other", pd.DataFrame({"x": [f"{n}^{n**7 % 1000003}" for n in range(2000)]}))
+    size = len(write_report(empty).read_bytes())
+    monkeypatch.setattr(payload, "LIMIT", size - 1)
+    left = Page.read(write_report(empty))
+    assert (empty.folder / "report.html").stat().st_size < size
+    assert len(left.data["tables"]["other"]["columns"][0]) == 1000
+    said = "Table other: 1,000 of 2,000 rows can be searched here, all are in tables/other.parquet."
+    assert said in left.words
+
+
+def test_a_page_of_too_much_text_is_refused(empty: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty.save_table("other", pd.DataFrame({"x": range(40)}))
+    monkeypatch.setattr(payload, "LIMIT", 1000)
+    message = r"^the page would hold 0\.0 MB of text alone, above 0\.001 MB; read the tables and figures .* own files$"
+    with pytest.raises(InputError, match=message):
+        write_report(empty)
+
+
+def test_rows_of_a_table_travel_as_a_reader_sees_them(run: Run, shown: Page) -> None:
+    moved = shown.data["tables"]["moved_teacher"]
+    assert (moved["names"][0], moved["total"], len(moved["columns"][0])) == ("token", 30, 30)
+    assert (moved["columns"][0][0], moved["numeric"][:2]) == (ATTACK, [False, True])
+    assert moved["columns"][1][0].startswith("+")
+    assert "other" not in shown.data["tables"]
 
 
 def spoil(run: Run, relative: str, content: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from interp.report.verdicts import decisions, margin_table, verdict_cards
+from interp.report.verdicts import control_table, decisions, margin_table, verdict_cards
 from tests.report.reader import Page
 
 VERDICT = {
@@ -28,12 +28,14 @@ def words(**changes: object) -> str:
 
 def test_a_verdict_reads_as_sentences_with_its_controls_beside_it() -> None:
     said = words()
-    assert "✓ Supported same-init-transfers The student prefers owl. 0 +0.5 Effect" in said
+    assert "✓ Supported same-init-transfers The student prefers owl. Effect" in said
     assert (
         "Effect +0.524 nats (98 % interval +0.25 to +0.75), n = 8 independent trainings, p = 0.0039; "
         "the smallest p within reach is 0.0039. Because sign-flip p = 0.0039 is at most alpha = 0.01."
     ) in said
-    assert said.endswith("Controls alpha 0.01 minimum_effect 0.5 drift neutral −0.0123")
+    guarded = Page(control_table([VERDICT])).words
+    assert guarded == "same-init-transfers alpha 0.01 minimum_effect 0.5 drift neutral −0.0123"
+    assert control_table([VERDICT | {"controls": {}}]) == ""
 
 
 def test_decisions_are_told_apart_without_colour() -> None:
@@ -47,7 +49,6 @@ def test_missing_numbers_leave_a_readable_sentence() -> None:
         "Effect – nats (no interval), n = 1 independent training, p = –; this test has no smallest p." in said
     )
     assert "Because" not in said
-    assert said.endswith("Controls –")
     assert "98 % interval +0.25 to unbounded" in words(interval=[0.25, None])
 
 
@@ -58,13 +59,13 @@ def test_an_equivalence_test_has_no_smallest_p() -> None:
 def test_interval_is_drawn_to_scale_with_zero_and_the_claims_bounds() -> None:
     card = verdict_cards([VERDICT | {"effect": 0.5, "interval": [0.25, 1.0]}])
     places = re.findall(r'<line class="(\w+)" x1="([\d.]+)"', card)
-    assert places == [("rule", "30.0"), ("bound", "270.0")]
-    assert 'x1="150.0" x2="510.0"' in card
-    assert 'cx="270.0"' in card
+    assert places == [("rule", "30.0"), ("bound", "200.0")]
+    assert 'x1="115.0" x2="370.0"' in card
+    assert 'cx="200.0"' in card
     equivalence = verdict_cards(
         [VERDICT | {"effect": 0, "interval": [-0.1, 0.1], "controls": {"margin": 0.2}}]
     )
-    assert re.findall(r'<text x="([\d.]+)"', equivalence) == ["270.0", "30.0", "510.0"]
+    assert re.findall(r'<text x="([\d.]+)"', equivalence) == ["200.0", "30.0", "370.0"]
     assert "<svg" not in verdict_cards([VERDICT | {"interval": [None, 1.0]}])
 
 

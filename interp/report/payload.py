@@ -1,0 +1,151 @@
+"""What a page carries beside its text: plotly, drawings and rows, packed, and as much of it as fits.
+
+packed = base64(gzip(text)): about 0.4 of a script and 0.2 of a drawing, and no byte of it can be mistaken for markup.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import hashlib
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, lru_cache
+from importlib.resources import files
+from string import Template
+from typing import TYPE_CHECKING
+
+from interp.report.contents import Contents
+from interp.report.markup import ROWS, column, text
+from interp.report.tokens import is_token_table, token_json
+from interp.runs import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+LIMIT = 6_000_000  # bytes of a page
+SCRIPTS = ("core.js", "tokens.js", "tables.js", "figures.js")
+
+
+@lru_cache(maxsize=256)
+def packed(content: str) -> str:
+    """Base64 of the compressed text; the same text gives the same characters."""
+    return base64.b64encode(gzip.compress(content.encode(), 6, mtime=0)).decode()
+
+
+def shell(contents: Contents, *, title: str, header: str, body: str) -> str:
+    """The whole page around a header and a body that are already escaped, with what its scripts draw."""
+    script, data = _script(), {"figures": _drawings(contents), **_rows(contents)}
+    entries = ",".join(
+        f"{json.dumps(kind)}:{{{','.join(f'{json.dumps(name)}:{piece}' for name, piece in pieces.items())}}}"
+        for kind, pieces in data.items()
+    )
+    return Template(template("report.html")).substitute(
+        title=text(title),
+        hashes=" ".join(f"'{_hash(code)}'" for code in (contents.plotly, script)),
+        style=template("report.css"),
+        header=header,
+        body=body,
+        data=packed(f"{{{entries}}}"),
+        plotly=packed(contents.plotly),
+        script=script,
+    )
+
+
+def fitted(contents: Contents, draw: Callable[[Contents], str]) -> str:
+    """The page, without the largest figures and the last rows of the largest tables where it would exceed LIMIT.
+
+    Raises InputError when the page is too large even without any of them.
+    """
+    page = draw(contents)
+    while len(page.encode()) > LIMIT:
+        pieces = {("figures", name): piece for name, piece in _drawings(contents).items()}
+        pieces |= {
+            (kind, name): piece for kind, group in _rows(contents).items() for name, piece in group.items()
+        }
+        if not pieces:
+            raise InputError(
+                f"the page would hold {len(page.encode()) / 1e6:.1f} MB of text alone, above {LIMIT / 1e6:g} MB; "
+                "read the tables and figures of the run in their own files"
+            )
+        kind, name = max(pieces, key=lambda key: (len(packed(pieces[key])), key))
+        contents = _smaller(contents, kind, name)
+        page = draw(contents)
+    return page
+
+
+def _smaller(contents: Contents, kind: str, name: str) -> Contents:
+    """Without that figure, or with half of the rows of that table; below ROWS none are left."""
+    if kind == "figures":
+        log.info("figure %s: too large for the page, left in its own file", name)
+        outside = {name: replace(contents.figures[name], drawing=None)}
+        return replace(contents, figures=contents.figures | outside)
+    count = contents.rows[name] // 2
+    count = count if count >= ROWS else 0
+    log.info("table %s: too large for the page, cut to %d rows", name, count)
+    return replace(contents, rows=contents.rows | {name: count})
+
+
+def cuts(contents: Contents) -> list[str]:
+    """What the page had no room for, one sentence each."""
+    figures = [
+        f"Figure {name} is in figures/{name}.html."
+        for name, figure in contents.figures.items()
+        if figure.drawing is None
+    ]
+    tables = [
+        f"Table {name}: {contents.rows[name]:,} of {contents.total(name):,} rows can be searched here, all are in "
+        f"tables/{name}.parquet."
+        for name in contents.tables
+        if contents.rows[name] < contents.total(name)
+    ]
+    return [*figures, *tables]
+
+
+def _drawings(contents: Contents) -> dict[str, str]:
+    return {name: figure.drawing for name, figure in contents.figures.items() if figure.drawing is not None}
+
+
+def _rows(contents: Contents) -> dict[str, dict[str, str]]:
+    """Token tables, and other tables with more rows than stand in the text, each as JSON by name."""
+    tokens: dict[str, str] = {}
+    tables: dict[str, str] = {}
+    for name, frame in contents.tables.items():
+        count, memory = contents.rows[name], contents.memory
+        if count and is_token_table(frame):
+            key = ("tokens", name, count)
+            tokens[name] = memory[key] = memory.get(key) or token_json(frame, count)
+        elif count > ROWS:
+            key = ("tables", name, count)
+            tables[name] = memory[key] = memory.get(key) or _table_json(frame, count)
+    return {"tokens": tokens, "tables": tables}
+
+
+def _table_json(frame: pd.DataFrame, count: int) -> str:
+    """Names of the columns, whether they hold numbers, and every cell as a reader sees it."""
+    columns = [column(frame[name].head(count).tolist()) for name in frame.columns]
+    found = {"names": [str(name) for name in frame.columns], "total": len(frame)}
+    found |= {
+        "numeric": [numeric for numeric, _ in columns],
+        "columns": [values for _, values in columns],
+    }
+    return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
+
+
+@cache
+def template(name: str) -> str:
+    """A file of the page's templates."""
+    return files("interp.report").joinpath("templates", name).read_text(encoding="utf-8")
+
+
+def _script() -> str:
+    parts = "\n".join(template(name) for name in SCRIPTS)
+    return f'(() => {{\n"use strict";\n{parts}}})();\n'
+
+
+def _hash(code: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()

@@ -1,0 +1,67 @@
+// Figures, drawn one after the other once the text is on the screen, in the colours of the page.
+const dark = matchMedia("(prefers-color-scheme: dark)");
+const night = {
+  white: "rgba(0,0,0,0)", "#222222": "#e8e8e6", "#333333": "#c4c8d0", "#000000": "#ffffff",
+  "#e6e6e6": "#363a41", "#999999": "#8a8f98",
+};
+
+// Colours of the figures' template, exchanged for those of the dark page; only under keys that name a colour.
+const themed = (value, key) => {
+  if (typeof value === "string") return /color$/.test(key) && night[value] ? night[value] : value;
+  if (Array.isArray(value)) return value.map((item) => themed(item, key));
+  if (value && typeof value === "object") {
+    return Object.fromEntries(Object.entries(value).map(([name, item]) => [name, themed(item, name)]));
+  }
+  return value;
+};
+
+const drawer = (figures) => (plot, isDark, width) => {
+  const name = plot.dataset.figure;
+  const copy = isDark ? themed(figures[name], "") : structuredClone(figures[name]);
+  copy.layout.modebar = { bgcolor: "rgba(0,0,0,0)" };
+  if (width) copy.layout.width = width;
+  Plotly.react(plot, copy.data, copy.layout, {
+    displaylogo: false, displayModeBar: "hover", responsive: true,
+    modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],
+    toImageButtonOptions: { filename: name.replaceAll("/", "_"), scale: 2 },
+  });
+};
+
+const breath = () => new Promise((resolve) => setTimeout(resolve));
+const drawn = async (figures) => {
+  const plots = [...document.querySelectorAll(".plot[data-figure]")];
+  if (!plots.length) return;
+  const code = document.createElement("script");
+  code.textContent = await unpack("plotly");
+  document.head.append(code);
+  const draw = drawer(figures), all = (isDark, width) => plots.forEach((plot) => draw(plot, isDark, width));
+  for (const plot of plots) {
+    draw(plot, dark.matches);
+    await breath();
+  }
+  dark.addEventListener("change", () => all(dark.matches));
+  addEventListener("beforeprint", () => all(false, 680));
+  addEventListener("afterprint", () => all(dark.matches));
+};
+
+addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((part) => {
+  part.open = true;
+  part.dataset.closed = "";
+}));
+addEventListener("afterprint", () => document.querySelectorAll("details[data-closed]").forEach((part) => {
+  part.open = false;
+  delete part.dataset.closed;
+}));
+
+(async () => {
+  const data = JSON.parse(await unpack("data"));
+  await new Promise((resolve) => {
+    requestAnimationFrame(() => setTimeout(resolve));
+    setTimeout(resolve, 300); // a page in the background is never painted
+  });
+  tokenViewers(data.tokens);
+  tables(data.tables);
+  document.documentElement.dataset.rows = "ready";
+  await drawn(data.figures);
+  document.documentElement.dataset.figures = "ready";
+})();
