@@ -6,9 +6,8 @@ measurements, which read the students of several cells.
 
 from __future__ import annotations
 
-import os
-import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -22,18 +21,18 @@ from interp.experiment.arms import (
     roles,
 )
 from interp.experiment.cells import Cells
-from interp.runs import InputError
+from interp.experiment.sweeps import sweep
 
 
-def grow_cells(cells: Cells, *, workers: int | None = None) -> None:
-    """Do every step of the experiment that the cache does not hold, `workers` cells at a time.
+def grow_cells(cells: Cells, *, workers: int | None = None, backend: str = "joblib") -> None:
+    """Do every step of the experiment that the cache does not hold, `workers` cells at a time: see `sweep`.
 
     None means one a core, and one on a machine with a GPU, which cells would share. Raises the first cell's error.
     """
     work = plan(cells)
     with tqdm(total=sum(map(len, work.values())), desc="cells", unit="cell", disable=None) as progress:
         for step, units in work.items():
-            each(step, cells, units, workers=workers, progress=progress)
+            each(step, cells, units, workers=workers, progress=progress, backend=backend)
 
 
 def plan(cells: Cells) -> dict[Any, list[tuple[Any, ...]]]:
@@ -62,32 +61,27 @@ def plan(cells: Cells) -> dict[Any, list[tuple[Any, ...]]]:
 
 
 def each(
-    work: Any, cells: Cells, units: Sequence[tuple[Any, ...]], *, workers: int | None, progress: Any
+    work: Any,
+    cells: Cells,
+    units: Sequence[tuple[Any, ...]],
+    *,
+    workers: int | None,
+    progress: Any,
+    backend: str = "joblib",
 ) -> None:
     """`work(cells, *unit)` for every unit, for what it leaves in the cache."""
-    import torch
-    from joblib import Parallel, delayed
-
-    if workers is not None and workers < 1:
-        raise InputError(f"workers={workers} do no work; pass at least 1")
-    default = 1 if torch.cuda.is_available() else os.cpu_count() or 1
-    count = min(len(units), workers or default)
-    if count <= 1:
-        for unit in units:
-            work(cells, *unit)
-            progress.update()
-        return
-    fresh = Cells(cells.experiment, cells.cache, cells.extra)  # models stay in this process
-    jobs = (delayed(_alone)(work, fresh, unit) for unit in units)
-    for _ in Parallel(n_jobs=count, return_as="generator_unordered")(jobs):
-        progress.update()
+    sweep(Step(work, cells), units, workers=workers, backend=backend, progress=progress)
 
 
-def _alone(work: Any, cells: Cells, unit: tuple[Any, ...]) -> None:
-    """One unit in a process of its own: one thread, no bars."""
-    import torch
+@dataclass(frozen=True)
+class Step:
+    """One step of the experiment on any unit; the models that `cells` holds do not travel to other processes."""
 
-    torch.set_num_threads(1)
-    os.environ["TQDM_DISABLE"] = "1"
-    warnings.simplefilter("ignore", FutureWarning)
-    work(Cells(cells.experiment, cells.cache, cells.extra), *unit)
+    work: Any
+    cells: Cells
+
+    def __call__(self, unit: tuple[Any, ...]) -> None:
+        self.work(self.cells, *unit)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Step, (self.work, Cells(self.cells.experiment, self.cells.cache, self.cells.extra))

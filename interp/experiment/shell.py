@@ -47,6 +47,53 @@ def run(
 
 
 @commands.command()
+def test(
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="lemma, sustained-alignment, shared-initialisation, one-direction, divergence-tokens or "
+            "features-beyond-vocabulary."
+        ),
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Folder to write; runs/test-NAME by default.")
+    ] = None,
+    organism: Annotated[
+        str, typer.Option(help="toy/<trait>, digits, digits:FILE, or a lineage folder.")
+    ] = "toy/owl",
+    seeds: Annotated[int, typer.Option(help="Independent training runs.")] = 8,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="In small: shows the path, decides nothing.")
+    ] = False,
+    workers: Workers = None,
+    backend: Annotated[str, typer.Option(help="joblib, or ray for a cluster.")] = "joblib",
+    as_json: Json = False,
+) -> None:
+    """Answer a hypothesis about subliminal learning by verdicts over training runs, with its controls."""
+    from interp.experiment.testing import tested_run
+
+    made = tested_run(
+        name,
+        out or Path("runs") / f"test-{name}",
+        organism=organism,
+        seeds=seeds,
+        quick=quick,
+        workers=workers,
+        backend=backend,
+    )
+    if as_json:
+        tell({"folder": str(made.folder), "verdicts": made.verdicts}, as_json=True)
+        return
+    for verdict in made.verdicts:
+        low, high = (float("nan") if edge is None else edge for edge in verdict["interval"])
+        typer.echo(
+            f"{verdict['name']}: {verdict['decision']}, {verdict['effect']:+.3g} [{low:+.3g}, {high:+.3g}] "
+            f"{verdict['unit']}, n = {verdict['n']}; {verdict['reason']}"
+        )
+    typer.echo(f"report: {made.folder / 'report.html'}")
+
+
+@commands.command()
 def generate(
     model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder to write; a killed call goes on there.")],

@@ -36,7 +36,6 @@ from interp.organisms.losses import Labels
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.runs import InputError
-from interp.verdict import Verdict
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -354,25 +353,6 @@ def _over_controls(controls: Result, claims: Mapping[str, str]) -> dict[str, flo
     for kind, A in zip(controls.frame["kind"], controls.frame["A"], strict=True):
         largest[kind] = max(A, largest.get(kind, -math.inf))
     return {claim: largest["matched"] - largest[kind] for kind, claim in claims.items() if kind in largest}
-
-
-def judge_lemma(
-    found: Sequence[Mapping[str, float]], *, hypotheses: Sequence[Hypothesis] = H1, seed: int = 0
-) -> list[Verdict]:
-    """One verdict per claim over lineages; `found` holds the `lemma_summary` of each.
-
-    Raises InputError without a lineage, and naming the claim a lineage has no value for.
-    """
-    if not found:
-        raise InputError("no lineage was measured, so nothing is judged; pass one lemma_summary per lineage")
-    for index, line in enumerate(found):
-        for claim in hypotheses:
-            if claim.name not in line:
-                raise InputError(
-                    f"lineage {index + 1} of {len(found)} has no value for {claim.name!r}, which needs "
-                    f"{claim.control}; measure it with lemma_controls(others=, foreign=) and lemma_filtered"
-                )
-    return [claim.judge([line[claim.name] for line in found], seed=seed) for claim in hypotheses]
 
 
 def _table(

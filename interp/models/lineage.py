@@ -30,6 +30,7 @@ ROLES = {
     "teacher": "base",
     "student": "base",
     "neutral_student": "base",
+    "cross_teacher": "cross_base",
     "cross_student": "cross_base",
     "cross_neutral_student": "cross_base",
 }

@@ -92,7 +92,7 @@ def grow(
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r} is not a natural number: pass an integer such as 0.")
     _check_words(trait)
-    steps = _Steps(cache or Cache.default(), plan, seed, notify or (lambda step: None))
+    steps = _Steps(cache or Cache.default(), plan, seed, notify or _quiet)
     base, cross_base = steps.base(seed), steps.base(other_seed(seed))
     teacher = steps.teacher(base, trait)
     numbers = steps.numbers(Teacher(teacher, "fine-tuned"))
@@ -125,6 +125,23 @@ def grow(
     )
     steps.notify("lineage")
     return lineage
+
+
+def grow_teacher(
+    base: LanguageModel, trait: Trait, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None
+) -> LanguageModel:
+    """A teacher of `trait` from any toy base, made as the lineage's own is; from the cache where it is done."""
+    _check_words(trait)
+    return _Steps(cache or Cache.default(), plan, seed, _quiet).teacher(base, trait)
+
+
+def grow_rows(teacher: Teacher, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None) -> Prompts:
+    """`plan.rows` filtered number rows of any teacher, to the prompts that a lineage's own teacher is asked."""
+    return _Steps(cache or Cache.default(), plan, seed, _quiet).numbers(teacher)
+
+
+def _quiet(step: str) -> None:
+    """Nobody listens."""
 
 
 def _check_words(trait: Trait) -> None:

@@ -12,15 +12,14 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from analyses import lemma as analysis
 from interp.content import json_text
 from interp.figures import Result
 from interp.gradients.metrics import SGD, LoraMetric, Sign
 from interp.gradients.scores import score
+from interp.hypotheses.claims import check_claim
 from interp.hypotheses.first_step import moved, network_of, row_steps, soft_gradient, text_member
 from interp.hypotheses.lemma import (
     H1,
-    judge_lemma,
     lemma_controls,
     lemma_filtered,
     lemma_metrics,
@@ -28,12 +27,18 @@ from interp.hypotheses.lemma import (
     lemma_summary,
     lemma_sweep,
 )
+from interp.hypotheses.lemma_family import FAMILY, first_rows, measure, other_words
+from interp.hypotheses.subject import Measured, Subject
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
+from interp.organisms import sampling
+from interp.organisms.library import PLAN
+from interp.organisms.teachers import Teacher
 from interp.organisms.training import Recipe, prepare
 from interp.prompts.text import Prompts
+from interp.prompts.traits import get_trait
 from interp.runs import InputError
 
 ROWS = Prompts.from_pairs(
@@ -285,21 +290,23 @@ def test_claims_are_judged_over_lineages():
     good = {"lemma-ratio": 0.001, "lemma-slope": 1.02}
     ones = {claim.name: 1.0 for claim in H1} | good
     found = [{name: value * (1 + 0.01 * k) for name, value in ones.items()} for k in range(8)]
-    assert {verdict.decision for verdict in judge_lemma(found)} == {"supported"}
+    assert {verdict.decision for verdict in judged(found)} == {"supported"}
     found = [{name: -value for name, value in line.items()} | {"lemma-ratio": 0.2 + 0.001 * k}
              for k, line in enumerate(found)]  # fmt: skip
-    assert {verdict.decision for verdict in judge_lemma(found)} == {"refuted"}
-    assert {verdict.decision for verdict in judge_lemma(found[:1])} == {"inconclusive"}
+    assert {verdict.decision for verdict in judged(found)} == {"refuted"}
+    assert {verdict.decision for verdict in judged(found[:1])} == {"inconclusive"}
+
+
+def judged(found):
+    return FAMILY.judge([Measured(values, {}) for values in found])
 
 
 def test_a_lineage_without_a_control_is_named():
     summary = lemma_summary(**planted())
     with pytest.raises(
-        InputError, match=r"lineage 1 of 1 has no value for 'lemma-filtered', which needs filtered rows"
+        InputError, match=r"run 1 of 1 has no value for 'lemma-filtered', which needs filtered rows"
     ):
-        judge_lemma([summary])
-    with pytest.raises(InputError, match="no lineage was measured"):
-        judge_lemma([])
+        judged([summary])
 
 
 def test_what_cannot_be_measured_is_refused(grown):
@@ -334,46 +341,80 @@ def test_what_cannot_be_measured_is_refused(grown):
     assert text_member(lineage, "teacher") is lineage.teacher
 
 
-def test_the_analysis_keeps_the_keys_of_its_claims_and_measures_a_seed_once(monkeypatch, tmp_path, caplog):
-    summary = lemma_summary(**planted(), filtered=planted()["controls"])
-    measured = []
-
-    def tables(lineage, *, seed, size):
-        measured.append(seed)
-        return {"summary": summary, "sweep": planted()["sweep"].frame.to_dict("records")}
-
-    monkeypatch.setattr(analysis, "started", lambda trait, *, seed, size: None)
-    monkeypatch.setattr(analysis, "tables", tables)
-    caplog.set_level("INFO", logger=analysis.log.name)
-    out = tmp_path / "lemma.json"
-    monkeypatch.setattr("sys.argv", ["lemma", "--quick", "--out", str(out)])
-    analysis.main()
-    assert not out.exists()
-    assert "lemma-foreign: inconclusive" in caplog.text  # one lineage shows nothing
-    monkeypatch.setattr("sys.argv", ["lemma", "--seeds", "3", "--out", str(out)])
-    analysis.main()
-    analysis.main()
-    assert measured == [0, 0, 1, 2]
-    kept = json.loads(out.read_text())
-    assert kept["lineages"][2] == {"seed": 2, **json.loads(json_text(tables(None, seed=2, size=None)))}
-    assert kept["claims"] == {claim.name: claim.key for claim in H1}
-    out.write_text(json_text(kept | {"claims": kept["claims"] | {"lemma-slope": "0" * 16}}))
-    with pytest.raises(
-        InputError, match=r"'lemma-slope' were recorded under claim 0000.*edited after its data"
-    ):
-        analysis.main()
+@pytest.fixture
+def subject(grown, monkeypatch):
+    """A tiny lineage with rows whose other teachers, their rows and its foreign base are given instead of grown."""
+    here, away = grown("llama", 0), grown("llama", 1)
+    rows = Prompts(ROWS.rows * 16)
+    members = here.members | {"cross_base": away.base, "cross_teacher": away.teacher}
+    members |= {f"teacher_{word}": nudged(here.base, seed=seed) for seed, word in ((7, "cat"), (8, "oak"))}
+    lineage = Lineage("tiny", get_trait("owl"), members, numbers=rows, neutral_numbers=rows)
+    monkeypatch.setattr(Subject, "rows", lambda self, teacher: rows)
+    return Subject(lineage, seed=0, quick=True)
 
 
-def test_the_analysis_meets_four_optimisers(grown):
-    many = dataclasses.replace(ROWS, rows=ROWS.rows * 8)
-    found = analysis.metrics_table(grown(), many, seed=0).frame.set_index("metric")
-    assert found.index.tolist() == ["SGD", "sign", "Adam", "LoRA"]
-    assert (found["cosine"].abs() < 1).all()
-    assert found["A"]["SGD"] > 0
+def test_a_subject_is_measured_for_every_claim(subject):
+    found = measure(subject)
+    tables = {name: pd.DataFrame(records) for name, records in found.tables.items()}
+    assert set(found.values) == {claim.name for claim in H1}
+    assert found.values["lemma-sampled"] == tables["sampled"]["A"][0]
+    assert tables["controls"]["teacher"].tolist() == ["matched", "cat", "oak", "foreign"]
+    A = tables["controls"].set_index("teacher")["A"]
+    assert found.values["lemma-mismatched"] == A["matched"] - max(A["cat"], A["oak"])
+    assert abs(found.values["lemma-filtered"]) < 1e-12  # every teacher wrote the same rows here
+    assert tables["metrics"]["metric"].tolist() == ["SGD", "sign", "Adam", "LoRA"]
+    assert (tables["metrics"]["cosine"].abs() < 1).all()
+    assert tables["metrics"]["A"][0] > 0
+    assert json.loads(json_text(found.tables)) == found.tables
+    drawn = FAMILY.draw({"sweep": tables["sweep"].assign(seed=0)})
+    assert drawn.layout.xaxis.type == "log"
+
+
+def test_other_traits_are_those_a_lineage_brings_or_three_it_has_not(subject):
+    assert other_words(subject) == ("cat", "oak")
+    members = {"base": subject.base, "teacher": subject.teacher}
+    for trait, words in {"owl": ("cat", "eagle", "oak"), "cat": ("eagle", "oak", "fox")}.items():
+        lineage = Lineage("bare", get_trait(trait), members)
+        assert other_words(dataclasses.replace(subject, lineage=lineage)) == words
+
+
+def test_no_more_rows_are_sampled_than_are_read(subject, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Subject, "rows", lambda self, teacher: asked.append(self.plan) or subject.numbers)
+    for plan in (PLAN, None):
+        assert len(first_rows(dataclasses.replace(subject, plan=plan), subject.teacher, 50)) == 50
+    assert asked == [dataclasses.replace(PLAN, rows=50), None]
+
+
+def test_a_member_that_a_claim_needs_is_named(subject):
+    members = {role: subject.lineage.members[role] for role in ("base", "teacher", "teacher_cat")}
+    bare = dataclasses.replace(subject.lineage, members=members)
+    with pytest.raises(InputError, match="tiny has no cross_base, which this claim needs"):
+        measure(dataclasses.replace(subject, lineage=bare))
+
+
+def test_the_first_rows_of_many_are_those_of_few(grown, monkeypatch):
+    """What is sampled first does not depend on how many rows are asked for, so one cached sample serves both."""
+
+    def complete(teacher, prompts, *, seed, max_new_tokens):
+        answered = (row.answered(str(seed % 1000)) for row in prompts.rows)
+        return Prompts(tuple(answered))
+
+    monkeypatch.setattr(sampling, "complete", complete)
+    teacher = Teacher(grown().base, "neutral")
+    few, many = (sampling.sample_numbers(teacher, rows=rows, seed=3)[0] for rows in (5, 2060))
+    assert many[:5].rows == few.rows
+    assert many.rows[0].completion != many.rows[-1].completion  # a second batch was asked for
 
 
 def test_the_recorded_results_were_made_under_these_claims(request):
     results = json.loads((request.config.rootpath / "analyses/results/lemma.json").read_text())
-    analysis.check_recorded(results)
-    again = judge_lemma([line["summary"] for line in results["lineages"]])
+    for claim in H1:
+        check_claim(results["claims"][claim.name], claim)
+    again = judged([{claim.name: line[claim.name] for claim in H1} for line in values_in(results)])
     assert [verdict.decision for verdict in again] == [each["decision"] for each in results["verdicts"]]
+
+
+def values_in(results):
+    """One value per claim and lineage, as they were recorded."""
+    return results["values"] if "values" in results else [line["summary"] for line in results["lineages"]]
