@@ -12,6 +12,7 @@ import math
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from tqdm.auto import tqdm
 
 from interp.activations import storage
 from interp.activations.arrays import Activations, lineage_root
+from interp.models.ranks import Ranks
 from interp.models.seam import check_hooks
 from interp.prompts.text import Encoded
 from interp.runs import InputError, digest
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 MEMORY = 2**28  # bytes of recorded values held before they go to disk
+
+_Placed = tuple[Int[Tensor, "row"], Bool[Tensor, "row pos"], Encoded]
 
 
 @dataclass(frozen=True)
@@ -103,6 +107,7 @@ def record(
 
     The model stops after the deepest hook. Values of more than `memory` bytes in all go to safetensors
     shards, one per hook, in `folder` (a temporary one by default), and are mapped from there.
+    Under torchrun the ranks share the batches and each ends with the whole, the same bytes as one process's.
     """
     selection = Selection.of(model, prompts, positions)
     header = selection.header(label=model.name, fingerprint=model.fingerprint, lineage=lineage_root(model))
@@ -134,21 +139,29 @@ def moments(
 def stream(
     model: Model, selection: Selection, *, hooks: str | Sequence[str], batch_size: int = BATCH_SIZE
 ) -> Iterator[Block]:
-    """Blocks of chosen values, rows in order of length; InputError when a value is not finite."""
+    """Blocks of chosen values, rows in order of length; InputError when a value is not finite.
+
+    Under torchrun every rank makes the same call, reads every size-th batch and yields all blocks.
+    """
     hooks = (hooks,) if isinstance(hooks, str) else tuple(hooks)
     check_hooks(model, hooks)
     wanted = selection.chosen.any(1).nonzero()[:, 0]
     order = wanted[selection.inputs.lengths.cpu()[wanted].argsort(stable=True)]
-    batches = model.batches(selection.inputs[order], batch_size)
+    batches = _placed(model.batches(selection.inputs[order], batch_size), order, selection)
     bar = tqdm(total=len(order), desc=f"reading {model.name}", unit="row", leave=False, delay=2, disable=None)
-    start = 0
     with bar:
-        for batch in batches:
-            rows = order[start : start + len(batch)]
-            chosen = selection.chosen[rows, : batch.ids.shape[1]]
-            yield Block(rows, chosen, _read(model, batch, chosen, hooks))
-            start += len(batch)
-            bar.update(len(batch))
+        for (rows, chosen, _), values in Ranks.here().share(batches, partial(_read, model, hooks)):
+            yield Block(rows, chosen, values)
+            bar.update(len(rows))
+
+
+def _placed(batches: Iterable[Encoded], order: Tensor, selection: Selection) -> Iterator[_Placed]:
+    """Rows, chosen tokens and tokens of every batch."""
+    start = 0
+    for batch in batches:
+        rows = order[start : start + len(batch)]
+        yield rows, selection.chosen[rows, : batch.ids.shape[1]], batch
+        start += len(batch)
 
 
 def keep(
@@ -179,9 +192,8 @@ def _chain(first: Block, blocks: Iterator[Block]) -> Iterator[Block]:
     yield from blocks
 
 
-def _read(
-    model: Model, batch: Encoded, chosen: Bool[Tensor, "row pos"], hooks: tuple[str, ...]
-) -> dict[str, Float[Tensor, "chosen ..."]]:
+def _read(model: Model, hooks: tuple[str, ...], placed: _Placed) -> dict[str, Float[Tensor, "chosen ..."]]:
+    _, chosen, batch = placed
     values, everywhere = {}, bool(chosen.all())
     for hook, full in model.run(batch, hooks=hooks).items():
         full = full.detach()

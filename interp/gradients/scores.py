@@ -8,7 +8,7 @@ along v_k. ℓ_i sums −log p over the answer and end tokens. An optimiser's me
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,7 @@ from interp.gradients.preparation import as_directions, check_cosine, check_rows
 from interp.gradients.tables import read_tables, write_table
 from interp.gradients.work import Work, self_test
 from interp.models.parameters import ParameterDirection
+from interp.models.ranks import Ranks
 from interp.prompts.tokens import Encoded
 from interp.runs import Cache, digest
 
@@ -155,7 +156,8 @@ def score(
     `by` holds any of "example", "token" (loss token), "position" (input position), "module", "head"; what is left out
     is summed over. `metric` folds an optimiser into the directions. `cosine` adds to scores by example the cosine with
     the gradient over the tensors the direction holds. `transfer` allows a direction that starts from other weights.
-    Finished shards come from the cache, so that a killed call continues. Raises InputError for a direction with
+    Finished shards come from the cache, so that a killed call continues; under torchrun the ranks share the shards, and
+    $INTERP_CACHE must be a folder that all of them see. Raises InputError for a direction with
     unknown, misshapen or zero tensors or of another model, rows without answers, a loss that is not finite, dropout
     left on, and quantised weights.
     """
@@ -173,26 +175,30 @@ def score(
     log.info("%s: %s", inputs.label, plan)
     named = [(each.label, each.key) for each in directions]
     key = digest(FORMAT, model.fingerprint, str(model.dtype), inputs.fingerprint, named, keys, cosine)
-    folders = list(_shards(work, inputs, key=key, batch_size=batch_size))
-    return _collected(model, inputs, work, folders)
+    return _collected(model, inputs, work, _shards(work, inputs, key=key, batch_size=batch_size))
 
 
-def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> Iterator[Path]:
-    """The folder of every shard, computed or found; the first one computed is preceded by the self-test."""
-    cache, tested = Cache.default(), False
-    with tqdm(total=len(inputs), desc=f"scoring {inputs.label}", leave=False, disable=None) as progress:
-        for start in range(0, len(inputs), SHARD):
+def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[Path]:
+    """The folder of every shard, computed by one rank or found; each rank tests itself before it computes."""
+    cache, ranks, tested = Cache.default(), Ranks.here(), False
+    starts = range(0, len(inputs), SHARD)
+    names = {start: digest(key, start, len(inputs[start : start + SHARD])) for start in starts}
+    mine = ranks.mine(starts)
+    total = sum(len(inputs[start : start + SHARD]) for start in mine)
+    bar = tqdm(total=total, desc=f"scoring {inputs.label}", leave=False, disable=None)
+    with ranks.together(), bar as progress:
+        for start in mine:
             rows = inputs[start : start + SHARD]
-            shard = digest(key, start, len(rows))
-            if not tested and not cache.has("scores", shard):
+            if not tested and not cache.has("scores", names[start]):
                 self_test(work, rows, batch_size=batch_size)
                 tested = True
-            yield cache.get(
+            cache.get(
                 "scores",
-                shard,
+                names[start],
                 lambda folder, rows=rows, start=start: work.write(folder, rows, start, batch_size),
             )
             progress.update(len(rows))
+    return ranks.seen([cache.folder("scores", name) for name in names.values()])
 
 
 def _collected(model: LanguageModel, inputs: Encoded, work: Work, folders: Sequence[Path]) -> Scores:

@@ -203,7 +203,6 @@ assert bar.moved == 4 and len(list(folder.glob("1-*"))) == 2
 always = partial(fragile, folder=folder, dies=2, times=9)
 assert fails(always) == ("InputError", "the worker of cell 2 was killed twice,", None), fails(always)
 assert fails(strict) == ("ZeroDivisionError", "two is too many", ["in cell 2"]), fails(strict)
-sys.stdout.write("all true")
 """
 
 
@@ -214,4 +213,4 @@ def test_two_workers_of_a_local_ray(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False, env=settings)
     if done.stderr.startswith("Ray did not start") or "\nRay did not start" in done.stderr:
         pytest.skip("Ray gives its own processes 30 seconds to start, which was too little on this machine")
-    assert done.stdout == "all true", done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr[-2000:]
