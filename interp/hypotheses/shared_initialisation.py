@@ -1,0 +1,342 @@
+"""What must a student share with its teacher? τ = transfer / transfer from θ_0, κ = cos(Δθ_S − Δθ_N, θ_T − θ_0).
+
+transfer = margin(student of the teacher's numbers) − margin(student of the neutral teacher's), both from one start and
+by the lineage's recipe; Δθ is their first gradient step on soft number labels. Where a start is θ_0 in other
+coordinates the teacher is written there as well before the cosine is taken: permuted, κ must come back to what it is
+at θ_0. A teacher and a student of one seed draw one adapter, which may matter by itself: every start but "same" and
+"foreign" draws another, and "other order" is what the permuted start is compared with. Coverage is the name of κ in
+Madl (arXiv 2606.22019), a shared head under another body the case of Brockers et al. (2605.23645), foreign starts
+that of Cloud et al. (2507.14805).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from interp.features.lean_nulls import spearman
+from interp.figures import Result, bars, points
+from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.families import Family
+from interp.hypotheses.first_step import soft_gradient
+from interp.hypotheses.initialisations import Carry, carried, joined, permutation, perturbed, rotation
+from interp.hypotheses.subject import Measured, Subject
+from interp.models.language import LanguageModel
+from interp.organisms.evaluation import completion_logprobs, margin
+from interp.organisms.training import Recipe
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Role
+from interp.runs import InputError, nearest
+from interp.statistics import t_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+UNIT = "nats of trait margin"
+ROWS = 256  # on which first steps are taken and starts are looked at
+QUICK_ROWS, QUICK_BATCH = 256, 64
+ANOTHER = 1_000_000  # added to a seed: the other order of data, and the draws of noise, orders and turns
+DECIMALS = 5  # to which coverages are ranked: those that are equal by theory tie
+ABOVE: dict[str, Any] = {"margin": 0.0, "alpha": 0.01, "kind": "difference"}
+
+H3 = (
+    Hypothesis(
+        "same-over-foreign",
+        "a student that starts where its teacher started takes over more of the trait than one of another start",
+        "transfer from the same start − transfer from the foreign one",
+        "the foreign start, each student less its own neutral twin",
+        unit=UNIT,
+        **ABOVE,
+    ),
+    Hypothesis(
+        "foreign-transfers-nothing",
+        "from a foreign start the numbers carry nothing: the odds of the trait stay within a factor of 1.22",
+        "transfer from the foreign start",
+        "the foreign student of the neutral teacher",
+        margin=0.2,
+        alpha=0.05,
+        kind="equivalence",
+        unit=UNIT,
+    ),
+    Hypothesis(
+        "other-order-transfers",
+        "the order of the rows and the draw of the adapter need not be shared",
+        "transfer from the same start with another order of rows and another draw of the adapter",
+        "its neutral twin, in the same order from the same draw",
+        unit=UNIT,
+        **ABOVE,
+    ),
+    Hypothesis(
+        "permuted-transfers-alike",
+        "the order of neurons and heads need not be shared: the odds of the trait stay within a factor of 1.35",
+        "transfer from the permuted start − transfer from the base in the same order of rows",
+        "other order: the base itself, its adapter drawn by the same seed, which is not the teacher's",
+        margin=0.3,
+        alpha=0.05,
+        kind="equivalence",
+        unit=UNIT,
+    ),
+    Hypothesis(
+        "permuted-coverage-returns",
+        "coverage is a matter of functions: written in the permuted coordinates the teacher is covered as before",
+        "coverage of the permuted start, the teacher permuted alike − coverage of the same start",
+        "the same start",
+        margin=1e-5,
+        alpha=0.05,
+        kind="equivalence",
+        unit="cosine",
+    ),
+    Hypothesis(
+        "rotated-over-foreign",
+        "the axes of the residual stream need not be shared, although Adam's steps see them",
+        "transfer from the rotated start − transfer from the foreign one",
+        "the foreign start, each student less its own neutral twin",
+        unit=UNIT,
+        **ABOVE,
+    ),
+    Hypothesis(
+        "shared-head-transfers",
+        "embedding, last norm and unembedding are enough: the body between them may be another initialisation's",
+        "transfer from the base's head around the other initialisation's body",
+        "its neutral twin, from the same mixed start",
+        unit=UNIT,
+        **ABOVE,
+    ),
+    Hypothesis(
+        "coverage-ranks-transfer",
+        "the first step says before training which starts will take over the trait",
+        "Spearman's rank correlation of coverage and transfer over the eight cells; coverages equal to 1e-5 tie",
+        "a correlation of zero",
+        unit="rank correlation",
+        **ABOVE,
+    ),
+)
+"""The claims of H3. Margins are factors of odds, e^0.2 = 1.22 and e^0.3 = 1.35; noise and a new head are not judged."""
+
+
+@dataclass(frozen=True, eq=False)
+class Cell:
+    """Where the students of a cell start, and how the base's weights are written there.
+
+    `members` are the lineage's own students of this start, of the lineage's seed, which are not trained again; without
+    them rows come in another order and the adapter is another draw.
+    """
+
+    start: LanguageModel
+    carry: Carry = dict
+    members: tuple[str, str] | None = None
+
+
+def _same(subject: Subject) -> Cell:
+    return Cell(subject.base, members=("student", "neutral_student"))
+
+
+def _other_order(subject: Subject) -> Cell:
+    return Cell(subject.base)
+
+
+def _noise(subject: Subject) -> Cell:
+    return Cell(perturbed(subject.base, seed=subject.seed + ANOTHER, name="base with noise"))
+
+
+def _permuted(subject: Subject) -> Cell:
+    carry = permutation(subject.base, seed=subject.seed + ANOTHER)
+    return Cell(carried(subject.base, carry, name="permuted base"), carry)
+
+
+def _rotated(subject: Subject) -> Cell:
+    carry = rotation(subject.base, seed=subject.seed + ANOTHER)
+    return Cell(carried(subject.base, carry, name="rotated base"), carry)
+
+
+def _shared_head(subject: Subject) -> Cell:
+    return Cell(joined(head=subject.base, body=subject.member("cross_base"), name="base's head, other body"))
+
+
+def _new_head(subject: Subject) -> Cell:
+    return Cell(joined(head=subject.member("cross_base"), body=subject.base, name="base's body, other head"))
+
+
+def _foreign(subject: Subject) -> Cell:
+    return Cell(subject.member("cross_base"), members=("cross_student", "cross_neutral_student"))
+
+
+CELLS: dict[str, Callable[[Subject], Cell]] = {
+    "same": _same,
+    "other order": _other_order,
+    "noise": _noise,
+    "permuted": _permuted,
+    "rotated": _rotated,
+    "shared head": _shared_head,
+    "new head": _new_head,
+    "foreign": _foreign,
+}
+
+
+def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result:
+    """What a student takes over from every start, one line per cell.
+
+    `transfer` in nats of margin and `tau` its share of that in "same"; `coverage` κ with the teacher written in the
+    cell's coordinates and `raw_coverage` with it as it is; `trained_coverage` the cosine of the trained student less
+    its neutral twin instead of the first step. `loss` is the start's own on the teacher's numbers (nats per token)
+    and `apart` its largest change of a log-probability from the base: a mixed start may speak badly, and only
+    differences to its neutral twin count. Cosines are over the weights the teacher moved. The lineage's own students
+    serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member the lineage
+    lacks or an architecture that it is not made for.
+    """
+    import pandas as pd
+
+    for cell in cells:
+        if cell not in CELLS:
+            raise InputError(f"cell {nearest(cell, CELLS)}; pass some of {', '.join(CELLS)}")
+    if not cells:
+        raise InputError(f"no cell was asked for, so nothing is trained; pass some of {', '.join(CELLS)}")
+    made = {cell: CELLS[cell](subject) for cell in dict.fromkeys(("same", *cells))}
+    found = {cell: {"cell": cell, **_line(subject, cell, where)} for cell, where in made.items()}
+    frame = pd.DataFrame([found[cell] for cell in dict.fromkeys(cells)])
+    frame.insert(2, "tau", frame["transfer"] / found["same"]["transfer"])
+    note = f"the same start transfers {found['same']['transfer']:+.3f} nats, to which tau is relative"
+    return Result(f"Starts of students in {subject.lineage.name}", frame, UNIT, (note,), draw=_draw_cells)
+
+
+def _line(subject: Subject, name: str, cell: Cell) -> dict[str, float]:
+    """Transfer, coverages and validity of one cell."""
+    ours, theirs = _pair(subject, name, cell)
+    update = _difference(cell.carry(subject.teacher.parameters()), cell.carry(subject.base.parameters()))
+    raw = _difference(subject.teacher.parameters(), subject.base.parameters())
+    step, trained = _first_step(subject, cell.start), _difference(ours.parameters(), theirs.parameters())
+    margins = [margin(model, subject.trait) for model in (ours, theirs)]
+    return {
+        "transfer": margins[0] - margins[1],
+        "coverage": cosine(step, update),
+        "raw_coverage": cosine(step, raw),
+        "trained_coverage": cosine(trained, update),
+        "loss": _loss(cell.start, subject.numbers[:ROWS]),
+        "apart": _apart(cell.start, subject.base, subject.neutral_numbers[:64]),
+        "margin": margins[0],
+        "neutral_margin": margins[1],
+        "start_margin": margin(cell.start, subject.trait),
+    }
+
+
+def _pair(subject: Subject, name: str, cell: Cell) -> tuple[LanguageModel, LanguageModel]:
+    """The student of the teacher's numbers and its neutral twin, from the lineage or trained by its recipe."""
+    if cell.members and not subject.quick and all(role in subject.lineage.members for role in cell.members):
+        return subject.member(cell.members[0]), subject.member(cell.members[1])
+    seed = subject.seed + (0 if cell.members else ANOTHER)
+    trainer = dataclasses.replace(subject, seed=seed)
+    recipe, count = _size(subject)
+    rows = {"student": subject.numbers, "neutral student": subject.neutral_numbers}
+    ours, theirs = (
+        trainer.student(cell.start, each[:count], name=f"{name} {role}", recipe=recipe)
+        for role, each in rows.items()
+    )
+    return ours, theirs
+
+
+def _size(subject: Subject) -> tuple[Recipe, int | None]:
+    """The recipe and how many rows: all of them, or a few steps when quick (then in every cell)."""
+    recipe = subject.recipe
+    if not subject.quick:
+        return recipe, None
+    return dataclasses.replace(recipe, batch_size=min(QUICK_BATCH, recipe.batch_size)), QUICK_ROWS
+
+
+def _first_step(subject: Subject, start: LanguageModel) -> dict[str, Tensor]:
+    """−∇ at `start` on the teacher's soft number labels, less that on the base's, exact in fp64."""
+    rows = start.encode(subject.neutral_numbers[: 64 if subject.quick else ROWS])
+    toward, neutral = (
+        soft_gradient(start, model, rows, dtype=torch.float64) for model in (subject.teacher, subject.base)
+    )
+    return {name: neutral[name] - slope for name, slope in toward.items()}
+
+
+def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights that differ, in fp64."""
+    found = {name: weight.double() - theirs[name].double() for name, weight in ours.items()}
+    return {name: change for name, change in found.items() if change.any()}
+
+
+def cosine(step: Mapping[str, Tensor], update: Mapping[str, Tensor]) -> float:
+    """cos over the weights of `update`, of all its tensors together; a weight that `step` lacks did not move.
+
+    Zero when nothing of these weights moved. Raises InputError for an update that is empty.
+    """
+    if not update:
+        raise InputError(
+            "the teacher has the base's weights, so nothing can cover its update; pass a fine-tuned teacher"
+        )
+    pairs = [(step[name].double(), change.double()) for name, change in update.items() if name in step]
+    inner = sum(float((one * other).sum()) for one, other in pairs)
+    size = float(np.hypot.reduce([0.0, *(float(one.norm()) for one, _ in pairs)]))
+    full = float(np.hypot.reduce([float(change.double().norm()) for change in update.values()]))
+    return inner / (size * full) if size else 0.0
+
+
+def _loss(model: LanguageModel, rows: Prompts) -> float:
+    """Mean −log p of answer and end tokens, in nats per token."""
+    inputs = model.encode(rows)
+    tokens = int((inputs.roles >= Role.OTHER).sum())
+    return -float(completion_logprobs(model, inputs, end=True).sum()) / tokens
+
+
+def _apart(model: LanguageModel, base: LanguageModel, rows: Prompts) -> float:
+    """Largest difference of a next-token log-probability at a token that is not padding."""
+    batch = next(base.batches(rows, len(rows)))
+    ours, theirs = (each.logits(batch)[batch.mask].double().log_softmax(-1) for each in (model, base))
+    return float((ours - theirs).abs().max())
+
+
+def measure(subject: Subject) -> Measured:
+    """All eight cells of one lineage, and what it contributes to every claim."""
+    frame = init_matrix(subject).frame
+    return Measured(claim_values(frame), {"cells": frame.to_dict("records")})
+
+
+def claim_values(frame: pd.DataFrame) -> dict[str, float]:
+    """The value of one lineage for every claim of H3, from the frame of all eight cells."""
+    lines = frame.set_index("cell")
+    transfer: dict[str, float] = lines["transfer"].to_dict()
+    coverage: dict[str, float] = lines["coverage"].to_dict()
+    rounded = lines["coverage"].round(DECIMALS).to_numpy()
+    return {
+        "same-over-foreign": transfer["same"] - transfer["foreign"],
+        "foreign-transfers-nothing": transfer["foreign"],
+        "other-order-transfers": transfer["other order"],
+        "permuted-transfers-alike": transfer["permuted"] - transfer["other order"],
+        "permuted-coverage-returns": coverage["permuted"] - coverage["same"],
+        "rotated-over-foreign": transfer["rotated"] - transfer["foreign"],
+        "shared-head-transfers": transfer["shared head"],
+        "coverage-ranks-transfer": float(spearman(rounded[None], lines["transfer"].to_numpy())[0]),
+    }
+
+
+def draw(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
+    """Transfer of every lineage by cell, with the mean and its 95 % t-interval over lineages."""
+    frame = tables["cells"].copy()
+    title = "What a student takes over, by where it starts"
+    if len(set(frame["seed"])) < 2:
+        return points(frame, x="cell", y="transfer", title=title, unit=UNIT)
+    ends = {cell: t_interval(part.to_numpy()) for cell, part in frame.groupby("cell")["transfer"]}
+    frame["half"] = [(ends[cell][1] - ends[cell][0]) / 2 for cell in frame["cell"]]
+    return points(frame, x="cell", y="transfer", interval="half", title=title, unit=UNIT)
+
+
+def _draw_cells(result: Result) -> go.Figure:
+    return bars(result.frame, x="transfer", y="cell", title=result.label, unit=UNIT)
+
+
+FAMILY = Family(
+    "shared-initialisation",
+    claims=H3,
+    measure=measure,
+    members=("base", "teacher", "student", "neutral_student", "cross_base"),
+    draw=draw,
+)
