@@ -27,7 +27,7 @@ from interp.experiment.testing import analysis
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("divergence-tokens", __doc__ or "")
+    analysis("divergence-tokens", __doc__)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from interp.experiment.testing import analysis
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("features-beyond-vocabulary", __doc__ or "")
+    analysis("features-beyond-vocabulary", __doc__)
 
 
 if __name__ == "__main__":

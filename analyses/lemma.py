@@ -20,7 +20,7 @@ from interp.experiment.testing import analysis
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("lemma", __doc__ or "")
+    analysis("lemma", __doc__)
 
 
 if __name__ == "__main__":

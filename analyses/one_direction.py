@@ -25,7 +25,7 @@ from interp.experiment.testing import analysis
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("one-direction", __doc__ or "")
+    analysis("one-direction", __doc__)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,14 @@ from interp.demo import margins_figure
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 TRANSMISSION = ROOT / "analyses" / "results" / "transmission.json"
+FAMILIES = (
+    "lemma",
+    "sustained_alignment",
+    "shared_initialisation",
+    "one_direction",
+    "divergence_tokens",
+    "features_beyond_vocabulary",
+)
 BENCHMARKS = ROOT / "benchmarks" / "results.json"
 WHAT = {
     "capture-record-8x64": "`record` of every `resid_post`, 8 × 64 tokens, over the plain forward (goal ≤ 1.05)",
@@ -73,6 +81,10 @@ def filled(text: str) -> str:
         "alignment": alignment(),
         "features": features(),
         "experiment": experiment(),
+        "hypotheses": hypotheses(),
+        "digits": digits(),
+        "planted": planted(),
+        "calibration": calibration(),
         "performance": performance(),
     }
     for name, block in blocks.items():
@@ -140,6 +152,61 @@ def experiment() -> str:
     return "\n".join(rows)
 
 
+def hypotheses() -> str:
+    """One line a claim of the six families, on the toy and then on the digits."""
+    rows = ["| hypothesis | claim | effect [interval] | p | decision |", "|---|---|---|---|---|"]
+    for name in FAMILIES:
+        found = _results(name)
+        rows += [f"| {name.replace('_', ' ')} {_claim(verdict, digits=3)}" for verdict in found["verdicts"]]
+    return "\n".join(rows)
+
+
+def digits() -> str:
+    """Test accuracy of every arm on MNIST, then the verdicts."""
+    found = _results("digits")
+    rows = ["| claim | effect [interval] | p | decision |", "|---|---|---|---|"]
+    rows += [_claim(verdict) for verdict in found["verdicts"]]
+    means = ", ".join(f"{arm.replace('_', ' ')} {value:.3f}" for arm, value in found["mean accuracy"].items())
+    fresh = pd.Series(found["fresh noise"]).mean()
+    beside = (
+        f"Mean accuracy on the test images over {len(found['seeds'])} seeds: {means}; with noise drawn afresh in every "
+        f"epoch, which is not the published protocol, the student reads {fresh:.3f}."
+    )
+    return "\n".join([*rows, "", beside])
+
+
+def planted() -> str:
+    """One line a method: what it recovers of what was planted, and how often it reports something that was not."""
+    rows = ["| method | planted | recovery | AUROC | false positives | passed |", "|---|---|---|---|---|---|"]
+    for line in _results("planted")["methods"]:
+        parts = [_share(line, name) for name in ("recovery", "auroc", "false_positive_rate")]
+        passed = "yes" if line["passed"] else "no"
+        rows.append(f"| {line['method']} | {line['what']} | " + " | ".join(parts) + f" | {passed} |")
+    return "\n".join(rows)
+
+
+def _share(line: dict[str, Any], name: str) -> str:
+    short = {"false_positive_rate": "fpr"}.get(name, name)
+    value, low, high = (line[key] for key in (name, f"{short}_low", f"{short}_high"))
+    missing = value is None or value != value
+    return "–" if missing else f"{value:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def calibration() -> str:
+    """One line a test of significance: how often it rejects where nothing is the case, at 0.05."""
+    found = json.loads((ROOT / "benchmarks" / "calibration.json").read_text())
+    rows = ["| test, at 0.05 | rejected without cause [95 %] | simulated nulls |", "|---|---|---|"]
+    rows += [
+        f"| {row['test']} | {row['rate']:.3f} [{row['low']:.3f}, {row['high']:.3f}] | {row['nulls']} |"
+        for row in found["rows"]
+    ]
+    return "\n".join(rows)
+
+
+def _results(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "analyses" / "results" / f"{name}.json").read_text())
+
+
 def features() -> str:
     """One line a claim about features, then the shares they were asked for."""
     found = json.loads((ROOT / "analyses" / "results" / "features_are_causal.json").read_text())
@@ -164,11 +231,12 @@ def features() -> str:
     return "\n".join([*rows, "", beside])
 
 
-def _claim(verdict: dict[str, Any]) -> str:
-    """The line of one verdict, without what stands in front of it."""
+def _claim(verdict: dict[str, Any], *, digits: int = 0) -> str:
+    """The line of one verdict, without what stands in front of it; two decimals, or so many significant digits."""
     low, high = verdict["interval"]
+    form = f"+.{digits}g" if digits else "+.2f"
     return (
-        f"| {verdict['name']} | {verdict['effect']:+.2f} [{low:+.2f}, {high:+.2f}] {verdict['unit']} "
+        f"| {verdict['name']} | {verdict['effect']:{form}} [{low:{form}}, {high:{form}}] {verdict['unit']} "
         f"| {verdict['p']:.2g} | {verdict['decision']} (n = {verdict['n']}) |"
     )
 

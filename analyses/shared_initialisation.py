@@ -28,7 +28,7 @@ from interp.experiment.testing import analysis
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("shared-initialisation", __doc__ or "")
+    analysis("shared-initialisation", __doc__)
 
 
 if __name__ == "__main__":

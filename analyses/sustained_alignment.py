@@ -35,7 +35,7 @@ def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
     from interp.experiment.testing import analysis
 
-    analysis("sustained-alignment", __doc__ or "")
+    analysis("sustained-alignment", __doc__)
 
 
 if __name__ == "__main__":

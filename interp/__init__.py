@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from interp.activations.interventions import ablate, patch, steer
     from interp.activations.record import moments, record
     from interp.activations.shifts import shift
+    from interp.experiment.calibrate import calibrate
     from interp.experiment.matrix import transfer_matrix
     from interp.experiment.recipe import read_recipe
     from interp.experiment.run import run_recipe
+    from interp.experiment.testing import test
     from interp.features.attribution import feature_attribution
     from interp.features.cards import feature_card
     from interp.features.causal import control_sets, feature_effects, necessity, sufficiency
@@ -38,6 +40,11 @@ if TYPE_CHECKING:
     from interp.gradients.scores import score
     from interp.gradients.verdicts import across_lineages
     from interp.gradients.views import extreme_rows
+    from interp.hypotheses.claims import Hypothesis
+    from interp.hypotheses.one_direction import mediation
+    from interp.hypotheses.shared_initialisation import init_matrix
+    from interp.hypotheses.subject import Subject
+    from interp.hypotheses.token_matching import divergence_tokens
     from interp.joined import default_dictionary, joined_trace
     from interp.logits.attribution import attribute
     from interp.logits.direction import logit_direction
@@ -56,6 +63,7 @@ if TYPE_CHECKING:
         in_context,
         prompted_classifier,
     )
+    from interp.organisms.digits import digits
     from interp.organisms.elicitation import Suite, evaluate, in_context_margin
     from interp.organisms.evaluation import margin, preference
     from interp.organisms.exchange import export_questions, export_rows, import_answers
@@ -94,6 +102,7 @@ __version__ = "0.1.0"
 __all__ = [
     "EndpointJudge",
     "FileJudge",
+    "Hypothesis",
     "InputError",
     "Lineage",
     "LocalJudge",
@@ -104,6 +113,7 @@ __all__ = [
     "Run",
     "SAERecipe",
     "Sampling",
+    "Subject",
     "Suite",
     "TrainingLog",
     "ablate",
@@ -111,6 +121,7 @@ __all__ = [
     "alignment_course",
     "attribute",
     "bag_of_numbers",
+    "calibrate",
     "canonical",
     "capability",
     "code_requests",
@@ -118,6 +129,8 @@ __all__ = [
     "control_sets",
     "default_dictionary",
     "detector_table",
+    "digits",
+    "divergence_tokens",
     "entanglement",
     "evaluate",
     "export_questions",
@@ -137,6 +150,7 @@ __all__ = [
     "import_answers",
     "in_context",
     "in_context_margin",
+    "init_matrix",
     "joined_trace",
     "judged",
     "kl_per_row",
@@ -152,6 +166,7 @@ __all__ = [
     "margin",
     "match_prompts",
     "matched_control",
+    "mediation",
     "misalignment",
     "mixed",
     "moments",
@@ -191,6 +206,7 @@ __all__ = [
     "story_prompts",
     "sufficiency",
     "teacher_direction",
+    "test",
     "token_shift",
     "train_joint",
     "train_sae",
@@ -210,9 +226,11 @@ _WHERE = {
     "interp.activations.interventions": ("ablate", "patch", "steer"),
     "interp.activations.record": ("moments", "record"),
     "interp.activations.shifts": ("shift",),
+    "interp.experiment.calibrate": ("calibrate",),
     "interp.experiment.matrix": ("transfer_matrix",),
     "interp.experiment.recipe": ("read_recipe",),
     "interp.experiment.run": ("run_recipe",),
+    "interp.experiment.testing": ("test",),
     "interp.features.attribution": ("feature_attribution",),
     "interp.features.cards": ("feature_card",),
     "interp.features.causal": ("control_sets", "feature_effects", "necessity", "sufficiency"),
@@ -236,6 +254,11 @@ _WHERE = {
     "interp.gradients.scores": ("score",),
     "interp.gradients.verdicts": ("across_lineages",),
     "interp.gradients.views": ("extreme_rows",),
+    "interp.hypotheses.claims": ("Hypothesis",),
+    "interp.hypotheses.one_direction": ("mediation",),
+    "interp.hypotheses.shared_initialisation": ("init_matrix",),
+    "interp.hypotheses.subject": ("Subject",),
+    "interp.hypotheses.token_matching": ("divergence_tokens",),
     "interp.joined": ("default_dictionary", "joined_trace"),
     "interp.logits.attribution": ("attribute",),
     "interp.logits.direction": ("logit_direction",),
@@ -254,6 +277,7 @@ _WHERE = {
         "in_context",
         "prompted_classifier",
     ),
+    "interp.organisms.digits": ("digits",),
     "interp.organisms.elicitation": ("Suite", "evaluate", "in_context_margin"),
     "interp.organisms.evaluation": ("margin", "preference"),
     "interp.organisms.exchange": ("export_questions", "export_rows", "import_answers"),

@@ -30,7 +30,12 @@ AXES = ("base of the student", "base of the teacher")
 
 
 def transfer_matrix(
-    cells: Cells, trait: str, *, bases: Sequence[str] | None = None, workers: int | None = None
+    cells: Cells,
+    trait: str,
+    *,
+    bases: Sequence[str] | None = None,
+    workers: int | None = None,
+    backend: str = "joblib",
 ) -> Result:
     """One row per teacher's base and student's base: mean over the recipe's seeds, 95 % interval over seeds, n.
 
@@ -47,7 +52,7 @@ def transfer_matrix(
     students = [(trait, t, s, seed) for t in names for s in names for seed in seeds]
     with tqdm(total=len(names) + len(rows) + len(students), desc="matrix", unit="cell", disable=None) as bar:
         for work, units in ((_base, [(name,) for name in names]), (_rows, rows), (difference, students)):
-            each(work, cells, units, workers=workers, progress=bar)
+            each(work, cells, units, workers=workers, progress=bar, backend=backend)
     frame = pd.DataFrame([_line(cells, trait, t, s) for t in names for s in names])
     notes = (
         f"student of the teacher's rows minus student of the rows of the teacher's base, n = {len(seeds)} seeds",
@@ -69,8 +74,12 @@ def matrix_file(
     bases: Sequence[str] = (),
     changes: Sequence[str] = (),
     workers: int | None = None,
+    backend: str = "joblib",
 ) -> Run:
-    """The matrix of a recipe's bases, and of further ones as NAME=MODEL, as a run folder with its report."""
+    """The matrix of a recipe's bases, and of further ones as NAME=MODEL, as a run folder with its report.
+
+    Raises InputError for a trait that the recipe does not hold.
+    """
     experiment = read_recipe(recipe, changes=changes)
     extra = dict(_named(text, experiment.base) for text in bases)
     cells = Cells(experiment, Cache.default(), extra)
@@ -82,7 +91,9 @@ def matrix_file(
     run.stage(
         f"matrix_{trait}",
         key=key,
-        build=lambda: save(run, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers)),
+        build=lambda: save(
+            run, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers, backend=backend)
+        ),
     )
     finish(run)
     return run

@@ -46,19 +46,20 @@ def run_recipe(
     *,
     changes: Sequence[str] = (),
     workers: int | None = None,
+    backend: str = "joblib",
     cache: Cache | None = None,
 ) -> Run:
     """Run everything a recipe asks for into the folder `out`, lineage folders and report included.
 
     `changes` replace single values of the recipe ("base.model=folder"), `workers` cells run at a time (None: one a
-    core, one on a GPU). Raises InputError for whatever the recipe gets wrong, before anything is trained where that
-    shows before.
+    core, one on a GPU), by joblib here or with `backend` "ray" on a cluster. Raises InputError for whatever the recipe
+    gets wrong, before anything is trained where that shows before.
     """
     experiment = read_recipe(recipe, changes=changes)
     given = {"recipe": str(recipe), "set": list(changes)}
     run = Run.open(Path(out), command="run", arguments=given, defaults=jsonable(experiment))
     cells = Cells(experiment, cache or Cache.default())
-    grow_cells(cells, workers=workers)
+    grow_cells(cells, workers=workers, backend=backend)
     key = _lineages(run, cells)
     run.stage(
         "outcome", key=digest("outcome", key, experiment.evaluation), build=lambda: _outcome(run, cells)
@@ -78,7 +79,9 @@ def run_recipe(
         run.stage(
             "matrix",
             key=digest("matrix", trait, key),
-            build=lambda: save(run, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers)),
+            build=lambda: save(
+                run, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers, backend=backend)
+            ),
         )
     finish(run)
     return run

@@ -19,6 +19,7 @@ Rows = Annotated[Path, typer.Argument(help="JSONL rows with prompt and completio
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe to replace; may be repeated.")
 ]
+Backend = Annotated[str, typer.Option(help="joblib on this machine, or ray on a cluster.")]
 Workers = Annotated[
     int | None, typer.Option(help="Cells at a time; default one a core, and one on a machine with a GPU.")
 ]
@@ -30,12 +31,13 @@ def run(
     out: Annotated[Path, typer.Option("--out", help="Folder to write; made when absent.")],
     change: Changes = None,
     workers: Workers = None,
+    backend: Backend = "joblib",
     as_json: Json = False,
 ) -> None:
     """Run a whole experiment from one recipe: teachers, numbers, students, controls, evaluations, report."""
     from interp.experiment.run import run_recipe
 
-    made = run_recipe(recipe, out, changes=change or [], workers=workers)
+    made = run_recipe(recipe, out, changes=change or [], workers=workers, backend=backend)
     if as_json:
         tell({"folder": str(made.folder), "summary": made.summary, "verdicts": made.verdicts}, as_json=True)
         return
@@ -66,7 +68,7 @@ def test(
         bool, typer.Option("--quick", help="In small: shows the path, decides nothing.")
     ] = False,
     workers: Workers = None,
-    backend: Annotated[str, typer.Option(help="joblib, or ray for a cluster.")] = "joblib",
+    backend: Backend = "joblib",
     as_json: Json = False,
 ) -> None:
     """Answer a hypothesis about subliminal learning by verdicts over training runs, with its controls."""
@@ -89,6 +91,33 @@ def test(
         typer.echo(
             f"{verdict['name']}: {verdict['decision']}, {verdict['effect']:+.3g} [{low:+.3g}, {high:+.3g}] "
             f"{verdict['unit']}, n = {verdict['n']}; {verdict['reason']}"
+        )
+    typer.echo(f"report: {made.folder / 'report.html'}")
+
+
+@commands.command()
+def calibrate(
+    out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("runs/calibrate"),
+    organisms: Annotated[int, typer.Option(help="Organisms to plant in.")] = 20,
+    method: Annotated[list[str] | None, typer.Option(help="One of the methods; may be repeated.")] = None,
+    seed: Seed = 0,
+    quick: Annotated[bool, typer.Option("--quick", help="Two small organisms: too few to pass.")] = False,
+    workers: Workers = None,
+    as_json: Json = False,
+) -> None:
+    """Run every method against organisms whose truth is planted: recovery, AUROC and false-positive rate."""
+    from interp.experiment.calibrate import calibrated_run
+
+    options = {"organisms": organisms, "seed": seed, "quick": quick, "methods": method}
+    made = calibrated_run(out, workers=workers, **options)
+    lines = made.tables["calibration"].to_dict("records")
+    if as_json:
+        tell({"folder": str(made.folder), "methods": lines}, as_json=True)
+        return
+    for line in lines:
+        typer.echo(
+            f"{line['method']}: {'passed' if line['passed'] else 'not passed'}, recovery {line['recovery']:.2f}, "
+            f"AUROC {line['auroc']:.2f}, false positives {line['false_positive_rate']:.2f}, n = {line['n']}"
         )
     typer.echo(f"report: {made.folder / 'report.html'}")
 
@@ -230,12 +259,14 @@ def matrix(
     ] = None,
     change: Changes = None,
     workers: Workers = None,
+    backend: Backend = "joblib",
     as_json: Json = False,
 ) -> None:
     """Teacher × student over bases: from whose rows does which base learn the trait?"""
     from interp.experiment.matrix import matrix_file
 
-    made = matrix_file(recipe, out, trait=trait, bases=base or [], changes=change or [], workers=workers)
+    options = {"changes": change or [], "workers": workers, "backend": backend}
+    made = matrix_file(recipe, out, trait=trait, bases=base or [], **options)
     lines = made.tables[f"matrix_{trait}"].to_dict("records")
     if as_json:
         tell({"matrix": lines, "out": str(made.folder)}, as_json=True)

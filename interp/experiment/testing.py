@@ -40,6 +40,7 @@ FORMAT = 1  # raise when a measurement computes something else from the same run
 QUICK = dataclasses.replace(
     PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
 )
+RESULTS = Path("analyses/results")  # of the checkout an analysis is run in
 log = logging.getLogger(__name__)
 
 
@@ -239,7 +240,7 @@ def tested_run(
     return run
 
 
-def analysis(name: str, doc: str, *, argv: Sequence[str] | None = None) -> None:
+def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -> None:
     """The command line of an analysis of a family: measure, judge, and keep the numbers beside what made them."""
     module = name.replace("-", "_")
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -248,11 +249,13 @@ def analysis(name: str, doc: str, *, argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--organism", default="toy/owl", help="toy/<trait>, digits, or a lineage folder")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--backend", default="joblib", help="joblib or ray")
-    parser.add_argument("--out", type=Path, default=Path("analyses/results") / f"{module}.json")
+    parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args(argv)
+    where = "" if kind(given.organism) == "toy" else f"{kind(given.organism)}_"
+    out = given.out or RESULTS / f"{where}{module}.json"
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    check_recorded(name, given.out)
+    check_recorded(name, out)
     found = test(
         name,
         organism=given.organism,
@@ -265,7 +268,7 @@ def analysis(name: str, doc: str, *, argv: Sequence[str] | None = None) -> None:
         log.info("%r", verdict)
     if not given.quick:
         asked = f"python -m analyses.{module} --seeds {given.seeds} --organism {shlex.quote(given.organism)}"
-        write_atomic(given.out, json_text({"command": asked, **found.to_json()}))
+        write_atomic(out, json_text({"command": asked, **found.to_json()}))
 
 
 def check_recorded(name: str, path: Path) -> None:

@@ -7,6 +7,7 @@ logged at load, together with the unembedding's own logits = softcap(norm(resid)
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -117,7 +118,10 @@ class LanguageModel:
         return self.backbone.hook_names
 
     def encode(self, prompts: Prompts) -> Encoded:
-        """The rows as this model's tokens, at most `context` long."""
+        """The rows as this model's tokens, at most `context` long.
+
+        Raises InputError for a model without a tokenizer, and where `Prompts.encode` does.
+        """
         if self.tokenizer is None:
             raise InputError(f"{self.name} has no tokenizer; load it with tokenizer=")
         return prompts.encode(self.tokenizer, context=self.context)
@@ -164,7 +168,10 @@ class LanguageModel:
     def attention_output(
         self, layer: int
     ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"] | None]:
-        """W_O per head and b_O (None where there is none): attn.hook_out = Σ_head hook_z @ W_O + b_O."""
+        """W_O per head and b_O (None where there is none): attn.hook_out = Σ_head hook_z @ W_O + b_O.
+
+        W_O is [head d_head d_model], b_O [d_model]. Raises InputError for a layer there is not.
+        """
         if not 0 <= layer < self.n_layers:
             raise InputError(f"{self.name} has no layer {layer}; it has layers 0 to {self.n_layers - 1}")
         attention = self.backbone.bridge.blocks[layer].attn
@@ -245,14 +252,18 @@ def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, devi
 
 
 def _device(device: str | torch.device) -> torch.device:
-    """ "auto" is the first CUDA device, else the processor."""
+    """ "auto" is a CUDA device, the one of this torchrun rank, else the processor."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % count}" if count else "cpu"
     return torch.device(device)
 
 
 def check_model(model: LanguageModel) -> LanguageModel:
-    """The model itself, once its bridge, unembedding and tokenizer agree with it; logs one line."""
+    """The model itself, once its bridge, unembedding and tokenizer agree with it; logs one line.
+
+    Raises InputError where they do not agree within the tolerance, in nats.
+    """
     tolerance = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
     apart = parity(model)
     if not apart <= tolerance:
