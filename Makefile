@@ -7,7 +7,7 @@ ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false WANDB_MO
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bases clean
+.PHONY: help setup demo test check format bench bases notebooks clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -39,6 +39,9 @@ format: setup ## apply the formatter and the safe fixes
 
 bench: setup ## paired benchmarks into benchmarks/results.json
 	$(ENV) $(BIN)/python -m benchmarks
+
+notebooks: setup ## run every notebook and write it with its outputs, plots as JSON and PNG
+	$(ENV) $(BIN)/python -m notebooks.build
 
 bases: setup ## train the toy bases again, from nothing
 	$(ENV) $(BIN)/python -m interp.organisms.toy

@@ -102,7 +102,10 @@ class Backbone:
 
     @classmethod
     def of(cls, module: Any, name: str) -> Backbone:
-        """A view of `module` (PeftModel or plain) in evaluation mode with its adapters as they are set now."""
+        """A view of `module` (PeftModel or plain) in evaluation mode with its adapters as they are set now.
+
+        Raises InputError for an adapter that changes no weights, and for adapter layers outside a PeftModel.
+        """
         check_unmerged(module, name)
         own: Any = view(module).eval()
         if not hasattr(own, "get_base_model"):
@@ -157,7 +160,10 @@ class Backbone:
 
     @cached_property
     def layers(self) -> nn.ModuleList:
-        """The decoder layers in order."""
+        """The decoder layers in order.
+
+        Raises InputError for a module without such a list.
+        """
         count = self.config.num_hidden_layers
         for module in self.hf.base_model.modules():
             if isinstance(module, nn.ModuleList) and len(module) == count:

@@ -28,7 +28,10 @@ class Stop(Exception):
 
 
 def boot(module: Any) -> Any:
-    """A bridge over a plain Hugging Face module, which it rewrites; in evaluation mode, without a tokenizer."""
+    """A bridge over a plain Hugging Face module, which it rewrites; in evaluation mode, without a tokenizer.
+
+    Raises InputError for an architecture that TransformerLens cannot hook.
+    """
     from transformer_lens.model_bridge import TransformerBridge
 
     kind = module.config.model_type

@@ -34,7 +34,10 @@ class Images(Encoded):
 
     @classmethod
     def of(cls, pixels: Float[Tensor, "example pixel"], labels: Int[Tensor, "example"] | None = None) -> Self:
-        """Rows of pixels in [−1, 1], with the digit each one shows if it is known."""
+        """Rows of pixels in [−1, 1], with the digit each one shows if it is known.
+
+        Raises InputError for no images.
+        """
         if len(pixels) == 0:
             raise InputError("0 images were given; pass at least one row of pixels")
         ids = torch.zeros(len(pixels), 1, dtype=torch.long) if labels is None else labels[:, None].long()

@@ -104,7 +104,8 @@ class Lineage:
     def update(self, role: str) -> ParameterDirection:
         """What training did to a member: its weights minus those of its start, in fp32, by Hugging Face name.
 
-        Live LoRA adapters stay low-rank. Weights that did not move are left out.
+        Live LoRA adapters stay low-rank. Weights that did not move are left out. Raises InputError for a base,
+        which has no start.
         """
         member = self[role]
         if member.start is None:
@@ -116,7 +117,8 @@ class Lineage:
     def save(self, folder: str | Path) -> Path:
         """Write the lineage folder, whole or not at all: lineage.json, one folder per member, the rows as JSONL.
 
-        A member folder is read by plain transformers, or by plain peft when `kind` is "adapter".
+        A member folder is read by plain transformers, or by plain peft when `kind` is "adapter". Raises InputError
+        for a folder that holds something else.
         """
         path = Path(folder)
         if path.exists() and any(path.iterdir()) and not (path / MANIFEST).is_file():
@@ -154,7 +156,8 @@ def open_lineage(
     """A lineage from checkpoints: hub names, model folders, adapters of the base, modules in memory, or loaded models.
 
     `student` is one source, a list of them, or a mapping from role to source for further roles such as cross_base.
-    Adapters are attached to their start over shared storage; every member has the base's dtype and device.
+    Adapters are attached to their start over shared storage; every member has the base's dtype and device. Raises
+    InputError without a base, and for members that do not belong together.
     """
     if base is None:
         raise InputError("a lineage needs a base; pass base= a folder, a hub name or a model")

@@ -31,7 +31,10 @@ HUB_SECONDS = 5.0
 
 
 def find_folder(source: str | Path) -> Path:
-    """The local folder of a checkpoint or adapter, given its path or its name on the Hugging Face hub."""
+    """The local folder of a checkpoint or adapter, given its path or its name on the Hugging Face hub.
+
+    Raises InputError for a file, and for what is neither a folder nor such a name.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         return path
@@ -76,12 +79,15 @@ def is_adapter(folder: Path) -> bool:
 
 
 def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device = "cpu") -> Any:
-    """The causal language model in a folder, complete and as it was saved; `dtype` None keeps the checkpoint's own."""
+    """The causal language model in a folder, complete and as it was saved; `dtype` None keeps the checkpoint's own.
+
+    Raises InputError for missing or misshapen weights, and for no causal language model.
+    """
     from transformers import AutoModelForCausalLM
 
     check_model_folder(folder)
     try:
-        with _no_bars():
+        with no_bars():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=dtype or "auto",
@@ -178,7 +184,7 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder, None when there is none.
 
     A tokenizer class chosen from config.json's model_type can silently split numbers differently from the saved
-    tokenizer.json; then the saved one is used.
+    tokenizer.json; then the saved one is used. Raises InputError for one that cannot be read.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -284,7 +290,10 @@ def _another_base(folder: Path, backbone: Backbone, reason: str) -> InputError:
 
 
 def adapter_base(folder: Path) -> str:
-    """The base an adapter folder names: beside it when the name is a relative path that exists, else as written."""
+    """The base an adapter folder names: beside it when the name is a relative path that exists, else as written.
+
+    Raises InputError for an adapter that names none.
+    """
     named = _read_json(folder / "adapter_config.json").get("base_model_name_or_path") or ""
     beside = folder / named
     if not named:
@@ -311,7 +320,7 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def _no_bars() -> Iterator[None]:
+def no_bars() -> Iterator[None]:
     """transformers draws a bar per checkpoint, however small."""
     from transformers.utils import logging as messages
 

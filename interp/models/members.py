@@ -14,7 +14,7 @@ from typing import Any
 
 from interp.models.backbone import Backbone, merged
 from interp.models.language import LanguageModel
-from interp.models.loading import SEAL
+from interp.models.loading import SEAL, no_bars
 from interp.runs import InputError, write_atomic
 
 MANIFEST = "lineage.json"
@@ -34,7 +34,8 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
     """Write one member and return its part of the manifest.
 
     `hosts` maps fingerprints to the roles written so far: an adapter on one of them is written as an adapter, one on
-    anything else as a whole model with the adapter merged in.
+    anything else as a whole model with the adapter merged in. Raises InputError for a model that is no language
+    model.
     """
     if not isinstance(model, LanguageModel):
         raise InputError(
@@ -55,7 +56,8 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
 def _write_model(model: LanguageModel, folder: Path) -> str:
     """A folder for transformers, adapters merged in; returns the fingerprint of what it holds."""
     whole = Backbone(model.hf if model.peft is None else merged(model.hf))
-    whole.hf.save_pretrained(folder)
+    with no_bars():
+        whole.hf.save_pretrained(folder)
     if model.tokenizer is not None:
         model.tokenizer.save_pretrained(folder)
     return whole.fingerprint
@@ -98,7 +100,10 @@ def write_manifest(folder: Path, **content: Any) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """lineage.json, checked for its format and for names that stay inside the folder."""
+    """lineage.json, checked for its format and for names that stay inside the folder.
+
+    Raises InputError for a folder without one, and for one that is no JSON or of another format.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError:

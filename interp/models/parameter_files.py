@@ -64,7 +64,10 @@ def pack(tensors: Mapping[str, Entry], biases: Mapping[str, Tensor]) -> dict[str
 
 
 def unpack(packed: Mapping[str, Tensor]) -> tuple[dict[str, Entry], dict[str, Tensor]]:
-    """Tensors by weight name and virtual biases by hook name: the inverse of `pack`."""
+    """Tensors by weight name and virtual biases by hook name: the inverse of `pack`.
+
+    Raises InputError for a factor without its other.
+    """
     tensors: dict[str, Entry] = {}
     biases: dict[str, Tensor] = {}
     for name, tensor in packed.items():

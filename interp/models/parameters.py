@@ -152,7 +152,10 @@ class ParameterDirection:
         )
 
     def truncated(self, rank: int) -> ParameterDirection:
-        """Every matrix as its best approximation of that rank (SVD), vectors as they are."""
+        """Every matrix as its best approximation of that rank (SVD), vectors as they are.
+
+        Raises InputError for a rank below 1.
+        """
         if rank < 1:
             raise InputError(f"rank {rank} holds nothing; pass an integer of at least 1")
         tensors = {
