@@ -60,7 +60,10 @@ def grow_rows(cells: Cells, trait: str | None, seed: int) -> Answers:
 
 
 def rows_of(cells: Cells, trait: str, seed: int) -> tuple[Answers, Answers | None]:
-    """Rows of the trait's teacher and of the neutral one, of the same prompts where the recipe asks for it."""
+    """Rows of the trait's teacher and of the neutral one, of the same prompts where the recipe asks for it.
+
+    Raises InputError when both teachers wrote the same rows.
+    """
     rows = grow_rows(cells, trait, seed)
     neutral = grow_rows(cells, None, seed) if "neutral" in cells.experiment.controls else None
     if neutral is not None and neutral.rows.fingerprint == rows.rows.fingerprint:

@@ -17,7 +17,7 @@ from interp.experiment.cells import asked_about, changed
 from interp.experiment.recipe import DataSpec
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
-from interp.models.members import write_member
+from interp.models.members import write_adapter, write_member
 from interp.organisms.checkpoints import Checkpoint
 from interp.organisms.elicitation import Suite, evaluate
 from interp.organisms.exchange import export_questions, export_rows, import_answers
@@ -35,7 +35,10 @@ from interp.trace import save
 
 
 def open_model(source: str, *, adapter: str | None = None, template: str = "own") -> LanguageModel:
-    """A model with its adapter, if any, and its chats written by the named template."""
+    """A model with its adapter, if any, and its chats written by the named template.
+
+    Raises InputError for a model without a tokenizer.
+    """
     model = load_model(source, adapter=adapter, check=False)
     if model.tokenizer is None:
         raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
@@ -122,6 +125,8 @@ def train_file(
     student = train_student(base, given, recipe=recipe, on_step=log, checkpoint=state, name=out.name)
     with atomic_folder(out) as folder:
         entry = write_member(student, folder / "member", hosts={base.fingerprint: "base"})
+        if entry["kind"] == "adapter":
+            write_adapter(student, folder / "member", base=_named(base))
         for path in (folder / "member").iterdir():
             path.rename(folder / path.name)
         (folder / "member").rmdir()
@@ -134,6 +139,12 @@ def train_file(
         "rows": len(given),
         "out": str(out),
     } | last
+
+
+def _named(base: LanguageModel) -> str:
+    """The folder or hub name a base was loaded from, as an adapter elsewhere must name it."""
+    name = str(base.config._name_or_path)
+    return str(Path(name).resolve()) if Path(name).is_dir() else name
 
 
 def evaluate_file(
@@ -186,7 +197,10 @@ def export_file(
     samples: int = 1,
     system: str | None = None,
 ) -> dict[str, Any]:
-    """Rows as a closed model's fine-tuning file, or a trait's questions as a file to have answered."""
+    """Rows as a closed model's fine-tuning file, or a trait's questions as a file to have answered.
+
+    Raises InputError for both, or neither, of rows and trait.
+    """
     if (rows is None) == (trait is None):
         raise InputError(
             "give either rows to fine-tune on or a trait whose questions are asked, and not both"

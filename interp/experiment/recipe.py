@@ -195,7 +195,10 @@ def changed_recipe(start: Recipe, changes: Sequence[str]) -> Recipe:
 
 
 def read(kind: Any, content: Any, place: str, *, start: Any = None) -> Any:
-    """A frozen dataclass from a mapping, over the values of `start`; `place` says where in the file an error lies."""
+    """A frozen dataclass from a mapping, over the values of `start`; `place` says where in the file an error lies.
+
+    Raises InputError for what is no mapping, an unknown key (the nearest is offered), and a missing one.
+    """
     if not isinstance(content, Mapping):
         raise InputError(f"{place} holds {content!r}, where keys of {kind.__name__} belong; write key: value")
     fields = {field.name: field for field in dataclasses.fields(kind)}

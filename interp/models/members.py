@@ -47,7 +47,7 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
         fingerprint = _write_model(model, folder)
     else:
         fingerprint = model.fingerprint
-        _write_adapter(model, folder, host)
+        write_adapter(model, folder, base=f"../{host}")
     hosts.setdefault(fingerprint, folder.name)
     kind = "model" if host is None else "adapter"
     return {"kind": kind, "on": host, "fingerprint": fingerprint, "dtype": _dtype(model)}
@@ -67,8 +67,8 @@ def _dtype(model: LanguageModel) -> str:
     return str(model.dtype).removeprefix("torch.")
 
 
-def _write_adapter(model: LanguageModel, folder: Path, host: str) -> None:
-    """A PEFT folder that names its base by a relative path, the same bytes whenever the adapter is the same."""
+def write_adapter(model: LanguageModel, folder: Path, *, base: str) -> None:
+    """A PEFT folder of the one live adapter that names its base so, the same bytes whenever the adapter is the same."""
     (adapter,) = model.peft.active_adapters
     model.peft.save_pretrained(str(folder), selected_adapters=[adapter], save_embedding_layers=False)
     if adapter != "default":
@@ -77,7 +77,7 @@ def _write_adapter(model: LanguageModel, folder: Path, host: str) -> None:
         (folder / adapter).rmdir()
     (folder / "README.md").unlink(missing_ok=True)
     config = json.loads((folder / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = f"../{host}"
+    config["base_model_name_or_path"] = base
     if isinstance(config.get("target_modules"), list):
         config["target_modules"].sort()
     _write_json(folder / "adapter_config.json", config)

@@ -97,6 +97,7 @@ def test_train_writes_an_adapter_that_plain_peft_reads(checkpoint, tmp_path):
     assert told["kind"] == "adapter"
     base = load_model(checkpoint, check=False)
     student = load_model(checkpoint, adapter=tmp_path / "student", check=False)
+    assert load_model(tmp_path / "student", check=False).fingerprint == student.fingerprint
     assert student.fingerprint == told["fingerprint"] != base.fingerprint
     log = pd.read_parquet(tmp_path / "student" / "training.parquet")
     assert log["fresh_loss"].notna().all()
