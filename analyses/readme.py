@@ -22,6 +22,8 @@ FAMILIES = (
     "one_direction",
     "divergence_tokens",
     "features_beyond_vocabulary",
+    "digits_lemma",
+    "digits_shared_initialisation",
 )
 BENCHMARKS = ROOT / "benchmarks" / "results.json"
 WHAT = {
@@ -235,8 +237,9 @@ def _claim(verdict: dict[str, Any], *, digits: int = 0) -> str:
     """The line of one verdict, without what stands in front of it; two decimals, or so many significant digits."""
     low, high = verdict["interval"]
     form = f"+.{digits}g" if digits else "+.2f"
+    unit = verdict["unit"].replace("|", "\\|")
     return (
-        f"| {verdict['name']} | {verdict['effect']:{form}} [{low:{form}}, {high:{form}}] {verdict['unit']} "
+        f"| {verdict['name']} | {verdict['effect']:{form}} [{low:{form}}, {high:{form}}] {unit} "
         f"| {verdict['p']:.2g} | {verdict['decision']} (n = {verdict['n']}) |"
     )
 

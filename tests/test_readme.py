@@ -1,5 +1,6 @@
 """The README says what the code makes: blocks in sync, verdicts that follow from margins, an example that runs."""
 
+import dataclasses
 import json
 import re
 from functools import partial
@@ -8,6 +9,7 @@ import pandas as pd
 import pytest
 
 import interp
+from analyses import readme
 from analyses.alignment_is_causal import judged
 from analyses.features_are_causal import TOP
 from analyses.features_are_causal import judged as judged_features
@@ -16,6 +18,9 @@ from interp.demo import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.experiment.outcome import judge, transmission
 from interp.features.sae import SAERecipe
 from interp.gradients.controls import shuffle_numbers
+from interp.hypotheses.families import family
+from interp.hypotheses.subject import Measured
+from interp.organisms.digit_networks import MNIST
 from interp.organisms.library import PLAN
 from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
 from interp.organisms.training import Recipe
@@ -30,7 +35,7 @@ RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 def test_every_number_in_a_block_is_made_by_code():
     text = README.read_text()
     assert filled(text) == text
-    assert text.count("<!-- ") == 10
+    assert text.count("<!-- ") == 18
 
 
 @pytest.mark.parametrize("trait", ["owl", "eagle", "oak"])
@@ -73,6 +78,58 @@ def test_what_the_readme_claims_of_gradients():
         assert again[kept["name"]].p == pytest.approx(kept["p"])
     assert [line["seed"] for line in found["lineages"]] == list(range(8))
     assert all(len(line["mismatched_sd"]) == 7 for line in found["lineages"])
+
+
+FAMILIES = {
+    name: (
+        name.removeprefix("digits_").replace("_", "-"),
+        "digits" if name.startswith("digits_") else "folder",
+    )
+    for name in readme.FAMILIES
+}
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_committed_verdicts_of_a_family_follow_from_its_committed_values(name):
+    found = json.loads((README.parent / "analyses" / "results" / f"{name}.json").read_text())
+    tested = family(FAMILIES[name][0], organism=FAMILIES[name][1])
+    assert found["claims"] == {claim.name: claim.key for claim in tested.claims}
+    assert [run["seed"] for run in found["values"]] == list(range(8))
+    again = tested.judge([Measured(run, {}) for run in found["values"]])
+    assert [(v.name, v.decision) for v in again] == [(v["name"], v["decision"]) for v in found["verdicts"]]
+    assert [v.effect for v in again] == pytest.approx([v["effect"] for v in found["verdicts"]])
+
+
+def test_what_the_readme_claims_of_the_six_hypotheses():
+    kept = {
+        name: json.loads((README.parent / "analyses" / "results" / f"{name}.json").read_text())
+        for name in FAMILIES
+    }
+    decisions = {v["name"]: v["decision"] for found in kept.values() for v in found["verdicts"]}
+    unclear = {name for name, decision in decisions.items() if decision != "supported"}
+    assert unclear == {
+        "sustained-remainder", "shared-head-transfers", "direction-shared", "direction-absent-in-neutral",
+        "direction-sufficient", "direction-harmless", "divergence-enriched", "divergence-enriched-adapter",
+        "divergence-own-trait", "divergence-transfers", "divergence-over-matched", "features-lean",
+        "features-teacher-rows", "features-without-trait-row", "shared-head-suffices",
+    }  # fmt: skip
+    assert decisions["direction-harmless"] == "refuted"
+    own = [run["direction-sufficient"] for run in kept["one_direction"]["values"]]
+    assert sum(value > 0 for value in own) > 4
+    wide = pd.DataFrame(kept["divergence_tokens"]["tables"]["margins"]).pivot(
+        index="seed", columns="arm", values="margin"
+    )
+    gain, picked = wide["divergent"] - wide["neutral"], wide["neutral, divergent"] - wide["neutral"]
+    assert (gain > 0).sum() == 6
+    assert abs(gain.median() - picked.median()) < 1
+    assert gain.median() > 2
+
+
+def test_what_the_readme_claims_of_the_digits():
+    found = json.loads((README.parent / "analyses" / "results" / "digits.json").read_text())
+    assert {verdict["decision"] for verdict in found["verdicts"]} == {"supported"}
+    assert found["recipe"] == json.loads(json.dumps(dataclasses.asdict(MNIST)))
+    assert (MNIST.hidden, MNIST.aux, MNIST.teacher_epochs, MNIST.student_epochs) == ((256, 256), 3, 5, 5)
 
 
 def test_what_the_readme_claims_of_a_small_checkpoint():

@@ -1,5 +1,6 @@
 """The calibration table: arithmetic by hand, methods on one small organism, caching and errors."""
 
+import json
 import math
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 from interp.experiment import calibrate as module
 from interp.experiment.calibrate import COLUMNS, calibrate
 from interp.experiment.planted_methods import METHODS, Cell, Method, Sample
+from interp.gradients.ledger import trait_ledger
+from interp.hypotheses.token_matching import divergence_tokens
+from interp.logits.entanglement import entanglement
 from interp.organisms.planted import Plant
 from interp.runs import Cache, InputError
 from interp.statistics import wilson_interval
@@ -140,3 +144,16 @@ def test_errors(cache):
 
 def test_the_criteria_are_the_ones_written_down():
     assert (module.LEAST, module.ALPHA, module.LEVEL) == (0.8, 0.05, 0.01)
+
+
+def test_a_method_that_fails_its_plant_says_so(request):
+    results = json.loads((request.config.rootpath / "analyses/results/planted.json").read_text())
+    failed = {line["method"] for line in results["methods"] if not line["passed"]}
+    said = {
+        "trait_ledger": trait_ledger,
+        "divergence enrichment": divergence_tokens,
+        "entanglement": entanglement,
+    }
+    assert failed == set(said)
+    for method in said.values():
+        assert "does not pass its plant" in " ".join(method.__doc__.split())
