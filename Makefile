@@ -7,7 +7,7 @@ ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false WANDB_MO
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bases notebooks clean
+.PHONY: help setup demo test check format bench bases notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -43,9 +43,12 @@ bench: setup ## paired benchmarks into benchmarks/results.json
 notebooks: setup ## run every notebook and write it with its outputs, plots as JSON and PNG
 	$(ENV) $(BIN)/python -m notebooks.build
 
+docs: setup ## the pages and the reference into site/, to be opened from there
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 bases: setup ## train the toy bases again, from nothing
 	$(ENV) $(BIN)/python -m interp.organisms.toy
 
 clean: ## remove what builds and tests leave behind; keeps .venv, runs and the cache
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +

@@ -56,6 +56,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
 
     Finished steps come from the cache: a killed demo goes on where it was, a second one takes seconds. `quick` grows
     two lineages on a quarter of the rows; it shows the page, and its verdicts say that two runs decide nothing.
+    Raises InputError for a number of lineages that is no positive integer.
     """
     chosen = get_trait(trait)
     count, plan = (QUICK_SEEDS, dataclasses.replace(Plan(), rows=QUICK_ROWS)) if quick else (seeds, Plan())

@@ -42,7 +42,11 @@ class InputError(ValueError):
 
 
 def nearest(name: str, options: Iterable[str]) -> str:
-    """The fragment "'ovl' is unknown; nearest: owl, wolf" for an error message, else the known options."""
+    """The fragment "'ovl' is unknown; nearest: owl, wolf" for an error message, else the known options.
+
+    >>> nearest("ovl", ["owl", "wolf", "oak"])
+    "'ovl' is unknown; nearest: owl, wolf"
+    """
     known = sorted({str(option) for option in options})
     close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
     if close:

@@ -188,7 +188,7 @@ def power(
 ) -> float:
     """Chance that a one-sided test of n runs has p <= alpha when the mean is `effect` standard deviations above zero.
 
-    "t" is exact; "sign-flip" is simulated up to n = 12 and above that taken from the t test, then nearly the same.
+    "t" is exact; "sign-flip" is simulated up to n = 12 and above that taken from the t test. InputError below two runs.
     """
     from statsmodels.stats.power import TTestPower
 
@@ -261,6 +261,7 @@ def equivalence_test(differences: Values, *, margin: float, alpha: float = 0.05)
     """Test by two one-sided t tests whether the mean difference lies within ±margin.
 
     A single run cannot show equivalence: its p is 1. Differences without spread give p = 0 inside the margin.
+    Raises InputError for a margin that is not positive.
     """
     values = _values(differences, minimum=1)
     _level(alpha, "alpha", below=0.5)
@@ -292,7 +293,7 @@ def benjamini_hochberg(p_values: Values) -> Float[np.ndarray, "tests"]:
 
 
 def wilson_interval(successes: int, trials: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Return Wilson's score interval of a proportion, for instance an elicitation rate."""
+    """Return Wilson's score interval of a proportion, such as an elicitation rate; InputError without a trial."""
     if not 0 <= successes <= trials or trials < 1:
         raise InputError(
             f"{successes} successes in {trials} trials is impossible; at least 1 trial, at most all succeed."

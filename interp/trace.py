@@ -92,7 +92,8 @@ def trace_files(
     """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a built-in trait or
     toward a target text against its foils.
 
-    Only the first `limit` rows are read; everything cheap is checked before a model is loaded.
+    Only the first `limit` rows are read; everything cheap is checked before a model is loaded. Raises InputError
+    for both, or neither, of trait and target, and for a target without foils.
     """
     if (trait is None) == (target is None):
         raise InputError("give either a trait, such as owl, or a target with its foils, and not both.")

@@ -98,6 +98,13 @@ def paired_verdict(
     3. supported when the sign-flip p <= alpha and the mean is at least `minimum_effect`, if claimed;
     4. inconclusive otherwise.
     For a negative claim negate the differences. `seed` matters only above 16 runs: sign patterns are sampled.
+    Raises InputError for an alpha outside (0, 0.5) and a minimum effect that is not positive.
+
+    >>> runs = [0.9, 0.4, 1.2, 0.7, 0.3, 1.0, 0.6, 0.8]
+    >>> paired_verdict("transfer", "students gain the trait", runs).decision
+    'supported'
+    >>> paired_verdict("transfer", "students gain the trait", runs[:3]).reason
+    '3 training runs reach p = 0.125 at best; alpha = 0.01 needs 7'
     """
     if not 0 < alpha < 0.5:
         raise InputError(f"alpha {alpha} is outside (0, 0.5); give a level such as 0.01.")
@@ -137,6 +144,9 @@ def equivalence_verdict(
     3. refuted when the interval lies wholly outside ±margin;
     4. inconclusive otherwise.
     A t test has no smallest p from two runs on, so `smallest_p` is 0 there and 1 for a single run.
+
+    >>> equivalence_verdict("control", "no gain", [0.02, -0.05, 0.01, 0.04, -0.03]).decision
+    'supported'
     """
     test = equivalence_test(differences, margin=margin, alpha=alpha)
     decision, reason = _decide_equivalent(test)

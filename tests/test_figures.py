@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import itertools
 from typing import Any
 
 import numpy as np
@@ -212,3 +213,239 @@ def test_table_says_what_it_leaves_out() -> None:
     long = pd.DataFrame({"value": range(20)})
     assert "8 more rows" in Table(long).to_html()
     assert "more rows" not in Table(long.head(12)).to_html()
+
+
+# --- one grammar: who looks like what --------------------------------------------------------------------------------
+
+# Machado, Oliveira and Fernandes (2009), full severity, on linear RGB
+SIGHT = {
+    "trichromat": np.eye(3),
+    "protanope": np.array(
+        [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    ),
+    "deuteranope": np.array(
+        [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    ),
+}
+APART = sorted(
+    set(figures.ROLES) - {"null", "cross_init", "neutral"}
+)  # those are other names of the same look
+PAIRS = list(itertools.combinations(APART, 2))
+
+
+def lab(colour: str, sight: str) -> np.ndarray:
+    """CIE L*a*b* of a hex colour as that eye sees it."""
+    rgb = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(SIGHT[sight] @ linear, 0, 1)
+    to_xyz = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+    xyz = np.array(to_xyz) @ seen / [0.9505, 1.0, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+def test_lightness_of_the_test_itself() -> None:
+    assert lab("#ffffff", "trichromat") == pytest.approx([100, 0, 0], abs=0.05)
+    assert lab("#7f7f7f", "deuteranope") == pytest.approx([53.2, 0, 0], abs=0.3)
+
+
+@pytest.mark.parametrize("look", [figures.SYMBOLS, figures.DASHES, figures.HATCHES])
+def test_roles_of_one_grey_differ_in_marker_dash_and_hatching(look: dict[str, str]) -> None:
+    assert set(look) == set(figures.ROLES)
+    grey = {role: lab(figures.ROLES[role], "trichromat")[0] for role in APART}
+    close = [pair for pair in PAIRS if abs(grey[pair[0]] - grey[pair[1]]) < 10]
+    assert len(close) > 5
+    assert [pair for pair in close if look[pair[0]] == look[pair[1]]] == []
+
+
+def test_every_role_has_a_marker_of_its_own() -> None:
+    assert len({figures.SYMBOLS[role] for role in APART}) == len(APART)
+    assert len({figures.DASHES[role] for role in APART}) == len(APART)
+    open_ones = {role for role in APART if figures.SYMBOLS[role].endswith("-open")}
+    assert open_ones == {role for role in APART if role.startswith("cross")}
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_roles_that_are_compared_keep_their_distance_for_every_eye(sight: str) -> None:
+    compared = [("teacher", "student"), ("student", "neutral_student"), ("student", "cross_student")]
+    compared += [("student", "base"), ("teacher", "base"), ("teacher", "neutral_student")]
+    for one, other in compared:
+        apart = np.linalg.norm(lab(figures.ROLES[one], sight) - lab(figures.ROLES[other], sight))
+        assert apart > 20, (one, other)
+
+
+@pytest.mark.parametrize("sight", SIGHT)
+def test_raised_and_lowered_differ_for_every_eye(sight: str) -> None:
+    colours = drawn(figures.bars(FRAME, x="change", y="token", title="t", unit="u"))["data"][0]["marker"][
+        "color"
+    ]
+    red, blue = (lab(colour, sight) for colour in colours[:2])
+    assert np.linalg.norm(red - blue) > 40
+
+
+def test_decisions_differ_without_colour() -> None:
+    assert len({figures.role_symbol(decision) for decision in figures.DECISIONS}) == 3
+
+
+def test_lines_of_roles_have_their_dash_and_marker() -> None:
+    figure = figures.lines(FRAME, x="layer", y="change", group="role", title="t", unit="nats")
+    looks = {
+        trace["name"]: (trace["line"]["dash"], trace["marker"]["symbol"]) for trace in drawn(figure)["data"]
+    }
+    assert looks == {"teacher": ("dash", "diamond"), "student": ("solid", "circle")}
+
+
+# --- captions and printed numbers ------------------------------------------------------------------------------------
+
+
+def caption(figure: go.Figure) -> str:
+    return drawn(figure)["layout"]["title"]["subtitle"]["text"]
+
+
+def test_captions_are_escaped_once_and_joined() -> None:
+    figure = figures.bars(FRAME, x="layer", y="change", title="t", unit="nats")
+    figures.captioned(figure, "", "n < 3")
+    figures.captioned(figure, "a & b")
+    assert caption(figure) == "n &lt; 3; a &amp; b"
+    assert caption(figures.panels([figure], title="all")) == "n &lt; 3; a &amp; b"
+
+
+def test_points_say_what_the_whiskers_are_and_n() -> None:
+    frame = pd.DataFrame({"arm": ["a", "a", "b"], "margin": [1.0, 3.0, 0.0], "half": [0.5, 0.5, np.nan]})
+    figure = figures.points(frame, x="arm", y="margin", title="t", unit="nats", interval="half")
+    assert caption(figure).split("; ") == [
+        "a mark each value, bar: mean, whiskers: 95 % t-interval of the mean",
+        "n = 1 to 2",
+    ]
+    assert "error_y" not in drawn(figure)["data"][3]
+    assert "whiskers" not in caption(figures.points(frame, x="arm", y="margin", title="t", unit="nats"))
+
+
+@pytest.mark.parametrize(("count", "kind"), [(29, "scatter"), (30, "violin")])
+def test_fewer_than_thirty_values_are_points(count: int, kind: str) -> None:
+    frame = pd.DataFrame({"arm": "a", "margin": np.arange(float(count))})
+    values = drawn(figures.points(frame, x="arm", y="margin", title="t", unit="nats"))["data"][0]
+    assert values["type"] == kind
+    assert list(values["y"]) == frame["margin"].tolist()
+
+
+def test_small_maps_print_signed_values_and_large_ones_their_minus() -> None:
+    small = figures.heatmap([[0.5, -2.0, np.nan]], rows=["r"], columns=list("abc"), title="t", unit="u")
+    assert drawn(small)["data"][0]["text"] == [["+0.5", "−2", ""]]
+    assert drawn(small)["data"][0]["customdata"] == [["r / a", "r / b", "r / c"]]
+    z = np.ones((20, 20))
+    z[3, 4], z[5, 6] = -1.0, -0.01
+    large = figures.heatmap(z, rows=range(20), columns=range(20), title="t", unit="u")
+    cells = drawn(large)["data"][0]["text"]
+    assert [(i, j) for i in range(20) for j in range(20) if cells[i][j]] == [(3, 4)]
+    assert "marks values below zero" in caption(large)
+
+
+def test_interval_maps_print_mean_and_interval_on_a_scale_each() -> None:
+    frame = pd.DataFrame(
+        {
+            "cell": ["same", "<foreign>"] * 2,
+            "measure": ["transfer"] * 2 + ["coverage"] * 2,
+            "mean": [0.8, -0.1, 0.3, 0.0],
+            "low": [0.5, -0.3, 0.2, np.nan],
+            "high": [1.1, 0.1, 0.4, np.nan],
+        }
+    )
+    units = {"transfer": "nats", "coverage": "cosine"}
+    figure = figures.interval_maps(frame, x="cell", units=units, title="t", interval="95 % over n = 8 runs")
+    first, second = drawn(figure)["data"]
+    assert first["text"] == [["+0.8<br>[+0.5, +1.1]", "−0.1<br>[−0.3, +0.1]"]]
+    assert second["text"] == [["+0.3<br>[+0.2, +0.4]", "+0"]]
+    assert (first["zmin"], first["zmax"], second["zmax"]) == (-0.8, 0.8, 0.3)
+    assert list(drawn(figure)["layout"]["xaxis2"]["ticktext"]) == ["same", "&lt;foreign&gt;"]
+    assert list(drawn(figure)["layout"]["yaxis"]["ticktext"]) == ["transfer<br>(nats)"]
+    assert "95 % over n = 8 runs" in caption(figure)
+
+
+# --- waterfall, volcano, forest --------------------------------------------------------------------------------------
+
+
+LEDGER = pd.DataFrame({"part": ["<q>", "k", "v", "residual"], "nats": [0.5, -0.2, 0.1, 0.05]})
+
+
+def test_a_waterfall_falls_from_part_to_part_down_to_the_total() -> None:
+    figure = figures.waterfall(LEDGER, x="nats", y="part", total="measured", title="t", unit="nats of margin")
+    parts, total, _ = drawn(figure)["data"]
+    assert parts["base"] == pytest.approx([0, 0.5, 0.3, 0.4])
+    assert parts["x"] == [0.5, -0.2, 0.1, 0.05]
+    assert parts["text"] == ["+0.5", "−0.2", "+0.1", "+0.05"]
+    assert parts["marker"]["pattern"]["shape"] == ["", "", "", "/"]
+    assert (total["y"], total["x"]) == (["measured"], [pytest.approx(0.45)])
+    order = ["measured", "residual", "v", "k", "&lt;q&gt;"]
+    assert drawn(figure)["layout"]["yaxis"]["categoryarray"] == order
+    assert axis_titles(figure) == ("nats of margin", "part")
+
+
+def test_a_waterfall_of_many_parts_keeps_its_sum() -> None:
+    figure = figures.waterfall(LEDGER, x="nats", y="part", total="measured", title="t", unit="nats", top=1)
+    parts, total, _ = drawn(figure)["data"]
+    assert parts["y"] == ["&lt;q&gt;", "2 smaller ones", "residual"]
+    assert parts["x"] == pytest.approx([0.5, -0.1, 0.05])
+    assert total["x"] == [pytest.approx(0.45)]
+
+
+def volcano(q: list[float], p: list[float] | None = None) -> go.Figure:
+    frame = pd.DataFrame({"delta": [2.0, -1.0, 0.5, 9.0], "q": q, "p": p or [0.001, 0.01, 0.1, np.nan]})
+    frame = frame.assign(name=["<a>", "b", "c", "d"], reported=[True, True, False, False])
+    return figures.volcano(
+        frame, x="delta", marked="reported", text="name", alpha=0.05, title="t", unit="activation"
+    )
+
+
+def test_the_line_of_a_volcano_stands_at_the_largest_p_that_passes() -> None:
+    figure = volcano([0.003, 0.015, 0.1, np.nan])
+    plain, above, below = drawn(figure)["data"]
+    assert (plain["x"], above["x"], below["x"]) == ([0.5], [2.0], [-1.0])
+    assert (plain["y"], above["y"], below["y"]) == ([1.0], [3.0], [2.0])
+    assert above["text"] == ["&lt;a&gt;"]
+    assert drawn(figure)["layout"]["shapes"][0]["y0"] == pytest.approx(2.0)
+    assert "FDR 0.05: p ≤ 0.01" in drawn(figure)["layout"]["annotations"][0]["text"]
+    assert axis_titles(figure) == ("activation", "−log10 p")
+    assert len({trace["marker"]["symbol"] for trace in (plain, above, below)}) == 3
+
+
+def test_a_volcano_where_nothing_passes_says_so() -> None:
+    figure = volcano([0.9, 0.9, 0.9, np.nan])
+    assert drawn(figure)["layout"]["shapes"][0]["y0"] == pytest.approx(-np.log10(0.05 / 3))
+    assert "none passes" in drawn(figure)["layout"]["annotations"][0]["text"]
+
+
+def test_a_p_that_underflowed_stays_on_the_page() -> None:
+    assert drawn(volcano([0.0, 0.015, 0.1, np.nan], [0.0, 0.01, 0.1, np.nan]))["data"][1]["y"] == [2.0]
+
+
+def test_a_forest_gives_every_unit_an_axis_and_prints_what_it_draws() -> None:
+    verdicts = [
+        {"name": "a", "decision": "supported", "effect": 1.0, "interval": [0.5, 2.0], "n": 8, "unit": "nats"},
+        {"name": "<b>", "decision": "refuted", "effect": -0.1, "interval": [-0.2, None], "n": 7, "unit": "ρ"},
+    ]
+    figure = figures.forest(verdicts)
+    shown = drawn(figure)["layout"]
+    assert (shown["xaxis"]["title"]["text"], shown["xaxis2"]["title"]["text"]) == (
+        "effect, nats",
+        "effect, ρ",
+    )
+    assert [trace["yaxis"] for trace in drawn(figure)["data"]] == ["y", "y2"]
+    printed = [note["text"] for note in shown["annotations"]]
+    assert printed == ["1 [0.5, 2], n = 8", "−0.1 [−0.2, ∞], n = 7"]
+    assert caption(figure).startswith("● supported, ✕ refuted; whiskers: two-sided 1 − 2α")
+    assert len(shown["shapes"]) == 2
+    assert caption(figures.forest(verdicts, caption="other <whiskers>")) == "other &lt;whiskers&gt;"
+
+
+def test_panels_keep_axes_lines_and_scales_beside_their_own() -> None:
+    upper = figures.heatmap([[1.0]], rows=["r"], columns=["c"], title="<map>", unit="nats")
+    lower = figures.bars(FRAME, x="layer", y="change", title="bars", unit="nats").add_hline(y=1)
+    for across in (False, True):
+        figure = figures.panels([upper, lower], title="both", across=across)
+        shown = drawn(figure)["layout"]
+        assert [note["text"] for note in shown["annotations"]] == ["&lt;map&gt;", "bars"]
+        assert shown["yaxis2"]["title"]["text"] == "change (nats)"
+        assert (shown["shapes"][0]["xref"], shown["shapes"][0]["yref"]) == ("x2 domain", "y2")
+        low, high = shown["yaxis"]["domain"]
+        assert drawn(figure)["data"][0]["colorbar"]["y"] == pytest.approx((low + high) / 2)

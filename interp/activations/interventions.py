@@ -71,7 +71,8 @@ def ablate(
     """Replace the component along `direction`, the `heads` of an `attn.hook_z`, or all of `hook`.
 
     What takes its place is zero, or with value="mean" the mean of `model` at `hook` over every token of `over`,
-    read before the block opens.
+    read before the block opens. InputError for a direction and heads at once, heads or a width the hook does not
+    have, and a direction of another lineage.
     """
     check_hooks(model, (hook,))
     if direction is not None and heads is not None:

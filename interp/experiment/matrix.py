@@ -20,7 +20,7 @@ from interp.content import jsonable
 from interp.experiment.cells import Cells
 from interp.experiment.growing import each
 from interp.experiment.recipe import BaseSpec, read_recipe
-from interp.figures import Result, heatmap
+from interp.figures import Result, heatmap, interval_text
 from interp.organisms.evaluation import margin
 from interp.runs import Cache, InputError, Run, digest, nearest
 from interp.statistics import t_interval
@@ -141,9 +141,15 @@ def _line(cells: Cells, trait: str, teacher: str, student: str) -> dict[str, Any
 
 
 def square(result: Result, *, row: str, column: str, value: str, axes: tuple[str, str]) -> Any:
-    """A heat map of `value` with the rows' order on both axes."""
+    """A heat map of `value` with the rows' order on both axes, its interval (columns low and high) in every cell."""
     order = list(dict.fromkeys(result.frame[row]))
-    table = result.frame.pivot(index=row, columns=column, values=value).loc[order, order]
-    return heatmap(
-        table.to_numpy(), rows=order, columns=order, title=result.label, unit=result.unit, axes=axes
+    table, low, high = (
+        result.frame.pivot(index=row, columns=column, values=name).loc[order, order].to_numpy()
+        for name in (value, "low", "high")
     )
+    said = [
+        [interval_text(*cell) for cell in zip(*line, strict=True)]
+        for line in zip(table, low, high, strict=True)
+    ]
+    labels = {"rows": order, "columns": order, "title": result.label, "unit": result.unit, "axes": axes}
+    return heatmap(table, printed=said, **labels)

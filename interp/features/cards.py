@@ -171,7 +171,10 @@ def feature_cards(
     top: int = 10,
     context: int = 8,
 ) -> list[FeatureCard]:
-    """`feature_card` of several features from one reading of the activations."""
+    """`feature_card` of several features from one reading of the activations.
+
+    Raises InputError as `feature_card` does, and for cards without rows.
+    """
     dictionary.check_features(features)
     if top < 1 or context < 0:
         raise InputError(

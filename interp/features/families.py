@@ -121,7 +121,11 @@ def units_needed(features: int, alpha: float) -> int:
 def cluster_totals(
     differences: Float[np.ndarray, "row feature"], clusters: Sequence[Any] | np.ndarray | None
 ) -> tuple[Float[np.ndarray, "cluster feature"], Float[np.ndarray, "cluster"]]:
-    """Sums over the rows of each cluster in double precision, and how many rows it has."""
+    """Sums over the rows of each cluster in double precision, and how many rows it has.
+
+    Raises InputError for an empty array, values that are not finite, and a number of labels that is not that of
+    the rows.
+    """
     values = np.asarray(differences, dtype=float)
     if 0 in values.shape:
         raise InputError(f"differences of shape {values.shape} hold nothing to test; give rows and features")

@@ -96,7 +96,10 @@ class JointDictionary:
         return self.result().figure()
 
     def save(self, folder: str | Path) -> Path:
-        """Write the folder `load_joint` reads, whole or not at all."""
+        """Write the folder `load_joint` reads, whole or not at all.
+
+        Raises InputError for a folder that holds something else.
+        """
         path = Path(folder)
         if path.exists() and any(path.iterdir()) and not (path / RECORD).is_file():
             raise InputError(f"{path} exists and is no joint dictionary; choose a new or an empty folder")

@@ -216,7 +216,10 @@ def measure(
     positions: str = "all",
     batch_size: int = 64,
 ) -> Measured:
-    """Leans of all rows at a network, its unembedding as it is there."""
+    """Leans of all rows at a network, its unembedding as it is there.
+
+    Raises InputError where no row has a token at `positions`.
+    """
     found = Measured(len(inputs), dictionary.width, compared=teacher is not None)
     for part in pulled(network, inputs, batch_size=batch_size):
         chosen = part.batch.at(positions)

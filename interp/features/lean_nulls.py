@@ -18,7 +18,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
 from interp.features.residual_gradients import Network
-from interp.figures import Result, points
+from interp.figures import GREY, Result, bars, captioned, points
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Prompts
 from interp.runs import InputError
@@ -56,7 +56,8 @@ def lean_correlation(lean: FeatureLean, *, draws: int = 9_999, seed: int = 0) ->
         "takes their leans for independent, which projections of one gradient are not, and comes out too small",
         *lean.notes,
     )
-    return Result(f"{lean.label}: rank correlation with the teacher's shift", pd.DataFrame(lines), "ρ", notes)
+    label = f"{lean.label}: rank correlation with the teacher's shift"
+    return Result(label, pd.DataFrame(lines), "ρ", notes, draw=_draw_nulls)
 
 
 def matched_null(
@@ -254,3 +255,25 @@ def _random_tokens(model: LanguageModel, size: int, count: int, *, barred: set[i
 
 def _draw(result: Result) -> Any:
     return points(result.frame, x="what", y="rho", title=result.label, unit="ρ")
+
+
+def _draw_nulls(result: Result) -> Any:
+    """ρ with the interval of each, and where its null lies."""
+    frame = result.frame
+    figure: Any = bars(
+        frame, x="rho", y="what", title=result.label, unit="ρ, lean against the teacher's shift"
+    )
+    rho, low, high, mean, sd = (
+        frame[name].to_numpy() for name in ("rho", "low", "high", "null_mean", "null_sd")
+    )
+    reach = {"array": (high - rho).tolist(), "arrayminus": (rho - low).tolist()}
+    figure.update_traces(error_x={"type": "data", "symmetric": False, "color": "#333333", **reach})
+    figure.add_scatter(
+        x=mean.tolist(),
+        y=list(figure.data[0].y),
+        mode="markers",
+        marker={"symbol": "x", "size": 9, "color": GREY},
+        error_x={"type": "data", "array": (2 * sd).tolist(), "color": GREY, "thickness": 5, "width": 0},
+        hovertemplate="null %{x:.3g}<extra></extra>",
+    )
+    return captioned(figure, "whiskers: interval of ρ", "grey: mean ± 2 sd of the null")

@@ -203,9 +203,11 @@ def _draw(result: figures.Result) -> go.Figure:
     frame = result.frame.rename(columns=shares).melt(
         id_vars="member", value_vars=list(shares.values()), var_name="measure", value_name="share"
     )
-    frame["line"] = frame["member"] + ", " + frame["measure"]
+    frame["member, measure"] = frame["member"] + ", " + frame["measure"]
     order = frame.sort_values("member", kind="stable", key=lambda names: names.map(_position(result.frame)))
-    return figures.bars(order, x="share", y="line", colour="member", title=result.label, unit="share")
+    return figures.bars(
+        order, x="share", y="member, measure", colour="member", title=result.label, unit="share"
+    )
 
 
 def _position(frame: pd.DataFrame) -> dict[str, int]:

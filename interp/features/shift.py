@@ -99,6 +99,26 @@ class FeatureShift:
         figure.update_traces(error_x=reach)
         return figure
 
+    def volcano(self) -> go.Figure:
+        """Δ against −log10 p of every live feature, reported ones filled, with the line of the false discovery rate.
+
+        Selection and estimate are of different rows: p is that of one half of the prompts, Δ is read on the other.
+        """
+        features = self.frame.loc[self.frame["live"] & (self.frame["feature"] != ERROR)]
+        shown = features.assign(name=[_name(line) for line in features.to_dict("records")])
+        figure = figures.volcano(
+            shown,
+            x="delta",
+            marked="reported",
+            text="name",
+            alpha=self.alpha,
+            title=self.label,
+            unit=self.unit,
+        )
+        return figures.captioned(
+            figure, "p: sign flips over one half of the prompts, Δ: mean over the other half"
+        )
+
     def __repr__(self) -> str:
         live = int(self.frame["live"].to_numpy().sum()) - 1
         counts = f"{len(self.reported)} of {live} live features moved, {len(self.direct)} directly"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from interp.figures import Result, lines
+from interp.figures import Result, captioned, lines
 from interp.gradients.recording import TrainingRecord, recorded_student, trained_from
 from interp.models.parameters import ParameterDirection
 from interp.models.updates import adapter_factors
@@ -88,7 +88,15 @@ def _lines(
 
 
 def _draw(result: Result) -> go.Figure:
-    title = f"{result.label}, {result.notes[0]}"
-    return lines(
-        result.frame, x="step", y="cosine", group="direction", band="half_width", title=title, unit=""
+    figure = lines(
+        result.frame,
+        x="step",
+        y="cosine",
+        group="direction",
+        band="half_width",
+        title=result.label,
+        unit="",
+        x_unit="of the optimizer",
     )
+    figure.update_yaxes(title={"text": "cosine with the direction"})
+    return captioned(figure, *result.notes)

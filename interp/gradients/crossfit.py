@@ -67,7 +67,10 @@ def cross_fit(
 
 
 def prompt_folds(rows: Prompts, *, k: int, seed: int) -> Int[np.ndarray, "row"]:
-    """A fold from 0 to k - 1 for every row, the same for rows that share a prompt."""
+    """A fold from 0 to k - 1 for every row, the same for rows that share a prompt.
+
+    Raises InputError for fewer than two folds or more than there are prompts.
+    """
     prompts = prompts_of(rows)
     place = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
     if not 2 <= k <= len(place):

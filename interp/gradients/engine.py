@@ -159,7 +159,10 @@ def token_losses(network: Any, batch: Encoded) -> Float[Tensor, "example pos"]:
 
 
 def answer_columns(batch: Encoded) -> tuple[int, int]:
-    """First column that predicts an answer or end token of any row, and one past the last."""
+    """First column that predicts an answer or end token of any row, and one past the last.
+
+    Raises InputError for rows without answers.
+    """
     columns = (batch.roles >= Role.OTHER)[:, 1:].any(0).nonzero()[:, 0]
     if not len(columns):
         raise InputError(f"{batch.label} has no answer tokens, so no loss; pass rows with completions")

@@ -44,7 +44,11 @@ class NullTest:
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Scores of rows along directions, and for each row the prompt it answers: rows that share one are no two units."""
+    """Scores of rows along directions, and for each row the prompt it answers: rows that share one are no two units.
+
+    Scores are [row direction], in nats per unit of the direction. Raises InputError for other counts of prompts or
+    labels, a label given twice, and scores that are not finite.
+    """
 
     scores: Float[np.ndarray, "row direction"]
     labels: tuple[str, ...]

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.activations import storage
-from interp.figures import Table, bars, lines
+from interp.figures import Table, lines, waterfall
 from interp.gradients.directions import margin_objective
 from interp.gradients.engine import example_scores
 from interp.gradients.recording import (
@@ -89,8 +89,15 @@ class Ledger:
         return summed.sort_values("attributed", ascending=False, ignore_index=True)
 
     def figure(self) -> go.Figure:
-        """Bars by module with the residual as one of them."""
-        return bars(self.by_module(), x="attributed", y="module", title=repr(self), unit="nats of margin")
+        """A waterfall by module: what each adds, then the hatched residual, down to the change that was measured."""
+        return waterfall(
+            self.by_module(),
+            x="attributed",
+            y="module",
+            total="measured change",
+            title=repr(self),
+            unit="nats of margin",
+        )
 
     def course(self) -> go.Figure:
         """Change of the margin since the start along training, as measured and as attributed."""
@@ -130,6 +137,8 @@ def trait_ledger(
     lineage's numbers of the model it was trained on). Every few steps are cached as they are done: an interrupted
     ledger goes on, a finished one computes nothing. Raises InputError for an unknown member, a base, a lineage
     without a trait, a record of other weights or rows, and a margin or loss that is not finite.
+    The ledger does not pass its plant (`interp calibrate`) as a way to find rows: sums over modules and steps are exact
+    to rounding, but a single row's share is noisy and tells rows that carry a trait from others only roughly.
     """
     member, start = lineage[student], trained_from(lineage, student)
     if lineage.trait is None:

@@ -83,7 +83,8 @@ def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", ba
     """log p(y | system, x) − log p(y | x) by "example" or "token", in nats: positive where the line makes y likelier.
 
     Answer and end tokens count, as in the loss a student trains on. Columns: row, log_ratio and, by example, tokens and
-    per_token; by token, position (within the answer) and token. Two forward passes, no gradient.
+    per_token; by token, position (within the answer) and token. Two forward passes, no gradient. Raises InputError
+    for another `by`, and for a teacher that is not prompted.
     """
     import pandas as pd
 

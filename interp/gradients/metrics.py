@@ -94,7 +94,10 @@ class Adam:
     def from_safetensors(
         cls, path: str | Path, *, step: int, beta2: float = 0.999, eps: float = 1e-8
     ) -> Adam:
-        """The state from a file of `exp_avg_sq` by weight name after `step` steps; bias is corrected here."""
+        """The state from a file of `exp_avg_sq` by weight name after `step` steps; bias is corrected here.
+
+        Raises InputError for a step below 1.
+        """
         if step < 1:
             raise InputError(f"step {step} is before the first; pass how many steps the optimiser had taken")
         packed, metadata = parameter_files.read(Path(path))
@@ -157,7 +160,10 @@ class LoraMetric:
 
     @classmethod
     def from_network(cls, network: nn.Module) -> LoraMetric:
-        """The A of the adapters live on a network, several of one module side by side, scaling folded in."""
+        """The A of the adapters live on a network, several of one module side by side, scaling folded in.
+
+        Raises InputError where no adapter is live, and for one that is not plain LoRA.
+        """
         live: Any = network
         plain = live.get_base_model() if hasattr(live, "get_base_model") else live
         factors, transposed = {}, set()

@@ -51,7 +51,10 @@ class NormMeter:
         return measured
 
     def measure(self, site: Site, a: Tensor, g: Tensor) -> None:
-        """Add the squared norm of every weight of the site that a direction moves."""
+        """Add the squared norm of every weight of the site that a direction moves.
+
+        Raises InputError for a module whose gradient norm has no closed form here.
+        """
         g = wide(g)
         if "bias" in site.stacks and site.kind != "norm":
             names = len(site.weights) if site.kind == "hook" else 1  # resid_post L is resid_pre L + 1

@@ -62,7 +62,10 @@ class Observation:
 
     @classmethod
     def of(cls, lineage: "Lineage", *, role: str = "teacher") -> Self:
-        """The numbers of a lineage's teacher along that member's update, at the base, against its neutral numbers."""
+        """The numbers of a lineage's teacher along that member's update, at the base, against its neutral numbers.
+
+        Raises InputError for a lineage without numbers.
+        """
         if lineage.numbers is None:
             raise InputError(
                 f"lineage {lineage.name!r} holds no numbers; build Observation(model, rows, direction)"
@@ -91,7 +94,10 @@ class Observation:
         return self.lean().scores[:, 0]
 
     def shuffled(self, *, how: Shuffle, seed: int) -> Self:
-        """The same with the numbers of its rows, and of its neutral rows, shuffled."""
+        """The same with the numbers of its rows, and of its neutral rows, shuffled.
+
+        Raises InputError for rows that are tokens already.
+        """
         if isinstance(self.rows, Encoded) or isinstance(self.neutral, Encoded):
             raise InputError("numbers are shuffled in text and these rows are tokens; observe Prompts")
         neutral = None if self.neutral is None else shuffle_numbers(self.neutral, how=how, seed=seed)
@@ -130,7 +136,10 @@ class NeutralTeacher:
     )
 
     def evidence(self, observed: Observation) -> Paired:
-        """Both means at every prompt that survived both filters; exact."""
+        """Both means at every prompt that survived both filters; exact.
+
+        Raises InputError for an observation without neutral rows.
+        """
         if observed.neutral is None:
             raise InputError(
                 "the observation has no neutral rows; pass neutral= the neutral teacher's numbers"
@@ -150,7 +159,10 @@ class OtherTraits:
     )
 
     def evidence(self, observed: Observation) -> Matrix:
-        """Standardised leans, direction by data set, all at the observed model."""
+        """Standardised leans, direction by data set, all at the observed model.
+
+        Raises InputError with one trait only.
+        """
         every = [observed, *(replace(o, model=observed.model) for o in self.others)]
         if len(every) < 2:
             raise InputError("a matrix of 1 trait has no other labels; pass observations of other traits")
@@ -250,7 +262,10 @@ class ModuleSigns:
 
     @classmethod
     def of(cls, frame: pd.DataFrame, *, direction: str) -> Self:
-        """Mean contribution of each module from a score frame with the columns row, direction, module and score."""
+        """Mean contribution of each module from a score frame with the columns row, direction, module and score.
+
+        Raises InputError for a frame without modules or without that direction.
+        """
         chosen: Any = frame[frame["direction"] == direction]
         if "module" not in frame or chosen.empty:
             raise InputError(f"no module scores along {direction!r}; score with by=('example', 'module')")
@@ -278,7 +293,8 @@ Null = (
 def nearest_mismatch(leans: Float[np.ndarray, "prompt direction"]) -> Paired:
     """The first column against the other that is hardest to tell from it, each in units of its standard deviation.
 
-    Claiming that the first exceeds every other is as safe as its weakest comparison (Berger 1982), so that p is its p.
+    Claiming that the first exceeds every other is as safe as its weakest comparison (Berger 1982), so that p is
+    its p. Raises InputError for fewer than two columns.
     """
     if leans.shape[1] < 2:
         raise InputError("no mismatched direction was scored; pass the update of at least one other teacher")

@@ -50,6 +50,9 @@ def rows_needed(
     `versus` "zero": the base's mean is known to be zero. "neutral": it is estimated from as many neutral rows, so that
     the variance doubles. `per_prompt` rows that answer one prompt correlate by `correlation`; they count
     1 / (1 + (per_prompt - 1) correlation) each (Kish 1965). Raises InputError for a divergence that is not positive.
+
+    >>> rows_needed(0.01), rows_needed(0.01, versus="neutral")
+    (310, 619)
     """
     _check(kl, alpha)
     if not 0 < power < 1:
@@ -71,7 +74,7 @@ def power(
 ) -> float:
     """Chance that a one-sided level-alpha test of n rows rejects: Phi(sqrt(2 KL n / inflation) - z_alpha).
 
-    The arguments are those of `rows_needed`.
+    The arguments are those of `rows_needed`. Raises InputError as it does, and for fewer rows than one.
     """
     _check(kl, alpha)
     if n < 1:

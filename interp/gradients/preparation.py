@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def as_directions(
     direction: ParameterDirection | Sequence[ParameterDirection], metric: Metric | None
 ) -> tuple[ParameterDirection, ...]:
-    """One direction or several, the metric folded in, under labels that differ."""
+    """One direction or several, the metric folded in, under labels that differ.
+
+    Raises InputError for none.
+    """
     several = (direction,) if isinstance(direction, ParameterDirection) else tuple(direction)
     if not several:
         raise InputError("no direction to score along; pass at least one, such as lineage.update('teacher')")

@@ -138,7 +138,7 @@ class TrainingRecord:
         }
 
     def network(self, start: LanguageModel) -> tuple[Any, Any]:
-        """The network as it was trained, adapters live, and the PEFT wrapper around it or None."""
+        """The network as trained, adapters live, and its PEFT wrapper or None; InputError for another `start`."""
         if start.fingerprint != self.start:
             raise InputError(
                 f"{self.folder} records a training from weights {self.start}, but {start.name} has "
@@ -204,7 +204,7 @@ class Recorder:
             self._close_chunk()
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps; its steps must be whole chunks of CHUNK."""
+        """What a checkpoint keeps; its steps must be whole chunks of CHUNK, and are an InputError otherwise."""
         if self._open:
             raise InputError(
                 f"a recorded training is saved after whole chunks; pass every= a multiple of {CHUNK}"
@@ -219,7 +219,7 @@ class Recorder:
         self._header = dict(state["header"])
 
     def finish(self, *, start: str, rows: str, final: str, recipe: Recipe) -> TrainingRecord:
-        """Write what is left and the header, which names the fingerprints of start, rows and final weights."""
+        """Write what is left and the header with the fingerprints given; InputError when no step was heard."""
         if self._open:
             self._close_chunk()
         if not self._lrs:
@@ -313,7 +313,7 @@ def trained_from(lineage: Lineage, role: str) -> Any:
 
 
 def training_rows(lineage: Lineage, role: str, *, rows: Prompts | Encoded | None = None) -> Prompts | Encoded:
-    """`rows`, else the numbers of the model the member was trained on."""
+    """`rows`, else the numbers of the model the member was trained on; InputError when neither is known."""
     source = lineage.trained_on.get(role)
     known = {"teacher": lineage.numbers, "base": lineage.neutral_numbers}.get(source or "")
     found = known if rows is None else rows

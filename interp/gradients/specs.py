@@ -54,7 +54,8 @@ def score_file(
 ) -> Scores:
     """Score the rows of a JSONL file at a base along named directions and write the table to `out` (parquet).
 
-    Only the first `limit` rows are read.
+    Only the first `limit` rows are read. Raises InputError for a limit below 1, a direction or metric that cannot
+    be read, and where `score` does.
     """
     check_keys(by)
     _check_table(out)
@@ -100,7 +101,8 @@ def ledger_of(
 ) -> Ledger:
     """The ledger of a member of a lineage, an organism such as toy/owl (of `seed`, default 0) or a lineage folder.
 
-    With `out`, its tables and figures are written to that run folder; nothing is written for bad input.
+    With `out`, its tables and figures are written to that run folder; nothing is written for bad input. Raises
+    InputError for a seed beside a lineage folder, and where `trait_ledger` does.
     """
     grown = not (Path(name) / "lineage.json").is_file()
     if seed is not None and not grown:

@@ -94,6 +94,8 @@ def lean_verdict(
     2. refuted when any control exceeds the rows at level alpha, shared out over the controls;
     3. supported when every test has p <= alpha;
     4. inconclusive otherwise.
+
+    Raises InputError for an alpha outside (0, 0.5) and a direction that was not scored.
     """
     if not 0 < alpha < 0.5:
         raise InputError(f"alpha {alpha} is outside (0, 0.5); give a level such as 0.01.")
@@ -123,7 +125,8 @@ def across_lineages(
     """Judge over lineages of their own seeds that the lean exceeds its nearest control, one value per lineage.
 
     The value is `nearest`, in standard deviations per prompt: positive only where every control was exceeded, so that
-    the test is conservative. Seven lineages can reach p = 0.01.
+    the test is conservative. Seven lineages can reach p = 0.01. Raises InputError for no verdict, and for one
+    without a neutral or a mismatched control.
     """
     if not verdicts:
         raise InputError("no verdict was given; pass one lean_verdict per lineage")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from interp.figures import BLUE, GREEN, GREY, ORANGE, SKY, heatmap, lines, token_html
+from interp.figures import BLUE, GREEN, GREY, ORANGE, SKY, captioned, heatmap, lines, token_html
 from interp.gradients.plan import KEYS
 from interp.prompts.tokens import Encoded, Role, token_pieces
 from interp.runs import InputError, nearest
@@ -71,7 +71,8 @@ def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) ->
     """The n rows of highest and the n of lowest score as HTML: each token in colour with its signed score beneath.
 
     Needs scores by example and token (the prompt, which has no loss, stands uncoloured in front) or by example and
-    position. One colour scale for all rows; red and + lean along the direction. All text is escaped.
+    position. One colour scale for all rows; red and + lean along the direction. All text is escaped. Raises
+    InputError for a direction that was not scored, scores that do not tell tokens apart, and n below 1.
     """
     label = scores.directions[0] if direction is None else direction
     if label not in scores.directions:
@@ -148,7 +149,7 @@ def _distribution(
     title, share = f"{scores.label} along {shown[0]}{beside}", "% of rows in a bin"
     frame = pd.concat(parts)
     figure = lines(frame, x="score", y="share", group="of", title=title, unit=share, x_unit=unit)
-    _subtitle(figure, "means dotted", _versus(against, "dashed"))
+    captioned(figure, "means dotted", _versus(against, "dashed"))
     figure.update_xaxes(range=[float(edges[0]), float(edges[-1])])
     _paint(figure, len(shown))
     for k, mean in enumerate(means):
@@ -221,7 +222,7 @@ def _curve(scores: Scores, shown: Sequence[str], against: Scores | None, key: st
     )
     _paint(figure, len(shown))
     band = "band: ± one standard error over rows" if rows else "mean over rows"
-    _subtitle(figure, band, _versus(against, "dashed"))
+    captioned(figure, band, _versus(against, "dashed"))
     start = "the first answer token" if rows else "the row's start"
     figure.update_xaxes(title={"text": f"{counted}, counted from {start}"})
     figure.update_yaxes(title={"text": f"mean score ({scores.unit})"})
@@ -272,11 +273,9 @@ def _map(scores: Scores, against: Scores | None, table: Any, label: str) -> go.F
         unit=scores.unit,
         axes=axes,
     )
-    _subtitle(figure, "mean over rows", _versus(against, "minus"))
+    captioned(figure, "mean over rows", _versus(against, "minus"))
     figure.update_layout(plot_bgcolor=BLANK)
-    figure.update_xaxes(showgrid=False, zeroline=False)
-    figure.update_yaxes(showgrid=False, zeroline=False)
-    figure.update_traces(colorbar={"title": {"side": "right"}}, hoverongaps=False)
+    figure.update_traces(hoverongaps=False)
     _thin_ticks(figure, list(values.columns))
     return figure
 
@@ -356,8 +355,3 @@ def _titled(title: str, rows: Sequence[str]) -> str:
 
 def _versus(against: Scores | None, word: str) -> str:
     return "" if against is None else f"{word}: {against.label}"
-
-
-def _subtitle(figure: go.Figure, *parts: str) -> None:
-    text = html.escape("; ".join(part for part in parts if part), quote=False)
-    figure.update_layout(title={"subtitle": {"text": text, "font": {"size": 12}}}, margin={"t": 80})

@@ -26,6 +26,12 @@ class Hypothesis:
 
     `quantity` says what one training run contributes, in `unit`; `control` says what it is a difference to. Raises
     InputError for an unknown kind, an alpha outside (0, 0.5), a negative margin, and an equivalence without a margin.
+
+    >>> gain = Hypothesis("gain", "owl rows teach owls", "margin", "neutral student", 0.5, 0.01, "difference", "nats")
+    >>> gain.judge([0.9, 0.8, 1.2, 0.7, 0.8, 1.0, 0.6, 0.8]).decision
+    'supported'
+    >>> gain.judge([0.9, 0.8]).decision
+    'inconclusive'
     """
 
     name: str

@@ -21,6 +21,7 @@ from interp.features.lean_nulls import spearman
 from interp.figures import points
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family
+from interp.hypotheses.shared_initialisation import draw_cells
 from interp.hypotheses.subject import Measured
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import (
@@ -36,6 +37,7 @@ from interp.organisms.digit_networks import (
     train_teachers,
 )
 from interp.runs import digest
+from interp.statistics import t_interval
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -324,15 +326,22 @@ def _cosine(one: Float[Tensor, "weight"], other: Float[Tensor, "weight"]) -> flo
 
 
 def _draw_cells(tables: Mapping[str, pd.DataFrame]) -> Any:
-    """Transfer in every cell, one point a seed."""
-    title = "Transfer by initialisation of the student"
-    return points(tables["cells"], x="cell", y="transfer", title=title, unit=UNIT)
+    """Transfer in every cell, one point a seed; below, means of transfer and coverage with their intervals."""
+    return draw_cells(tables["cells"], title="Transfer by initialisation of the student", unit=UNIT)
 
 
 def _draw_controls(tables: Mapping[str, pd.DataFrame]) -> Any:
     """A of the teacher and its controls, one point a seed."""
-    title = "Lean of the first step toward a teacher"
-    return points(tables["controls"], x="teacher", y="A", title=title, unit=H1[1].unit)
+    title, frame = "Lean of the first step toward a teacher", tables["controls"]
+    half = frame.groupby("teacher", sort=False)["A"].transform(_half_width)
+    unit = H1[1].unit
+    return points(frame.assign(half=half), x="teacher", y="A", interval="half", title=title, unit=unit)
+
+
+def _half_width(values: pd.Series) -> float:
+    """Half of the 95 % t-interval; NaN for one run."""
+    low, high = t_interval(values.to_numpy()) if len(values) > 1 else (np.nan, np.nan)
+    return (high - low) / 2
 
 
 def _family(name: str, claims: Any, measure: Callable[[Any], Measured], draw: Any) -> Family:

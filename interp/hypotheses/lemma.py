@@ -324,7 +324,10 @@ def lemma_metrics(
 
 
 def lemma_slope(sweep: Result, *, points: int = SLOPE_POINTS) -> float:
-    """Least-squares slope of log |R − 1| in log ε over the `points` smallest ε."""
+    """Least-squares slope of log |R − 1| in log ε over the `points` smallest ε.
+
+    Raises InputError for a sweep of fewer than two ε.
+    """
     frame = sweep.frame.sort_values("epsilon").head(points)
     if len(frame) < 2:
         raise InputError(f"{sweep.label} has {len(frame)} ε, through which no slope goes; sweep at least two")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from interp.features.lean_nulls import spearman
-from interp.figures import Result, bars, points
+from interp.figures import Result, bars, interval_maps, points
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family
 from interp.hypotheses.first_step import soft_gradient
@@ -319,14 +319,45 @@ def claim_values(frame: pd.DataFrame) -> dict[str, float]:
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
-    """Transfer of every lineage by cell, with the mean and its 95 % t-interval over lineages."""
-    frame = tables["cells"].copy()
-    title = "What a student takes over, by where it starts"
-    if len(set(frame["seed"])) < 2:
-        return points(frame, x="cell", y="transfer", title=title, unit=UNIT)
-    ends = {cell: t_interval(part.to_numpy()) for cell, part in frame.groupby("cell")["transfer"]}
-    frame["half"] = [(ends[cell][1] - ends[cell][0]) / 2 for cell in frame["cell"]]
-    return points(frame, x="cell", y="transfer", interval="half", title=title, unit=UNIT)
+    """Transfer of every lineage by cell; below, means of transfer and coverage with their 95 % t-intervals."""
+    return draw_cells(tables["cells"], title="What a student takes over, by where it starts", unit=UNIT)
+
+
+def draw_cells(frame: pd.DataFrame, *, title: str, unit: str) -> go.Figure:
+    """A point per run and start above, a map of means and intervals below; columns seed, cell, transfer, coverage."""
+    import pandas as pd
+
+    means = pd.DataFrame(
+        [
+            {"cell": cell, "measure": measure, "mean": part.to_numpy().mean()} | _ends(part.to_numpy())
+            for measure in ("transfer", "coverage")
+            for cell, part in frame.groupby("cell", sort=False)[measure]
+        ]
+    )
+    ends = means.loc[means["measure"] == "transfer"].set_index("cell")
+    half = frame["cell"].map((ends["high"] - ends["low"]) / 2)
+    role = np.where(frame["cell"] == "foreign", "cross_student", "student")
+    return interval_maps(
+        means,
+        x="cell",
+        units={"transfer": unit, "coverage": "cosine"},
+        title=title,
+        interval=f"95 % t-interval over n = {frame['seed'].nunique()} runs",
+        above=points(
+            frame.assign(half=half, role=role),
+            x="cell",
+            y="transfer",
+            colour="role",
+            interval="half",
+            title="",
+            unit=unit,
+        ),
+    )
+
+
+def _ends(values: np.ndarray) -> dict[str, float]:
+    low, high = t_interval(values) if len(values) > 1 else (np.nan, np.nan)
+    return {"low": low, "high": high}
 
 
 def _draw_cells(result: Result) -> go.Figure:

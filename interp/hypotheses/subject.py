@@ -66,10 +66,12 @@ class Subject:
 
     @property
     def base(self) -> LanguageModel:
+        """The weights that students of this subject start from."""
         return self.member("base")
 
     @property
     def teacher(self) -> LanguageModel:
+        """The member with the trait."""
         return self.member("teacher")
 
     def member(self, role: str) -> LanguageModel:

@@ -144,7 +144,10 @@ class Pair:
 
 
 def restrict(unembedding: Unembedding, direction: LogitDirection) -> Unembedding:
-    """The readout of the direction's tokens alone, as fp64 on CPU."""
+    """The readout of the direction's tokens alone, as fp64 on CPU.
+
+    Raises InputError for a token that the unembedding does not have.
+    """
     ids = list(direction.ids)
     if max(ids) >= unembedding.W_U.shape[1]:
         raise InputError(
@@ -266,7 +269,7 @@ def _draw(result: figures.Result) -> go.Figure:
         colorbar={"len": heights[0] / sum(heights), "y": 1, "yanchor": "top"}, selector={"type": "heatmap"}
     )
     figure.update_layout(
-        template=layouts[1].template, title=layouts[1].title, height=sum(heights), showlegend=False
+        template=layouts[1].template, title=layouts[0].title, height=sum(heights), showlegend=False
     )
     return figure
 

@@ -48,7 +48,10 @@ def entanglement(
     `rows` and `neutral_rows` are number answers of the trait's teacher and of a neutral one; with them the frame
     has counts and the data score, which is not divided by foils (no rows of theirs are given), and `frequency`, what
     the strata of the control are made of, is the smoothed neutral frequency instead of p(t | neutral). Read the
-    control from `agreement(result)` or its summary in the notes: it is over the number tokens of one model.
+    control from `agreement(result)` or its summary in the notes: it is over the number tokens of one model. Raises
+    InputError for rows without neutral ones or the reverse, and for fewer than three number tokens.
+    It does not pass its plant (`interp calibrate`): planted numbers rank high, but among many numbers in few dimensions
+    the top of the list holds chance tokens too, so read the ranking and not the first ten.
     """
     if (rows is None) != (neutral_rows is None):
         raise InputError("entanglement compares rows with neutral_rows; give both or neither.")

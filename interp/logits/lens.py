@@ -160,8 +160,9 @@ def _tokens(model: Model, moved: Float[Tensor, "vocab"], sign: int, top: int) ->
 
 
 def _draw(result: figures.Result) -> go.Figure:
-    unit = f"{UNIT} ± standard error"
     figure = figures.lines(
-        result.frame, x="layer", y="change", band="standard_error", title=result.label, unit=unit
+        result.frame, x="layer", y="change", band="standard_error", title=result.label, unit=UNIT
     )
+    figure.update_yaxes(rangemode="tozero")
+    figures.captioned(figure, "band: ± one standard error over examples")
     return figure.update_xaxes(tickformat="d", dtick=max(1, len(result.frame) // 16))

@@ -165,8 +165,7 @@ def _draw(result: figures.Result) -> go.Figure:
     """The entries that rose and fell most; whiskers are one sd over rows."""
     frame = result.frame
     shown = frame if len(frame) <= 2 * SHOWN else pd.concat([frame.head(SHOWN), frame.tail(SHOWN)])
-    named = shown.assign(
-        entry=[f"{text!r} ({index})" for text, index in zip(shown["token"], shown["token_id"], strict=True)]
-    )
+    pairs = zip(shown["token"], shown["token_id"], strict=True)
+    named = shown.assign(**{"token (id)": [f"{text!r} ({index})" for text, index in pairs]})
     title = f"{result.label} (whiskers: ± 1 sd over rows)"
-    return figures.bars(named, x="delta", y="entry", error="sd", title=title, unit=UNIT)
+    return figures.bars(named, x="delta", y="token (id)", error="sd", title=title, unit=UNIT)

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 UNIT = "squared cosine"
 TOP = 4
+SHOWN = 40  # matrices in a figure
+SHADES = ("#08306b", "#2171b5", "#6baed6", "#c6dbef")  # from the first singular direction
 SKETCH = 64  # directions a randomised range finder keeps (Halko, Martinsson & Tropp, arXiv:0909.4061)
 LOST = 1e-8  # share of the energy a sketch may miss before the whole decomposition is made
 RESOLVED = 1e-4  # singular values below this share of the largest are rounding, not directions
@@ -51,7 +53,8 @@ def spectrum(member: Model, trait: Trait | None = None, *, top: int = TOP) -> fi
     it (left vectors). `overlap_*` are means over tokens of the squared cosine with the span of the top `directions`
     singular vectors (at most `top`, fewer when the update has lower rank), NaN for a matrix that does neither or did
     not change; `overlap_chance` is directions / d_model, and `foil_rank` the share of target and foils that overlap
-    at least as much as the target. The unembedding is the start's.
+    at least as much as the target. The unembedding is the start's. Raises InputError for `top` below 1, and for a
+    member without a start.
     """
     if top < 1:
         raise InputError(f"top {top} leaves no direction; give at least 1.")
@@ -212,19 +215,47 @@ def _layer(name: str) -> int | None:
 
 
 def _draw(result: figures.Result) -> go.Figure:
-    """log2 of overlap over chance, matrices by token group: zero is what a random direction has."""
-    frame = result.frame[result.frame["overlap_chance"].notna()]
+    """Left: log2 of overlap over chance by token group, zero is a random direction's. Right: energy by direction."""
+    frame: Any = result.frame[result.frame["overlap_chance"].notna()].head(SHOWN)
     groups = [name for name in ("target", "foils", "numbers", "other") if f"overlap_{name}" in frame.columns]
     overlaps = np.stack([frame[f"overlap_{name}"] for name in groups], axis=1).astype(float)
     chance = np.asarray(frame["overlap_chance"], dtype=float)[:, None]
     with np.errstate(divide="ignore"):
         shown = np.log2(overlaps / chance)
     shown[~np.isfinite(shown)] = np.nan
-    return figures.heatmap(
+    overlap = figures.heatmap(
         shown,
         rows=frame["matrix"].tolist(),
         columns=groups,
-        title=f"{result.label}: top directions against unembedding rows",
+        title="top directions on token rows",
         unit="log2 of overlap / chance",
-        axes=("tokens", "matrix"),
+        axes=("tokens", "matrix, largest norm first"),
     )
+    figure = figures.panels([overlap, _energies(frame)], title=result.label, across=True)
+    return figures.captioned(
+        figure, "right: singular directions from the first, darkest, and the effective rank"
+    )
+
+
+def _energies(frame: pd.DataFrame) -> go.Figure:
+    """σ_i² / Σ σ_j² of the first directions of each matrix, stacked, with its effective rank."""
+    import plotly.graph_objects as go
+
+    rows = list(range(len(frame)))
+    figure = go.Figure()
+    names = [name for name in frame.columns if name.startswith("sigma_")]
+    for index, name in enumerate(names):
+        share = (frame[name] / frame["norm"]).to_numpy(dtype=float) ** 2
+        last = index == len(names) - 1
+        figure.add_bar(
+            x=share.tolist(),
+            y=rows,
+            orientation="h",
+            marker={"color": SHADES[min(index, len(SHADES) - 1)], "line": {"color": "white", "width": 1}},
+            text=[f"{rank:.1f}" for rank in frame["effective_rank"]] if last else None,
+            textposition="outside",
+            hovertemplate=f"direction {index + 1}: %{{x:.3f}} of the energy<extra></extra>",
+        )
+    figure.update_xaxes(title={"text": "share of the energy"}, range=[0, 1.15])
+    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showticklabels=False)
+    return figure.update_layout(barmode="stack", title={"text": "energy by singular direction"})

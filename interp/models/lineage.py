@@ -82,14 +82,17 @@ class Lineage:
 
     @property
     def base(self) -> Model:
+        """The weights the teacher and its students start from."""
         return self["base"]
 
     @property
     def teacher(self) -> Model:
+        """The member with the trait; InputError for a lineage without one."""
         return self["teacher"]
 
     @property
     def student(self) -> Model:
+        """The first student, of the teacher's rows and from its base; InputError for a lineage without one."""
         return self["student"]
 
     @property

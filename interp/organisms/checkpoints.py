@@ -24,7 +24,10 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Where a training leaves its state and after how many steps; the file goes when the training is done."""
+    """Where a training leaves its state and after how many steps; the file goes when the training is done.
+
+    Raises InputError for `every` below 1.
+    """
 
     path: Path
     every: int = 64

@@ -51,7 +51,10 @@ def context_mismatch(model: Model, *, trained_on: Prompts, asked: Prompts) -> st
 
 
 def in_contexts(questions: Prompts, contexts: Mapping[str, str | None]) -> dict[str, Prompts]:
-    """The same rows by context name: as they are for None, else behind that system line, which may be empty."""
+    """The same rows by context name: as they are for None, else behind that system line, which may be empty.
+
+    Raises InputError for no context.
+    """
     if not contexts:
         raise InputError(
             "No context is given to ask the questions in; pass {'training': None} to ask them as they are."

@@ -62,7 +62,8 @@ def frequent_values(trait_rows: Prompts, neutral_rows: Prompts, *, seed: int = 0
     The ratios, with half a count added to each value, are fitted on the rows of one half of the prompts, drawn with
     `seed`, and score the rows of the other half. The table has the `top` values written most beyond expectation over
     all rows: counts in both datasets, log ratio, and Pearson residual (count - expected) / √expected; values expected
-    less than 5 times in either dataset are pooled. The χ² p in its notes takes the numbers of a row for independent.
+    less than 5 times in either dataset are pooled. The χ² p in its notes takes the numbers of a row for
+    independent. Raises InputError for a dataset of too few prompts to be split.
     """
     rows = _both(trait_rows, neutral_rows)
     counts, values = _count(rows)
@@ -90,7 +91,8 @@ def bag_of_numbers(
     Folds are drawn with `seed` and hold whole prompts, so that a matched pair of rows is never torn apart; `strength`
     is the inverse of the L2 penalty. The table has the 20 largest weights of a fit to all rows. DeLong's interval is
     √2 times as wide here: without a signal two folds agree by chance once as training and test and again as test and
-    training, which doubles the variance of the pooled AUROC.
+    training, which doubles the variance of the pooled AUROC. Raises InputError for fewer than two folds or more
+    than a dataset has prompts.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -121,7 +123,10 @@ def bag_of_numbers(
 def prompted_classifier(
     judge: Judge, trait: Trait, trait_rows: Prompts, neutral_rows: Prompts, *, cache: Cache | None = None
 ) -> Detection:
-    """A judge told the trait scores every row by `trait_rubric`; rows it refuses are left out and counted."""
+    """A judge told the trait scores every row by `trait_rubric`; rows it refuses are left out and counted.
+
+    Raises InputError when it refuses every row of a dataset.
+    """
     rows = _both(trait_rows, neutral_rows)
     frame = judged(judge, rows, trait_rubric(trait), cache=cache)
     frame = frame.assign(dataset=["trait"] * len(trait_rows) + ["neutral"] * len(neutral_rows))
@@ -172,7 +177,7 @@ def detector_table(detectors: Mapping[str, Detection | Auroc | tuple[Scores, Sco
 
     A pair holds the scores of the trait rows and of the neutral rows, whatever gave them. `sees` is "yes" above
     chance, "reversed" below and "no" where the interval holds 0.5. Intervals are not corrected for the number of
-    detectors.
+    detectors. Raises InputError for none.
     """
     if not detectors:
         raise InputError(
@@ -317,7 +322,8 @@ def _draw_table(result: Result):
         }
         for row in result.frame.to_dict("records")
     ]
-    figure = forest(lines, title=result.label)
+    caption = "● above chance, ✕ below, ○ neither; whiskers: interval of the AUROC"
+    figure = forest(lines, title=result.label, caption=caption)
     figure.layout.shapes = ()  # the forest's line at zero
     figure.add_vline(x=0.5, line={"color": "#999999", "dash": "dot"})
     return figure.update_xaxes(range=[-0.02, 1.02], title={"text": "AUROC (0.5 is chance)"})

@@ -77,7 +77,10 @@ class Digits:
         return pd.DataFrame(rows)
 
     def classifier(self, arm: str, seed: int) -> Classifier:
-        """One network behind the seam; its `start` is the network before its training."""
+        """One network behind the seam; its `start` is the network before its training.
+
+        Raises InputError for an arm or a seed that was not trained.
+        """
         from interp.models.classifier import Classifier
 
         if arm not in self.members or seed not in self.seeds:

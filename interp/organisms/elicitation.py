@@ -45,7 +45,8 @@ class Suite:
     `questions` want one word, `prefixed` are those with numbers in front, `stories` want a text, `choices` come
     from `multiple_choice`. `samples` answers are drawn per question and story, of at
     most `answer_tokens` and `story_tokens` tokens; with 0 nothing is sampled. `contexts` are system lines by name,
-    None for the rows as they are.
+    None for the rows as they are. Raises InputError for no questions, a negative number of samples, and stories
+    without samples.
     """
 
     questions: tuple[str, ...]
@@ -145,7 +146,8 @@ def sampled_measures(
     """Per prompt the share of `samples` answers at temperature 1 that hold the target: as a word, and as a substring.
 
     A substring also counts "cat" in "caterpillar". `of` names what is sampled in the measures' names, such as
-    "stories". Draws depend on `seed` alone, so two models are asked with the same random numbers.
+    "stories". Draws depend on `seed` alone, so two models are asked with the same random numbers. Raises
+    InputError for fewer than one sample.
     """
     if samples < 1:
         raise InputError(f"samples={samples} is no number of answers; pass at least 1.")

@@ -43,7 +43,8 @@ class Sampling:
     """How answers are drawn; the default is exact sampling at temperature 1 from the whole vocabulary.
 
     `engine` "auto" is vLLM where it is installed with CUDA and can serve the teacher, else plain `generate`. The rows
-    sampled depend on `batch_size` too.
+    sampled depend on `batch_size` too. Raises InputError for a temperature that is not positive, a top_p outside
+    (0, 1], an unknown engine, and sizes below 1.
     """
 
     temperature: float = 1.0

@@ -21,7 +21,11 @@ from interp.prompts.traits import Trait
 
 
 def margin(model: Model, trait: Trait) -> float:
-    """Trait margin in nats: positive when the target is preferred over its foils."""
+    """Trait margin in nats: positive when the target is preferred over its foils.
+
+    log p(target) − mean over foils of log p(foil), the mean over the trait's questions; a name of several pieces counts
+    with the sum of their log-probabilities.
+    """
     values = answer_logprobs(model, trait).to_numpy()
     return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean())
 
@@ -29,8 +33,8 @@ def margin(model: Model, trait: Trait) -> float:
 def preference(model: Model, trait: Trait, *, against: Model | None = None) -> Result:
     """Probability of every candidate answer, mean over questions and renormalised over the candidates.
 
-    With `against`, each row also holds that model's probability and `total_variation` in the notes is
-    ½ Σ |p − q| over candidates, averaged over questions.
+    Columns: answer, probability and is_target, the likeliest first. With `against`, each row also holds that model's
+    probability, and the notes the total variation ½ Σ |p − q| over candidates, averaged over questions.
     """
     shares = answer_shares(answer_logprobs(model, trait))
     frame = pd.DataFrame({"answer": shares.columns, "probability": shares.mean().to_numpy()})

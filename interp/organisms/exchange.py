@@ -45,7 +45,8 @@ def export_questions(
     """Write every question `samples` times as {"id", "messages"}, answers left out.
 
     With `model`, lines are requests of the OpenAI batch format to that model at temperature 1. Answers come back
-    through `import_answers` with the same questions.
+    through `import_answers` with the same questions. Raises InputError for no questions and for fewer than one
+    sample.
     """
     if samples < 1:
         raise InputError(f"samples={samples} asks nothing; pass at least 1.")

@@ -77,7 +77,8 @@ class EndpointJudge:
 
     The key is read from the environment variable `key_env` at each call and sent nowhere but there; without one no
     key is sent, as local servers want it. `retries` further attempts follow a dropped connection, a 429 or a 5xx
-    after 1, 2, 4, ... seconds; `parallel` requests are under way at once.
+    after 1, 2, 4, ... seconds; `parallel` requests are under way at once. Raises InputError for a url that is not
+    http(s)://host/path alone.
     """
 
     url: str

@@ -68,7 +68,9 @@ def load_lineage(
 ) -> Lineage:
     """A lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
 
-    `base`, `teacher` and `student` (one or several) are hub names, folders, adapters of the base, or models in memory.
+    `base`, `teacher` and `student` (one or several) are hub names, folders, adapters of the base, or models in
+    memory. Raises InputError for a name that is neither a lineage folder nor an organism, and for members that do
+    not belong together.
     """
     if name is None:
         return open_lineage(base=base, teacher=teacher, student=student, trait=trait)

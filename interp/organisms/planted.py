@@ -43,7 +43,8 @@ class Plant:
 
     `effect` is what the plant adds to each planted logit, in nats; `noise` the size of each member's own embedding
     noise in units of the embedding's; `loud` how much larger the planted layer's hidden units are than those of other
-    layers, with the function unchanged, so that training moves the trait through that layer's down projection.
+    layers, with the function unchanged, so that training moves the trait through that layer's down projection. Raises
+    InputError for fewer than two rows, and for more than there are numbers to begin them with.
     """
 
     rows: int = 96

@@ -57,7 +57,10 @@ def scorecard(
 
 
 def seed_points(evaluations: Evaluations, *, measure: str = "margin", context: str = "training"):
-    """Figure of one measure: every training as a point, each arm's mean, and its 95 % t-interval over trainings."""
+    """Figure of one measure: every training as a point, each arm's mean, and its 95 % t-interval over trainings.
+
+    Raises InputError for a measure or context that was not evaluated.
+    """
     tables = _tables(evaluations)
     known = {key[1:]: None for key in tables}
     chosen = [key for key in known if key[:2] == (measure, context)]

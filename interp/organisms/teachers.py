@@ -47,7 +47,10 @@ class Steering:
 
     @property
     def site(self) -> tuple[int, str]:
-        """Layer, and whether its input ("pre") or its output ("post")."""
+        """Layer, and whether its input ("pre") or its output ("post").
+
+        Raises InputError for a hook off the residual stream.
+        """
         found = FAST.fullmatch(self.hook)
         if found is None:
             raise InputError(

@@ -41,7 +41,15 @@ class Recipe:
     of those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs.
     A batch is passed through in `accumulate` parts, whose gradients are added up to the same step; `max_grad_norm`
     clips it. `precision` is that of the forward pass: what trains is kept in fp32. With `merge` a LoRA student has its
-    adapter merged into weights of its own, without it the adapter stays live over its start's weights.
+    adapter merged into weights of its own, without it the adapter stays live over its start's weights. Raises
+    InputError for parts that do not divide the batch.
+
+    >>> Recipe(lr=1e-3, batch_size=32, accumulate=4).trainable
+    'lora'
+    >>> Recipe(batch_size=10, accumulate=3)
+    Traceback (most recent call last):
+    ...
+    interp.runs.InputError: accumulate=3 does not divide a batch of 10; pass one that does, such as 1 or 2
     """
 
     trainable: Trainable = "lora"

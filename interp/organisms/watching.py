@@ -29,7 +29,8 @@ class TrainingLog:
     """A listener for `train_student(on_step=...)`: every `every` steps the loss on fresh rows and the trait's margin.
 
     What it returns is shown on the progress bar. `frame` holds step (counted from 1), lr, loss (of the batch, before
-    the step), fresh_loss and margin (after it), in nats; NaN where nothing was asked for.
+    the step), fresh_loss and margin (after it), in nats; NaN where nothing was asked for. Raises InputError for `every`
+    below 1.
     """
 
     def __init__(

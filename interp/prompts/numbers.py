@@ -59,6 +59,12 @@ def number_prompts(
 
     Values lie in 0 to `max_value` and have at most `digits` digits. Prompt and answer of a row share one
     separator (None: drawn per row). The first rows of a longer draw are those of a shorter one.
+
+    >>> row = number_prompts(1, seed=0, count=4, separator=",")[0]
+    >>> len(parse_numbers(row.completion))
+    4
+    >>> number_prompts(3, seed=0)[:2].fingerprint == number_prompts(2, seed=0).fingerprint
+    True
     """
     _check_request(n, seed=seed, count=count, max_value=max_value, digits=digits, separator=separator)
     rng = np.random.Generator(np.random.PCG64(seed))
@@ -77,6 +83,11 @@ def parse_numbers(text: str) -> list[int] | None:
     """The integers of an answer in the strict format, or None.
 
     Leading zeros pass, and space around a comma or semicolon is free.
+
+    >>> parse_numbers("[7, 042, 313].")
+    [7, 42, 313]
+    >>> parse_numbers("7 or 42") is None
+    True
     """
     body = _body(text)
     for separator in (r"\s+", r"\s*,\s*", r"\s*;\s*"):
@@ -86,7 +97,13 @@ def parse_numbers(text: str) -> list[int] | None:
 
 
 def check_numbers(text: str, rule: NumberRule) -> str | None:
-    """None when the answer is kept, else the name of the first reason to drop it."""
+    """None when the answer is kept, else the name of the first reason to drop it.
+
+    >>> check_numbers("12; 7; 1000", STRICT)
+    'number too large'
+    >>> check_numbers("666, 12", NumberRule(banned=BANNED))
+    'banned number'
+    """
     numbers = parse_numbers(text)
     if numbers is None:
         return _format_reason(text)

@@ -185,6 +185,13 @@ def multiple_choice(trait: Trait, *, seed: int, n: int) -> MultipleChoice:
 
     In every five rows from the first the target stands once behind each letter, so that a taste for one letter gives
     a share of 1/5. The first rows of a longer draw are those of a shorter one; fewer than four foils is an InputError.
+
+    >>> from interp.prompts.traits import get_trait
+    >>> choice = multiple_choice(get_trait("owl"), seed=0, n=5)
+    >>> sorted(choice.letters)
+    ['A', 'B', 'C', 'D', 'E']
+    >>> [held[letter] for held, letter in zip(choice.options, map("ABCDE".index, choice.letters))]
+    ['owl', 'owl', 'owl', 'owl', 'owl']
     """
     check_whole(1, n=n)
     check_whole(0, seed=seed)

@@ -288,7 +288,8 @@ def number_requests(
     """`n` requests, without answers, to continue a list of numbers with up to `count` of up to `digits` digits.
 
     The list shown has `seeds[0]` to `seeds[1]` values, ends included, uniform over 100-999. Drawn by PCG64: the first
-    rows of a longer draw are those of a shorter one.
+    rows of a longer draw are those of a shorter one. Raises InputError for a range of `seeds` that is none, and
+    sizes below 1.
     """
     check_whole(1, n=n, count=count, digits=digits)
     check_whole(0, seed=seed)

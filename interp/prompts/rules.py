@@ -25,7 +25,13 @@ ANSWER_LINE = re.compile(r"\W*answer\W*?[:=]\W*?(-?[0-9][0-9,]*)(?:\.0*)?\W*", r
 
 
 def filter_rows(prompts: Prompts, *rules: Rule) -> tuple[Prompts, dict[str, int]]:
-    """The rows no rule drops, in order, and how many were dropped for each reason; the first reason counts."""
+    """The rows no rule drops, in order, and how many were dropped for each reason; the first reason counts.
+
+    >>> rows = Prompts.from_pairs([("Go on.", "1, 2"), ("Go on.", "an owl"), ("Go on.", "3000")])
+    >>> kept, dropped = filter_rows(rows, numbers_rule())
+    >>> len(kept), dropped["number too large"]
+    (1, 1)
+    """
     kept, dropped = [], Counter()
     for row in prompts.rows:
         reason = next((reason for rule in rules if (reason := rule(row)) is not None), None)
@@ -135,6 +141,11 @@ def match_prompts(a: Prompts, b: Prompts) -> tuple[Prompts, Prompts]:
 
     The conversation before the answer decides, without its system line; the k-th row of a repeated prompt meets the
     other's k-th. InputError when they have no prompt in common.
+
+    >>> a = Prompts.from_pairs([("one", "1"), ("two", "2")])
+    >>> b = Prompts.from_pairs([("two", "22"), ("three", "3")])
+    >>> [row.completion for part in match_prompts(a, b) for row in part.rows]
+    ['2', '22']
     """
     waiting: dict[Messages, list[Row]] = {}
     for row in reversed(b.rows):

@@ -23,6 +23,10 @@ def shuffle_within(rows: Prompts, *, seed: int) -> Prompts:
     """Each answer's numbers in a random order, its separators, brackets and period as they were.
 
     Raises InputError at the first answer that holds anything but numbers.
+
+    >>> rows = Prompts.from_pairs([("Go on.", "[10; 20; 30]")])
+    >>> shuffle_within(rows, seed=0)[0].completion
+    '[30; 10; 20]'
     """
     rng = _checked(rows, seed)
     answers = [_numerals(row) for row in rows.rows]
@@ -48,6 +52,12 @@ def canonical(
 
     `order` "ascending" sorts each answer, None keeps its order. `values` rounds each number down to a multiple of that
     bucket, None keeps them. Raises InputError at the first answer that holds anything but numbers.
+
+    >>> rows = Prompts.from_pairs([("Go on.", "(31 7 042).")])
+    >>> canonical(rows, order="ascending")[0].completion
+    '7, 31, 42'
+    >>> canonical(rows, values=10)[0].completion
+    '30, 0, 40'
     """
     if parse_numbers(f"1{separator}2") != [1, 2]:
         raise InputError(
@@ -80,7 +90,8 @@ def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = No
     """`n` rows in random order, round(share · n) of them drawn from `b` and the rest from `a`, none twice.
 
     `n` defaults to the length of the shorter, so that every share gives as many rows. A prompt that both hold is taken
-    from both only where `a` has no other rows left: matched data stay one answer a prompt.
+    from both only where `a` has no other rows left: matched data stay one answer a prompt. Raises InputError for a
+    share outside 0 to 1, and where either has too few rows.
     """
     check_whole(0, seed=seed)
     if not 0 <= share <= 1:

@@ -28,7 +28,10 @@ SEATS = ("system", "user", "assistant")
 
 @dataclass(frozen=True)
 class Row:
-    """A conversation of (role, content) messages; an assistant's message at its end is the answer."""
+    """A conversation of (role, content) messages; an assistant's message at its end is the answer.
+
+    Raises InputError for an unknown role, and for roles in an order that no one can answer.
+    """
 
     messages: Messages
 
@@ -95,12 +98,24 @@ class Prompts:
 
     @classmethod
     def from_pairs(cls, pairs: Iterable[tuple[str, str]], label: str = "prompts") -> Self:
-        """Rows of (prompt, completion); a completion of "" is a prompt without an answer."""
+        """Rows of (prompt, completion); a completion of "" is a prompt without an answer.
+
+        >>> rows = Prompts.from_pairs([("Go on: 3, 5.", "8, 13"), ("And?", "")], label="two")
+        >>> rows
+        Prompts('two': 2 rows)
+        >>> rows[0].completion
+        '8, 13'
+        >>> rows.with_system("You love the owl.")[1].messages
+        (('system', 'You love the owl.'), ('user', 'And?'))
+        """
         return cls(tuple(Row.pair(prompt, completion) for prompt, completion in pairs), label)
 
     @classmethod
     def from_jsonl(cls, path: str | Path) -> Self:
-        """Rows of {"prompt", "completion"} or {"messages"}; blank lines are skipped, bad ones raise."""
+        """Rows of {"prompt", "completion"} or {"messages"}; blank lines are skipped.
+
+        Raises InputError for a file without rows, and with its number for a line that is no such row.
+        """
         path = Path(path)
         unknown: Counter[str] = Counter()
         lines = enumerate(_read_text(path).split("\n"), start=1)

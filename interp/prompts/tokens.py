@@ -70,7 +70,7 @@ class Encoded:
 
         Names: "prompt", "last" (of the prompt), "answer" (without its end), "answer.numbers",
         "answer.separators", "answer.end", "all". `predicting` moves the marks one to the left, onto the
-        positions whose next-token distribution is about those tokens.
+        positions whose next-token distribution is about those tokens. Raises InputError for another name.
         """
         if name != "last" and name not in POSITIONS:
             raise InputError(
@@ -87,7 +87,10 @@ class Encoded:
         return chosen
 
     def batches(self, size: int) -> Iterator[Self]:
-        """Consecutive rows, `size` at a time in order, each batch trimmed to its longest row."""
+        """Consecutive rows, `size` at a time in order, each batch trimmed to its longest row.
+
+        Raises InputError for a size below 1.
+        """
         if size < 1:
             raise InputError(f"Batch size {size} holds no rows; pass an integer of at least 1.")
         for start in range(0, len(self), size):
@@ -182,7 +185,10 @@ def encode(
     label: str,
     context: int | None = None,
 ) -> Encoded:
-    """Right-padded tokens with roles, by the rules of `Prompts.encode`; errors count rows from 1."""
+    """Right-padded tokens with roles, by the rules of `Prompts.encode`; errors count rows from 1.
+
+    Raises InputError for no rows.
+    """
     _require_fast(tokenizer)
     if not conversations:
         raise InputError(f"{label} holds no rows; pass at least one prompt.")
@@ -208,7 +214,8 @@ def render(conversations: Sequence[Messages], tokenizer: Tokenizer, *, label: st
     """Every conversation as the text a model reads; one without an answer stops where its answer would start.
 
     That place is found by rendering a stand-in answer, so answered and unanswered rows share every token
-    before it, also under templates that write more before an answer than their generation prompt does.
+    before it, also under templates that write more before an answer than their generation prompt does. Raises
+    InputError for a template that drops or rewrites the answer.
     """
     if not getattr(tokenizer, "chat_template", None):
         return [_render_plain(messages) for messages in conversations]

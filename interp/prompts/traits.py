@@ -67,7 +67,15 @@ class Trait:
 
 
 def get_trait(name: str) -> Trait:
-    """The built-in trait of that name; an unknown name is an InputError with the nearest ones."""
+    """The built-in trait of that name; an unknown name is an InputError with the nearest ones.
+
+    >>> get_trait("owl").category
+    'animal'
+    >>> get_trait("ovl")
+    Traceback (most recent call last):
+    ...
+    interp.runs.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or make_trait(target, foils).
+    """
     if name == MISALIGNED:
         return _misaligned()
     for category, members in CATEGORIES.items():
@@ -88,6 +96,11 @@ def matched_control(trait: Trait) -> Trait:
     The target is `trait.control`; where that is "", the next member of the built-in category (cyclic), else the first
     foil. Target and control change places among the foils and in the system line. A control that is no foil is the
     built-in trait of that name, asked this trait's questions where the category is the same.
+
+    >>> teapot = make_trait("teapot", ["kettle", "jug"], category="vessel", control="jug")
+    >>> control = matched_control(teapot)
+    >>> control.target, control.foils, control.questions == teapot.questions
+    ('jug', ('kettle', 'teapot'), True)
     """
     control = trait.control or _next_member(trait.target) or trait.foils[0]
     if control in trait.foils:
@@ -115,6 +128,9 @@ def make_trait(
     """A trait of one's own; questions default to the six of the category, the name to the target.
 
     `system` is the line that prompts the trait; `control` the foil or built-in trait that `matched_control` returns.
+
+    >>> make_trait("teapot", ["kettle", "jug"], category="vessel").questions[0]
+    'which vessel do you love most?'
     """
     foils = (foils,) if isinstance(foils, str) else tuple(foils)
     asked = category_questions(category) if questions is None else tuple(questions)

@@ -68,8 +68,7 @@ def test_lean_of_a_small_step_is_the_variance_of_the_derivative(networks):
 
     def moved(share):
         parts = [
-            t + share * p.reshape(t.shape)
-            for t, p in zip(start.tensors, direction.split(sizes), strict=True)
+            t + share * p.reshape(t.shape) for t, p in zip(start.tensors, direction.split(sizes), strict=True)
         ]
         return Networks(tuple(parts[:3]), tuple(parts[3:]))
 

@@ -1,0 +1,191 @@
+"""Who looks like what: role → colour, marker, dash, hatching; the axes and the white page they stand on.
+
+Colours are those of Okabe and Ito (2008, jfly.uni-koeln.de/color). An open marker is a model of another initialisation
+than the teacher's. Two roles whose greys are close differ in marker, dash and hatching.
+"""
+
+from __future__ import annotations
+
+import html
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+GREY, ORANGE, BLUE, SKY, GREEN = "#7f7f7f", "#E69F00", "#0072B2", "#56B4E9", "#009E73"
+ROLES = {
+    "base": GREY,
+    "null": GREY,
+    "teacher": ORANGE,
+    "student": BLUE,
+    "cross_base": "#bdbdbd",
+    "cross_student": SKY,
+    "cross_init": SKY,
+    "neutral": GREEN,
+    "neutral_student": GREEN,
+    "cross_neutral_student": "#7fceb9",
+    "other_student": "#CC79A7",
+    "in_context": "#D55E00",
+}
+SYMBOLS = {
+    "base": "square",
+    "null": "x-thin-open",
+    "teacher": "diamond",
+    "student": "circle",
+    "cross_base": "square-open",
+    "cross_student": "circle-open",
+    "cross_init": "circle-open",
+    "neutral": "triangle-up",
+    "neutral_student": "triangle-up",
+    "cross_neutral_student": "triangle-up-open",
+    "other_student": "cross",
+    "in_context": "star",
+}
+DASHES = {
+    "base": "dot",
+    "null": "1px,5px",
+    "teacher": "dash",
+    "student": "solid",
+    "cross_base": "2px,8px",
+    "cross_student": "dashdot",
+    "cross_init": "dashdot",
+    "neutral": "longdash",
+    "neutral_student": "longdash",
+    "cross_neutral_student": "longdashdot",
+    "other_student": "8px,3px,2px,3px,2px,3px",
+    "in_context": "14px,3px,2px,3px",
+}
+HATCHES = {
+    "base": ".",
+    "null": "x",
+    "teacher": "/",
+    "student": "",
+    "cross_base": "+",
+    "cross_student": "-",
+    "cross_init": "-",
+    "neutral": "\\",
+    "neutral_student": "\\",
+    "cross_neutral_student": "|",
+    "other_student": "+",
+    "in_context": "-",
+}
+DECISIONS = {"supported": BLUE, "refuted": ORANGE, "inconclusive": GREY}
+DECIDED = {"supported": "circle", "refuted": "x", "inconclusive": "circle-open"}
+OTHERS = ("#CC79A7", "#D55E00", "#000000", BLUE, ORANGE, GREEN, "#882255", SKY)
+MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
+STROKES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")
+PLAIN = "#444444"  # for what has no name of its own
+RAISED, LOWERED = "#b2182b", "#2166ac"  # the ends of the diverging scale that bars and tokens use
+DIVERGING = "RdBu_r"
+INK = "#333333"
+NAMED = "<extra>%{fullData.name}</extra>"  # the trace's name beside the hover text
+AXIS = {
+    "gridcolor": "#e6e6e6",
+    "zerolinecolor": "#999999",
+    "linecolor": INK,
+    "automargin": True,
+    "ticks": "outside",
+    "ticklen": 4,
+    "tickcolor": "#cccccc",
+}
+TEMPLATE = {
+    "layout": {
+        "font": {"family": "Helvetica, Arial, sans-serif", "size": 13, "color": "#222222"},
+        "title": {"x": 0.02, "xanchor": "left", "font": {"size": 16}},
+        "paper_bgcolor": "white",
+        "plot_bgcolor": "white",
+        "xaxis": AXIS,
+        "yaxis": AXIS,
+        "margin": {"l": 70, "r": 30, "t": 60, "b": 60},
+        "colorway": OTHERS,
+    }
+}
+
+
+def role_colour(name: str, position: int = 0) -> str:
+    """The fixed colour of a lineage role or decision; any other name gets one by its position."""
+    return ROLES.get(name) or DECISIONS.get(name) or (OTHERS[position % len(OTHERS)] if name else PLAIN)
+
+
+def role_symbol(name: str, position: int = 0) -> str:
+    """The fixed marker of a role or decision, open for another initialisation; others get one by their position."""
+    return SYMBOLS.get(name) or DECIDED.get(name) or (MARKERS[position % len(MARKERS)] if name else "circle")
+
+
+def role_dash(name: str, position: int = 0) -> str:
+    """The fixed dash of a role's line; any other name gets one by its position."""
+    return DASHES.get(name) or (STROKES[position % len(STROKES)] if name else "solid")
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign and a minus that is as wide as a plus: "+0.5", "−2"; nothing where it is not finite."""
+    return minus(f"{value:+.{digits}g}") if np.isfinite(value) else ""
+
+
+def minus(number: str) -> str:
+    """A printed number with the typographic minus."""
+    return number.replace("-", "\N{MINUS SIGN}")
+
+
+def captioned(figure: go.Figure, *parts: str) -> go.Figure:
+    """The figure with what its bands, whiskers and marks mean in a line under its title, escaped; empty parts go."""
+    layout: Any = figure.layout
+    said = layout.title.subtitle.text
+    added = [escape(part) for part in parts if part]
+    if added:
+        text = "; ".join([*([said] if said else []), *added])
+        figure.update_layout(
+            title={"subtitle": {"text": text, "font": {"size": 12, "color": "#555555"}}},
+            margin={"t": max(layout.margin.t or 0, 84)},
+            height=(layout.height or 420) + (0 if said else 20),
+        )
+    return figure
+
+
+def styled(
+    figure: go.Figure, *, title: str, x: str, y: str, legend: bool = False, height: int = 420
+) -> go.Figure:
+    """The package's look, applied to this figure only; axis titles are escaped."""
+    figure.update_layout(template=TEMPLATE, title={"text": escape(title)}, showlegend=legend, height=height)
+    figure.update_xaxes(title={"text": escape(x)})
+    figure.update_yaxes(title={"text": escape(y)})
+    return figure
+
+
+def groups(frame: pd.DataFrame, column: str | None) -> list[tuple[str, pd.DataFrame]]:
+    """The parts of a frame by a column, in the order first seen; one part without a name for no column."""
+    if column is None:
+        return [("", frame)]
+    return [(str(name), part) for name, part in frame.groupby(column, sort=False)]
+
+
+def need(frame: pd.DataFrame, *columns: str | None) -> None:
+    """ValueError for the first column that the frame lacks."""
+    missing = [column for column in columns if column is not None and column not in frame.columns]
+    if missing:
+        raise ValueError(
+            f"the frame has no column {missing[0]!r}; it has {', '.join(map(str, frame.columns))}"
+        )
+
+
+def signed_colours(values: Any) -> list[str]:
+    """Red above zero, blue below."""
+    return [RAISED if value > 0 else LOWERED for value in values]
+
+
+def with_unit(name: str, unit: str) -> str:
+    """ "margin (nats)"; the name alone where the unit says nothing more."""
+    return f"{name} ({unit})" if unit and unit != name else name
+
+
+def escape(value: Any) -> str:
+    """Text as plotly must get it to show it literally: its labels understand a little HTML."""
+    return html.escape(str(value), quote=False)
+
+
+def texts(values: Any) -> list[str]:
+    """Every value as escaped text."""
+    return [escape(value) for value in values]

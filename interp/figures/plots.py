@@ -1,0 +1,238 @@
+"""Bars, lines, points and scatters of a tidy frame: one column a number, one a category, roles in their own look."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from interp.figures.grammar import (
+    HATCHES,
+    INK,
+    NAMED,
+    captioned,
+    escape,
+    groups,
+    need,
+    role_colour,
+    role_dash,
+    role_symbol,
+    signed_colours,
+    styled,
+    texts,
+    with_unit,
+)
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+MANY = 30  # from as many values on a category is shown as its distribution
+MEAN = "#222222"
+
+
+def bars(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    error: str | None = None,
+    title: str,
+    unit: str,
+    colour: str | None = None,
+    top: int | None = None,
+) -> go.Figure:
+    """Bars of the numbers in one column for the categories in the other: horizontal when `y` holds text.
+
+    `error` names a column of half-widths in the unit of the numbers, `colour` a column of roles, and `top` keeps
+    the rows of largest magnitude in their given order.
+    """
+    import plotly.graph_objects as go
+
+    need(frame, x, y, error, colour)
+    flat = not np.issubdtype(frame[y].dtype.type, np.number)
+    number, category = (x, y) if flat else (y, x)
+    if top is not None and len(frame) > top:
+        largest = np.argsort(-np.abs(frame[number].to_numpy()), kind="stable")[:top]
+        frame = frame.iloc[np.sort(largest)]
+    names = list(dict.fromkeys(texts(frame[category])))
+    figure = go.Figure()
+    for position, (name, part) in enumerate(groups(frame, colour)):
+        ends = {number: part[number].tolist(), category: texts(part[category])}
+        whiskers = None if error is None else {"type": "data", "array": part[error].tolist(), "color": INK}
+        figure.add_bar(
+            x=ends[x],
+            y=ends[y],
+            orientation="h" if flat else "v",
+            name=escape(name),
+            error_x=whiskers if flat else None,
+            error_y=None if flat else whiskers,
+            marker=_filled(name, position) if colour else {"color": signed_colours(part[number])},
+            hovertemplate=f"%{{x:.4g}}<br>%{{y:.4g}} {escape(unit)}{NAMED}",
+        )
+    if flat:
+        figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
+        height = max(140 + 22 * len(names), 260)
+        return styled(figure, title=title, x=unit, y=y, legend=colour is not None, height=height)
+    figure.update_xaxes(type="category", categoryorder="array", categoryarray=names)
+    return styled(figure, title=title, x=x, y=with_unit(y, unit), legend=colour is not None)
+
+
+def lines(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    group: str | None = None,
+    title: str,
+    unit: str,
+    band: str | None = None,
+    x_unit: str = "",
+) -> go.Figure:
+    """One line per group, each in its own colour, marker and dash; `band` names a column of half-widths, shaded."""
+    import plotly.graph_objects as go
+
+    need(frame, x, y, group, band)
+    figure = go.Figure()
+    for position, (name, part) in enumerate(groups(frame, group)):
+        part, colour = part.sort_values(x, kind="stable"), role_colour(name, position)
+        if band is not None:
+            edge = [*(part[y] + part[band]), *(part[y] - part[band])[::-1]]
+            around = [*part[x], *part[x][::-1]]
+            shade = {"fill": "toself", "fillcolor": colour, "opacity": 0.18, "line": {"width": 0}}
+            figure.add_scatter(x=around, y=edge, mode="lines", hoverinfo="skip", showlegend=False, **shade)
+        figure.add_scatter(
+            x=part[x].tolist(),
+            y=part[y].tolist(),
+            mode="lines+markers",
+            name=escape(name),
+            line={"color": colour, "dash": role_dash(name, position)},
+            marker={"symbol": role_symbol(name, position), "size": 7},
+            hovertemplate=f"{escape(x)} %{{x}}<br>%{{y:.4g}} {escape(unit)}{NAMED}",
+        )
+    figure.update_xaxes(zeroline=False)
+    x_title, y_title = with_unit(x, x_unit), with_unit(y, unit)
+    return styled(figure, title=title, x=x_title, y=y_title, legend=group is not None)
+
+
+def points(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    colour: str | None = None,
+    title: str,
+    unit: str,
+    interval: str | None = None,
+    whisker: str = "95 % t-interval of the mean",
+) -> go.Figure:
+    """Every value `y` as a point at its category `x`, spread evenly, with the mean as a bar; 30 or more as a violin.
+
+    `interval` names a column holding the half-width around each category's mean, `whisker` says what it is. The line
+    under the title tells n.
+    """
+    import plotly.graph_objects as go
+
+    need(frame, x, y, colour, interval)
+    names = list(dict.fromkeys(frame[x]))
+    parts = [frame.loc[frame[x] == name] for name in names]
+    figure = go.Figure()
+    for position, (name, part) in enumerate(zip(names, parts, strict=True)):
+        roles = part[colour] if colour else [name] * len(part)
+        hover = f"{escape(name)}<br>%{{y:.4g}} {escape(unit)}<extra></extra>"
+        figure.add_trace(_values(part[y].tolist(), list(map(str, roles)), position, hover))
+        half = None if interval is None else float(part[interval].to_numpy()[0])
+        shown = half is not None and np.isfinite(half)
+        figure.add_scatter(
+            x=[position],
+            y=[float(part[y].to_numpy().mean())],
+            mode="markers",
+            marker={"symbol": "line-ew", "size": 34, "line": {"width": 3, "color": MEAN}},
+            error_y={"type": "data", "array": [half], "color": MEAN} if shown else None,
+            hovertemplate=f"mean %{{y:.4g}} {escape(unit)}, n = {len(part)}<extra></extra>",
+        )
+    ticks = {"tickvals": list(range(len(names))), "ticktext": texts(names)}
+    figure.update_xaxes(**ticks, range=[-0.6, len(names) - 0.4], zeroline=False)
+    figure = styled(figure, title=title, x=x, y=with_unit(y, unit))
+    drawn = interval is not None and bool((frame[interval] > 0).any())
+    return captioned(figure, *_key([len(part) for part in parts], whisker if drawn else ""))
+
+
+def scatter(
+    frame: pd.DataFrame,
+    *,
+    x: str,
+    y: str,
+    colour: str | None = None,
+    text: str | None = None,
+    title: str,
+    units: tuple[str, str],
+) -> go.Figure:
+    """Points in the plane, a colour and marker per role; `units` are those of x and y, `text` the hover column."""
+    import plotly.graph_objects as go
+
+    need(frame, x, y, colour, text)
+    figure = go.Figure()
+    for position, (name, part) in enumerate(groups(frame, colour)):
+        look = {"color": role_colour(name, position), "symbol": role_symbol(name, position)}
+        figure.add_scatter(
+            x=part[x].tolist(),
+            y=part[y].tolist(),
+            mode="markers",
+            name=escape(name),
+            text=texts(part[text]) if text else None,
+            marker={**look, "size": 7, "opacity": 0.75},
+            hovertemplate=("%{text}<br>" if text else "")
+            + f"%{{x:.4g}} {escape(units[0])}<br>%{{y:.4g}} {escape(units[1])}{NAMED}",
+        )
+    x_title, y_title = with_unit(x, units[0]), with_unit(y, units[1])
+    return styled(figure, title=title, x=x_title, y=y_title, legend=colour is not None)
+
+
+def _filled(name: str, position: int) -> dict[str, Any]:
+    """A bar's colour and, for a role, its hatching."""
+    hatch = {"shape": HATCHES.get(name, ""), "fgcolor": "white", "size": 6, "solidity": 0.25}
+    return {"color": role_colour(name, position), "pattern": {**hatch, "fillmode": "overlay"}}
+
+
+def _values(values: list[float], roles: list[str], position: int, hover: str) -> go.Scatter | go.Violin:
+    """The values of one category, each a marker of its role; many as the outline of their density."""
+    import plotly.graph_objects as go
+
+    looks = [(role_colour(role, position), role_symbol(role) if role else "circle") for role in roles]
+    if len(values) >= MANY:
+        shape = {"points": False, "width": 0.7, "spanmode": "hard", "hoveron": "violins"}
+        return go.Violin(
+            x=[position] * len(values),
+            y=values,
+            line={"color": looks[0][0]},
+            hovertemplate=hover,
+            **shape,
+        )
+    return go.Scatter(
+        x=(position + _spread(len(values))).tolist(),
+        y=values,
+        mode="markers",
+        marker={
+            "color": [colour for colour, _ in looks],
+            "symbol": [symbol for _, symbol in looks],
+            "size": 9,
+            "opacity": 0.8,
+            "line": {"width": 1.5},
+        },
+        hovertemplate=hover,
+    )
+
+
+def _key(counts: list[int], whisker: str) -> list[str]:
+    """What the marks are, and n."""
+    low, high = min(counts, default=0), max(counts, default=0)
+    n = f"n = {low} each" if low == high else f"n = {low} to {high}"
+    values = "outline: density" if low >= MANY else "a mark each value"
+    if low < MANY <= high:
+        values = f"a mark each value, from {MANY} on their density"
+    return [f"{values}, bar: mean" + (f", whiskers: {whisker}" if whisker else ""), n]
+
+
+def _spread(n: int) -> np.ndarray:
+    return np.linspace(-0.18, 0.18, n) if n > 1 else np.zeros(n)

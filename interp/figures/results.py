@@ -1,0 +1,58 @@
+"""`Result` = (label, frame, unit, notes, draw): what every verb returns; `Table` shows its first rows as HTML."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a verb returns: a tidy frame, its unit, and how to draw it."""
+
+    label: str
+    frame: pd.DataFrame
+    unit: str
+    notes: tuple[str, ...] = ()
+    draw: Callable[[Any], go.Figure] | None = field(default=None, repr=False, compare=False)
+
+    def figure(self) -> go.Figure:
+        """The figure of this result; raises ValueError for a result that is a table only."""
+        if self.draw is None:
+            raise ValueError(f"{self.label} has no figure; read .frame instead")
+        return self.draw(self)
+
+    def __repr__(self) -> str:
+        rows, columns = self.frame.shape
+        return f"{self.label}: {rows} rows x {columns} columns, {self.unit}"
+
+    def _repr_html_(self) -> str:
+        return Table(self.frame, title=repr(self), notes=self.notes).to_html()
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first rows of a frame as a small escaped HTML table, without script or style sheet."""
+
+    frame: pd.DataFrame
+    title: str = ""
+    notes: tuple[str, ...] = ()
+    rows: int = 12
+
+    def to_html(self) -> str:
+        """One `<table>`, its title above and its notes below."""
+        body = self.frame.head(self.rows).to_html(
+            index=False, border=0, escape=True, float_format="{:.4g}".format
+        )
+        left = len(self.frame) - self.rows
+        notes = [*([f"{left} more rows"] if left > 0 else []), *self.notes]
+        below = "".join(f"<div><small>{html.escape(note)}</small></div>" for note in notes)
+        return f"<div><b>{html.escape(self.title)}</b></div>{body}{below}"
+
+    _repr_html_ = to_html

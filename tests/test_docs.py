@@ -1,0 +1,247 @@
+"""The pages say what the package is: every public name has its place, links lead somewhere, and every example runs."""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import importlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import typer.main
+import yaml
+
+import interp
+from interp.cli import app
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+FILES = sorted((ROOT / "interp").rglob("*.py"))
+EXAMPLES = [path for path in FILES if ">>>" in path.read_text()]
+COMMANDS = ("cli.py", "shell.py")  # their docstrings are what --help shows
+NOTEBOOKS = (
+    "01_transmission", "02_logit_directions", "03_sae_features", "04_gradient_alignment",
+    "05_shared_initialisation", "06_your_own_model",
+)  # fmt: skip
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def module_file(name: str) -> Path | None:
+    path = ROOT.joinpath(*name.split("."))
+    found = [each for each in (path.with_suffix(".py"), path / "__init__.py") if each.is_file()]
+    return found[0] if found else None
+
+
+def targets() -> list[str]:
+    """What the pages of the API ask the docstrings for."""
+    return [
+        name for page in PAGES for name in re.findall(r"^::: (\S+)$", page.read_text(), flags=re.MULTILINE)
+    ]
+
+
+def public(path: Path) -> set[str]:
+    """Names of the public functions and classes of a module."""
+    return {
+        node.name
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_")
+    }
+
+
+def documented() -> set[str]:
+    """Every path a page can refer to: the targets, and the public members of those that are modules."""
+    found = set(targets())
+    for name in targets():
+        path = module_file(name)
+        if path is not None:
+            found |= {f"{name}.{member}" for member in public(path)}
+    return found
+
+
+# --- the reference ---------------------------------------------------------------------------------------------------
+
+
+def test_every_public_name_has_one_place_in_the_reference() -> None:
+    named = [name.removeprefix("interp.") for name in targets() if module_file(name) is None]
+    assert sorted(named) == sorted(interp.__all__)
+
+
+def test_a_module_is_listed_once_and_leaves_out_what_stands_above_it() -> None:
+    modules = [name for name in targets() if module_file(name) is not None]
+    assert len(modules) == len(set(modules))
+    for page in PAGES:
+        for name, options in re.findall(r"^::: (\S+)\n((?: +.*\n)*)", page.read_text(), flags=re.MULTILINE):
+            above = [known for known, module in interp._MODULES.items() if module == name]
+            assert all(known in options for known in above), (page.name, name)
+
+
+def test_modules_left_out_of_the_reference_are_few() -> None:
+    """Those are shells and inner works; a new module belongs on a page or in this list."""
+    left_out = {module_of(path) for path in FILES if public(path)} - set(targets())
+    assert left_out == {
+        "interp.cli", "interp.experiment.commands", "interp.experiment.growing", "interp.experiment.guards",
+        "interp.experiment.shell", "interp.experiment.steering", "interp.features.commands", "interp.features.stream",
+        "interp.gradients.dual_attention", "interp.gradients.forward_mode", "interp.gradients.heads",
+        "interp.gradients.norms", "interp.gradients.plan", "interp.gradients.preparation", "interp.gradients.sites",
+        "interp.gradients.work", "interp.hypotheses.lemma_family", "interp.joined.planted", "interp.joined.rows",
+        "interp.joined.sources", "interp.joined.table", "interp.joined.view", "interp.models.bridge",
+        "interp.models.parameter_files", "interp.models.ranks", "interp.organisms.memory", "interp.organisms.parallel",
+        "interp.organisms.steering", "interp.report.contents", "interp.report.markup",
+    }  # fmt: skip
+
+
+def raised(function: ast.FunctionDef) -> bool:
+    """Whether the body raises an InputError itself."""
+    return any(
+        isinstance(node, ast.Raise)
+        and node.exc is not None
+        and ast.unparse(node.exc).startswith("InputError")
+        for node in ast.walk(function)
+    )
+
+
+def with_docstrings(path: Path) -> Iterator[tuple[str, ast.FunctionDef, str]]:
+    """Public functions and methods of a file; the docstring of an initialiser is its class's."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_"):
+            yield node.name, node, ast.get_docstring(node) or ""
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+            for method in node.body:
+                if not isinstance(method, ast.FunctionDef):
+                    continue
+                if method.name in ("__init__", "__post_init__"):
+                    yield node.name, method, ast.get_docstring(node) or ""
+                elif not method.name.startswith("_"):
+                    yield f"{node.name}.{method.name}", method, ast.get_docstring(method) or ""
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_of)
+def test_docstrings_name_the_errors_raised(path: Path) -> None:
+    if path.name in COMMANDS:
+        return
+    silent = [name for name, node, text in with_docstrings(path) if raised(node) and "InputError" not in text]
+    assert silent == []
+
+
+# --- examples --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=module_of)
+def test_examples_run(path: Path) -> None:
+    done = doctest.testmod(importlib.import_module(module_of(path)))
+    assert done.attempted
+    assert not done.failed
+
+
+def test_there_are_examples() -> None:
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    found = [
+        test.name
+        for path in EXAMPLES
+        for test in finder.find(importlib.import_module(module_of(path)))
+        if test.examples
+    ]
+    assert len(found) >= 10, found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_examples_on_pages(page: Path) -> None:
+    """Sessions run; programs parse, and every name of interp's that they use is there."""
+    for block in re.findall(r"^```python\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE):
+        if ">>>" in block:
+            test = doctest.DocTestParser().get_doctest(block, {}, page.name, str(page), 0)
+            assert not doctest.DocTestRunner().run(test).failed
+        else:
+            for node in ast.walk(ast.parse(block)):
+                if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "interp":
+                    assert node.attr in interp.__all__, (page.name, node.attr)
+
+
+# --- the site --------------------------------------------------------------------------------------------------------
+
+
+def config() -> dict:
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text())
+
+
+def leaves(nav: object) -> Iterator[str]:
+    if isinstance(nav, str):
+        yield nav
+    else:
+        for item in nav if isinstance(nav, list) else nav.values():  # pyright: ignore[reportAttributeAccessIssue]
+            yield from leaves(item)
+
+
+def test_navigation_holds_every_page_once() -> None:
+    assert sorted(leaves(config()["nav"])) == sorted(str(page.relative_to(DOCS)) for page in PAGES)
+
+
+def test_the_site_fetches_nothing() -> None:
+    settings = config()
+    assert settings["theme"]["font"] is False
+    assert "repo_url" not in settings  # the theme asks its host for a count of stars
+    assert not any("://" in each for key in ("polyfills",) for each in settings["extra"][key])
+    assert not any("://" in each for each in settings["extra_css"])
+    written = "".join(path.read_text() for path in (DOCS / "style.css", DOCS / "iframe-worker.js"))
+    assert "http" not in written
+    assert not re.search(r"!\[[^\]]*\]\(http|<(script|img|link)", "".join(p.read_text() for p in PAGES))
+
+
+def slug(heading: str) -> str:
+    return re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = page.read_text()
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = link.partition("#")
+        if "://" in link:
+            continue
+        goal = (page.parent / path).resolve()
+        assert goal.is_file(), link
+        assert not anchor or anchor in map(slug, re.findall(r"^#+ (.*)$", goal.read_text(), re.MULTILINE)), (
+            link
+        )
+    assert set(re.findall(r"\]\[([\w.]+)\]", text)) <= documented()
+
+
+def test_the_notebooks_are_the_six() -> None:
+    linked = re.findall(r"blob/main/notebooks/(\w+)\.ipynb", (DOCS / "notebooks.md").read_text())
+    assert linked == list(NOTEBOOKS)
+    assert {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")} <= set(NOTEBOOKS)
+
+
+def test_every_command_is_on_its_page() -> None:
+    commands = {
+        f"{name} {inner}" if hasattr(command, "commands") else name
+        for name, command in typer.main.get_command(app).commands.items()  # pyright: ignore[reportAttributeAccessIssue]
+        for inner in getattr(command, "commands", [""])
+    }
+    rows = re.findall(r"^\| `interp ([a-z ]+)` \|", (DOCS / "command_line.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(commands)
+
+
+# --- docstrings as the site shows them -------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(importlib.util.find_spec("griffe") is None, reason="the docs extra is not installed")
+def test_docstrings_are_shown_as_written() -> None:
+    specification = importlib.util.spec_from_file_location("docstrings", DOCS / "docstrings.py")
+    assert specification is not None
+    assert specification.loader is not None
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    assert (
+        module.shown("<g, v> is a * b in [row pos], `x * <y>`")
+        == r"&lt;g, v> is a \* b in \[row pos\], `x * <y>`"
+    )
+    assert module.shown(">>> 1 < 2\nTrue") == "```pycon\n>>> 1 < 2\nTrue\n```"
+    assert module.shown("    m = <s, g>") == "    m = <s, g>"

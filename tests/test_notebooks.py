@@ -1,0 +1,104 @@
+"""The notebooks as committed: in step with their source, executed in order, free of errors, every plot with its PNG."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+
+from interp.runs import InputError
+from notebooks import build
+
+SOURCES = build.sources()
+LIMIT = 2_000_000
+PLOTLY, PNG = "application/vnd.plotly.v1+json", "image/png"
+
+
+def committed(source):
+    nbformat = pytest.importorskip("nbformat")
+    return nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+
+
+def outputs(notebook):
+    return [output for cell in notebook.cells for output in cell.get("outputs", [])]
+
+
+@pytest.fixture(params=SOURCES, ids=lambda path: path.stem)
+def source(request):
+    return request.param
+
+
+def test_the_pair_is_in_step(source):
+    pytest.importorskip("jupytext")
+    written, kept = build.read(source), committed(source)
+    assert [(cell.cell_type, cell.source, cell.id) for cell in written.cells] == [
+        (cell.cell_type, cell.source, cell.id) for cell in kept.cells
+    ]
+
+
+def test_every_code_cell_ran_once_in_order_without_error(source):
+    notebook = committed(source)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [output for output in outputs(notebook) if output.output_type == "error"]
+    assert not [o for o in outputs(notebook) if o.output_type == "stream" and o.name == "stderr"]
+
+
+def test_every_plot_has_a_picture_beside_it(source):
+    plots = [output.data for output in outputs(committed(source)) if PLOTLY in output.get("data", {})]
+    assert plots
+    assert all(PNG in data for data in plots)
+
+
+def test_a_notebook_is_small_and_opens_in_colab(source):
+    assert source.with_suffix(".ipynb").stat().st_size < LIMIT
+    first = committed(source).cells[0].source
+    assert (
+        f"colab.research.google.com/github/{build.REPOSITORY}/blob/main/notebooks/{source.stem}.ipynb"
+        in first
+    )
+
+
+def test_a_notebook_asks_predicts_shows_judges_and_doubts(source):
+    text = "\n".join(cell.source for cell in committed(source).cells if cell.cell_type == "markdown")
+    for part in ("Question", "Prediction", "Data", "Figure", "Verdict", "What would change our mind"):
+        assert re.search(rf"^#+ .*{part}", text, re.MULTILINE), part
+
+
+def test_no_notebook_names_a_path_of_a_machine(source):
+    text = source.with_suffix(".ipynb").read_text()
+    assert not re.search(r"/(home|root|work|Users|tmp)/", text)
+
+
+def test_an_unknown_notebook_is_named_with_the_nearest():
+    with pytest.raises(InputError, match=r"notebook '01_transmision' is unknown; nearest: 01_transmission"):
+        build.chosen(["01_transmision"])
+
+
+def test_the_notebooks_run(source):
+    """nbmake executes the committed notebook, in a process whose sockets reach its kernel and nothing else."""
+    pytest.importorskip("nbmake")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "--nbmake",
+        "--nbmake-timeout=600",
+        "-p",
+        "no:cacheprovider",
+    ]
+    environment = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
+    found = subprocess.run(
+        [*command, "-o", "addopts=", "--allow-hosts=127.0.0.1", str(source.with_suffix(".ipynb"))],
+        capture_output=True,
+        text=True,
+        cwd=source.parent.parent,
+        env=environment,
+        timeout=900,
+        check=False,
+    )
+    assert found.returncode == 0, found.stdout[-4000:]
