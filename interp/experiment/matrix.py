@@ -141,15 +141,13 @@ def _line(cells: Cells, trait: str, teacher: str, student: str) -> dict[str, Any
 
 
 def square(result: Result, *, row: str, column: str, value: str, axes: tuple[str, str]) -> Any:
-    """A heat map of `value` with the rows' order on both axes, its interval (columns low and high) in every cell."""
+    """A heat map of `value` with the rows' order on both axes; each cell prints its interval where there is one."""
     order = list(dict.fromkeys(result.frame[row]))
-    table, low, high = (
+    held = [name for name in (value, "low", "high") if name in result.frame]
+    parts = [
         result.frame.pivot(index=row, columns=column, values=name).loc[order, order].to_numpy()
-        for name in (value, "low", "high")
-    )
-    said = [
-        [interval_text(*cell) for cell in zip(*line, strict=True)]
-        for line in zip(table, low, high, strict=True)
+        for name in held
     ]
+    shown = None if len(parts) < 3 else np.vectorize(interval_text)(*parts).tolist()
     labels = {"rows": order, "columns": order, "title": result.label, "unit": result.unit, "axes": axes}
-    return heatmap(table, printed=said, **labels)
+    return heatmap(parts[0], printed=shown, **labels)
