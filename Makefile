@@ -25,7 +25,7 @@ demo: setup ## make the toy organisms, trace them, and write runs/demo/report.ht
 	$(BIN)/interp demo --out runs/demo
 
 test: setup ## every test
-	$(ENV) $(BIN)/python -m pytest -n 2
+	$(ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
 
 check: setup ## lint, format, types, direction of the imports
 	$(BIN)/ruff check .

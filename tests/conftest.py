@@ -30,6 +30,11 @@ sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgument
 HOOK = tests.typecheck.install()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest test first: the other workers do the rest meanwhile."""
+    items.sort(key=lambda item: item.name != "test_the_notebooks_run")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Two cores are shared by xdist workers: more threads than one make everything slower."""

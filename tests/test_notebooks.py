@@ -78,8 +78,8 @@ def test_an_unknown_notebook_is_named_with_the_nearest():
         build.chosen(["01_transmision"])
 
 
-def test_the_notebooks_run(source):
-    """nbmake executes the committed notebook, in a process whose sockets reach its kernel and nothing else."""
+def test_the_notebooks_run(tmp_path):
+    """nbmake executes the committed notebooks, all in one process, since they share what the first one grows."""
     pytest.importorskip("nbmake")
     command = [
         sys.executable,
@@ -91,14 +91,20 @@ def test_the_notebooks_run(source):
         "-p",
         "no:cacheprovider",
     ]
-    environment = {**os.environ, "PLOTLY_RENDERER": "plotly_mimetype", "TQDM_DISABLE": "1"}
+    environment = {
+        **os.environ,
+        "PLOTLY_RENDERER": "plotly_mimetype",
+        "TQDM_DISABLE": "1",
+        "INTERP_CACHE": str(tmp_path),
+    }
     found = subprocess.run(
-        [*command, "-o", "addopts=", "--allow-hosts=127.0.0.1", str(source.with_suffix(".ipynb"))],
+        [*command, "-o", "addopts=", *(str(source.with_suffix(".ipynb")) for source in SOURCES)],
         capture_output=True,
         text=True,
-        cwd=source.parent.parent,
+        cwd=build.HERE.parent,
         env=environment,
-        timeout=900,
+        timeout=1800,
         check=False,
     )
     assert found.returncode == 0, found.stdout[-4000:]
+    assert f"{len(SOURCES)} passed" in found.stdout

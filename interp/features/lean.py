@@ -21,7 +21,7 @@ from interp.activations.shifts import shared_inputs
 from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
-from interp.figures import Table, scatter
+from interp.figures import Table, captioned, scatter
 from interp.models.seam import check_pair
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
@@ -105,17 +105,20 @@ class FeatureLean:
         )
         units = (f"{UNIT}{', less neutral' if column == 'difference' else ''}", "feature activation")
         colour = "moved" if len(reported) else None
-        return scatter(
-            shown, x=column, y="teacher_shift", colour=colour, text="name", title=repr(self), units=units
-        )
+        given = {"x": column, "y": "teacher_shift", "colour": colour, "text": "name", "units": units}
+        return captioned(scatter(shown, title=self.label, **given), self._said)
 
     def __repr__(self) -> str:
+        return f"FeatureLean({self.label}: {self._said})"
+
+    @property
+    def _said(self) -> str:
         rows, aligned = len(self.by_prompt), ""
         if np.isfinite(self.alignment):
             aligned = f", {self.alignment:+.3g} nats toward the teacher"
             if self.alignment:
                 aligned += f", error node {self.error_share:.0%} of it"
-        return f"FeatureLean({self.label}: {len(self.live)} live features, {rows} prompts{aligned})"
+        return f"{len(self.live)} live features, {rows} prompts{aligned}"
 
     def _repr_html_(self) -> str:
         shown = self.frame.sort_values("lean", key=np.abs, ascending=False, kind="stable")

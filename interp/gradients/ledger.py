@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.activations import storage
-from interp.figures import Table, lines, waterfall
+from interp.figures import Table, captioned, lines, waterfall
 from interp.gradients.directions import margin_objective
 from interp.gradients.engine import example_scores
 from interp.gradients.recording import (
@@ -90,13 +90,9 @@ class Ledger:
 
     def figure(self) -> go.Figure:
         """A waterfall by module: what each adds, then the hatched residual, down to the change that was measured."""
-        return waterfall(
-            self.by_module(),
-            x="attributed",
-            y="module",
-            total="measured change",
-            title=repr(self),
-            unit="nats of margin",
+        given: dict[str, Any] = {"x": "attributed", "y": "module", "total": "measured change"}
+        return captioned(
+            waterfall(self.by_module(), title=self.label, unit="nats of margin", **given), self._said
         )
 
     def course(self) -> go.Figure:
@@ -107,16 +103,17 @@ class Ledger:
             pd.DataFrame({"step": self.steps["step"] + 1, "margin": self.steps[name].cumsum(), "as": shown})
             for name, shown in (("delta_m", "measured"), ("attributed", "attributed"))
         ]
-        return lines(
-            pd.concat(parts), x="step", y="margin", group="as", title=repr(self), unit="nats since start"
-        )
+        given = {"x": "step", "y": "margin", "group": "as", "unit": "nats since start"}
+        return captioned(lines(pd.concat(parts), title=self.label, **given), self._said)
 
     def __repr__(self) -> str:
+        return f"{self.label}: {self._said}"
+
+    @property
+    def _said(self) -> str:
         share = abs(self.residual / self.measured) if self.measured else float("nan")
-        return (
-            f"{self.label}: margin {self.measured:+.2f} nats over {len(self.steps)} steps, "
-            f"residual {self.residual:+.3f} ({share:.1%})"
-        )
+        left = f"residual {self.residual:+.3f} ({share:.1%})"
+        return f"margin {self.measured:+.2f} nats over {len(self.steps)} steps, {left}"
 
     def _repr_html_(self) -> str:
         return Table(self.by_module(), title=repr(self), notes=("attributed in nats of margin",)).to_html()
