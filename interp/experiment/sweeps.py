@@ -175,7 +175,7 @@ def _ray(workers: int | None, count: int) -> Iterator[Any]:
     """Ray's runner on a cluster that is there, else on one of `count` processes that ends with the block."""
     if importlib.util.find_spec("ray") is None:
         raise InputError("backend 'ray' is not installed; run pip install 'subliminal-interp[ray]'")
-    import ray
+    import ray  # pyright: ignore[reportMissingImports]
 
     ours = not ray.is_initialized()
     if ours:
@@ -194,8 +194,8 @@ def _ray(workers: int | None, count: int) -> Iterator[Any]:
 
 def _on_ray(job: Job, cells: Mapping[int, Any], take: Take, *, most: int | None) -> list[int]:
     """One task a cell, at most `most` at once; Ray says itself which task lost its worker."""
-    import ray
-    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError
+    import ray  # pyright: ignore[reportMissingImports]
+    from ray.exceptions import NodeDiedError, OutOfMemoryError, RayTaskError, WorkerCrashedError  # pyright: ignore[reportMissingImports]
 
     gpus = min(1, ray.cluster_resources().get("GPU", 0))
     task = ray.remote(num_cpus=1, num_gpus=gpus, max_retries=0)(_alone)
