@@ -87,7 +87,8 @@ def test(
         tell({"folder": str(made.folder), "verdicts": made.verdicts}, as_json=True)
         return
     for verdict in made.verdicts:
-        low, high = (float("nan") if edge is None else edge for edge in verdict["interval"])
+        ends = zip(verdict["interval"], ("-inf", "inf"), strict=True)
+        low, high = (float(end) if edge is None else edge for edge, end in ends)
         typer.echo(
             f"{verdict['name']}: {verdict['decision']}, {verdict['effect']:+.3g} [{low:+.3g}, {high:+.3g}] "
             f"{verdict['unit']}, n = {verdict['n']}; {verdict['reason']}"

@@ -147,3 +147,19 @@ def test_a_listener_without_a_key_is_refused(tiny, tmp_path):
     given = Subject(Lineage("one", None, {"base": base}))
     with pytest.raises(InputError, match="student has a listener or a key and not both; a key names what"):
         given.student(base, Prompts.from_pairs([("a", "1")]), name="student", on_step=lambda step: None)
+
+
+def test_the_command_prints_verdicts_or_json(stand_in, tmp_path):
+    from typer.testing import CliRunner
+
+    from interp.cli import app
+
+    given = ["test", "one", "--seeds", "1", "--workers", "1", "--out", str(tmp_path / "run")]
+    said = CliRunner().invoke(app, given)
+    assert said.exit_code == 0
+    line = said.output.splitlines()[0]
+    assert line == (
+        "grows: inconclusive, +0.5 [-inf, +inf] cm, n = 1; 1 training runs reach p = 0.5 at best; alpha = 0.01 needs 7"
+    )
+    again = CliRunner().invoke(app, [*given, "--json"])
+    assert json.loads(again.output)["verdicts"][0]["decision"] == "inconclusive"
