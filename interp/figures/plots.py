@@ -151,7 +151,7 @@ def points(
             error_y={"type": "data", "array": [half], "color": MEAN} if shown else None,
             hovertemplate=f"mean %{{y:.4g}} {escape(unit)}, n = {len(part)}<extra></extra>",
         )
-    ticks = {"tickvals": list(range(len(names))), "ticktext": texts(names)}
+    ticks = {"tickvals": list(range(len(names))), "ticktext": texts(names), "autotickangles": [0, -30, -90]}
     figure.update_xaxes(**ticks, range=[-0.6, len(names) - 0.4], zeroline=False)
     figure = styled(figure, title=title, x=x, y=with_unit(y, unit))
     drawn = interval is not None and bool((frame[interval] > 0).any())
