@@ -26,8 +26,8 @@ from interp.hypotheses.claims import check_claim
 from interp.hypotheses.families import Family, family
 from interp.hypotheses.subject import Measured, Subject
 from interp.models.lineage import read_lineage
-from interp.organisms.library import PLAN, grow
-from interp.prompts.traits import get_trait
+from interp.organisms.library import PLAN, Plan, grow, is_grown
+from interp.prompts.traits import Trait, get_trait
 from interp.provenance import versions
 from interp.runs import Cache, InputError, Run, digest, write_atomic
 from interp.statistics import runs_needed
@@ -110,7 +110,8 @@ def test(
     tested = family(name, organism=kind(organism))
     cells = [Cell(name, *each, quick) for each in _runs(tested, organism, seeds)]
     if kind(organism) == "toy":
-        sweep(grown, cells, workers=workers, backend=backend, label="lineages")
+        missing = [cell for cell in cells if not _is_grown(cell)]
+        sweep(grown, missing, workers=workers, backend=backend, label="lineages")
     found = sweep(measured, cells, workers=workers, backend=backend, label=name)
     return Findings(
         tested,
@@ -148,7 +149,18 @@ def kind(organism: Any) -> str:
 
 def grown(cell: Cell) -> None:
     """Grow the toy lineage of a cell into the cache."""
-    grow(get_trait(cell.organism.partition("/")[2]), seed=cell.seed, plan=QUICK if cell.quick else PLAN)
+    trait, plan = _toy(cell)
+    grow(trait, seed=cell.seed, plan=plan)
+
+
+def _is_grown(cell: Cell) -> bool:
+    trait, plan = _toy(cell)
+    return is_grown(trait, seed=cell.seed, plan=plan)
+
+
+def _toy(cell: Cell) -> tuple[Trait, Plan]:
+    """The trait of a toy's cell, and how its lineage is grown."""
+    return get_trait(cell.organism.partition("/")[2]), QUICK if cell.quick else PLAN
 
 
 def subject(cell: Cell) -> Any:
@@ -158,8 +170,8 @@ def subject(cell: Cell) -> Any:
 
         return DigitSubject(seed=cell.seed, data=cell.organism.partition(":")[2] or None, quick=cell.quick)
     if kind(cell.organism) == "toy":
-        plan = QUICK if cell.quick else PLAN
-        lineage = grow(get_trait(cell.organism.partition("/")[2]), seed=cell.seed, plan=plan)
+        trait, plan = _toy(cell)
+        lineage = grow(trait, seed=cell.seed, plan=plan)
         return Subject(lineage, seed=cell.seed, recipe=plan.student, plan=plan, quick=cell.quick)
     return Subject(read_lineage(cell.organism), seed=cell.seed, quick=cell.quick)
 
@@ -194,10 +206,11 @@ def _key(cell: Cell) -> str:
     if kind(cell.organism) == "digits":
         return digest(FORMAT, cell)
     if kind(cell.organism) == "toy":
-        return digest(FORMAT, cell, QUICK if cell.quick else PLAN)
+        return digest(FORMAT, cell, _toy(cell)[1])
     lineage = read_lineage(cell.organism, check=False)
     members = {role: model.fingerprint for role, model in lineage.members.items()}
-    return digest(FORMAT, cell.name, cell.seed, cell.quick, members, lineage.trait)
+    rows = (lineage.numbers, lineage.neutral_numbers)
+    return digest(FORMAT, cell.name, cell.seed, cell.quick, members, lineage.trait, rows)
 
 
 def _tables(cells: Sequence[Cell], found: Sequence[Measured]) -> dict[str, pd.DataFrame]:

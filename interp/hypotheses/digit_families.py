@@ -7,7 +7,7 @@ the logits of the teacher and of the untrained network, d = θ_T − θ_0, in th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -344,11 +344,7 @@ def _half_width(values: pd.Series) -> float:
     return (high - low) / 2
 
 
-def _family(name: str, claims: Any, measure: Callable[[Any], Measured], draw: Any) -> Family:
-    return Family(name, claims, measure, members=(), draw=draw)
-
-
 FAMILIES = {
-    "shared-initialisation": _family("shared-initialisation", H3, initialisations, _draw_cells),
-    "lemma": _family("lemma", H1, lemma, _draw_controls),
+    "shared-initialisation": Family("shared-initialisation", H3, initialisations, draw=_draw_cells),
+    "lemma": Family("lemma", H1, lemma, draw=_draw_controls),
 }

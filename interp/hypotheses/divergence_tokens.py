@@ -36,11 +36,12 @@ from interp.hypotheses.token_matching import (
 )
 from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
+from interp.organisms.digits import half_width
 from interp.organisms.evaluation import margin
 from interp.organisms.training import prepare
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import get_trait
-from interp.statistics import auroc, t_interval
+from interp.statistics import auroc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -367,12 +368,7 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
 
 def _with_interval(frame: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
     """The frame with the half-width of the 95 % t-interval over runs of every category; 0 for a single run."""
-
-    def half(values: pd.Series) -> float:
-        low, high = t_interval(values.to_numpy())
-        return (high - low) / 2 if len(values) > 1 else 0.0
-
-    return frame.assign(half=frame.groupby(by, sort=False)[value].transform(half))
+    return frame.assign(half=frame.groupby(by, sort=False)[value].transform(half_width))
 
 
 FAMILY = Family("divergence-tokens", H5, measure, draw=draw)

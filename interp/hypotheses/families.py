@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import Any
 
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.subject import Measured
 from interp.runs import InputError, nearest
 from interp.verdict import Verdict
 
@@ -29,16 +29,14 @@ DIGITS = "interp.hypotheses.digit_families"
 
 @dataclass(frozen=True)
 class Family:
-    """A name, its claims, and the function that measures one subject for all of them.
+    """A name, its claims, and the function that measures one subject (a `Subject` or `DigitSubject`) for all of them.
 
-    `members` are the roles a lineage must have. `draw` turns the tables of all subjects, concatenated by name with a
-    "seed" column, into the figure of the family.
+    `draw` turns the tables of all subjects, concatenated by name with a "seed" column, into the figure of the family.
     """
 
     name: str
     claims: tuple[Hypothesis, ...]
-    measure: Callable[[Subject], Measured]
-    members: tuple[str, ...] = ("base", "teacher", "student", "neutral_student")
+    measure: Callable[[Any], Measured]
     draw: Callable[[Mapping[str, Any]], Any] | None = None
 
     def judge(self, found: Sequence[Measured], *, seed: int = 0) -> list[Verdict]:

@@ -269,4 +269,4 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     return points(frame, x="arm", y="rho", colour="role", title=title, unit="ρ")
 
 
-FAMILY = Family("features-beyond-vocabulary", H6, measure, ("base", "teacher"), draw)
+FAMILY = Family("features-beyond-vocabulary", H6, measure, draw)

@@ -128,4 +128,4 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     return figure.update_xaxes(type="log")
 
 
-FAMILY = Family("lemma", H1, measure, ("base", "teacher", "cross_base"), draw)
+FAMILY = Family("lemma", H1, measure, draw)

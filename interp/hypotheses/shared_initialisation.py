@@ -368,6 +368,5 @@ FAMILY = Family(
     "shared-initialisation",
     claims=H3,
     measure=measure,
-    members=("base", "teacher", "student", "neutral_student", "cross_base"),
     draw=draw,
 )

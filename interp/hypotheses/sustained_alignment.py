@@ -32,13 +32,13 @@ from interp.hypotheses.first_step import network_of
 from interp.hypotheses.subject import Measured, Subject
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
+from interp.organisms.digits import half_width
 from interp.organisms.evaluation import margin
 from interp.organisms.training import OnStep, Recipe, train_student, trained_parameters
 from interp.organisms.watching import mean_loss
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.runs import InputError, digest
-from interp.statistics import t_interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -343,9 +343,9 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     wide = arms.pivot(index="seed", columns="arm", values="margin")
     rows = []
     for arm in SHOWN:
-        values = (wide[arm] - wide["neutral"]).to_numpy(dtype=float)
-        low, high = t_interval(values) if len(values) > 1 else (0.0, 0.0)
-        rows += [{"arm": arm, "margin over neutral": value, "half": (high - low) / 2} for value in values]
+        values: Any = (wide[arm] - wide["neutral"]).astype(float)
+        half = half_width(values)
+        rows += [{"arm": arm, "margin over neutral": value, "half": half} for value in values]
     title = (
         f"Trait margin on held-out questions over the neutral student's (n = {len(wide)}; 95% t-intervals)"
     )
@@ -354,4 +354,4 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     )
 
 
-FAMILY = Family("sustained-alignment", H2, measure, members=("base",), draw=draw)
+FAMILY = Family("sustained-alignment", H2, measure, draw=draw)

@@ -231,7 +231,7 @@ def _checked(seeds: Sequence[int], arms: Sequence[str]) -> tuple[tuple[int, ...]
 
 
 def _draw_arms(result: Result) -> go.Figure:
-    frame = result.frame.assign(half=result.frame.groupby("arm")["accuracy"].transform(_half))
+    frame = result.frame.assign(half=result.frame.groupby("arm")["accuracy"].transform(half_width))
     return points(
         frame, x="arm", y="accuracy", colour="arm", interval="half", title=result.label, unit=result.unit
     )
@@ -240,7 +240,7 @@ def _draw_arms(result: Result) -> go.Figure:
 def _draw_sweep(result: Result) -> go.Figure:
     factor = result.frame.columns[-1]
     cells = result.frame.groupby([factor, "arm"], sort=False)["accuracy"]
-    means = cells.agg(accuracy="mean", half=_half).reset_index()
+    means = cells.agg(accuracy="mean", half=half_width).reset_index()
     title = f"{result.label} (95% t-intervals)"
     return lines(means, x=factor, y="accuracy", group="arm", band="half", title=title, unit=result.unit)
 
@@ -251,6 +251,7 @@ def _means(frame: pd.DataFrame) -> str:
     return ", ".join(f"{arm} {part['accuracy'].to_numpy().mean():.3f}" for arm, part in groups)
 
 
-def _half(values: pd.Series) -> float:
+def half_width(values: pd.Series) -> float:
+    """Half of the 95 % t-interval of the mean over runs; 0 for a single one."""
     low, high = t_interval(values.to_numpy())
     return (high - low) / 2 if len(values) > 1 else 0.0
