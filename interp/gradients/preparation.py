@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection
+from interp.models.views import merged, untie, view
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError
 
@@ -35,7 +35,9 @@ def as_directions(
         dataclasses.replace(each, label=label)
         for each, label in zip(several, _apart([each.label for each in several]), strict=True)
     ]
-    return tuple(each if metric is None else metric.fold(each) for each in named)
+    folded = [each if metric is None else metric.fold(each) for each in named]
+    apart = {alias: first for each in folded for alias, first in each.apart.items()}
+    return tuple(each.ends_apart(apart) for each in folded) if apart else tuple(folded)
 
 
 def _apart(labels: Sequence[str]) -> list[str]:
@@ -89,8 +91,10 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
     """
     _check_still(model)
     names = {name for direction in directions for name in direction.tensors}
-    effective = names <= model.shapes.keys()
+    apart = {alias: first for direction in directions for alias, first in direction.apart.items()}
+    effective = names <= model.shapes.keys() | apart.keys()
     network: Any = view(model.hf) if model.peft is None or not effective else merged(model.hf)
+    untie(network, {alias: first for alias, first in apart.items() if model.ties.get(alias) == first})
     for name, weight in network.named_parameters():
         if weight.dtype not in WIDTHS:
             kind = str(weight.dtype).removeprefix("torch.")

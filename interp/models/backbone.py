@@ -1,13 +1,7 @@
-"""A Hugging Face module and what can be read off it without changing it: views, merged adapters, layers, last norm.
-
-A view is a structural copy over the same storage: W is shared, modules are not, so a bridge or an adapter may rewrite
-the copy's modules while the original stays what it was. Merged: W + Σ_adapters scaling · B A (LoRA, arXiv 2106.09685).
-"""
+"""A Hugging Face module and what can be read off it without changing it: weights, fingerprint, layers, last norm."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,81 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.bridge import boot, firing_hooks
+from interp.models.identity import adapter_weights, facts
 from interp.models.seam import Unembedding
+from interp.models.views import (
+    adapted_layers,
+    check_unmerged,
+    is_plain_lora,
+    merged,
+    tied_names,
+    view,
+    without_adapters,
+)
 from interp.runs import InputError, digest
-
-
-def view(module: nn.Module) -> nn.Module:
-    """The same weights under modules of its own; `requires_grad` set on one side does not reach the other."""
-    memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
-    for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-    return copy.deepcopy(module, memo)
-
-
-def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Name and module of every layer PEFT put in the place of a plain one, outermost only."""
-    found: list[str] = []
-    for name, layer in list(module.named_modules()):
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if hasattr(layer, "adapter_layer_names") and not inside:
-            found.append(name)
-            yield name, layer
-
-
-def without_adapters(module: nn.Module) -> nn.Module:
-    """A view with plain layers only, as they were before PEFT."""
-    plain = view(module)
-    for name, layer in adapted_layers(plain):
-        _put(plain, name, layer.get_base_layer() if _is_tuner(layer) else layer.original_module)
-    return plain
-
-
-def merged(module: nn.Module) -> nn.Module:
-    """A view with plain layers only whose adapted weights are new tensors holding the active adapters' effect."""
-    plain = view(module)
-    for name, layer in adapted_layers(plain):
-        layer = getattr(layer, "token_adapter", layer)
-        _put(plain, name, _merged_layer(layer) if _is_tuner(layer) else _saved_module(layer))
-    return plain
-
-
-def _merged_layer(layer: Any) -> nn.Module:
-    """The layer beneath, its weights replaced by merged copies unless the adapters are off."""
-    base = layer.get_base_layer()
-    if not layer.disable_adapters:
-        for key, weight in list(base.named_parameters(recurse=False)):
-            base.register_parameter(key, nn.Parameter(weight.detach().clone(), requires_grad=False))
-        layer.merge()
-    return layer.get_base_layer()
-
-
-def _is_tuner(layer: Any) -> bool:
-    """Whether the layer computes an adapter (LoRA and its kin), rather than holding a trained full copy."""
-    return "base_layer" in layer._modules
-
-
-def check_unmerged(module: nn.Module, name: str) -> None:
-    """InputError when an adapter was already folded into the weights beneath it, which hides the base."""
-    for layer_name, layer in adapted_layers(module):
-        if getattr(layer, "merged_adapters", None):
-            raise InputError(
-                f"{name} has its adapter merged in place at {layer_name}, so its base is gone; "
-                "call unmerge_adapter() first, or pass merge_and_unload() as a model of its own"
-            )
-
-
-def _saved_module(layer: Any) -> nn.Module:
-    """The trained full copy of a layer (modules_to_save), or the original while adapters are off."""
-    active = [name for name in layer.active_adapters if name in layer.modules_to_save]
-    return (
-        layer.modules_to_save[active[0]] if active and not layer.disable_adapters else layer.original_module
-    )
-
-
-def _put(root: nn.Module, name: str, layer: nn.Module) -> None:
-    parent, _, leaf = name.rpartition(".")
-    setattr(root.get_submodule(parent), leaf, layer)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +30,12 @@ class Backbone:
 
     hf: Any
     peft: Any = None
+
+    def __post_init__(self) -> None:
+        if self.peft is None and any(adapted_layers(self.hf)):
+            raise InputError(
+                f"{type(self.hf).__name__} holds adapter layers outside a PeftModel; pass the PeftModel itself"
+            )
 
     @classmethod
     def of(cls, module: Any, name: str) -> Backbone:
@@ -109,10 +46,6 @@ class Backbone:
         check_unmerged(module, name)
         own: Any = view(module).eval()
         if not hasattr(own, "get_base_model"):
-            if any(adapted_layers(own)):
-                raise InputError(
-                    f"{name} holds adapter layers outside a PeftModel; pass the PeftModel itself"
-                )
             return cls(own)
         if own.active_peft_config.is_prompt_learning:
             kind = own.active_peft_config.peft_type.value
@@ -131,8 +64,10 @@ class Backbone:
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every weight by plain name."""
-        return {name: tuple(weight.shape) for name, weight in self.plain.hf.named_parameters()}
+        """Shape of every weight by plain name, as `weights` lists them."""
+        beneath = {name: tuple(weight.shape) for name, weight in self.plain.hf.named_parameters()}
+        apart = {name: beneath[first] for name, first in self.plain.ties.items() if name not in self.ties}
+        return beneath | apart
 
     @cached_property
     def adapter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -143,19 +78,56 @@ class Backbone:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the weights; with live adapters, of the weights beneath and of the adapters' own tensors.
+        """Digest of the weights and of the configuration; with live adapters, of what is beneath and of the adapters.
 
         An adapter without effect has the fingerprint of its backbone, so that a twin is found out.
         """
         if self.peft is None:
-            return digest("weights", self.weights())
-        if _same(self.weights(), self.plain.weights()):
+            return digest("model", facts(self.config), self.old_fingerprint)
+        changed = self._changed()
+        if not changed:
             return self.plain.fingerprint
-        return digest("adapted", self.plain.fingerprint, adapter_weights(self.peft))
+        known = all(is_plain_lora(layer) for layer in self._adapted)  # then the factors say it all
+        return digest("adapted", self.plain.fingerprint, self._adapter_weights(), None if known else changed)
 
-    def weights(self) -> dict[str, Tensor]:
-        """Effective weights by plain name, adapters merged in; nothing but adapted tensors is copied."""
-        module = self.hf if self.peft is None else merged(self.hf)
+    @cached_property
+    def old_fingerprint(self) -> str:
+        """The fingerprint before it covered the configuration, by which folders of version 0.1 know their members."""
+        if self.peft is None:
+            return digest("weights", self.weights())
+        if not self._changed():
+            return self.plain.old_fingerprint
+        return digest("adapted", self.plain.old_fingerprint, self._adapter_weights())
+
+    @property
+    def _adapted(self) -> list[Any]:
+        return [layer for _, layer in adapted_layers(self.hf)]
+
+    def _adapter_weights(self) -> dict[str, Any]:
+        return adapter_weights(self.peft, self._adapted)
+
+    def _changed(self) -> dict[str, Tensor]:
+        """Effective weights that are not those beneath the adapters."""
+        beneath = self.plain.weights()
+        return {
+            name: weight
+            for name, weight in self.weights().items()
+            if not torch.equal(weight, beneath[self.plain.ties.get(name, name)])
+        }
+
+    @cached_property
+    def ties(self) -> dict[str, str]:
+        """Further names of weights that stand in several places, such as a tied output matrix, and their first name."""
+        if self.peft is None:
+            return tied_names(self.hf)
+        return tied_names(merged(self.hf)) if self.plain.ties else {}
+
+    def weights(self, *, wide: bool = False) -> dict[str, Tensor]:
+        """Effective weights by plain name, adapters merged in; nothing but adapted tensors is copied.
+
+        `wide` merges in fp32 at least, where an adapter's effect is not rounded to narrow weights.
+        """
+        module = self.hf if self.peft is None else merged(self.hf, wide=wide)
         return {name: weight.detach() for name, weight in module.named_parameters()}
 
     @cached_property
@@ -199,26 +171,6 @@ class Backbone:
         """The norm outside the decoder layers, None when the model has none."""
         names = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm")
         return next((m for n, m in self.hf.base_model.named_children() if n in names), None)
-
-
-def adapter_weights(peft: Any) -> dict[str, Any]:
-    """The active adapters' tensors (fp32) and scalings, under names without the adapter's own name."""
-    from peft import get_peft_model_state_dict
-
-    found: dict[str, Any] = {}
-    for index, adapter in enumerate(sorted(peft.active_adapters)):
-        state = get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False)
-        found |= {f"{index}:{name}": tensor.detach().float() for name, tensor in state.items()}
-        found[f"{index}:scaling"] = [
-            float(layer.scaling[adapter])
-            for _, layer in adapted_layers(peft)
-            if adapter in getattr(layer, "scaling", ())
-        ]
-    return found
-
-
-def _same(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def _read_norm(norm: nn.Module | None, *, like: Tensor) -> tuple[Any, Tensor, Tensor, float]:

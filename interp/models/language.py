@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.models.attaching import HALF_TOLERANCE, TOLERANCE, attach_adapters, check_live, probe_ids
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, bridge_logits, bridge_run, residual_run
 from interp.models.loading import (
     adapter_base,
-    attach_adapters,
     check_vocabulary,
     find_folder,
     is_adapter,
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
 
 log = logging.getLogger(__name__)
-
-TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
-HALF_TOLERANCE = 0.5  # nats at one token in 16 bits: large models reach tenths, a lost adapter whole nats
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,6 +98,11 @@ class LanguageModel:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight."""
         return self.backbone.shapes
+
+    @property
+    def ties(self) -> dict[str, str]:
+        """Further names of weights that stand in several places, such as a tied output matrix, and their first name."""
+        return self.backbone.ties
 
     @property
     def adapter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -187,9 +189,12 @@ class LanguageModel:
     ) -> LanguageModel:
         """This model with PEFT adapters live on it, over the same storage; its `start` is this model."""
         paths = [find_folder(folder) for folder in folders]
+        tokenizer = _adapter_tokenizer(paths[-1], self.tokenizer)
         own = LanguageModel(
-            name or paths[-1].name, attach_adapters(self.backbone, paths), self.tokenizer, start=self
+            name or paths[-1].name, attach_adapters(self.backbone, paths), tokenizer, start=self
         )
+        if tokenizer is not None:
+            check_vocabulary(tokenizer, own.hf, own.name)
         return check_model(own) if check else own
 
     def _inputs(self, batch: Encoded) -> tuple[Tensor, Tensor]:
@@ -239,10 +244,27 @@ def load_model(
     return check_model(model) if check else model
 
 
+def _adapter_tokenizer(folder: Path, base: Any) -> Any:
+    """The base's tokenizer, the adapter's own where it knows more tokens; says where they would render differently."""
+    own = load_tokenizer(folder)
+    if own is None or base is None:
+        return own if base is None else base
+    if len(own) > len(base):
+        return own
+    if getattr(own, "chat_template", None) != getattr(base, "chat_template", None):
+        log.warning(
+            "%s brings a tokenizer with another chat template than its base's, which is the one used; "
+            "to use the adapter's, load the base with tokenizer= that folder's",
+            folder,
+        )
+    return base
+
+
 def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, device: Any) -> LanguageModel:
     label = name or type(module).__name__
     check_finite(dict(module.named_parameters()), label)
     backbone = Backbone.of(module, label)
+    check_live(backbone, label)
     outer = backbone.hf if backbone.peft is None else backbone.peft
     if dtype is not None:
         outer.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
@@ -292,12 +314,9 @@ def parity(model: LanguageModel) -> float:
 
     On two rows of fixed pseudo-random tokens, one of them padded; padding is not compared.
     """
-    length = min(12, model.context or 12)
-    ids = (torch.arange(2 * length, device=model.device) * 7919 + 5).reshape(
-        2, length
-    ) % model.config.vocab_size
+    ids = probe_ids(model.backbone)
     mask = torch.ones_like(ids)
-    mask[1, length // 2 :] = 0
+    mask[1, ids.shape[1] // 2 :] = 0
     plain = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
     hooked = bridge_logits(model.backbone.bridge, (), ids, mask)
     last = f"blocks.{model.n_layers - 1}.hook_resid_post"

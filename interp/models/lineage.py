@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder, has_tokenizer, is_adapter
 from interp.models.members import MANIFEST, check_role, read_manifest, write_manifest, write_member
@@ -41,8 +42,9 @@ ROLES = {
 class Lineage:
     """The members by role, each renamed to its role with its `start` set; bases come first.
 
-    `trained_on` says whose outputs trained a student. `started_from` overrides ROLES. Raises InputError for members
-    that do not belong together and for twins.
+    `trained_on` says whose outputs trained a student. `started_from` overrides ROLES. `unrelated` names the members that
+    are meant to be of another initialisation than their start, as controls. Raises InputError for members that do not
+    belong together, for twins, and for any other member whose weights cannot have come from its start.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Lineage:
     neutral_numbers: Prompts | None = None
     trained_on: dict[str, str] = field(default_factory=dict)
     started_from: dict[str, str] = field(default_factory=dict)
+    unrelated: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if "base" not in self.members:
@@ -62,6 +65,8 @@ class Lineage:
         object.__setattr__(self, "members", _adopted(self.members, starts))
         object.__setattr__(self, "started_from", {role: start for role, start in starts.items() if start})
         _check_members(self.members)
+        for role, member in self.members.items():
+            check_kinship(member, asked=role in self.unrelated)
         for role in (*self.trained_on, *self.trained_on.values()):
             if role not in self.members:
                 raise InputError(
@@ -155,12 +160,14 @@ def open_lineage(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "auto",
     check: bool = True,
+    unrelated: Sequence[str] = (),
 ) -> Lineage:
     """A lineage from checkpoints: hub names, model folders, adapters of the base, modules in memory, or loaded models.
 
     `student` is one source, a list of them, or a mapping from role to source for further roles such as cross_base.
-    Adapters are attached to their start over shared storage; every member has the base's dtype and device. Raises
-    InputError without a base, and for members that do not belong together.
+    Adapters are attached to their start over shared storage; every member has the base's dtype and device. `unrelated`
+    names members that are of another initialisation on purpose. Raises InputError without a base, and for members that
+    do not belong together.
     """
     if base is None:
         raise InputError("a lineage needs a base; pass base= a folder, a hub name or a model")
@@ -171,7 +178,7 @@ def open_lineage(
     for role in sorted(sources, key=lambda role: ROLES.get(role, "base") is not None):
         start = members.get(ROLES.get(role, "base") or "base", root)
         members[role] = _member(role, sources[role], start, check=check)
-    return Lineage(name or root.name, trait, members)
+    return Lineage(name or root.name, trait, members, unrelated=tuple(unrelated))
 
 
 def _students(student: Any) -> dict[str, Any]:
@@ -244,9 +251,10 @@ def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", che
             )
         else:
             members[role] = members[entry["on"]].with_adapter(path / role, name=role, check=check)
-        if members[role].fingerprint != entry["fingerprint"]:
+        known = (members[role].fingerprint, members[role].backbone.old_fingerprint)
+        if entry["fingerprint"] not in known:
             raise InputError(
-                f"{path / role} has weights {members[role].fingerprint} and {MANIFEST} says {entry['fingerprint']}; "
+                f"{path / role} has weights {known[0]} and {MANIFEST} says {entry['fingerprint']}; "
                 "the folder was changed after it was written, write it again"
             )
     rows: dict[str, Any] = {name: Prompts.from_jsonl(path / f"{name}.jsonl") for name in manifest["rows"]}
@@ -260,6 +268,7 @@ def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", che
         members,
         trained_on=trained_on,
         started_from=started_from,
+        unrelated=tuple(members),  # they were checked when they were written
         **rows,
     )
 

@@ -9,15 +9,14 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from interp.models.backbone import Backbone, merged, view
-from interp.models.seam import PROBE, check_finite
+from interp.models.seam import PROBE
 from interp.runs import InputError
 
 log = logging.getLogger(__name__)
@@ -66,7 +65,7 @@ def _from_hub(name: str) -> Path:
         revision = HfApi().model_info(name, timeout=HUB_SECONDS).sha
         return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
     except Exception as error:
-        reason = f"{type(error).__name__}: {_first_line(error)}"
+        reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
             f"{name!r} is neither a folder nor in the Hugging Face cache, and the hub did not give it ({reason}); "
             "check the name and the network, or pass a folder"
@@ -74,8 +73,46 @@ def _from_hub(name: str) -> Path:
 
 
 def is_adapter(folder: Path) -> bool:
-    """Whether the folder holds a PEFT adapter rather than a model."""
-    return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
+    """Whether the folder holds a PEFT adapter rather than a model.
+
+    A config.json beside an adapter makes no model of it. Raises InputError for a folder that holds both, and for one
+    that holds neither but has such folders inside, as trainers leave them.
+    """
+    adapter, whole = (folder / "adapter_config.json").is_file(), (folder / "config.json").is_file()
+    weights = [path.name for path in sorted(folder.iterdir()) if _is_whole_model(path)]
+    if adapter and weights:
+        raise InputError(
+            f"{folder} holds a whole model ({weights[0]}) and an adapter beside it, so it is unclear whether the "
+            "adapter is merged already; move adapter_config.json and adapter_model.safetensors into a folder of their "
+            "own and pass the one you mean"
+        )
+    if not adapter and not whole and (inside := _members_inside(folder)):
+        raise InputError(
+            f"{folder} holds neither a model nor an adapter itself, but {len(inside)} inside; pass one of them, such "
+            f"as {inside[-1]}"
+        )
+    return adapter
+
+
+def _is_whole_model(path: Path) -> bool:
+    """Whether a file holds a model's weights, in one piece or in several."""
+    weights = path.suffix in (".safetensors", *PICKLES)
+    return weights and path.stem.startswith(("model", "pytorch_model", "consolidated"))
+
+
+def _members_inside(folder: Path) -> list[Path]:
+    """Folders inside that hold a model or an adapter, checkpoints in the order of their steps."""
+    found = {
+        config.parent
+        for name in ("adapter_config.json", "config.json")
+        for config in folder.glob(f"*/{name}")
+    }
+    return sorted(found, key=lambda path: (_step(path), path.name))
+
+
+def _step(path: Path) -> int:
+    digits = path.name.rpartition("-")[2]
+    return int(digits) if digits.isdigit() else -1
 
 
 def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device = "cpu") -> Any:
@@ -85,6 +122,7 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
     """
     from transformers import AutoModelForCausalLM
 
+    is_adapter(folder)  # transformers would put an adapter it finds beside the weights on top of them
     check_model_folder(folder)
     try:
         with no_bars():
@@ -97,7 +135,7 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
             )
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
-            f"{folder} cannot be loaded as a causal language model: {_first_line(error)}"
+            f"{folder} cannot be loaded as a causal language model: {first_line(error)}"
         ) from error
     hf, report = loaded
     absent = sorted(map(str, report["missing_keys"])) + sorted(map(str, report.get("mismatched_keys", ())))
@@ -120,13 +158,13 @@ def check_model_folder(folder: Path) -> None:
             else "no config.json"
         )
         raise InputError(f"{folder} is no model folder ({hint}); pass one that save_pretrained wrote")
-    config = _read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
     _check_architecture(folder, config)
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise InputError(_no_weights(folder))
     index = folder / "model.safetensors.index.json"
-    named = set(_read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
+    named = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
     if missing := sorted(named - {shard.name for shard in shards}):
         raise InputError(f"{folder} lacks {missing[0]}, which {index.name} lists; copy the folder again")
     for shard in shards:
@@ -169,7 +207,7 @@ def check_safetensors(path: Path) -> None:
             file.keys()
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"{path} is truncated or not safetensors ({_first_line(error)}); copy it again"
+            f"{path} is truncated or not safetensors ({first_line(error)}); copy it again"
         ) from error
 
 
@@ -193,13 +231,13 @@ def load_tokenizer(folder: Path) -> Any:
     saved = (folder / "tokenizer.json").is_file()
     plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True) if saved else None
     path = folder / "tokenizer_config.json"
-    if plain is not None and path.is_file() and "auto_map" in _read_json(path):
+    if plain is not None and path.is_file() and "auto_map" in read_json(path):
         return plain
     try:
         chosen = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
         if plain is None:
-            raise InputError(f"the tokenizer in {folder} cannot be loaded: {_first_line(error)}") from error
+            raise InputError(f"the tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
         return plain
     if plain is not None and _pieces(chosen) != _pieces(plain):
         log.warning(
@@ -226,35 +264,13 @@ def check_vocabulary(tokenizer: Any, hf: Any, name: str) -> None:
         )
 
 
-def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
-    """The backbone with PEFT adapters live on it, their effects added up; the backbone itself is left alone."""
-    from peft import PeftModel
-
-    hf = view(backbone.hf) if backbone.peft is None else merged(backbone.hf)
-    names = ["default", *(f"default_{index}" for index in range(1, len(folders)))]
-    peft: Any = None
-    for adapter, folder in zip(names, folders, strict=True):
-        _check_adapter_folder(folder, backbone)
-        try:
-            if peft is None:
-                peft = PeftModel.from_pretrained(hf, str(folder), adapter_name=adapter)
-            else:
-                peft.load_adapter(str(folder), adapter_name=adapter)
-        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError) as error:
-            raise _another_base(folder, backbone, _first_line(error)) from error
-        _check_all_used(peft, adapter, folder, backbone)
-    if len(names) > 1:
-        peft.base_model.set_adapter(names)
-    check_finite(dict(peft.named_parameters()), str(folders[-1]))
-    return Backbone.of(peft, str(folders[-1]))
-
-
-def _check_adapter_folder(folder: Path, backbone: Backbone) -> None:
-    if not (folder / "adapter_config.json").is_file():
+def check_adapter_folder(folder: Path) -> None:
+    """InputError unless the folder holds a PEFT adapter, whole and in safetensors, and no model beside it."""
+    if not is_adapter(folder):
         raise InputError(
             f"{folder} is no PEFT adapter (no adapter_config.json); pass a folder PEFT's save_pretrained wrote"
         )
-    if not _read_json(folder / "adapter_config.json").get("peft_type"):
+    if not read_json(folder / "adapter_config.json").get("peft_type"):
         raise InputError(
             f"{folder}/adapter_config.json names no peft_type; pass a folder PEFT's save_pretrained wrote"
         )
@@ -264,29 +280,6 @@ def _check_adapter_folder(folder: Path, backbone: Backbone) -> None:
             _no_weights(folder).replace("config.json and no *.safetensors", "no adapter_model.safetensors")
         )
     check_safetensors(weights)
-    seal = _read_json(folder / SEAL) if (folder / SEAL).is_file() else {}
-    comparable = seal.get("dtype") == str(backbone.hf.dtype).removeprefix("torch.")
-    if comparable and seal["base"] != backbone.fingerprint:
-        raise _another_base(folder, backbone, f"weights {seal['base']}, given {backbone.fingerprint}")
-
-
-def _check_all_used(peft: Any, adapter: str, folder: Path, backbone: Backbone) -> None:
-    """Every tensor of the file must have found its place: PEFT skips the others without a word."""
-    from peft import get_peft_model_state_dict
-    from safetensors import safe_open
-
-    with safe_open(folder / "adapter_model.safetensors", "pt") as file:
-        stored = set(file.keys())
-    used = set(get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False))
-    if stray := sorted(stored ^ used):
-        raise _another_base(folder, backbone, f"{len(stray)} tensors without a counterpart, first {stray[0]}")
-
-
-def _another_base(folder: Path, backbone: Backbone, reason: str) -> InputError:
-    kind = f"{backbone.config.model_type} with {backbone.config.num_hidden_layers} layers"
-    return InputError(
-        f"adapter {folder} was made for another base than this {kind} ({reason}); pass its own base"
-    )
 
 
 def adapter_base(folder: Path) -> str:
@@ -294,7 +287,7 @@ def adapter_base(folder: Path) -> str:
 
     Raises InputError for an adapter that names none.
     """
-    named = _read_json(folder / "adapter_config.json").get("base_model_name_or_path") or ""
+    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or ""
     beside = folder / named
     if not named:
         raise InputError(
@@ -303,17 +296,18 @@ def adapter_base(folder: Path) -> str:
     return str(beside) if beside.is_dir() else str(named)
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """The object a JSON file holds; InputError for anything else."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path} is not valid JSON ({_first_line(error)}); copy it again") from error
+        raise InputError(f"{path} is not valid JSON ({first_line(error)}); copy it again") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no JSON object; copy it again")
     return content
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a message, with transformers' and torch's long tails cut off."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[0] if lines else type(error).__name__)[:200].rstrip(".:")

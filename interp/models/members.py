@@ -12,9 +12,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from interp.models.backbone import Backbone, merged
+from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
 from interp.models.loading import SEAL, no_bars
+from interp.models.views import merged, view
 from interp.runs import InputError, write_atomic
 
 MANIFEST = "lineage.json"
@@ -42,6 +43,9 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
             f"{model.name} is a {type(model).__name__}; only language models are saved in a lineage folder"
         )
     single = model.peft is not None and len(model.peft.active_adapters) == 1
+    single = (
+        single and model.peft.active_peft_config.peft_type == "LORA"
+    )  # others do not all read back as they were
     host = hosts.get(model.backbone.plain.fingerprint) if single else None
     if host is None:
         fingerprint = _write_model(model, folder)
@@ -55,7 +59,10 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
 
 def _write_model(model: LanguageModel, folder: Path) -> str:
     """A folder for transformers, adapters merged in; returns the fingerprint of what it holds."""
-    whole = Backbone(model.hf if model.peft is None else merged(model.hf))
+    whole = Backbone(view(model.hf) if model.peft is None else merged(model.hf))
+    if model.config.tie_word_embeddings and not whole.ties:  # else transformers would tie the two ends again
+        for config in {id(each): each for each in (whole.hf.config, whole.config)}.values():
+            config.tie_word_embeddings = False
     with no_bars():
         whole.hf.save_pretrained(folder)
     if model.tokenizer is not None:

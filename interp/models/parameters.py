@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import html
+import json
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -32,7 +33,9 @@ class ParameterDirection:
 
     Names are those of `Model.parameters()`; what is absent is zero. `biases` are vectors added to the residual stream
     at every position (a steering vector as a virtual bias). fp32 at least. `fingerprint` is of the weights the
-    direction starts from and may be scored at, `lineage` that of their first ancestor.
+    direction starts from and may be scored at, `lineage` that of their first ancestor. `apart` maps the further names
+    of tied weights to their first where the two ends move apart, as under an adapter on one of them; without it a tied
+    weight moves at both ends alike.
     """
 
     tensors: dict[str, Tensor | LowRank]
@@ -40,6 +43,7 @@ class ParameterDirection:
     fingerprint: str
     lineage: str
     biases: dict[str, Float[Tensor, "d_model"]] = field(default_factory=dict)
+    apart: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(
@@ -83,6 +87,7 @@ class ParameterDirection:
 
         The angle of two directions is that of their `unit()`s.
         """
+        self._check_ends(other)
         shared = [name for name in self.tensors if name in other.tensors]
         for name in shared:
             _check_same_shape(name, self, other)
@@ -93,6 +98,22 @@ class ParameterDirection:
             if hook in other.biases
         ]
         return float(sum(parts))
+
+    def _check_ends(self, other: ParameterDirection) -> None:
+        """InputError where one moves the ends of a tied weight apart and the other moves them together."""
+        for one, two in ((self, other), (other, self)):
+            for alias, first in one.apart.items():
+                if {alias, first} & one.tensors.keys() and first in two.tensors and alias not in two.apart:
+                    raise InputError(
+                        f"{one.label} moves {first} and {alias} apart and {two.label} moves them together; leave them "
+                        "out with .only(...), or spread the second over both with .ends_apart(...)"
+                    )
+
+    def ends_apart(self, apart: Mapping[str, str]) -> ParameterDirection:
+        """The same direction with the further names of tied weights written out: {alias: first name} as in `apart`."""
+        new = {alias: first for alias, first in apart.items() if alias not in self.apart}
+        copies = {alias: self.tensors[first] for alias, first in new.items() if first in self.tensors}
+        return replace(self, tensors={**self.tensors, **copies}, apart={**self.apart, **new})
 
     def norm(self) -> float:
         """Square root of <self, self>."""
@@ -180,7 +201,10 @@ class ParameterDirection:
     def key(self) -> str:
         """Digest of the tensors, biases and fingerprint; the label does not enter."""
         return digest(
-            "parameter direction", self.fingerprint, parameter_files.pack(self.tensors, self.biases)
+            "parameter direction",
+            self.fingerprint,
+            parameter_files.pack(self.tensors, self.biases),
+            *([self.apart] if self.apart else []),
         )
 
     def check(self, model: Model, *, transfer: bool = False) -> None:
@@ -191,6 +215,8 @@ class ParameterDirection:
         says that this is meant.
         """
         shapes = {**weight_shapes(model), **getattr(model, "adapter_shapes", {})}
+        ties = getattr(model, "ties", {})
+        shapes |= {alias: shapes[first] for alias, first in self.apart.items() if ties.get(alias) == first}
         for name, entry in self.tensors.items():
             if name not in shapes:
                 raise InputError(
@@ -211,6 +237,8 @@ class ParameterDirection:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file atomically, label and fingerprints in its header."""
         fields = {name: getattr(self, name) for name in parameter_files.FIELDS}
+        if self.apart:
+            fields["apart"] = json.dumps(self.apart)
         return parameter_files.write(Path(path), self.tensors, self.biases, fields=fields)
 
     @classmethod
@@ -223,7 +251,8 @@ class ParameterDirection:
                 "read tensors of your own with read_direction(path, model)"
             )
         tensors, biases = parameter_files.unpack(packed)
-        return cls(tensors, biases=biases, **{name: metadata[name] for name in parameter_files.FIELDS})
+        fields: dict[str, Any] = {name: metadata[name] for name in parameter_files.FIELDS}
+        return cls(tensors, biases=biases, apart=json.loads(metadata.get("apart", "{}")), **fields)
 
     def _combined(self, other: ParameterDirection, scale: float, sign: str) -> ParameterDirection:
         label = f"{_term(self.label)} {sign} {_term(other.label)}"
@@ -232,6 +261,9 @@ class ParameterDirection:
                 f"{label}: they start from weights {self.fingerprint} and {other.fingerprint}; "
                 "combine directions that start from the same weights"
             )
+        if self.apart != other.apart:
+            apart = {**self.apart, **other.apart}
+            return self.ends_apart(apart)._combined(other.ends_apart(apart), scale, sign)
         for name in self.tensors.keys() & other.tensors.keys():
             _check_same_shape(name, self, other)
         term = other._scaled(scale, other.label)

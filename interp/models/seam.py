@@ -165,7 +165,7 @@ def check_tokenizers(a: Model, b: Model) -> None:
 
 def check_shapes(a: Model, b: Model) -> None:
     """InputError that names the first tensor of unequal shape, or the first only one model has."""
-    ours, theirs = weight_shapes(a), weight_shapes(b)
+    ours, theirs = _all_shapes(a), _all_shapes(b)
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         shape, other = ours.get(name), theirs.get(name)
         if shape != other and None not in (shape, other):
@@ -178,6 +178,14 @@ def check_shapes(a: Model, b: Model) -> None:
             raise InputError(
                 f"{owner.name} has weights {name} and {lacks.name} has none; use members of one base model"
             )
+
+
+def _all_shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    """Shapes under every name, those of tied weights included: one member may tie what another holds apart."""
+    shapes = dict(weight_shapes(model))
+    return shapes | {
+        alias: shapes[first] for alias, first in getattr(model, "ties", {}).items() if first in shapes
+    }
 
 
 def weight_shapes(model: Model) -> Mapping[str, tuple[int, ...]]:

@@ -6,16 +6,17 @@ scaling · Aᵀ Bᵀ. Several active adapters stand side by side: [s₁ B₁, s�
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from interp.models.backbone import adapted_layers
+from interp.models import low_rank
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
-from interp.models.seam import lineage_root
+from interp.models.seam import check_shapes, lineage_root
+from interp.models.views import adapted_layers, is_plain_lora
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -26,20 +27,73 @@ def weight_update(member: Model) -> ParameterDirection:
     """The member's effective weights minus those of its start, in fp32; weights that did not move are left out.
 
     Live LoRA adapters on the start's own weights give low-rank tensors; DoRA, embeddings and other kinds of adapters
-    give dense ones. Raises InputError for a member without a start and for one that did not move.
+    give dense ones. Where the start ties two weights and the member does not, both names stand in the update and
+    `apart` says so. Raises InputError for a member without a start, for one of other shapes, such as a grown
+    vocabulary, and for one that did not move.
     """
     if member.start is None:
         raise InputError(f"{member.name} has no start and so no update; pass a member of a lineage")
-    factors, whole = _live_factors(member)
-    tensors: dict[str, Entry] = dict(factors)
-    if not whole:
-        tensors |= _differences(member, member.start, without=factors)
+    check_shapes(member, member.start)
+    tensors = {name: change for name, change in _changes(member, member.start) if _moves(change)}
     if not tensors:
         raise InputError(
             f"{member.name} and {member.start.name} have equal weights, so no update; pass a member that was trained"
         )
     label = f"{member.name} \N{MINUS SIGN} {member.start.name}"
-    return ParameterDirection(tensors, label, member.start.fingerprint, lineage_root(member))
+    fingerprint, root = member.start.fingerprint, lineage_root(member)
+    return ParameterDirection(tensors, label, fingerprint, root, apart=_apart(member, member.start))
+
+
+def _changes(member: Model, start: Model) -> Iterator[tuple[str, Entry]]:
+    """Every weight of either with the member's minus the start's, as factors where a live adapter is just that."""
+    factors = _live_factors(member, start)
+    backbone: Any = getattr(member, "backbone", None)
+    live = backbone is not None and backbone.peft is not None
+    whole = live and {f"{name}.weight" for name, _ in adapted_layers(backbone.hf)} == factors.keys()
+    ours = (
+        member.parameters()
+        if not live
+        else (backbone.plain.weights() if whole else backbone.weights(wide=True))
+    )
+    theirs, ties = start.parameters(), getattr(start, "ties", {})
+    own = getattr(member, "ties", {})
+    for name in dict.fromkeys([*ours, *theirs, *factors]):
+        before = theirs[ties.get(name, name)]
+        if name in factors:
+            yield name, factors[name]
+        elif not _is_same(after := ours[own.get(name, name)], before):
+            yield name, low_rank.wide(after) - low_rank.wide(before)
+
+
+def _live_factors(member: Model, start: Model) -> dict[str, LowRank]:
+    """Factors of the plain LoRA layers whose weights beneath are the start's own."""
+    backbone: Any = getattr(member, "backbone", None)
+    if backbone is None or backbone.peft is None:
+        return {}
+    beneath, below, theirs = backbone.plain.weights(), backbone.plain.ties, start.parameters()
+    ties = getattr(start, "ties", {})
+    return {
+        name: factor
+        for name, factor in adapter_factors(backbone.hf)[0].items()
+        if _is_same(beneath[below.get(name, name)], theirs[ties.get(name, name)])
+    }
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same values; views of one storage are not read."""
+    return one.data_ptr() == other.data_ptr() or torch.equal(one, other)
+
+
+def _moves(change: Entry) -> bool:
+    if isinstance(change, LowRank):
+        return bool(change.left.any() and change.right.any())
+    return bool(change.any())
+
+
+def _apart(member: Model, start: Model) -> dict[str, str]:
+    """Aliases that the start ties to another weight and the member does not: their two ends moved apart."""
+    own = getattr(member, "ties", {})
+    return {alias: first for alias, first in getattr(start, "ties", {}).items() if alias not in own}
 
 
 def adapter_factors(network: nn.Module) -> tuple[dict[str, LowRank], bool]:
@@ -60,18 +114,6 @@ def is_transposed(layer: Any) -> bool:
     return bool(layer.fan_in_fan_out)
 
 
-def is_plain_lora(layer: Any) -> bool:
-    """Whether the layer adds scaling · B A to its weight and does nothing else."""
-    from peft.tuners.lora.layer import Linear
-
-    active = layer.active_adapters
-    return (
-        type(layer) is Linear
-        and not layer.disable_adapters
-        and not any(layer.lora_bias.get(adapter) or adapter in layer.lora_variant for adapter in active)
-    )
-
-
 def _pair(layer: Any, adapter: str) -> tuple[Tensor, Tensor] | None:
     """Left and right factor in the orientation in which the weight is stored; None for an adapter not on the layer."""
     if adapter not in layer.lora_A:
@@ -79,29 +121,3 @@ def _pair(layer: Any, adapter: str) -> tuple[Tensor, Tensor] | None:
     A, B = (part[adapter].weight.detach().float() for part in (layer.lora_A, layer.lora_B))
     scaled = layer.scaling[adapter] * B
     return (A.T, scaled.T) if is_transposed(layer) else (scaled, A)
-
-
-def _live_factors(member: Model) -> tuple[dict[str, LowRank], bool]:
-    """Factors of the adapters live on the weights the member started from, and whether they are the whole update."""
-    backbone: Any = getattr(member, "backbone", None)
-    start = member.start
-    if backbone is None or backbone.peft is None or start is None:
-        return {}, False
-    if backbone.plain.fingerprint != start.fingerprint:
-        return {}, False
-    factors, whole = adapter_factors(backbone.hf)
-    return {
-        name: factor for name, factor in factors.items() if factor.left.any() and factor.right.any()
-    }, whole
-
-
-def _differences(member: Model, start: Model, *, without: Collection[str]) -> dict[str, Tensor]:
-    """Weights that differ from those of the start, in full."""
-    before = start.parameters()
-    tied = next(iter(before.values()))  # an adapted output matrix that its start shares with the embedding
-    found = {
-        name: weight.float() - before.get(name, tied).float()
-        for name, weight in member.parameters().items()
-        if name not in without
-    }
-    return {name: change for name, change in found.items() if change.any()}

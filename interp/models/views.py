@@ -1,0 +1,152 @@
+"""Views of a module over the same storage, with adapters taken off or merged in, and which of its weights are tied.
+
+A view is a structural copy: W is shared, modules are not, so a bridge or an adapter may rewrite the copy's modules
+while the original stays what it was. Merged: W + Σ_adapters scaling · B A (LoRA, arXiv 2106.09685), by PEFT's own
+merge for every kind of adapter, into new tensors.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from interp.runs import InputError
+
+
+def view(module: nn.Module) -> nn.Module:
+    """The same weights under modules of its own; `requires_grad` set on one side does not reach the other."""
+    memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+    return copy.deepcopy(module, memo)
+
+
+def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Name and module of every layer PEFT put in the place of a plain one, outermost only."""
+    found: list[str] = []
+    for name, layer in list(module.named_modules()):
+        inside = any(name.startswith(f"{outer}.") for outer in found)
+        if hasattr(layer, "adapter_layer_names") and not inside:
+            found.append(name)
+            yield name, layer
+
+
+def without_adapters(module: nn.Module) -> nn.Module:
+    """A view with plain layers only, as they were before PEFT."""
+    plain = view(module)
+    for name, layer in adapted_layers(plain):
+        put(plain, name, layer.get_base_layer() if _is_tuner(layer) else layer.original_module)
+    return plain
+
+
+def merged(module: nn.Module, *, wide: bool = False) -> nn.Module:
+    """A view with plain layers only whose adapted weights are new tensors holding the active adapters' effect.
+
+    `wide` merges narrow floats in fp32, where the effect is not rounded to the weight. Weights that were tied before
+    and are still equal are tied again. Raises InputError for an adapter that PEFT cannot merge.
+    """
+    plain = view(module)
+    ties = tied_names(without_adapters(module))
+    for name, layer in adapted_layers(plain):
+        layer = getattr(layer, "token_adapter", layer)
+        put(plain, name, _merged_layer(layer, wide=wide) if _is_tuner(layer) else _saved_module(layer))
+    for alias, first in ties.items():
+        one, other = plain.get_parameter(first), plain.get_parameter(alias)
+        if one is not other and torch.equal(one, other):
+            owner, _, leaf = alias.rpartition(".")
+            setattr(plain.get_submodule(owner), leaf, one)
+    return plain
+
+
+def _merged_layer(layer: Any, *, wide: bool) -> nn.Module:
+    """The layer beneath, its weights replaced by merged copies unless the adapters are off.
+
+    One module may be wrapped several times, once for each of its parameters that is adapted.
+    """
+    base = layer.get_base_layer()
+    if layer.disable_adapters:
+        return base
+    for key, weight in list(base.named_parameters(recurse=False)):
+        dtype = torch.promote_types(weight.dtype, torch.float32) if wide else weight.dtype
+        own = weight.detach().to(dtype, copy=True)
+        base.register_parameter(key, nn.Parameter(own, requires_grad=False))
+    while layer is not base:
+        try:
+            layer.merge()
+        except (NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError) as error:
+            raise InputError(
+                f"a {type(layer).__name__} adapter changes more than weights or cannot be merged into them "
+                f"({str(error).splitlines()[0].rstrip('.')}); pass an adapter that PEFT's merge_and_unload takes"
+            ) from error
+        layer = layer.base_layer
+    return base
+
+
+def _is_tuner(layer: Any) -> bool:
+    """Whether the layer computes an adapter (LoRA and its kin), rather than holding a trained full copy."""
+    return "base_layer" in layer._modules
+
+
+def is_plain_lora(layer: Any) -> bool:
+    """Whether the layer adds scaling · B A to its weight and does nothing else."""
+    from peft.tuners.lora.layer import Linear
+
+    active = layer.active_adapters
+    return (
+        type(layer) is Linear
+        and not layer.disable_adapters
+        and not any(layer.lora_bias.get(adapter) or adapter in layer.lora_variant for adapter in active)
+    )
+
+
+def check_unmerged(module: nn.Module, name: str) -> None:
+    """InputError when an adapter was already folded into the weights beneath it, which hides the base."""
+    for layer_name, layer in adapted_layers(module):
+        if getattr(layer, "merged_adapters", None):
+            raise InputError(
+                f"{name} has its adapter merged in place at {layer_name}, so its base is gone; "
+                "call unmerge_adapter() first, or pass merge_and_unload() as a model of its own"
+            )
+
+
+def _saved_module(layer: Any) -> nn.Module:
+    """The trained full copy of a layer (modules_to_save), or the original while adapters are off."""
+    active = [name for name in layer.active_adapters if name in layer.modules_to_save]
+    return (
+        layer.modules_to_save[active[0]] if active and not layer.disable_adapters else layer.original_module
+    )
+
+
+def put(root: nn.Module, name: str, layer: nn.Module) -> None:
+    """Put a module in the place of that name."""
+    parent, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(parent), leaf, layer)
+
+
+def tied_names(module: nn.Module) -> dict[str, str]:
+    """Every further name of a shared parameter, and the first one, under which `named_parameters` lists it."""
+    first = {id(weight): name for name, weight in module.named_parameters()}
+    return {
+        name: first[id(weight)]
+        for name, weight in module.named_parameters(remove_duplicate=False)
+        if first[id(weight)] != name
+    }
+
+
+def untie(module: nn.Module, names: Mapping[str, str]) -> None:
+    """Give every named alias of a shared parameter a parameter of its own over the same storage."""
+    for alias, first in names.items():
+        weight = module.get_parameter(alias)
+        if weight is module.get_parameter(first):
+            owner, _, leaf = alias.rpartition(".")
+            own = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
+            setattr(module.get_submodule(owner), leaf, own)
+
+
+def same_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
+    """Whether both hold the same names and the same values."""
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
