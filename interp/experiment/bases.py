@@ -62,7 +62,7 @@ def _loaded(spec: BaseSpec, name: str) -> LanguageModel:
     """A checkpoint, or the toy base of "toy/SEED"."""
     kind, _, seed = spec.model.partition("/")
     if kind != "toy":
-        return load_model(spec.model, name=name, dtype=spec.dtype, device=spec.device, check=False)
+        return load_model(spec.model, name=name, dtype=spec.dtype, device=spec.device)
     found = shipped_base(int(seed), world=WORLD) if seed.isdecimal() else None
     if found is None:
         raise InputError(f"{spec.model!r} is no toy base that ships; pass toy/0 to toy/{SHIPPED - 1}")

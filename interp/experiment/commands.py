@@ -39,7 +39,7 @@ def open_model(source: str, *, adapter: str | None = None, template: str = "own"
 
     Raises InputError for a model without a tokenizer.
     """
-    model = load_model(source, adapter=adapter, check=False)
+    model = load_model(source, adapter=adapter)
     if model.tokenizer is None:
         raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
     return dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))

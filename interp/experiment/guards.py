@@ -53,7 +53,7 @@ def make_judge(spec: JudgeSpec | None, folder: Path) -> Judge | None:
     if spec is None:
         return None
     if spec.kind == "local":
-        return LocalJudge(load_model(spec.model, check=False))
+        return LocalJudge(load_model(spec.model))
     return EndpointJudge(spec.url, spec.model) if spec.kind == "endpoint" else FileJudge(folder)
 
 

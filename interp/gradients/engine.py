@@ -361,7 +361,10 @@ def _is_turned(entered: Tensor, width: int) -> bool:
 
 def _watch(site: Site, entered: Tensor, output: Tensor, meeting: _Meeting) -> None:
     """Meet the gradient of `output` with what entered, when it comes back."""
-    if output.dim() < 3 or len(output) != meeting.examples:
+    flat = (
+        output.dim() == 2 and len(output) == meeting.examples * meeting.width
+    )  # as routers and experts see rows
+    if not flat and (output.dim() < 3 or len(output) != meeting.examples):
         raise InputError(
             f"{site.name} puts out {list(output.shape)} for {meeting.examples} rows, so they cannot be told apart; "
             "leave it out with direction.only(...)"
@@ -372,6 +375,12 @@ def _watch(site: Site, entered: Tensor, output: Tensor, meeting: _Meeting) -> No
 
     def meet(gradient: Tensor) -> None:
         pair = (entered.transpose(1, 2), gradient.transpose(1, 2)) if turned else (entered, gradient)
+        if flat:
+            shape = (meeting.examples, meeting.width)
+            pair = (
+                entered if site.kind == "other" else entered.unflatten(0, shape),
+                gradient.unflatten(0, shape),
+            )
         for (part, head), values in meeting.reader(site, *pair).items():
             place = Place(site.name, part, head)
             before = meeting.found.get(place)

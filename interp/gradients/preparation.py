@@ -102,6 +102,10 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
                 f"{model.name} has quantised weights ({name} is {kind}), which have no gradient; "
                 "load it with dtype='bfloat16' or 'float32'"
             )
+    if hasattr(network.config, "_experts_implementation"):
+        network.config._experts_implementation = (
+            "eager"  # of the view alone: fused products have no forward mode
+        )
     network.config.pad_token_id = (
         None  # of the view alone: padding on the right needs no mask, and no advice on one
     )

@@ -252,7 +252,7 @@ def _other(site: Site, a: Tensor, g: Tensor) -> Float[Tensor, "direction example
     for k in range(site.count):
         tangents = {leaf: dense_at(site.stacks.get(leaf), k, like=weight) for leaf, weight in weights.items()}
         moved: Any = torch.func.jvp(output, (weights,), (tangents,))[1]
-        rows.append((wide(moved) * wide(g)).flatten(2).sum(-1))
+        rows.append((wide(moved).view_as(g) * wide(g)).flatten(2).sum(-1))
     return torch.stack(rows)
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from interp.models.backbone import Backbone
 from interp.models.loading import SEAL, check_adapter_folder, first_line, read_json
 from interp.models.seam import check_finite
-from interp.models.views import merged, view
+from interp.models.views import view
 from interp.runs import InputError
 
 log = logging.getLogger(__name__)
@@ -43,8 +43,8 @@ def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
         _check_seal(folder, backbone)
     if len(folders) > 1:
         _check_additive(folders)
-    before = {name: _bits(weight) for name, weight in backbone.hf.named_parameters()}
-    hf = view(backbone.hf) if backbone.peft is None else merged(backbone.hf)
+    before = {name: _bits(weight) for name, weight in backbone.flat.named_parameters()}
+    hf = view(backbone.flat)
     try:
         grown = _grow(hf, folders)
         for folder in folders:
@@ -52,7 +52,7 @@ def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
         peft = _loaded(hf, folders, backbone)
         _share_again(hf, backbone)
     finally:
-        changed = [name for name, weight in backbone.hf.named_parameters() if _bits(weight) != before[name]]
+        changed = [name for name, weight in backbone.flat.named_parameters() if _bits(weight) != before[name]]
         if changed:
             raise InputError(
                 f"loading {folders[-1]} changed {changed[0]} of its base in place; load the base anew and do not "
@@ -60,8 +60,8 @@ def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
             )
     check_finite(dict(peft.named_parameters()), str(folders[-1]))
     own = Backbone.of(peft, str(folders[-1]))
-    if not grown and (other := own.plain.shapes.items() ^ backbone.shapes.items()):
-        raise _another_base(folders[-1], backbone, f"it rebuilds the network, first {min(other)[0]}")
+    if not grown and (other := _names(own.plain) ^ _names(backbone)):
+        raise _another_base(folders[-1], backbone, f"it rebuilds the network, first {min(other)}")
     check_live(own, str(folders[-1]))
     return own
 
@@ -92,7 +92,7 @@ def _check_seal(folder: Path, backbone: Backbone) -> None:
         return
     known = (backbone.fingerprint, backbone.old_fingerprint)
     if backbone.peft is not None:
-        flat = Backbone(merged(backbone.hf))
+        flat = Backbone(backbone.flat)
         known += (flat.fingerprint, flat.old_fingerprint)
     if seal["base"] not in known:
         raise _another_base(folder, backbone, f"weights {seal['base']}, given {backbone.fingerprint}")
@@ -158,7 +158,7 @@ def _own_storage(hf: Any, folder: Path) -> None:
 
 def _share_again(hf: Any, backbone: Backbone) -> None:
     """Weights that kept their values go back to the base's storage."""
-    theirs = dict(backbone.hf.named_parameters(remove_duplicate=False)) if backbone.peft is None else {}
+    theirs = dict(backbone.flat.named_parameters(remove_duplicate=False))
     for name, weight in hf.named_parameters():
         other = theirs.get(name.replace(".base_layer", ""))
         if other is not None and weight.shape == other.shape and weight.data_ptr() != other.data_ptr():
@@ -194,6 +194,10 @@ def _holds(live: Tensor, stored: Tensor) -> bool:
     return live.shape == stored.shape and torch.equal(live.cpu(), stored.to(live.dtype))
 
 
+def _names(backbone: Backbone) -> set[str]:
+    return {*backbone.shapes, *backbone.ties}
+
+
 def _another_base(folder: Path, backbone: Backbone, reason: str) -> InputError:
     kind = f"{backbone.config.model_type} with {backbone.config.num_hidden_layers} layers"
     return InputError(
@@ -218,10 +222,8 @@ def check_live(backbone: Backbone, name: str) -> None:
     if backbone.peft is None:
         return
     ids = probe_ids(backbone)
-    flat: nn.Module = merged(backbone.hf)
-    logps = [
-        net(input_ids=ids, use_cache=False).logits.float().log_softmax(-1) for net in (backbone.peft, flat)
-    ]
+    both = (backbone.peft, backbone.flat)
+    logps = [net(input_ids=ids, use_cache=False).logits.float().log_softmax(-1) for net in both]
     apart = float((logps[0] - logps[1]).abs().max())
     allowed = TOLERANCE.get(backbone.hf.dtype, HALF_TOLERANCE)
     if not apart <= allowed:

@@ -63,6 +63,11 @@ class Backbone:
         return self if self.peft is None else Backbone(without_adapters(self.hf))
 
     @cached_property
+    def flat(self) -> Any:
+        """The network with its adapters merged in, `hf` itself when there are none; made once."""
+        return self.hf if self.peft is None else merged(self.hf)
+
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight by plain name, as `weights` lists them."""
         beneath = {name: tuple(weight.shape) for name, weight in self.plain.hf.named_parameters()}
@@ -118,16 +123,14 @@ class Backbone:
     @cached_property
     def ties(self) -> dict[str, str]:
         """Further names of weights that stand in several places, such as a tied output matrix, and their first name."""
-        if self.peft is None:
-            return tied_names(self.hf)
-        return tied_names(merged(self.hf)) if self.plain.ties else {}
+        return tied_names(self.flat)
 
     def weights(self, *, wide: bool = False) -> dict[str, Tensor]:
         """Effective weights by plain name, adapters merged in; nothing but adapted tensors is copied.
 
         `wide` merges in fp32 at least, where an adapter's effect is not rounded to narrow weights.
         """
-        module = self.hf if self.peft is None else merged(self.hf, wide=wide)
+        module = merged(self.hf, wide=True) if wide and self.peft is not None else self.flat
         return {name: weight.detach() for name, weight in module.named_parameters()}
 
     @cached_property
@@ -150,7 +153,7 @@ class Backbone:
 
         It splits fused projections into q, k, v from the plain weight, where it would lose a live adapter.
         """
-        return boot(view(self.hf) if self.peft is None else merged(self.hf))
+        return boot(view(self.flat))
 
     @cached_property
     def hook_names(self) -> tuple[str, ...]:
@@ -159,7 +162,7 @@ class Backbone:
 
     def unembedding(self) -> Unembedding:
         """The final norm and output matrix, in the dtype of the weights."""
-        plain = self if self.peft is None else Backbone(merged(self.hf))
+        plain = self if self.peft is None else Backbone(self.flat)
         norm, head = plain._final_norm(), plain.hf.get_output_embeddings()
         weight = head.weight.detach()
         b_U = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach()

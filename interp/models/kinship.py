@@ -73,6 +73,6 @@ def _check_configuration(member: Any, start: Any) -> None:
     if other := [name for name in apart if name not in usual]:
         mine, its = apart[other[0]]
         raise InputError(
-            f"{member.name} is configured with {other[0]} {mine!r} and {start.name} with {its!r}, so they differ in more "
-            "than weights; give both config.json files the value the weights were trained with"
+            f"{member.name} is configured with {other[0]} {mine!r} and {start.name} with {its!r}, so they differ in "
+            "more than weights; give both config.json files the value the weights were trained with"
         )

@@ -42,9 +42,9 @@ ROLES = {
 class Lineage:
     """The members by role, each renamed to its role with its `start` set; bases come first.
 
-    `trained_on` says whose outputs trained a student. `started_from` overrides ROLES. `unrelated` names the members that
-    are meant to be of another initialisation than their start, as controls. Raises InputError for members that do not
-    belong together, for twins, and for any other member whose weights cannot have come from its start.
+    `trained_on` says whose outputs trained a student. `started_from` overrides ROLES. `unrelated` names the members
+    that are meant to be of another initialisation than their start, as controls. Raises InputError for members that do
+    not belong together, for twins, and for any other member whose weights cannot have come from its start.
     """
 
     name: str

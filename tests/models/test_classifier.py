@@ -112,7 +112,9 @@ def test_students_descend_from_their_own_start(trained):
 def test_activations_are_recorded_and_shifted_like_those_of_a_language_model(model, images):
     hook = "blocks.1.hook_resid_post"
     recorded = record(model, images, hooks=hook, batch_size=3)
-    alone = [model.run(batch, hooks=[hook])[hook] for batch in images.batches(3)]  # rounding depends on the batch
+    alone = [
+        model.run(batch, hooks=[hook])[hook] for batch in images.batches(3)
+    ]  # rounding depends on the batch
     assert torch.equal(recorded.values[hook], torch.cat(alone))
     moved = shift(model, images, hooks=hook, positions="last").activations.values[hook]
     expected = recorded.values[hook] - model.start.run(images, hooks=[hook])[hook]
