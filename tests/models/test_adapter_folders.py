@@ -1,0 +1,94 @@
+"""An adapter folder in the shapes that trainers leave, through every door: read as what it is, or refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from interp.models.language import load_model
+from interp.models.lineage import open_lineage
+from interp.models.loading import is_adapter
+from interp.runs import InputError
+
+
+@pytest.fixture
+def folders(tiny, saved, lora, tmp_path):
+    """A base, an adapter of it, and what transformers and PEFT say the adapted model computes."""
+    base, adapter = saved("llama"), tmp_path / "adapter"
+    live = lora(tiny("llama")[0])
+    live.save_pretrained(adapter)
+    return base, adapter, live
+
+
+def doors(base, folder):
+    """Every way to bring a member in."""
+    return {
+        "load_model": lambda: load_model(folder, check=False),
+        "adapter=": lambda: load_model(base, adapter=folder, check=False),
+        "teacher=": lambda: open_lineage(base=base, teacher=folder, check=False).teacher,
+    }
+
+
+@pytest.mark.parametrize("door", ["load_model", "adapter=", "teacher="])
+def test_an_adapter_inside_a_whole_model_is_refused_with_what_to_pass(door, folders):
+    base, adapter, live = folders
+    live.merge_and_unload().save_pretrained(adapter)
+    with pytest.raises(InputError) as caught:
+        doors(base, adapter)[door]()
+    assert "holds a whole model (model.safetensors) and an adapter beside it" in str(caught.value)
+    assert "into a folder of their own and pass the one you mean" in str(caught.value)
+
+
+@pytest.mark.parametrize("door", ["adapter=", "teacher="])
+def test_files_beside_an_adapter_make_no_model_of_it(door, folders):
+    base, adapter, live = folders
+    for name in ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(base / name, adapter / name)
+    (adapter / "training_args.bin").write_bytes(b"not read")
+    member = doors(base, adapter)[door]()
+    ids = torch.tensor([[3, 4, 5]])
+    assert is_adapter(adapter)
+    with torch.no_grad():
+        torch.testing.assert_close(member.hf(input_ids=ids).logits, live(input_ids=ids).logits)
+
+
+@pytest.mark.parametrize("door", ["load_model", "adapter=", "teacher="])
+def test_checkpoints_alone_are_refused_by_the_last(door, folders, tmp_path):
+    base, adapter, _ = folders
+    for step in (100, 20, 1000):
+        shutil.copytree(adapter, tmp_path / "run" / f"checkpoint-{step}")
+    with pytest.raises(InputError) as caught:
+        doors(base, tmp_path / "run")[door]()
+    assert "holds neither a model nor an adapter itself, but 3 inside" in str(caught.value)
+    assert str(caught.value).endswith(f"such as {tmp_path / 'run' / 'checkpoint-1000'}")
+
+
+def test_an_adapter_that_names_its_base_brings_it(folders):
+    base, adapter, live = folders
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
+    member = load_model(adapter, check=False)
+    ids = torch.tensor([[3, 4, 5]])
+    with torch.no_grad():
+        torch.testing.assert_close(member.hf(input_ids=ids).logits, live(input_ids=ids).logits)
+    assert member.start.fingerprint == load_model(base, check=False).fingerprint
+
+
+def test_another_chat_template_beside_the_adapter_is_said(folders, tiny, caplog):
+    base, adapter, _ = folders
+    tokenizer = tiny("llama")[1]
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tokenizer.save_pretrained(adapter)
+    load_model(base, adapter=adapter, check=False)
+    assert "another chat template than its base's, which is the one used" in caplog.text
+
+
+def test_adapter_layers_never_reach_a_bare_backbone(folders):
+    from interp.models.backbone import Backbone
+
+    _, _, live = folders
+    with pytest.raises(
+        InputError, match="holds adapter layers outside a PeftModel; pass the PeftModel itself"
+    ):
+        Backbone(live.get_base_model())
