@@ -137,9 +137,10 @@ def mediation(
 
     `direction` is "teacher" (v_T), "student's own" (v_S), and as placebos "neutral student", "other trait" (the shift
     of `other`) and `random` draws with the covariance of the base's activations. `necessity` and `sufficiency` are in
-    nats of trait margin on the questions that choose no site, `loss` in nats per token of the teacher's rows
-    (positive: less likely), `eas` the cosine of v_S with the direction. `site` is (positions, hook), by default where
-    v_T steers the base furthest (`direction_by_site`). `prompts` are dealt in turn to the halves; by default 512 lists.
+    nats of trait margin on the questions that choose no site, `loss` in nats per answer token of the teacher's rows,
+    end token counted (positive: less likely), `eas` the cosine of v_S with the direction. `site` is (positions, hook),
+    by default where v_T steers the base furthest (`direction_by_site`). `prompts` are dealt in turn to the halves; by
+    default 512 lists.
 
     Raises InputError for a lineage without trait, student or neutral student, a trait with one question only, fewer
     than four prompts, and a teacher of another base.

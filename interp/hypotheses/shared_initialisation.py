@@ -28,10 +28,10 @@ from interp.hypotheses.first_step import soft_gradient
 from interp.hypotheses.initialisations import Carry, carried, joined, permutation, perturbed, rotation
 from interp.hypotheses.subject import Measured, Subject
 from interp.models.language import LanguageModel
-from interp.organisms.evaluation import completion_logprobs, margin
+from interp.organisms.evaluation import margin
+from interp.organisms.losses import answer_loss
 from interp.organisms.training import Recipe
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Role
 from interp.runs import InputError, nearest
 from interp.statistics import t_interval
 
@@ -185,11 +185,11 @@ def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result
 
     `transfer` in nats of margin and `tau` its share of that in "same"; `coverage` κ with the teacher written in the
     cell's coordinates and `raw_coverage` with it as it is; `trained_coverage` the cosine of the trained student less
-    its neutral twin instead of the first step. `loss` is the start's own on the teacher's numbers (nats per token)
-    and `apart` its largest change of a log-probability from the base: a mixed start may speak badly, and only
-    differences to its neutral twin count. Cosines are over the weights the teacher moved. The lineage's own students
-    serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member the lineage
-    lacks or an architecture that it is not made for.
+    its neutral twin instead of the first step. `loss` is the start's own on the teacher's numbers (nats per answer
+    token, end token counted) and `apart` its largest change of a log-probability from the base: a mixed start may speak
+    badly, and only differences to its neutral twin count. Cosines are over the weights the teacher moved. The lineage's
+    own students serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member
+    the lineage lacks or an architecture that it is not made for.
     """
     import pandas as pd
 
@@ -218,7 +218,7 @@ def _line(subject: Subject, name: str, cell: Cell) -> dict[str, float]:
         "coverage": cosine(step, update),
         "raw_coverage": cosine(step, raw),
         "trained_coverage": cosine(trained, update),
-        "loss": _loss(cell.start, subject.numbers[:ROWS]),
+        "loss": answer_loss(cell.start, cell.start.encode(subject.numbers[:ROWS])),
         "apart": _apart(cell.start, subject.base, subject.neutral_numbers[:64]),
         "margin": margins[0],
         "neutral_margin": margins[1],
@@ -278,13 +278,6 @@ def cosine(step: Mapping[str, Tensor], update: Mapping[str, Tensor]) -> float:
     size = float(np.hypot.reduce([0.0, *(float(one.norm()) for one, _ in pairs)]))
     full = float(np.hypot.reduce([float(change.double().norm()) for change in update.values()]))
     return inner / (size * full) if size else 0.0
-
-
-def _loss(model: LanguageModel, rows: Prompts) -> float:
-    """Mean −log p of answer and end tokens, in nats per token."""
-    inputs = model.encode(rows)
-    tokens = int((inputs.roles >= Role.OTHER).sum())
-    return -float(completion_logprobs(model, inputs, end=True).sum()) / tokens
 
 
 def _apart(model: LanguageModel, base: LanguageModel, rows: Prompts) -> float:
