@@ -1,7 +1,8 @@
 """What a training is worth while it runs: loss on rows it will never see, and the trait's margin.
 
 fresh(t) = −Σ_rows Σ_t log p_θt(y) / (answer and end tokens) over rows of the same teacher that are not trained on:
-arms of an experiment are compared at equal fresh loss, not at equal steps (the loss on trained rows falls by memorising them).
+arms of an experiment are compared at equal fresh loss, not at equal steps (the loss on trained rows falls by memorising
+them).
 """
 
 from __future__ import annotations
