@@ -65,12 +65,13 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class Auroc:
-    """Area under the ROC curve, its DeLong interval, and how many scores of each class it rests on."""
+    """Area under the ROC curve, its DeLong interval of that level, and how many scores of each class it rests on."""
 
     value: float
     interval: tuple[float, float]
     n_positive: int
     n_negative: int
+    level: float = 0.95
 
 
 def sign_flip_test(
@@ -326,7 +327,7 @@ def auroc(positive: Values, negative: Values, *, confidence: float = 0.95) -> Au
         interval = (max(0.0, value - half), min(1.0, value + half))
     else:
         interval = _wilson(value * pairs, pairs, confidence)
-    return Auroc(value, interval, len(above), len(below))
+    return Auroc(value, interval, len(above), len(below), confidence)
 
 
 def _sign_patterns(n: int, flips: int, seed: int) -> Float[np.ndarray, "pattern run"]:

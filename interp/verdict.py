@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from interp.figures.grammar import bracket
+from interp.figures import bracket
 from interp.runs import InputError
 from interp.statistics import (
     Equivalence,

@@ -31,6 +31,7 @@ from interp.hypotheses.subject import Measured, Subject
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.organisms.evaluation import margin
+from interp.organisms.losses import LOSS_UNIT
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
@@ -103,6 +104,7 @@ H4 = (
         alpha=0.05,
         kind="equivalence",
         unit="nats per token",
+        reading=f"{LOSS_UNIT}, since 2026-11-29; before, the end token was left out",
     ),
 )
 """The claims of H4; what one training run contributes to each is the entry of its name in `mediation_summary`."""

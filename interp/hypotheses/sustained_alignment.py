@@ -34,7 +34,7 @@ from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.organisms.digits import half_width
 from interp.organisms.evaluation import margin
-from interp.organisms.losses import answer_loss
+from interp.organisms.losses import LOSS_UNIT, answer_loss
 from interp.organisms.training import OnStep, Recipe, train_student, trained_parameters
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
@@ -69,6 +69,7 @@ H2 = (
         alpha=0.05,
         kind="equivalence",
         unit="share of the largest change of margin",
+        check="the trapezoid rule applied to a function along its own path; left over is its curvature within a step",
     ),
     Hypothesis(
         "sustained-over-other-trait",
@@ -94,6 +95,7 @@ H2 = (
         alpha=0.05,
         kind="equivalence",
         unit="nats per token",
+        reading=LOSS_UNIT,
     ),
     Hypothesis(
         "sustained-remainder",
