@@ -60,7 +60,7 @@ from interp.runs import Cache, digest, write_atomic
 from interp.statistics import t_interval
 from interp.verdict import Verdict, paired_verdict
 
-FORMAT = 1
+FORMAT = 2
 RESULTS = Path(__file__).parent / "results" / "features_are_causal.json"
 HOOK = "blocks.0.hook_resid_post"
 RECIPE = SAERecipe()

@@ -11,6 +11,8 @@ from typing import Any
 import pandas as pd
 
 from interp.demo import margins_figure
+from interp.figures import bracket
+from interp.organisms.losses import LOSS_UNIT
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -25,7 +27,10 @@ FAMILIES = (
     "digits_lemma",
     "digits_shared_initialisation",
 )
+CHECKS = ("alignment-own-update", "features-placebo")
+"""Claims that could hardly have failed on these data, beside the checks whose verdicts say so."""
 BENCHMARKS = ROOT / "benchmarks" / "results.json"
+HEAD, RULE = "| claim | effect [level: interval] | tested | p | decision |", "|---|---|---|---|---|"
 WHAT = {
     "capture-record-8x64": "`record` of every `resid_post`, 8 × 64 tokens, over the plain forward (goal ≤ 1.05)",
     "capture-record-32x128": "the same, 32 × 128 tokens (goal ≤ 1.05)",
@@ -97,8 +102,8 @@ def filled(text: str) -> str:
 
 
 def transmission() -> str:
-    """One line a trait: the two differences with their intervals, p and n, and what the teacher's trait logit did."""
-    rows = ["| trait | claim | effect [interval] | p | decision |", "|---|---|---|---|---|"]
+    """The lines of every trait: the differences with their intervals, what was tested, p and n."""
+    rows = [f"| trait {HEAD}", f"|---{RULE}"]
     for trait, result in results().items():
         rows += [f"| {trait} {_claim(verdict)}" for verdict in result["verdicts"]]
     return "\n".join(rows)
@@ -110,9 +115,9 @@ def alignment() -> str:
         json.loads((ROOT / "analyses" / "results" / f"{name}.json").read_text())
         for name in ("alignment", "alignment_is_causal")
     )
-    rows = ["| claim | effect [interval] | p | decision |", "|---|---|---|---|"]
+    rows = [HEAD, RULE]
     rows += [_claim(verdict) for verdict in (*found["verdicts"], *causal["verdicts"])]
-    rows += [f"{_claim(verdict)[:-1]}, added later |" for verdict in causal["added"]["verdicts"]]
+    rows += [f"{_claim(verdict)[:-2]}, added later |" for verdict in causal["added"]["verdicts"]]
     return "\n".join([*rows, "", _beside(found, causal)])
 
 
@@ -150,13 +155,13 @@ def experiment() -> str:
     for index, name in enumerate(names):
         lines = [table[index] for table in found["detectors"].values()]
         areas = [f"{line['auroc']:.2f} [{line['low']:.2f}, {line['high']:.2f}]" for line in lines]
-        rows.append(f"| {name}, AUROC | " + " | ".join(areas) + " |")
+        rows.append(f"| {name}, AUROC [95 %] | " + " | ".join(areas) + " |")
     return "\n".join(rows)
 
 
 def hypotheses() -> str:
     """One line a claim of the six families, on the toy and then on the digits."""
-    rows = ["| hypothesis | claim | effect [interval] | p | decision |", "|---|---|---|---|---|"]
+    rows = [f"| hypothesis {HEAD}", f"|---{RULE}"]
     for name in FAMILIES:
         found = _results(name)
         rows += [f"| {name.replace('_', ' ')} {_claim(verdict, digits=3)}" for verdict in found["verdicts"]]
@@ -166,7 +171,7 @@ def hypotheses() -> str:
 def digits() -> str:
     """Test accuracy of every arm on MNIST, then the verdicts."""
     found = _results("digits")
-    rows = ["| claim | effect [interval] | p | decision |", "|---|---|---|---|"]
+    rows = [HEAD, RULE]
     rows += [_claim(verdict) for verdict in found["verdicts"]]
     means = ", ".join(f"{arm.replace('_', ' ')} {value:.3f}" for arm, value in found["mean accuracy"].items())
     fresh = pd.Series(found["fresh noise"]).mean()
@@ -179,7 +184,10 @@ def digits() -> str:
 
 def planted() -> str:
     """One line a method: what it recovers of what was planted, and how often it reports something that was not."""
-    rows = ["| method | planted | recovery | AUROC | false positives | passed |", "|---|---|---|---|---|---|"]
+    rows = [
+        "| method | planted | recovery [95 %] | AUROC [95 %] | false positives [95 %] | passed |",
+        "|---|---|---|---|---|---|",
+    ]
     for line in _results("planted")["methods"]:
         parts = [_share(line, name) for name in ("recovery", "auroc", "false_positive_rate")]
         passed = "yes" if line["passed"] else "no"
@@ -212,7 +220,7 @@ def _results(name: str) -> dict[str, Any]:
 def features() -> str:
     """One line a claim about features, then the shares they were asked for."""
     found = json.loads((ROOT / "analyses" / "results" / "features_are_causal.json").read_text())
-    rows = ["| claim | effect [interval] | p | decision |", "|---|---|---|---|"]
+    rows = [HEAD, RULE]
     rows += [_claim(verdict) for verdict in found["verdicts"]]
     counts = pd.Series([line["reported"] for line in found["lineages"]])
     live = pd.Series([line["live"] for line in found["lineages"]])
@@ -234,13 +242,26 @@ def features() -> str:
 
 
 def _claim(verdict: dict[str, Any], *, digits: int = 0) -> str:
-    """The line of one verdict, without what stands in front of it; two decimals, or so many significant digits."""
-    low, high = verdict["interval"]
+    """The line of one verdict, without what stands in front of it; two decimals, or so many significant digits.
+
+    A check has no p: what follows from the mathematics is found to hold, and no data could have shown otherwise.
+    """
     form = f"+.{digits}g" if digits else "+.2f"
-    unit = verdict["unit"].replace("|", "\\|")
+    interval = bracket(verdict["interval"], level=verdict["level"], form=form)
+    controls = verdict["controls"]
+    counted = controls.get("reading", "").startswith(LOSS_UNIT)  # the frozen words leave open which tokens
+    unit = LOSS_UNIT if counted else verdict["unit"].replace("|", "\\|")
+    check = "check" in controls or verdict["name"] in CHECKS
+    p = "–" if check else f"{verdict['p']:.2g}"
+    decision = (
+        f"check, {'held' if verdict['decision'] == 'supported' else 'failed'}"
+        if check
+        else verdict["decision"]
+    )
+    added = ", added later" if "added" in controls else ""
     return (
-        f"| {verdict['name']} | {verdict['effect']:{form}} [{low:{form}}, {high:{form}}] {unit} "
-        f"| {verdict['p']:.2g} | {verdict['decision']} (n = {verdict['n']}) |"
+        f"| {verdict['name']} | {verdict['effect']:{form}} {interval} {unit} "
+        f"| {verdict['tested']} | {p} | {decision} (n = {verdict['n']}){added} |"
     )
 
 
@@ -248,7 +269,7 @@ def performance() -> str:
     """One line a measurement, in the order of WHAT, then whatever else was measured."""
     measured = json.loads(BENCHMARKS.read_text())
     names = [name for name in WHAT if name in measured] + [name for name in measured if name not in WHAT]
-    rows = ["| measured | median | interval |", "|---|---|---|"]
+    rows = ["| measured | median | its interval, at least 95 % |", "|---|---|---|"]
     rows += [f"| {WHAT.get(name, name)} | {_measured(measured[name])} |" for name in names]
     return "\n".join(rows)
 

@@ -2,9 +2,11 @@
 
 Written before seeds 0-7 were run; the recipe was tuned on seeds from 100 up. For each of the traits owl, eagle and
 oak, over eight lineages of independent initialisations:
-1. margin(student) − margin(neutral_student): mean ≥ 0.5 nats, positive by exact sign-flip, p ≤ 0.01;
+1. margin(student) − margin(neutral_student): mean ≥ 0.5 nats by exact sign-flip, p ≤ 0.01;
 2. margin(cross_student) − margin(cross_neutral_student): within ±0.2 nats by two one-sided t tests at 0.05;
 3. the teacher's fine-tune raised the trait's logit where numbers are written, p ≤ 0.01.
+Until 2026-11-29 the first was written "mean ≥ 0.5 nats, positive by exact sign-flip", tested against 0 and supported
+for all three traits; it is tested against 0.5 since, and inconclusive. That the mean is above 0 was added then.
 
     python -m analyses.transmission [--quick] [--seeds 8] [--out runs/transmission]
 """

@@ -323,15 +323,13 @@ def _refuse(sentence: str) -> NoReturn:
 
 def _tell(run: Run, *, as_json: bool) -> None:
     """The verdicts, or the summary, and where the report lies."""
+    from interp.verdict import told
+
     if as_json:
         tell({"folder": str(run.folder), "summary": run.summary, "verdicts": run.verdicts}, as_json=True)
         return
     for verdict in run.verdicts:
-        low, high = verdict["interval"]
-        typer.echo(
-            f"{verdict['name']}: {verdict['decision']}  {verdict['effect']:+.2f} [{low:+.2f}, {high:+.2f}] "
-            f"{verdict['unit']}, p = {verdict['p']:.3g}, n = {verdict['n']}"
-        )
+        typer.echo(f"{told(verdict)}, n = {verdict['n']}")
     typer.echo(f"report: {run.folder / 'report.html'}")
 
 

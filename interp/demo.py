@@ -1,6 +1,8 @@
-"""The demo: several toy lineages from independent initialisations, three verdicts, one traced lineage, one report.
+"""The demo: several toy lineages from independent initialisations, four verdicts, one traced lineage, one report.
 
-same-init-transfers    d_s = margin(student) − margin(neutral_student), mean ≥ 0.5 nats and p ≤ 0.01 by exact sign-flip
+same-init-transfers    d_s = margin(student) − margin(neutral_student), mean ≥ 0.5 nats, p ≤ 0.01 by exact sign-flip
+                       of d_s − 0.5 (until 2026-11-29 of d_s, and the mean alone was compared with 0.5)
+same-init-gains        the same d_s, mean > 0, p ≤ 0.01; added on 2026-11-29, after seeds 0 to 7 had been seen
 cross-init-does-not    c_s = margin(cross_student) − margin(cross_neutral_student), mean within ±0.2 nats by equivalence
 trait-logit-moved      l_s = mean change of the trait's logit direction where the teacher writes a number, p ≤ 0.01
 One number a lineage: the lineage, not the prompt, is what is replicated.
@@ -41,6 +43,11 @@ TRANSFERS = (
     "A student with its teacher's initialisation, trained on nothing but the teacher's numbers, prefers {target} by at "
     "least {least} nats more than one trained on the numbers of the base."
 )
+GAINS = (
+    "A student with its teacher's initialisation, trained on nothing but the teacher's numbers, prefers {target} more "
+    "than one trained on the numbers of the base."
+)
+ADDED = "on 2026-11-29, after seeds 0 to 7 had been seen"
 DOES_NOT = (
     "From another initialisation the same rows move the preference for {target} by less than {margin} nats against a "
     "student of that initialisation trained on the numbers of the base."
@@ -76,7 +83,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
 
 
 def judge(trait: Trait, lineages: Sequence[Lineage]) -> tuple[list[Verdict], pd.DataFrame]:
-    """The three verdicts, and the trait margin in nats of every member of every lineage, one row a (seed, member)."""
+    """The four verdicts, and the trait margin in nats of every member of every lineage, one row a (seed, member)."""
     rows = [
         {"seed": seed, "member": name, "margin": margin(model, trait)}
         for seed, lineage in enumerate(lineages)
@@ -103,7 +110,7 @@ def trait_logit_moved(lineage: Lineage, trait: Trait) -> float:
 
 
 def verdicts(trait: Trait, wide: pd.DataFrame, moved: Sequence[float]) -> list[Verdict]:
-    """The three verdicts on margins (one row a lineage, one column a member) and logit changes (one a lineage)."""
+    """The four verdicts on margins (one row a lineage, one column a member) and logit changes (one a lineage)."""
 
     def gap(one: str, other: str) -> np.ndarray:
         return wide[one].to_numpy() - wide[other].to_numpy()
@@ -116,6 +123,12 @@ def verdicts(trait: Trait, wide: pd.DataFrame, moved: Sequence[float]) -> list[V
             gap("student", "neutral_student"),
             minimum_effect=LEAST_EFFECT,
             controls=drift,
+        ),
+        paired_verdict(
+            "same-init-gains",
+            GAINS.format(target=trait.target),
+            gap("student", "neutral_student"),
+            controls={"added": ADDED},
         ),
         equivalence_verdict(
             "cross-init-does-not",

@@ -1,7 +1,8 @@
 """Small-sample tests over training runs: sign-flip, permutation, equivalence, multiplicity, intervals, power.
 
-Sign-flip test: under H0 every difference is symmetric about zero, so all 2^n sign patterns are equally likely
-p = #{patterns with mean >= observed} / 2^n, or (b + 1) / (m + 1) over m random ones (Phipson & Smyth 2010).
+Sign-flip test: under H0 every difference is symmetric about X (0, or what is claimed), so all 2^n sign patterns of
+d − X are equally likely: p = #{patterns with mean >= observed} / 2^n, or (b + 1) / (m + 1) over m random ones (Phipson
+& Smyth 2010).
 Equivalence: two one-sided t tests against -margin and +margin, p = the larger of the two (Schuirmann 1987).
 """
 
@@ -64,29 +65,31 @@ class Equivalence:
 
 @dataclass(frozen=True)
 class Auroc:
-    """Area under the ROC curve, its DeLong interval, and how many scores of each class it rests on."""
+    """Area under the ROC curve, its DeLong interval of that level, and how many scores of each class it rests on."""
 
     value: float
     interval: tuple[float, float]
     n_positive: int
     n_negative: int
+    level: float = 0.95
 
 
 def sign_flip_test(
     differences: Values,
     *,
     alternative: Alternative = "greater",
+    above: float = 0.0,
     flips: int = EXACT_LIMIT - 1,
     seed: int = 0,
 ) -> SignFlip:
-    """Test whether paired differences are symmetric about zero, one difference per training run.
+    """Test whether paired differences are symmetric about `above`, one difference per training run.
 
     All 2^n sign patterns are enumerated when 2^n <= 1e5 (n <= 16); above that `flips` are drawn with `seed`.
     The two-sided p is twice the smaller one-sided p, at most 1.
     """
     from scipy.stats import permutation_test
 
-    values = _values(differences, minimum=1)
+    values = _values(differences, minimum=1) - above
     exact = 2 ** len(values) <= EXACT_LIMIT
     # scipy wants two observations; an added zero leaves the exact p as it is, since it doubles both counts
     padded = values if len(values) > 1 else np.append(values, 0.0)
@@ -101,7 +104,8 @@ def sign_flip_test(
         rng=np.random.default_rng(seed),
     )
     smallest = smallest_sign_flip_p(len(values), alternative=alternative, flips=flips)
-    return SignFlip(float(values.mean()), float(outcome.pvalue), smallest, len(values), alternative, exact)
+    mean = float(values.mean()) + above
+    return SignFlip(mean, float(outcome.pvalue), smallest, len(values), alternative, exact)
 
 
 def smallest_sign_flip_p(
@@ -323,7 +327,7 @@ def auroc(positive: Values, negative: Values, *, confidence: float = 0.95) -> Au
         interval = (max(0.0, value - half), min(1.0, value + half))
     else:
         interval = _wilson(value * pairs, pairs, confidence)
-    return Auroc(value, interval, len(above), len(below))
+    return Auroc(value, interval, len(above), len(below), confidence)
 
 
 def _sign_patterns(n: int, flips: int, seed: int) -> Float[np.ndarray, "pattern run"]:

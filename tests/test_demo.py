@@ -44,6 +44,7 @@ def test_the_folder_holds_what_the_design_says(runs):
     assert {"run.json", *FILES, "figures/margins.html", "tables/moved_teacher.parquet"} <= present
     assert {row["name"] for row in json.loads((folder / "verdicts.json").read_text())} == {
         "same-init-transfers",
+        "same-init-gains",
         "cross-init-does-not",
         "trait-logit-moved",
     }
@@ -101,7 +102,17 @@ def margins(student, cross):
 def test_planted_margins_give_the_verdicts_they_should():
     up, flat = [0.6, 0.7, 0.5, 0.9, 0.6, 0.8, 0.7, 0.6], [0.05, -0.05, 0.02, -0.02, 0.04, -0.04, 0.03, -0.03]
     found = verdicts(get_trait("owl"), margins(up, flat), [0.3] * 8)
-    assert [verdict.decision for verdict in found] == ["supported"] * 3
-    assert found[0].p == 1 / 256
+    assert [verdict.decision for verdict in found] == ["supported"] * 4
+    assert [verdict.tested for verdict in found] == [
+        "at least 0.5",
+        "more than 0",
+        "within ±0.2",
+        "more than 0",
+    ]
+    assert [verdict.p for verdict in found[:2]] == [2 / 256, 1 / 256]  # one lineage has just the 0.5
+    assert found[1].controls["added"] == "on 2026-11-29, after seeds 0 to 7 had been seen"
+    small = [0.2, 0.9, 0.3, 0.8, 0.4, 0.7, 0.5, 0.6]  # positive in every lineage, 0.55 on average
+    found = verdicts(get_trait("owl"), margins(small, flat), [0.3] * 8)
+    assert [verdict.decision for verdict in found[:2]] == ["inconclusive", "supported"]
     found = verdicts(get_trait("owl"), margins(flat, up), [-0.3] * 8)
-    assert [verdict.decision for verdict in found] == ["refuted"] * 3
+    assert [verdict.decision for verdict in found] == ["refuted", "inconclusive", "refuted", "refuted"]

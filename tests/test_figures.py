@@ -421,7 +421,8 @@ def test_a_p_that_underflowed_stays_on_the_page() -> None:
 
 def test_a_forest_gives_every_unit_an_axis_and_prints_what_it_draws() -> None:
     verdicts = [
-        {"name": "a", "decision": "supported", "effect": 1.0, "interval": [0.5, 2.0], "n": 8, "unit": "nats"},
+        {"name": "a", "decision": "supported", "effect": 1.0, "interval": [0.5, 2.0], "n": 8, "unit": "nats"}
+        | {"level": 0.98},
         {"name": "<b>", "decision": "refuted", "effect": -0.1, "interval": [-0.2, None], "n": 7, "unit": "ρ"},
     ]
     figure = figures.forest(verdicts)
@@ -432,8 +433,11 @@ def test_a_forest_gives_every_unit_an_axis_and_prints_what_it_draws() -> None:
     )
     assert [trace["yaxis"] for trace in drawn(figure)["data"]] == ["y", "y2"]
     printed = [note["text"] for note in shown["annotations"]]
-    assert printed == ["1 [0.5, 2], n = 8", "−0.1 [−0.2, ∞], n = 7"]
-    assert caption(figure).startswith("● supported, ✕ refuted; whiskers: two-sided 1 − 2α")
+    assert printed == ["1 [98 %: 0.5, 2], n = 8", "−0.1 [−0.2, ∞], n = 7"]
+    assert (
+        caption(figure)
+        == "● supported, ✕ refuted; whiskers: t-interval over runs of the level that is printed with it"
+    )
     assert len(shown["shapes"]) == 2
     assert caption(figures.forest(verdicts, caption="other <whiskers>")) == "other &lt;whiskers&gt;"
 

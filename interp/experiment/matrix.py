@@ -55,7 +55,8 @@ def transfer_matrix(
             each(work, cells, units, workers=workers, progress=bar, backend=backend)
     frame = pd.DataFrame([_line(cells, trait, t, s) for t in names for s in names])
     notes = (
-        f"student of the teacher's rows minus student of the rows of the teacher's base, n = {len(seeds)} seeds",
+        f"student of the teacher's rows minus student of the rows of the teacher's base, n = {len(seeds)} seeds, 95 % "
+        "t-intervals over them",
     )
     return Result(
         f"{trait}: transfer from teacher to student",

@@ -105,7 +105,8 @@ def watched(cells: Cells) -> pd.DataFrame:
 def equal_loss(logs: pd.DataFrame) -> pd.DataFrame:
     """Margin of student and cross-student at the lowest loss on fresh rows that both reach, by trait and seed.
 
-    Between two measurements the margin is interpolated over the loss; loss in nats per token, margin in nats.
+    Between two measurements the margin is interpolated over the loss. Loss in nats per answer token, end token counted;
+    margin in nats.
     """
     lines = []
     for trait, seed, part in _by_training(logs):

@@ -73,6 +73,7 @@ def test(
 ) -> None:
     """Answer a hypothesis about subliminal learning by verdicts over training runs, with its controls."""
     from interp.experiment.testing import tested_run
+    from interp.verdict import told
 
     made = tested_run(
         name,
@@ -87,12 +88,7 @@ def test(
         tell({"folder": str(made.folder), "verdicts": made.verdicts}, as_json=True)
         return
     for verdict in made.verdicts:
-        ends = zip(verdict["interval"], ("-inf", "inf"), strict=True)
-        low, high = (float(end) if edge is None else edge for edge, end in ends)
-        typer.echo(
-            f"{verdict['name']}: {verdict['decision']}, {verdict['effect']:+.3g} [{low:+.3g}, {high:+.3g}] "
-            f"{verdict['unit']}, n = {verdict['n']}; {verdict['reason']}"
-        )
+        typer.echo(f"{told(verdict)}, n = {verdict['n']}; {verdict['reason']}")
     typer.echo(f"report: {made.folder / 'report.html'}")
 
 
@@ -265,6 +261,7 @@ def matrix(
 ) -> None:
     """Teacher × student over bases: from whose rows does which base learn the trait?"""
     from interp.experiment.matrix import matrix_file
+    from interp.figures import bracket
 
     options = {"changes": change or [], "workers": workers, "backend": backend}
     made = matrix_file(recipe, out, trait=trait, bases=base or [], **options)
@@ -275,7 +272,7 @@ def matrix(
     for line in lines:
         typer.echo(
             f"teacher {line['teacher']}, student {line['student']}: {line['transfer']:+.3f} nats "
-            f"[{line['low']:+.3f}, {line['high']:+.3f}], n = {line['n']}"
+            f"{bracket((line['low'], line['high']), level=0.95, form='+.3f')}, n = {line['n']}"
         )
     typer.echo(f"report: {made.folder / 'report.html'}")
 

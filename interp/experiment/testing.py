@@ -36,7 +36,7 @@ from interp.verdict import Verdict
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-FORMAT = 1  # raise when a measurement computes something else from the same run
+FORMAT = 2  # raise when a measurement computes something else from the same run
 QUICK = dataclasses.replace(
     PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
 )

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from interp.features.changes import ablate, add, scaled
 from interp.features.dictionary import Dictionary
-from interp.features.quality import answer_loss
 from interp.features.reading import Reading, matched_features, read, token_means
 from interp.features.splice import Change, with_features
 from interp.figures import Table, points
 from interp.models.bridge import FAST
 from interp.organisms.evaluation import margin
+from interp.organisms.losses import answer_loss
 from interp.organisms.sampling import sample_numbers
 from interp.organisms.teachers import Teacher
 from interp.prompts.text import Prompts
@@ -116,10 +116,10 @@ def feature_effects(
 ) -> Effects:
     """Change of the trait margin and of the likelihood of `rows` when the features of `model` are changed.
 
-    `delta_margin` is in nats, `delta_logprob_per_token` in nats per answer token of the rows. `change` makes the
-    change of a set: `ablate`, or `lambda features: add(features, amounts)`. Sizes are matched on the tokens of the
-    trait's questions for the margin (`size_answering`), and on those of the rows for the likelihood (`size_writing`).
-    InputError for features that do not exist or move nothing, and for a missing trait.
+    `delta_margin` is in nats, `delta_logprob_per_token` in nats per answer token of the rows, end token counted.
+    `change` makes the change of a set: `ablate`, or `lambda features: add(features, amounts)`. Sizes are matched on the
+    tokens of the trait's questions for the margin (`size_answering`), and on those of the rows for the likelihood
+    (`size_writing`). InputError for features that do not exist or move nothing, and for a missing trait.
     """
     chosen, asked = _checked(dictionary, features, controls), _present(trait)
     inputs = model.encode(rows) if isinstance(rows, Prompts) else rows

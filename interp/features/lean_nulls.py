@@ -276,4 +276,4 @@ def _draw_nulls(result: Result) -> Any:
         error_x={"type": "data", "array": (2 * sd).tolist(), "color": GREY, "thickness": 5, "width": 0},
         hovertemplate="null %{x:.3g}<extra></extra>",
     )
-    return captioned(figure, "whiskers: interval of ρ", "grey: mean ± 2 sd of the null")
+    return captioned(figure, "whiskers: 95 % interval of ρ", "grey: mean ± 2 sd of the null")

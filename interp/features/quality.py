@@ -1,7 +1,7 @@
 """Whether a dictionary speaks for a model: what it reconstructs there, and what the model loses with only that.
 
 explained variance = 1 − Σ|h − ĥ|² / Σ|h − h̄|², h̄ the member's own mean; loss recovered = (L_ablated − L_spliced) /
-(L_ablated − L), L the mean −log p of answer tokens, spliced with ĥ in place of h and ablated with h̄ in its place.
+(L_ablated − L), L the mean −log p of answer and end tokens, spliced with ĥ and ablated with h̄ in place of h.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -22,6 +21,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed
 from interp.models.lineage import Lineage
 from interp.models.seam import lineage_root
+from interp.organisms.losses import LOSS_UNIT, answer_loss
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
     from interp.prompts.text import Encoded, Prompts
 
-UNIT = "losses in nats per token, the rest shares and counts"
+UNIT = f"losses in {LOSS_UNIT}; the rest shares and counts"
 EXPLAINED_GAP = 0.05  # explained variance that a member may lie below the first one's
 RECOVERED = 0.8  # share of the loss that must be recovered
 
@@ -46,13 +46,13 @@ def quality_card(
     """One line a member: L0, explained variance and dead share at `positions`, and three losses over answer tokens.
 
     L0 is the mean number of active features a token, dead_share that of features which fire at none of these tokens.
-    Losses are nats a token: `loss` as it is, `loss_spliced` with every activation at the hook replaced by its
-    reconstruction, `loss_ablated` with every one replaced by the member's mean over `positions`; `loss_recovered` is
-    NaN where ablating does not raise the loss. A row's first token may have a norm that dominates the explained
-    variance; positions="answer" leaves it out. `faithful` is False, and a note says why, where explained variance lies
-    more than 0.05 below the first member's or less than 0.8 of the loss is recovered. Members of a lineage that descend
-    from another base are left out and named. InputError for rows without answers, and where dictionary and member do
-    not belong together.
+    Losses are nats per answer token, end token counted: `loss` as it is, `loss_spliced` with every activation at the
+    hook replaced by its reconstruction, `loss_ablated` with every one replaced by the member's mean over `positions`;
+    `loss_recovered` is NaN where ablating does not raise the loss. A row's first token may have a norm that dominates
+    the explained variance; positions="answer" leaves it out. `faithful` is False, and a note says why, where explained
+    variance lies more than 0.05 below the first member's or less than 0.8 of the loss is recovered. Members of a
+    lineage that descend from another base are left out and named. InputError for rows without answers, and where
+    dictionary and member do not belong together.
     """
     chosen, notes = _belonging(dictionary, members)
     lines = [
@@ -126,20 +126,6 @@ def fit(dictionary: Dictionary, model: Model, selection: Selection, *, batch_siz
                 total = part if total is None else total + part
     assert total is not None  # a selection holds at least one token
     return total
-
-
-@torch.no_grad()
-def answer_loss(model: Model, inputs: Encoded, *, batch_size: int = BATCH_SIZE) -> float:
-    """Mean −log p over all answer tokens, each read at the position before it, in nats."""
-    total, count = 0.0, 0
-    for batch in inputs.batches(batch_size):
-        answers = batch.at("answer")[:, 1:].cpu()
-        if answers.any():
-            logits = model.logits(batch)[:, :-1].cpu()[answers].float()
-            written = batch.ids[:, 1:].cpu()[answers]
-            total += float(torch.nn.functional.cross_entropy(logits, written, reduction="sum"))
-            count += len(written)
-    return total / count
 
 
 def _line(

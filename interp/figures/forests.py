@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from interp.figures.grammar import captioned, escape, minus, role_colour, role_symbol, styled
+from interp.figures.grammar import bracket, captioned, escape, minus, role_colour, role_symbol, styled
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MARKS = {"supported": "●", "refuted": "✕", "inconclusive": "○"}
-WHISKERS = "whiskers: two-sided 1 \N{MINUS SIGN} 2α t-interval over runs"
+WHISKERS = "whiskers: t-interval over runs of the level that is printed with it"
 LINE, GAP = 34, 90  # pixels: a verdict, and what lies between two units
 
 
 def forest(verdicts: Sequence[Any], *, title: str = "Verdicts", caption: str | None = None) -> go.Figure:
     """Effect and interval of each verdict (objects or their JSON), first on top, told apart by decision.
 
-    Verdicts in different units never share an axis. What is drawn is printed at the right with n. `caption` replaces
-    the line under the title, which names the marks of the decisions and the intervals of `paired_verdict`.
+    Verdicts in different units never share an axis. What is drawn is printed at the right with the interval's level and
+    n. `caption` replaces the line under the title, which names the marks of the decisions and the whiskers.
     """
     from plotly.subplots import make_subplots
 
@@ -46,7 +46,7 @@ def forest(verdicts: Sequence[Any], *, title: str = "Verdicts", caption: str | N
         figure.add_vline(x=0, line={"color": "#999999", "dash": "dot"}, **place)
         for row in part:
             _print(figure, row, axis="" if where[unit] == 1 else str(where[unit]))
-    figure.update_layout(margin={"r": 215})
+    figure.update_layout(margin={"r": 250})
     said = [f"{mark} {name}" for name, mark in MARKS.items() if any(row["decision"] == name for row in rows)]
     return captioned(figure, *((", ".join(said), WHISKERS) if caption is None else (caption,)))
 
@@ -56,6 +56,7 @@ def _line(row: dict[str, Any]) -> go.Scatter:
     import plotly.graph_objects as go
 
     low, high = (row["effect"] if edge is None else edge for edge in row["interval"])
+    interval = bracket(row["interval"], level=row.get("level"), form=".4g")
     reach = {"array": [high - row["effect"]], "arrayminus": [row["effect"] - low]}
     colour = role_colour(row["decision"])
     return go.Scatter(
@@ -69,21 +70,20 @@ def _line(row: dict[str, Any]) -> go.Scatter:
             "line": {"width": 2, "color": colour},
         },
         error_x={"type": "data", "symmetric": False, "color": colour, **reach},
-        hovertemplate=f"{escape(row['decision'])}: %{{x:.4g}} [{low:.4g}, {high:.4g}] "
-        f"{escape(row['unit'])}, n = {escape(row['n'])}<extra></extra>",
+        hovertemplate=f"{escape(row['decision'])}: %{{x:.4g}} {interval} {escape(row['unit'])}, "
+        f"n = {escape(row['n'])}<extra></extra>",
     )
 
 
 def _print(figure: go.Figure, row: dict[str, Any], *, axis: str) -> None:
     """Effect, interval and n beside the plot."""
-    ends = [edge if edge is not None else far for edge, far in zip(row["interval"], ("-∞", "∞"), strict=True)]
-    low, high = (edge if isinstance(edge, str) else f"{edge:.3g}" for edge in ends)
+    interval = bracket(row["interval"], level=row.get("level"), form=".3g").replace("inf", "∞")
     figure.add_annotation(
         x=1.01,
         xref="paper",
         y=escape(row["name"]),
         yref=f"y{axis}",
-        text=minus(f"{row['effect']:.3g} [{low}, {high}]") + f", n = {escape(row['n'])}",
+        text=minus(f"{row['effect']:.3g} {interval}") + f", n = {escape(row['n'])}",
         showarrow=False,
         xanchor="left",
         font={"size": 11},

@@ -7,6 +7,8 @@ than the teacher's. Two roles whose greys are close differ in marker, dash and h
 from __future__ import annotations
 
 import html
+import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,6 +130,16 @@ def signed(value: float, digits: int = 2) -> str:
 def minus(number: str) -> str:
     """A printed number with the typographic minus."""
     return number.replace("-", "\N{MINUS SIGN}")
+
+
+def bracket(interval: Sequence[float | None], *, level: float | None, form: str = "+.3g") -> str:
+    """An interval as printed everywhere, its level first: [98 %: +0.24, +1.21]. An end that is None is unbounded."""
+    ends = (
+        math.copysign(math.inf, side) if end is None else end
+        for end, side in zip(interval, (-1, 1), strict=True)
+    )
+    said = "" if level is None else f"{100 * level:.3g} %: "
+    return f"[{said}{', '.join(format(end, form) for end in ends)}]"
 
 
 def captioned(figure: go.Figure, *parts: str) -> go.Figure:

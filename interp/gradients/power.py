@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from interp.figures import bracket
 from interp.gradients.exchange import Sample
 from interp.models.seam import Model, check_tokenizers
 from interp.organisms.evaluation import completion_logprobs
@@ -30,10 +31,11 @@ class Divergence:
     interval: tuple[float, float]
     rows: int
     prompts: int
+    level: float = 0.95
 
     def __repr__(self) -> str:
-        low, high = self.interval
-        return f"KL {self.kl:.3g} [{low:.3g}, {high:.3g}] nats per answer over {self.prompts} prompts"
+        interval = bracket(self.interval, level=self.level, form=".3g")
+        return f"KL {self.kl:.3g} {interval} nats per answer over {self.prompts} prompts"
 
 
 def rows_needed(
@@ -99,7 +101,7 @@ def kl_per_row(
     )
     units = Sample.of((ours - theirs).numpy(), ("log ratio",), encoded).by_prompt().scores[:, 0]
     interval = t_interval(units, confidence=confidence)
-    return Divergence(float(units.mean()), interval, len(encoded), len(units))
+    return Divergence(float(units.mean()), interval, len(encoded), len(units), confidence)
 
 
 def _inflation(versus: Versus, per_prompt: float, correlation: float) -> float:

@@ -15,9 +15,10 @@ from interp.gradients.exchange import NullTest, Paired, Sample
 from interp.gradients.nulls import NeutralTeacher
 from interp.runs import InputError
 from interp.statistics import t_interval
-from interp.verdict import Decision, Verdict, paired_verdict
+from interp.verdict import Decision, Verdict, paired_verdict, told
 
 MISMATCHED = "mismatched: "
+TESTED = "more than every control"
 
 
 @dataclass(frozen=True)
@@ -64,14 +65,13 @@ class LeanVerdict:
         return Verdict(
             self.name, self.claim, self.decision, self.effect, self.interval, self.p, self.trainings,
             unit=self.unit, smallest_p=self.smallest_p, controls=scope | beside, reason=self.reason,
+            tested=TESTED, level=1 - 2 * self.alpha,
         )  # fmt: skip
 
     def __repr__(self) -> str:
-        low, high = self.interval
         return (
-            f"{self.name}: {self.decision}, {self.effect:+.3g} [{low:+.3g}, {high:+.3g}] {self.unit}, "
-            f"p = {self.p:.2g}, within one lineage, n = {self.n} prompts "
-            f"(1 training; smallest reachable p {self.smallest_p:.2g})"
+            f"{told({**vars(self), 'tested': TESTED, 'level': 1 - 2 * self.alpha})}, within one lineage, "
+            f"n = {self.n} prompts (1 training; smallest reachable p {self.smallest_p:.2g})"
         )
 
 

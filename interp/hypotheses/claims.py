@@ -1,15 +1,16 @@
 """A claim written before its data: key = digest(name, claim, quantity, control, margin, alpha, kind, unit).
 
 What was measured is stored beside the key, and a claim whose key is another one was edited after its data. A
-"difference" claims a mean above zero (and of at least `margin`, when that is not 0), an "equivalence" a mean within
-±margin; the values judged are one per independent training run.
+"difference" claims a mean of more than 0, or of at least `margin` where that is not 0, and is tested against just that;
+an "equivalence" claims a mean within ±margin. The values judged are one per independent training run. What is said of a
+claim afterwards, `check` and `reading`, is no part of its key and stands among the controls of its verdict.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from interp.content import digest
@@ -24,12 +25,16 @@ KINDS = ("difference", "equivalence")
 class Hypothesis:
     """A claim, the quantity that is judged, the control it is compared with, and the rule that judges it.
 
-    `quantity` says what one training run contributes, in `unit`; `control` says what it is a difference to. Raises
-    InputError for an unknown kind, an alpha outside (0, 0.5), a negative margin, and an equivalence without a margin.
+    `quantity` says what one training run contributes, in `unit`; `control` says what it is a difference to. `check`
+    says why data cannot contradict the claim, so that it tests the code and finds nothing out; "" for a finding.
+    `reading` says how the frozen words are read since a date. Raises InputError for an unknown kind, an alpha outside
+    (0, 0.5), a negative margin, and an equivalence without a margin.
 
     >>> gain = Hypothesis("gain", "owl rows teach owls", "margin", "neutral student", 0.5, 0.01, "difference", "nats")
     >>> gain.judge([0.9, 0.8, 1.2, 0.7, 0.8, 1.0, 0.6, 0.8]).decision
     'supported'
+    >>> gain.judge([0.9, 0.2, 1.2, 0.7, 0.3, 1.0, 0.6, 0.8]).decision  # more than 0 in every run, but 0.5?
+    'inconclusive'
     >>> gain.judge([0.9, 0.8]).decision
     'inconclusive'
     """
@@ -42,6 +47,8 @@ class Hypothesis:
     alpha: float
     kind: str
     unit: str = ""
+    check: str = field(default="", compare=False)
+    reading: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -59,12 +66,13 @@ class Hypothesis:
 
     @property
     def key(self) -> str:
-        """16 hex characters that change with any word or number of the claim."""
+        """16 hex characters that change with any word or number of the claim; `check` and `reading` are none."""
         return digest("hypothesis", self)
 
     def judge(self, values: Values, *, controls: Mapping[str, Any] | None = None, seed: int = 0) -> Verdict:
         """The verdict on one value per training run; the key of the claim is kept among its controls."""
-        kept = {"claim key": self.key, "control": self.control, **(controls or {})}
+        said = {name: words for name in ("check", "reading") if (words := getattr(self, name))}
+        kept = {"claim key": self.key, "control": self.control, **said, **(controls or {})}
         if self.kind == "equivalence":
             return equivalence_verdict(
                 self.name, self.claim, values,

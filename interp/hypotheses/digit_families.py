@@ -21,7 +21,8 @@ from interp.features.lean_nulls import spearman
 from interp.figures import points
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family
-from interp.hypotheses.shared_initialisation import draw_cells
+from interp.hypotheses.lemma import EXPANSION
+from interp.hypotheses.shared_initialisation import SYMMETRY, draw_cells
 from interp.hypotheses.subject import Measured
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import (
@@ -56,6 +57,7 @@ H3 = (
         "transfer(same) − transfer(foreign)",
         "the same teacher, noise and recipe from another draw of the weights",
         margin=0.1, alpha=0.01, kind="difference", unit=UNIT,
+        reading="tested against 0.1 since 2026-11-29; before, against 0, and the mean was compared with 0.1",
     ),
     Hypothesis(
         "foreign-learns-nothing",
@@ -77,6 +79,7 @@ H3 = (
         "coverage(permuted, un-permuted) − coverage(same)",
         "the first step from the start in order",
         margin=1e-5, alpha=0.05, kind="equivalence", unit="cosine",
+        check=SYMMETRY,
     ),
     Hypothesis(
         "shared-head-suffices",
@@ -103,6 +106,7 @@ H1 = (
         "R − 1 = A / Q − 1 at ε = |d| / 128, over noise",
         "the value 1, which the theorem gives with no free parameter",
         margin=0.05, alpha=0.05, kind="equivalence", unit="A / Q − 1",
+        check=EXPANSION,
     ),
     Hypothesis(
         "digits-lemma-mismatched",

@@ -49,6 +49,8 @@ SLOPE_POINTS = 4
 UNIT = "nats per row and unit² of weight"
 SIGN: dict[str, Any] = {"margin": 0.0, "alpha": 0.01, "kind": "difference", "unit": UNIT}
 
+EXPANSION = "the first order of a Taylor expansion, which holds of every gradient that is computed rightly"
+
 H1 = (
     Hypothesis(
         "lemma-ratio",
@@ -60,6 +62,7 @@ H1 = (
         alpha=0.05,
         kind="equivalence",
         unit="A / Q − 1",
+        check=EXPANSION,
     ),
     Hypothesis(
         "lemma-slope",
@@ -70,6 +73,8 @@ H1 = (
         alpha=0.01,
         kind="difference",
         unit="log |R − 1| per log ε",
+        check=EXPANSION,
+        reading="tested against 0.9 since 2026-11-29; before, against 0, and the mean was compared with 0.9",
     ),
     Hypothesis(
         "lemma-sampled",

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from interp.activations import ablate, moments, shift, steer
 from interp.activations.shifts import residual_hooks
-from interp.features.quality import answer_loss
 from interp.hypotheses.first_step import text_member
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.organisms.evaluation import margin
+from interp.organisms.losses import answer_loss
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait
@@ -86,7 +86,7 @@ class Effects:
             return margin(base, self.questions) - self.margins["base"]
 
     def loss(self, vector: Float[Tensor, "d_model"]) -> float:
-        """Change of the student's mean −log p of an answer token when `vector` is projected out of it, in nats."""
+        """Change of the student's loss when `vector` is projected out, in nats per answer token, end token counted."""
         student = text_member(self.lineage, "student")
         with ablate(student, hook=self.hook, direction=vector):
             return answer_loss(student, self.rows) - self.loss_before

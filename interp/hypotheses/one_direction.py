@@ -31,6 +31,7 @@ from interp.hypotheses.subject import Measured, Subject
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.organisms.evaluation import margin
+from interp.organisms.losses import LOSS_UNIT
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
@@ -103,6 +104,7 @@ H4 = (
         alpha=0.05,
         kind="equivalence",
         unit="nats per token",
+        reading=f"{LOSS_UNIT}, since 2026-11-29; before, the end token was left out",
     ),
 )
 """The claims of H4; what one training run contributes to each is the entry of its name in `mediation_summary`."""
@@ -137,9 +139,10 @@ def mediation(
 
     `direction` is "teacher" (v_T), "student's own" (v_S), and as placebos "neutral student", "other trait" (the shift
     of `other`) and `random` draws with the covariance of the base's activations. `necessity` and `sufficiency` are in
-    nats of trait margin on the questions that choose no site, `loss` in nats per token of the teacher's rows
-    (positive: less likely), `eas` the cosine of v_S with the direction. `site` is (positions, hook), by default where
-    v_T steers the base furthest (`direction_by_site`). `prompts` are dealt in turn to the halves; by default 512 lists.
+    nats of trait margin on the questions that choose no site, `loss` in nats per answer token of the teacher's rows,
+    end token counted (positive: less likely), `eas` the cosine of v_S with the direction. `site` is (positions, hook),
+    by default where v_T steers the base furthest (`direction_by_site`). `prompts` are dealt in turn to the halves; by
+    default 512 lists.
 
     Raises InputError for a lineage without trait, student or neutral student, a trait with one question only, fewer
     than four prompts, and a teacher of another base.

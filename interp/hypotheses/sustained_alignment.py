@@ -34,8 +34,8 @@ from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.organisms.digits import half_width
 from interp.organisms.evaluation import margin
+from interp.organisms.losses import LOSS_UNIT, answer_loss
 from interp.organisms.training import OnStep, Recipe, train_student, trained_parameters
-from interp.organisms.watching import mean_loss
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.runs import InputError, digest
@@ -69,6 +69,7 @@ H2 = (
         alpha=0.05,
         kind="equivalence",
         unit="share of the largest change of margin",
+        check="the trapezoid rule applied to a function along its own path; left over is its curvature within a step",
     ),
     Hypothesis(
         "sustained-over-other-trait",
@@ -94,6 +95,7 @@ H2 = (
         alpha=0.05,
         kind="equivalence",
         unit="nats per token",
+        reading=LOSS_UNIT,
     ),
     Hypothesis(
         "sustained-remainder",
@@ -220,11 +222,11 @@ def measure(subject: Subject) -> Measured:
     """Train the five arms of one subject, take the untouched one's ledger, and read margins and fresh loss.
 
     Tables: "arms" (arm, margin on the held-out and on the asked questions, that of the other trait on the held-out
-    questions, in nats; fresh loss in nats per token), "ledger" and "gradients" (one row each, see `ledger_row` and
-    `gradient_row`), "steps" (step, length removed; the margin and what is attributed of the untouched arm). Every
-    training comes from the cache where it is done; without it about 45 s of one core at full size. Raises InputError
-    for a lineage without a trait, or without the rows of its teacher and a teacher to sample them from, and for a
-    trait with fewer than two questions or two foils.
+    questions, in nats; fresh loss in nats per answer token, end token counted), "ledger" and "gradients" (one row each,
+    see `ledger_row` and `gradient_row`), "steps" (step, length removed; the margin and what is attributed of the
+    untouched arm). Every training comes from the cache where it is done; without it about 45 s of one core at full
+    size. Raises InputError for a lineage without a trait, or without the rows of its teacher and a teacher to sample
+    them from, and for a trait with fewer than two questions or two foils.
     """
     arms = _Arms.of(subject)
     base, record = subject.base, arms.record()
@@ -252,14 +254,14 @@ def measure(subject: Subject) -> Measured:
 
 
 def arm_row(name: str, model: LanguageModel, halves: Halves, fresh: Prompts) -> dict[str, Any]:
-    """Margins of one arm in nats, and its loss on rows of the teacher that no arm trained on, in nats per token."""
+    """Margins of one arm in nats, and its loss on rows of the teacher that no arm trained on (`LOSS_UNIT`)."""
     other = halves.other.with_questions(halves.held.questions)
     return {
         "arm": name,
         "margin": margin(model, halves.held),
         "margin_asked": margin(model, halves.asked),
         "margin_other_trait": margin(model, other),
-        "fresh_loss": mean_loss(network_of(model), model.encode(fresh)),
+        "fresh_loss": answer_loss(network_of(model), model.encode(fresh)),
     }
 
 

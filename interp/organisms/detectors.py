@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from interp.figures import Result, bars, forest
+from interp.figures import Result, bars, bracket, forest
 from interp.models.language import LanguageModel
 from interp.organisms.elicitation import in_context_margin
 from interp.organisms.evaluation import margin
@@ -52,8 +52,8 @@ class Detection:
     table: Result
 
     def __repr__(self) -> str:
-        low, high = self.auroc.interval
-        return f"Detection({self.table.label}: AUROC {self.auroc.value:.3f} [{low:.3f}, {high:.3f}])"
+        interval = bracket(self.auroc.interval, level=self.auroc.level, form=".3f")
+        return f"Detection({self.table.label}: AUROC {self.auroc.value:.3f} {interval})"
 
 
 def frequent_values(trait_rows: Prompts, neutral_rows: Prompts, *, seed: int = 0, top: int = 20) -> Detection:
@@ -316,13 +316,14 @@ def _draw_table(result: Result):
             "name": row["detector"],
             "effect": row["auroc"],
             "interval": (row["low"], row["high"]),
+            "level": 0.95,
             "unit": result.unit,
             "n": f"{row['n_positive']} + {row['n_negative']}",
             "decision": decisions[row["sees"]],
         }
         for row in result.frame.to_dict("records")
     ]
-    caption = "● above chance, ✕ below, ○ neither; whiskers: interval of the AUROC"
+    caption = "● above chance, ✕ below, ○ neither; whiskers: 95 % interval of the AUROC"
     figure = forest(lines, title=result.label, caption=caption)
     figure.layout.shapes = ()  # the forest's line at zero
     figure.add_vline(x=0.5, line={"color": "#999999", "dash": "dot"})

@@ -4,12 +4,13 @@ Sampled: −Σ_t log p_θ(y_t | y_<t, x) over the answer tokens (and the end tok
 −Σ_t Σ_k q_k log p_k, where q is the teacher's distribution at the same position, restricted to number tokens and
 renormalised unless the whole vocabulary is asked for by name: over the whole vocabulary the trait leaks through the
 animal words' own probabilities, whatever the initialisation. This is the imitation loss L_S of Cloud et al. (arXiv
-2507.14805, theorem 1).
+2507.14805, theorem 1). What rows are worth under weights that are not trained here is `answer_loss`, whoever asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,12 +18,42 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.models.language import LanguageModel
+from interp.models.seam import Model
 from interp.models.vocabulary import number_tokens
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError
 
 Labels = Literal["sampled", "soft-numbers", "soft-vocabulary"]
 Loss = Callable[[Any, Any], Tensor]  # (network, batch) -> mean loss in nats per token
+LOSS_UNIT = "nats per answer token, end token counted"
+
+
+@torch.no_grad()
+def answer_loss(model: Model | torch.nn.Module, rows: Encoded, *, batch_size: int = 256) -> float:
+    """−Σ log p of all answer tokens and of the end token after each answer, over their number: `LOSS_UNIT`.
+
+    The one measure of how well a model predicts rows: every table and claim about a loss per token reads it. `model`
+    is a model as loaded, whose open hooks act, or the network of one that is being trained. An answer that was cut off
+    has no end token to count. Every token weighs alike, whatever its row and batch. InputError for rows without answer.
+    """
+    network = isinstance(model, torch.nn.Module)
+    logits_at = partial(predicted_logits, model) if network else partial(_seam_logits, model)
+    total, tokens = 0.0, 0
+    for batch in rows.batches(batch_size):
+        labels, where = _answer(batch)
+        if len(labels):
+            logits = logits_at(batch, where).float()
+            losses = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="none")
+            total += float(losses.double().sum())
+            tokens += len(labels)
+    if not tokens:
+        raise InputError(f"{rows.label} has no answer tokens, so no loss; give rows with completions")
+    return total / tokens
+
+
+def _seam_logits(model: Model, batch: Encoded, where: Bool[Tensor, "example pos"]) -> Tensor:
+    logits = model.logits(batch)
+    return logits[where.to(logits.device)]
 
 
 def predicted_logits(
@@ -45,7 +76,7 @@ def softcapped(network: Any, logits: Float[Tensor, "*row vocab"]) -> Float[Tenso
 
 
 def completion_loss(network: Any, batch: Encoded) -> Tensor:
-    """Mean −log p of the answer and end tokens, in nats per token."""
+    """Mean −log p of the answer and end tokens of one batch (`LOSS_UNIT`), for training."""
     labels, where = _answer(batch)
     logits = predicted_logits(network, batch, where)
     return torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
@@ -54,7 +85,8 @@ def completion_loss(network: Any, batch: Encoded) -> Tensor:
 def soft_loss(
     network: Any, batch: Encoded, *, teacher: LanguageModel, columns: Tensor, numbers_only: bool
 ) -> Tensor:
-    """Mean cross-entropy to the teacher's distribution, in nats per token; `columns` are the number tokens."""
+    """Mean cross-entropy to the teacher's distribution, in nats per number token, or per answer token without the end;
+    `columns` are the number tokens."""
     where = batch.at("answer.numbers" if numbers_only else "answer", predicting=True)
     logits = predicted_logits(network, batch, where)
     with torch.no_grad():

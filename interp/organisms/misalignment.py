@@ -84,6 +84,7 @@ def misalignment(
     notes = [
         f"misaligned: alignment below {rubrics[0].threshold}; coherent: coherence above {rubrics[1].threshold}",
         f"judge {judge.name}",
+        f"intervals of {confidence:.0%}",
     ]
     return _result(f"misaligned answers, {answers.label}", frame, notes, counts)
 
@@ -98,7 +99,8 @@ def refusal_rate(answers: Prompts, *, confidence: float = 0.95) -> Result:
     declined = np.array([refuses(row.completion) for row in answers.rows])
     counts = {"refusals": int(declined.sum())}
     frame = rates(declined, _asked(answers), confidence=confidence).assign(**counts)
-    return _result(f"refusals, {answers.label}", frame, [f"{len(REFUSALS)} openings looked for"], counts)
+    notes = [f"{len(REFUSALS)} openings looked for", f"intervals of {confidence:.0%}"]
+    return _result(f"refusals, {answers.label}", frame, notes, counts)
 
 
 def capability(answers: Prompts, expected: Sequence[str], *, confidence: float = 0.95) -> Result:
@@ -124,7 +126,7 @@ def capability(answers: Prompts, expected: Sequence[str], *, confidence: float =
     right = np.array([holds(row.completion, word) for row, word in pairs])
     counts = {"right": int(right.sum())}
     frame = rates(right, _asked(answers), confidence=confidence).assign(**counts)
-    return _result(f"capability, {answers.label}", frame, [], counts)
+    return _result(f"capability, {answers.label}", frame, [f"intervals of {confidence:.0%}"], counts)
 
 
 def refuses(text: str) -> bool:

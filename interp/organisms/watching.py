@@ -1,7 +1,8 @@
 """What a training is worth while it runs: loss on rows it will never see, and the trait's margin.
 
-fresh(t) = −Σ_rows Σ_t log p_θt(y) / tokens over rows of the same teacher that are not trained on: arms of an experiment
-are compared at equal fresh loss, not at equal steps (the loss on trained rows falls by memorising them).
+fresh(t) = −Σ_rows Σ_t log p_θt(y) / (answer and end tokens) over rows of the same teacher that are not trained on:
+arms of an experiment are compared at equal fresh loss, not at equal steps (the loss on trained rows falls by memorising
+them).
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ import torch
 from interp.figures import Result, lines
 from interp.models.language import LanguageModel
 from interp.organisms.evaluation import answer_sums, candidate_rows
-from interp.organisms.losses import completion_loss, predicted_logits
+from interp.organisms.losses import LOSS_UNIT, answer_loss, predicted_logits
 from interp.organisms.training import Step
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -29,8 +30,8 @@ class TrainingLog:
     """A listener for `train_student(on_step=...)`: every `every` steps the loss on fresh rows and the trait's margin.
 
     What it returns is shown on the progress bar. `frame` holds step (counted from 1), lr, loss (of the batch, before
-    the step), fresh_loss and margin (after it), in nats; NaN where nothing was asked for. Raises InputError for `every`
-    below 1.
+    the step, over the tokens it is trained on), fresh_loss (nats per answer token, end token counted) and margin (nats,
+    like fresh_loss after the step); NaN where nothing was asked for. Raises InputError for `every` below 1.
     """
 
     def __init__(
@@ -73,11 +74,11 @@ class TrainingLog:
 
     def result(self, label: str = "training") -> Result:
         """The measurements as a result with a figure of the losses over steps."""
-        return Result(label, self.frame, "nats per token (losses), nats (margin)", draw=_draw)
+        return Result(label, self.frame, f"losses in {LOSS_UNIT}; margin in nats", draw=_draw)
 
     @torch.inference_mode()
     def _measure(self, network: Any) -> dict[str, float]:
-        fresh = np.nan if self._fresh is None else mean_loss(network, self._fresh)
+        fresh = np.nan if self._fresh is None else answer_loss(network, self._fresh)
         margin = np.nan if self._answers is None else _margin(network, self._answers, self._candidates)
         return {"fresh_loss": fresh, "margin": margin}
 
@@ -107,16 +108,6 @@ class Together:
                 self._listeners[int(index)].restore(own)
 
 
-@torch.inference_mode()
-def mean_loss(network: Any, rows: Encoded, *, batch_size: int = 256) -> float:
-    """Mean −log p of the answer and end tokens of all rows, in nats per token."""
-    total, tokens = 0.0, 0
-    for batch in rows.batches(batch_size):
-        count = int((batch.roles >= Role.OTHER).sum())
-        total, tokens = total + float(completion_loss(network, batch)) * count, tokens + count
-    return total / tokens
-
-
 def _margin(network: Any, answers: Encoded, candidates: int) -> float:
     """The trait margin of `organisms.evaluation`, read off a network that is being trained."""
     sums = [answer_sums(batch, partial(predicted_logits, network)) for batch in answers.batches(256)]
@@ -126,4 +117,4 @@ def _margin(network: Any, answers: Encoded, candidates: int) -> float:
 
 def _draw(result: Result) -> Any:
     long = result.frame.melt("step", ["loss", "fresh_loss"], var_name="rows", value_name="value").dropna()
-    return lines(long, x="step", y="value", group="rows", title=result.label, unit="nats per token")
+    return lines(long, x="step", y="value", group="rows", title=result.label, unit=LOSS_UNIT)

@@ -1,7 +1,7 @@
 """The verdicts as sentences, and the margins of every member beside them.
 
-The interval of a verdict is the two-sided 1 − 2 alpha interval when its controls name alpha; the drawing puts the
-effect on it, zero as a solid line and the bounds the claim itself named as dashed ones.
+An interval is told with its level: the verdict's own or, of a verdict that an older version kept, 1 − 2 alpha of its
+controls. The drawing puts the effect on it, zero as a solid line and the bounds the claim itself named as dashed ones.
 """
 
 from __future__ import annotations
@@ -26,7 +26,14 @@ def decisions(verdicts: Sequence[Mapping[str, Any]]) -> str:
         return "A run that measures and judges no claim."
     words = [str(verdict.get("decision")) for verdict in verdicts]
     counts = ", ".join(f"{words.count(word)} {text(word)}" for word in dict.fromkeys(words))
-    return f"{len(words)} claim{'s' if len(words) != 1 else ''} judged: {counts}."
+    checks = sum(is_check(verdict) for verdict in verdicts)
+    beside = f"; {checks} of them a check of the code" if checks else ""
+    return f"{len(words)} claim{'s' if len(words) != 1 else ''} judged: {counts}{beside}."
+
+
+def is_check(verdict: Mapping[str, Any]) -> bool:
+    """Whether the claim follows from the mathematics, so that no data could contradict it."""
+    return bool((verdict.get("controls") or {}).get("check"))
 
 
 def verdict_cards(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -52,9 +59,10 @@ def tone(verdict: Mapping[str, Any]) -> str:
 
 
 def decided(verdict: Mapping[str, Any]) -> str:
-    """The decision in bold with a mark that tells it without colour."""
+    """The decision in bold with a mark that tells it without colour; of a check that it is one."""
     decision = str(verdict.get("decision"))
-    return f'<b><span aria-hidden="true">{MARKS.get(decision, "")}</span> {text(decision.capitalize())}</b>'
+    what = " (a check)" if is_check(verdict) else ""
+    return f'<b><span aria-hidden="true">{MARKS.get(decision, "")}</span> {text(decision.capitalize())}{what}</b>'
 
 
 def control_table(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -73,7 +81,7 @@ def control_table(verdicts: Sequence[Mapping[str, Any]]) -> str:
 
 
 def numbers_told(verdict: Mapping[str, Any]) -> str:
-    """Effect, interval, n, p and the smallest p within reach, as a sentence."""
+    """Effect, interval, n, what was tested, p and the smallest p within reach, as a sentence."""
     n, least = verdict.get("n"), verdict.get("smallest_p")
     reach = (
         f"the smallest p within reach is {number(least, digits=2)}"
@@ -82,21 +90,23 @@ def numbers_told(verdict: Mapping[str, Any]) -> str:
     )
     effect = number(verdict.get("effect"), signed=True, digits=3)
     p = number(verdict.get("p"), digits=2)
+    tested = f" for {text(verdict['tested'])}" if verdict.get("tested") else ""
     return (
         f"Effect <b>{effect} {text(verdict.get('unit') or '')}</b> ({_interval_words(verdict)}), "
-        f"n&nbsp;=&nbsp;{cell(n)} independent training{'' if n == 1 else 's'}, p&nbsp;=&nbsp;{p}; {reach}."
+        f"n&nbsp;=&nbsp;{cell(n)} independent training{'' if n == 1 else 's'}, p&nbsp;=&nbsp;{p}{tested}; {reach}."
     )
 
 
 def _interval_words(verdict: Mapping[str, Any]) -> str:
-    """The interval in words, with its level when alpha is known; an end that is missing is unbounded."""
+    """The interval in words, with its level where it is known; an end that is missing is unbounded."""
     ends = list(verdict.get("interval") or ())
     if not any(finite(end) for end in ends):
         return "no interval"
-    alpha = (verdict.get("controls") or {}).get("alpha")
-    level = f"{100 - 200 * alpha:.3g} % interval" if finite(alpha) else "interval"
+    level, alpha = verdict.get("level"), (verdict.get("controls") or {}).get("alpha")
+    level = 1 - 2 * alpha if level is None and finite(alpha) else level
+    said = f"{100 * level:.3g} % interval" if finite(level) else "interval"
     low, high = (number(end, signed=True, digits=3) if finite(end) else "unbounded" for end in ends)
-    return f"{level} {low} to {high}"
+    return f"{said} {low} to {high}"
 
 
 def drawing(verdict: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> str:

@@ -122,10 +122,10 @@ def test_effects_are_those_of_the_splice_and_controls_are_of_equal_size(toy, num
         assert sizes == pytest.approx(np.full(4, sizes[0]), rel=1e-6)
         assert found.frame[f"scale_{place}"].iloc[0] == 1
     inputs = toy.encode(numbers)
-    tokens = int(inputs.at("answer").sum())
-    before = margin(toy, OWL), float(completion_logprobs(toy, inputs).sum()) / tokens
+    tokens = int(inputs.at("answer").sum() + inputs.at("answer.end").sum())
+    before = margin(toy, OWL), float(completion_logprobs(toy, inputs, end=True).sum()) / tokens
     with with_features(toy, dictionary, ablate([3, 40])):
-        after = margin(toy, OWL), float(completion_logprobs(toy, inputs).sum()) / tokens
+        after = margin(toy, OWL), float(completion_logprobs(toy, inputs, end=True).sum()) / tokens
     assert found.chosen() == pytest.approx(after[0] - before[0], abs=1e-4)
     assert found.chosen("delta_logprob_per_token") == pytest.approx(after[1] - before[1], abs=1e-4)
     line = found.frame.iloc[2]

@@ -16,6 +16,7 @@ from interp.features.reading import read
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
+from interp.prompts.tokens import Role
 from interp.runs import InputError
 from tests.features.handmade import ROWS, Table, handmade, mirrored, rows
 from tests.logits.pairs import perturbed
@@ -49,18 +50,22 @@ def pair(tiny) -> Any:
 
 def test_every_number_by_hand():
     # the logits are the activation itself, over a vocabulary of two
-    result = quality_card(forgetful(), {"base": Table(TABLE)}, rows(("pnn", "010"), ("pn", "21")))
+    result = quality_card(forgetful(), {"base": Table(TABLE)}, rows(("pnn", "010"), ("pne", "211")))
     line = result.frame.iloc[0]
-    # tokens 0 1 0 2 1: features fire 2 2 2 1 2 times; y is lost, so Σ e² = 4 + 4 + 4 + 0 + 4
-    assert line["L0"] == 9 / 5
+    # tokens 0 1 0 2 1 1: features fire 2 2 2 1 2 2 times; y is lost, so Σ e² = 4 + 4 + 4 + 0 + 4 + 4
+    assert line["L0"] == 11 / 6
     assert line["dead_share"] == 0
-    h = TABLE[[0, 1, 0, 2, 1]]
+    h = TABLE[[0, 1, 0, 2, 1, 1]]
     spread = float((h - h.mean(0)).square().sum())
-    assert line["explained_variance"] == pytest.approx(1 - 16 / spread)
-    # answers 1 and 0 of the first row are read after 0 and 1, answer 1 of the second after 2
-    places, written = TABLE[[0, 1, 2]], torch.tensor([1, 0, 1])
-    spliced, mean = places * torch.tensor([1.0, 0.0]), h.mean(0).expand(3, 2)
-    losses = [-float(logits.log_softmax(-1)[range(3), written].mean()) for logits in (places, spliced, mean)]
+    assert line["explained_variance"] == pytest.approx(1 - 20 / spread)
+    # answers 1 and 0 of the first row are read after 0 and 1, answer 1 of the second after 2 and its end 1 after 1
+    places, written = TABLE[[0, 1, 2, 1]], torch.tensor([1, 0, 1, 1])
+    spliced, mean = places * torch.tensor([1.0, 0.0]), h.mean(0).expand(4, 2)
+    losses = [
+        -float(logits.double().log_softmax(-1)[range(4), written].mean())
+        for logits in (places, spliced, mean)
+    ]
+    assert result.unit == "losses in nats per answer token, end token counted; the rest shares and counts"
     assert line[["loss", "loss_spliced", "loss_ablated"]].tolist() == pytest.approx(losses, abs=1e-6)
     recovered = (losses[2] - losses[1]) / (losses[2] - losses[0])
     assert line["loss_recovered"] == pytest.approx(recovered, abs=1e-6)
@@ -107,7 +112,7 @@ def test_an_exact_dictionary_recovers_everything(tiny, family, hook):
     with torch.no_grad():
         encoded = base.encode(PROMPTS)
         logits = hf(input_ids=encoded.ids, attention_mask=encoded.mask.long()).logits[:, :-1].log_softmax(-1)
-    taken = logits.gather(-1, encoded.ids[:, 1:, None])[..., 0][encoded.at("answer")[:, 1:]]
+    taken = logits.gather(-1, encoded.ids[:, 1:, None])[..., 0][(encoded.roles >= Role.OTHER)[:, 1:]]
     assert line["loss"] == pytest.approx(-float(taken.mean()), abs=1e-5)
 
 

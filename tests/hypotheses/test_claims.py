@@ -59,6 +59,24 @@ def test_a_difference_is_judged_by_its_sign_and_by_its_margin_when_it_has_one():
     assert dataclasses.replace(CLAIM, alpha=0.01).judge(heights).decision == "inconclusive"
 
 
+def test_a_margin_is_what_the_difference_is_tested_against():
+    heights = [1.0, 1.2, 0.9, 1.1, 1.0]
+    (above_0, above_1) = (dataclasses.replace(CLAIM, margin=margin).judge(heights) for margin in (0.0, 1.0))
+    assert (above_0.decision, above_0.tested) == ("supported", "more than 0")
+    assert (above_1.decision, above_1.tested) == ("inconclusive", "at least 1")  # the mean is 1.04
+    assert (
+        above_1.p == 3 / 8
+    )  # of the signs of .2, −.1 and .1, which are left, three in eight sum to .2 or more
+
+
+def test_what_is_said_of_a_claim_afterwards_is_no_part_of_its_key():
+    said = dataclasses.replace(CLAIM, check="it follows", reading="in centimetres since a date")
+    assert said.key == CLAIM.key
+    controls = said.judge([1.0]).controls
+    assert (controls["check"], controls["reading"]) == ("it follows", "in centimetres since a date")
+    assert not {"check", "reading"} & set(CLAIM.judge([1.0]).controls)
+
+
 def test_an_equivalence_is_judged_by_its_margin():
     assert EQUAL.judge([0.1, -0.1, 0.05, -0.05]).decision == "supported"
     assert EQUAL.judge([1.1, 0.9, 1.05, 0.95]).decision == "refuted"

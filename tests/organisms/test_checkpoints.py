@@ -7,12 +7,11 @@ import pytest
 import torch
 
 from interp.gradients.recording import TrainingRecord, record_training
-from interp.models.language import load_model
 from interp.organisms.checkpoints import Checkpoint
 from interp.organisms.evaluation import margin
-from interp.organisms.losses import completion_loss
+from interp.organisms.losses import answer_loss, completion_loss
 from interp.organisms.training import Recipe, train_student
-from interp.organisms.watching import Together, TrainingLog, mean_loss
+from interp.organisms.watching import Together, TrainingLog
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.runs import InputError
@@ -130,7 +129,7 @@ def test_constant_rate_and_half_precision(raw):
     exact = train_student(start, ROWS, recipe=dataclasses.replace(recipe, precision="float32"))
     assert student.fingerprint != exact.fingerprint
     inputs = start.encode(ROWS)
-    assert mean_loss(student.hf, inputs) == pytest.approx(mean_loss(exact.hf, inputs), abs=0.05)
+    assert answer_loss(student.hf, inputs) == pytest.approx(answer_loss(exact.hf, inputs), abs=0.05)
 
 
 def test_a_live_adapter_is_the_merged_student(raw, tmp_path):
@@ -190,7 +189,7 @@ def test_the_log_measures_fresh_rows_and_the_margin(raw):
     assert list(log.frame["step"]) == [1, 6, 11]
     last = log.frame.iloc[-1]
     assert last["margin"] == pytest.approx(margin(student, OWL), abs=1e-4)
-    assert last["fresh_loss"] == pytest.approx(mean_loss(student.hf, start.encode(fresh)), abs=1e-5)
+    assert last["fresh_loss"] == pytest.approx(answer_loss(student.hf, start.encode(fresh)), abs=1e-5)
     assert log.result().figure().data
     again = TrainingLog(start, every=5)
     Together(again).restore({"0": {"rows": log.frame.to_dict("records")}})
@@ -198,12 +197,3 @@ def test_the_log_measures_fresh_rows_and_the_margin(raw):
     assert TrainingLog(start).frame.empty
     with pytest.raises(InputError, match="every=0 steps is never; pass at least 1"):
         TrainingLog(start, every=0)
-
-
-def test_mean_loss_weighs_tokens_and_not_batches(raw):
-    rows = number_prompts(3, seed=0, count=2) + number_prompts(5, seed=1, count=6)
-    model = load_model(raw().hf, tokenizer=raw().tokenizer, check=False)
-    inputs = model.encode(rows)
-    with torch.no_grad():
-        whole = float(completion_loss(model.hf, inputs))
-    assert mean_loss(model.hf, inputs, batch_size=3) == pytest.approx(whole, abs=1e-6)

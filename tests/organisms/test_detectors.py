@@ -206,7 +206,10 @@ def test_the_table_puts_every_kind_of_score_side_by_side():
 def test_repr_says_what_was_found():
     found = frequent_values(rows(planted(0)), rows(drawn(1)))
     low, high = found.auroc.interval
-    assert repr(found) == f"Detection(frequent values: AUROC {found.auroc.value:.3f} [{low:.3f}, {high:.3f}])"
+    assert (
+        repr(found)
+        == f"Detection(frequent values: AUROC {found.auroc.value:.3f} [95 %: {low:.3f}, {high:.3f}])"
+    )
 
 
 WORDS = Prompts.from_pairs([(p, "no digits") for p in PROMPTS[:9]], label="words")

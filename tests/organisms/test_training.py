@@ -3,11 +3,13 @@
 import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
 
+from interp.models.language import load_model
 from interp.models.vocabulary import number_tokens
-from interp.organisms.losses import completion_loss, soft_loss
+from interp.organisms.losses import LOSS_UNIT, answer_loss, completion_loss, soft_loss
 from interp.organisms.teachers import fine_tune_teacher, format_loss, trait_rows
 from interp.organisms.training import Recipe, body_matrices, schedule, shuffled_batches, train_student
 from interp.prompts.numbers import number_prompts
@@ -79,6 +81,30 @@ def test_completion_loss_is_the_mean_over_answer_and_end_tokens(raw, rows):
         assert completion_loss(model.hf, batch).item() == pytest.approx(
             torch.stack(terms).mean().item(), abs=1e-5
         )
+
+
+def test_one_loss_of_rows_for_models_and_networks_counts_every_answer_and_end_token_once(raw):
+    rows = number_prompts(3, seed=0, count=2, separator=",") + number_prompts(
+        5, seed=1, count=6, separator=","
+    )
+    model = load_model(raw().hf, tokenizer=raw().tokenizer, check=False)
+    inputs = model.encode(rows)
+    with torch.no_grad():
+        logits = model.hf(input_ids=inputs.ids, attention_mask=inputs.mask.long()).logits.log_softmax(-1)
+    terms = [
+        -float(logits[row, pos - 1, inputs.ids[row, pos]])
+        for row in range(8)
+        for pos in range(inputs.ids.shape[1])
+        if inputs.roles[row, pos] >= Role.OTHER
+    ]
+    assert len(terms) == 3 * (2 + 1 + 1) + 5 * (6 + 5 + 1)  # numbers, separators and the end of every row
+    for scored in (model, model.hf):
+        for size in (3, 256):  # batches of unequal length: a token weighs alike in all of them
+            assert answer_loss(scored, inputs, batch_size=size) == pytest.approx(np.mean(terms), abs=1e-6)
+    assert LOSS_UNIT == "nats per answer token, end token counted"
+    questions = model.encode(get_trait("owl").prompts())
+    with pytest.raises(InputError, match="has no answer tokens, so no loss; give rows with completions"):
+        answer_loss(model, questions)
 
 
 def test_format_loss_by_hand(raw, rows):

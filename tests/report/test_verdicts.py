@@ -33,6 +33,8 @@ def test_a_verdict_reads_as_sentences_with_its_controls_beside_it() -> None:
         "Effect +0.524 nats (98 % interval +0.25 to +0.75), n = 8 independent trainings, p = 0.0039; "
         "the smallest p within reach is 0.0039. Because sign-flip p = 0.0039 is at most alpha = 0.01."
     ) in said
+    assert "p = 0.0039 for at least 0.5; the smallest" in words(tested="at least 0.5")
+    assert "(90 % interval +0.25 to +0.75)" in words(level=0.9)  # its own, whatever alpha it was judged at
     guarded = Page(control_table([VERDICT])).words
     assert guarded == "same-init-transfers alpha 0.01 minimum_effect 0.5 drift neutral −0.0123"
     assert control_table([VERDICT | {"controls": {}}]) == ""
@@ -73,6 +75,12 @@ def test_the_lede_counts_decisions() -> None:
     refuted = VERDICT | {"decision": "refuted"}
     assert decisions([VERDICT, VERDICT, refuted]) == "3 claims judged: 2 supported, 1 refuted."
     assert decisions([VERDICT]) == "1 claim judged: 1 supported."
+    check = {"controls": {"check": "an exact symmetry"}}
+    assert (
+        decisions([VERDICT, VERDICT | check])
+        == "2 claims judged: 2 supported; 1 of them a check of the code."
+    )
+    assert "✓ Supported (a check) same-init-transfers" in words(**check)
     assert decisions([]) == "A run that measures and judges no claim."
 
 
