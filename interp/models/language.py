@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.models.backbone import Backbone
-from interp.models.bridge import FAST, bridge_logits, bridge_run, residual_run
+from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
 from interp.models.loading import (
     adapter_base,
     attach_adapters,
@@ -299,7 +299,8 @@ def parity(model: LanguageModel) -> float:
     mask = torch.ones_like(ids)
     mask[1, length // 2 :] = 0
     plain = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    hooked = bridge_logits(model.backbone.bridge, (), ids, mask)
+    with hooking(type(model.hf).__name__):
+        hooked = bridge_logits(model.backbone.bridge, (), ids, mask)
     last = f"blocks.{model.n_layers - 1}.hook_resid_post"
     read = model.unembedding().logits(residual_run(model.hf, model.backbone.layers, (last,), ids, mask)[last])
     reference = plain.float().log_softmax(-1)
