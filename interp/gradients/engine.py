@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from interp.gradients.sites import Site, by_example, by_position, is_transposed, kind_of, stack, still_row
 from interp.models.bridge import FAST
+from interp.models.head import own_logits
 from interp.models.parameters import ParameterDirection
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest

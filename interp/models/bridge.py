@@ -34,7 +34,9 @@ def boot(module: Any) -> Any:
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    module.config.architectures = [type(module).__name__]  # what decides; a configuration made in code lacks it
+    module.config.architectures = [
+        type(module).__name__
+    ]  # what decides; a configuration made in code lacks it
     with hooking(type(module).__name__):
         bridge = TransformerBridge.boot_transformers(
             module.config.model_type, hf_model=module, tokenizer=_blank_tokenizer(), device=str(module.device)

@@ -21,7 +21,16 @@ from interp.runs import InputError
 COLUMNS = 8  # of the output matrix's stand-in that are not zero
 SIZES = (1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e6)  # of the hidden states a forward pass is measured on
 AGREES = 1e-4  # relative; architectures that compute their logits in fp32 leave 1e-6
-NORMS = ("norm", "ln_f", "norm_f", "layer_norm", "final_norm", "final_layer_norm", "final_layernorm", "embedding_norm")
+NORMS = (
+    "norm",
+    "ln_f",
+    "norm_f",
+    "layer_norm",
+    "final_norm",
+    "final_layer_norm",
+    "final_layernorm",
+    "embedding_norm",
+)
 NORM_AGREES = {torch.float64: 1e-5, torch.float32: 1e-4}
 HALF_NORM_AGREES = 0.05
 
@@ -178,13 +187,15 @@ def _read_norm(norm: Any, *, like: Float[Tensor, "vocab d_model"]) -> tuple[Any,
     weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
     stored = ones if weight is None else weight.detach()
     given = zeros if bias is None else bias.detach()
-    eps = float(next((getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), 1e-5))
+    eps = float(
+        next((getattr(norm, name) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), 1e-5)
+    )
     wave = torch.sin(torch.arange(width, device=like.device) + 1.0).to(like.dtype) + 0.5
     rows = torch.stack([wave, 0.01 * wave])  # one so small that eps counts
     found: dict[float, tuple[Any, Tensor, Tensor, float]] = {}
     for kind in ("rms", "layer"):
         for factor in (stored, 1 + stored):
-            made = Unembedding(like.T, zeros, kind, factor, given, eps).normed(rows)
+            made = Unembedding(like.T, like[:, 0], kind, factor, given, eps).normed(rows)
             found[float((made - norm(rows)).abs().max())] = (kind, factor, given, eps)
     apart = min(found)
     if not apart <= NORM_AGREES.get(like.dtype, HALF_NORM_AGREES) * max(1.0, float(stored.abs().max())):
