@@ -163,8 +163,12 @@ def _next_logits(
 ) -> tuple[Float[Tensor, "row vocab"], Any]:
     """Logits after the last token, in fp32, and the cache grown by `ids`."""
     output = network.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
-    hidden = output.last_hidden_state[:, -1]
-    return own_logits(network, hidden, dtype=torch.float32), output.past_key_values
+    cache = getattr(output, "past_key_values", None)
+    if cache is None:
+        raise InputError(
+            f"{type(network).__name__} keeps no key-value cache, which sampling reads; use a transformer"
+        )
+    return own_logits(network, output.last_hidden_state[:, -1], dtype=torch.float32), cache
 
 
 def draw(logits: Float[Tensor, "row vocab"], *, uniform: Float[Tensor, " row"]) -> Int[Tensor, " row"]:
