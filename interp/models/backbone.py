@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from interp.models.bridge import boot, firing_hooks
 from interp.models.head import read_unembedding
+from interp.models.multimodal import is_multimodal, text_model
 from interp.models.seam import Unembedding
 from interp.runs import InputError, digest
 
@@ -114,7 +115,11 @@ class Backbone:
                 raise InputError(
                     f"{name} holds adapter layers outside a PeftModel; pass the PeftModel itself"
                 )
-            return cls(own)
+            return cls(text_model(own, name) if is_multimodal(own.config) else own)
+        if is_multimodal(own.config):
+            raise InputError(
+                f"{name} is an adapter on a multimodal model; merge it and pass the merged model"
+            )
         if own.active_peft_config.is_prompt_learning:
             kind = own.active_peft_config.peft_type.value
             raise InputError(f"{name} has a {kind} adapter, which changes no weights; pass a LoRA or its kin")

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.models.isolation import isolated
 from interp.runs import InputError
 
 FAST = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
@@ -27,6 +28,7 @@ class Stop(Exception):
     """Ends a forward pass once the deepest activation asked for is held."""
 
 
+@isolated()
 def boot(module: Any) -> Any:
     """A bridge over a plain Hugging Face module, which it rewrites; in evaluation mode, without a tokenizer.
 

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 
 from interp.models.backbone import Backbone, merged, view
+from interp.models.isolation import isolated
+from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.seam import PROBE, check_finite
 from interp.runs import InputError
 
@@ -78,23 +80,25 @@ def is_adapter(folder: Path) -> bool:
     return (folder / "adapter_config.json").is_file() and not (folder / "config.json").is_file()
 
 
+@isolated()
 def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device = "cpu") -> Any:
     """The causal language model in a folder, complete and as it was saved; `dtype` None keeps the checkpoint's own.
 
     Raises InputError for missing or misshapen weights, and for no causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     check_model_folder(folder)
     try:
+        kind, whole = _class_of(folder)
         with no_bars():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = kind.from_pretrained(
                 folder,
                 dtype=dtype or "auto",
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
             )
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
             f"{folder} cannot be loaded as a causal language model: {_first_line(error)}"
@@ -108,7 +112,17 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
         )
     if unused := sorted(report["unexpected_keys"]):
         log.warning("%s: %d weights of the file are not used, first %s", folder, len(unused), unused[0])
-    return hf.to(device).eval()
+    hf = hf.to(device).eval()
+    return text_model(hf, str(folder)) if whole else hf
+
+
+def _class_of(folder: Path) -> tuple[Any, bool]:
+    """What transformers loads a folder as, and whether that is a multimodal whole around the text model."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    whole = is_multimodal(config)
+    return (whole_class(config, str(folder)) if whole else AutoModelForCausalLM), whole
 
 
 def check_model_folder(folder: Path) -> None:
@@ -180,6 +194,7 @@ def has_tokenizer(folder: Path) -> bool:
     )
 
 
+@isolated()
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder, None when there is none.
 
@@ -226,6 +241,7 @@ def check_vocabulary(tokenizer: Any, hf: Any, name: str) -> None:
         )
 
 
+@isolated()
 def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
     """The backbone with PEFT adapters live on it, their effects added up; the backbone itself is left alone."""
     from peft import PeftModel
