@@ -83,7 +83,7 @@ def test_a_module_in_memory_is_left_whole():
 def test_a_text_model_that_transformers_lacks_is_refused(tmp_path):
     spread(qwen).save_pretrained(tmp_path)
     with pytest.raises(
-        InputError, match="multimodal .* transformers has no causal language model for qwen2_5_vl_text"
+        InputError, match=r"multimodal .*transformers has no causal language model for qwen2_5_vl_text"
     ):
         load_model(tmp_path)
 
