@@ -29,6 +29,7 @@ from interp.models.loading import (
     load_tokenizer,
     load_weights,
 )
+from interp.models.quantised import check_module
 from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, check_tokenizer
@@ -241,6 +242,7 @@ def load_model(
 
 def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, device: Any) -> LanguageModel:
     label = name or type(module).__name__
+    check_module(module, label)
     check_finite(dict(module.named_parameters()), label)
     backbone = Backbone.of(module, label)
     outer = backbone.hf if backbone.peft is None else backbone.peft

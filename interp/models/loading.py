@@ -19,6 +19,7 @@ import torch
 from interp.models.backbone import Backbone, merged, view
 from interp.models.isolation import isolated
 from interp.models.multimodal import is_multimodal, text_model, whole_class
+from interp.models.quantised import check_config, check_stored
 from interp.models.seam import PROBE, check_finite
 from interp.runs import InputError
 
@@ -136,6 +137,7 @@ def check_model_folder(folder: Path) -> None:
         raise InputError(f"{folder} is no model folder ({hint}); pass one that save_pretrained wrote")
     config = _read_json(folder / "config.json")
     _check_architecture(folder, config)
+    check_config(config, str(folder))
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise InputError(_no_weights(folder))
@@ -175,16 +177,17 @@ def _no_weights(folder: Path) -> str:
 
 
 def check_safetensors(path: Path) -> None:
-    """InputError when the file is truncated or no safetensors file at all."""
+    """InputError when the file is truncated, no safetensors file at all, or holds quantised weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            file.keys()
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is truncated or not safetensors ({_first_line(error)}); copy it again"
         ) from error
+    check_stored(dtypes, str(path))
 
 
 def has_tokenizer(folder: Path) -> bool:
