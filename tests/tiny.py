@@ -1,4 +1,5 @@
-"""Random two-layer checkpoints of seven families, built in code: fp32, d 32, 4 heads, no trivial weights.
+"""Random two-layer checkpoints of seven families (and granite, which scales its logits): fp32, d 32, 4 heads, no
+trivial weights.
 
 The tokenizer is word-level: every entry is one token, so that a test can say by hand where each number is.
 """
@@ -50,6 +51,14 @@ SHAPES: dict[str, dict[str, Any]] = {
         "attn_logit_softcapping": 5.0,
         "final_logit_softcapping": 3.0,
         "sliding_window": 16,
+    },
+    "granite": {
+        "num_key_value_heads": 2,
+        "logits_scaling": 8.0,
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.2,
+        "tie_word_embeddings": False,
     },
 }
 COMMON = {

@@ -52,9 +52,11 @@ class Dictionary:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of its weights and of the hook it reads."""
+        """Digest of all that changes what it gives: its weights, the rest of its configuration, the hook it reads."""
         weights = {name: tensor.detach().cpu() for name, tensor in self.sae.state_dict().items()}
-        return digest("dictionary", self.hook, self.sae.cfg.architecture(), weights)
+        apart = ("metadata", "device", "dtype")
+        settings = {name: value for name, value in self.sae.cfg.to_dict().items() if name not in apart}
+        return digest("dictionary", self.hook, settings, weights)
 
     @cached_property
     def decoder(self) -> Float[Tensor, "feature d_in"]:

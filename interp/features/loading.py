@@ -1,26 +1,33 @@
 """Dictionaries from folders and from SAELens' releases, and back; what does not belong to the model is refused.
 
-A folder holds cfg.json and sae_weights.safetensors, as SAELens' save_inference_model writes them. No code is unpickled:
-SAELens itself reads the few releases that are .pt files, and takes only tensors from them (weights_only).
+A folder holds cfg.json and sae_weights.safetensors, as SAELens' save_inference_model writes them; so do the folders of
+its older releases, whose cfg.json carries the whole configuration of a training run. No code is unpickled: SAELens
+itself reads the few releases that are .pt files, and takes only tensors from them (weights_only).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.features.dictionary import Dictionary
+from interp.features.dictionary import SCALED, Dictionary
 from interp.features.stream import token_width
+from interp.models.isolation import isolated
 from interp.models.seam import check_finite, check_hooks, lineage_root
 from interp.runs import InputError, atomic_folder, nearest
 
 if TYPE_CHECKING:
     from interp.models.seam import Model
 
+log = logging.getLogger(__name__)
+
 CONFIG, WEIGHTS = "cfg.json", "sae_weights.safetensors"
 KINDS = ("standard", "gated", "topk", "jumprelu", "matching_pursuit")  # f ≥ 0, one token at a time
+NORMALISATIONS = ("none", "expected_average_only_in", *SCALED)
+PROCESSING = ("center_writing_weights", "fold_ln", "fold_value_biases", "refactor_factored_attn_matrices")
 TRAINING = (
     "decoder_init_norm",
     "l1_coefficient",
@@ -67,16 +74,32 @@ def load_sae(
             f"dictionary {label} was trained on {transfer}, not on {model.name} or what it descends from; load it with "
             "allow_transfer=True if that is meant, and every result will say so"
         )
-    kept = tuple(known.interp_notes or ())
-    note = f"transfer: dictionary {label} was trained on {transfer} and read on {model.name}"
-    return Dictionary(
-        sae,
-        place,
-        label,
-        lineage_root(model),
-        (*kept, note) if transfer else kept,
-        str(known.neuronpedia_id or ""),
-    )
+    notes = [*(known.interp_notes or ()), *_unknowns(sae, label)]
+    if transfer:
+        notes.append(f"transfer: dictionary {label} was trained on {transfer} and read on {model.name}")
+    kept = tuple(dict.fromkeys(notes))
+    return Dictionary(sae, place, label, lineage_root(model), kept, str(known.neuronpedia_id or ""))
+
+
+def _unknowns(sae: Any, label: str) -> list[str]:
+    """What its folder does not settle about how it was trained, as notes, each also logged."""
+    notes = []
+    if sae.cfg.normalize_activations == "expected_average_only_in":
+        notes.append(
+            "the dictionary was trained on activations multiplied by one factor, which its folder does not hold "
+            "(normalize_activations is expected_average_only_in, never folded in): it is read at factor 1, so features "
+            "and reconstruction may be off; fold it in with SAELens' fold_activation_norm_scaling_factor"
+        )
+    processed = sae.cfg.metadata.model_from_pretrained_kwargs or {}
+    changed = sorted(name for name, value in processed.items() if name in PROCESSING and value)
+    if changed:
+        notes.append(
+            f"the dictionary was trained on weights that TransformerLens had rewritten ({', '.join(changed)}), and "
+            "is read on the model's own: its activations may differ from those"
+        )
+    for note in notes:
+        log.warning("%s: %s", label, note)
+    return notes
 
 
 def save_sae(dictionary: Dictionary, folder: str | Path) -> Path:
@@ -103,6 +126,7 @@ def check_place(folder: str | Path) -> Path:
     return path
 
 
+@isolated()
 def read_sae(folder: Path) -> Any:
     """SAELens' autoencoder of a folder, frozen, in fp32 on CPU; InputError for what is not one."""
     config = _config(folder)
@@ -129,6 +153,11 @@ def read_sae(folder: Path) -> Any:
 
 def _inference(sae: Any, label: str) -> Any:
     check_finite(dict(sae.state_dict()), f"dictionary {label}")
+    if (sae.cfg.normalize_activations or "none") not in NORMALISATIONS:
+        raise InputError(
+            f"{label} was trained on activations changed by {sae.cfg.normalize_activations!r}, which is not folded in; "
+            "fold it in with SAELens first"
+        )
     if "transcoder" in sae.cfg.architecture() or getattr(sae.cfg, "d_out", sae.cfg.d_in) != sae.cfg.d_in:
         raise InputError(
             f"{label} is a transcoder, which predicts another activation than it reads; load a sparse autoencoder"
@@ -156,13 +185,41 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _check_form(folder: Path, config: dict[str, Any]) -> None:
-    """InputError for what save_model writes of an autoencoder in training."""
+    """InputError for what save_model writes of an autoencoder in training, and for what SAELens would misread.
+
+    Before its release 6, SAELens wrote one form of folder, and the configuration of the run into both uses of it.
+    """
+    if _before_6(config):
+        _check_function(folder, config)
+        return
     found = next((key for key in TRAINING if key in config), None)
     if found is not None:
         raise InputError(
             f"{folder} holds an autoencoder in training form (its {CONFIG} has {found!r}); write it with "
             "save_inference_model instead of save_model"
         )
+
+
+def _before_6(config: dict[str, Any]) -> bool:
+    """Whether a release before 6.0 wrote the folder: it kept no metadata apart, and no version or a lower one."""
+    metadata = config.get("metadata")
+    version = config.get("sae_lens_version") or (metadata or {}).get("sae_lens_version")
+    return "metadata" not in config if not version else str(version).partition(".")[0] in "012345"
+
+
+def _check_function(folder: Path, config: dict[str, Any]) -> None:
+    """InputError for activation functions that SAELens read once and now takes for a ReLU."""
+    named = config.get("activation_fn_str", config.get("activation_fn")) or "relu"
+    topk = config.get("architecture") == "topk"
+    kept = (config.get("activation_fn_kwargs") or {}).get("k") or (topk and config.get("k"))
+    named = "topk" if topk and named == "relu" else named
+    if named == "relu" or (named == "topk" and kept):
+        return
+    missing = " without its k" if named == "topk" else ""
+    raise InputError(
+        f"{folder} has the activation function {named!r}{missing}, which SAELens no longer reads as it was trained; "
+        "load an autoencoder with 'relu', or with 'topk' and its k in activation_fn_kwargs"
+    )
 
 
 def _release(release: str, sae_id: str) -> Any:

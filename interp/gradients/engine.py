@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from interp.gradients.sites import Site, by_example, by_position, is_transposed, kind_of, stack, still_row
 from interp.models.bridge import FAST
+from interp.models.head import own_logits
 from interp.models.parameters import ParameterDirection
-from interp.organisms.losses import softcapped
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest
 
@@ -152,7 +152,7 @@ def token_losses(network: Any, batch: Encoded) -> Float[Tensor, "example pos"]:
     first, last = answer_columns(batch)
     answer = (batch.roles >= Role.OTHER)[:, first + 1 : last + 1]
     labels = batch.ids[:, first + 1 : last + 1].masked_fill(~answer, -100).to(hidden.device)
-    logits = softcapped(network, network.get_output_embeddings()(hidden[:, first:last]))
+    logits = own_logits(network, hidden[:, first:last])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
     losses = nn.functional.cross_entropy(logits, labels.flatten(), reduction="none")
     return losses.view(labels.shape)

@@ -1,6 +1,7 @@
 """The residual stream as a sum of parts seen along one direction: embeddings, heads, attention biases, MLPs.
 
-resid = embed + pos_embed + Σ_layer (Σ_head z_h W_O^h + b_O + mlp) (Elhage et al. 2021, transformer-circuits.pub).
+resid = embed + pos_embed + Σ_layer (m (Σ_head z_h W_O^h + b_O) + mlp) (Elhage et al. 2021, transformer-circuits.pub);
+m is 1 unless attention and MLP write a multiple of their output (Granite), which hook_mlp_out has inside already.
 Where a norm follows the attention output (gemma2), x ↦ g x / scale(x) is applied with the scale the model really
 had, so parts stay additive. No head's vector is ever built: z_h · (W_O^h q) is its value along q.
 """
@@ -106,7 +107,7 @@ def _attention(
     W_O, b_O = model.attention_output(layer)
     z = captured[f"blocks.{layer}.attn.hook_z"]
     gain, scale = _post_gain(captured, layer)
-    q = q * gain
+    q = q * gain * getattr(getattr(model, "config", None), "residual_multiplier", 1.0)
     heads = torch.einsum("chk,hk->hc", z, W_O.detach().cpu().double() @ q) / scale
     if b_O is None:
         return list(heads)

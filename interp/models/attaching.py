@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from interp.models.backbone import Backbone
+from interp.models.isolation import isolated
 from interp.models.loading import SEAL, check_adapter_folder, first_line, read_json
 from interp.models.seam import check_finite
 from interp.models.views import view
@@ -32,6 +33,7 @@ TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}  # RMS norms work in fp32
 HALF_TOLERANCE = 0.5  # nats at one token in 16 bits: large models reach tenths, a lost adapter whole nats
 
 
+@isolated()
 def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
     """The backbone with PEFT adapters live on it, their effects added up; the backbone itself is left alone.
 

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from interp.models.bridge import boot, firing_hooks
+from interp.models.head import read_unembedding
 from interp.models.identity import adapter_weights, facts
+from interp.models.multimodal import is_multimodal, text_model
 from interp.models.seam import Unembedding
 from interp.models.views import (
     adapted_layers,
@@ -46,7 +48,11 @@ class Backbone:
         check_unmerged(module, name)
         own: Any = view(module).eval()
         if not hasattr(own, "get_base_model"):
-            return cls(own)
+            return cls(text_model(own, name) if is_multimodal(own.config) else own)
+        if is_multimodal(own.config):
+            raise InputError(
+                f"{name} is an adapter on a multimodal model; merge it and pass the merged model"
+            )
         if own.active_peft_config.is_prompt_learning:
             kind = own.active_peft_config.peft_type.value
             raise InputError(f"{name} has a {kind} adapter, which changes no weights; pass a LoRA or its kin")
@@ -162,32 +168,4 @@ class Backbone:
 
     def unembedding(self) -> Unembedding:
         """The final norm and output matrix, in the dtype of the weights."""
-        plain = self if self.peft is None else Backbone(self.flat)
-        norm, head = plain._final_norm(), plain.hf.get_output_embeddings()
-        weight = head.weight.detach()
-        b_U = weight.new_zeros(len(weight)) if head.bias is None else head.bias.detach()
-        kind, factor, bias, eps = _read_norm(norm, like=weight)
-        cap = getattr(self.config, "final_logit_softcapping", None)
-        return Unembedding(weight.T, b_U, kind, factor, bias, eps, None if cap is None else float(cap))
-
-    def _final_norm(self) -> nn.Module | None:
-        """The norm outside the decoder layers, None when the model has none."""
-        names = ("norm", "ln_f", "final_layer_norm", "final_layernorm", "final_norm")
-        return next((m for n, m in self.hf.base_model.named_children() if n in names), None)
-
-
-def _read_norm(norm: nn.Module | None, *, like: Tensor) -> tuple[Any, Tensor, Tensor, float]:
-    """Kind, effective factor, bias and eps; a norm that stores w and applies 1 + w is told apart by running it."""
-    d_model = like.shape[1]
-    zeros, ones = like.new_zeros(d_model), like.new_ones(d_model)
-    if norm is None:
-        return "none", ones, zeros, 0.0
-    eps = float(getattr(norm, "eps", getattr(norm, "variance_epsilon", 0.0)))
-    weight = getattr(norm, "weight", None)
-    factor = ones if weight is None else weight.detach()
-    if isinstance(norm, nn.LayerNorm):
-        return "layer", factor, zeros if norm.bias is None else norm.bias.detach(), eps
-    with torch.no_grad():
-        applied = norm(ones)  # the root mean square of ones is one
-    shifted = (applied - 1 - factor).abs().max() < (applied - factor).abs().max()
-    return "rms", 1 + factor if shifted else factor, zeros, eps
+        return read_unembedding(self.flat, Backbone(self.flat).layers)

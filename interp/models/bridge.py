@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.models.isolation import isolated
 from interp.runs import InputError
 
 FAST = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
@@ -27,23 +28,36 @@ class Stop(Exception):
     """Ends a forward pass once the deepest activation asked for is held."""
 
 
+@isolated()
 def boot(module: Any) -> Any:
     """A bridge over a plain Hugging Face module, which it rewrites; in evaluation mode, without a tokenizer.
 
-    Raises InputError for an architecture that TransformerLens cannot hook.
+    Raises InputError for an architecture that TransformerLens cannot hook, however it says so.
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    kind = module.config.model_type
-    try:
+    module.config.architectures = [
+        type(module).__name__
+    ]  # what decides; a configuration made in code lacks it
+    with hooking(type(module).__name__):
         bridge = TransformerBridge.boot_transformers(
-            kind, hf_model=module, tokenizer=_blank_tokenizer(), device=str(module.device)
+            module.config.model_type, hf_model=module, tokenizer=_blank_tokenizer(), device=str(module.device)
         )
-    except (ValueError, KeyError, AttributeError, NotImplementedError) as error:
-        raise InputError(
-            f"TransformerLens cannot hook {type(module).__name__} ({error}); use an architecture it supports"
-        ) from error
     return bridge.eval()
+
+
+@contextmanager
+def hooking(name: str) -> Iterator[None]:
+    """Turns whatever TransformerLens raises about an architecture into one InputError; too little memory stays that."""
+    try:
+        yield
+    except (InputError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise InputError(
+            f"TransformerLens cannot hook {name} ({reason}); use an architecture it supports"
+        ) from error
 
 
 def _blank_tokenizer() -> Any:
@@ -58,7 +72,7 @@ def _blank_tokenizer() -> Any:
 def firing_hooks(bridge: Any) -> tuple[str, ...]:
     """The hook names that hold real numbers in a forward pass, in its order; gated ones exist and never fire."""
     ids = torch.zeros(1, 2, dtype=torch.long, device=bridge.cfg.device)
-    with torch.no_grad():
+    with torch.no_grad(), hooking(bridge.cfg.architecture):
         _, cache = bridge.run_with_cache(ids, attention_mask=torch.ones_like(ids), return_cache_object=False)
     return tuple(
         name for name, value in cache.items() if isinstance(value, Tensor) and value.is_floating_point()

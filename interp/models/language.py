@@ -20,7 +20,7 @@ from torch import Tensor
 
 from interp.models.attaching import HALF_TOLERANCE, TOLERANCE, attach_adapters, check_live, probe_ids
 from interp.models.backbone import Backbone
-from interp.models.bridge import FAST, bridge_logits, bridge_run, residual_run
+from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
 from interp.models.loading import (
     adapter_base,
     check_vocabulary,
@@ -29,6 +29,7 @@ from interp.models.loading import (
     load_tokenizer,
     load_weights,
 )
+from interp.models.quantised import check_module
 from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, check_tokenizer
@@ -262,6 +263,7 @@ def _adapter_tokenizer(folder: Path, base: Any) -> Any:
 
 def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, device: Any) -> LanguageModel:
     label = name or type(module).__name__
+    check_module(module, label)
     check_finite(dict(module.named_parameters()), label)
     backbone = Backbone.of(module, label)
     check_live(backbone, label)
@@ -318,7 +320,8 @@ def parity(model: LanguageModel) -> float:
     mask = torch.ones_like(ids)
     mask[1, ids.shape[1] // 2 :] = 0
     plain = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    hooked = bridge_logits(model.backbone.bridge, (), ids, mask)
+    with hooking(type(model.hf).__name__):
+        hooked = bridge_logits(model.backbone.bridge, (), ids, mask)
     last = f"blocks.{model.n_layers - 1}.hook_resid_post"
     read = model.unembedding().logits(residual_run(model.hf, model.backbone.layers, (last,), ids, mask)[last])
     reference = plain.float().log_softmax(-1)

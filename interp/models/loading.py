@@ -16,6 +16,9 @@ from typing import Any
 
 import torch
 
+from interp.models.isolation import isolated
+from interp.models.multimodal import is_multimodal, text_model, whole_class
+from interp.models.quantised import check_config, check_stored
 from interp.models.seam import PROBE
 from interp.runs import InputError
 
@@ -115,24 +118,26 @@ def _step(path: Path) -> int:
     return int(digits) if digits.isdigit() else -1
 
 
+@isolated()
 def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device = "cpu") -> Any:
     """The causal language model in a folder, complete and as it was saved; `dtype` None keeps the checkpoint's own.
 
     Raises InputError for missing or misshapen weights, and for no causal language model.
     """
-    from transformers import AutoModelForCausalLM
-
     is_adapter(folder)  # transformers would put an adapter it finds beside the weights on top of them
     check_model_folder(folder)
     try:
+        kind, whole = _class_of(folder)
         with no_bars():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = kind.from_pretrained(
                 folder,
                 dtype=dtype or "auto",
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
             )
+    except InputError:
+        raise
     except (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
         raise InputError(
             f"{folder} cannot be loaded as a causal language model: {first_line(error)}"
@@ -146,7 +151,17 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
         )
     if unused := sorted(report["unexpected_keys"]):
         log.warning("%s: %d weights of the file are not used, first %s", folder, len(unused), unused[0])
-    return hf.to(device).eval()
+    hf = hf.to(device).eval()
+    return text_model(hf, str(folder)) if whole else hf
+
+
+def _class_of(folder: Path) -> tuple[Any, bool]:
+    """What transformers loads a folder as, and whether that is a multimodal whole around the text model."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    whole = is_multimodal(config)
+    return (whole_class(config, str(folder)) if whole else AutoModelForCausalLM), whole
 
 
 def check_model_folder(folder: Path) -> None:
@@ -160,6 +175,7 @@ def check_model_folder(folder: Path) -> None:
         raise InputError(f"{folder} is no model folder ({hint}); pass one that save_pretrained wrote")
     config = read_json(folder / "config.json")
     _check_architecture(folder, config)
+    check_config(config, str(folder))
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
         raise InputError(_no_weights(folder))
@@ -199,16 +215,17 @@ def _no_weights(folder: Path) -> str:
 
 
 def check_safetensors(path: Path) -> None:
-    """InputError when the file is truncated or no safetensors file at all."""
+    """InputError when the file is truncated, no safetensors file at all, or holds quantised weights."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            file.keys()
+            dtypes = {name: file.get_slice(name).get_dtype() for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is truncated or not safetensors ({first_line(error)}); copy it again"
         ) from error
+    check_stored(dtypes, str(path))
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -218,6 +235,7 @@ def has_tokenizer(folder: Path) -> bool:
     )
 
 
+@isolated()
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder, None when there is none.
 
@@ -263,9 +281,6 @@ def check_vocabulary(tokenizer: Any, hf: Any, name: str) -> None:
             "was trained with"
         )
 
-
-def check_adapter_folder(folder: Path) -> None:
-    """InputError unless the folder holds a PEFT adapter, whole and in safetensors, and no model beside it."""
     if not is_adapter(folder):
         raise InputError(
             f"{folder} is no PEFT adapter (no adapter_config.json); pass a folder PEFT's save_pretrained wrote"

@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.models.head import own_logits
 from interp.models.language import LanguageModel
 from interp.models.seam import Model
 from interp.models.vocabulary import number_tokens
@@ -66,13 +67,7 @@ def predicted_logits(
     hidden = network.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0][
         where.to(network.device)
     ]
-    return softcapped(network, network.get_output_embeddings()(hidden))
-
-
-def softcapped(network: Any, logits: Float[Tensor, "*row vocab"]) -> Float[Tensor, "*row vocab"]:
-    """c tanh(logits / c) for a network with a final softcap c (arXiv 2408.00118), else the logits as they are."""
-    cap = getattr(network.config, "final_logit_softcapping", None)
-    return logits if cap is None else cap * torch.tanh(logits / cap)
+    return own_logits(network, hidden)
 
 
 def completion_loss(network: Any, batch: Encoded) -> Tensor:

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.models.head import own_logits
 from interp.models.language import LanguageModel
-from interp.organisms.losses import softcapped
 from interp.organisms.steering import steered
 from interp.organisms.teachers import Teacher
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
@@ -163,8 +163,12 @@ def _next_logits(
 ) -> tuple[Float[Tensor, "row vocab"], Any]:
     """Logits after the last token, in fp32, and the cache grown by `ids`."""
     output = network.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
-    logits = network.get_output_embeddings()(output.last_hidden_state[:, -1]).float()
-    return softcapped(network, logits), output.past_key_values
+    cache = getattr(output, "past_key_values", None)
+    if cache is None:
+        raise InputError(
+            f"{type(network).__name__} keeps no key-value cache, which sampling reads; use a transformer"
+        )
+    return own_logits(network, output.last_hidden_state[:, -1], dtype=torch.float32), cache
 
 
 def draw(logits: Float[Tensor, "row vocab"], *, uniform: Float[Tensor, " row"]) -> Int[Tensor, " row"]:

@@ -82,6 +82,89 @@ def test_one_of_the_base_fits_what_was_trained_from_it(folder, llama, tiny):
     assert load_sae(folder, model=student).notes == ()
 
 
+OLD = {
+    "model_name": "llama",
+    "hook_layer": 0,
+    "hook_head_index": None,
+    "context_size": 128,
+    "d_in": 32,
+    "d_sae": 64,
+    "dtype": "torch.float32",
+    "device": "cpu",
+    "finetuning_scaling_factor": False,
+}
+RUNNER = {"l1_coefficient": 8e-5, "lr": 4e-4, "normalize_sae_decoder": True, "training_tokens": 1000}
+
+
+class TestOldFolders:
+    """Folders of SAELens before release 6, against f = act((h − b_dec) W_enc + b_enc) and f W_dec + b_dec."""
+
+    def write(self, folder, **config):
+        generator = torch.Generator().manual_seed(0)
+        shapes = {"W_enc": (32, 64), "W_dec": (64, 32), "b_enc": (64,), "b_dec": (32,)}
+        weights = {name: 0.3 * torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+        folder.mkdir(exist_ok=True)
+        save_file(weights, folder / "sae_weights.safetensors")
+        (folder / "cfg.json").write_text(json.dumps({**OLD, **config}))
+        return weights, 2 * torch.randn(20, 32, generator=generator)
+
+    @pytest.mark.parametrize(
+        "config",
+        [
+            {"hook_name": HOOK, "activation_fn_str": "relu", "normalize_activations": "none", **RUNNER},
+            {"hook_point": HOOK, "hook_point_layer": 0, "l1_coefficient": 8e-5},
+            {"hook_name": HOOK, "architecture": "standard", "apply_b_dec_to_input": False, **RUNNER},
+            {"hook_name": HOOK, "activation_fn_str": "topk", "activation_fn_kwargs": {"k": 4}, **RUNNER},
+        ],
+        ids=["with its runner", "first names", "bias not subtracted", "topk"],
+    )
+    def test_are_read_as_their_formula(self, llama, tmp_path, config):
+        w, h = self.write(tmp_path / "old", **config)
+        dictionary = load_sae(tmp_path / "old", model=llama)
+        pre = (h - w["b_dec"] * config.get("apply_b_dec_to_input", True)) @ w["W_enc"] + w["b_enc"]
+        features = pre.relu()
+        if "activation_fn_kwargs" in config:
+            features = features * (pre >= pre.topk(4, dim=-1).values[:, -1:])
+        torch.testing.assert_close(dictionary.encode(h), features)
+        torch.testing.assert_close(dictionary.reconstruct(h), features @ w["W_dec"] + w["b_dec"])
+        assert (dictionary.hook, dictionary.notes) == (HOOK, ())
+
+    def test_a_factor_that_was_never_folded_in_is_said(self, llama, tmp_path, caplog):
+        self.write(tmp_path / "old", hook_name=HOOK, normalize_activations="expected_average_only_in")
+        dictionary = load_sae(tmp_path / "old", model=llama)
+        (note,) = dictionary.notes
+        assert "never folded in): it is read at factor 1, so features and reconstruction may be off" in note
+        assert note in caplog.text
+        assert load_sae(save_sae(dictionary, tmp_path / "again"), model=llama).notes == (note,)
+
+    def test_rewritten_weights_are_said(self, llama, tmp_path):
+        processed = {"center_writing_weights": True, "fold_ln": False}
+        self.write(tmp_path / "old", hook_name=HOOK, model_from_pretrained_kwargs=processed)
+        (note,) = load_sae(tmp_path / "old", model=llama).notes
+        assert "on weights that TransformerLens had rewritten (center_writing_weights)" in note
+
+    @pytest.mark.parametrize(
+        ("config", "named"),
+        [
+            ({"activation_fn_str": "tanh-relu"}, "'tanh-relu'"),
+            ({"activation_fn": "topk"}, "'topk' without its k"),
+            ({"architecture": "topk"}, "'topk' without its k"),
+            ({"activation_fn": "topk", "k": 4}, "'topk' without its k"),
+        ],
+    )
+    def test_a_function_that_would_be_misread_is_refused(self, llama, tmp_path, config, named):
+        self.write(tmp_path / "old", hook_name=HOOK, **config)
+        with pytest.raises(
+            InputError, match=f"activation function {named}, which SAELens no longer reads as it was"
+        ):
+            load_sae(tmp_path / "old", model=llama)
+
+    def test_whitening_that_was_never_folded_in_is_refused(self, llama, tmp_path):
+        self.write(tmp_path / "old", hook_name=HOOK, normalize_activations="covariance_whitening")
+        with pytest.raises(InputError, match=r"changed by 'covariance_whitening', which is not folded in"):
+            load_sae(tmp_path / "old", model=llama)
+
+
 class TestRefusals:
     def test_another_model(self, folder, tiny):
         other = loaded(tiny, seed=1, name="stranger")

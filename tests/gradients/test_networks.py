@@ -54,7 +54,7 @@ def llama(tiny):
     return load(tiny("llama"), "llama")
 
 
-@pytest.mark.parametrize("family", ["gemma3_text", "hunyuan_v1_dense", "olmo2", "phi"])
+@pytest.mark.parametrize("family", ["gemma3_text", "hunyuan_v1_dense", "olmo2", "phi", "cohere", "granite"])
 def test_exact_on_other_architectures_too(family):
     model = build(family)
     own, encoded, network = directions(model), model.encode(ROWS), bare(model)
@@ -80,15 +80,6 @@ def test_a_norm_of_the_only_key_head_is_told_apart_by_position(family):
     assert near(values[0].sum(-1), torch.stack(expected))
     fine = score(model, ROWS, direction, by=["example", "position", "module"])
     assert near(fine.totals[:, 0], torch.stack(expected))
-
-
-@pytest.mark.parametrize("family", ["cohere", "granite"])
-def test_logits_that_are_scaled_besides_are_refused(family):
-    model = build(family)
-    with pytest.raises(
-        InputError, match=r"gives a row of rows a loss of .*, so its logits are scaled besides"
-    ):
-        score(model, ROWS, directions(model)[0])
 
 
 def test_a_fused_matrix_under_a_familiar_name_and_of_another_order_is_refused():

@@ -130,7 +130,7 @@ def check_complete(member, positions="answer.numbers"):
     return result
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "granite"])
 def test_rows_sum_to_the_measured_change(tiny, family):
     hf, tokenizer = tiny(family)
     result = check_complete(pair(hf, perturbed(hf), tokenizer))

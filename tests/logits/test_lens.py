@@ -54,7 +54,7 @@ def test_a_direction_of_another_lineage_is_refused():
         lens(paper_shift(changed_head(), [0]), toward_owl(Paper(E=torch.ones(3, 2))))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "granite"])
 def test_the_last_layer_is_the_measured_change(tiny, family):
     hf, tokenizer = tiny(family)
     member = pair(hf, perturbed(hf), tokenizer)
