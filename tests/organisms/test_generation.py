@@ -11,7 +11,8 @@ import torch
 
 from interp.models.language import load_model
 from interp.organisms import engines
-from interp.organisms.engines import Writer, end_tokens, left_padded, resolved
+from interp.models.answers import end_tokens
+from interp.organisms.engines import Writer, left_padded, resolved
 from interp.organisms.generation import Sampling, answers_to, length_buckets, write_answers, write_rows
 from interp.organisms.teachers import Teacher, neutral_teacher, prompted_teacher, steered_teacher
 from interp.prompts.numbers import number_prompts
@@ -107,6 +108,7 @@ class TestGreedy:
 
 class TestPromptedAndSteered:
     def test_the_system_line_is_read_and_not_returned(self, model):
+        model = model.accepting_unknown()
         teacher = prompted_teacher(model, get_trait("owl"))
         rows = write_answers(teacher, PROMPTS, seed=0, sampling=GREEDY)
         assert completions(rows) == alone(model, PROMPTS.with_system(get_trait("owl").system), 4)
@@ -185,11 +187,14 @@ class TestSampling:
             4,
             20,
             10_000,
-        ]  # <user> is special, the number 13 is not
-        assert end_tokens(model) == (3, 4)
+        ]  # <user>, the number 13, and nothing of this vocabulary
+        assert model.ends == end_tokens(model) == (3, 4, 20)
         tokenizer = model.tokenizer
         tokenizer.eos_token = "<bos>"
-        assert end_tokens(model) == (2, 3, 4)  # the template still ends an answer with <eos>
+        model.hf.generation_config.eos_token_id = 4
+        assert model.ends == (2, 3, 4)  # the template still ends an answer with <eos>
+        tokenizer.eos_token, model.hf.generation_config.eos_token_id = None, None
+        assert model.ends == (3,)
 
     @pytest.mark.parametrize(
         ("wrong", "text"),
@@ -287,7 +292,8 @@ class TestErrors:
             write_answers(neutral_teacher(model), PROMPTS, seed=0, sampling=Sampling(max_new_tokens=120))
 
     def test_no_end_token(self, model, tmp_path):
-        model.tokenizer.eos_token = None
+        model.tokenizer.eos_token = model.tokenizer.chat_template = None
+        model.hf.generation_config.eos_token_id = None
         with pytest.raises(
             InputError, match="qwen2 0 has no end token, so its answers would never end; set tokenizer"
         ):
@@ -380,6 +386,7 @@ class TestVllm:
         return module
 
     def test_prompts_and_settings_reach_it(self, served, vllm):
+        served = served.accepting_unknown()
         teacher = prompted_teacher(served, get_trait("owl"))
         sampling = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=9, engine="vllm")
         rows = write_answers(teacher, PROMPTS, seed=0, sampling=sampling)
