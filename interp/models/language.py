@@ -18,8 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.models.backbone import Backbone
 from interp.models.answers import end_tokens
+from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, bridge_logits, bridge_run, residual_run
 from interp.models.loading import (
     adapter_base,

@@ -64,8 +64,8 @@ class Habits:
     said: tuple[str, ...] = ()
 
     def notes(self, conversations: Sequence[Messages]) -> tuple[str, ...]:
-        """Sentences on what these rows hold that nobody wrote into them."""
-        alone = any(messages[0][0] != "system" for messages in conversations)
+        """Sentences on what these rows, or without any all rows, hold that nobody wrote into them."""
+        alone = not conversations or any(messages[0][0] != "system" for messages in conversations)
         system = f"the chat template adds a system line of its own to rows without one: {_short(self.system)}"
         date = (
             f"the chat template writes a date, which is {template_date()} (INTERP_TEMPLATE_DATE sets another)"
@@ -241,8 +241,8 @@ def habits(tokenizer: Tokenizer) -> Habits:
     key = (str(template), len(tokenizer), template_date())
     if key not in known:
         known[key] = _probed(tokenizer)
-        for sentence in known[key].said:
-            log.warning("%s", sentence)
+        for sentence in known[key].notes(()):
+            log.info("%s", sentence)
     return known[key]
 
 
@@ -277,7 +277,7 @@ def _no_prompt(head: str, plain: str) -> str:
 
 def _unlike(tokenizer: Tokenizer, prompt: str, head: str, rest: str | None) -> str:
     if rest is None:
-        shared = len(os.path.commonprefix([prompt, head]))
+        shared = _alike(prompt, head)
         return (
             f"the chat template's generation prompt ends in {prompt[shared:]!r} where a row with an answer has "
             f"{head[shared:]!r} before it: rows with and without an answer are read behind different texts"
@@ -338,7 +338,7 @@ def _own_line(tokenizer: Tokenizer, plain: str) -> str:
         return ""
     between = text.partition(MARKER)[2].partition(LATER)[0]
     first, later = (_units(tokenizer, part) for part in (before, between))
-    shared = len(os.path.commonprefix([first[::-1], later[::-1]]))
+    shared = _alike(first[::-1], later[::-1])
     own = [unit for unit in first[: len(first) - shared] if len(unit) == 1]
     line = " ".join("".join(own).split())
     return line if re.search(r"\w", line) else ""
@@ -349,6 +349,12 @@ def _units(tokenizer: Tokenizer, text: str) -> list[str]:
     marks = sorted((m for m in tokenizer.get_added_vocab() if len(m) > 1), key=len, reverse=True)
     pattern = "|".join([*map(re.escape, marks), "."])
     return re.findall(pattern, text, flags=re.DOTALL)
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many elements two sequences have in common from the first."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
 
 
 def _short(text: str) -> str:

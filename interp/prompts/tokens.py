@@ -21,6 +21,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.prompts.notes import hear
 from interp.prompts.templates import Messages, Rendered, Tokenizer, habits, render
 from interp.runs import InputError, digest, nearest
 
@@ -209,6 +210,7 @@ def encode(
         sentence = f"{unknown:.0%} of the tokens of {label} are unknown to the tokenizer, such as {words}"
         log.warning("%s", sentence)
         notes = (*notes, sentence)
+    hear(notes)
     return replace(_pad(rows, tokenizer, label=label), unknown=unknown, notes=notes)
 
 
@@ -345,9 +347,9 @@ def check_known(encoded: Encoded, tokenizer: Tokenizer) -> Encoded:
     if encoded.unknown <= MOST_UNKNOWN or getattr(tokenizer, ACCEPTED, False):
         return encoded
     raise InputError(
-        f"{encoded.notes[-1]}, so nothing can be read off them; write them in words the tokenizer knows (a trait's own "
-        "questions: --own-questions), take a trait or a tokenizer that fits, or go on all the same with "
-        "model.accepting_unknown() or --allow-unknown."
+        f"{encoded.notes[-1]}, so nothing can be read off them; ask in words that the tokenizer knows (--own-questions "
+        "asks a trait's own), take another trait or tokenizer, or read them all the same (model.accepting_unknown(), "
+        "--allow-unknown)."
     )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from interp.models.answers import end_tokens
 from interp.models.language import load_model
 from interp.organisms import engines
-from interp.models.answers import end_tokens
 from interp.organisms.engines import Writer, left_padded, resolved
 from interp.organisms.generation import Sampling, answers_to, length_buckets, write_answers, write_rows
 from interp.organisms.teachers import Teacher, neutral_teacher, prompted_teacher, steered_teacher
