@@ -53,7 +53,11 @@ def _declared(model: LanguageModel) -> list[int]:
     """The ends of the generation configuration that lie within the vocabulary."""
     declared = getattr(getattr(model.hf, "generation_config", None), "eos_token_id", None)
     ids = declared if isinstance(declared, (list, tuple)) else [] if declared is None else [declared]
-    return [int(token) for token in ids if 0 <= int(token) < len(model.tokenizer)]
+    known = [int(token) for token in ids if 0 <= int(token) < len(model.tokenizer)]
+    for token in sorted({*known} - control_ids(model.tokenizer)):
+        text = model.tokenizer.decode([token])
+        log.warning("%s declares %r, an ordinary token, to end an answer", model.name, text)
+    return known
 
 
 def cut(tokens: Sequence[Sequence[int]], ends: Sequence[int]) -> list[list[int]]:
