@@ -16,7 +16,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.activations.arrays import lineage_root
-from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.runs import InputError
 
@@ -75,7 +74,6 @@ class LogitDirection:
         return torch.tensor(self.weights, dtype=torch.float64, device=like.device)
 
 
-@noting
 def logit_direction(model: Model, trait: Trait) -> LogitDirection:
     """Trait target minus the mean of its foils, at the first answer token in the rendered context of the
     trait's questions.

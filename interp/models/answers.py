@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from interp.prompts.templates import habits
@@ -55,9 +56,13 @@ def _declared(model: LanguageModel) -> list[int]:
     ids = declared if isinstance(declared, (list, tuple)) else [] if declared is None else [declared]
     known = [int(token) for token in ids if 0 <= int(token) < len(model.tokenizer)]
     for token in sorted({*known} - control_ids(model.tokenizer)):
-        text = model.tokenizer.decode([token])
-        log.warning("%s declares %r, an ordinary token, to end an answer", model.name, text)
+        _say(model.name, model.tokenizer.decode([token]))
     return known
+
+
+@cache
+def _say(name: str, text: str) -> None:
+    log.warning("%s declares %r, an ordinary token, to end an answer", name, text)
 
 
 def cut(tokens: Sequence[Sequence[int]], ends: Sequence[int]) -> list[list[int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 from typing import Any, ParamSpec, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, ParamSpec, TypeVar
 Given = ParamSpec("Given")
 Found = TypeVar("Found")
 
+SHARE = re.compile(r"[0-9]+% of the tokens of ")
 _HEARD: ContextVar[list[str] | None] = ContextVar("heard", default=None)
 
 
@@ -49,5 +51,12 @@ def noting(verb: Callable[Given, Found]) -> Callable[Given, Found]:
 def _with(found: Any, heard: list[str]) -> Any:
     if not hasattr(found, "notes"):
         return dataclasses.replace(found, table=_with(found.table, heard))  # of a detection
-    new = [note for note in dict.fromkeys(heard) if note not in found.notes]
+    new = [note for note in _few(heard) if note not in found.notes]
     return dataclasses.replace(found, notes=(*found.notes, *new)) if new else found
+
+
+def _few(heard: list[str]) -> list[str]:
+    """Every note once, and of those that give a share of tokens the largest share alone."""
+    shares = [note for note in heard if SHARE.match(note)]
+    most = max(shares, key=lambda note: int(note.partition("%")[0]), default="")
+    return [note for note in dict.fromkeys(heard) if note == most or not SHARE.match(note)]

@@ -208,7 +208,7 @@ def encode(
     notes = habits(tokenizer).notes(conversations)
     if unknown > SAID_UNKNOWN:
         sentence = f"{unknown:.0%} of the tokens of {label} are unknown to the tokenizer, such as {words}"
-        log.warning("%s", sentence)
+        _warn(sentence)
         notes = (*notes, sentence)
     hear(notes)
     return replace(_pad(rows, tokenizer, label=label), unknown=unknown, notes=notes)
@@ -340,6 +340,12 @@ def _unknown(
         total += len(found) + sum(i not in special for i in ids)
     words = ", ".join(repr(word) for word in list(dict.fromkeys(lost))[:SHOWN_UNKNOWN])
     return len(lost) / max(1, total), words
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Say it once, however often the same rows are read."""
+    log.warning("%s", sentence)
 
 
 def check_known(encoded: Encoded, tokenizer: Tokenizer) -> Encoded:

@@ -26,7 +26,7 @@ ROWS = Prompts.from_pairs(
 @pytest.fixture
 def model(tiny):
     hf, tokenizer = tiny("llama")
-    return load_model(hf, tokenizer=tokenizer, check=False, name="tiny").accepting_unknown()
+    return load_model(hf, tokenizer=tokenizer, check=False, name="tiny")
 
 
 def numbers(rows: Prompts) -> list[list[str]]:

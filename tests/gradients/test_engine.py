@@ -252,7 +252,7 @@ class TestSupports:
 
 class TestErrors:
     def test_rows_without_answers(self, llama):
-        rows = Prompts.from_pairs([("one", "1"), ("list", "")], label="halves")
+        rows = Prompts.from_pairs([("one", "1"), ("two", "")], label="halves")
         network, encoded = bare(llama), llama.encode(rows)
         sites = find_sites(network, directions(llama)[:1])
         with pytest.raises(InputError, match="row 2 of a batch of halves has no answer tokens"):

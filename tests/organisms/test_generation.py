@@ -108,7 +108,6 @@ class TestGreedy:
 
 class TestPromptedAndSteered:
     def test_the_system_line_is_read_and_not_returned(self, model):
-        model = model.accepting_unknown()
         teacher = prompted_teacher(model, get_trait("owl"))
         rows = write_answers(teacher, PROMPTS, seed=0, sampling=GREEDY)
         assert completions(rows) == alone(model, PROMPTS.with_system(get_trait("owl").system), 4)
@@ -386,7 +385,6 @@ class TestVllm:
         return module
 
     def test_prompts_and_settings_reach_it(self, served, vllm):
-        served = served.accepting_unknown()
         teacher = prompted_teacher(served, get_trait("owl"))
         sampling = Sampling(temperature=0.7, top_p=0.9, max_new_tokens=9, engine="vllm")
         rows = write_answers(teacher, PROMPTS, seed=0, sampling=sampling)
