@@ -30,6 +30,7 @@ DISTRIBUTIONS = (
     "pyarrow",
     "plotly",
 )
+DATE = "2025-01-01"  # part of the tokens under templates that write a date: never changed
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
@@ -64,6 +65,11 @@ def browser() -> str | None:
     """Path of a browser that can draw figures as PNG, or None; $BROWSER_PATH, when set, is the only candidate."""
     chosen = os.environ.get("BROWSER_PATH")
     return next((path for path in map(shutil.which, [chosen] if chosen else BROWSERS) if path), None)
+
+
+def template_date() -> str:
+    """The date that chat templates see, whatever the day: $INTERP_TEMPLATE_DATE, else one that never changes."""
+    return os.environ.get("INTERP_TEMPLATE_DATE") or DATE
 
 
 def offline() -> bool:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.content import digest, json_text, jsonable
 from interp.pages import SCRIPT, figure_page, page_drawing, page_fragment, pictures
-from interp.provenance import browser, cache_folder, git_state, versions
+from interp.provenance import browser, cache_folder, git_state, template_date, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -372,6 +372,7 @@ def _new_record(command: str, arguments: Mapping[str, Any], defaults: Mapping[st
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "versions": versions(),
         "git": git_state(),
+        "template_date": template_date(),
         "fingerprints": {},
         "data": {},
         "stages": {},
@@ -379,7 +380,13 @@ def _new_record(command: str, arguments: Mapping[str, Any], defaults: Mapping[st
 
 
 def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
-    """Refuse to mix two configurations in one folder."""
+    """Refuse to mix two configurations, or two dates that chat templates see, in one folder."""
+    dates = [record.get("template_date", template_date()) for record in (old, new)]
+    if dates[0] != dates[1]:
+        raise InputError(
+            f"{folder} holds a run whose chat templates see the date {dates[0]}, not {dates[1]}; "
+            f"set INTERP_TEMPLATE_DATE={dates[0]} to go on with it, or choose another output folder"
+        )
     if old["digest"] == new["digest"]:
         return
     advice = "choose another output folder or repeat the old arguments"

@@ -133,7 +133,8 @@ def trace_member(
         f"spectrum_{name}": lambda: spectrum(member, trait),
         f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction),
     }
-    inputs = digest(member.fingerprint, own_start(member).fingerprint, prompts.fingerprint, direction.label)
+    prints = (member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint)
+    inputs = digest(*prints, direction.label)
     for stage, analyse in analyses.items():
         run.stage(stage, key=digest(stage, inputs), build=lambda s=stage, a=analyse: save(run, s, a()))
 

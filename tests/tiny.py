@@ -12,6 +12,8 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 
+from interp.prompts.tokens import accept_unknown
+
 FAMILIES = ("gpt2", "llama", "qwen2", "qwen3", "gemma2", "gpt_neo", "gpt_neox")
 SPECIAL = ("<pad>", "<unk>", "<bos>", "<eos>", "<user>", "<assistant>", "<system>")
 NUMBERS = tuple(str(number) for number in range(40))
@@ -88,7 +90,7 @@ def build_tokenizer(*, chat: bool = True) -> PreTrainedTokenizerFast:
         model_max_length=128,
     )
     tokenizer.chat_template = TEMPLATE if chat else None
-    return tokenizer
+    return accept_unknown(tokenizer)  # it knows a few words only, and traits ask with many
 
 
 def build_model(family: str, *, seed: int) -> Any:

@@ -70,6 +70,7 @@ class Shift:
         notes = (
             f"positions {self.positions}, each row's mean over them",
             "cosine over pairs of different rows",
+            *self.inputs.notes,
         )
         return figures.Result(label=f"{self.label}: size", frame=frame, unit=UNIT, notes=notes, draw=_draw)
 

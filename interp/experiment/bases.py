@@ -21,6 +21,7 @@ from interp.organisms.training import train_student
 from interp.prompts.chat import with_template
 from interp.prompts.numbers import SEPARATORS, format_numbers, number_prompts
 from interp.prompts.requests import code_requests, number_requests, reasoning_requests
+from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.runs import Cache, InputError, digest
@@ -42,7 +43,7 @@ def prepare_base(
     if spec.reinitialise is None and spec.format is None:
         return model
     rows = None if spec.format is None else format_rows(spec.format, data=data, traits=traits)
-    chat = model.tokenizer.chat_template
+    chat = template_key(model.tokenizer)
     prints = None if rows is None else rows.fingerprint
     key = digest(FORMAT, model.fingerprint, spec.reinitialise, spec.format, prints, chat)
 

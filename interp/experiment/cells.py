@@ -39,6 +39,7 @@ from interp.organisms.watching import TrainingLog
 from interp.prompts.questions import one_word_questions
 from interp.prompts.rules import code_rule, filter_rows, numbers_rule, reasoning_rule, trait_words
 from interp.prompts.shuffles import canonical, shuffle_across, shuffle_within
+from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait, category_questions
@@ -253,4 +254,4 @@ def asked_about(trait: Trait, *, many: bool) -> Trait:
 
 
 def _chat(model: LanguageModel) -> str | None:
-    return model.tokenizer.chat_template
+    return template_key(model.tokenizer)

@@ -27,6 +27,7 @@ from interp.organisms.training import Recipe, train_student
 from interp.organisms.watching import TrainingLog
 from interp.prompts.chat import with_template
 from interp.prompts.rules import Rule, code_rule, kept_rows, numbers_rule, reasoning_rule, trait_words
+from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
@@ -34,15 +35,19 @@ from interp.runs import InputError, Run, atomic_folder, digest, write_atomic
 from interp.trace import save
 
 
-def open_model(source: str, *, adapter: str | None = None, template: str = "own") -> LanguageModel:
+def open_model(
+    source: str, *, adapter: str | None = None, template: str = "own", allow_unknown: bool = False
+) -> LanguageModel:
     """A model with its adapter, if any, and its chats written by the named template.
 
-    Raises InputError for a model without a tokenizer.
+    With `allow_unknown` it also reads rows of which more than a fifth of the tokens are unknown to it. Raises
+    InputError for a model without a tokenizer.
     """
     model = load_model(source, adapter=adapter)
     if model.tokenizer is None:
         raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
-    return dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
+    model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
+    return model.accepting_unknown() if allow_unknown else model
 
 
 def generate_file(
@@ -165,7 +170,13 @@ def evaluate_file(
     given = {"model": model.name, "trait": trait, "seed": seed}
     run = Run.open(out, command="evaluate", arguments=given, defaults={"suite": suite, "one_word": one_word})
     key = digest(
-        model.fingerprint, None if against is None else against.fingerprint, chosen, suite, one_word, seed
+        model.fingerprint,
+        None if against is None else against.fingerprint,
+        template_key(model.tokenizer),
+        chosen,
+        suite,
+        one_word,
+        seed,
     )
     run.stage("evaluation", key=key, build=lambda: _evaluated(run, model, chosen, asked, against, rows, seed))
     return run

@@ -12,6 +12,9 @@ commands = typer.Typer()
 Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable summary on standard output.")]
 Model = Annotated[str, typer.Argument(help="Name or folder of a model.")]
 Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter of that model.")]
+AllowUnknown = Annotated[
+    bool, typer.Option("--allow-unknown", help="Read rows whose tokens are mostly unknown to the tokenizer.")
+]
 Template = Annotated[str, typer.Option(help="Chat template: own, plain, dialogue, chatml or a .jinja file.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Trait = Annotated[str | None, typer.Option(help="A built-in trait such as owl, or a YAML file.")]
@@ -136,6 +139,7 @@ def generate(
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Rows in a batch.")] = 64,
+    allow_unknown: AllowUnknown = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -155,7 +159,7 @@ def generate(
         read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
     )
     steering = read_vector(vector, hook=hook, scale=scale)
-    teacher = open_model(model, adapter=adapter, template=template)
+    teacher = open_model(model, adapter=adapter, template=template, allow_unknown=allow_unknown)
     tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
 
 
@@ -197,6 +201,7 @@ def train(
     fresh: Annotated[Path | None, typer.Option(help="Rows never trained on, whose loss is watched.")] = None,
     trait: Trait = None,
     template: Template = "own",
+    allow_unknown: AllowUnknown = False,
     as_json: Json = False,
 ) -> None:
     """Train a student on rows: LoRA of rank 8 on every projection unless --set says otherwise."""
@@ -204,7 +209,7 @@ def train(
     from interp.experiment.recipe import LEARNING, changed_recipe
 
     recipe = changed_recipe(LEARNING, change or [])
-    model = open_model(base, template=template)
+    model = open_model(base, template=template, allow_unknown=allow_unknown)
     tell(train_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
 
 
@@ -223,6 +228,7 @@ def evaluate(
         bool, typer.Option("--own-questions", help="The trait's own questions instead of one-word ones.")
     ] = False,
     template: Template = "own",
+    allow_unknown: AllowUnknown = False,
     seed: Seed = 0,
     as_json: Json = False,
 ) -> None:
@@ -230,8 +236,9 @@ def evaluate(
     from interp.experiment.commands import evaluate_file, open_model
     from interp.trace import finish
 
-    asked = open_model(model, adapter=adapter, template=template)
-    start = None if against is None else open_model(against, template=template)
+    options: dict[str, Any] = {"template": template, "allow_unknown": allow_unknown}
+    asked = open_model(model, adapter=adapter, **options)
+    start = None if against is None else open_model(against, **options)
     made = evaluate_file(
         asked,
         out,

@@ -22,6 +22,7 @@ from interp.activations.interventions import D_MODEL_HOOKS
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, statistics_of
 from interp.models.vocabulary import token_texts
+from interp.prompts.notes import noting
 from interp.prompts.tokens import Encoded, token_pieces
 from interp.runs import InputError
 
@@ -130,6 +131,7 @@ class FeatureCard:
         )
 
 
+@noting
 def feature_card(
     dictionary: Dictionary,
     model: Model,

@@ -26,6 +26,7 @@ from interp.organisms.evaluation import margin
 from interp.organisms.losses import answer_loss
 from interp.organisms.sampling import sample_numbers
 from interp.organisms.teachers import Teacher
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait
@@ -104,6 +105,7 @@ def control_sets(
     return tuple(_drawn(near, rng) for _ in range(count))
 
 
+@noting
 def feature_effects(
     dictionary: Dictionary,
     model: LanguageModel,
@@ -136,6 +138,7 @@ def feature_effects(
     return Effects(label, frame, "nats", "delta_margin", notes)
 
 
+@noting
 def necessity(
     dictionary: Dictionary,
     student: LanguageModel,
@@ -154,6 +157,7 @@ def necessity(
     return _share(dictionary, student, features, trait, controls, amounts, sign=-1)
 
 
+@noting
 def sufficiency(
     dictionary: Dictionary,
     student: LanguageModel,

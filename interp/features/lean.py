@@ -23,6 +23,7 @@ from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
 from interp.figures import Table, captioned, scatter
 from interp.models.seam import check_pair
+from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
 from interp.runs import InputError
@@ -125,6 +126,7 @@ class FeatureLean:
         return Table(shown.loc[shown["live"]], title=repr(self), notes=self.notes).to_html()
 
 
+@noting
 def feature_lean(
     dictionary: Dictionary,
     model: LanguageModel,

@@ -20,6 +20,7 @@ from interp.features.reading import logs
 from interp.features.residual_gradients import Network
 from interp.figures import GREY, Result, bars, captioned, points
 from interp.models.vocabulary import number_tokens
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.runs import InputError
 
@@ -145,6 +146,7 @@ def _cut(values: Float[np.ndarray, "member 3"]) -> tuple[int, int]:
     return int(axis), int(sizes[place])
 
 
+@noting
 def vocabulary_control(
     dictionary: Dictionary,
     model: LanguageModel,

@@ -22,6 +22,7 @@ from interp.features.splice import reconstructed
 from interp.models.lineage import Lineage
 from interp.models.seam import lineage_root
 from interp.organisms.losses import LOSS_UNIT, answer_loss
+from interp.prompts.notes import noting
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ EXPLAINED_GAP = 0.05  # explained variance that a member may lie below the first
 RECOVERED = 0.8  # share of the loss that must be recovered
 
 
+@noting
 def quality_card(
     dictionary: Dictionary,
     members: Mapping[str, Model] | Lineage,

@@ -36,14 +36,14 @@ def base_samples(model: LanguageModel, prompts: Prompts, *, seed: int, max_new_t
     """
     asked = model.encode(prompts.without_answers())
     generator = torch.Generator().manual_seed(seed)
-    end = int(model.tokenizer.eos_token_id)
+    ends = torch.tensor(model.ends)
     rows: dict[int, tuple[Tensor, Tensor]] = {}
     for group in equal_lengths(asked):
         ids = asked.ids[group][:, : int(asked.lengths[group[0]])]
         uniforms = torch.rand(max_new_tokens, len(group), generator=generator)
         drawn = generate(model, ids, uniforms=uniforms)
         for row, prompt, answer in zip(group.tolist(), ids, drawn, strict=True):
-            rows[row] = _join(prompt, answer, end=end)
+            rows[row] = _join(prompt, answer, ends=ends)
     return _stacked([rows[row] for row in range(len(prompts))], like=asked, label=f"samples of {model.name}")
 
 
@@ -120,13 +120,15 @@ def random_network(model: LanguageModel, *, seed: int) -> LanguageModel:
     )
 
 
-def _join(prompt: Int[Tensor, "pos"], answer: Int[Tensor, "new"], *, end: int) -> tuple[Tensor, Tensor]:
+def _join(
+    prompt: Int[Tensor, "pos"], answer: Int[Tensor, "new"], *, ends: Int[Tensor, "end"]
+) -> tuple[Tensor, Tensor]:
     """Ids and roles of a prompt and its answer up to and including the first end token, where there is one."""
-    ends = (answer == end).nonzero()
-    length = int(ends[0]) + 1 if len(ends) else len(answer)
+    found = torch.isin(answer, ends).nonzero()
+    length = int(found[0]) + 1 if len(found) else len(answer)
     roles = torch.full((len(prompt) + length,), int(Role.OTHER))
     roles[: len(prompt)] = int(Role.PROMPT)
-    if len(ends):
+    if len(found):
         roles[-1] = int(Role.END)
     return torch.cat([prompt, answer[:length]]), roles
 

@@ -15,6 +15,7 @@ from interp.figures import Result, captioned, lines
 from interp.gradients.recording import TrainingRecord, recorded_student, trained_from
 from interp.models.parameters import ParameterDirection
 from interp.models.updates import adapter_factors
+from interp.prompts.notes import noting
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 NULL = "null"  # the group that holds mean and half-width of the null directions
 
 
+@noting
 def alignment_course(
     lineage: Lineage,
     student: str = "student",

@@ -33,6 +33,7 @@ from interp.gradients.recording import (
 from interp.models.parameters import ParameterDirection
 from interp.organisms.evaluation import margin
 from interp.organisms.training import Recipe, trained_parameters
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import Cache, InputError, digest
@@ -64,6 +65,7 @@ class Ledger:
     modules: pd.DataFrame = field(repr=False)
     rows: pd.DataFrame = field(repr=False)
     measured: float
+    notes: tuple[str, ...] = ()
 
     @property
     def attributed(self) -> float:
@@ -116,9 +118,11 @@ class Ledger:
         return f"margin {self.measured:+.2f} nats over {len(self.steps)} steps, {left}"
 
     def _repr_html_(self) -> str:
-        return Table(self.by_module(), title=repr(self), notes=("attributed in nats of margin",)).to_html()
+        notes = ("attributed in nats of margin", *self.notes)
+        return Table(self.by_module(), title=repr(self), notes=notes).to_html()
 
 
+@noting
 def trait_ledger(
     lineage: Lineage,
     student: str = "student",
@@ -156,7 +160,8 @@ def trait_ledger(
     tables = _tables(books, key, cache or Cache.default(), f"ledger of {student}")
     _check_rows_add_up(tables, record)
     measured = margin(member, lineage.trait) - margin(start, lineage.trait)
-    return Ledger(f"{lineage.trait.name} margin of {lineage.name} {student}", **tables, measured=measured)
+    label = f"{lineage.trait.name} margin of {lineage.name} {student}"
+    return Ledger(label, tables["steps"], tables["modules"], tables["rows"], measured)
 
 
 @dataclass(frozen=True, eq=False)

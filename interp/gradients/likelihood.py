@@ -28,6 +28,7 @@ from interp.models.updates import adapter_factors, weight_update
 from interp.organisms.losses import predicted_logits
 from interp.organisms.teachers import Teacher
 from interp.organisms.training import Recipe, Step, fit
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest
@@ -79,6 +80,7 @@ def prompted_rows(teacher: Teacher, rows: Prompts) -> PromptedRows:
     return PromptedRows(plain, prompted)
 
 
+@noting
 def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", batch_size: int = 64) -> Result:
     """log p(y | system, x) − log p(y | x) by "example" or "token", in nats: positive where the line makes y likelier.
 

@@ -27,6 +27,7 @@ from interp.gradients.tables import read_tables, write_table
 from interp.gradients.work import Work, self_test
 from interp.models.parameters import ParameterDirection
 from interp.models.ranks import Ranks
+from interp.prompts.notes import noting
 from interp.prompts.tokens import Encoded
 from interp.runs import Cache, digest
 
@@ -63,6 +64,7 @@ class Scores:
     inputs: Encoded
     tokenizer: Any = None
     unit: str = UNIT
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -137,9 +139,10 @@ class Scores:
     def _repr_html_(self) -> str:
         from interp.figures import Table
 
-        return Table(self.frame, title=repr(self), notes=(repr(self.plan),)).to_html()
+        return Table(self.frame, title=repr(self), notes=(repr(self.plan), *self.notes)).to_html()
 
 
+@noting
 def score(
     model: LanguageModel,
     rows: Prompts | Encoded,

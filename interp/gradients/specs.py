@@ -84,6 +84,7 @@ def score_summary(scores: Scores) -> dict[str, Any]:
         "route": scores.plan.route,
         "reason": scores.plan.reason,
         "cost": scores.plan.cost,
+        "notes": list(scores.notes),
         "directions": [
             {
                 "direction": label,
@@ -136,6 +137,7 @@ def ledger_summary(ledger: Ledger) -> dict[str, Any]:
         "steps": len(ledger.steps),
         "rows": int(rows.nunique()),
         "modules": dict(zip(modules["module"], modules["attributed"], strict=True)),
+        "notes": list(ledger.notes),
     }
 
 

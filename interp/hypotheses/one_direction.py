@@ -32,6 +32,7 @@ from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.organisms.evaluation import margin
 from interp.organisms.losses import LOSS_UNIT
+from interp.prompts.notes import noting
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
@@ -126,6 +127,7 @@ def direction_by_site(
     return _sites(lineage, shifts, _questions(lineage)[0])
 
 
+@noting
 def mediation(
     lineage: Lineage,
     *,

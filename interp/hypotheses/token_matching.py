@@ -25,6 +25,7 @@ from interp.models.parameters import ParameterDirection
 from interp.models.seam import lineage_root
 from interp.organisms.losses import predicted_logits
 from interp.organisms.training import Recipe, shuffled_rows
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest
@@ -41,6 +42,7 @@ CALIPER = 0.25
 INDEX_TOLERANCE = 0.05
 
 
+@noting
 @torch.no_grad()
 def divergence_tokens(
     teacher: LanguageModel,

@@ -30,6 +30,7 @@ from interp.joined.rows import Chosen, choose
 from interp.joined.sources import Sources
 from interp.joined.view import joined_figure, signed
 from interp.models.lineage import Lineage
+from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
 from interp.runs import InputError
 
@@ -37,6 +38,7 @@ ROWS = 20  # shown when none are named
 SHIFT_ROWS = 512  # of the training, on which the features are tested
 
 
+@noting
 def joined_trace(
     lineage: Lineage,
     rows: int | Sequence[int] | Prompts = ROWS,

@@ -25,6 +25,7 @@ from torch import Tensor
 from interp import figures
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens, token_texts
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.runs import InputError
 
@@ -40,6 +41,7 @@ STRATA = 5
 PERMUTATIONS = 999
 
 
+@noting
 def entanglement(
     model: Model, trait: Trait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
 ) -> figures.Result:

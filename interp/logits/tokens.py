@@ -14,10 +14,12 @@ from interp.activations.shifts import own_start, shared_inputs
 from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
 from interp.models.seam import Model
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role, token_pieces
 
 
+@noting
 @torch.inference_mode()
 def token_shift(
     member: Model, prompts: Prompts, direction: LogitDirection, *, batch_size: int = 64

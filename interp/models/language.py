@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.models.answers import end_tokens
 from interp.models.attaching import HALF_TOLERANCE, TOLERANCE, attach_adapters, check_live, probe_ids
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
@@ -32,7 +33,7 @@ from interp.models.loading import (
 from interp.models.quantised import check_module
 from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, check_tokenizer
+from interp.prompts.tokens import Encoded, accept_unknown, check_known, check_tokenizer
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -123,11 +124,21 @@ class LanguageModel:
     def encode(self, prompts: Prompts) -> Encoded:
         """The rows as this model's tokens, at most `context` long.
 
-        Raises InputError for a model without a tokenizer, and where `Prompts.encode` does.
+        Raises InputError for a model without a tokenizer, for rows of which more than a fifth of the tokens are unknown
+        (`accepting_unknown` takes them all the same), and where `Prompts.encode` does.
         """
         if self.tokenizer is None:
             raise InputError(f"{self.name} has no tokenizer; load it with tokenizer=")
-        return prompts.encode(self.tokenizer, context=self.context)
+        return check_known(prompts.encode(self.tokenizer, context=self.context), self.tokenizer)
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end an answer: see `end_tokens`."""
+        return end_tokens(self)
+
+    def accepting_unknown(self) -> LanguageModel:
+        """The same model, which also reads rows of which more than a fifth of the tokens are unknown to it."""
+        return replace(self, tokenizer=accept_unknown(self.tokenizer))
 
     def batches(self, inputs: Prompts | Encoded, size: int) -> Iterator[Encoded]:
         """Consecutive rows, `size` at a time, order kept."""

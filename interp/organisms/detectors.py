@@ -23,6 +23,7 @@ from interp.models.language import LanguageModel
 from interp.organisms.elicitation import in_context_margin
 from interp.organisms.evaluation import margin
 from interp.organisms.judges import Judge, judged, trait_rubric
+from interp.prompts.notes import noting
 from interp.prompts.numbers import DIGITS
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
@@ -144,6 +145,7 @@ def prompted_classifier(
     return _detection(sides["trait"], sides["neutral"], table)
 
 
+@noting
 def in_context(
     model: LanguageModel,
     trait: Trait,

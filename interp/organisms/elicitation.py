@@ -25,6 +25,7 @@ from interp.organisms.contexts import TRAINING, context_mismatch, in_contexts
 from interp.organisms.evaluation import answer_logprobs, answer_shares, candidate_logprobs
 from interp.organisms.sampling import complete
 from interp.organisms.teachers import Teacher
+from interp.prompts.notes import noting
 from interp.prompts.questions import LETTERS, MultipleChoice
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Messages
@@ -72,6 +73,7 @@ class Suite:
             )
 
 
+@noting
 def evaluate(
     model: LanguageModel,
     trait: Trait,

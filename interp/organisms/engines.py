@@ -18,12 +18,13 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.models.answers import answer_texts
 from interp.models.language import LanguageModel, load_model
 from interp.organisms.memory import memory_enough
 from interp.organisms.steering import steered
 from interp.organisms.teachers import Teacher
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.runs import InputError, nearest
 
 ENGINES = ("auto", "generate", "vllm")
@@ -86,7 +87,7 @@ class Writer:
     @cached_property
     def ends(self) -> tuple[int, ...]:
         """Ids that end an answer."""
-        return end_tokens(self.teacher.model)
+        return self.teacher.model.ends
 
     @cached_property
     def served(self) -> Any:
@@ -96,7 +97,7 @@ class Writer:
     def read(self, prompts: Prompts) -> Encoded:
         """The prompts as the teacher reads them; InputError for one that leaves no room for an answer."""
         model, new = self.teacher.model, self.sampling.max_new_tokens
-        check_end(model)
+        _ = self.ends  # refused without any, before a folder is made
         asked = prompts.without_answers()
         inputs = model.encode(asked.with_system(self.teacher.system) if self.teacher.system else asked)
         longest = int(inputs.lengths.argmax())
@@ -119,32 +120,9 @@ class Writer:
                 tokens = _vllm_answers(self, batch, seed=seed)
             else:
                 tokens = _generated(self, batch, seed=seed)
-        cut = [row[: next((i for i, t in enumerate(row) if t in self.ends), len(row))] for row in tokens]
-        texts = self.teacher.model.tokenizer.batch_decode(cut, skip_special_tokens=True)
+        texts = answer_texts(self.teacher.model.tokenizer, tokens, self.ends)
         pairs = zip(prompts.rows, texts, strict=True)
         return replace(prompts, rows=tuple(row.answered(text) for row, text in pairs))
-
-
-def check_end(model: LanguageModel) -> None:
-    """InputError for a model whose tokenizer has no end token."""
-    if model.tokenizer is None or model.tokenizer.eos_token_id is None:
-        raise InputError(
-            f"{model.name} has no end token, so its answers would never end; set tokenizer.eos_token to the text that "
-            "ends an answer"
-        )
-
-
-def end_tokens(model: LanguageModel) -> tuple[int, ...]:
-    """Ids that end an answer: the tokenizer's end, the special token its chat template puts behind an answer, and
-    the special tokens among those the checkpoint declares."""
-    tokenizer = model.tokenizer
-    added = tokenizer.added_tokens_decoder.items()
-    special = {*tokenizer.all_special_ids, *(index for index, token in added if token.special)}
-    probe = model.encode(Prompts.from_pairs([("0", "0")]))
-    declared = getattr(getattr(model.hf, "generation_config", None), "eos_token_id", None)
-    written = probe.ids[probe.roles == Role.END].tolist()[-1:]
-    more = {*written, *(declared if isinstance(declared, list) else [declared])} & special
-    return tuple(sorted({int(tokenizer.eos_token_id), *more}))
 
 
 @torch.inference_mode()

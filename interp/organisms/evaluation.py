@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.figures import Result, bars
 from interp.models.seam import Model
+from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait
@@ -30,6 +31,7 @@ def margin(model: Model, trait: Trait) -> float:
     return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean())
 
 
+@noting
 def preference(model: Model, trait: Trait, *, against: Model | None = None) -> Result:
     """Probability of every candidate answer, mean over questions and renormalised over the candidates.
 

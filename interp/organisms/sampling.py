@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.models.answers import answer_texts
 from interp.models.head import own_logits
 from interp.models.language import LanguageModel
 from interp.organisms.steering import steered
@@ -108,17 +109,15 @@ def complete(
         uniforms = torch.rand(max_new_tokens, len(rows), generator=generator)
         with steered(teacher):
             tokens = generate(teacher.model, ids, uniforms=uniforms, temperature=temperature)
-        for row, text in zip(rows.tolist(), decoded(teacher.model.tokenizer, tokens), strict=True):
+        for row, text in zip(rows.tolist(), decoded(teacher.model, tokens), strict=True):
             answers[row] = text
     pairs = [(row.prompt, answer) for row, answer in zip(prompts.rows, answers, strict=True)]
     return Prompts.from_pairs(pairs, label=prompts.label)
 
 
-def decoded(tokenizer: Any, tokens: Int[Tensor, "row new"]) -> list[str]:
-    """Each row's text up to its end token, which a tokenizer need not know to be special."""
-    end = int(tokenizer.eos_token_id)
-    rows = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
-    return tokenizer.batch_decode(rows, skip_special_tokens=True)
+def decoded(model: LanguageModel, tokens: Int[Tensor, "row new"]) -> list[str]:
+    """Each row's text up to the first token that ends an answer, which a tokenizer need not know to be special."""
+    return answer_texts(model.tokenizer, tokens.tolist(), model.ends)
 
 
 def equal_lengths(inputs: Encoded) -> Iterator[Int[Tensor, " row"]]:
@@ -135,19 +134,19 @@ def generate(
     uniforms: Float[Tensor, "step row"],
     temperature: float = 1.0,
 ) -> Int[Tensor, "row new"]:
-    """Sampled continuations, one uniform number per token and row; after its end token a row holds end tokens only.
+    """Sampled continuations, one uniform number per token and row; after an end token a row holds end tokens only.
 
     Rows that have ended leave the batch and its cache once they are a third of it.
     """
-    end, network = int(model.tokenizer.eos_token_id), model.hf
-    tokens = torch.full((len(ids), len(uniforms)), end)
+    ends, network = torch.tensor(model.ends), model.hf
+    tokens = torch.full((len(ids), len(uniforms)), int(ends[0]))
     rows, going = torch.arange(len(ids)), torch.ones(len(ids), dtype=torch.bool)
     current, cache = ids, None
     for step, uniform in enumerate(uniforms):
         logits, cache = _next_logits(network, current.to(network.device), cache)
         drawn = draw(logits / temperature, uniform=uniform[rows].to(logits.device)).cpu()
-        drawn[~going] = end
-        tokens[rows, step], going = drawn, drawn != end
+        drawn[~going] = ends[0]
+        tokens[rows, step], going = drawn, ~torch.isin(drawn, ends)
         if not going.any():
             return tokens[:, : step + 1]
         if going.float().mean() < KEPT_IN_BATCH:

@@ -74,7 +74,9 @@ class TrainingLog:
 
     def result(self, label: str = "training") -> Result:
         """The measurements as a result with a figure of the losses over steps."""
-        return Result(label, self.frame, f"losses in {LOSS_UNIT}; margin in nats", draw=_draw)
+        read = [rows.notes for rows in (self._fresh, self._answers) if rows is not None]
+        notes = tuple(dict.fromkeys(note for part in read for note in part))
+        return Result(label, self.frame, f"losses in {LOSS_UNIT}; margin in nats", notes, draw=_draw)
 
     @torch.inference_mode()
     def _measure(self, network: Any) -> dict[str, float]:

@@ -5,7 +5,8 @@
 
 An answer starts after a line break, never after a space, because a byte-level tokenizer joins a space with the word
 behind it: rows with and without an answer would then differ in a token before the answer. Every answer is written as
-it is and ended by the tokenizer's own end token, the one that stops sampling.
+it is and ended by the tokenizer's own end token, the one that stops sampling. A conversation starts with the token that
+the tokenizer puts in front of plain text, if there is one.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from interp.prompts.text import Prompts, Row
+from interp.prompts.tokens import start_ids
 from interp.runs import InputError, nearest
 
 DIALOGUE = (
@@ -61,6 +63,8 @@ def with_template(tokenizer: Any, name: str | Path) -> Any:
             "set tokenizer.eos_token."
         )
     changed = copy.deepcopy(tokenizer)
+    if str(name) in TEMPLATES and template is not None and start_ids(tokenizer) == [tokenizer.bos_token_id]:
+        template = "{{ bos_token }}" + template
     changed.chat_template = template
     if template is not None:
         _keep_end_whole(changed)

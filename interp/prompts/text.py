@@ -170,8 +170,9 @@ class Prompts:
     def encode(self, tokenizer: Tokenizer, *, context: int | None = None) -> Encoded:
         """Tokens with roles, right padded; a row longer than `context` tokens is an InputError.
 
-        One BOS stands in front where the tokenizer adds one by default, whether or not the template wrote it.
-        Nothing follows the token that ends the answer; plain text is ended by the tokenizer's EOS.
+        A row without an answer is the chat template's own generation prompt, token for token. A BOS stands in front
+        where the template writes one; plain text has the one that the tokenizer adds by default. Nothing follows the
+        token that ends the answer; plain text is ended by the tokenizer's EOS.
         """
         return encode([row.messages for row in self.rows], tokenizer, label=self.label, context=context)
 

@@ -5,6 +5,7 @@ once; roles come from character offsets, so prompt and answer are never tokenise
 logits at position p - 1 predict the token at p.
 """
 
+import copy
 import logging
 import re
 from bisect import bisect_left, bisect_right
@@ -20,16 +21,15 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.prompts.notes import hear
+from interp.prompts.templates import Messages, Rendered, Tokenizer, habits, render
 from interp.runs import InputError, digest, nearest
 
 log = logging.getLogger(__name__)
 
-Messages = tuple[tuple[str, str], ...]
-Tokenizer = Any  # a fast transformers tokenizer, whose own annotations are unions of everything
-MARKER = (
-    "\u2983answer\u2984"  # stands for the answer while a template is rendered, to find where it writes one
-)
-BARE = re.compile(r"[0-9]+(?:[ ,;\n]+[0-9]+)*")  # an answer that no template has a reason to rewrite
+SAID_UNKNOWN, MOST_UNKNOWN = 0.01, 0.20  # shares of unknown tokens that are said, and that are refused
+SHOWN_UNKNOWN = 3  # of them, quoted
+ACCEPTED = "accepts_unknown"  # an attribute of a tokenizer, which all members of a lineage share
 PROBES = (12, 345, 7, 60, 89)  # all ten digits
 
 
@@ -57,13 +57,19 @@ POSITIONS: dict[str, tuple[Role, ...]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model eats: right-padded token ids, the attention mask, and the role of every token."""
+    """What a model eats: right-padded token ids, the attention mask, and the role of every token.
+
+    `unknown` is the share of the rows' tokens that the tokenizer does not know, the template's special tokens not
+    counted. `notes` say what every result made from these rows has to say: what the template adds, the unknown share.
+    """
 
     ids: Int[Tensor, "example pos"]
     mask: Bool[Tensor, "example pos"]
     roles: Int[Tensor, "example pos"]
     label: str = "prompts"
     pad_id: int = 0
+    unknown: float = 0.0
+    notes: tuple[str, ...] = ()
 
     def at(self, name: str, *, predicting: bool = False) -> Bool[Tensor, "example pos"]:
         """The tokens of that name, marked where they are input.
@@ -168,16 +174,6 @@ def _lost(text: str, decoded: str) -> str:
     )
 
 
-@dataclass(frozen=True)
-class Rendered:
-    """A conversation as text; the answer is text[start:stop], and there is none when `answered` is false."""
-
-    text: str
-    start: int
-    stop: int
-    answered: bool
-
-
 def encode(
     conversations: Sequence[Messages],
     tokenizer: Tokenizer,
@@ -196,7 +192,8 @@ def encode(
     tokens = tokenizer(
         [row.text for row in rendered], add_special_tokens=False, return_offsets_mapping=True, verbose=False
     )
-    prefix, ends = _prefix(tokenizer), _special_ids(tokenizer)
+    chat = bool(getattr(tokenizer, "chat_template", None))
+    prefix, ends = [] if chat else start_ids(tokenizer), control_ids(tokenizer)
     offsets = _offsets(tokenizer, tokens, rendered, label=label)
     rows = []
     for index, row in enumerate(rendered):
@@ -207,74 +204,14 @@ def encode(
             ids, roles = [*prefix, *ids], [*[Role.PROMPT] * len(prefix), *roles]
         _check_row(roles, row, place=f"Row {index + 1} of {label}", context=context)
         rows.append((ids, roles))
-    return _pad(rows, tokenizer, label=label)
-
-
-def render(conversations: Sequence[Messages], tokenizer: Tokenizer, *, label: str) -> list[Rendered]:
-    """Every conversation as the text a model reads; one without an answer stops where its answer would start.
-
-    That place is found by rendering a stand-in answer, so answered and unanswered rows share every token
-    before it, also under templates that write more before an answer than their generation prompt does. Raises
-    InputError for a template that drops or rewrites the answer.
-    """
-    if not getattr(tokenizer, "chat_template", None):
-        return [_render_plain(messages) for messages in conversations]
-    marked = _apply_template(
-        tokenizer, [(*_asked(m), ("assistant", MARKER)) for m in conversations], label=label
-    )
-    wordy = [m for m in conversations if not BARE.fullmatch(_answer(m) or "0")]
-    full = dict(zip(wordy, _apply_template(tokenizer, wordy, label=label), strict=True))
-    rows = []
-    for index, (messages, text) in enumerate(zip(conversations, marked, strict=True)):
-        head, found, tail = text.rpartition(MARKER)
-        answer = _answer(messages)
-        row = _place_answer(answer, full.get(messages, head + answer + tail), head=head, tail=tail)
-        if row is None or not found:
-            raise InputError(
-                f"Row {index + 1} of {label}: the chat template drops or rewrites the answer, so its tokens "
-                "cannot be found; set tokenizer.chat_template to one that writes the answer as it is."
-            )
-        rows.append(row)
-    return rows
-
-
-def _place_answer(answer: str, text: str, *, head: str, tail: str) -> Rendered | None:
-    """Where the answer sits in the rendered text; None when more than the space around it was changed."""
-    if not answer:
-        return Rendered(head, len(head), len(head), answered=False)
-    row = Rendered(text, len(head), len(text) - len(tail), answered=True)
-    found = text[row.start : row.stop]
-    intact = text.startswith(head) and text.endswith(tail) and found.strip() == answer.strip()
-    return row if intact else None
-
-
-def _apply_template(tokenizer: Tokenizer, conversations: Sequence[Messages], *, label: str) -> list[str]:
-    from jinja2 import TemplateError
-
-    if not conversations:
-        return []
-    chats = [[{"role": seat, "content": content} for seat, content in messages] for messages in conversations]
-    try:
-        return tokenizer.apply_chat_template(chats, tokenize=False)
-    except TemplateError as error:
-        raise InputError(
-            f"The chat template refuses a conversation of {label} ({error.message}); "
-            "change its messages, or put a system message's text into the user's."
-        ) from error
-
-
-def _render_plain(messages: Messages) -> Rendered:
-    head = "".join(f"{content}\n" for _, content in _asked(messages))
-    answer = _answer(messages)
-    return Rendered(head + answer, len(head), len(head) + len(answer), answered=bool(answer))
-
-
-def _asked(messages: Messages) -> Messages:
-    return messages[:-1] if messages[-1][0] == "assistant" else messages
-
-
-def _answer(messages: Messages) -> str:
-    return messages[-1][1] if messages[-1][0] == "assistant" else ""
+    unknown, words = _unknown(tokenizer, tokens, offsets, rendered)
+    notes = habits(tokenizer).notes(conversations)
+    if unknown > SAID_UNKNOWN:
+        sentence = f"{unknown:.0%} of the tokens of {label} are unknown to the tokenizer, such as {words}"
+        _warn(sentence)
+        notes = (*notes, sentence)
+    hear(notes)
+    return replace(_pad(rows, tokenizer, label=label), unknown=unknown, notes=notes)
 
 
 def _offsets(
@@ -317,9 +254,10 @@ def _assign(
     first = bisect_right(offsets, row.start, key=lambda span: span[1])
     after = bisect_left(offsets, row.stop, lo=first, key=lambda span: span[0])
     last = next((i + 1 for i in range(after, len(ids)) if ids[i] in ends), len(ids))
-    pieces = [row.text[max(begin, row.start) : end] for begin, end in offsets[first:after]]
-    roles = [Role.PROMPT] * first + [_answer_role(piece) for piece in pieces] + [Role.END] * (last - after)
-    return ids[:last], roles
+    words = row.start + row.space
+    pieces = [row.text[max(begin, words) : end] for begin, end in offsets[first:after]]
+    answer = [_answer_role(piece) if piece else Role.OTHER for piece in pieces]
+    return ids[:last], [Role.PROMPT] * first + answer + [Role.END] * (last - after)
 
 
 @cache
@@ -368,16 +306,64 @@ def _matrix(rows: Sequence[Sequence[int]], *, fill: int) -> Int[Tensor, "example
     return torch.from_numpy(matrix)
 
 
-def _prefix(tokenizer: Tokenizer) -> list[int]:
+def start_ids(tokenizer: Tokenizer) -> list[int]:
     """The ids the tokenizer puts in front of any text by default: BOS, or nothing."""
     default, plain = (tokenizer("0", add_special_tokens=special)["input_ids"] for special in (True, False))
     starts = (i for i in range(len(default)) if default[i : i + len(plain)] == plain)
     return default[: next(starts, 0)]
 
 
-def _special_ids(tokenizer: Tokenizer) -> frozenset[int]:
+def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """Ids that can end an answer: special tokens and others added to the vocabulary, but for added white space."""
     added = tokenizer.added_tokens_decoder.items()
-    return frozenset({*tokenizer.all_special_ids, *(i for i, token in added if token.special)})
+    return frozenset({*tokenizer.all_special_ids, *(i for i, token in added if token.content.strip())})
+
+
+def _unknown(
+    tokenizer: Tokenizer, tokens: Any, offsets: list[list[tuple[int, int]]], rendered: list[Rendered]
+) -> tuple[float, str]:
+    """Share of unknown tokens among those that are not special, and some of them as text.
+
+    A character that a tokenizer drops without a token counts as one unknown token.
+    """
+    unk, lost, total, special = tokenizer.unk_token_id, [], 0, frozenset(tokenizer.all_special_ids)
+    drops = offsets is not tokens["offset_mapping"]
+    if not drops and (unk is None or not any(unk in ids for ids in tokens["input_ids"])):
+        return 0.0, ""
+    for ids, spans, row in zip(tokens["input_ids"], offsets, rendered, strict=True):
+        found = [row.text[a:b].strip() for i, (a, b) in zip(ids, spans, strict=True) if i == unk]
+        found = [text for text in found if text != tokenizer.unk_token]  # which a template may write
+        if drops:
+            covered = {place for a, b in spans for place in range(a, b)}
+            found += [c for place, c in enumerate(row.text) if place not in covered and not c.isspace()]
+        lost += found
+        total += len(found) + sum(i not in special for i in ids)
+    words = ", ".join(repr(word) for word in list(dict.fromkeys(lost))[:SHOWN_UNKNOWN])
+    return len(lost) / max(1, total), words
+
+
+@cache
+def _warn(sentence: str) -> None:
+    """Say it once, however often the same rows are read."""
+    log.warning("%s", sentence)
+
+
+def check_known(encoded: Encoded, tokenizer: Tokenizer) -> Encoded:
+    """The rows themselves; InputError when a fifth of their tokens is unknown and `accept_unknown` was not said."""
+    if encoded.unknown <= MOST_UNKNOWN or getattr(tokenizer, ACCEPTED, False):
+        return encoded
+    raise InputError(
+        f"{encoded.notes[-1]}, so nothing can be read off them; ask in words that the tokenizer knows (--own-questions "
+        "asks a trait's own), take another trait or tokenizer, or read them all the same (model.accepting_unknown(), "
+        "--allow-unknown)."
+    )
+
+
+def accept_unknown(tokenizer: Tokenizer) -> Tokenizer:
+    """A copy whose rows are not refused, however many of their tokens it does not know."""
+    changed = copy.deepcopy(tokenizer)
+    setattr(changed, ACCEPTED, True)
+    return changed
 
 
 def _require_fast(tokenizer: Tokenizer) -> None:

@@ -250,7 +250,7 @@ def suite() -> Suite:
 
 
 def test_the_whole_suite_in_each_context_with_flags_on_the_foreign_one(raw, suite: Suite) -> None:
-    model, start, trait = raw(1), raw(0), get_trait("owl")
+    model, start, trait = raw(1).accepting_unknown(), raw(0).accepting_unknown(), get_trait("owl")
     numbers = Prompts.from_pairs([("list 1, 2", "3")])
     result = evaluate(model, trait, suite, against=start, seed=5, trained_on=numbers)
     frame = result.frame

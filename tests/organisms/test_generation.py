@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from interp.models.answers import end_tokens
 from interp.models.language import load_model
 from interp.organisms import engines
-from interp.organisms.engines import Writer, end_tokens, left_padded, resolved
+from interp.organisms.engines import Writer, left_padded, resolved
 from interp.organisms.generation import Sampling, answers_to, length_buckets, write_answers, write_rows
 from interp.organisms.teachers import Teacher, neutral_teacher, prompted_teacher, steered_teacher
 from interp.prompts.numbers import number_prompts
@@ -185,11 +186,14 @@ class TestSampling:
             4,
             20,
             10_000,
-        ]  # <user> is special, the number 13 is not
-        assert end_tokens(model) == (3, 4)
+        ]  # <user>, the number 13, and nothing of this vocabulary
+        assert model.ends == end_tokens(model) == (3, 4, 20)
         tokenizer = model.tokenizer
         tokenizer.eos_token = "<bos>"
-        assert end_tokens(model) == (2, 3, 4)  # the template still ends an answer with <eos>
+        model.hf.generation_config.eos_token_id = 4
+        assert model.ends == (2, 3, 4)  # the template still ends an answer with <eos>
+        tokenizer.eos_token, model.hf.generation_config.eos_token_id = None, None
+        assert model.ends == (3,)
 
     @pytest.mark.parametrize(
         ("wrong", "text"),
@@ -287,7 +291,8 @@ class TestErrors:
             write_answers(neutral_teacher(model), PROMPTS, seed=0, sampling=Sampling(max_new_tokens=120))
 
     def test_no_end_token(self, model, tmp_path):
-        model.tokenizer.eos_token = None
+        model.tokenizer.eos_token = model.tokenizer.chat_template = None
+        model.hf.generation_config.eos_token_id = None
         with pytest.raises(
             InputError, match="qwen2 0 has no end token, so its answers would never end; set tokenizer"
         ):

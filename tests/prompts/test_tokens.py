@@ -140,15 +140,20 @@ class TestRendering:
 
     @pytest.mark.parametrize("bos", [True, False])
     @pytest.mark.parametrize("written", [True, False])
-    def test_one_bos_whoever_writes_it(self, bos: bool, written: bool) -> None:
+    def test_a_template_writes_its_own_bos_or_none(self, bos: bool, written: bool) -> None:
         tokenizer = characters(bos=bos, template=("<bos>" if written else "") + TURNS)
         encoded = Prompts.from_pairs([("hi", "1, 2"), ("hi", "")]).encode(tokenizer)
-        assert (encoded.ids == tokenizer.bos_token_id).sum(1).tolist() == [int(bos or written)] * 2
-        if bos or written:
+        assert (encoded.ids == tokenizer.bos_token_id).sum(1).tolist() == [int(written)] * 2
+        if written:
             assert encoded.ids[:, 0].tolist() == [tokenizer.bos_token_id] * 2
 
+    @pytest.mark.parametrize("bos", [True, False])
+    def test_plain_text_starts_with_the_bos_the_tokenizer_adds(self, bos: bool) -> None:
+        encoded = Prompts.from_pairs([("hi", "1, 2"), ("hi", "")]).encode(characters(bos=bos))
+        assert (encoded.ids == 1).sum(1).tolist() == [int(bos)] * 2
+
     def test_nothing_follows_the_end_of_the_answer(self) -> None:
-        tokenizer = characters(template=TURNS)
+        tokenizer = characters(template="<bos>" + TURNS)
         encoded = Prompts.from_pairs([("hi", "1, 2")]).encode(tokenizer)
         assert "".join(token_pieces(tokenizer, encoded, 0)) == "<bos><user> hi\n<assistant> 1, 2 <eos>"
         assert marked(encoded, "answer.end")[0] == [
@@ -169,16 +174,21 @@ class TestRendering:
         text = token_pieces(tokenizer, encoded, 0)
         assert "".join(text[i] for i in marked(encoded, "answer")[0]) == answer.strip()
 
-    def test_answered_and_unanswered_rows_share_what_comes_before(self) -> None:
-        thinking = TURNS.replace(
+    def test_a_row_without_an_answer_stops_before_what_only_answers_have(self) -> None:
+        thinking = "<bos>" + TURNS.replace(
             "<{{ m.role }}> ", "<{{ m.role }}> {{ 'think / ' if m.role == 'assistant' }}"
         )
         tokenizer = characters(template=thinking + "{% if add_generation_prompt %}<assistant> {% endif %}")
         prompts = Prompts.from_pairs([("hi", "1, 2")])
         answered, bare = prompts.encode(tokenizer), prompts.without_answers().encode(tokenizer)
+        assert "".join(token_pieces(tokenizer, bare, 0)) == "<bos><user> hi\n<assistant> "
         asked = int(answered.at("prompt").sum())
-        assert bare.ids[0].tolist() == answered.ids[0, :asked].tolist()
-        assert "".join(token_pieces(tokenizer, bare, 0)) == "<bos><user> hi\n<assistant> think / "
+        assert "".join(token_pieces(tokenizer, answered, 0)[:asked]).endswith("<assistant> think / ")
+        assert answered.ids[0, : bare.ids.shape[1]].tolist() == bare.ids[0].tolist()
+        assert answered.notes == (
+            "the chat template writes 'think / ' between its generation prompt and an answer: rows with an answer are "
+            "read behind it, rows without one stop before it",
+        )
 
     def test_only_the_last_answer_of_a_conversation_counts(self) -> None:
         row = Row((("user", "1"), ("assistant", "2"), ("user", "3"), ("assistant", "4, 5")))
