@@ -16,7 +16,15 @@ import torch
 
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder, has_tokenizer, is_adapter
-from interp.models.members import MANIFEST, check_role, read_manifest, write_manifest, write_member
+from interp.models.members import (
+    MANIFEST,
+    Growth,
+    check_role,
+    read_growth,
+    read_manifest,
+    write_manifest,
+    write_member,
+)
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
 from interp.models.updates import weight_update
@@ -41,8 +49,8 @@ ROLES = {
 class Lineage:
     """The members by role, each renamed to its role with its `start` set; bases come first.
 
-    `trained_on` says whose outputs trained a student. `started_from` overrides ROLES. Raises InputError for members
-    that do not belong together and for twins.
+    `trained_on` says whose outputs trained a student, `growth` how all of it was made where that is known.
+    `started_from` overrides ROLES. Raises InputError for members that do not belong together and for twins.
     """
 
     name: str
@@ -52,6 +60,7 @@ class Lineage:
     neutral_numbers: Prompts | None = None
     trained_on: dict[str, str] = field(default_factory=dict)
     started_from: dict[str, str] = field(default_factory=dict)
+    growth: Growth | None = None
 
     def __post_init__(self) -> None:
         if "base" not in self.members:
@@ -128,6 +137,7 @@ class Lineage:
             raise InputError(f"{path} exists and is no lineage; choose a new or an empty folder")
         rows = {"numbers": self.numbers, "neutral_numbers": self.neutral_numbers}
         kept = {name: prompts for name, prompts in rows.items() if prompts is not None}
+        recipes = {} if self.growth is None else self.growth.recipes
         with atomic_folder(path) as fresh:
             hosts: dict[str, str] = {}
             entries = {
@@ -135,13 +145,15 @@ class Lineage:
                     **write_member(member, fresh / role, hosts=hosts),
                     "start": self.started_from.get(role),
                     "trained_on": self.trained_on.get(role),
+                    "recipe": recipes.get(role),
                 }
                 for role, member in self.members.items()
             }
             for name, prompts in kept.items():
                 prompts.to_jsonl(fresh / f"{name}.jsonl")
             trait = None if self.trait is None else dataclasses.asdict(self.trait)
-            write_manifest(fresh, name=self.name, trait=trait, members=entries, rows=list(kept))
+            made = {part: getattr(self.growth, part, None) for part in ("chat", "data")}
+            write_manifest(fresh, name=self.name, trait=trait, **made, members=entries, rows=list(kept))
         return path
 
 
@@ -260,6 +272,7 @@ def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", che
         members,
         trained_on=trained_on,
         started_from=started_from,
+        growth=read_growth(manifest),
         **rows,
     )
 
