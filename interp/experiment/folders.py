@@ -17,7 +17,15 @@ from typing import Any
 from interp.content import jsonable
 from interp.experiment.bases import number_rows, requests
 from interp.experiment.cells import Cells, asked_about, changed, row_rule
-from interp.experiment.recipe import BaseSpec, DataSpec, EvaluationSpec, Experiment, StudentSpec, TeacherSpec, read
+from interp.experiment.recipe import (
+    BaseSpec,
+    DataSpec,
+    EvaluationSpec,
+    Experiment,
+    StudentSpec,
+    TeacherSpec,
+    read,
+)
 from interp.hypotheses.subject import Grower, Subject, training_line
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage, read_lineage
@@ -208,7 +216,9 @@ def own_trainings(lineage: Lineage) -> list[dict[str, Any]]:
 def _alike(lineage: Lineage, growth: Growth, place: Path) -> Recipe:
     """The recipe that trained every student of the folder; InputError naming two that differ."""
     known = {role: growth.recipes.get(role) for role in STUDENTS if role in lineage.members}
-    recipes = {role: read(Recipe, recipe, f"{place}: recipe of {role}") for role, recipe in known.items() if recipe}
+    recipes = {
+        role: read(Recipe, recipe, f"{place}: recipe of {role}") for role, recipe in known.items() if recipe
+    }
     if unsaid := [role for role in known if role not in recipes]:
         raise InputError(
             f"{place} does not say how {unsaid[0]} was trained; add members.{unsaid[0]}.recipe as student has it"

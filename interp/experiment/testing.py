@@ -134,7 +134,9 @@ def test(
         tested,
         _named(cells),
         tuple(tested.judge(found, without=without)),
-        pd.DataFrame([{"seed": seed, **run.values} for seed, run in zip(_numbers(cells), found, strict=True)]),
+        pd.DataFrame(
+            [{"seed": seed, **run.values} for seed, run in zip(_numbers(cells), found, strict=True)]
+        ),
         _tables(cells, found),
         notes,
     )
@@ -190,7 +192,9 @@ def kind(organism: Any) -> str:
     """What an organism is: "toy", "digits", or "folder" for one or several lineage folders."""
     several = [organism] if isinstance(organism, (str, Path)) else list(organism)
     if len(several) != 1:
-        return "folder" if any(kind(each) == "folder" for each in several) or not several else kind(several[0])
+        return (
+            "folder" if any(kind(each) == "folder" for each in several) or not several else kind(several[0])
+        )
     first = str(several[0]).partition(":")[0].partition("/")[0]
     path = Path(str(several[0]))
     known = first in ("toy", "digits") and not (path / MANIFEST).is_file() and not path.is_dir()

@@ -25,7 +25,6 @@ from interp.hypotheses.subject import Measured, Subject
 from interp.hypotheses.token_matching import (
     COVARIATES,
     balance,
-    check_batches,
     check_index,
     dealt,
     divergence_tokens,
@@ -312,12 +311,10 @@ def margins(subject: Subject, marked: Marked) -> list[dict[str, Any]]:
 
     The last line is the lineage's own student against its own neutral student: every answer token of every row.
     """
-    recipe = dataclasses.replace(subject.students_recipe, seed=subject.seed)
     found = {}
     for arm, tokens in marked.arms.items():
         inputs = marked.neutral if arm in (NEUTRAL, SELECTED) else marked.inputs
         rows = only_tokens(inputs, mask(inputs, tokens), label=f"{arm} tokens")
-        check_batches(rows, recipe)
         found[arm] = margin(
             subject.student(subject.base, rows, name=f"student of {arm} tokens"), subject.trait
         )

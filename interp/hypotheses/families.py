@@ -49,9 +49,7 @@ class Family:
             if part not in known:
                 can = f"pass some of {', '.join(sorted(known))}" if known else "leave nothing out of it"
                 raise InputError(f"{self.name} has no part {part!r} that can be left out; {can}")
-        return tuple(
-            claim for claim in self.claims if not set(without) & set(self.needs.get(claim.name, ()))
-        )
+        return tuple(claim for claim in self.claims if not set(without) & set(self.needs.get(claim.name, ())))
 
     def undecided(self, n: int, *, without: Sequence[str] = ()) -> str | None:
         """A sentence naming the claims that `n` training runs cannot decide, whatever they show; None without any."""
@@ -63,7 +61,9 @@ class Family:
         if not short:
             return None
         runs = f"{n} training run{'' if n == 1 else 's'}"
-        which = "no claim" if len(short) == len(needed) else f"{len(needed) - len(short)} of {len(needed)} claims"
+        which = (
+            "no claim" if len(short) == len(needed) else f"{len(needed) - len(short)} of {len(needed)} claims"
+        )
         listed = ", ".join(f"{name} needs {need}" for name, need in short.items())
         return f"n = {runs}, which can decide {which}, whatever they show ({listed})"
 

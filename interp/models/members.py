@@ -148,7 +148,8 @@ def _is_manifest(content: Any) -> bool:
         return False
     entries = list(content["members"].items())
     return all(
-        entry.keys() == MEMBER_KEYS | ({"recipe"} if new else set()) and entry["on"] in (None, *(role for role, _ in entries[:index]))
+        entry.keys() == MEMBER_KEYS | ({"recipe"} if new else set())
+        and entry["on"] in (None, *(role for role, _ in entries[:index]))
         for index, (_, entry) in enumerate(entries)
     )
 

@@ -45,9 +45,11 @@ def softcapped(network: Any, logits: Float[Tensor, "*row vocab"]) -> Float[Tenso
 
 
 def completion_loss(network: Any, batch: Encoded) -> Tensor:
-    """Mean −log p of the answer and end tokens, in nats per token."""
+    """Mean −log p of the answer and end tokens, in nats per token; 0 for a batch without one, which teaches nothing."""
     labels, where = _answer(batch)
     logits = predicted_logits(network, batch, where)
+    if not len(labels):
+        return 0.0 * logits.sum()
     return torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
 
 
