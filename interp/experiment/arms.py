@@ -31,7 +31,7 @@ BASELINES = {
     "in_context": "neutral_in_context",
 }
 """The arm each arm is compared with."""
-FORMAT = 1  # raise when an arm is measured otherwise
+FORMAT = 2  # raise when an arm is measured otherwise
 
 
 def roles(cells: Cells) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ class Family:
             "no claim" if len(short) == len(needed) else f"{len(needed) - len(short)} of {len(needed)} claims"
         )
         listed = ", ".join(f"{name} needs {need}" for name, need in short.items())
-        return f"n = {runs}, which can decide {which}, whatever they show ({listed})"
+        return f"n = {runs}, which can decide {which}, whatever the data show ({listed})"
 
     def judge(
         self, found: Sequence[Measured], *, seed: int = 0, without: Sequence[str] = ()

@@ -113,7 +113,9 @@ def met_adam(base: LanguageModel, rows: Prompts, gradient: ParameterDirection) -
     def keep(step: Step) -> None:
         states[:] = [Adam.from_optimizer(step.optimizer, step.network.named_parameters())]
 
-    train_student(base, rows, recipe=ADAM, on_step=keep)
+    train_student(
+        base, rows, recipe=dataclasses.replace(ADAM, batch_size=min(ADAM.batch_size, len(rows))), on_step=keep
+    )
     moments = {name: moment for name, moment in states[0].second_moments.items() if name in gradient}
     return dataclasses.replace(states[0], second_moments=moments)
 

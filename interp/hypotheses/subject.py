@@ -243,4 +243,5 @@ def training_line(
     plain = {
         key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in recipe.items()
     }
-    return {"student": name, "trained by": by, "rows": rows, **plain}
+    drawn = plain.pop("seed", None)
+    return {"student": name, "trained by": by, "rows": rows, **plain, "drawn by seed": drawn}

@@ -24,7 +24,6 @@ from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import lineage_root
 from interp.organisms.losses import predicted_logits
-from interp.organisms.training import Recipe, shuffled_rows
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, nearest
