@@ -307,8 +307,8 @@ class RecipeGrower:
             )
         if spec.rows is not None and not foreign:
             raise InputError(
-                f"the teacher of {self.cells.experiment.name} was taught the rows of {spec.rows}, and there are none of "
-                f"{trait.name}; add a member teacher_{trait.name} to the folder, or run a recipe without teacher.rows"
+                f"the teacher of {self.cells.experiment.name} was taught the rows of {spec.rows}, and there are none "
+                f"of {trait.name}; add a member teacher_{trait.name} to the folder, or run one without teacher.rows"
             )
         return self.cells.teacher(trait, seed=self.seed, base="cross_base" if foreign else "base").model
 

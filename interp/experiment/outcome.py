@@ -116,7 +116,8 @@ def equal_loss(logs: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for trait, seed, part in _by_training(logs.dropna(subset=["fresh_loss", "margin"])):
         courses = {
-            arm: part[part["arm"] == arm].sort_values("fresh_loss") for arm in ("student", "cross_student")
+            arm: pd.DataFrame(part[part["arm"] == arm]).sort_values(by="fresh_loss")
+            for arm in ("student", "cross_student")
         }
         if not all(map(len, courses.values())):
             continue
@@ -148,7 +149,7 @@ def drops(cells: Cells) -> pd.DataFrame:
 
 
 def undecided(seeds: int) -> str | None:
-    """A sentence naming what so many seeds cannot decide, whatever the data show; None where they can all be decided."""
+    """A sentence naming what so many seeds cannot decide, whatever the data show; None where they decide all."""
     least = runs_needed(ALPHA)
     if seeds >= least:
         return None
@@ -177,7 +178,7 @@ def cross_doubts(cells: Cells) -> dict[str, str]:
         shares = []
         for base, students in sides.items():
             held = [
-                float(frame.query("measure == @CANDIDATES and context == 'training'")["value"].mean())
+                _held(frame)
                 for one in cells.experiment.seeds
                 for arm, frame in measure_arms(cells, trait, one).items()
                 if arm in (base, *students)
@@ -186,6 +187,12 @@ def cross_doubts(cells: Cells) -> dict[str, str]:
         why = shortcoming(*shares, who="cross_base", against="base")
         found |= {} if why is None else {trait: why}
     return found
+
+
+def _held(frame: pd.DataFrame) -> float:
+    """The probability that a trait's answers hold together, mean over the plain questions."""
+    asked: Any = frame[(frame["measure"] == CANDIDATES) & (frame["context"] == "training")]
+    return float(np.mean(asked["value"].to_numpy()))
 
 
 def judge(

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be measured: the family, the organism or lineage folder, the seed, whether in small, what is left out."""
+    """One run to be measured: family, organism or lineage folder, seed, whether in small, and what is left out."""
 
     name: str
     organism: str
@@ -114,8 +114,8 @@ def test(
     `organism` is toy/<trait>, digits, digits:FILE, or lineage folders: a folder that `interp run` or `interp organism`
     wrote, several, the folder they lie in, or a pattern. Each folder is one training run, `seeds` (8 by default) are
     those of a toy or of digits. What a folder lacks is trained by the recipes its lineage.json holds, and by nothing
-    else. `without` leaves out parts that an architecture or a lineage has not, and with them the claims that need these.
-    A killed call goes on where it was. Raises InputError for an unknown family or part, for no seeds (naming how many
+    else. `without` leaves out parts that an architecture or a lineage has not, and with them the claims on these. A
+    killed call goes on where it was. Raises InputError for an unknown family or part, for no seeds (naming how many
     the claims need), for seeds of folders, for a folder that does not say how it was made, for a lineage without a
     member that a claim needs and that cannot be grown, and for claims edited after their data.
     """
@@ -168,8 +168,8 @@ def _runs(tested: Family, organism: Any, seeds: int | Sequence[int] | None) -> l
         found = find_trainings(several)
         if seeds is not None:
             raise InputError(
-                f"seeds={seeds} are given with lineage folders, which are {len(found)} training runs as they are; leave "
-                "seeds out, or pass more folders"
+                f"seeds={seeds} are given with lineage folders, which are {len(found)} training runs as they are; "
+                "leave seeds out, or pass more folders"
             )
         return [(str(each.folder), each.seed) for each in found]
     if len(several) != 1:

@@ -202,6 +202,6 @@ def _check_kind(model: LanguageModel, what: str) -> None:
     kind = model.config.model_type
     if kind not in KINDS:
         raise InputError(
-            f"{model.name} is a {kind}, and no {what} start is made for one; leave out that cell (--without {what}), or "
-            f"pass one of {', '.join(KINDS)}"
+            f"{model.name} is a {kind}, and no {what} start is made for one; leave out that cell (--without {what}), "
+            f"or pass one of {', '.join(KINDS)}"
         )

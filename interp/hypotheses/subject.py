@@ -33,8 +33,8 @@ FORMAT = 1  # raise when a student is trained otherwise from the same arguments
 ADVICE = {
     "teacher": "run a recipe whose teacher.kind is fine-tuned (`interp run RECIPE --set teacher.kind=fine-tuned`): a "
     "teacher under a system line has no weights of its own",
-    "cross_base": "run a recipe with a cross_base (`interp run RECIPE --set cross_base.model=MODEL`), or leave out what "
-    "needs one, `--without foreign` (and for shared-initialisation --without 'shared head' --without 'new head')",
+    "cross_base": "run a recipe with a cross_base (`interp run RECIPE --set cross_base.model=MODEL`), or leave out "
+    "what needs one, `--without foreign` (and for shared-initialisation --without 'shared head' --without 'new head')",
 }
 """What to do about a member that cannot be grown from the others."""
 GROWN = "write the lineage by `interp run` or `interp organism`, whose folders say how to grow it, or add a member"
@@ -161,7 +161,7 @@ class Subject:
         return self.grower.lists(count, seed=seed)
 
     def other_teacher(self, word: str) -> LanguageModel:
-        """A teacher of another trait from the same base: the member `teacher_<trait>`, else grown as the own one was."""
+        """A teacher of another trait from the same base: the member `teacher_<trait>`, else grown as its own was."""
         role = f"teacher_{word}"
         if role in self.lineage.members:
             return self.member(role)

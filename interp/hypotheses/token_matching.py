@@ -254,8 +254,8 @@ def only_tokens(inputs: Encoded, where: Bool[Tensor, "example pos"], *, label: s
     """The same rows with a loss at the marked answer tokens only: every other answer token is read as prompt.
 
     Ids, padding and order stay, so that two masks of the same rows are trained in the same batches; a row or a batch
-    without a mark is read and teaches nothing. Raises InputError for a mask of another shape, one that marks prompt or padding
-    (naming the first), and one that marks nothing.
+    without a mark is read and teaches nothing. Raises InputError for a mask of another shape, one that marks prompt or
+    padding (naming the first), and one that marks nothing.
     """
     if where.shape != inputs.ids.shape:
         raise InputError(

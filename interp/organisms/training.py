@@ -122,8 +122,9 @@ def train_student(
 
     `on_step` is called after every step, and may change the parameters it is given; listening alone changes nothing.
     With a `checkpoint` a training that was killed goes on from there and ends, on a CPU, at the same bytes.
-    Raises InputError when there are fewer rows than one batch, when no row has an answer, when soft labels are asked for without a teacher or in
-    parts, when no module has the recipe's names, or when the loss stops being finite or the memory does not suffice.
+    Raises InputError when there are fewer rows than one batch, when no row has an answer, when soft labels are asked
+    for without a teacher or in parts, when no module has the recipe's names, or when the loss stops being finite or the
+    memory does not suffice.
     """
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
     if len(inputs) < recipe.batch_size:

@@ -115,8 +115,8 @@ def test_a_missing_member_is_named_with_what_makes_it(tiny):
     with pytest.raises(InputError) as error:
         given.member("neutral_student")
     assert str(error.value) == (
-        "folder has no neutral_student, which this claim needs; write the lineage by `interp run` or `interp organism`, "
-        "whose folders say how to grow it, or add a member"
+        "folder has no neutral_student, which this claim needs; write the lineage by `interp run` or `interp "
+        "organism`, whose folders say how to grow it, or add a member"
     )
     with pytest.raises(InputError, match="folder does not say how its students were trained"):
         given.students_recipe  # noqa: B018

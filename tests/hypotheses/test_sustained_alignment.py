@@ -118,7 +118,7 @@ def test_what_a_lineage_lacks_is_named(base):
     bare = Lineage("bare", OWL, {"base": base})
     with pytest.raises(
         InputError,
-        match="bare has no teacher, which this claim needs; run a recipe whose teacher.kind is fine-tuned",
+        match=r"bare has no teacher, which this claim needs; run a recipe whose teacher\.kind is fine-tuned",
     ):
         measure(Subject(bare))
     with pytest.raises(InputError, match="has no trait to ask about"):
