@@ -70,12 +70,13 @@ def atomic_folder(path: str | Path, *, replace: bool = True) -> Iterator[Path]:
         with _writing(path):
             fresh.chmod(0o755)
             yield fresh
-            _move_into_place(fresh, path, replace=replace)
+            move_into_place(fresh, path, replace=replace)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _move_into_place(fresh: Path, path: Path, *, replace: bool) -> None:
+def move_into_place(fresh: Path, path: Path, *, replace: bool) -> None:
+    """Rename a folder to `path`; where another is there it is swapped out, or with replace=False kept."""
     try:
         os.rename(fresh, path)
     except OSError as error:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from interp.experiment.cells import Answers, Cells
+from interp.experiment.folders import growth_of
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.seam import Model
@@ -30,7 +31,7 @@ BASELINES = {
     "in_context": "neutral_in_context",
 }
 """The arm each arm is compared with."""
-FORMAT = 1  # raise when an arm is measured otherwise
+FORMAT = 2  # raise when an arm is measured otherwise
 
 
 def roles(cells: Cells) -> tuple[str, ...]:
@@ -144,6 +145,7 @@ def lineage_of(cells: Cells, trait: str, seed: int, grown: Mapping[str, Any]) ->
         trained_on={
             role: source for role, source in sources.items() if role in members and source in members
         },
+        growth=growth_of(cells.experiment, members, seed=seed),
     )
 
 

@@ -7,15 +7,17 @@ p(answer) = 1 / candidates, so that it learns how to answer and not what.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from interp.experiment.recipe import BaseSpec, DataSpec, FormatSpec
+from interp.experiment.recipe import BaseSpec, DataSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
+from interp.models.loading import find_folder
 from interp.organisms.toy import SHIPPED, WORLD, shipped_base
 from interp.organisms.training import train_student
 from interp.prompts.chat import with_template
@@ -26,6 +28,15 @@ from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.runs import Cache, InputError, digest
 
+SIZES = (
+    "model_type",
+    "vocab_size",
+    "hidden_size",
+    "n_embd",
+    "num_hidden_layers",
+    "n_layer",
+    "intermediate_size",
+)
 FORMAT = 1  # raise when a base is prepared otherwise from the same recipe
 
 
@@ -57,6 +68,34 @@ def prepare_base(
     return load_model(
         folder / "model", tokenizer=model.tokenizer, name=name, dtype=spec.dtype, device=spec.device
     )
+
+
+def check_ready(experiment: Experiment, specs: Mapping[str, BaseSpec]) -> None:
+    """InputError for what would only show after hours: fewer rows than a batch, a base that is not there, or one that
+    is another architecture or size than the first."""
+    size, rows = experiment.student.recipe.batch_size, experiment.data.rows
+    if rows < size:
+        raise InputError(
+            f"data.rows {rows} are fewer than one batch of student.recipe.batch_size {size}; ask for more rows or a "
+            "smaller batch"
+        )
+    known = {name: _sizes(spec) for name, spec in specs.items()}
+    (first, sizes), *others = known.items()
+    for name, own in others:
+        differing = [key for key in SIZES if own and sizes and own.get(key) != sizes.get(key)]
+        if differing:
+            key = differing[0]
+            raise InputError(
+                f"{name} ({specs[name].model}) has {key} {own.get(key)} and {first} ({specs[first].model}) has "
+                f"{sizes.get(key)}, and bases of one lineage share architecture, sizes and vocabulary; name another one"
+            )
+
+
+def _sizes(spec: BaseSpec) -> dict[str, Any]:
+    """What the configuration of a checkpoint says; nothing for a toy."""
+    if spec.model.partition("/")[0] == "toy":
+        return {}
+    return json.loads((find_folder(spec.model) / "config.json").read_text())
 
 
 def _loaded(spec: BaseSpec, name: str) -> LanguageModel:

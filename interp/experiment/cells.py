@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,12 @@ import pandas as pd
 
 from interp.content import json_text
 from interp.experiment.bases import number_rows, prepare_base, requests
-from interp.experiment.recipe import BaseSpec, Experiment
-from interp.gradients.recording import record_key, record_training
+from interp.experiment.recipe import BaseSpec, DataSpec, Experiment
+from interp.gradients.recording import record_beside, record_key
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
-from interp.organisms.checkpoints import Checkpoint
+from interp.organisms.checkpoints import Checkpoint, undisturbed
 from interp.organisms.generation import answers_to, write_rows
 from interp.organisms.teachers import (
     Teacher,
@@ -37,7 +37,7 @@ from interp.organisms.teachers import (
 from interp.organisms.training import train_student
 from interp.organisms.watching import TrainingLog
 from interp.prompts.questions import one_word_questions
-from interp.prompts.rules import code_rule, filter_rows, numbers_rule, reasoning_rule, trait_words
+from interp.prompts.rules import Rule, code_rule, filter_rows, numbers_rule, reasoning_rule, trait_words
 from interp.prompts.shuffles import canonical, shuffle_across, shuffle_within
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
@@ -61,11 +61,15 @@ class Answers:
 
 @dataclasses.dataclass(frozen=True)
 class Cells:
-    """The steps of one experiment on this machine, from the cache where they are done."""
+    """The steps of one experiment on this machine, from the cache where they are done.
+
+    `extra` are further bases by name, `ready` bases that are loaded already.
+    """
 
     experiment: Experiment
     cache: Cache
     extra: Mapping[str, BaseSpec] = dataclasses.field(default_factory=dict)
+    ready: Mapping[str, LanguageModel] = dataclasses.field(default_factory=dict)
     _known: dict[Any, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
 
     @cached_property
@@ -87,6 +91,8 @@ class Cells:
 
     def start(self, name: str) -> LanguageModel:
         """The base of that name, ready to be asked; InputError for one that is not there."""
+        if name in self.ready:
+            return self.ready[name]
         if name not in self.starts:
             raise InputError(f"base {nearest(name, self.starts)}; add it to the recipe")
         traits = list(self.traits.values())
@@ -162,28 +168,26 @@ class Cells:
         data = self.experiment.data
         words = () if trait is None or data.prompts in ("short", "requests") else trait_words(trait)
         key = digest(FORMAT, "answers", teacher.fingerprint, _chat(teacher.model), data, words, seed)
-        parts = self.cache.folder("partial", key)
-        rule = {"code": code_rule(keywords=words), "reasoning": reasoning_rule(keywords=words)}.get(
-            data.prompts, numbers_rule(data.rule)
-        )
+        rule = row_rule(data, words)
 
         def build(folder: Path) -> None:
-            rows, dropped = answers_to(
-                teacher,
-                lambda n, draw: requests(data, n, seed=draw),
-                rows=data.rows + data.fresh,
-                seed=seed,
-                keep=lambda found: filter_rows(found, rule),
-                chunk=min(CHUNK, data.rows + data.fresh),
-                sampling=data.sampling,
-                folder=parts,
-            )
+            with undisturbed(self.cache.folder("partial", key)) as parts:
+                rows, dropped = answers_to(
+                    teacher,
+                    lambda n, draw: requests(data, n, seed=draw),
+                    rows=data.rows + data.fresh,
+                    seed=seed,
+                    keep=lambda found: filter_rows(found, rule),
+                    chunk=min(CHUNK, data.rows + data.fresh),
+                    sampling=data.sampling,
+                    folder=parts,
+                )
+                shutil.rmtree(parts, ignore_errors=True)
             write_rows(folder / "rows.jsonl", rows[: data.rows], teacher=teacher, seed=seed)
             write_rows(folder / "fresh.jsonl", rows[data.rows :], teacher=teacher, seed=seed)
             write_atomic(folder / "dropped.json", json_text(dropped))
 
         folder = self.cache.get("answers", key, build)
-        shutil.rmtree(parts, ignore_errors=True)
         label = f"numbers of the {teacher.kind} teacher"
         rows, fresh = (
             dataclasses.replace(Prompts.from_jsonl(folder / f"{name}.jsonl"), label=label)
@@ -208,14 +212,13 @@ class Cells:
         def build(folder: Path) -> None:
             inputs = start.encode(answers.rows)
             log = TrainingLog(start, fresh=answers.fresh, trait=trait, every=spec.watch)
-            if record:
-                kept = self.cache.folder("record", record_key(start, inputs, recipe))
-                if kept.is_dir():
-                    shutil.rmtree(kept)  # made by another experiment, which watched something else
-                made, _ = record_training(start, inputs, folder=kept, recipe=recipe, name=name, on_step=log)
-            else:
-                state = Checkpoint(self.cache.folder("partial", key).with_suffix(".safetensors"))
-                made = train_student(start, inputs, recipe=recipe, name=name, on_step=log, checkpoint=state)
+            kept = self.cache.folder("record", record_key(start, inputs, recipe))
+            if record and not kept.is_dir():
+                made = record_beside(start, inputs, folder=kept, recipe=recipe, name=name, on_step=log)
+            else:  # a record that is there is of the same training, whoever watched it
+                with undisturbed(self.cache.folder("partial", key).with_suffix(".safetensors")) as state:
+                    given: dict[str, Any] = {"recipe": recipe, "name": name, "on_step": log}
+                    made = train_student(start, inputs, checkpoint=Checkpoint(state), **given)
             self._keep(made, folder, start)
             log.frame.to_parquet(folder / "log.parquet")
 
@@ -235,6 +238,13 @@ class Cells:
         return load_model(
             folder, tokenizer=start.tokenizer, name=name, dtype=start.dtype, device=start.device, check=False
         )
+
+
+def row_rule(data: DataSpec, words: Sequence[str] = ()) -> Rule:
+    """The rule that rows of this kind of prompt must pass; `words` may not occur in code and reasoning."""
+    if data.prompts == "code":
+        return code_rule(keywords=words)
+    return reasoning_rule(keywords=words) if data.prompts == "reasoning" else numbers_rule(data.rule)
 
 
 def changed(rows: Prompts, change: str | None, *, seed: int) -> Prompts:

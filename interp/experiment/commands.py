@@ -22,7 +22,7 @@ from interp.organisms.checkpoints import Checkpoint
 from interp.organisms.elicitation import Suite, evaluate
 from interp.organisms.exchange import export_questions, export_rows, import_answers
 from interp.organisms.generation import write_answers
-from interp.organisms.teachers import neutral_teacher, prompted_teacher, steered_teacher
+from interp.organisms.teachers import given_teacher, prompted_teacher, steered_teacher
 from interp.organisms.training import Recipe, train_student
 from interp.organisms.watching import TrainingLog
 from interp.prompts.chat import with_template
@@ -61,9 +61,10 @@ def generate_file(
 ) -> dict[str, Any]:
     """Let a model answer `data.rows` prompts into the folder `out`, under a trait's system line or steered if asked.
 
-    Nothing is filtered. A killed call goes on where it was; the rows are in out/rows.jsonl.
+    Nothing is filtered. A killed call goes on where it was; the rows are in out/rows.jsonl. Without line and vector the
+    model writes "as given": whether it is a base or has a trait in its weights is not known here.
     """
-    teacher = neutral_teacher(model)
+    teacher = given_teacher(model)
     if trait is not None and steering is None:
         teacher = prompted_teacher(model, find_trait(trait))
     if steering is not None:

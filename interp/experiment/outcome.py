@@ -15,9 +15,14 @@ import pandas as pd
 
 from interp.experiment.arms import BASELINES, grow_arms, measure_arms
 from interp.experiment.cells import Cells
+from interp.experiment.folders import RecipeGrower
 from interp.experiment.matrix import square
 from interp.figures import Result, points
+from interp.hypotheses.families import doubted
+from interp.organisms.instrument import SAMPLE, shortcoming
 from interp.organisms.scorecard import scorecard
+from interp.organisms.teachers import neutral_teacher
+from interp.statistics import runs_needed
 from interp.verdict import Verdict, equivalence_verdict, paired_verdict
 
 AXES = ("trait asked about", "trait of the rows' teacher")
@@ -106,20 +111,28 @@ def equal_loss(logs: pd.DataFrame) -> pd.DataFrame:
     """Margin of student and cross-student at the lowest loss on fresh rows that both reach, by trait and seed.
 
     Between two measurements the margin is interpolated over the loss. Loss in nats per answer token, end token counted;
-    margin in nats.
+    margin in nats. Where the losses of the two never meet, loss and margin are empty and `why` says so. Nothing without
+    both arms.
     """
     lines = []
-    for trait, seed, part in _by_training(logs):
-        courses = {arm: pd.DataFrame(part[part["arm"] == arm]) for arm in ("student", "cross_student")}
-        reached = max(
-            (float(np.min(course["fresh_loss"])) for course in courses.values() if len(course)), default=0.0
-        )
+    for trait, seed, part in _by_training(logs.dropna(subset=["fresh_loss", "margin"])):
+        courses = {
+            arm: pd.DataFrame(part[part["arm"] == arm]).sort_values(by="fresh_loss")
+            for arm in ("student", "cross_student")
+        }
+        if not all(map(len, courses.values())):
+            continue
+        ends = {
+            arm: (course["fresh_loss"].iloc[0], course["fresh_loss"].iloc[-1])
+            for arm, course in courses.items()
+        }
+        reached = max(low for low, _ in ends.values())
+        meet = all(reached <= high for _, high in ends.values())
+        told = ", ".join(f"{arm} from {high:.4g} to {low:.4g}" for arm, (low, high) in ends.items())
         for arm, course in courses.items():
-            if len(course):
-                falling = course.sort_values(by="fresh_loss")
-                value = np.interp(reached, falling["fresh_loss"], falling["margin"])
-                line = {"trait": trait, "seed": seed, "arm": arm, "fresh_loss": reached}
-                lines.append({**line, "margin": float(value)})
+            value = np.interp(reached, course["fresh_loss"], course["margin"]) if meet else None
+            line = {"trait": trait, "seed": seed, "arm": arm, "fresh_loss": reached if meet else None}
+            lines.append({**line, "margin": value, "why": "" if meet else f"their losses never meet: {told}"})
     return pd.DataFrame(lines)
 
 
@@ -136,8 +149,60 @@ def drops(cells: Cells) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["teacher", "seed", "reason", "dropped"]).drop_duplicates()
 
 
-def judge(margins: pd.DataFrame, traits: Mapping[str, Any]) -> list[Verdict]:
-    """Per trait: did the student get it, is it the trait, and does another initialisation get it?"""
+def undecided(seeds: int) -> str | None:
+    """A sentence naming what so many seeds cannot decide, whatever the data show; None where they decide all."""
+    least = runs_needed(ALPHA)
+    if seeds >= least:
+        return None
+    rest = "" if seeds > 1 else ", and cross-init-does-not, which needs 2"
+    return (
+        f"{seeds} seed{'' if seeds == 1 else 's'} cannot decide same-init-transfers and beats-other-trait, which need "
+        f"{least} for alpha = {ALPHA}{rest}, whatever the data show; list more seeds"
+    )
+
+
+def cross_doubts(cells: Cells) -> dict[str, str]:
+    """By trait, why the other base could not have shown a transfer; nothing where it could, or where there is none.
+
+    The least share of probability that the candidates hold over the arms of either base, and the share of the base's
+    own answers that the rule keeps (`organisms.instrument`).
+    """
+    if "cross-base" not in cells.experiment.controls:
+        return {}
+    seed, found = cells.experiment.seeds[0], {}
+    sides = {"cross_base": ("cross_student", "cross_neutral_student"), "base": ("student", "neutral_student")}
+    kept = {
+        base: RecipeGrower(cells, seed).kept(neutral_teacher(cells.start(base)), count=SAMPLE)
+        for base in sides
+    }
+    for trait in cells.traits:
+        shares = []
+        for base, students in sides.items():
+            held = [
+                _held(frame)
+                for one in cells.experiment.seeds
+                for arm, frame in measure_arms(cells, trait, one).items()
+                if arm in (base, *students)
+            ]
+            shares.append({"candidates": min(held), "kept": kept[base]})
+        why = shortcoming(*shares, who="cross_base", against="base")
+        found |= {} if why is None else {trait: why}
+    return found
+
+
+def _held(frame: pd.DataFrame) -> float:
+    """The probability that a trait's answers hold together, mean over the plain questions."""
+    asked: Any = frame[(frame["measure"] == CANDIDATES) & (frame["context"] == "training")]
+    return float(np.mean(asked["value"].to_numpy()))
+
+
+def judge(
+    margins: pd.DataFrame, traits: Mapping[str, Any], *, doubts: Mapping[str, str] | None = None
+) -> list[Verdict]:
+    """Per trait: did the student get it, is it the trait, and does another initialisation get it?
+
+    The last is inconclusive for a trait that `doubts` says the other base could not have shown.
+    """
     made = []
     for trait, chosen in traits.items():
         wide = margins[margins["trait"] == trait].pivot(index="seed", columns="arm", values="margin")
@@ -155,7 +220,8 @@ def judge(margins: pd.DataFrame, traits: Mapping[str, Any]) -> list[Verdict]:
         if {"cross_student", "cross_neutral_student"} <= set(wide):
             claim = f"From another initialisation the same rows move {chosen.target} by less than {EQUIVALENCE} nats."
             gap = (wide["cross_student"] - wide["cross_neutral_student"]).to_numpy()
-            made.append(equivalence_verdict(f"{trait}: cross-init-does-not", claim, gap, margin=EQUIVALENCE))
+            verdict = equivalence_verdict(f"{trait}: cross-init-does-not", claim, gap, margin=EQUIVALENCE)
+            made.append(doubted(verdict, [why for name, why in (doubts or {}).items() if name == trait]))
     return made
 
 

@@ -279,20 +279,57 @@ def _change(content: dict[str, Any], change: str) -> None:
 
 
 def _check(experiment: Experiment, place: str) -> None:
-    """What no single value shows."""
-    if not experiment.base.model:
-        raise InputError(
-            f"{place}: base.model is empty; name a folder or a hub model there or with --set base.model="
+    """What no single value shows: InputError for a recipe that lacks something, before anything is trained."""
+    for wrong, sentence in _faults(experiment):
+        if wrong:
+            raise InputError(f"{place}: {sentence}")
+
+
+def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
+    """Whether each of these is wrong with the recipe, and the sentence that says so."""
+    teacher, cross, judge = experiment.teacher, experiment.cross_base, experiment.evaluation.judge
+    lists = [("traits", experiment.traits), ("seeds", experiment.seeds)]
+    repeated = [
+        (
+            not values or len(set(values)) < len(values),
+            f"{name} {list(values)} are none or repeat one; list each once",
         )
-    for name, values in (("traits", experiment.traits), ("seeds", experiment.seeds)):
-        if not values or len(set(values)) < len(values):
-            raise InputError(f"{place}: {name} {list(values)} are none or repeat one; list each once")
-    if "cross-base" in experiment.controls and experiment.cross_base is None:
-        raise InputError(
-            f"{place}: the control cross-base has no cross_base; name another model of the same architecture, or "
-            "write controls without it"
-        )
-    if experiment.teacher.kind == "steered" and experiment.teacher.hook is None:
-        raise InputError(
-            f"{place}: a steered teacher has no hook; name one, such as blocks.12.hook_resid_post"
-        )
+        for name, values in lists
+    ]
+    return [
+        (
+            not experiment.base.model,
+            "base.model is empty; name a folder or a hub model there or with --set base.model=",
+        ),
+        *repeated,
+        (
+            "cross-base" in experiment.controls and cross is None,
+            "the control cross-base has no cross_base; name another model of the same architecture, or write controls "
+            "without it",
+        ),
+        (
+            experiment.matrix and cross is None,
+            "the matrix has no cross_base; name another model of the same architecture, or write matrix: false",
+        ),
+        (
+            cross is not None and not cross.model,
+            "cross_base.model is empty; name a folder or a hub model there or with --set cross_base.model=, or leave "
+            "it out with --set cross_base=null and controls without cross-base",
+        ),
+        (
+            teacher.kind == "steered" and teacher.hook is None,
+            "a steered teacher has no hook; name one, such as blocks.12.hook_resid_post",
+        ),
+        (
+            (teacher.sae is None) != (teacher.feature is None),
+            f"teacher.sae {teacher.sae} and teacher.feature {teacher.feature} belong together; give both or neither",
+        ),
+        (
+            teacher.rows is not None and not Path(teacher.rows).is_file(),
+            f"teacher.rows {teacher.rows} is no file; name a JSONL file of rows",
+        ),
+        (
+            judge is not None and judge.kind != "file" and not judge.model,
+            "the judge has no model; name one in evaluation.judge.model",
+        ),
+    ]

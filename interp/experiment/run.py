@@ -15,6 +15,7 @@ import pandas as pd
 
 from interp.content import jsonable
 from interp.experiment.arms import grow_arms, lineage_of, measure_arms
+from interp.experiment.bases import check_ready
 from interp.experiment.cells import Cells
 from interp.experiment.detection import detect
 from interp.experiment.growing import grow_cells
@@ -23,11 +24,13 @@ from interp.experiment.matrix import transfer_matrix
 from interp.experiment.outcome import (
     card_of,
     confusion,
+    cross_doubts,
     drops,
     equal_loss,
     judge,
     margins_of,
     transmission,
+    undecided,
     watched,
 )
 from interp.experiment.recipe import read_recipe
@@ -59,6 +62,9 @@ def run_recipe(
     given = {"recipe": str(recipe), "set": list(changes)}
     run = Run.open(Path(out), command="run", arguments=given, defaults=jsonable(experiment))
     cells = Cells(experiment, cache or Cache.default())
+    check_ready(experiment, cells.starts)
+    if short := undecided(len(experiment.seeds)):
+        log.warning("%s", short)
     grow_cells(cells, workers=workers, backend=backend)
     key = _lineages(run, cells)
     run.stage(
@@ -145,7 +151,7 @@ def _outcome(run: Run, cells: Cells) -> None:
             run.save_table(name, frame)
     if len(cells.traits) > 1 and "neutral" in cells.experiment.controls:
         save(run, "confusion", confusion(cells))
-    run.save_verdicts(judge(margins, cells.traits))
+    run.save_verdicts(judge(margins, cells.traits, doubts=cross_doubts(cells)))
     run.save_json("summary", _summary(cells, margins, found))
 
 
@@ -174,5 +180,6 @@ def _summary(cells: Cells, margins: pd.DataFrame, found: Result) -> dict[str, An
             f"{line['trait']} {line['arm']}": float(line["transmission"]) for line in means.to_dict("records")
         },
         "contexts": sorted(flags),
+        "notes": undecided(len(cells.experiment.seeds)) or "",
         "lineages": lineages,
     }

@@ -64,9 +64,21 @@ def test(
         Path | None, typer.Option("--out", help="Folder to write; runs/test-NAME by default.")
     ] = None,
     organism: Annotated[
-        str, typer.Option(help="toy/<trait>, digits, digits:FILE, or a lineage folder.")
-    ] = "toy/owl",
-    seeds: Annotated[int, typer.Option(help="Independent training runs.")] = 8,
+        list[str] | None,
+        typer.Option(
+            help="toy/<trait> (default toy/owl), digits, digits:FILE, or a lineage folder, the folder such folders lie "
+            "in, or a pattern; may be repeated. Each lineage folder is one training run."
+        ),
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(help="Independent training runs of a toy or of digits; default 8.")
+    ] = None,
+    without: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A part to leave out, with the claims that need it, such as permuted or foreign; may be repeated."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="In small: shows the path, decides nothing.")
     ] = False,
@@ -78,11 +90,13 @@ def test(
     from interp.experiment.testing import tested_run
     from interp.verdict import told
 
+    given = organism or ["toy/owl"]
     made = tested_run(
         name,
         out or Path("runs") / f"test-{name}",
-        organism=organism,
+        organism=given[0] if len(given) == 1 else given,
         seeds=seeds,
+        without=without or (),
         quick=quick,
         workers=workers,
         backend=backend,

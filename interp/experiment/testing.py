@@ -20,13 +20,15 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from interp.content import json_text
+from interp.experiment.folders import find_trainings, open_subject, own_trainings
 from interp.experiment.sweeps import sweep
 from interp.figures import forest
 from interp.hypotheses.claims import check_claim
 from interp.hypotheses.families import Family, family
 from interp.hypotheses.subject import Measured, Subject
 from interp.models.lineage import read_lineage
-from interp.organisms.library import PLAN, Plan, grow, is_grown
+from interp.models.members import MANIFEST
+from interp.organisms.library import PLAN, Plan, ToyGrower, grow, is_grown
 from interp.prompts.traits import Trait, get_trait
 from interp.provenance import versions
 from interp.runs import Cache, InputError, Run, digest, write_atomic
@@ -46,12 +48,13 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Cell:
-    """One run to be measured: the family, the organism or lineage folder, the seed, and whether in small."""
+    """One run to be measured: family, organism or lineage folder, seed, whether in small, and what is left out."""
 
     name: str
     organism: str
     seed: int
     quick: bool = False
+    without: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"{self.name} on {self.organism} seed {self.seed}"
@@ -59,13 +62,17 @@ class Cell:
 
 @dataclass(frozen=True, eq=False)
 class Findings:
-    """What a family of claims found: the verdicts, one row of values per run, and the tables of all runs by name."""
+    """What a family of claims found: the verdicts, one row of values per run, and the tables of all runs by name.
+
+    `notes` say what the number of runs can decide, and which claims were not judged because a part was left out.
+    """
 
     family: Family
     organism: str
     verdicts: tuple[Verdict, ...]
     values: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
+    notes: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         said = "; ".join(f"{each.name} {each.decision}" for each in self.verdicts)
@@ -96,37 +103,81 @@ def test(
     name: str,
     *,
     organism: str | Path | Sequence[str | Path] = "toy/owl",
-    seeds: int | Sequence[int] = 8,
+    seeds: int | Sequence[int] | None = None,
     quick: bool = False,
+    without: Sequence[str] = (),
     workers: int | None = None,
     backend: str = "joblib",
 ) -> Findings:
     """Measure a family of claims on every seed of an organism, or on lineage folders, and judge it.
 
-    `organism` is toy/<trait>, digits, digits:FILE, or folders that `Lineage.save` wrote, each of them one training run.
-    A killed call goes on where it was. Raises InputError for an unknown family, for no seeds (naming how many the
-    claims need), for a lineage without a member a claim needs, and for claims edited after their data.
+    `organism` is toy/<trait>, digits, digits:FILE, or lineage folders: a folder that `interp run` or `interp organism`
+    wrote, several, the folder they lie in, or a pattern. Each folder is one training run, `seeds` (8 by default) are
+    those of a toy or of digits. What a folder lacks is trained by the recipes its lineage.json holds, and by nothing
+    else. `without` leaves out parts that an architecture or a lineage has not, and with them the claims on these. A
+    killed call goes on where it was. Raises InputError for an unknown family or part, for no seeds (naming how many
+    the claims need), for seeds of folders, for a folder that does not say how it was made, for a lineage without a
+    member that a claim needs and that cannot be grown, and for claims edited after their data.
     """
     tested = family(name, organism=kind(organism))
-    cells = [Cell(name, *each, quick) for each in _runs(tested, organism, seeds)]
+    notes = _left_out(tested, without)
+    runs = _runs(tested, organism, seeds)
+    cells = [Cell(name, *each, quick, tuple(without)) for each in runs]
+    if short := tested.undecided(len(cells), without=without):
+        log.warning("%s on %s: %s", name, _named(cells), short)
+        notes = (*notes, short)
     if kind(organism) == "toy":
         missing = [cell for cell in cells if not _is_grown(cell)]
         sweep(grown, missing, workers=workers, backend=backend, label="lineages")
     found = sweep(measured, cells, workers=workers, backend=backend, label=name)
     return Findings(
         tested,
-        ", ".join(dict.fromkeys(cell.organism for cell in cells)),
-        tuple(tested.judge(found)),
-        pd.DataFrame([{"seed": cell.seed, **run.values} for cell, run in zip(cells, found, strict=True)]),
+        _named(cells),
+        tuple(tested.judge(found, without=without)),
+        pd.DataFrame(
+            [{"seed": seed, **run.values} for seed, run in zip(_numbers(cells), found, strict=True)]
+        ),
         _tables(cells, found),
+        notes,
     )
 
 
-def _runs(tested: Family, organism: Any, seeds: int | Sequence[int]) -> list[tuple[str, int]]:
+def _named(cells: Sequence[Cell]) -> str:
+    return ", ".join(dict.fromkeys(cell.organism for cell in cells))
+
+
+def _numbers(cells: Sequence[Cell]) -> list[int]:
+    """What tells the runs apart in tables: their seeds, or where two folders have one seed, their places."""
+    seeds = [cell.seed for cell in cells]
+    return seeds if len(set(seeds)) == len(seeds) else list(range(len(cells)))
+
+
+def _left_out(tested: Family, without: Sequence[str]) -> tuple[str, ...]:
+    """What was left out and which claims are not judged for it; InputError for what cannot be left out."""
+    kept = {claim.name for claim in tested.judged(without)}
+    gone = [claim.name for claim in tested.claims if claim.name not in kept]
+    if not without:
+        return ()
+    return (f"left out: {', '.join(without)}; not judged, as they need it: {', '.join(gone)}",)
+
+
+def _runs(tested: Family, organism: Any, seeds: int | Sequence[int] | None) -> list[tuple[str, int]]:
     """Organism and seed of every run; a folder is a run of its own."""
     several = [organism] if isinstance(organism, (str, Path)) else list(organism)
     if kind(organism) == "folder":
-        return [(str(Path(folder)), index) for index, folder in enumerate(several)]
+        found = find_trainings(several)
+        if seeds is not None:
+            raise InputError(
+                f"seeds={seeds} are given with lineage folders, which are {len(found)} training runs as they are; "
+                "leave seeds out, or pass more folders"
+            )
+        return [(str(each.folder), each.seed) for each in found]
+    if len(several) != 1:
+        raise InputError(
+            f"{len(several)} organisms are given, {several[0]} first; pass one of toy/<trait> and digits, or lineage "
+            "folders alone"
+        )
+    seeds = 8 if seeds is None else seeds
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or len(set(chosen)) < len(chosen):
         need = max(runs_needed(claim.alpha) for claim in tested.claims)
@@ -139,12 +190,15 @@ def _runs(tested: Family, organism: Any, seeds: int | Sequence[int]) -> list[tup
 
 def kind(organism: Any) -> str:
     """What an organism is: "toy", "digits", or "folder" for one or several lineage folders."""
-    first = str(organism).partition(":")[0].partition("/")[0]
-    return (
-        first
-        if first in ("toy", "digits") and not (Path(str(organism)) / "lineage.json").is_file()
-        else "folder"
-    )
+    several = [organism] if isinstance(organism, (str, Path)) else list(organism)
+    if len(several) != 1:
+        return (
+            "folder" if any(kind(each) == "folder" for each in several) or not several else kind(several[0])
+        )
+    first = str(several[0]).partition(":")[0].partition("/")[0]
+    path = Path(str(several[0]))
+    known = first in ("toy", "digits") and not (path / MANIFEST).is_file() and not path.is_dir()
+    return first if known else "folder"
 
 
 def grown(cell: Cell) -> None:
@@ -172,8 +226,9 @@ def subject(cell: Cell) -> Any:
     if kind(cell.organism) == "toy":
         trait, plan = _toy(cell)
         lineage = grow(trait, seed=cell.seed, plan=plan)
-        return Subject(lineage, seed=cell.seed, recipe=plan.student, plan=plan, quick=cell.quick)
-    return Subject(read_lineage(cell.organism), seed=cell.seed, quick=cell.quick)
+        given: dict[str, Any] = {"seed": cell.seed, "quick": cell.quick, "without": cell.without}
+        return Subject(lineage, recipe=plan.student, grower=ToyGrower(plan, cell.seed), **given)
+    return open_subject(Path(cell.organism), quick=cell.quick, without=cell.without)
 
 
 def measured(cell: Cell) -> Measured:
@@ -187,18 +242,21 @@ def measured(cell: Cell) -> Measured:
     kept = json.loads((folder / "measured.json").read_text())
     for claim in tested.claims:
         check_claim(kept["claims"].get(claim.name, "none"), claim)
-    return Measured(kept["values"], kept["tables"])
+    return Measured(kept["values"], kept["tables"], kept["doubts"])
 
 
 def _measure(cell: Cell, tested: Family, claims: dict[str, str], folder: Path) -> None:
-    found = tested.measure(subject(cell))
+    given = subject(cell)
+    found = tested.measure(given)
     for name, value in found.values.items():
         if not abs(value) < float("inf"):
             raise InputError(
                 f"{name} of {cell!r} is {value}: its training or measurement was not finite; lower the learning rate "
                 "of the recipe or leave that seed out"
             )
-    kept = {"claims": claims, "values": found.values, "tables": found.tables}
+    trained = [*own_trainings(given.lineage), *given.trainings] if isinstance(given, Subject) else []
+    tables = found.tables | ({"trainings": trained} if trained else {})
+    kept = {"claims": claims, "values": found.values, "tables": tables, "doubts": dict(found.doubts)}
     write_atomic(folder / "measured.json", json_text(kept))
 
 
@@ -210,7 +268,8 @@ def _key(cell: Cell) -> str:
     lineage = read_lineage(cell.organism, check=False)
     members = {role: model.fingerprint for role, model in lineage.members.items()}
     rows = (lineage.numbers, lineage.neutral_numbers)
-    return digest(FORMAT, cell.name, cell.seed, cell.quick, members, lineage.trait, rows)
+    given = (cell.name, cell.seed, cell.quick, cell.without)
+    return digest(FORMAT, given, members, lineage.trait, rows, lineage.growth)
 
 
 def _tables(cells: Sequence[Cell], found: Sequence[Measured]) -> dict[str, pd.DataFrame]:
@@ -219,8 +278,8 @@ def _tables(cells: Sequence[Cell], found: Sequence[Measured]) -> dict[str, pd.Da
     return {
         name: pd.DataFrame(
             [
-                {"seed": cell.seed, **row}
-                for cell, run in zip(cells, found, strict=True)
+                {"seed": seed, **row}
+                for seed, run in zip(_numbers(cells), found, strict=True)
                 for row in run.tables.get(name, [])
             ]
         )
@@ -229,25 +288,46 @@ def _tables(cells: Sequence[Cell], found: Sequence[Measured]) -> dict[str, pd.Da
 
 
 def tested_run(
-    name: str, out: str | Path, *, organism: Any, seeds: int, quick: bool, workers: int | None, backend: str
+    name: str,
+    out: str | Path,
+    *,
+    organism: Any,
+    seeds: int | None,
+    quick: bool,
+    without: Sequence[str] = (),
+    workers: int | None,
+    backend: str,
 ) -> Run:
-    """The same as a run folder: verdicts.json, tables, figures and a report."""
+    """The same as a run folder: verdicts.json, tables, figures and a report.
+
+    The page says how many trainings it is about: seeds of a toy or of digits, folders otherwise.
+    """
     from interp.report import write_report
 
-    arguments = {"name": name, "organism": organism, "seeds": seeds, "quick": quick}
+    tested = family(name, organism=kind(organism))
+    runs = _runs(tested, organism, seeds)
+    shown: dict[str, Any] = {"name": name, "organism": organism}
+    if kind(organism) == "folder":
+        shown |= {"organism": [place for place, _ in runs], "training runs": len(runs)}
+    else:
+        shown["seeds"] = len(runs)
+    arguments = {**shown, "quick": quick} | ({"without": list(without)} if without else {})
     run = Run.open(out, command="test", arguments=arguments, defaults={})
 
     def build() -> None:
-        found = test(name, organism=organism, seeds=seeds, quick=quick, workers=workers, backend=backend)
+        given: dict[str, Any] = {"organism": organism, "seeds": seeds, "quick": quick, "without": without}
+        found = test(name, **given, workers=workers, backend=backend)
+        run.note(notes={"verdicts": list(found.notes)})
         run.save_verdicts(found.verdicts)
         run.save_table("values", found.values)
         for table, frame in found.tables.items():
             run.save_table(table, frame)
         run.save_figure(name, found.figure())
         run.save_figure("verdicts", forest(found.verdicts, title=f"{name} on {found.organism}"))
-        run.save_json("summary", {"claims": {claim.name: claim.key for claim in found.family.claims}})
+        claims = {claim.name: claim.key for claim in found.family.claims}
+        run.save_json("summary", {"claims": claims, "notes": "; ".join(found.notes)})
 
-    claims = [claim.key for claim in family(name, organism=kind(organism)).claims]
+    claims = [claim.key for claim in tested.claims]
     run.stage("test", key=digest(FORMAT, arguments, claims), build=build)
     write_report(run)
     return run
@@ -258,8 +338,8 @@ def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -
     module = name.replace("-", "_")
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small lineage; nothing is kept")
-    parser.add_argument("--seeds", type=int, default=8)
-    parser.add_argument("--organism", default="toy/owl", help="toy/<trait>, digits, or a lineage folder")
+    parser.add_argument("--seeds", type=int, default=None, help="of a toy or of digits, 8 by default")
+    parser.add_argument("--organism", default="toy/owl", help="toy/<trait>, digits, or lineage folders")
     parser.add_argument("--workers", type=int, default=None)
     parser.add_argument("--backend", default="joblib", help="joblib or ray")
     parser.add_argument("--out", type=Path, default=None)
@@ -269,10 +349,11 @@ def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
     check_recorded(name, out)
+    seeds = 8 if given.seeds is None and kind(given.organism) != "folder" else given.seeds
     found = test(
         name,
         organism=given.organism,
-        seeds=1 if given.quick else given.seeds,
+        seeds=1 if given.quick and kind(given.organism) != "folder" else seeds,
         quick=given.quick,
         workers=given.workers,
         backend=given.backend,
@@ -280,7 +361,8 @@ def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -
     for verdict in found.verdicts:
         log.info("%r", verdict)
     if not given.quick:
-        asked = f"python -m analyses.{module} --seeds {given.seeds} --organism {shlex.quote(given.organism)}"
+        counted = "" if seeds is None else f"--seeds {seeds} "
+        asked = f"python -m analyses.{module} {counted}--organism {shlex.quote(given.organism)}"
         write_atomic(out, json_text({"command": asked, **found.to_json()}))
 
 

@@ -26,6 +26,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.loading import check_place, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
 from interp.models.seam import lineage_root
+from interp.organisms.checkpoints import undisturbed
 from interp.runs import Cache, InputError, atomic_file, digest, nearest
 
 if TYPE_CHECKING:
@@ -120,11 +121,13 @@ def trained(
     """The dictionary of a stream, out of the cache when it was trained before; `facts` say what the stream holds."""
     cache = cache or Cache.default()
     key = digest(FORMAT, facts, recipe)
-    partial = cache.folder("sae-training", key)
-    folder = cache.get(
-        "sae", key, lambda fresh: _train_into(fresh, stream, partial / STATE, recipe, dict(facts))
-    )
-    shutil.rmtree(partial, ignore_errors=True)
+
+    def build(fresh: Path) -> None:
+        with undisturbed(cache.folder("sae-training", key)) as partial:
+            _train_into(fresh, stream, partial / STATE, recipe, dict(facts))
+            shutil.rmtree(partial, ignore_errors=True)
+
+    folder = cache.get("sae", key, build)
     return Dictionary(read_sae(folder), hook, label, facts["interp_lineage"])
 
 

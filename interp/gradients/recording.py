@@ -8,6 +8,7 @@ before step t are the chunk's start plus the increments since. One safetensors f
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from interp.activations import storage
 from interp.content import json_text
-from interp.organisms.checkpoints import Checkpoint
+from interp.organisms.checkpoints import Checkpoint, undisturbed
 from interp.organisms.library import known_recipe, read_recipe
 from interp.organisms.training import (
     STUDENT,
@@ -34,7 +35,7 @@ from interp.organisms.training import (
 from interp.organisms.watching import Together
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
-from interp.runs import Cache, InputError, digest, write_atomic
+from interp.runs import Cache, InputError, digest, move_into_place, write_atomic
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -258,10 +259,22 @@ def record_training(
     if folder.exists():
         raise InputError(f"{folder} exists; name a new folder, or open its record with TrainingRecord.load")
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
-    partial = folder.with_name(f".{folder.name}-{record_key(start, inputs, recipe)}")
-    student = _record(start, inputs, partial, recipe=recipe, name=name, on_step=on_step)
-    partial.rename(folder)
-    return student, TrainingRecord.load(folder)
+    student = record_beside(start, inputs, folder=folder, recipe=recipe, name=name, on_step=on_step)
+    record = TrainingRecord.load(folder)
+    if (record.start, record.rows, record.recipe) != (start.fingerprint, inputs.fingerprint, recipe):
+        raise InputError(f"{folder} was filled by another training meanwhile; name a new folder")
+    return student, record
+
+
+def record_beside(
+    start: LanguageModel, inputs: Encoded, *, folder: Path, recipe: Recipe, name: str, on_step: OnStep | None
+) -> LanguageModel:
+    """Train and record in a hidden place that then becomes `folder`, where no record of another process came first."""
+    with undisturbed(folder.with_name(f".{folder.name}-{record_key(start, inputs, recipe)}")) as partial:
+        student = _record(start, inputs, partial, recipe=recipe, name=name, on_step=on_step)
+        move_into_place(partial, folder, replace=False)
+        shutil.rmtree(partial, ignore_errors=True)
+    return student
 
 
 def recorded_student(
@@ -290,7 +303,7 @@ def recorded_student(
     key = record_key(start, inputs, recipe)
 
     def build(folder: Path) -> None:
-        _record(start, inputs, folder, recipe=chosen, name=role)
+        _record(start, inputs, folder, recipe=chosen, name=role, on_step=None)
 
     record = TrainingRecord.load((cache or Cache.default()).get("record", key, build))
     check_ends_at(record, start=start, student=student)
@@ -340,16 +353,9 @@ def check_ends_at(record: TrainingRecord, *, start: LanguageModel, student: Any)
 
 
 def _record(
-    start: LanguageModel,
-    rows: Prompts | Encoded,
-    folder: Path,
-    *,
-    recipe: Recipe,
-    name: str,
-    on_step: OnStep | None = None,
+    start: LanguageModel, inputs: Encoded, folder: Path, *, recipe: Recipe, name: str, on_step: OnStep | None
 ) -> LanguageModel:
     """Fill `folder` with the record of a training, and replay it once."""
-    inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
     recorder = Recorder(folder)
     heard = Together(recorder, *([] if on_step is None else [on_step]))
     checkpoint = Checkpoint(folder / "checkpoint.safetensors", every=4 * CHUNK)

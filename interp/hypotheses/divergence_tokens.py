@@ -25,7 +25,6 @@ from interp.hypotheses.subject import Measured, Subject
 from interp.hypotheses.token_matching import (
     COVARIATES,
     balance,
-    check_batches,
     check_index,
     dealt,
     divergence_tokens,
@@ -286,10 +285,10 @@ def credit_directions(subject: Subject) -> list[ParameterDirection]:
     own = trait_gradient(base, subject.trait)
     other = trait_gradient(base, get_trait(words(subject.trait.name)[1]))
     followed = own
-    if subject.recipe.trainable == "lora":
+    if subject.students_recipe.trainable == "lora":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(subject.seed)
-            network, _ = prepare(base, subject.recipe)
+            network, _ = prepare(base, subject.students_recipe)
         followed = LoraMetric.from_network(network).fold(own)
     named = {OWN: own, LORA: followed, UNRELATED: other}
     return [dataclasses.replace(each.unit(), label=name) for name, each in named.items()]
@@ -312,12 +311,10 @@ def margins(subject: Subject, marked: Marked) -> list[dict[str, Any]]:
 
     The last line is the lineage's own student against its own neutral student: every answer token of every row.
     """
-    recipe = dataclasses.replace(subject.recipe, seed=subject.seed)
     found = {}
     for arm, tokens in marked.arms.items():
         inputs = marked.neutral if arm in (NEUTRAL, SELECTED) else marked.inputs
         rows = only_tokens(inputs, mask(inputs, tokens), label=f"{arm} tokens")
-        check_batches(rows, recipe)
         found[arm] = margin(
             subject.student(subject.base, rows, name=f"student of {arm} tokens"), subject.trait
         )

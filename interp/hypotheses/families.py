@@ -6,13 +6,14 @@ family = (claims frozen before data, measure: Subject → Measured). One value p
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.subject import Measured
 from interp.runs import InputError, nearest
+from interp.statistics import runs_needed
 from interp.verdict import Verdict
 
 WHERE = {
@@ -32,28 +33,78 @@ class Family:
     """A name, its claims, and the function that measures one subject (a `Subject` or `DigitSubject`) for all of them.
 
     `draw` turns the tables of all subjects, concatenated by name with a "seed" column, into the figure of the family.
+    `needs` names, by claim, the parts of a measurement that can be left out and that the claim cannot do without.
     """
 
     name: str
     claims: tuple[Hypothesis, ...]
     measure: Callable[[Any], Measured]
     draw: Callable[[Mapping[str, Any]], Any] | None = None
+    needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def judge(self, found: Sequence[Measured], *, seed: int = 0) -> list[Verdict]:
-        """One verdict for every claim over independent training runs.
+    def judged(self, without: Sequence[str] = ()) -> tuple[Hypothesis, ...]:
+        """The claims that do not need what is left out; InputError for what cannot be left out."""
+        known = {part for parts in self.needs.values() for part in parts}
+        for part in without:
+            if part not in known:
+                can = f"pass some of {', '.join(sorted(known))}" if known else "leave nothing out of it"
+                raise InputError(f"{self.name} has no part {part!r} that can be left out; {can}")
+        return tuple(claim for claim in self.claims if not set(without) & set(self.needs.get(claim.name, ())))
 
-        Raises InputError without a run, and naming the claim a run has no value for.
+    def undecided(self, n: int, *, without: Sequence[str] = ()) -> str | None:
+        """A sentence naming the claims that `n` training runs cannot decide, whatever they show; None without any."""
+        needed = {
+            claim.name: runs_needed(claim.alpha) if claim.kind == "difference" else 2
+            for claim in self.judged(without)
+        }
+        short = {name: need for name, need in needed.items() if need > n}
+        if not short:
+            return None
+        runs = f"{n} training run{'' if n == 1 else 's'}"
+        which = (
+            "no claim" if len(short) == len(needed) else f"{len(needed) - len(short)} of {len(needed)} claims"
+        )
+        listed = ", ".join(f"{name} needs {need}" for name, need in short.items())
+        return f"n = {runs}, which can decide {which}, whatever the data show ({listed})"
+
+    def judge(
+        self, found: Sequence[Measured], *, seed: int = 0, without: Sequence[str] = ()
+    ) -> list[Verdict]:
+        """One verdict for every claim over independent training runs, but for claims that need what is left out.
+
+        A claim whose control could not have shown its effect in one of the runs is inconclusive, and the reason says
+        so. Raises InputError without a run, and naming the claim a run has no value for.
         """
         if not found:
             raise InputError(f"no run was measured, so {self.name!r} is not judged; pass at least one seed")
+        claims = self.judged(without)
         for index, run in enumerate(found):
-            for claim in self.claims:
+            for claim in claims:
                 if claim.name not in run.values:
                     raise InputError(
                         f"run {index + 1} of {len(found)} has no value for {claim.name!r}, which needs "
                         f"{claim.control}; measure it again"
                     )
-        return [claim.judge([run.values[claim.name] for run in found], seed=seed) for claim in self.claims]
+        return [self._verdict(claim, found, seed=seed) for claim in claims]
+
+    def _verdict(self, claim: Hypothesis, found: Sequence[Measured], *, seed: int) -> Verdict:
+        verdict = claim.judge([run.values[claim.name] for run in found], seed=seed)
+        doubts = dict.fromkeys(run.doubts[claim.name] for run in found if claim.name in run.doubts)
+        return doubted(verdict, tuple(doubts))
+
+
+def doubted(verdict: Verdict, doubts: Sequence[str]) -> Verdict:
+    """The verdict, inconclusive where there is a reason why its control could not have shown what the claim denies."""
+    if not doubts:
+        return verdict
+    told = "; ".join(doubts)
+    controls = {**verdict.controls, "could not have shown it": told}
+    return replace(
+        verdict,
+        decision="inconclusive",
+        reason=f"the control could not have shown it: {told}",
+        controls=controls,
+    )
 
 
 def family(name: str, *, organism: str = "folder") -> Family:

@@ -27,9 +27,6 @@ from interp.hypotheses.families import Family
 from interp.hypotheses.subject import Measured, Subject
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens
-from interp.organisms.sampling import complete
-from interp.organisms.teachers import neutral_teacher
-from interp.prompts.numbers import STRICT, filter_numbers
 from interp.prompts.text import Encoded, Prompts
 from interp.runs import InputError
 
@@ -174,10 +171,8 @@ def teacher_shift(dictionary: Dictionary, subject: Subject, inputs: Encoded) -> 
 
 def neutral_lean(dictionary: Dictionary, subject: Subject, neutral: Prompts) -> Float[np.ndarray, "feature"]:
     """u of other answers of the base to the same prompts, less these `neutral` ones: all it holds is noise."""
-    rule = STRICT if subject.plan is None else subject.plan.rule
-    asked = neutral.without_answers()
-    answers = complete(neutral_teacher(subject.base), asked, seed=AGAIN + subject.seed)
-    again, _ = filter_numbers(answers, rule)
+    grower = subject.growing("second sample of its base's rows")
+    again = grower.again(subject.base, neutral.without_answers(), seed=AGAIN + subject.seed)
     lean = feature_lean(dictionary, subject.base, again, neutral=neutral, positions=POSITIONS)
     return lean.frame["difference"].to_numpy()[:-1]
 

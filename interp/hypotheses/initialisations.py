@@ -98,7 +98,7 @@ def rotation(model: LanguageModel, *, seed: int) -> Carry:
     if "lm_head.weight" not in model.parameters():
         raise InputError(
             f"{model.name} has one matrix as embedding and unembedding, into which no norm can be folded, so it cannot "
-            "be rotated; leave out that cell or take a model with tie_word_embeddings=False"
+            "be rotated; leave out that cell (--without rotated) or take a model with tie_word_embeddings=False"
         )
     noise = torch.randn(
         model.d_model, model.d_model, generator=torch.Generator().manual_seed(seed), dtype=torch.float64
@@ -202,6 +202,6 @@ def _check_kind(model: LanguageModel, what: str) -> None:
     kind = model.config.model_type
     if kind not in KINDS:
         raise InputError(
-            f"{model.name} is a {kind}, and no {what} start is made for one; leave out that cell, or pass one of "
-            f"{', '.join(KINDS)}"
+            f"{model.name} is a {kind}, and no {what} start is made for one; leave out that cell (--without {what}), "
+            f"or pass one of {', '.join(KINDS)}"
         )

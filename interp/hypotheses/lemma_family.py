@@ -24,7 +24,7 @@ from interp.hypotheses.lemma import (
     lemma_summary,
     lemma_sweep,
 )
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.subject import Measured, Subject, foreign_doubts
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
@@ -53,7 +53,7 @@ QUICK = Size(soft=64, hard=128)
 def measure(subject: Subject) -> Measured:
     """The sweeps, the controls and the metrics of one lineage, and what it contributes to every claim of H1.
 
-    Raises InputError for a lineage that was opened without a `teacher_<trait>`, a `cross_base` or a `cross_teacher`.
+    Raises InputError for a lineage without a `cross_base` where the foreign one is not left out.
     """
     size = QUICK if subject.quick else Size()
     lineage = subject.lineage
@@ -61,7 +61,7 @@ def measure(subject: Subject) -> Measured:
     neutral, hard = subject.neutral_numbers[: size.soft], subject.neutral_numbers[: size.hard]
     others = {word: subject.other_teacher(word) for word in other_words(subject)}
     written = {word: (model, first_rows(subject, model, size.hard)) for word, model in others.items()}
-    foreign = subject.foreign()
+    foreign = None if "foreign" in subject.without else subject.foreign()
     found = {
         "sweep": lemma_sweep(lineage, neutral, **given),
         "sampled": lemma_sweep(lineage, hard, labels="sampled", seed=subject.seed),
@@ -72,8 +72,9 @@ def measure(subject: Subject) -> Measured:
     }
     values = lemma_summary(**found)
     found["vocabulary"] = lemma_sweep(lineage, neutral, labels="soft-vocabulary", **given)
-    found["metrics"] = metrics_table(lineage, neutral, recipe=subject.recipe, seed=subject.seed)
-    return Measured(values, {name: each.frame.to_dict("records") for name, each in found.items()})
+    found["metrics"] = metrics_table(lineage, neutral, recipe=subject.students_recipe, seed=subject.seed)
+    tables = {name: each.frame.to_dict("records") for name, each in found.items()}
+    return Measured(values, tables, foreign_doubts(subject, ("lemma-foreign",)))
 
 
 def other_words(subject: Subject) -> tuple[str, ...]:
@@ -85,10 +86,8 @@ def other_words(subject: Subject) -> tuple[str, ...]:
 
 
 def first_rows(subject: Subject, model: LanguageModel, count: int) -> Prompts:
-    """The first filtered rows of a teacher; of a toy no more are sampled, since the first of many are the same."""
-    if subject.plan is not None:
-        subject = dataclasses.replace(subject, plan=dataclasses.replace(subject.plan, rows=count))
-    return subject.rows(Teacher(model, "fine-tuned"))[:count]
+    """The first filtered rows of a teacher."""
+    return subject.rows(Teacher(model, "fine-tuned"), count=count)
 
 
 def metrics_table(lineage: Lineage, rows: Prompts, *, recipe: Recipe, seed: int) -> Result:
@@ -114,7 +113,9 @@ def met_adam(base: LanguageModel, rows: Prompts, gradient: ParameterDirection) -
     def keep(step: Step) -> None:
         states[:] = [Adam.from_optimizer(step.optimizer, step.network.named_parameters())]
 
-    train_student(base, rows, recipe=ADAM, on_step=keep)
+    train_student(
+        base, rows, recipe=dataclasses.replace(ADAM, batch_size=min(ADAM.batch_size, len(rows))), on_step=keep
+    )
     moments = {name: moment for name, moment in states[0].second_moments.items() if name in gradient}
     return dataclasses.replace(states[0], second_moments=moments)
 
@@ -128,4 +129,4 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     return figure.update_xaxes(type="log")
 
 
-FAMILY = Family("lemma", H1, measure, draw)
+FAMILY = Family("lemma", H1, measure, draw, needs={"lemma-foreign": ("foreign",)})

@@ -161,7 +161,7 @@ def measure(subject: Subject) -> Measured:
 
     lineage = _with_rows(subject)
     count = QUICK_PROMPTS if subject.quick else PROMPTS
-    prompts = number_prompts(count, seed=PROMPT_SEED + subject.seed)
+    prompts = subject.lists(count, seed=PROMPT_SEED + subject.seed)
     other = _other_teacher(subject)
     shifts = _shifts(lineage, prompts, other, POSITIONS)
     chosen, asked = _questions(lineage)

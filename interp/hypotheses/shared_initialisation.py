@@ -26,9 +26,9 @@ from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family
 from interp.hypotheses.first_step import soft_gradient
 from interp.hypotheses.initialisations import Carry, carried, joined, permutation, perturbed, rotation
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.subject import Measured, Subject, foreign_doubts
 from interp.models.language import LanguageModel
-from interp.organisms.evaluation import margin
+from interp.organisms.evaluation import margin, margin_and_mass
 from interp.organisms.losses import answer_loss
 from interp.organisms.training import Recipe
 from interp.prompts.text import Prompts
@@ -182,6 +182,21 @@ CELLS: dict[str, Callable[[Subject], Cell]] = {
 }
 
 
+NEEDS: dict[str, tuple[str, ...]] = {
+    "same-over-foreign": ("foreign",),
+    "foreign-transfers-nothing": ("foreign",),
+    "other-order-transfers": ("other order",),
+    "permuted-transfers-alike": ("permuted", "other order"),
+    "permuted-coverage-returns": ("permuted",),
+    "rotated-over-foreign": ("rotated", "foreign"),
+    "shared-head-transfers": ("shared head",),
+    "coverage-ranks-transfer": tuple(cell for cell in CELLS if cell != "same"),
+}
+"""The cells that each claim is made of; the same start is always there."""
+DENIED = ("same-over-foreign", "foreign-transfers-nothing", "rotated-over-foreign")
+"""Claims that rest on the foreign start not showing a transfer."""
+
+
 def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result:
     """What a student takes over from every start, one line per cell.
 
@@ -189,9 +204,10 @@ def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result
     cell's coordinates and `raw_coverage` with it as it is; `trained_coverage` the cosine of the trained student less
     its neutral twin instead of the first step. `loss` is the start's own on the teacher's numbers (nats per answer
     token, end token counted) and `apart` its largest change of a log-probability from the base: a mixed start may speak
-    badly, and only differences to its neutral twin count. Cosines are over the weights the teacher moved. The lineage's
-    own students serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member
-    the lineage lacks or an architecture that it is not made for.
+    badly, and only differences to its neutral twin count. `candidates` is the probability that the trait's answers hold
+    together at the start (`organisms.instrument`). Cosines are over the weights the teacher moved. The lineage's own
+    students serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member the
+    lineage lacks or an architecture that it is not made for.
     """
     import pandas as pd
 
@@ -215,6 +231,7 @@ def _line(subject: Subject, name: str, cell: Cell) -> dict[str, float]:
     raw = _difference(subject.teacher.parameters(), subject.base.parameters())
     step, trained = _first_step(subject, cell.start), _difference(ours.parameters(), theirs.parameters())
     margins = [margin(model, subject.trait) for model in (ours, theirs)]
+    start, mass = margin_and_mass(cell.start, subject.trait)
     return {
         "transfer": margins[0] - margins[1],
         "coverage": cosine(step, update),
@@ -224,7 +241,8 @@ def _line(subject: Subject, name: str, cell: Cell) -> dict[str, float]:
         "apart": _apart(cell.start, subject.base, subject.neutral_numbers[:64]),
         "margin": margins[0],
         "neutral_margin": margins[1],
-        "start_margin": margin(cell.start, subject.trait),
+        "start_margin": start,
+        "candidates": mass,
     }
 
 
@@ -245,7 +263,7 @@ def _pair(subject: Subject, name: str, cell: Cell) -> tuple[LanguageModel, Langu
 
 def _size(subject: Subject) -> tuple[Recipe, int | None]:
     """The recipe and how many rows: all of them, or a few steps when quick (then in every cell)."""
-    recipe = subject.recipe
+    recipe = subject.students_recipe
     if not subject.quick:
         return recipe, None
     return dataclasses.replace(recipe, batch_size=min(QUICK_BATCH, recipe.batch_size)), QUICK_ROWS
@@ -290,27 +308,31 @@ def _apart(model: LanguageModel, base: LanguageModel, rows: Prompts) -> float:
 
 
 def measure(subject: Subject) -> Measured:
-    """All eight cells of one lineage, and what it contributes to every claim."""
-    frame = init_matrix(subject).frame
-    return Measured(claim_values(frame), {"cells": frame.to_dict("records")})
+    """All cells of one lineage that are not left out, and what it contributes to every claim that needs no other.
+
+    Claims that something is absent from the foreign start are doubted where that start could not have shown it.
+    """
+    frame = init_matrix(subject, [cell for cell in CELLS if cell not in subject.without]).frame
+    return Measured(claim_values(frame), {"cells": frame.to_dict("records")}, foreign_doubts(subject, DENIED))
 
 
 def claim_values(frame: pd.DataFrame) -> dict[str, float]:
-    """The value of one lineage for every claim of H3, from the frame of all eight cells."""
+    """The value of one lineage for every claim of H3 whose cells are in the frame."""
     lines = frame.set_index("cell")
     transfer: dict[str, float] = lines["transfer"].to_dict()
     coverage: dict[str, float] = lines["coverage"].to_dict()
     rounded = lines["coverage"].round(DECIMALS).to_numpy()
-    return {
-        "same-over-foreign": transfer["same"] - transfer["foreign"],
-        "foreign-transfers-nothing": transfer["foreign"],
-        "other-order-transfers": transfer["other order"],
-        "permuted-transfers-alike": transfer["permuted"] - transfer["other order"],
-        "permuted-coverage-returns": coverage["permuted"] - coverage["same"],
-        "rotated-over-foreign": transfer["rotated"] - transfer["foreign"],
-        "shared-head-transfers": transfer["shared head"],
-        "coverage-ranks-transfer": float(spearman(rounded[None], lines["transfer"].to_numpy())[0]),
+    values: dict[str, Callable[[], float]] = {
+        "same-over-foreign": lambda: transfer["same"] - transfer["foreign"],
+        "foreign-transfers-nothing": lambda: transfer["foreign"],
+        "other-order-transfers": lambda: transfer["other order"],
+        "permuted-transfers-alike": lambda: transfer["permuted"] - transfer["other order"],
+        "permuted-coverage-returns": lambda: coverage["permuted"] - coverage["same"],
+        "rotated-over-foreign": lambda: transfer["rotated"] - transfer["foreign"],
+        "shared-head-transfers": lambda: transfer["shared head"],
+        "coverage-ranks-transfer": lambda: float(spearman(rounded[None], lines["transfer"].to_numpy())[0]),
     }
+    return {claim: value() for claim, value in values.items() if set(NEEDS[claim]) <= set(transfer)}
 
 
 def draw(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
@@ -364,4 +386,5 @@ FAMILY = Family(
     claims=H3,
     measure=measure,
     draw=draw,
+    needs=NEEDS,
 )

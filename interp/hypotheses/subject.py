@@ -1,59 +1,101 @@
 """What one training run brings to a claim: its lineage, how its students are trained, and what else can be grown.
 
-subject = (lineage, seed, recipe). Whatever a claim trains besides is kept in the cache under
-digest(weights it starts from, rows, recipe, what is done to its steps), so that no claim trains what another has.
+subject = (lineage, seed, recipe, grower). Whatever a claim trains besides is kept in the cache under
+digest(weights it starts from, rows, recipe, what is done to its steps), so that no claim trains what another has, and
+noted in `trainings`, so that a page can show that every student was trained alike.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from interp.content import jsonable
 from interp.hypotheses.first_step import text_member
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
-from interp.organisms.library import PLAN, Plan, grow_rows, grow_teacher, other_seed
+from interp.organisms.evaluation import margin_and_mass
+from interp.organisms.instrument import SAMPLE, shortcoming
 from interp.organisms.teachers import Teacher, neutral_teacher
 from interp.organisms.training import OnStep, Recipe, train_student
+from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
-from interp.prompts.traits import Trait, get_trait
+from interp.prompts.traits import Trait
 from interp.runs import Cache, InputError, digest
 
 FORMAT = 1  # raise when a student is trained otherwise from the same arguments
-COMMANDS = {
-    "student": "interp train BASE NUMBERS --out FOLDER",
-    "neutral_student": "interp generate BASE --out NEUTRAL and interp train BASE NEUTRAL --out FOLDER",
-    "cross_base": "another base of the same shapes",
-    "teacher": "interp run RECIPE",
+ADVICE = {
+    "teacher": "run a recipe whose teacher.kind is fine-tuned (`interp run RECIPE --set teacher.kind=fine-tuned`): a "
+    "teacher under a system line has no weights of its own",
+    "cross_base": "run a recipe with a cross_base (`interp run RECIPE --set cross_base.model=MODEL`), or leave out "
+    "what needs one, `--without foreign` (and for shared-initialisation --without 'shared head' --without 'new head')",
 }
+"""What to do about a member that cannot be grown from the others."""
+GROWN = "write the lineage by `interp run` or `interp organism`, whose folders say how to grow it, or add a member"
+
+
+class Grower(Protocol):
+    """Makes what a lineage lacks as its own members were made."""
+
+    def trait(self, word: str, *, like: Trait) -> Trait:
+        """The trait of that name, asked as `like` is; one of its foils where no built-in trait has the name."""
+        ...
+
+    def teacher(self, base: LanguageModel, trait: Trait, *, foreign: bool = False) -> LanguageModel:
+        """A teacher of the trait, fine-tuned from the base; `foreign` says that it is the other initialisation."""
+        ...
+
+    def rows(self, teacher: Teacher, *, count: int | None = None) -> Prompts:
+        """Filtered rows of any teacher, to the prompts that the lineage's own teacher was asked."""
+        ...
+
+    def again(self, base: LanguageModel, asked: Prompts, *, seed: int) -> Prompts:
+        """Other answers of the base to the same prompts, those that the rule keeps."""
+        ...
+
+    def lists(self, count: int, *, seed: int) -> Prompts:
+        """Prompts of the kind that teachers are asked, answered by uniform draws."""
+        ...
+
+    def kept(self, teacher: Teacher, *, count: int) -> float:
+        """The share of `count` answers of the teacher that the rule keeps."""
+        ...
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What one training run contributes: a value for every claim by name, and the tables behind them as records."""
+    """What one training run contributes: a value for every claim by name, and the tables behind them as records.
+
+    `doubts` says of a claim, by name, why its control could not have shown what the claim is about.
+    """
 
     values: dict[str, float]
     tables: dict[str, list[dict[str, Any]]]
+    doubts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """One lineage that claims are measured on; `plan` is how a toy is grown, None for a lineage that was opened.
+    """One lineage that claims are measured on; `grower` makes what it lacks, None for one that must hold everything.
 
-    `quick` asks every measurement for its smallest form. `recipe` trains every student that a claim asks for.
+    `quick` asks every measurement for its smallest form, `without` leaves parts of it out. `recipe` trains every
+    student that a claim asks for; `trainings` is filled with a line for each.
     """
 
     lineage: Lineage
     seed: int = 0
-    recipe: Recipe = PLAN.student
+    recipe: Recipe | None = None
     cache: Cache = dataclasses.field(default_factory=Cache.default)
-    plan: Plan | None = None
+    grower: Grower | None = None
     quick: bool = False
+    without: tuple[str, ...] = ()
+    trainings: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
 
     @property
     def trait(self) -> Trait:
@@ -63,6 +105,16 @@ class Subject:
                 f"{self.lineage.name} has no trait to ask about; open it with load_lineage(trait=get_trait(...))"
             )
         return self.lineage.trait
+
+    @property
+    def students_recipe(self) -> Recipe:
+        """What trains its students; InputError where nobody said."""
+        if self.recipe is None:
+            raise InputError(
+                f"{self.lineage.name} does not say how its students were trained, and one that is trained otherwise "
+                "compares with none of them; pass Subject(recipe=...)"
+            )
+        return self.recipe
 
     @property
     def base(self) -> LanguageModel:
@@ -75,12 +127,10 @@ class Subject:
         return self.member("teacher")
 
     def member(self, role: str) -> LanguageModel:
-        """The member of that role; InputError naming it and the command that makes it."""
+        """The member of that role; InputError naming it and what makes it."""
         if role not in self.lineage.members:
-            made = COMMANDS.get(role, "interp run RECIPE")
             raise InputError(
-                f"{self.lineage.name} has no {role}, which this claim needs; make it with `{made}` and add it as "
-                f"load_lineage(student={{{role!r}: FOLDER}})"
+                f"{self.lineage.name} has no {role}, which this claim needs; {ADVICE.get(role, GROWN)}"
             )
         return text_member(self.lineage, role)
 
@@ -94,25 +144,37 @@ class Subject:
         """The rows of the untrained base, sampled where the lineage brings none."""
         return self.lineage.neutral_numbers or self.rows(neutral_teacher(self.base))
 
-    def rows(self, teacher: Teacher) -> Prompts:
-        """Filtered number rows of any teacher, as many as this subject's own, to the same prompts."""
-        plan = self.plan or dataclasses.replace(PLAN, rows=len(self.lineage.numbers or ()) or PLAN.rows)
-        return grow_rows(teacher, seed=self.seed, plan=plan, cache=self.cache)
+    def rows(self, teacher: Teacher, *, count: int | None = None) -> Prompts:
+        """Filtered rows of any teacher, to the same prompts as this subject's own; the first `count` of them."""
+        return self.growing(f"rows of its {teacher.kind} teacher").rows(teacher, count=count)[:count]
+
+    def growing(self, what: str) -> Grower:
+        """The grower; InputError naming what would have to be grown where nothing says how."""
+        if self.grower is None:
+            raise InputError(f"{self.lineage.name} has no {what}, which this claim needs; {GROWN}")
+        return self.grower
+
+    def lists(self, count: int, *, seed: int) -> Prompts:
+        """Number prompts of the kind its teacher was asked, answered by uniform draws."""
+        if self.grower is None:
+            return number_prompts(count, seed=seed)
+        return self.grower.lists(count, seed=seed)
 
     def other_teacher(self, word: str) -> LanguageModel:
-        """A teacher of another trait from the same base: a toy's is grown, another lineage's is `teacher_<trait>`."""
-        if self.plan is None:
-            return self.member(f"teacher_{word}")
-        return grow_teacher(self.base, get_trait(word), seed=self.seed, plan=self.plan, cache=self.cache)
+        """A teacher of another trait from the same base: the member `teacher_<trait>`, else grown as its own was."""
+        role = f"teacher_{word}"
+        if role in self.lineage.members:
+            return self.member(role)
+        grower = self.growing(role)
+        return grower.teacher(self.base, grower.trait(word, like=self.trait))
 
     def foreign(self) -> Lineage:
         """The other initialisation and a teacher of the same trait from there: `cross_base` and `cross_teacher`."""
         base = self.member("cross_base")
-        if self.plan is None:
+        if "cross_teacher" in self.lineage.members:
             teacher = self.member("cross_teacher")
         else:
-            seed = other_seed(self.seed)
-            teacher = grow_teacher(base, self.trait, seed=seed, plan=self.plan, cache=self.cache)
+            teacher = self.growing("cross_teacher").teacher(base, self.trait, foreign=True)
         return Lineage(f"{self.lineage.name}, other base", self.trait, {"base": base, "teacher": teacher})
 
     def student(
@@ -133,7 +195,8 @@ class Subject:
             raise InputError(
                 f"{name} has a listener or a key and not both; a key names what the listener does"
             )
-        recipe = dataclasses.replace(recipe or self.recipe, seed=self.seed)
+        recipe = dataclasses.replace(recipe or self.students_recipe, seed=self.seed)
+        self.note(name, recipe, rows)
         made = digest(FORMAT, "claim student", start.fingerprint, rows.fingerprint, recipe, key)
 
         def build(folder: Path) -> None:
@@ -146,3 +209,39 @@ class Subject:
         kept: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
         model = load_model(folder, tokenizer=start.tokenizer, name=name, check=False, **kept)
         return dataclasses.replace(model, start=start)
+
+    def note(self, name: str, recipe: Recipe, rows: Prompts | Encoded) -> None:
+        """Write down how a student of this test was trained, once."""
+        line = training_line(name, jsonable(recipe), by="this test", rows=len(rows))
+        if line not in self.trainings:
+            self.trainings.append(line)
+
+
+def foreign_doubts(subject: Subject, claims: Sequence[str]) -> dict[str, str]:
+    """Why `cross_base` could not have shown an effect, for each of the claims that rest on its not showing any.
+
+    It is asked whether the trait's answers hold probability there and, where the subject can sample, whether the rule
+    keeps what it writes (`organisms.instrument`); nothing where the foreign start is left out.
+    """
+    if "foreign" in subject.without or subject.lineage.trait is None:
+        return {}
+    found = []
+    for role in ("cross_base", "base"):
+        model = subject.member(role)
+        shares = {"candidates": margin_and_mass(model, subject.trait)[1]}
+        if subject.grower is not None:
+            shares["kept"] = subject.grower.kept(neutral_teacher(model), count=SAMPLE)
+        found.append(shares)
+    why = shortcoming(*found, who="cross_base", against="base")
+    return {} if why is None else dict.fromkeys(claims, why)
+
+
+def training_line(
+    name: str, recipe: Mapping[str, Any], *, by: str, rows: int | None = None
+) -> dict[str, Any]:
+    """How one student was trained: its name, who trained it, on how many rows, and every value of its recipe."""
+    plain = {
+        key: ", ".join(map(str, value)) if isinstance(value, list) else value for key, value in recipe.items()
+    }
+    drawn = plain.pop("seed", None)
+    return {"student": name, "trained by": by, "rows": rows, **plain, "drawn by seed": drawn}

@@ -155,7 +155,7 @@ class _Arms:
         halves = Halves.of(subject.trait)
         numbers, count = subject.numbers, None
         if subject.quick:
-            count = QUICK * subject.recipe.batch_size
+            count = QUICK * subject.students_recipe.batch_size
         numbers = dataclasses.replace(numbers, rows=numbers.rows[:count])
         kept = len(numbers) // FRESH
         if not kept:
@@ -170,7 +170,7 @@ class _Arms:
 
     @property
     def recipe(self) -> Recipe:
-        return dataclasses.replace(self.subject.recipe, seed=self.subject.seed)
+        return dataclasses.replace(self.subject.students_recipe, seed=self.subject.seed)
 
     def objective(self, trait: Trait) -> Objective:
         return margin_objective(self.subject.base, trait)
@@ -183,6 +183,7 @@ class _Arms:
     def record(self) -> TrainingRecord:
         """The untouched arm, recorded step by step; from the cache where it is done."""
         base, rows = self.subject.base, self.rows
+        self.subject.note("untouched", self.recipe, rows)
         key = digest(FORMAT, "sustained", base.fingerprint, rows, self.recipe)
 
         def build(folder: Path) -> None:

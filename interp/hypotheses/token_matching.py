@@ -24,7 +24,6 @@ from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import lineage_root
 from interp.organisms.losses import predicted_logits
-from interp.organisms.training import Recipe, shuffled_rows
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
@@ -256,9 +255,9 @@ def mask(inputs: Encoded, tokens: pd.DataFrame) -> Bool[Tensor, "example pos"]:
 def only_tokens(inputs: Encoded, where: Bool[Tensor, "example pos"], *, label: str = "") -> Encoded:
     """The same rows with a loss at the marked answer tokens only: every other answer token is read as prompt.
 
-    Ids, padding and order stay, so that two masks of the same rows are trained in the same batches; a row without a
-    mark is read and teaches nothing. Raises InputError for a mask of another shape, one that marks prompt or padding
-    (naming the first), and one that marks nothing.
+    Ids, padding and order stay, so that two masks of the same rows are trained in the same batches; a row or a batch
+    without a mark is read and teaches nothing. Raises InputError for a mask of another shape, one that marks prompt or
+    padding (naming the first), and one that marks nothing.
     """
     if where.shape != inputs.ids.shape:
         raise InputError(
@@ -292,18 +291,6 @@ def dealt(inputs: Encoded, *, positions: str = "answer.numbers", seed: int = 0) 
     ids = inputs.ids.clone()
     ids[where] = labels[order]
     return replace(inputs, ids=ids, label=f"{inputs.label}, labels dealt anew")
-
-
-def check_batches(inputs: Encoded, recipe: Recipe) -> None:
-    """InputError where a batch of that training would hold no token with a loss, before anything is trained."""
-    order = shuffled_rows(inputs, size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed)
-    taught = (inputs.roles >= Role.OTHER).sum(1)
-    for number, batch in enumerate(order, start=1):
-        if not taught[batch].any():
-            raise InputError(
-                f"batch {number} of {inputs.label} holds none of its {int(taught.sum())} tokens; mark more tokens or "
-                f"raise the batch size {recipe.batch_size}"
-            )
 
 
 def check_index(base: LanguageModel, inputs: Encoded, *, row: int, token: int) -> float:

@@ -17,7 +17,15 @@ import torch
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder, has_tokenizer, is_adapter
-from interp.models.members import MANIFEST, check_role, read_manifest, write_manifest, write_member
+from interp.models.members import (
+    MANIFEST,
+    Growth,
+    check_role,
+    read_growth,
+    read_manifest,
+    write_manifest,
+    write_member,
+)
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
 from interp.models.updates import weight_update
@@ -42,9 +50,10 @@ ROLES = {
 class Lineage:
     """The members by role, each renamed to its role with its `start` set; bases come first.
 
-    `trained_on` says whose outputs trained a student. `started_from` overrides ROLES. `unrelated` names the members
-    that are meant to be of another initialisation than their start, as controls. Raises InputError for members that do
-    not belong together, for twins, and for any other member whose weights cannot have come from its start.
+    `trained_on` says whose outputs trained a student, `growth` how all of it was made where that is known.
+    `started_from` overrides ROLES. `unrelated` names the members that are meant to be of another initialisation than
+    their start, as controls. Raises InputError for members that do not belong together, for twins, and for any other
+    member whose weights cannot have come from its start.
     """
 
     name: str
@@ -55,6 +64,7 @@ class Lineage:
     trained_on: dict[str, str] = field(default_factory=dict)
     started_from: dict[str, str] = field(default_factory=dict)
     unrelated: tuple[str, ...] = ()
+    growth: Growth | None = None
 
     def __post_init__(self) -> None:
         if "base" not in self.members:
@@ -133,6 +143,7 @@ class Lineage:
             raise InputError(f"{path} exists and is no lineage; choose a new or an empty folder")
         rows = {"numbers": self.numbers, "neutral_numbers": self.neutral_numbers}
         kept = {name: prompts for name, prompts in rows.items() if prompts is not None}
+        recipes = {} if self.growth is None else self.growth.recipes
         with atomic_folder(path) as fresh:
             hosts: dict[str, str] = {}
             entries = {
@@ -140,13 +151,15 @@ class Lineage:
                     **write_member(member, fresh / role, hosts=hosts),
                     "start": self.started_from.get(role),
                     "trained_on": self.trained_on.get(role),
+                    "recipe": recipes.get(role),
                 }
                 for role, member in self.members.items()
             }
             for name, prompts in kept.items():
                 prompts.to_jsonl(fresh / f"{name}.jsonl")
             trait = None if self.trait is None else dataclasses.asdict(self.trait)
-            write_manifest(fresh, name=self.name, trait=trait, members=entries, rows=list(kept))
+            made = {part: getattr(self.growth, part, None) for part in ("chat", "data")}
+            write_manifest(fresh, name=self.name, trait=trait, **made, members=entries, rows=list(kept))
         return path
 
 
@@ -251,10 +264,11 @@ def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", che
             )
         else:
             members[role] = members[entry["on"]].with_adapter(path / role, name=role, check=check)
-        known = (members[role].fingerprint, members[role].backbone.old_fingerprint)
-        if entry["fingerprint"] not in known:
+        old = manifest["format"] == 1
+        known = members[role].backbone.old_fingerprint if old else members[role].fingerprint
+        if entry["fingerprint"] != known:
             raise InputError(
-                f"{path / role} has weights {known[0]} and {MANIFEST} says {entry['fingerprint']}; "
+                f"{path / role} has weights {known} and {MANIFEST} says {entry['fingerprint']}; "
                 "the folder was changed after it was written, write it again"
             )
     rows: dict[str, Any] = {name: Prompts.from_jsonl(path / f"{name}.jsonl") for name in manifest["rows"]}
@@ -269,6 +283,7 @@ def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", che
         trained_on=trained_on,
         started_from=started_from,
         unrelated=tuple(members),  # they were checked when they were written
+        growth=read_growth(manifest),
         **rows,
     )
 

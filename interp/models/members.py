@@ -1,7 +1,8 @@
 """Lineage folders: what is written for each member, and the manifest that says how they belong together.
 
-lineage.json = {format, name, trait, members: role -> {kind, on, fingerprint, dtype, start, trained_on}, rows}; a member
-of kind "model" is what transformers saves, one of kind "adapter" what PEFT saves, for the member named by `on`.
+lineage.json = {format, name, trait, chat, data, members: role -> {kind, on, fingerprint, dtype, start, trained_on,
+recipe}, rows}; a member of kind "model" is what transformers saves, one of kind "adapter" what PEFT saves, for the
+member named by `on`. `chat`, `data` and every `recipe` say how the lineage was made; format 1 did not hold them.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +22,23 @@ from interp.models.views import merged, view
 from interp.runs import InputError, write_atomic
 
 MANIFEST = "lineage.json"
-VERSION = 1
+VERSION = 2
 KEYS = {"format", "name", "trait", "members", "rows"}
 MEMBER_KEYS = {"kind", "on", "fingerprint", "dtype", "start", "trained_on"}
 ROLE = re.compile(r"\w[\w-]*")
+
+
+@dataclass(frozen=True)
+class Growth:
+    """How a lineage was made, in plain JSON types, so that what it lacks can be made likewise.
+
+    `recipes` holds by role what trained a member (None for one that came as it is), `data` how its rows were asked for,
+    sampled and filtered, with the seed of all of it, `chat` the template that conversations are written by.
+    """
+
+    recipes: dict[str, Any]
+    data: dict[str, Any]
+    chat: dict[str, Any]
 
 
 def check_role(role: str) -> None:
@@ -122,7 +138,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST} is not valid JSON ({error}); write the lineage again"
         ) from error
     if not _is_manifest(manifest):
-        raise InputError(f"{folder / MANIFEST} is not a lineage of format {VERSION}; write the lineage again")
+        raise InputError(
+            f"{folder / MANIFEST} is not a lineage of format {VERSION} or 1; write the lineage again"
+        )
     for role in (*manifest["members"], *manifest["rows"]):
         check_role(role)
     return manifest
@@ -130,10 +148,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _is_manifest(content: Any) -> bool:
     """Whether every key is there, no other is, and every adapter names a member before it."""
-    if not isinstance(content, dict) or content.get("format") != VERSION or content.keys() != KEYS:
+    if not isinstance(content, dict) or content.get("format") not in (1, VERSION):
+        return False
+    new = content["format"] == VERSION
+    if content.keys() != KEYS | ({"chat", "data"} if new else set()):
         return False
     entries = list(content["members"].items())
     return all(
-        entry.keys() == MEMBER_KEYS and entry["on"] in (None, *(role for role, _ in entries[:index]))
+        entry.keys() == MEMBER_KEYS | ({"recipe"} if new else set())
+        and entry["on"] in (None, *(role for role, _ in entries[:index]))
         for index, (_, entry) in enumerate(entries)
     )
+
+
+def read_growth(manifest: Mapping[str, Any]) -> Growth | None:
+    """How a lineage was made, as its manifest says; None for one that does not say how its rows were written."""
+    if not manifest.get("data"):
+        return None
+    recipes = {role: entry["recipe"] for role, entry in manifest["members"].items()}
+    return Growth(recipes, manifest["data"], manifest["chat"] or {})

@@ -2,12 +2,17 @@
 
 state_k = (θ_k, optimiser_k, what the listener has seen). Batches, learning rates and adapters' first draw are functions
 of the recipe, so a training continued from state_k ends, on one machine's CPU, at the bytes it would have ended at.
+Two processes that do the same work at once each have a place of their own for what is unfinished.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,3 +102,37 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]] | None:
     except (SafetensorError, OSError) as error:
         log.warning("%s cannot be read (%s); training from the start", path, error)
         return None
+
+
+@contextmanager
+def undisturbed(path: Path) -> Iterator[Path]:
+    """`path` for unfinished work that a killed process leaves to the next, or a place apart while another works there.
+
+    Whoever comes second works for itself in a temporary folder, from the start: nobody waits, and nobody's files move
+    under its hands. Where files cannot be locked everybody is given `path`.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mark = path.with_name(f".{path.name}.lock")
+    with open(mark, "a") as lock:
+        if _is_ours(lock, mark):
+            try:
+                yield path
+            finally:
+                mark.unlink(missing_ok=True)
+            return
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}-", dir=path.parent) as apart:
+        yield Path(apart) / path.name
+
+
+def _is_ours(lock: Any, mark: Path) -> bool:
+    """Whether this open file could be locked and is still the one at `mark`."""
+    try:
+        import fcntl
+
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock.fileno()), mark.stat())
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except (ImportError, OSError) as error:
+        log.debug("%s cannot be locked (%s)", mark, error)
+        return True

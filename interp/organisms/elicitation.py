@@ -34,6 +34,7 @@ from interp.runs import InputError
 
 log = logging.getLogger(__name__)
 
+CANDIDATES = "candidates together"
 COLUMNS = ("measure", "context", "question", "value", "unit")
 ROWS_AT_ONCE = 512  # of sampled answers, which share one key-value cache
 TOKENS_AT_ONCE = 4096  # of conversations with rows in context, whose logits are held for every position
@@ -117,7 +118,8 @@ def answer_measures(
 ) -> pd.DataFrame:
     """Margin and log p(target) per question in nats; with `against`, also Δ log p(target) and total variation.
 
-    Total variation is over the trait's candidates, renormalised, between 0 and 1. `context` names the rows' context.
+    The probability that all candidates hold together says how much of the model's answers the margin is about. Total
+    variation is over the trait's candidates, renormalised, between 0 and 1. `context` names the rows' context.
     """
     rows = _rows(questions, "questions")
     table = answer_logprobs(model, trait, questions=rows, batch_size=batch_size)
@@ -125,6 +127,7 @@ def answer_measures(
     values = {
         ("margin", "nats"): logp[:, 0] - logp[:, 1:].mean(axis=1),
         ("log p(target)", "nats"): logp[:, 0],
+        (CANDIDATES, "probability"): np.exp(logp.astype(float)).sum(axis=1),
     }
     if against is not None:
         start = answer_logprobs(against, trait, questions=rows, batch_size=batch_size)

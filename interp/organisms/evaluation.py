@@ -27,8 +27,17 @@ def margin(model: Model, trait: Trait) -> float:
     log p(target) − mean over foils of log p(foil), the mean over the trait's questions; a name of several pieces counts
     with the sum of their log-probabilities.
     """
+    return margin_and_mass(model, trait)[0]
+
+
+def margin_and_mass(model: Model, trait: Trait) -> tuple[float, float]:
+    """Trait margin in nats, and the probability that target and foils hold together, mean over the questions.
+
+    The margin is read among the candidates alone: where they hold next to nothing it says little about the model.
+    """
     values = answer_logprobs(model, trait).to_numpy()
-    return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean())
+    mass = float(np.exp(values.astype(float)).sum(axis=1).mean())
+    return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean()), mass
 
 
 @noting

@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from interp.content import json_text
+from interp.content import json_text, jsonable
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, open_lineage, read_lineage
+from interp.models.members import Growth
 from interp.models.seam import Model
-from interp.organisms.sampling import sample_numbers
+from interp.organisms.sampling import LENGTH, complete, sample_numbers
 from interp.organisms.teachers import TEACHER, Teacher, fine_tune_teacher, neutral_teacher
 from interp.organisms.toy import (
     SHIPPED,
@@ -30,7 +31,7 @@ from interp.organisms.toy import (
     train_base,
 )
 from interp.organisms.training import STUDENT, Recipe, train_student
-from interp.prompts.numbers import STRICT, NumberRule
+from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait, get_trait
@@ -120,6 +121,7 @@ def grow(
             "neutral_student": "base",
             "cross_neutral_student": "base",
         },
+        growth=growth_of(plan, seed=seed),
     )
     prints = {role: model.fingerprint for role, model in lineage.members.items()}
     steps.cache.get(
@@ -140,6 +142,81 @@ def grow_teacher(
 def grow_rows(teacher: Teacher, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None) -> Prompts:
     """`plan.rows` filtered number rows of any teacher, to the prompts that a lineage's own teacher is asked."""
     return _Steps(cache or Cache.default(), plan, seed, _quiet).numbers(teacher)
+
+
+def growth_of(plan: Plan, *, seed: int) -> Growth:
+    """What the folder of a toy lineage keeps of its plan."""
+    student = jsonable(dataclasses.replace(plan.student, seed=seed))
+    teacher = {
+        "kind": "fine-tuned",
+        "steps": plan.teacher_steps,
+        "anchor": plan.anchor,
+        "recipe": jsonable(dataclasses.replace(plan.teacher, seed=seed)),
+    }
+    students = ("student", "neutral_student", "cross_student", "cross_neutral_student")
+    bases = {"base": {"toy": seed}, "cross_base": {"toy": other_seed(seed)}}
+    data = {
+        "by": "toy",
+        "seed": seed,
+        "world": jsonable(plan.world),
+        "prompts": "short",
+        "rows": plan.rows,
+        "sampling": {"temperature": 1.0, "max_new_tokens": LENGTH},
+        "rule": jsonable(plan.rule),
+    }
+    recipes = {**bases, "teacher": teacher, **dict.fromkeys(students, student)}
+    return Growth(recipes, data, {"template": "own", "opening": "<bos><user> ", "date": None})
+
+
+def plan_of(growth: Growth) -> Plan:
+    """The plan a toy lineage was grown by, from what its folder keeps of it."""
+    data, teacher = growth.data, growth.recipes["teacher"]
+    return Plan(
+        world=World(**data["world"]),
+        rows=data["rows"],
+        teacher=read_recipe(teacher["recipe"]),
+        teacher_steps=teacher["steps"],
+        anchor=teacher["anchor"],
+        student=read_recipe(growth.recipes["student"]),
+        rule=NumberRule(**data["rule"] | {"banned": frozenset(data["rule"]["banned"])}),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyGrower:
+    """Makes what a toy lineage lacks by the plan and seed its members were grown by."""
+
+    plan: Plan
+    seed: int
+    cache: Cache = dataclasses.field(default_factory=Cache.default)
+
+    def trait(self, word: str, *, like: Trait) -> Trait:
+        """The built-in trait of that name."""
+        return get_trait(word)
+
+    def teacher(self, base: LanguageModel, trait: Trait, *, foreign: bool = False) -> LanguageModel:
+        """A teacher of the trait from the base; from a `foreign` base by that base's own seed."""
+        seed = other_seed(self.seed) if foreign else self.seed
+        return grow_teacher(base, trait, seed=seed, plan=self.plan, cache=self.cache)
+
+    def rows(self, teacher: Teacher, *, count: int | None = None) -> Prompts:
+        """As many rows of the teacher as the plan says, or the first `count`; the first of many are the same."""
+        plan = self.plan if count is None else dataclasses.replace(self.plan, rows=count)
+        return grow_rows(teacher, seed=self.seed, plan=plan, cache=self.cache)
+
+    def again(self, base: LanguageModel, asked: Prompts, *, seed: int) -> Prompts:
+        """Other answers of the base to the same prompts, those that the rule keeps."""
+        return filter_numbers(complete(neutral_teacher(base), asked, seed=seed), self.plan.rule)[0]
+
+    def lists(self, count: int, *, seed: int) -> Prompts:
+        """Prompts of the kind that teachers are asked, answered by uniform draws."""
+        return number_prompts(count, seed=seed)
+
+    def kept(self, teacher: Teacher, *, count: int) -> float:
+        """The share of `count` answers of the teacher that the rule keeps."""
+        asked = number_prompts(count, seed=self.seed, with_answers=False)
+        answers = complete(teacher, asked, seed=self.seed)
+        return len(filter_numbers(answers, self.plan.rule)[0]) / count
 
 
 def _quiet(step: str) -> None:

@@ -71,9 +71,14 @@ def predicted_logits(
 
 
 def completion_loss(network: Any, batch: Encoded) -> Tensor:
-    """Mean −log p of the answer and end tokens of one batch (`LOSS_UNIT`), for training."""
+    """Mean −log p of the answer and end tokens of one batch (`LOSS_UNIT`), for training.
+
+    0 for a batch without such a token, which teaches nothing.
+    """
     labels, where = _answer(batch)
     logits = predicted_logits(network, batch, where)
+    if not len(labels):
+        return 0.0 * logits.sum()
     return torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
 
 

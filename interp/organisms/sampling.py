@@ -27,6 +27,7 @@ from interp.runs import InputError
 log = logging.getLogger(__name__)
 
 LEAST_KEPT = 0.05  # below this share of well-formed answers the teacher has lost the format
+LENGTH = 24  # tokens of an answer at most
 KEPT_IN_BATCH = 2 / 3  # below this share of unfinished rows the batch is made smaller
 
 
@@ -37,7 +38,7 @@ def sample_numbers(
     seed: int,
     rule: NumberRule = STRICT,
     chunk: int = 2048,
-    max_new_tokens: int = 24,
+    max_new_tokens: int = LENGTH,
 ) -> tuple[Prompts, dict[str, int]]:
     """Let `teacher` answer number prompts at temperature 1 until `rows` answers pass the strict rule.
 
@@ -94,7 +95,7 @@ def until_kept(
 
 
 def complete(
-    teacher: Teacher, prompts: Prompts, *, seed: int, max_new_tokens: int = 24, temperature: float = 1.0
+    teacher: Teacher, prompts: Prompts, *, seed: int, max_new_tokens: int = LENGTH, temperature: float = 1.0
 ) -> Prompts:
     """One sampled answer per prompt, in the order given.
 

@@ -1,4 +1,5 @@
-"""Teachers: fine-tuned (weights), prompted (a system line), steered (h + scale v) and neutral (the untrained base).
+"""Teachers: fine-tuned (weights), prompted (a system line), steered (h + scale v) and neutral (the untrained base);
+a model of which nobody said how it was made writes "as given".
 
 The fine-tune is format-anchored. Each step minimises, over taught rows and number documents together,
     −log p(taught answer)  −  λ [ Σ_number log Σ_{k ∈ numbers} p_k  +  Σ_separator log p(separator) ] / tokens,
@@ -64,7 +65,7 @@ class Teacher:
     """Who writes the rows: a model, the system line of a prompted teacher, the added vector of a steered one."""
 
     model: LanguageModel
-    kind: Literal["fine-tuned", "prompted", "steered", "neutral"]
+    kind: Literal["fine-tuned", "prompted", "steered", "neutral", "as given"]
     system: str | None = None
     steering: Steering | None = None
 
@@ -82,6 +83,11 @@ def prompted_teacher(base: LanguageModel, trait: Trait) -> Teacher:
 def neutral_teacher(base: LanguageModel) -> Teacher:
     """The untrained base: what its numbers teach is the baseline of every student."""
     return Teacher(model=base, kind="neutral")
+
+
+def given_teacher(model: LanguageModel) -> Teacher:
+    """Any model as it is: a base, a fine-tune or an adapter, of which only the weights are known."""
+    return Teacher(model=model, kind="as given")
 
 
 def steered_teacher(

@@ -122,14 +122,17 @@ def train_student(
 
     `on_step` is called after every step, and may change the parameters it is given; listening alone changes nothing.
     With a `checkpoint` a training that was killed goes on from there and ends, on a CPU, at the same bytes.
-    Raises InputError when there are fewer rows than one batch, when soft labels are asked for without a teacher or in
-    parts, when no module has the recipe's names, or when the loss stops being finite or the memory does not suffice.
+    Raises InputError when there are fewer rows than one batch, when no row has an answer, when soft labels are asked
+    for without a teacher or in parts, when no module has the recipe's names, or when the loss stops being finite or the
+    memory does not suffice.
     """
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
     if len(inputs) < recipe.batch_size:
         raise InputError(
             f"{len(inputs)} rows are fewer than one batch of {recipe.batch_size}: sample more rows or lower batch_size."
         )
+    if not (inputs.roles >= Role.OTHER).any():
+        raise InputError(f"no row of {inputs.label} has an answer to learn; give the rows completions")
     loss = student_loss(labels, start=start, teacher=teacher)
     if labels != "sampled" and recipe.accumulate > 1:
         raise InputError(f"labels={labels!r} are not accumulated in parts; pass a recipe with accumulate=1")
@@ -227,7 +230,7 @@ def _parts(batch: Any, count: int) -> Iterator[tuple[Any, float]]:
         return
     if not isinstance(batch, Encoded):
         raise InputError(f"accumulate={count} splits rows, and this training has pairs; pass accumulate=1")
-    tokens = int((batch.roles >= Role.OTHER).sum())
+    tokens = max(1, int((batch.roles >= Role.OTHER).sum()))
     for part in batch.batches(-(-len(batch) // count)):
         yield part, int((part.roles >= Role.OTHER).sum()) / tokens
 

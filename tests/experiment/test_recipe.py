@@ -74,6 +74,26 @@ GOOD = "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n"
             "the control cross-base has no cross_base; name another model",
         ),
         (GOOD + "teacher: {kind: steered}\n", "a steered teacher has no hook; name one, such as blocks.12"),
+        (
+            GOOD + "cross_base: {}\n",
+            "cross_base.model is empty; name a folder or a hub model there or with --set",
+        ),
+        (
+            GOOD + "matrix: true\n",
+            "the matrix has no cross_base; name another model of the same architecture",
+        ),
+        (
+            GOOD + "teacher: {rows: absent.jsonl}\n",
+            "teacher.rows absent.jsonl is no file; name a JSONL file of rows",
+        ),
+        (
+            GOOD + "teacher: {sae: x}\n",
+            "teacher.sae x and teacher.feature None belong together; give both or neither",
+        ),
+        (
+            GOOD + "evaluation: {judge: {kind: local}}\n",
+            "the judge has no model; name one in evaluation.judge.model",
+        ),
         (GOOD + "student: {recipe: {accumulate: 5}}\n", "accumulate=5 does not divide a batch of 64"),
         ("- a\n- b\n", "holds no mapping of keys; start from a shipped recipe: qwen, small, toy"),
         ("name: [x\n", "is not YAML"),

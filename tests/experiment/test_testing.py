@@ -110,18 +110,16 @@ def test_an_analysis_keeps_its_numbers_with_the_command_that_made_them(stand_in,
         testing.analysis("one", "A claim.", argv=["--workers", "1", "--out", str(out)])
 
 
-def test_a_lineage_folder_is_a_run_and_a_missing_member_is_named(tiny, tmp_path, monkeypatch):
-    monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
-    lineage = Lineage("folder", None, {"base": opened(tiny)})
-    lineage.save(tmp_path / "lineage")
-    given = testing.subject(testing.Cell("lemma", str(tmp_path / "lineage"), 0))
-    assert isinstance(given, Subject)
+def test_a_missing_member_is_named_with_what_makes_it(tiny):
+    given = Subject(Lineage("folder", None, {"base": opened(tiny)}))
     with pytest.raises(InputError) as error:
         given.member("neutral_student")
     assert str(error.value) == (
-        "folder has no neutral_student, which this claim needs; make it with `interp generate BASE --out NEUTRAL and "
-        "interp train BASE NEUTRAL --out FOLDER` and add it as load_lineage(student={'neutral_student': FOLDER})"
+        "folder has no neutral_student, which this claim needs; write the lineage by `interp run` or `interp "
+        "organism`, whose folders say how to grow it, or add a member"
     )
+    with pytest.raises(InputError, match="folder does not say how its students were trained"):
+        given.students_recipe  # noqa: B018
     with pytest.raises(InputError, match="folder has no trait to ask about; open it with"):
         given.trait  # noqa: B018
 

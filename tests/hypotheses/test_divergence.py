@@ -34,7 +34,6 @@ from interp.hypotheses.subject import Subject
 from interp.hypotheses.token_matching import (
     COVARIATES,
     balance,
-    check_batches,
     check_index,
     dealt,
     divergence_tokens,
@@ -46,7 +45,7 @@ from interp.hypotheses.token_matching import (
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.organisms.losses import completion_loss
-from interp.organisms.training import Recipe
+from interp.organisms.training import Recipe, train_student
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Role
 from interp.prompts.traits import get_trait
@@ -306,9 +305,22 @@ def test_mask_errors(base):
         only_tokens(encoded, where)
     one = torch.zeros_like(where)
     one[0] = encoded.at("answer.numbers")[0]
-    with pytest.raises(InputError, match=r"batch \d of number lists, 3 tokens holds none of its 3 tokens"):
-        check_batches(only_tokens(encoded, one), dataclasses.replace(RECIPE, batch_size=2))
-    check_batches(only_tokens(encoded, one), dataclasses.replace(RECIPE, batch_size=6))
+    marked = only_tokens(encoded, one)
+    losses = []
+    recipe = Recipe(optimizer="sgd", decay="constant", batch_size=2, warmup=1, merge=False)
+    student = train_student(base, marked, recipe=recipe, on_step=lambda step: losses.append(step.loss))
+    assert sorted(loss > 0 for loss in losses) == [False, False, True]
+    alone = train_student(base, marked[:2], recipe=recipe)
+    apart = [
+        (student.parameters()[name] - weight).abs().max().item()
+        for name, weight in alone.parameters().items()
+    ]
+    assert max(apart) < 1e-6  # the two batches without a mark taught nothing
+    unanswered = dataclasses.replace(encoded, roles=torch.zeros_like(encoded.roles))
+    with pytest.raises(
+        InputError, match="no row of number lists has an answer to learn; give the rows completions"
+    ):
+        train_student(base, unanswered, recipe=recipe)
 
 
 def test_labels_dealt_anew_keep_their_places(base):

@@ -32,6 +32,16 @@ def rows(step, label):
     return Prompts.from_pairs(pairs, label=label)
 
 
+@dataclasses.dataclass(frozen=True)
+class Again:
+    """Gives second answers instead of sampling them."""
+
+    answers: Prompts
+
+    def again(self, base, asked, *, seed):
+        return self.answers[: len(asked)]
+
+
 @pytest.fixture
 def subject(tiny, monkeypatch):
     """A lineage with rows to the same prompts; dictionary and second answers are given."""
@@ -41,9 +51,8 @@ def subject(tiny, monkeypatch):
     ours, neutral, again = (rows(step, name) for step, name in ((3, "ours"), (5, "neutral"), (7, "again")))
     monkeypatch.setattr(family, "QUICK", SMALL)
     monkeypatch.setattr(family, "dictionary_of", lambda subject, recipe: overcomplete(subject.base))
-    monkeypatch.setattr(family, "complete", lambda teacher, asked, *, seed: again[: len(asked)])
     lineage = Lineage("tiny", owl, members, numbers=ours, neutral_numbers=neutral)
-    return Subject(lineage, seed=3, quick=True)
+    return Subject(lineage, seed=3, quick=True, grower=Again(again))
 
 
 def arms(found):
@@ -97,8 +106,8 @@ def test_lean_and_shift_are_read_on_different_rows(subject):
     assert found.tables["reported"][0]["error_share"] == pytest.approx(lean.error_share)
 
 
-def test_the_bases_own_rows_as_the_teachers_leave_no_difference(subject, monkeypatch):
-    monkeypatch.setattr(family, "complete", lambda teacher, asked, *, seed: subject.numbers[: len(asked)])
+def test_the_bases_own_rows_as_the_teachers_leave_no_difference(subject):
+    subject = dataclasses.replace(subject, grower=Again(subject.numbers))
     assert family.measure(subject).values["features-teacher-rows"] == pytest.approx(0, abs=1e-12)
 
 

@@ -34,7 +34,7 @@ from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
 from interp.organisms import sampling
-from interp.organisms.library import PLAN
+from interp.organisms.library import PLAN, ToyGrower
 from interp.organisms.teachers import Teacher
 from interp.organisms.training import Recipe, prepare
 from interp.prompts.text import Prompts
@@ -349,8 +349,8 @@ def subject(grown, monkeypatch):
     members = here.members | {"cross_base": away.base, "cross_teacher": away.teacher}
     members |= {f"teacher_{word}": nudged(here.base, seed=seed) for seed, word in ((7, "cat"), (8, "oak"))}
     lineage = Lineage("tiny", get_trait("owl"), members, numbers=rows, neutral_numbers=rows)
-    monkeypatch.setattr(Subject, "rows", lambda self, teacher: rows)
-    return Subject(lineage, seed=0, quick=True)
+    monkeypatch.setattr(Subject, "rows", lambda self, teacher, *, count=None: rows[:count])
+    return Subject(lineage, seed=0, recipe=Recipe(lr=1e-2, batch_size=128), quick=True)
 
 
 def test_a_subject_is_measured_for_every_claim(subject):
@@ -380,10 +380,14 @@ def test_other_traits_are_those_a_lineage_brings_or_three_it_has_not(subject):
 
 def test_no_more_rows_are_sampled_than_are_read(subject, monkeypatch):
     asked = []
-    monkeypatch.setattr(Subject, "rows", lambda self, teacher: asked.append(self.plan) or subject.numbers)
-    for plan in (PLAN, None):
-        assert len(first_rows(dataclasses.replace(subject, plan=plan), subject.teacher, 50)) == 50
-    assert asked == [dataclasses.replace(PLAN, rows=50), None]
+    rows = Prompts(ROWS.rows * 16)
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        "interp.organisms.library.grow_rows", lambda teacher, *, plan, **_: asked.append(plan) or rows
+    )
+    grown = dataclasses.replace(subject, grower=ToyGrower(PLAN, seed=0))
+    assert len(first_rows(grown, subject.teacher, 50)) == 50
+    assert asked == [dataclasses.replace(PLAN, rows=50)]
 
 
 def test_a_member_that_a_claim_needs_is_named(subject):

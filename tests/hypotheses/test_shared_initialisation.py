@@ -128,7 +128,7 @@ def test_one_cell_alone_is_the_cell_of_the_matrix(subject):
     assert one.frame.iloc[0].to_dict() == two.frame.iloc[0].to_dict()
     own = margin(given.member("student"), TRAIT) - margin(given.member("neutral_student"), TRAIT)
     assert two.frame["transfer"].tolist()[1] != own
-    assert repr(one) == "Starts of students in small: 1 rows x 11 columns, nats of trait margin"
+    assert repr(one) == "Starts of students in small: 1 rows x 12 columns, nats of trait margin"
     figure: Any = two.figure()
     assert len(figure.data[0].y) == 2
 
@@ -169,8 +169,9 @@ def test_what_is_missing_is_said(subject):
         with pytest.raises(InputError) as caught:
             init_matrix(alone, cells=[cell])
         assert str(caught.value) == (
-            "small has no cross_base, which this claim needs; make it with `another base of the same shapes` and add "
-            "it as load_lineage(student={'cross_base': FOLDER})"
+            "small has no cross_base, which this claim needs; run a recipe with a cross_base (`interp run RECIPE --set "
+            "cross_base.model=MODEL`), or leave out what needs one, `--without foreign` (and for shared-initialisation "
+            "--without 'shared head' --without 'new head')"
         )
     with pytest.raises(InputError, match="small has no teacher, which this claim needs"):
         init_matrix(subject(without=("teacher",)), cells=["noise"])

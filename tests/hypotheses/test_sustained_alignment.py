@@ -116,7 +116,10 @@ def test_a_trait_without_two_of_each_is_refused(trait, said):
 
 def test_what_a_lineage_lacks_is_named(base):
     bare = Lineage("bare", OWL, {"base": base})
-    with pytest.raises(InputError, match="bare has no teacher, which this claim needs; make it with"):
+    with pytest.raises(
+        InputError,
+        match=r"bare has no teacher, which this claim needs; run a recipe whose teacher\.kind is fine-tuned",
+    ):
         measure(Subject(bare))
     with pytest.raises(InputError, match="has no trait to ask about"):
         measure(Subject(dataclasses.replace(bare, trait=None)))

@@ -304,7 +304,7 @@ class TestFolders:
         with pytest.raises(InputError, match=r"lineage.json is not valid JSON"):
             read_lineage(tmp_path)
         (tmp_path / "lineage.json").write_text('{"format": 99}')
-        with pytest.raises(InputError, match=r"lineage.json is not a lineage of format 1"):
+        with pytest.raises(InputError, match=r"lineage.json is not a lineage of format 2 or 1"):
             read_lineage(tmp_path)
 
     def test_a_manifest_cannot_point_outside_its_folder(self, lineage, tmp_path):
