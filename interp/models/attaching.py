@@ -43,6 +43,7 @@ def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
     for folder in folders:
         check_adapter_folder(folder)
         _check_seal(folder, backbone)
+        _say_other_name(folder, backbone)
     if len(folders) > 1:
         _check_additive(folders)
     before = {name: _bits(weight) for name, weight in backbone.flat.named_parameters()}
@@ -79,7 +80,9 @@ def _loaded(hf: Any, folders: Sequence[Path], backbone: Backbone) -> Any:
                 peft = PeftModel.from_pretrained(hf, str(folder), adapter_name=adapter)
             else:
                 peft.load_adapter(str(folder), adapter_name=adapter)
-        except (ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError) as error:
+        except InputError:
+            raise
+        except Exception as error:  # whatever PEFT and what it calls may raise
             raise _another_base(folder, backbone, first_line(error)) from error
         _check_all_live(peft, adapter, folder, backbone)
     if len(names) > 1:
@@ -98,6 +101,19 @@ def _check_seal(folder: Path, backbone: Backbone) -> None:
         known += (flat.fingerprint, flat.old_fingerprint)
     if seal["base"] not in known:
         raise _another_base(folder, backbone, f"weights {seal['base']}, given {backbone.fingerprint}")
+
+
+def _say_other_name(folder: Path, backbone: Backbone) -> None:
+    """Warn where the adapter names a model of the hub as its base and another one is given."""
+    named = str(read_json(folder / "adapter_config.json").get("base_model_name_or_path") or "")
+    given = str(backbone.hf.config._name_or_path)
+    parts = {part.replace("models--", "").replace("--", "/") for part in Path(given).parts} | {given}
+    owner, _, model = named.partition("/")
+    is_hub_name = bool(owner and model) and "/" not in model and not named.startswith(".")
+    if is_hub_name and given and not {named, model} & parts:
+        log.warning(
+            "%s names %s as its base and is put on %s, which must hold the same weights", folder, named, given
+        )
 
 
 def _check_additive(folders: Sequence[Path]) -> None:
@@ -159,15 +175,23 @@ def _own_storage(hf: Any, folder: Path) -> None:
 
 
 def _share_again(hf: Any, backbone: Backbone) -> None:
-    """Weights that kept their values go back to the base's storage."""
+    """Weights that kept their values go back to the base's storage; those that did not are said."""
     theirs = dict(backbone.flat.named_parameters(remove_duplicate=False))
+    brought = []
     for name, weight in hf.named_parameters():
         other = theirs.get(name.replace(".base_layer", ""))
-        if other is not None and weight.shape == other.shape and weight.data_ptr() != other.data_ptr():
-            if torch.equal(weight, other):
-                weight.data = other.data
-            elif ".lora_" not in name:
-                log.warning("the adapter brings its own %s, which is not the base's", name)
+        if other is None or weight.shape != other.shape or weight.data_ptr() == other.data_ptr():
+            continue
+        if torch.equal(weight, other):
+            weight.data = other.data
+        else:
+            brought.append(name.replace(".base_layer", ""))
+    if brought:
+        log.warning(
+            "the adapter brings %d weights of its own beside its factors, first %s, which are not the base's",
+            len(brought),
+            brought[0],
+        )
 
 
 def _check_all_live(peft: Any, adapter: str, folder: Path, backbone: Backbone) -> None:

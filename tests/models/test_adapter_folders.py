@@ -92,3 +92,13 @@ def test_adapter_layers_never_reach_a_bare_backbone(folders):
         InputError, match="holds adapter layers outside a PeftModel; pass the PeftModel itself"
     ):
         Backbone(live.get_base_model())
+
+
+def test_an_adapter_of_another_model_by_name_is_said(folders, caplog):
+    base, adapter, _ = folders
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for named, said in (("owner/other", True), (f"owner/{base.name}", False), (str(base), False)):
+        caplog.clear()
+        (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": named}))
+        load_model(base, adapter=adapter, check=False)
+        assert ("names owner/other as its base" in caplog.text) == said
