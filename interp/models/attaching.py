@@ -188,7 +188,7 @@ def _share_again(hf: Any, backbone: Backbone) -> None:
             brought.append(name.replace(".base_layer", ""))
     if brought:
         log.warning(
-            "the adapter brings %d weights of its own beside its factors, first %s, which are not the base's",
+            "the adapter brings weights of its own beside its factors (%d, first %s), which are not the base's",
             len(brought),
             brought[0],
         )

@@ -286,7 +286,7 @@ def test_an_adapter_that_brings_embeddings_is_the_embeddings_it_brings(tmp_path,
     with torch.no_grad():
         expected = live(input_ids=batch.ids, attention_mask=batch.mask.long()).logits
     torch.testing.assert_close(lineage.teacher.logits(batch)[batch.mask], expected[batch.mask], **CLOSE)
-    assert "brings 1 weights of its own beside its factors, first model.embed_tokens.weight" in caplog.text
+    assert "brings weights of its own beside its factors (1, first model.embed_tokens.weight)" in caplog.text
     assert "model.embed_tokens.weight" in lineage.update("teacher")
     assert torch.equal(start.hf.get_input_embeddings().weight, base.get_input_embeddings().weight)
 
