@@ -200,6 +200,7 @@ def _check_all_live(peft: Any, adapter: str, folder: Path, backbone: Backbone) -
     from safetensors.torch import load_file
 
     stored = load_file(folder / "adapter_model.safetensors")
+    check_finite(stored, str(folder))
     live = get_peft_model_state_dict(peft, adapter_name=adapter, save_embedding_layers=False)
     beneath = {name.replace(".base_layer", ""): weight for name, weight in peft.state_dict().items()}
     extra = {name: beneath.get(name.replace(".base_layer", "")) for name in stored.keys() - live.keys()}

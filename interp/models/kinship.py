@@ -42,12 +42,14 @@ def check_kinship(member: Model, *, asked: bool) -> None:
 
 
 def cosine_with_start(member: Model) -> float | None:
-    """Cosine of the member's matrices with its start's; None without a start or without matrices they share in name."""
+    """Cosine of the member's matrices with its start's; None without a start or without matrices of one name and shape."""
     if member.start is None:
         return None
     theirs = member.start.parameters()
     sums = [0.0, 0.0, 0.0]
-    for name, weight in member.parameters().items():
+    live: Any = getattr(member, "backbone", None)  # beneath a live adapter, whatever the adapter adds
+    ours = member.parameters() if live is None else live.plain.weights()
+    for name, weight in ours.items():
         other = theirs.get(name)
         if other is None or weight.dim() < 2 or weight.shape != other.shape:
             continue

@@ -281,6 +281,9 @@ def check_vocabulary(tokenizer: Any, hf: Any, name: str) -> None:
             "was trained with"
         )
 
+
+def check_adapter_folder(folder: Path) -> None:
+    """InputError unless the folder holds a PEFT adapter, whole and in safetensors, and no model beside it."""
     if not is_adapter(folder):
         raise InputError(
             f"{folder} is no PEFT adapter (no adapter_config.json); pass a folder PEFT's save_pretrained wrote"

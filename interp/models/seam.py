@@ -166,8 +166,11 @@ def check_tokenizers(a: Model, b: Model) -> None:
 def check_shapes(a: Model, b: Model) -> None:
     """InputError that names the first tensor of unequal shape, or the first only one model has."""
     ours, theirs = _all_shapes(a), _all_shapes(b)
+    tied = {*getattr(a, "ties", {}), *getattr(b, "ties", {})}
     for name in [*ours, *(name for name in theirs if name not in ours)]:
         shape, other = ours.get(name), theirs.get(name)
+        if None in (shape, other) and name in tied:
+            continue  # the other model does not say what it ties
         if shape != other and None not in (shape, other):
             raise InputError(
                 f"{a.name} and {b.name} have different shapes: {name} is {list(shape or ())} in one and "

@@ -74,16 +74,18 @@ def _merged_layer(layer: Any, *, wide: bool) -> nn.Module:
         dtype = torch.promote_types(weight.dtype, torch.float32) if wide else weight.dtype
         own = weight.detach().to(dtype, copy=True)
         base.register_parameter(key, nn.Parameter(own, requires_grad=False))
-    while layer is not base:
+    wrappers = [layer]
+    while wrappers[-1].base_layer is not base:
+        wrappers.append(wrappers[-1].base_layer)
+    for wrapper in wrappers:
         try:
-            layer.merge()
+            wrapper.merge()
         except (NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
-                f"a {type(layer).__name__} adapter changes more than weights or cannot be merged into them "
+                f"a {type(wrapper).__name__} adapter changes more than weights or cannot be merged into them "
                 f"({str(error).splitlines()[0].rstrip('.')}); pass an adapter that PEFT's merge_and_unload takes"
             ) from error
-        layer = layer.base_layer
-    return base
+    return layer.get_base_layer()
 
 
 def _is_tuner(layer: Any) -> bool:

@@ -259,7 +259,8 @@ class TestAdaptersOfAnotherBase:
         )
 
     def test_no_adapter_at_all(self, base, tmp_path):
-        self.refuse(base, tmp_path, r"is no PEFT adapter \(no adapter_config.json\)")
+        (tmp_path / "empty").mkdir()
+        self.refuse(base, tmp_path / "empty", r"is no PEFT adapter \(no adapter_config.json\)")
 
     def test_a_pickled_adapter(self, base, tiny, lora, tmp_path):
         folder = self.adapter(lora(tiny("llama")[0]), tmp_path)
