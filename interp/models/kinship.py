@@ -42,7 +42,7 @@ def check_kinship(member: Model, *, asked: bool) -> None:
 
 
 def cosine_with_start(member: Model) -> float | None:
-    """Cosine of the member's matrices with its start's; None without a start or without matrices of one name and shape."""
+    """Cosine of the member's matrices with its start's; None without a start or a matrix of one name and shape."""
     if member.start is None:
         return None
     theirs = member.start.parameters()
