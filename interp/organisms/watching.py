@@ -74,7 +74,7 @@ class TrainingLog:
 
     def result(self, label: str = "training") -> Result:
         """The measurements as a result with a figure of the losses over steps."""
-        return Result(label, self.frame, f"losses in {LOSS_UNIT}; margin in nats", draw=_draw)
+        return Result(label, self.frame, f"fresh loss in {LOSS_UNIT}; margin in nats", draw=_draw)
 
     @torch.inference_mode()
     def _measure(self, network: Any) -> dict[str, float]:
@@ -117,4 +117,4 @@ def _margin(network: Any, answers: Encoded, candidates: int) -> float:
 
 def _draw(result: Result) -> Any:
     long = result.frame.melt("step", ["loss", "fresh_loss"], var_name="rows", value_name="value").dropna()
-    return lines(long, x="step", y="value", group="rows", title=result.label, unit=LOSS_UNIT)
+    return lines(long, x="step", y="value", group="rows", title=result.label, unit=f"fresh: {LOSS_UNIT}")
