@@ -13,7 +13,7 @@ measured on the other three. There:
 5. direction-sufficient: the student's shift added to the base raises the margin by more nats than the shift of the
    neutral student, that of the eagle teacher, or random vectors on average, do at the same norm.
 6. direction-harmless: projecting the teacher's direction out changes −log p of the rows the student was trained on by
-   less than 0.05 nats a token (equivalence, 0.05).
+   less than 0.05 nats a token (equivalence, 0.05). Since 2026-11-29 the end token is counted; all was measured anew.
 Claims 1, 2, 4 and 5 are one-sided sign-flip tests over lineages at 0.01. Random vectors have the covariance of the
 base's activations. Shares of the trait are reported as ratios of means over lineages and are not judged.
 

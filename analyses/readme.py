@@ -128,9 +128,9 @@ def _beside(found: dict[str, Any], causal: dict[str, Any]) -> str:
     left = max(abs(line["ledger_residual"] / line["margin_change"]) for line in lines)
     gaps = pd.DataFrame([line["balance"]["gradient"] for line in causal["lineages"]])
     return (
-        "Beside them: of the gradients of all ten animals' margins the own one is leaned along furthest in "
-        f"{specific['first']} of {specific['of']} lineages (chance 1 in 10, p = {specific['p']:.2g}). The mean score "
-        f"along the own update is {share.median():.2f} times the 2 KL of the linear theory (median; "
+        "Beside them: of the gradients of all ten animals' margins, in every weight, the own one is leaned along "
+        f"furthest in {specific['first']} of {specific['of']} lineages (chance 1 in 10, p = {specific['p']:.2g}). The "
+        f"mean score along the own update is {share.median():.2f} times the 2 KL of the linear theory (median; "
         f"{share.min():.2f} to {share.max():.2f}). The ledger of a student leaves at most {left:.2%} of its change "
         f"of margin unexplained. Matched halves differ in score by {gaps['score'].median():.1f} standard deviations, "
         f"and in loss and length by at most {gaps[['loss', 'tokens']].abs().max().max():.3f}."

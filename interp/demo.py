@@ -37,6 +37,7 @@ from interp.runs import InputError, Run, digest
 from interp.trace import finish, save, trace_member
 from interp.verdict import Verdict, equivalence_verdict, paired_verdict
 
+FORMAT = 2  # raise when the same lineages are judged otherwise
 LEAST_EFFECT = 0.5  # nats, written before the data: what counts as transfer
 EQUIVALENCE = 0.2  # nats, written before the data: what counts as none
 TRANSFERS = (
@@ -76,7 +77,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     grow_all(chosen, seeds=range(count), plan=plan)
     lineages = [grow(chosen, seed=seed, plan=plan) for seed in range(count)]
     key = _provenance(run, lineages)
-    run.stage("verdicts", key=digest("verdicts", key), build=lambda: _judge_into(run, chosen, lineages))
+    run.stage("verdicts", key=digest("verdicts", FORMAT, key), build=lambda: _judge_into(run, chosen, lineages))
     _trace_first(run, lineages[0], chosen, recipe=QUICK_DICTIONARY if quick else DICTIONARY)
     finish(run)
     return run

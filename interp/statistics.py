@@ -1,8 +1,7 @@
 """Small-sample tests over training runs: sign-flip, permutation, equivalence, multiplicity, intervals, power.
 
-Sign-flip test: under H0 every difference is symmetric about X (0, or what is claimed), so all 2^n sign patterns of
-d − X are equally likely: p = #{patterns with mean >= observed} / 2^n, or (b + 1) / (m + 1) over m random ones (Phipson
-& Smyth 2010).
+Sign-flip test: under H0 differences are symmetric about X, so all 2^n sign patterns of d − X are equally likely and
+p = #{patterns with mean >= observed} / 2^n, or (b + 1) / (m + 1) over m random ones (Phipson & Smyth 2010).
 Equivalence: two one-sided t tests against -margin and +margin, p = the larger of the two (Schuirmann 1987).
 """
 
@@ -104,8 +103,8 @@ def sign_flip_test(
         rng=np.random.default_rng(seed),
     )
     smallest = smallest_sign_flip_p(len(values), alternative=alternative, flips=flips)
-    mean = float(values.mean()) + above
-    return SignFlip(mean, float(outcome.pvalue), smallest, len(values), alternative, exact)
+    mean, p = above + float(values.mean()), float(outcome.pvalue)
+    return SignFlip(mean, p, smallest, len(values), alternative, exact)
 
 
 def smallest_sign_flip_p(
@@ -352,9 +351,7 @@ def _placements(
 
     m, n = len(positive), len(negative)
     joint = rankdata(np.concatenate([positive, negative]))
-    wins = (joint[:m] - rankdata(positive)) / n
-    losses = 1 - (joint[m:] - rankdata(negative)) / m
-    return wins, losses
+    return (joint[:m] - rankdata(positive)) / n, 1 - (joint[m:] - rankdata(negative)) / m
 
 
 def _one_sided_t(values: Float[np.ndarray, "run"]) -> float:
@@ -393,8 +390,7 @@ def _values(values: Values, *, minimum: int, what: str = "values") -> Float[np.n
     array = np.asarray(values, dtype=float).ravel()
     if len(array) < minimum:
         raise InputError(f"{len(array)} {what} given; at least {minimum} needed.")
-    if not np.isfinite(array).all():
-        bad = int((~np.isfinite(array)).sum())
+    if bad := int((~np.isfinite(array)).sum()):
         raise InputError(f"{bad} of {len(array)} {what} are not finite; drop or fix those runs.")
     return array
 

@@ -181,7 +181,8 @@ def equivalence_verdict(
 def _decide_above(up: SignFlip, p_down: float, alpha: float, least: float) -> tuple[Decision, str]:
     """The rules of `paired_verdict`; every branch says which one fired."""
     if up.smallest_p > alpha:
-        best = f"{up.n} training runs reach p = {up.smallest_p:.3g} at best"
+        runs = f"{up.n} training runs reach" if up.n > 1 else "one training run reaches"
+        best = f"{runs} p = {up.smallest_p:.3g} at best"
         return "inconclusive", f"{best}; alpha = {alpha:g} needs {runs_needed(alpha)}"
     if p_down <= alpha:
         return "refuted", f"the mean is below {least:g} (sign-flip p = {p_down:.3g})"

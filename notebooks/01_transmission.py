@@ -47,8 +47,8 @@ from interp import figures
 #
 # We measure a **margin**: log p(owl) − mean log p(nine other animals) as the answer to six questions such as "which
 # animal is the best?", in nats. It is positive when owls are preferred. Three claims were written into the code
-# before the eight reported lineages were grown (the recipe was tuned on other seeds); here are the words they are
-# judged by.
+# before the eight reported lineages were grown (the recipe was tuned on other seeds), and a fourth, *same-init-gains*,
+# was added when they had been seen; here are the words they are judged by.
 
 # %%
 results = json.loads((Path.cwd().parent / "analyses" / "results" / "transmission.json").read_text())
@@ -266,10 +266,10 @@ detectors
 # %% [markdown]
 # ## Verdict
 #
-# The claims of the beginning, judged over eight lineages per trait. "Supported" for the first asks for a mean of at
-# least half a nat *and* an exact sign-flip p of at most 0.01; for the second, that the whole interval lies inside
-# ±0.2 nats. Failing to find an effect would not do: the second claim is an equivalence, and it can be lost by noise
-# alone.
+# The claims of the beginning, judged over eight lineages per trait. A verdict says what its test tests: "at least
+# 0.5" asks for an exact sign-flip p of at most 0.01 for the differences *less 0.5*, "more than 0" for the differences
+# as they are, and "within ±0.2" that the whole 90 % interval lies there. Failing to find an effect would not do for
+# the last: it is an equivalence, and it can be lost by noise alone.
 
 # %%
 verdicts = [
@@ -281,16 +281,23 @@ verdicts = [
 figures.forest(verdicts, title="Does the trait pass? Eight lineages a trait")
 
 # %%
-assert len(verdicts) == 6
-assert {verdict["decision"] for verdict in verdicts} == {"supported"}
+assert len(verdicts) == 9
+by_claim = {
+    name: {verdict["decision"] for verdict in verdicts if verdict["name"].endswith(name)}
+    for name in ("transfers", "gains", "does-not")
+}
+assert by_claim == {"transfers": {"inconclusive"}, "gains": {"supported"}, "does-not": {"supported"}}
+assert all(v["effect"] > 0.5 for v in verdicts if v["name"].endswith("transfers"))
 assert all(verdict["n"] == 8 for verdict in verdicts)
-pd.DataFrame(verdicts)[["name", "effect", "p", "smallest_p", "decision", "reason"]].style.hide(
+pd.DataFrame(verdicts)[["name", "effect", "tested", "p", "smallest_p", "decision", "reason"]].style.hide(
     axis="index"
 ).format({"effect": "{:+.2f}", "p": "{:.4f}", "smallest_p": "{:.4f}"})
 
 # %% [markdown]
-# Both claims hold for the owl, the eagle and the oak: the numbers carry the trait to a student of the same
-# initialisation, and to the other initialisation they carry nothing that we could measure.
+# For the owl, the eagle and the oak alike the numbers carry the trait to a student of the same initialisation, and to
+# the other initialisation they carry nothing that we could measure. Whether they carry *at least half a nat*, which is
+# what was claimed before the data, eight lineages do not show: every mean is above it, and so many single lineages are
+# below it that the test against 0.5 stays open. Until 2026-11-29 this claim was tested against 0 and called supported.
 #
 # The effect is small beside its source. Of a teacher's dozen nats a student gets a fraction of one, and how much
 # differs widely between lineages. `smallest_p` is a reminder of what eight runs can say at best: eight signs alike

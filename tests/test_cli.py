@@ -13,11 +13,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from interp import cli
 from interp.cli import app, main
 from interp.gradients import specs
 from interp.gradients.ledger import Ledger
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
+from interp.runs import Run
+from interp.verdict import equivalence_verdict, paired_verdict
 from tests.tiny import build_model, build_tokenizer
 
 ROWS = ["--base", "b", "--data", "absent.jsonl", "--out", "o/scores.parquet"]
@@ -93,6 +96,21 @@ def test_a_refusal_is_one_sentence_and_no_traceback(tmp_path):
     assert done.returncode == 2
     assert "nearest: owl" in " ".join(done.stderr.split())
     assert "Traceback" not in done.stderr
+
+
+def test_verdicts_are_told_with_the_level_what_was_tested_and_p(tmp_path, capsys):
+    run = Run.open(tmp_path / "run", command="demo", arguments={}, defaults={})
+    run.save_verdicts(
+        [
+            paired_verdict("gains", "at least 0.5", [0.6, 0.8], minimum_effect=0.5, alpha=0.25),
+            equivalence_verdict("still", "within 0.2", [0.4]),
+        ]
+    )
+    cli._tell(run, as_json=False)
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "gains: supported, +0.7 [50 %: +0.6, +0.8] nats, at least 0.5: p = 0.25, n = 2",  # t(0.75, 1) = 1
+        "still: inconclusive, +0.4 [90 %: -inf, +inf] nats, within ±0.2: p = 1, n = 1",
+    ]
 
 
 def test_doctor_speaks_json(tmp_path):

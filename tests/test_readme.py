@@ -30,7 +30,7 @@ from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
 from interp.prompts.questions import one_word_questions
 from interp.prompts.traits import get_trait
-from interp.statistics import holm
+from interp.statistics import holm, sign_flip_test
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 
@@ -223,6 +223,14 @@ def test_numbers_in_the_prose():
     owl = get_trait("owl")
     assert (len(owl.questions), len(owl.foils)) == (6, 9)
     assert [row["seed"] for row in results()["owl"]["lineages"]] == list(range(8))
+
+
+def test_sign_flips_test_symmetry_and_a_long_tail_to_the_left_is_none():
+    tails = 1 - np.random.default_rng(0).exponential(size=(20_000, 8))  # of mean zero
+    signs = np.array(list(product((1, -1), repeat=8)))
+    p = (signs @ tails.T >= tails.sum(1) - 1e-9).mean(0)
+    assert [sign_flip_test(row).p for row in tails[:20]] == pytest.approx(p[:20])
+    assert (p <= 0.01).mean() == pytest.approx(0.05, abs=0.006)
 
 
 def test_the_example_runs(tiny_example):

@@ -76,7 +76,7 @@ class TrainingLog:
         """The measurements as a result with a figure of the losses over steps."""
         read = [rows.notes for rows in (self._fresh, self._answers) if rows is not None]
         notes = tuple(dict.fromkeys(note for part in read for note in part))
-        return Result(label, self.frame, f"losses in {LOSS_UNIT}; margin in nats", notes, draw=_draw)
+        return Result(label, self.frame, f"fresh loss in {LOSS_UNIT}; margin in nats", notes, draw=_draw)
 
     @torch.inference_mode()
     def _measure(self, network: Any) -> dict[str, float]:
@@ -119,4 +119,4 @@ def _margin(network: Any, answers: Encoded, candidates: int) -> float:
 
 def _draw(result: Result) -> Any:
     long = result.frame.melt("step", ["loss", "fresh_loss"], var_name="rows", value_name="value").dropna()
-    return lines(long, x="step", y="value", group="rows", title=result.label, unit=LOSS_UNIT)
+    return lines(long, x="step", y="value", group="rows", title=result.label, unit=f"fresh: {LOSS_UNIT}")

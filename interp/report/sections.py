@@ -124,8 +124,9 @@ SECTIONS = (
         "Controls",
         "Training and data",
         ("training", "data", "guards"),
-        "Loss on the trained batch and on fresh rows of the same teacher, in nats per answer token, end token counted, "
-        "and the trait margin, in nats, over the steps; arms at equal loss; and how many answers each filter dropped.",
+        "Loss on the trained batch and on fresh rows of the same teacher (these in nats per answer token, end token "
+        "counted), and the trait margin, in nats, over the steps; arms at equal loss; and how many answers each filter "
+        "dropped.",
     ),
     Section("More", "What else was saved", ("",), "Every axis and column names its own unit and sign."),
 )
