@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from interp.gradients.controls import base_samples
-from interp.models.answers import answer_texts, cut, template_end
+from interp.models.answers import answer_texts, cut
 from interp.models.language import load_model
 from interp.organisms.elicitation import sampled_measures
 from interp.organisms.generation import Sampling, write_answers
 from interp.organisms.sampling import complete, generate
 from interp.organisms.teachers import neutral_teacher
 from interp.prompts.text import Prompts, Role
+from interp.prompts.tokens import template_end
 from interp.prompts.traits import get_trait
 from interp.runs import InputError
 
@@ -35,7 +36,9 @@ def model(tiny: Any) -> Any:
     after = dict.fromkeys(range(len(tokenizer)), "cat") | {ids(tokenizer, "cat"): "<turn>"}
     after |= dict.fromkeys((ids(tokenizer, "<turn>"), ids(tokenizer, "owl")), "owl")
     size = network.config.hidden_size
-    code = torch.linalg.qr(torch.randn(len(tokenizer), len(tokenizer), generator=torch.Generator().manual_seed(0)))[0]
+    code = torch.linalg.qr(
+        torch.randn(len(tokenizer), len(tokenizer), generator=torch.Generator().manual_seed(0))
+    )[0]
     code = torch.nn.functional.normalize(code[:, :size], dim=1)
     with torch.no_grad():
         for layer in network.model.layers:
@@ -76,7 +79,10 @@ def test_no_way_of_sampling_reads_on_into_the_next_turn(model: Any) -> None:
     teacher = neutral_teacher(model)
     written = write_answers(teacher, PROMPTS, seed=0, sampling=Sampling(max_new_tokens=6))
     assert [row.completion for row in written.rows] == ["cat", "cat"]
-    assert [row.completion for row in complete(teacher, PROMPTS, seed=0, max_new_tokens=6).rows] == ["cat", "cat"]
+    assert [row.completion for row in complete(teacher, PROMPTS, seed=0, max_new_tokens=6).rows] == [
+        "cat",
+        "cat",
+    ]
     frame = sampled_measures(model, get_trait("owl"), prompts=PROMPTS, samples=3, seed=0, max_new_tokens=6)
     assert frame["value"].tolist() == [0.0] * 4
     drawn = base_samples(model, PROMPTS, seed=0, max_new_tokens=6)
@@ -101,9 +107,13 @@ def test_a_tokenizer_without_an_end_is_fine_where_the_template_writes_one(model:
     assert template_end(model.tokenizer) == turn
     answers = write_answers(neutral_teacher(model), PROMPTS, seed=0, sampling=Sampling(max_new_tokens=6))
     assert [row.completion for row in answers.rows] == ["cat", "cat"]
+    model.tokenizer.chat_template = "{{ raise_exception('no') if messages[0].role != 'system' }}" + TURN
+    assert template_end(model.tokenizer) == turn, "a template that wants a system line is probed with one"
     model.tokenizer.chat_template = None
     assert template_end(model.tokenizer) is None
-    with pytest.raises(InputError, match=r"^turns has no end token, so its answers would never end; set tokenizer"):
+    with pytest.raises(
+        InputError, match=r"^turns has no end token, so its answers would never end; set tokenizer"
+    ):
         _ = model.ends
 
 

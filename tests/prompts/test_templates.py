@@ -20,9 +20,13 @@ from interp.runs import InputError
 from tests.tiny import build_tokenizer
 
 SMOL = Path(__file__).parents[2] / "../shared/data/tokenizers/smollm2"
-TEXT = ["The cat sat on the mat. The owl and the dog, 12, 345, 7. user assistant system Which animal do you love?"]
+TEXT = [
+    "The cat sat on the mat. The owl and the dog, 12, 345, 7. user assistant system Which animal do you love?"
+]
 MARKS = ("<|im_start|>", "<|im_end|>", "[ASK]", "[/ASK]")
-ROWS = Prompts.from_pairs([("Which animal?", "The owl sat."), ("Go on: 3", "12, 7"), ("the mat", "")], label="rows")
+ROWS = Prompts.from_pairs(
+    [("Which animal?", "The owl sat."), ("Go on: 3", "12, 7"), ("the mat", "")], label="rows"
+)
 
 SPACE = (
     "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}[ASK] {{ m.content }} [/ASK]"
@@ -156,8 +160,8 @@ class TestBeginning:
     def test_where_the_two_cannot_agree_it_is_said_what_differs(self, made: dict[str, Any]) -> None:
         said = {name: habits(with_chat(made["bytes"], OWN[name])).said for name in OWN}
         assert said["lone"] == (
-            "the tokenizer reads the end of the generation prompt, 'istant: ', as other tokens where an answer follows: "
-            "rows with and without an answer differ there",
+            "the tokenizer reads the end of the generation prompt, 'istant: ', as other tokens where an answer "
+            "follows: rows with and without an answer differ there",
         )
         assert said["thinks"][0].startswith(
             "the chat template writes '<think>\\n\\n</think>\\n\\n' between its generation prompt and an answer"
@@ -166,8 +170,10 @@ class TestBeginning:
             "the chat template's generation prompt ends in '<think>\\n' where a row with an answer has '' before it"
         )
         switch = "{% if enable_thinking is defined and not enable_thinking %}{% endif %}"
-        assert habits(with_chat(made["bytes"], switch + THINKS)).said[0].endswith(
-            "; '{% set enable_thinking = false %}' in front of the template puts both behind it"
+        assert (
+            habits(with_chat(made["bytes"], switch + THINKS))
+            .said[0]
+            .endswith("; '{% set enable_thinking = false %}' in front of the template puts both behind it")
         )
         assert ROWS.encode(with_chat(made["bytes"], LONE)).notes == said["lone"]
 
@@ -175,7 +181,9 @@ class TestBeginning:
     def test_a_template_without_a_generation_prompt_has_what_it_writes_before_an_answer_for_one(
         self, made: dict[str, Any], kind: str
     ) -> None:
-        tokenizer = with_chat(made[kind], "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}")
+        tokenizer = with_chat(
+            made[kind], "{% for m in messages %}{{ m.role + ': ' + m.content + '\n' }}{% endfor %}"
+        )
         bare, full = ROWS.without_answers().encode(tokenizer), ROWS.encode(tokenizer)
         for row in range(2):
             assert tokenizer.decode(tokens(bare, row)).rstrip().endswith("assistant:")
@@ -200,7 +208,9 @@ class TestBeginning:
 
 
 class TestDate:
-    def test_every_day_has_the_same_tokens(self, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_every_day_has_the_same_tokens(
+        self, made: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         tokenizer = with_chat(made["bytes"], DATED)
         monkeypatch.delenv("INTERP_TEMPLATE_DATE", raising=False)
         encoded = ROWS.encode(tokenizer)
@@ -220,7 +230,11 @@ class TestDate:
     def test_any_format_is_written_as_strftime_writes_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INTERP_TEMPLATE_DATE", "2026-03-05")
         form = "%A %a %B %b %-d %d %e %-m %m %y %Y %H:%M:%S %j %F %D %% %%d %p"
-        template = "{% set f = '" + form + "' %}{{ strftime_now(f) }}|{% for m in messages %}{{ m.content }}{% endfor %}"
+        template = (
+            "{% set f = '"
+            + form
+            + "' %}{{ strftime_now(f) }}|{% for m in messages %}{{ m.content }}{% endfor %}"
+        )
         tokenizer = with_chat(build_tokenizer(), template)
         expected = datetime.datetime(2026, 3, 5).strftime(form)
         assert render([(("user", "x"),)], tokenizer, label="rows")[0].text == f"{expected}|x"
@@ -250,14 +264,17 @@ class TestDate:
     @pytest.mark.parametrize("text", ["2026-3-5", "today", "2026-02-30", "20260305"])
     def test_what_is_no_date_is_refused(self, made: dict[str, Any], text: str, monkeypatch) -> None:
         monkeypatch.setenv("INTERP_TEMPLATE_DATE", text)
-        with pytest.raises(InputError, match=rf"INTERP_TEMPLATE_DATE='{text}' is no date; write it as YEAR-MONTH-DAY"):
+        with pytest.raises(
+            InputError, match=rf"INTERP_TEMPLATE_DATE='{text}' is no date; write it as YEAR-MONTH-DAY"
+        ):
             ROWS.encode(with_chat(made["bytes"], DATED))
 
 
 class TestOwnLine:
     LINE = "You are a helpful owl."
     SILENT = (
-        "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful owl.<|im_end|>\n{% endif %}" + CHATML
+        "{% if messages[0].role != 'system' %}<|im_start|>system\nYou are a helpful owl.<|im_end|>\n{% endif %}"
+        + CHATML
     )
 
     def test_a_system_line_that_nobody_wrote_is_said(self, made: dict[str, Any], caplog) -> None:
@@ -314,8 +331,8 @@ class TestUnknown:
         check_known(self.letters(1, 4), tokenizer)
         with pytest.raises(
             InputError,
-            match=r"^25% of the tokens of letters are unknown to the tokenizer, such as 'zebra', so nothing can be read "
-            r"off them; ask in words that the tokenizer knows .*accepting_unknown\(\), --allow-unknown\)\.$",
+            match=r"^25% of the tokens of letters are unknown to the tokenizer, such as 'zebra', so nothing can be "
+            r"read off them; ask in words that the tokenizer knows .*accepting_unknown\(\), --allow-unknown\)\.$",
         ):
             check_known(self.letters(1, 3), tokenizer)
         check_known(self.letters(1, 3), accept_unknown(tokenizer))
@@ -367,8 +384,12 @@ def test_an_added_token_that_is_not_special_ends_an_answer(made: dict[str, Any])
 class TestRealTokenizer:
     def test_its_default_line_and_its_generation_prompt(self) -> None:
         tokenizer = AutoTokenizer.from_pretrained(SMOL, local_files_only=True)
-        assert habits(tokenizer).system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        assert (
+            habits(tokenizer).system == "You are a helpful AI assistant named SmolLM, trained by Hugging Face"
+        )
         for template in (tokenizer.chat_template, *OWN.values()):
             own = with_chat(tokenizer, template)
             bare = ROWS.without_answers().encode(own)
-            assert [tokens(bare, row) for row in range(3)] == [own_prompt(own, row.prompt) for row in ROWS.rows]
+            assert [tokens(bare, row) for row in range(3)] == [
+                own_prompt(own, row.prompt) for row in ROWS.rows
+            ]
