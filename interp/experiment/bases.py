@@ -26,7 +26,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.runs import Cache, InputError, digest
 
-FORMAT = 1  # raise when a base is prepared otherwise from the same recipe
+FORMAT = 2  # raise when a base is prepared otherwise from the same recipe
 
 
 def prepare_base(
