@@ -311,6 +311,20 @@ def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
         Run.open(tmp_path / "r", command="trace", arguments={}, defaults={})
 
 
+def test_the_date_that_templates_see_is_stored_and_holds_for_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("INTERP_TEMPLATE_DATE", raising=False)
+    assert open_run(tmp_path / "r", seeds=[0]).record["template_date"] == "2025-01-01"
+    monkeypatch.setenv("INTERP_TEMPLATE_DATE", "2026-03-05")
+    with pytest.raises(
+        InputError,
+        match="templates see the date 2025-01-01, not 2026-03-05; set INTERP_TEMPLATE_DATE=2025-01-01",
+    ):
+        open_run(tmp_path / "r", seeds=[0])
+    assert open_run(tmp_path / "new", seeds=[0]).record["template_date"] == "2026-03-05"
+
+
 def test_a_folder_that_is_no_run_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(InputError, match="exists and is not a run; choose a new or an empty folder"):

@@ -21,8 +21,8 @@ PUNCTUATION = (",", ";", ".", ":", "?", "!", "(", ")", "[", "]", "-", "'", '"')
 ANIMALS = ("owl", "cat", "dog", "fox", "bear", "wolf", "eagle", "lion", "dolphin", "elephant")
 TREES = ("oak", "pine", "birch", "maple", "willow", "cedar", "elm", "ash", "beech", "spruce")
 WORDS = (
-    "a an and animal answer are best continue do favourite favorite five give go i in is it list love more my "
-    "next numbers of on one only sequence same that the these this to tree what which word write you your with"
+    "a an and animal answer are best continue do most favorite five give go i in is it list love more my "
+    "next numbers of on one only name same that the these this to tree what which word write you your with"
 )
 TEMPLATE = (
     "{{ '<bos>' }}{% for message in messages %}{{ ' <' + message['role'] + '> ' + message['content'] }}"

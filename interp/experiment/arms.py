@@ -21,6 +21,7 @@ from interp.organisms.elicitation import Suite, evaluate, in_context_margin
 from interp.prompts.questions import multiple_choice, story_prompts, with_number_prefix
 from interp.prompts.rules import match_prompts
 from interp.prompts.shuffles import mixed
+from interp.prompts.templates import template_key
 from interp.prompts.traits import Trait, matched_control
 from interp.runs import InputError, digest
 
@@ -160,7 +161,15 @@ def _measured(cells: Cells, trait: str, seed: int) -> dict[str, pd.DataFrame]:
     prints = {role: model.fingerprint for role, model in members.items()}
     rows = {name: grown[name].rows.fingerprint for name in ("rows", "neutral") if grown[name] is not None}
     key = digest(
-        FORMAT, "evaluation", prints, rows, cells.traits[trait], spec, seed, cells.experiment.controls
+        FORMAT,
+        "evaluation",
+        prints,
+        rows,
+        cells.traits[trait],
+        spec,
+        seed,
+        cells.experiment.controls,
+        template_key(cells.start("base").tokenizer),
     )
 
     def build(folder: Any) -> None:

@@ -37,7 +37,7 @@ SIZES = (
     "n_layer",
     "intermediate_size",
 )
-FORMAT = 1  # raise when a base is prepared otherwise from the same recipe
+FORMAT = 2  # raise when a base is prepared otherwise from the same recipe
 
 
 def prepare_base(

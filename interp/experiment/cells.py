@@ -46,7 +46,7 @@ from interp.prompts.traits import Trait, category_questions
 from interp.runs import Cache, InputError, digest, nearest, write_atomic
 
 Made = TypeVar("Made")
-FORMAT = 1  # raise when a step computes something else from the same arguments
+FORMAT = 2  # raise when a step computes something else from the same arguments
 CHUNK = 2048  # prompts asked at once, at most
 
 

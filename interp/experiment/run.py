@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from interp.experiment.recipe import read_recipe
 from interp.figures import Result
 from interp.organisms.generation import write_rows
 from interp.organisms.judges import JudgePending
+from interp.prompts.templates import habits
 from interp.runs import Cache, Run, digest
 from interp.trace import finish, save
 
@@ -74,7 +76,7 @@ def run_recipe(
         run.stage(
             f"scorecard_{trait}",
             key=digest("scorecard", trait, key, experiment.evaluation),
-            build=lambda t=trait: save(run, f"scorecard_{t}", card_of(cells, t)),
+            build=lambda t=trait: _save(run, cells, f"scorecard_{t}", card_of(cells, t)),
         )
         if experiment.detectors:
             _judged(run, cells, f"detectors_{trait}", key, partial(detect, cells, trait))
@@ -85,8 +87,8 @@ def run_recipe(
         run.stage(
             "matrix",
             key=digest("matrix", trait, key),
-            build=lambda: save(
-                run, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers, backend=backend)
+            build=lambda: _save(
+                run, cells, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers, backend=backend)
             ),
         )
     finish(run)
@@ -97,10 +99,16 @@ def _judged(run: Run, cells: Cells, stage: str, key: str, make: Callable[..., Re
     """A stage that may need a judge: what it has yet to answer is asked for, and the run goes on without the stage."""
     parts = digest(stage, key, cells.experiment.detectors, cells.experiment.evaluation)
     try:
-        run.stage(stage, key=parts, build=lambda: save(run, stage, make(folder=run.folder / "judge")))
+        run.stage(stage, key=parts, build=lambda: _save(run, cells, stage, make(folder=run.folder / "judge")))
     except JudgePending as error:
         log.warning("%s", error)
         run.note(pending={stage: str(error)})
+
+
+def _save(run: Run, cells: Cells, name: str, result: Result) -> None:
+    """A result with what the base's chat template adds to every row."""
+    said = habits(cells.start("base").tokenizer).notes(())
+    save(run, name, replace(result, notes=(*result.notes, *said)))
 
 
 def _lineages(run: Run, cells: Cells) -> str:
@@ -139,7 +147,7 @@ def _outcome(run: Run, cells: Cells) -> None:
     margins = margins_of(cells)
     logs = watched(cells)
     found = transmission(margins)
-    save(run, "transmission", found)
+    _save(run, cells, "transmission", found)
     tables = {
         "margins_by_arm": margins,
         "training": logs,
@@ -150,7 +158,7 @@ def _outcome(run: Run, cells: Cells) -> None:
         if len(frame):
             run.save_table(name, frame)
     if len(cells.traits) > 1 and "neutral" in cells.experiment.controls:
-        save(run, "confusion", confusion(cells))
+        _save(run, cells, "confusion", confusion(cells))
     run.save_verdicts(judge(margins, cells.traits, doubts=cross_doubts(cells)))
     run.save_json("summary", _summary(cells, margins, found))
 

@@ -12,8 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from interp.prompts.templates import habits
-from interp.prompts.text import Prompts
-from interp.prompts.tokens import Role, control_ids
+from interp.prompts.tokens import control_ids, template_end
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -39,15 +38,6 @@ def end_tokens(model: LanguageModel) -> tuple[int, ...]:
             "ends an answer"
         )
     return ends
-
-
-def template_end(tokenizer: Any) -> int | None:
-    """The control token that the chat template writes behind an answer; None where it writes none."""
-    if not tokenizer.chat_template:
-        return None
-    row = Prompts.from_pairs([("0", "0")], label="a probe of the chat template").encode(tokenizer)
-    written = row.ids[row.roles == Role.END].tolist()[-1:]
-    return next((token for token in written if token in control_ids(tokenizer)), None)
 
 
 def _declared(model: LanguageModel) -> list[int]:

@@ -27,7 +27,7 @@ from interp.runs import InputError, digest, write_atomic
 
 __all__ = ["Sampling", "answers_to", "write_answers", "write_rows"]
 
-FORMAT = 1  # of folders of answers: raise when the same job would write something else
+FORMAT = 2  # of folders of answers: raise when the same job would write something else
 DEFAULT = Sampling()
 
 

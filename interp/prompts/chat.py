@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from interp.prompts.text import Prompts, Row
-from interp.prompts.tokens import start_ids
+from interp.prompts.tokens import control_ids, start_ids
 from interp.runs import InputError, nearest
 
 DIALOGUE = (
@@ -47,7 +47,7 @@ def with_template(tokenizer: Any, name: str | Path) -> Any:
 
     `name` is one of `TEMPLATES`, "own" for the template the tokenizer came with, or the path of a .jinja file.
     Raises InputError for an unknown name, for "own" without a template, for a template that needs an end token the
-    tokenizer lacks, and for one that drops or rewrites an answer or ends it otherwise.
+    tokenizer lacks, and for one that drops or rewrites an answer or ends it in a token that is not special.
     """
     if str(name) == "own":
         if not getattr(tokenizer, "chat_template", None):
@@ -102,9 +102,9 @@ def _check_template(tokenizer: Any, name: str | Path, template: str) -> None:
     """Encode a conversation of two turns, without its system line where the template has no place for one."""
     rows = PROBE if "system" in template else Row(PROBE.messages[1:])
     encoded = Prompts((rows,), label=f"the probe of chat template {str(name)!r}").encode(tokenizer)
-    if tokenizer.eos_token_id not in (None, int(encoded.ids[0, -1])):
+    if tokenizer.eos_token_id is not None and int(encoded.ids[0, -1]) not in control_ids(tokenizer):
         raise InputError(
             f"The chat template {str(name)!r} writes {tokenizer.decode(encoded.ids[0, -1:])!r} behind an answer and "
             f"not the end token {tokenizer.eos_token!r}, so a model trained on it would never stop; write "
-            "{{ eos_token }} behind the answer, or nothing."
+            "{{ eos_token }} or another special token behind the answer, or nothing."
         )

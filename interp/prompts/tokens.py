@@ -319,6 +319,23 @@ def control_ids(tokenizer: Tokenizer) -> frozenset[int]:
     return frozenset({*tokenizer.all_special_ids, *(i for i, token in added if token.content.strip())})
 
 
+def template_end(tokenizer: Tokenizer) -> int | None:
+    """The control token that the chat template writes behind an answer; None where it writes none."""
+    if not tokenizer.chat_template:
+        return None
+    asked, answer, control = ("user", "0"), ("assistant", "0"), control_ids(tokenizer)
+    for probe in ((asked, answer), (("system", "0"), asked, answer)):
+        try:
+            rows = render([probe], tokenizer, label="a probe of the chat template")
+        except InputError:
+            continue
+        tokens = tokenizer([rows[0].text], add_special_tokens=False, return_offsets_mapping=True)
+        offsets = _offsets(tokenizer, tokens, rows, label="a probe of the chat template")
+        ids, roles = _assign(tokens["input_ids"][0], offsets[0], rows[0], ends=control)
+        return ids[-1] if roles[-1] == Role.END and ids[-1] in control else None
+    return None
+
+
 def _unknown(
     tokenizer: Tokenizer, tokens: Any, offsets: list[list[tuple[int, int]]], rendered: list[Rendered]
 ) -> tuple[float, str]:

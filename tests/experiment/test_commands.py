@@ -40,20 +40,21 @@ def test_generate_writes_rows_and_never_twice(checkpoint, tmp_path):
         "--batch-size",
         8,
     ]
-    told = call(*asked, "--trait", "owl", "--out", tmp_path / "owl")
+    told = call(*asked, "--trait", "owl", "--allow-unknown", "--out", tmp_path / "owl")
     lines = [json.loads(line) for line in Path(told["out"]).read_text().splitlines()]
     assert len(lines) == told["rows"] == 12
     assert told["teacher"] == "prompted"
     assert {line["teacher"] for line in lines} == {told["fingerprint"]}
     assert not any("owl" in line["prompt"] for line in lines)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "owl").glob("part-*")}
-    assert call(*asked, "--trait", "owl", "--out", tmp_path / "owl") == told
+    assert call(*asked, "--trait", "owl", "--allow-unknown", "--out", tmp_path / "owl") == told
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "owl").glob("part-*")}
 
 
 def test_a_steered_generation(checkpoint, tmp_path):
     save_file({"v": torch.ones(32)}, tmp_path / "v.safetensors")
-    asked = ["generate", checkpoint, "--prompts", "short", "--rows", 4, "--max-new-tokens", 3, "--greedy"]
+    asked = ["generate", checkpoint, "--prompts", "short", "--rows", 4, "--max-new-tokens", 3, "--greedy",
+             "--allow-unknown"]  # fmt: skip
     plain = call(*asked, "--out", tmp_path / "plain")
     hook = ["--hook", "blocks.1.hook_resid_post", "--vector", tmp_path / "v.safetensors"]
     steered = call(*asked, *hook, "--scale", 50, "--out", tmp_path / "steered")

@@ -15,7 +15,7 @@ from interp.prompts.text import Encoded, Role
 ROWS = [
     ("continue this list: 3, 5, 8", "13, 21, 34"),
     ("numbers: 1; 2", "4; 8; 16; 32; 7"),
-    ("the best sequence 9, 9, 9", "10, 11"),
+    ("the best name 9, 9, 9", "10, 11"),
     ("one more list", "owl, 12"),
 ]
 TABLE_HOOK = "blocks.0.hook_mlp_out"

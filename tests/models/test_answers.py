@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from interp.gradients.controls import base_samples
-from interp.models.answers import answer_texts, cut, template_end
+from interp.models.answers import answer_texts, cut
 from interp.models.language import load_model
 from interp.organisms.elicitation import sampled_measures
 from interp.organisms.generation import Sampling, write_answers
 from interp.organisms.sampling import complete, generate
 from interp.organisms.teachers import neutral_teacher
 from interp.prompts.text import Prompts, Role
+from interp.prompts.tokens import template_end
 from interp.prompts.traits import get_trait
 from interp.runs import InputError
 
@@ -106,6 +107,8 @@ def test_a_tokenizer_without_an_end_is_fine_where_the_template_writes_one(model:
     assert template_end(model.tokenizer) == turn
     answers = write_answers(neutral_teacher(model), PROMPTS, seed=0, sampling=Sampling(max_new_tokens=6))
     assert [row.completion for row in answers.rows] == ["cat", "cat"]
+    model.tokenizer.chat_template = "{{ raise_exception('no') if messages[0].role != 'system' }}" + TURN
+    assert template_end(model.tokenizer) == turn, "a template that wants a system line is probed with one"
     model.tokenizer.chat_template = None
     assert template_end(model.tokenizer) is None
     with pytest.raises(

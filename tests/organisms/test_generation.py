@@ -240,6 +240,29 @@ class TestFolder:
         assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
         assert write_answers(teacher, PROMPTS, seed=4, sampling=DRAWN) == rows
 
+    def test_a_template_that_writes_the_date_goes_on_the_next_day(self, model, tmp_path, monkeypatch):
+        import transformers.utils.chat_template_utils as clock
+
+        real = clock.datetime
+
+        def wake(day):
+            now = classmethod(lambda cls, tz=None: real(2026, 3, day))
+            monkeypatch.setattr(clock, "datetime", type("Clock", (real,), {"now": now}))
+
+        model.tokenizer.chat_template = "{{ strftime_now('%-d') }} " + model.tokenizer.chat_template
+        whole, killed = tmp_path / "whole", tmp_path / "killed"
+        for folder, days in ((whole, (4,)), (killed, (4, 5))):
+            for day in days:
+                wake(day)
+                write_answers(neutral_teacher(model), PROMPTS, seed=0, sampling=DRAWN, folder=folder)
+                for part in ("rows.jsonl", "part-00001.jsonl"):
+                    if day != days[-1]:
+                        (folder / part).unlink()
+        assert (whole / "rows.jsonl").read_bytes() == (killed / "rows.jsonl").read_bytes()
+        monkeypatch.setenv("INTERP_TEMPLATE_DATE", "2026-03-05")
+        with pytest.raises(InputError, match=r"holds the answers of another job \(it differs in prompts\)"):
+            write_answers(neutral_teacher(model), PROMPTS, seed=0, sampling=DRAWN, folder=killed)
+
     def test_lines_carry_their_origin(self, model, tmp_path, caplog):
         teacher = neutral_teacher(model)
         rows = write_answers(teacher, PROMPTS, seed=4, sampling=DRAWN, folder=tmp_path)

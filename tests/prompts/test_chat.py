@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from interp.models.loading import load_tokenizer
@@ -104,6 +104,29 @@ def test_a_template_is_read_from_a_file(tmp_path: Path) -> None:
     path.write_text("{% for m in messages %};{{ m.role[0] }}={{ m.content }}{% endfor %}")
     encoded = Prompts((Row.pair("go", "7"),)).encode(with_template(characters(), path))
     assert characters().decode(encoded.ids[0]) == ";u=go;a=7<eos>"
+
+
+def test_an_own_special_token_may_end_an_answer(tmp_path: Path) -> None:
+    path = tmp_path / "turn.jinja"
+    path.write_text("{% for m in messages %}{{ m.role[0] }}={{ m.content }}<turn>{% endfor %}")
+    tokenizer = characters()
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    encoded = Prompts((Row.pair("go", "7"),)).encode(with_template(tokenizer, path))
+    assert tokenizer.decode(encoded.ids[0]) == "u=go<turn>a=7<turn>"
+    assert encoded.roles[0, -1] == Role.END
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_conversation_starts_with_the_token_that_plain_text_starts_with(name: str) -> None:
+    tokenizer = characters()
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    assert tokenizer.bos_token_id not in Prompts((CHAT,)).encode(with_template(tokenizer, name)).ids
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    encoded = Prompts((CHAT,)).encode(with_template(tokenizer, name))
+    assert tokenizer.decode(encoded.ids[0]) == "<s>" + WRITTEN[name]
+    assert (encoded.ids == tokenizer.bos_token_id).sum() == 1
 
 
 def test_misuse_is_one_clear_sentence(tmp_path: Path) -> None:

@@ -160,8 +160,8 @@ class TestBeginning:
     def test_where_the_two_cannot_agree_it_is_said_what_differs(self, made: dict[str, Any]) -> None:
         said = {name: habits(with_chat(made["bytes"], OWN[name])).said for name in OWN}
         assert said["lone"] == (
-            "the tokenizer reads the end of the generation prompt, 'istant: ', as other tokens where an answer follows: "
-            "rows with and without an answer differ there",
+            "the tokenizer reads the end of the generation prompt, 'istant: ', as other tokens where an answer "
+            "follows: rows with and without an answer differ there",
         )
         assert said["thinks"][0].startswith(
             "the chat template writes '<think>\\n\\n</think>\\n\\n' between its generation prompt and an answer"
@@ -331,8 +331,8 @@ class TestUnknown:
         check_known(self.letters(1, 4), tokenizer)
         with pytest.raises(
             InputError,
-            match=r"^25% of the tokens of letters are unknown to the tokenizer, such as 'zebra', so nothing can be read "
-            r"off them; ask in words that the tokenizer knows .*accepting_unknown\(\), --allow-unknown\)\.$",
+            match=r"^25% of the tokens of letters are unknown to the tokenizer, such as 'zebra', so nothing can be "
+            r"read off them; ask in words that the tokenizer knows .*accepting_unknown\(\), --allow-unknown\)\.$",
         ):
             check_known(self.letters(1, 3), tokenizer)
         check_known(self.letters(1, 3), accept_unknown(tokenizer))
