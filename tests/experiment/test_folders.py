@@ -66,7 +66,9 @@ class TestWhichFoldersAreMeant:
         assert [each.folder for each in find_trainings(str(first))] == [first]
 
     def test_other_places_are_refused(self, tmp_path):
-        with pytest.raises(InputError, match=r"is neither an organism nor a lineage folder \(lineage\.json\), nor"):
+        with pytest.raises(
+            InputError, match=r"is neither an organism nor a lineage folder \(lineage\.json\), nor"
+        ):
             find_trainings(tmp_path / "absent-*")
 
     def test_several_traits_are_no_replicates(self, write, tmp_path):
@@ -80,7 +82,9 @@ class TestWhichFoldersAreMeant:
 
     def test_one_training_counts_once(self, write, tmp_path):
         write("a"), write("b")
-        with pytest.raises(InputError, match="b and .*a hold the same training, which counts once; leave one of"):
+        with pytest.raises(
+            InputError, match="b and .*a hold the same training, which counts once; leave one of"
+        ):
             find_trainings(tmp_path)
 
     def test_a_folder_that_does_not_say_how_it_was_made(self, write):
@@ -137,17 +141,23 @@ class TestGrowingAlike:
         folder = write("wrong")
         text = (folder / "lineage.json").read_text()
         (folder / "lineage.json").write_text(text.replace('"batch_size": 2', '"batchsize": 2'))
-        with pytest.raises(InputError, match="recipe of student: key 'batchsize' is unknown; nearest: batch_size"):
+        with pytest.raises(
+            InputError, match="recipe of student: key 'batchsize' is unknown; nearest: batch_size"
+        ):
             open_subject(folder)
         (folder / "lineage.json").write_text(text.replace('"world"', '"wold"'))
-        with pytest.raises(InputError, match="holds a recipe that cannot be read .*'world'.*; write the folder again"):
+        with pytest.raises(
+            InputError, match="holds a recipe that cannot be read .*'world'.*; write the folder again"
+        ):
             open_subject(folder)
 
     def test_a_template_that_writes_something_else_now_is_refused(self, write):
         folder = write("dated")
         text = (folder / "lineage.json").read_text()
         (folder / "lineage.json").write_text(text.replace('"<bos> <user> "', '"<bos> monday <user> "'))
-        with pytest.raises(InputError, match="its members read chats that open with '<bos> monday <user> ' and the"):
+        with pytest.raises(
+            InputError, match="its members read chats that open with '<bos> monday <user> ' and the"
+        ):
             open_subject(folder)
 
     def test_a_plan_comes_back_from_what_a_folder_keeps(self):
@@ -180,9 +190,7 @@ def test_folders_are_as_many_runs_and_one_says_that_it_decides_nothing(stand_in,
     first = write("lineages/owl-2", seed=2)
     given = {"quick": False, "workers": 1, "backend": "joblib"}
     alone = testing.tested_run("one", tmp_path / "alone", organism=str(first), seeds=None, **given)
-    told = (
-        "n = 1 training run, which can decide no claim, whatever the data show (grows needs 7, grows abroad needs 7)"
-    )
+    told = "n = 1 training run, which can decide no claim, whatever the data show (grows needs 7, grows abroad needs 7)"
     assert caplog.messages[0] == f"one on {first}: {told}"
     page = (alone.folder / "report.html").read_text()
     assert told in page
@@ -197,7 +205,11 @@ def test_folders_are_as_many_runs_and_one_says_that_it_decides_nothing(stand_in,
         "left out: foreign; not judged, as they need it: grows abroad",
         "n = 2 training runs, which can decide no claim, whatever the data show (grows needs 7)",
     )
-    with pytest.raises(InputError, match="seeds=8 are given with lineage folders, which are 2 training runs as they"):
+    with pytest.raises(
+        InputError, match="seeds=8 are given with lineage folders, which are 2 training runs as they"
+    ):
         testing.test("one", organism=tmp_path / "lineages", seeds=8)
-    with pytest.raises(InputError, match="one has no part 'foriegn' that can be left out; pass some of foreign"):
+    with pytest.raises(
+        InputError, match="one has no part 'foriegn' that can be left out; pass some of foreign"
+    ):
         testing.test("one", organism=tmp_path / "lineages", without=["foriegn"])
