@@ -1,4 +1,4 @@
-"""Folders as training runs: which are meant, what of their making is missing or unlike, and growing as they were grown."""
+"""Folders as training runs: which are meant, what of their making is missing or unlike, and growing alike."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class TestWhichFoldersAreMeant:
     def test_one_training_counts_once(self, write, tmp_path):
         write("a"), write("b")
         with pytest.raises(
-            InputError, match="b and .*a hold the same training, which counts once; leave one of"
+            InputError, match=r"b and .*a hold the same training, which counts once; leave one of"
         ):
             find_trainings(tmp_path)
 
@@ -93,8 +93,8 @@ class TestWhichFoldersAreMeant:
             find_trainings(folder)
         assert str(error.value) == (
             f"{folder}/lineage.json does not say how its members were trained (no data, members.student.recipe, "
-            "members.teacher.recipe), so nothing that a test trains could be compared with them; write the folder again "
-            "with `interp run` or `interp organism`, or add these keys as such a folder has them"
+            "members.teacher.recipe), so nothing that a test trains could be compared with them; write the folder "
+            "again with `interp run` or `interp organism`, or add these keys as such a folder has them"
         )
 
     def test_a_folder_of_the_old_format_opens_and_is_not_tested(self, write):
@@ -147,7 +147,7 @@ class TestGrowingAlike:
             open_subject(folder)
         (folder / "lineage.json").write_text(text.replace('"world"', '"wold"'))
         with pytest.raises(
-            InputError, match="holds a recipe that cannot be read .*'world'.*; write the folder again"
+            InputError, match=r"holds a recipe that cannot be read .*'world'.*; write the folder again"
         ):
             open_subject(folder)
 

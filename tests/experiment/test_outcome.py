@@ -74,7 +74,7 @@ def test_arms_are_compared_at_the_loss_both_reach():
 
 
 def test_arms_whose_losses_never_meet_are_not_compared():
-    """The student starts below whatever the cross student reaches: no margin stands for that loss, not its first one."""
+    """The student starts below whatever the cross student reaches: no margin stands for that loss."""
     logs = pd.DataFrame(
         [
             {"trait": "owl", "seed": 0, "arm": arm, "fresh_loss": loss, "margin": margin}

@@ -42,34 +42,6 @@ def killed_at(step):
     ids=["adamw", "sgd", "body"],
 )
 @pytest.mark.parametrize("step", [2, 7])
-def test_unfinished_work_is_left_to_the_next_and_nobody_works_where_another_does(tmp_path):
-    place = tmp_path / "partial" / "answers"
-    with undisturbed(place) as first, undisturbed(place) as second, undisturbed(place) as third:
-        assert first == place
-        assert len({first, second, third}) == 3
-        for path in (first, second, third):
-            path.mkdir()
-            (path / "part").write_text(str(path))
-    assert [path.name for path in place.parent.iterdir()] == ["answers"]
-    assert (place / "part").read_text() == str(place)
-    with pytest.raises(KeyboardInterrupt), undisturbed(place) as again:
-        assert (again / "part").is_file()
-        raise KeyboardInterrupt
-    with undisturbed(place) as last:
-        assert last == place
-
-
-def test_another_process_is_given_a_place_of_its_own(tmp_path):
-    place = tmp_path / "state.safetensors"
-    code = "import sys; from pathlib import Path; from interp.organisms.checkpoints import undisturbed\n"
-    code += "with undisturbed(Path(sys.argv[1])) as path: print(path == Path(sys.argv[1]))"
-    with undisturbed(place):
-        said = subprocess.run(
-            [sys.executable, "-c", code, str(place)], capture_output=True, text=True, check=True
-        )
-    assert said.stdout.strip() == "False"
-
-
 def test_a_killed_training_ends_at_the_same_bytes(raw, tmp_path, recipe, step):
     whole = train_student(raw(), ROWS, recipe=recipe)
     checkpoint = Checkpoint(tmp_path / "state.safetensors", every=3)
@@ -237,3 +209,37 @@ def test_mean_loss_weighs_tokens_and_not_batches(raw):
     with torch.no_grad():
         whole = float(completion_loss(model.hf, inputs))
     assert mean_loss(model.hf, inputs, batch_size=3) == pytest.approx(whole, abs=1e-6)
+
+
+def test_unfinished_work_is_left_to_the_next_and_nobody_works_where_another_does(tmp_path):
+    place = tmp_path / "partial" / "answers"
+    with undisturbed(place) as first, undisturbed(place) as second, undisturbed(place) as third:
+        assert first == place
+        assert len({first, second, third}) == 3
+        for path in (first, second, third):
+            path.mkdir()
+            (path / "part").write_text(str(path))
+    assert [path.name for path in place.parent.iterdir()] == ["answers"]
+    assert (place / "part").read_text() == str(place)
+    seen = []
+
+    def killed():
+        with undisturbed(place) as again:
+            seen.append((again / "part").is_file())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    with undisturbed(place) as last:
+        assert (last, seen) == (place, [True])
+
+
+def test_another_process_is_given_a_place_of_its_own(tmp_path):
+    place = tmp_path / "state.safetensors"
+    code = "import sys; from pathlib import Path; from interp.organisms.checkpoints import undisturbed\n"
+    code += "with undisturbed(Path(sys.argv[1])) as path: print(path == Path(sys.argv[1]))"
+    with undisturbed(place):
+        said = subprocess.run(
+            [sys.executable, "-c", code, str(place)], capture_output=True, text=True, check=True
+        )
+    assert said.stdout.strip() == "False"
