@@ -60,7 +60,8 @@ def test_two_recordings_of_one_training_at_once_do_not_disturb_each_other(start,
 
     def meanwhile(step: Step):
         if step.index == 2:
-            others.append(record_training(start, rows, folder=folder, recipe=RECIPE))
+            with torch.enable_grad():
+                others.append(record_training(start, rows, folder=folder, recipe=RECIPE))
 
     student, record = record_training(start, rows, folder=folder, recipe=RECIPE, on_step=meanwhile)
     ((other, theirs),) = others
@@ -68,11 +69,12 @@ def test_two_recordings_of_one_training_at_once_do_not_disturb_each_other(start,
     assert record.student(start).fingerprint == student.fingerprint
     assert [path.name for path in folder.parent.iterdir()] == ["record"]
 
+    other_recipe = dataclasses.replace(RECIPE, lr=1e-3)
+
     def another(step: Step):
         if step.index == 2:
-            record_training(
-                start, rows, folder=folder.with_name("two"), recipe=dataclasses.replace(RECIPE, lr=1e-3)
-            )
+            with torch.enable_grad():
+                record_training(start, rows, folder=folder.with_name("two"), recipe=other_recipe)
 
     with pytest.raises(InputError, match="two was filled by another training meanwhile; name a new folder"):
         record_training(start, rows, folder=folder.with_name("two"), recipe=RECIPE, on_step=another)
