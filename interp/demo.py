@@ -77,7 +77,9 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     grow_all(chosen, seeds=range(count), plan=plan)
     lineages = [grow(chosen, seed=seed, plan=plan) for seed in range(count)]
     key = _provenance(run, lineages)
-    run.stage("verdicts", key=digest("verdicts", FORMAT, key), build=lambda: _judge_into(run, chosen, lineages))
+    run.stage(
+        "verdicts", key=digest("verdicts", FORMAT, key), build=lambda: _judge_into(run, chosen, lineages)
+    )
     _trace_first(run, lineages[0], chosen, recipe=QUICK_DICTIONARY if quick else DICTIONARY)
     finish(run)
     return run

@@ -19,6 +19,7 @@ from interp.experiment.folders import RecipeGrower
 from interp.experiment.matrix import square
 from interp.figures import Result, points
 from interp.hypotheses.families import doubted
+from interp.organisms.elicitation import CANDIDATES
 from interp.organisms.instrument import SAMPLE, shortcoming
 from interp.organisms.scorecard import scorecard
 from interp.organisms.teachers import neutral_teacher

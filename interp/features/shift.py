@@ -356,7 +356,7 @@ def _notes(
     return (
         f"{rows} rows with {distinct} distinct prompts at {compared.positions}, {family.n} of them to select "
         f"({flips} sign patterns) and {distinct - family.n} to estimate",
-        f"error node: {_error_share(dictionary, measured.pair):.1%} of the mean shift's energy; its Δ is of its norm",
+        f"error node: {_error_share(dictionary, measured.pair)} of the mean shift's energy; its Δ is of its norm",
         "p-values are over rows of this one training; other trainings are other replicates",
         *family.notes,
         *(() if compared.checked else ("rows were not checked for the trait: pass trait=",)),
@@ -365,8 +365,8 @@ def _notes(
     )
 
 
-def _error_share(dictionary: Dictionary, pair: Pair) -> float:
-    """|Δh − Δĥ|² / |Δh|² of the mean shift: 0 when features explain it, NaN without a shift."""
+def _error_share(dictionary: Dictionary, pair: Pair) -> str:
+    """|Δh − Δĥ|² / |Δh|² of the mean shift in per cent: 0 when features explain it, in words without a shift."""
     moved = pair.shift().mean(0)
     size = dictionary.rows_at_once()
     parts = [
@@ -378,7 +378,7 @@ def _error_share(dictionary: Dictionary, pair: Pair) -> float:
         Pair(torch.zeros_like(pair.before), torch.cat(parts), pair.rows, pair.clusters).shift().mean(0)
     )
     energy = float(moved.square().sum())
-    return float((moved - explained).square().sum()) / energy if energy else float("nan")
+    return f"{float((moved - explained).square().sum()) / energy:.1%}" if energy else "no share"
 
 
 def _name(line: dict[str, Any]) -> str:

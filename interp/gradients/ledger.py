@@ -113,8 +113,8 @@ class Ledger:
 
     @property
     def _said(self) -> str:
-        share = abs(self.residual / self.measured) if self.measured else float("nan")
-        left = f"residual {self.residual:+.3f} ({share:.1%})"
+        share = f" ({abs(self.residual / self.measured):.1%})" if self.measured else ""
+        left = f"residual {self.residual:+.3f}{share}"
         return f"margin {self.measured:+.2f} nats over {len(self.steps)} steps, {left}"
 
     def _repr_html_(self) -> str:

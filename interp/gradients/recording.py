@@ -21,7 +21,7 @@ from torch import Tensor
 from interp.activations import storage
 from interp.content import json_text
 from interp.organisms.checkpoints import Checkpoint, undisturbed
-from interp.organisms.library import known_recipe, read_recipe
+from interp.organisms.library import read_recipe, recipe_of
 from interp.organisms.training import (
     STUDENT,
     OnStep,
@@ -287,12 +287,12 @@ def recorded_student(
 ) -> TrainingRecord:
     """The record of a member's training: made by training it again, cached, and checked to end at its weights.
 
-    `recipe` defaults to the one its toy lineage was grown with, `rows` to the lineage's numbers of the model it was
+    `recipe` defaults to the one its lineage was grown with, `rows` to the lineage's numbers of the model it was
     trained on. The weights may differ by 1e-4 of the update: sums run in another order on another number of threads.
     Raises InputError for a base, for an unknown recipe, and when the training ends at other weights.
     """
     student, start = lineage[role], trained_from(lineage, role)
-    recipe = recipe or known_recipe(student, cache=cache)
+    recipe = recipe or recipe_of(lineage, role, cache=cache)
     if recipe is None:
         raise InputError(
             f"the training of {role} of {lineage.name!r} was not recorded and its recipe is unknown; pass the "

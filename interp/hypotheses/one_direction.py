@@ -345,7 +345,7 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
         pd.DataFrame(
             {
                 "direction": [
-                    f"{column}: {name} ({share.loc[name, column]:.0%})" for name in frame["direction"]
+                    f"{column}: {name}{_in_words(share.loc[name, column])}" for name in frame["direction"]
                 ],
                 "effect": frame[column],
             }
@@ -355,6 +355,11 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     title = "What directions take from the student and give to the base, one point a run (share of the mean)"
     figure = points(pd.concat(parts), x="direction", y="effect", title=title, unit="nats")
     return figure.update_xaxes(tickangle=-90)
+
+
+def _in_words(share: Any) -> str:
+    """The share in brackets; nothing where there is no trait whose share it could be."""
+    return f" ({share:.0%})" if abs(share) < float("inf") else ""
 
 
 def _draw_sites(result: Result) -> go.Figure:

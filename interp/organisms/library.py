@@ -256,6 +256,14 @@ def known_recipe(student: Model, *, cache: Cache | None = None) -> Recipe | None
     return read_recipe(json.loads((cache.folder("recipe", student.fingerprint) / "recipe.json").read_text()))
 
 
+def recipe_of(lineage: Lineage, role: str, *, cache: Cache | None = None) -> Recipe | None:
+    """The recipe that trained a student: what its lineage says, else what the cache knows; None where neither does."""
+    said = None if lineage.growth is None else lineage.growth.recipes.get(role)
+    if said is not None and "lr" in said:
+        return read_recipe(said)
+    return known_recipe(lineage[role], cache=cache)
+
+
 def read_recipe(fields: Mapping[str, Any]) -> Recipe:
     """A recipe from its JSON."""
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}

@@ -194,6 +194,7 @@ def _flags(evaluations: Evaluations) -> list[str]:
             frame = _frame(arm, seed, evaluation)
             if "flagged" not in frame.columns:
                 continue
+            frame = frame.dropna(subset=["flagged"])  # what was never compared with training rows has no flag
             for context, flag in dict.fromkeys(zip(frame["context"], frame["flagged"], strict=True)):
                 arms = found.setdefault((context, flag), [])
                 arms += [arm] if flag and arm not in arms else []

@@ -44,6 +44,9 @@ def test_generate_writes_rows_and_never_twice(checkpoint, tmp_path):
     lines = [json.loads(line) for line in Path(told["out"]).read_text().splitlines()]
     assert len(lines) == told["rows"] == 12
     assert told["teacher"] == "prompted"
+    assert (
+        call(*asked, "--out", tmp_path / "plain")["teacher"] == "as given"
+    )  # a base or not is not known here
     assert {line["teacher"] for line in lines} == {told["fingerprint"]}
     assert not any("owl" in line["prompt"] for line in lines)
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "owl").glob("part-*")}

@@ -11,9 +11,10 @@ from interp.experiment.cells import Cells
 from interp.experiment.growing import each, plan
 from interp.experiment.guards import guards
 from interp.experiment.matrix import transfer_matrix
-from interp.experiment.outcome import equal_loss, judge, transmission
+from interp.experiment.outcome import equal_loss, judge, transmission, undecided
 from interp.experiment.recipe import JudgeSpec, TeacherSpec
 from interp.experiment.steering import steering_vector
+from interp.organisms.instrument import shortcoming
 from interp.organisms.judges import JudgePending
 from interp.prompts.traits import get_trait
 from interp.runs import Cache, InputError
@@ -69,6 +70,54 @@ def test_arms_are_compared_at_the_loss_both_reach():
     assert set(found["fresh_loss"]) == {1.5}
     assert found.loc["student", "margin"] == pytest.approx(2.0)  # halfway between 1 and 3
     assert found.loc["cross_student", "margin"] == pytest.approx(0.2)
+    assert set(found["why"]) == {""}
+
+
+def test_arms_whose_losses_never_meet_are_not_compared():
+    """The student starts below whatever the cross student reaches: no margin stands for that loss."""
+    logs = pd.DataFrame(
+        [
+            {"trait": "owl", "seed": 0, "arm": arm, "fresh_loss": loss, "margin": margin}
+            for arm, loss, margin in (
+                ("student", 2.0, 0.1), ("student", 1.0, 0.9), ("cross_student", 4.0, 0.0), ("cross_student", 2.5, 0.2),
+            )
+        ]
+    )  # fmt: skip
+    found = equal_loss(logs)
+    assert found["margin"].isna().all()
+    assert found["fresh_loss"].isna().all()
+    assert set(found["why"]) == {"their losses never meet: student from 2 to 1, cross_student from 4 to 2.5"}
+    assert equal_loss(logs[logs["arm"] == "student"]).empty
+
+
+def test_a_cross_base_that_could_not_have_shown_it_is_no_control():
+    arms = [{"cross_student": 0.006 + s / 1e3, "cross_neutral_student": 0.0} for s in range(5)]
+    why = shortcoming(
+        {"candidates": 0.03, "kept": 0.08}, {"candidates": 0.9, "kept": 0.95}, who="x", against="base"
+    )
+    assert why == (
+        "candidates hold 3% of the probability of x (90% for base), where at least 45% is asked for; the rule keeps 8% "
+        "of the answers of x (95% for base), where at least 48% is asked for"
+    )
+    plain, doubted = (
+        judge(margins(arms), {"owl": get_trait("owl")}, doubts=doubts)[0] for doubts in (None, {"owl": why})
+    )
+    assert (plain.decision, doubted.decision) == ("supported", "inconclusive")
+    assert doubted.reason == f"the control could not have shown it: {why}"
+    assert doubted.controls["could not have shown it"] == why
+    assert judge(margins(arms), {"owl": get_trait("owl")}, doubts={"oak": why})[0].decision == "supported"
+    assert shortcoming({"candidates": 0.46}, {"candidates": 0.9}, who="x", against="base") is None
+    assert shortcoming({"candidates": 0.06}, {"candidates": 0.05}, who="x", against="base") == (
+        "candidates hold 6% of the probability of x (5% for base), where at least 10% is asked for"
+    )
+
+
+def test_too_few_seeds_are_said():
+    assert undecided(5) is None
+    assert undecided(1) == (
+        "1 seed cannot decide same-init-transfers and beats-other-trait, which need 5 for alpha = 0.05, and "
+        "cross-init-does-not, which needs 2, whatever the data show; list more seeds"
+    )
 
 
 @pytest.fixture

@@ -1,13 +1,18 @@
 """A whole experiment on a random checkpoint of Qwen2's shape: every verb, every file, and nothing done twice."""
 
+import dataclasses
 import json
 
 import pytest
 
 from analyses.small_checkpoint import results
+from interp.experiment.folders import open_subject
 from interp.experiment.run import run_recipe
 from interp.gradients.recording import recorded_student
+from interp.hypotheses.shared_initialisation import init_matrix
 from interp.models.lineage import read_lineage
+from interp.organisms.teachers import Teacher, neutral_teacher
+from interp.prompts.traits import get_trait
 from interp.runs import Cache
 
 ARMS = {
@@ -29,6 +34,28 @@ def made(recipe, tmp_path):
     return run_recipe(recipe, tmp_path / "run", workers=1, cache=Cache(tmp_path / "cache"))
 
 
+def assert_grown_alike(folder, cache):
+    """What a test trains on a folder of this run is what the run trained, to the bit, and from its cache."""
+    subject = open_subject(folder / "owl-0", cache=cache)
+    assert (subject.recipe.lr, subject.recipe.batch_size, subject.recipe.epochs) == (1e-3, 8, 2)
+    again = subject.student(subject.base, subject.numbers, name="again")
+    assert again.fingerprint == subject.member("student").fingerprint
+    oak = read_lineage(folder / "oak-0", check=False)
+    other = subject.other_teacher("oak")
+    assert other.fingerprint == oak.teacher.fingerprint
+    assert subject.rows(Teacher(other, "fine-tuned")).rows == oak.numbers.rows
+    assert subject.rows(neutral_teacher(subject.base)).rows == subject.neutral_numbers.rows
+    assert len(subject.rows(Teacher(other, "fine-tuned"), count=5)) == 5
+    assert 0 < subject.grower.kept(neutral_teacher(subject.base), count=32) <= 1
+    assert subject.grower.trait("protect", like=get_trait("misaligned")).target == "protect"
+    assert len(subject.grower.again(subject.base, subject.neutral_numbers.without_answers(), seed=1))
+    found = init_matrix(dataclasses.replace(subject, quick=True), ["permuted", "foreign"]).frame
+    assert found["candidates"].between(0, 1).all()
+    trained = {(line["lr"], line["batch_size"], line["rank"], line["rows"]) for line in subject.trainings}
+    assert trained == {(1e-3, 8, 8, 32)}
+    assert len(subject.trainings) == 7  # again, and two of every start: same, permuted and foreign
+
+
 def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     cache = Cache(tmp_path / "cache")
     tables = made.tables
@@ -48,6 +75,7 @@ def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     assert set(lineage.members) == ARMS - {"in_context", "neutral_in_context"}
     assert len(lineage.numbers) == len(lineage.neutral_numbers) == 32
     assert recorded_student(lineage, cache=cache).final == lineage.student.fingerprint
+    assert_grown_alike(made.folder / "lineages", cache)
     assert all(
         "system" not in json.loads(row) for row in (made.folder / "lineages/owl-0/numbers.jsonl").open()
     )

@@ -54,6 +54,32 @@ def test_a_recorded_training_ends_at_the_same_bits_and_its_replay_too(start, row
     assert (record.recipe, len(record), record.start) == (recipe, 6, start.fingerprint)
 
 
+def test_two_recordings_of_one_training_at_once_do_not_disturb_each_other(start, rows, tmp_path):
+    """A second recording begins and ends while the first is at its third step: both end alike, and one record stays."""
+    folder, others = tmp_path / "cache" / "record", []
+
+    def meanwhile(step: Step):
+        if step.index == 2:
+            with torch.enable_grad():
+                others.append(record_training(start, rows, folder=folder, recipe=RECIPE))
+
+    student, record = record_training(start, rows, folder=folder, recipe=RECIPE, on_step=meanwhile)
+    ((other, theirs),) = others
+    assert student.fingerprint == other.fingerprint == record.final == theirs.final
+    assert record.student(start).fingerprint == student.fingerprint
+    assert [path.name for path in folder.parent.iterdir()] == ["record"]
+
+    other_recipe = dataclasses.replace(RECIPE, lr=1e-3)
+
+    def another(step: Step):
+        if step.index == 2:
+            with torch.enable_grad():
+                record_training(start, rows, folder=folder.with_name("two"), recipe=other_recipe)
+
+    with pytest.raises(InputError, match="two was filled by another training meanwhile; name a new folder"):
+        record_training(start, rows, folder=folder.with_name("two"), recipe=RECIPE, on_step=another)
+
+
 def test_batches_and_learning_rates_are_those_of_the_training(recorded, start, rows):
     inputs, (_, record) = start.encode(rows), recorded
     order = torch.stack(list(shuffled_rows(inputs, size=8, epochs=2, seed=0)))

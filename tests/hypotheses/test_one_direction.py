@@ -98,6 +98,8 @@ def test_a_run_has_a_value_for_every_claim_and_is_drawn(planted):
     assert FAMILY.draw is not None
     assert "necessity: teacher (100%)" in FAMILY.draw(tables).layout.xaxis.ticktext
     assert [verdict.n for verdict in FAMILY.judge([found] * 2)] == [2] * 6
+    lost = tables["margins"].assign(student=-9.0)  # no trait passed, so nothing is a share of it
+    assert "necessity: teacher" in FAMILY.draw(tables | {"margins": lost}).layout.xaxis.ticktext
 
 
 def test_messages(planted):

@@ -22,13 +22,14 @@ from interp.hypotheses.shared_initialisation import (
     draw,
     init_matrix,
 )
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.subject import Measured, Subject, foreign_doubts
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
-from interp.organisms.evaluation import margin
+from interp.organisms.evaluation import margin, margin_and_mass
 from interp.organisms.teachers import TEACHER
 from interp.organisms.training import STUDENT, Recipe, prepare
 from interp.prompts.text import Prompts
+from interp.prompts.tokens import Role
 from interp.prompts.traits import make_trait
 from interp.runs import InputError
 
@@ -217,6 +218,61 @@ def test_a_planted_world_is_judged():
     assert spoilt["permuted-transfers-alike"] != "supported"
     assert spoilt["shared-head-transfers"] != "supported"
     assert {spoilt[claim.name] for claim in H3[:3]} == {"supported"}
+
+
+def test_what_is_left_out_is_not_judged_and_a_blind_control_decides_nothing():
+    cells = planted().set_index("cell")
+    some = cells.drop(index=["permuted", "new head"]).reset_index()
+    values = claim_values(some)
+    left = {"permuted-transfers-alike", "permuted-coverage-returns", "coverage-ranks-transfer"}
+    assert set(values) == {claim.name for claim in H3} - left
+    why = "candidates hold 3% of the probability of cross_base"
+    runs = [
+        Measured(values, {}, {"foreign-transfers-nothing": why} if seed == 2 else {}) for seed in range(8)
+    ]
+    found = {verdict.name: verdict for verdict in FAMILY.judge(runs, without=["permuted", "new head"])}
+    assert set(found) == set(values)
+    assert found["same-over-foreign"].decision == "supported"
+    assert found["foreign-transfers-nothing"].decision == "inconclusive"
+    assert found["foreign-transfers-nothing"].reason == f"the control could not have shown it: {why}"
+    with pytest.raises(
+        InputError, match="shared-initialisation has no part 'same' that can be left out; pass some"
+    ):
+        FAMILY.judged(["same"])
+    told = FAMILY.undecided(2, without=["permuted", "new head"])
+    assert told == (
+        "n = 2 training runs, which can decide 1 of 5 claims, whatever the data show (same-over-foreign needs 7, "
+        "other-order-transfers needs 7, rotated-over-foreign needs 7, shared-head-transfers needs 7)"
+    )
+    assert FAMILY.undecided(7) is None
+
+
+def test_a_foreign_start_is_asked_whether_it_could_have_shown_a_transfer(subject):
+    """In a random network three words hold next to nothing of the vocabulary, which is said of every such claim."""
+    given = subject()
+    found = foreign_doubts(given, ("foreign-transfers-nothing",))
+    masses = [margin_and_mass(given.member(role), TRAIT)[1] for role in ("cross_base", "base")]
+    assert max(masses) < 0.1
+    assert found == {
+        "foreign-transfers-nothing": f"candidates hold {masses[0]:.0%} of the probability of cross_base "
+        f"({masses[1]:.0%} for base), where at least 10% is asked for"
+    }
+    assert (
+        foreign_doubts(dataclasses.replace(given, without=("foreign",)), ("foreign-transfers-nothing",)) == {}
+    )
+
+
+def test_the_candidates_share_is_that_of_the_models_own_softmax(subject):
+    """Against plain transformers: the words are one token each, so their mass is a sum of probabilities."""
+    base = subject().base
+    batch = next(base.batches(TRAIT.prompts("owl"), 1))
+    where = int((batch.roles[0] >= Role.OTHER).nonzero()[0])
+    with torch.no_grad():
+        logits = base.hf(input_ids=batch.ids, attention_mask=batch.mask.long()).logits[0, where - 1]
+    ids = [base.tokenizer.convert_tokens_to_ids(word) for word in ("owl", "cat", "dog")]
+    value, mass = margin_and_mass(base, TRAIT)
+    assert mass == pytest.approx(logits.softmax(-1)[ids].sum().item(), rel=1e-5)
+    assert value == margin(base, TRAIT)
 
 
 def test_the_figure_over_lineages():

@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging
+import subprocess
+import sys
 
 import pytest
 import torch
 
 from interp.gradients.recording import TrainingRecord, record_training
-from interp.organisms.checkpoints import Checkpoint
+from interp.organisms.checkpoints import Checkpoint, undisturbed
 from interp.organisms.evaluation import margin
 from interp.organisms.losses import answer_loss, completion_loss
 from interp.organisms.training import Recipe, train_student
@@ -197,3 +199,37 @@ def test_the_log_measures_fresh_rows_and_the_margin(raw):
     assert TrainingLog(start).frame.empty
     with pytest.raises(InputError, match="every=0 steps is never; pass at least 1"):
         TrainingLog(start, every=0)
+
+
+def test_unfinished_work_is_left_to_the_next_and_nobody_works_where_another_does(tmp_path):
+    place = tmp_path / "partial" / "answers"
+    with undisturbed(place) as first, undisturbed(place) as second, undisturbed(place) as third:
+        assert first == place
+        assert len({first, second, third}) == 3
+        for path in (first, second, third):
+            path.mkdir()
+            (path / "part").write_text(str(path))
+    assert [path.name for path in place.parent.iterdir()] == ["answers"]
+    assert (place / "part").read_text() == str(place)
+    seen = []
+
+    def killed():
+        with undisturbed(place) as again:
+            seen.append((again / "part").is_file())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed()
+    with undisturbed(place) as last:
+        assert (last, seen) == (place, [True])
+
+
+def test_another_process_is_given_a_place_of_its_own(tmp_path):
+    place = tmp_path / "state.safetensors"
+    code = "import sys; from pathlib import Path; from interp.organisms.checkpoints import undisturbed\n"
+    code += "with undisturbed(Path(sys.argv[1])) as path: print(path == Path(sys.argv[1]))"
+    with undisturbed(place):
+        said = subprocess.run(
+            [sys.executable, "-c", code, str(place)], capture_output=True, text=True, check=True
+        )
+    assert said.stdout.strip() == "False"

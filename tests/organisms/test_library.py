@@ -7,9 +7,21 @@ import json
 import pytest
 
 from interp.content import json_text
+from interp.experiment.folders import open_subject
+from interp.models.lineage import read_lineage
 from interp.organisms import library
-from interp.organisms.library import STEPS, Plan, grow, known_recipe, load_lineage, other_seed, read_recipe
+from interp.organisms.library import (
+    STEPS,
+    Plan,
+    grow,
+    known_recipe,
+    load_lineage,
+    other_seed,
+    read_recipe,
+    recipe_of,
+)
 from interp.organisms.parallel import grow_all
+from interp.organisms.teachers import Teacher
 from interp.organisms.toy import World
 from interp.organisms.training import Recipe
 from interp.prompts.numbers import NumberRule
@@ -82,6 +94,22 @@ def test_the_recipe_of_a_student_is_found_by_its_weights(lineage, grown_cache):
     assert known_recipe(lineage.base, cache=grown_cache) is None
     layered = dataclasses.replace(recipe, layers=(0, 1))
     assert read_recipe(json.loads(json_text(layered))) == layered
+
+
+def test_a_folder_says_how_it_was_grown_and_is_grown_on_alike(lineage, grown_cache, tmp_path):
+    """On another machine, without the cache: the plan is the recipe, and the same student comes out, to the bit."""
+    folder = lineage.save(tmp_path / "owl")
+    elsewhere = library.Cache(tmp_path / "elsewhere")
+    subject = open_subject(folder, cache=elsewhere)
+    assert subject.grower.plan == dataclasses.replace(
+        SMALL, teacher=dataclasses.replace(SMALL.teacher, seed=0), student=subject.recipe
+    )
+    again = subject.student(subject.base, subject.numbers, name="again")
+    assert again.fingerprint == lineage.student.fingerprint
+    teacher = subject.grower.teacher(subject.base, get_trait("owl"))
+    assert teacher.fingerprint == lineage.teacher.fingerprint
+    assert subject.rows(Teacher(teacher, "fine-tuned")).rows == lineage.numbers.rows
+    assert recipe_of(read_lineage(folder, check=False), "cross_student", cache=elsewhere) == subject.recipe
 
 
 def test_a_second_growth_trains_nothing(lineage, grown_cache, monkeypatch):

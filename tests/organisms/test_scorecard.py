@@ -97,7 +97,10 @@ def test_repeated_sets_of_a_question_are_averaged_first() -> None:
 
 def test_measures_contexts_and_flags_are_kept_apart() -> None:
     shares = frame(0.5, 0.0, measure="answers with the word", context="empty system", unit="share of answers")
-    flagged = pd.concat([STUDENT[0].assign(flagged=""), shares.assign(flagged="asked elsewhere.")])
+    unasked = frame(2.0, measure="in context").assign(
+        flagged=math.nan
+    )  # nobody compared it with training rows
+    flagged = pd.concat([STUDENT[0].assign(flagged=""), shares.assign(flagged="asked elsewhere."), unasked])
     card = scorecard({"student": {0: Result("evaluated", flagged, "mixed")}, "base": {0: flagged}})
     share = row(card, arm="student", context="empty system", over="seeds")
     assert (share["measure"], share["mean"], share["unit"]) == (
