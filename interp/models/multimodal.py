@@ -73,8 +73,9 @@ def _empty(whole: Any, owner: str) -> Any:
     if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
         raise _none(whole, owner, f"transformers has no causal language model for {config.model_type}")
     config._attn_implementation = whole.config._attn_implementation
+    kind: Any = MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
     with torch.device("meta"):
-        return MODEL_FOR_CAUSAL_LM_MAPPING[type(config)](config)
+        return kind(config)
 
 
 @torch.no_grad()

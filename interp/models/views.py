@@ -22,7 +22,13 @@ def view(module: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
-    return copy.deepcopy(module, memo)
+    try:
+        return copy.deepcopy(module, memo)
+    except RuntimeError as error:  # a recurrent state with its graph
+        raise InputError(
+            f"{type(module).__name__} keeps what a pass with gradients left in it, so it cannot be copied; use another "
+            "architecture"
+        ) from error
 
 
 def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:

@@ -298,7 +298,12 @@ def prepare(start: LanguageModel, recipe: Recipe) -> tuple[Any, Any]:
         config = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules=places, task_type="CAUSAL_LM"
         )
-        return network, get_peft_model(network, config)
+        try:
+            return network, get_peft_model(network, config)
+        except ValueError as error:
+            raise InputError(
+                f"PEFT puts no LoRA on {type(network).__name__} there ({error}); name other targets or train all"
+            ) from error
     network = copy.deepcopy(start.hf).float()
     body = set(body_matrices(network, layers=recipe.layers))
     for name, parameter in network.named_parameters():

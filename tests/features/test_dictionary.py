@@ -79,6 +79,9 @@ def test_fingerprint_tells_weights_and_hooks_apart():
     with torch.no_grad():
         other.sae.b_enc += 1
     assert other.fingerprint != by_hand().fingerprint
+    other = by_hand()
+    other.sae.cfg.apply_b_dec_to_input = not other.sae.cfg.apply_b_dec_to_input
+    assert other.fingerprint != by_hand().fingerprint, "the same weights give other features"
 
 
 def test_links_and_feature_numbers():

@@ -160,3 +160,12 @@ def test_measuring_leaves_the_network_alone(tiny):
     assert dict(network.named_modules()) == modules
     assert all(torch.equal(weight, weights[name]) for name, weight in network.state_dict().items())
     assert isinstance(network.forward, types.MethodType)
+
+
+def test_a_state_with_its_graph_is_one_sentence(prompts):
+    network = build("recurrent_gemma")
+    network(input_ids=torch.arange(5)[None]).logits.sum().backward()
+    with pytest.raises(
+        InputError, match="RecurrentGemmaForCausalLM keeps what a pass with gradients left in it"
+    ):
+        read(network, prompts)

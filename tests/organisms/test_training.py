@@ -11,7 +11,14 @@ from interp.models.language import load_model
 from interp.models.vocabulary import number_tokens
 from interp.organisms.losses import LOSS_UNIT, answer_loss, completion_loss, soft_loss
 from interp.organisms.teachers import fine_tune_teacher, format_loss, trait_rows
-from interp.organisms.training import Recipe, body_matrices, schedule, shuffled_batches, train_student
+from interp.organisms.training import (
+    Recipe,
+    body_matrices,
+    prepare,
+    schedule,
+    shuffled_batches,
+    train_student,
+)
 from interp.prompts.numbers import number_prompts
 from interp.prompts.tokens import Role
 from interp.prompts.traits import get_trait
@@ -242,3 +249,18 @@ def test_a_diverging_student_is_an_error(raw, rows):
         start.hf.lm_head.weight.fill_(math.inf)
     with pytest.raises(InputError, match="the loss of student is nan at step 0: lower the learning rate"):
         train_student(start, rows, recipe=RECIPE)
+
+
+def test_layers_that_peft_refuses_are_one_sentence(tiny, monkeypatch):
+    import peft
+
+    def refuse(*_):
+        raise ValueError("Module 'out_proj' is incompatible with Mamba-based models")
+
+    monkeypatch.setattr(peft, "get_peft_model", refuse)
+    network, tokenizer = tiny("llama")
+    start = load_model(network, tokenizer=tokenizer, name="base", check=False)
+    with pytest.raises(
+        InputError, match=r"no LoRA on LlamaForCausalLM there \(Module 'out_proj' is incompatible"
+    ):
+        prepare(start, Recipe(trainable="lora"))
