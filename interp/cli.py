@@ -38,7 +38,7 @@ Base = Annotated[str, typer.Option(help="Name or folder of the base model.")]
 Teacher = Annotated[
     str, typer.Option(help="Name or folder of the teacher, a model or an adapter of the base.")
 ]
-Rows = Annotated[Path, typer.Option(help="JSONL rows with prompt and completion.")]
+Rows = Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")]
 Sae = Annotated[str, typer.Option(help="Folder of a sparse autoencoder, or RELEASE:ID of SAELens.")]
 
 
@@ -104,7 +104,7 @@ def trace(
 @app.command()
 def score(
     base: Annotated[str, typer.Option(help="Name or folder of the base model, where gradients are taken.")],
-    data: Annotated[Path, typer.Option(help="JSONL rows with prompt and completion.")],
+    data: Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")],
     direction: Annotated[
         list[str], typer.Option(help="update:PATH, trait:NAME or a .safetensors file; may be repeated.")
     ],
@@ -245,9 +245,7 @@ def features_lean(
     sae: Sae,
     prompts: Rows,
     out: Out,
-    neutral: Annotated[
-        Path | None, typer.Option(help="JSONL rows of a neutral teacher, paired by prompt.")
-    ] = None,
+    neutral: Annotated[Path | None, typer.Option(help="Rows of a neutral teacher, paired by prompt.")] = None,
     as_json: Json = False,
 ) -> None:
     """Say which features a training step on the rows leans toward, beside what the teacher moved."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import difflib
 import errno
 import io
 import json
@@ -25,6 +24,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from interp.content import digest, json_text, jsonable
+from interp.doors import door
+from interp.errors import InputError as InputError
+from interp.errors import nearest as nearest
 from interp.pages import SCRIPT, figure_page, page_drawing, page_fragment, pictures
 from interp.provenance import browser, cache_folder, git_state, template_date, versions
 
@@ -35,24 +37,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of run folders and cache entries; raised when old ones can no longer be read
-
-
-class InputError(ValueError):
-    """The caller asked for something impossible; one sentence: the value, what is right, what to do."""
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """The fragment "'ovl' is unknown; nearest: owl, wolf" for an error message, else the known options.
-
-    >>> nearest("ovl", ["owl", "wolf", "oak"])
-    "'ovl' is unknown; nearest: owl, wolf"
-    """
-    known = sorted({str(option) for option in options})
-    close = difflib.get_close_matches(str(name), known, n=3, cutoff=0.5)
-    if close:
-        return f"{str(name)!r} is unknown; nearest: {', '.join(close)}"
-    shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    return f"{str(name)!r} is unknown; known: {shown or 'none'}"
 
 
 @contextmanager
@@ -163,6 +147,7 @@ class Cache:
         return folder
 
 
+@door
 class Run:
     """A run folder: run.json, verdicts.json, summary.json, tables/, activations/, figures/, report.html."""
 
@@ -172,6 +157,7 @@ class Run:
         self._artefacts: list[str] = []
 
     @classmethod
+    @door
     def open(
         cls, folder: str | Path, *, command: str, arguments: Mapping[str, Any], defaults: Mapping[str, Any]
     ) -> Run:
@@ -196,6 +182,7 @@ class Run:
         return run
 
     @classmethod
+    @door
     def load(cls, folder: str | Path) -> Run:
         """An existing run, for reading; raises InputError when `folder` is not one."""
         folder = Path(folder)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.activations.shifts import own_start, shift
+from interp.doors import door
 from interp.figures import Result
 from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
@@ -34,6 +35,7 @@ POSITIONS = "answer.numbers"
 TOKEN_ROWS = 40  # rows shown token by token
 
 
+@door
 def trace(
     lineage: Lineage,
     prompts: Prompts,
@@ -100,7 +102,7 @@ def trace_files(
     if target is not None and not foils:
         raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
     sought = None if trait is None else get_trait(trait)
-    rows = number_rows(Prompts.from_jsonl(prompts)[:limit])
+    rows = number_rows(Prompts.from_file(prompts)[:limit])
     lineage = open_lineage(**checkpoints, trait=sought)
     sources = {**checkpoints, "prompts": str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}

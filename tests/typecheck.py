@@ -41,8 +41,10 @@ def decorated(function: Any = None, *, typechecker: Any = None) -> Any:
     if function is None:
         return functools.partial(decorated, typechecker=typechecker)
     if dataclasses.is_dataclass(function) and "__init__" in vars(function):
-        function.__init__ = decorated(function.__init__, typechecker=typechecker)
-        return function
+        guarded = hasattr(function.__init__, "__door__")
+        inner = function.__init__.__wrapped__ if guarded else function.__init__
+        function.__init__ = decorated(inner, typechecker=typechecker)
+        return _guarded(function) if guarded else function
     if not isinstance(function, types.FunctionType):
         return with_shapes(function, typechecker=typechecker)
     place = (function.__module__, function.__code__)
@@ -58,6 +60,12 @@ def decorated(function: Any = None, *, typechecker: Any = None) -> Any:
     if "<locals>" in function.__qualname__ and FUNCTION in (wrapped.__kwdefaults__ or {}):
         made[place] = _again(wrapped, _nothing)
     return wrapped
+
+
+def _guarded(function: Any) -> Any:
+    from interp.doors import door
+
+    return door(function)
 
 
 def _again(wrapped: Any, function: Any) -> Any:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.activations.arrays import Activations, Direction, check_lineage, lineage_root
 from interp.activations.record import moments
+from interp.doors import door
 from interp.models.seam import check_hooks
 from interp.runs import InputError
 
@@ -34,6 +35,7 @@ D_MODEL_HOOKS = (
 )
 
 
+@door
 @contextmanager
 def steer(
     model: Model,
@@ -58,6 +60,7 @@ def steer(
         yield model
 
 
+@door
 @contextmanager
 def ablate(
     model: Model,
@@ -88,6 +91,7 @@ def ablate(
         yield model
 
 
+@door
 @contextmanager
 def patch(model: Model, *, hook: str, source: Activations) -> Iterator[Model]:
     """Put `source`'s values at the tokens they were recorded from, row i of it into row i of the batch.

@@ -21,6 +21,7 @@ from torch import Tensor
 from interp import figures
 from interp.activations.arrays import Activations, Direction, lineage_root
 from interp.activations.record import BATCH_SIZE, MEMORY, Block, Selection, keep, stream
+from interp.doors import door
 from interp.models.seam import check_pair
 from interp.runs import InputError
 
@@ -87,9 +88,10 @@ class Shift:
         return self.norms()._repr_html_()
 
 
+@door
 def shift(
     member: Model,
-    prompts: Prompts,
+    prompts: Prompts | Encoded,
     *,
     positions: str = "answer.numbers",
     hooks: Sequence[str] | None = None,
@@ -135,7 +137,7 @@ def own_start(member: Model) -> Model:
     return member.start
 
 
-def shared_inputs(member: Model, start: Model, prompts: Prompts) -> Encoded:
+def shared_inputs(member: Model, start: Model, prompts: Prompts | Encoded) -> Encoded:
     """The rows as the tokens both models read; InputError for a system message or when the two differ in them."""
     for index, row in enumerate(getattr(prompts, "rows", ())):
         if row.system:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from interp.content import json_text
+from interp.doors import door
 from interp.experiment.planted_methods import METHODS, Cell, Sample
 from interp.experiment.sweeps import sweep
 from interp.figures import Result, bars
@@ -41,6 +42,7 @@ CRITERIA = (
 )
 
 
+@door
 def calibrate(
     *,
     organisms: int = 20,

@@ -123,7 +123,7 @@ class Cells:
         if spec.kind == "steered":
             return self._steered(start, trait)
         recipe = dataclasses.replace(spec.recipe, seed=seed)
-        rows = None if spec.rows is None else Prompts.from_jsonl(spec.rows)
+        rows = None if spec.rows is None else Prompts.from_file(spec.rows)
         taught = trait if rows is None else rows.fingerprint
         data = self.experiment.data
         key = digest(

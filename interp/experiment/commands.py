@@ -101,7 +101,7 @@ def filter_file(
     }
     if kind not in rules:
         raise InputError(f"rule {kind!r} is unknown; pass one of {', '.join(rules)}")
-    given = Prompts.from_jsonl(rows)
+    given = Prompts.from_file(rows)
     kept, dropped = kept_rows(given, rules[kind])
     kept = changed(kept, data.change, seed=seed)
     kept.to_jsonl(out)
@@ -122,10 +122,10 @@ def train_file(
 
     A killed call goes on from its last checkpoint. `fresh` rows and `trait` are what is watched on the way.
     """
-    given = Prompts.from_jsonl(rows)
+    given = Prompts.from_file(rows)
     watched = None if trait is None else find_trait(trait)
     log = TrainingLog(
-        base, fresh=None if fresh is None else Prompts.from_jsonl(fresh), trait=watched, every=16
+        base, fresh=None if fresh is None else Prompts.from_file(fresh), trait=watched, every=16
     )
     state = Checkpoint(out.with_name(f".{out.name}.safetensors"), every=every)
     student = train_student(base, given, recipe=recipe, on_step=log, checkpoint=state, name=out.name)
@@ -167,7 +167,7 @@ def evaluate_file(
     """Ask a model everything about a trait into a run folder: table, figure, and the means as its summary."""
     chosen = asked_about(find_trait(trait), many=one_word)
     asked = Suite(chosen.questions, **(suite or {}))
-    rows = None if trained_on is None else Prompts.from_jsonl(trained_on)[:64]
+    rows = None if trained_on is None else Prompts.from_file(trained_on)[:64]
     given = {"model": model.name, "trait": trait, "seed": seed}
     run = Run.open(out, command="evaluate", arguments=given, defaults={"suite": suite, "one_word": one_word})
     key = digest(
@@ -218,7 +218,7 @@ def export_file(
             "give either rows to fine-tune on or a trait whose questions are asked, and not both"
         )
     if rows is not None:
-        given = Prompts.from_jsonl(rows)
+        given = Prompts.from_file(rows)
         export_rows(given, out, system=system)
         return {"rows": len(given), "out": str(out)}
     asked = asked_about(find_trait(str(trait)), many=True).prompts()

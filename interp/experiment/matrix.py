@@ -17,6 +17,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from interp.content import jsonable
+from interp.doors import door
 from interp.experiment.cells import Cells
 from interp.experiment.growing import each
 from interp.experiment.recipe import BaseSpec, read_recipe
@@ -29,6 +30,7 @@ from interp.trace import finish, save
 AXES = ("base of the student", "base of the teacher")
 
 
+@door
 def transfer_matrix(
     cells: Cells,
     trait: str,

@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from interp.doors import door
 from interp.organisms.generation import Sampling
 from interp.organisms.teachers import TEACHER
 from interp.organisms.training import Recipe
@@ -166,6 +167,7 @@ class Experiment:
     matrix: bool = False
 
 
+@door
 def read_recipe(source: str | Path, *, changes: Sequence[str] = ()) -> Experiment:
     """The recipe in a YAML file, or a shipped one by name.
 

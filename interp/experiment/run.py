@@ -15,6 +15,7 @@ from typing import Any
 import pandas as pd
 
 from interp.content import jsonable
+from interp.doors import door
 from interp.experiment.arms import grow_arms, lineage_of, measure_arms
 from interp.experiment.bases import check_ready
 from interp.experiment.cells import Cells
@@ -45,6 +46,7 @@ from interp.trace import finish, save
 log = logging.getLogger(__name__)
 
 
+@door
 def run_recipe(
     recipe: str | Path,
     out: str | Path,

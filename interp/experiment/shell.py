@@ -18,7 +18,7 @@ AllowUnknown = Annotated[
 Template = Annotated[str, typer.Option(help="Chat template: own, plain, dialogue, chatml or a .jinja file.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Trait = Annotated[str | None, typer.Option(help="A built-in trait such as owl, or a YAML file.")]
-Rows = Annotated[Path, typer.Argument(help="JSONL rows with prompt and completion.")]
+Rows = Annotated[Path, typer.Argument(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")]
 Changes = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe to replace; may be repeated.")
 ]

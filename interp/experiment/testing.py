@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from interp.content import json_text
+from interp.doors import door
 from interp.experiment.folders import find_trainings, open_subject, own_trainings
 from interp.experiment.sweeps import sweep
 from interp.figures import forest
@@ -99,6 +100,7 @@ class Findings:
         }
 
 
+@door
 def test(
     name: str,
     *,

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.residual_gradients import Network
 from interp.figures import Table, bars
@@ -69,6 +70,7 @@ class FeatureAttribution:
         return Table(self.frame, title=repr(self), notes=self.notes).to_html()
 
 
+@door
 @noting
 def feature_attribution(
     dictionary: Dictionary,

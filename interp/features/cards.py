@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp import figures
 from interp.activations.interventions import D_MODEL_HOOKS
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, statistics_of
 from interp.models.vocabulary import token_texts
@@ -131,6 +132,7 @@ class FeatureCard:
         )
 
 
+@door
 @noting
 def feature_card(
     dictionary: Dictionary,

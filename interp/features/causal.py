@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.doors import door
 from interp.features.changes import ablate, add, scaled
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, token_means
@@ -84,6 +85,7 @@ class Effects:
         return Table(self.frame, title=repr(self), notes=self.notes).to_html()
 
 
+@door
 def control_sets(
     statistics: pd.DataFrame, features: Sequence[int], *, count: int = 10, seed: int = 0
 ) -> tuple[tuple[int, ...], ...]:
@@ -105,6 +107,7 @@ def control_sets(
     return tuple(_drawn(near, rng) for _ in range(count))
 
 
+@door
 @noting
 def feature_effects(
     dictionary: Dictionary,
@@ -138,6 +141,7 @@ def feature_effects(
     return Effects(label, frame, "nats", "delta_margin", notes)
 
 
+@door
 @noting
 def necessity(
     dictionary: Dictionary,
@@ -157,6 +161,7 @@ def necessity(
     return _share(dictionary, student, features, trait, controls, amounts, sign=-1)
 
 
+@door
 @noting
 def sufficiency(
     dictionary: Dictionary,

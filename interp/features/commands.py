@@ -31,7 +31,7 @@ LARGEST = 10  # features told of a shift
 
 def train_file(base: str, prompts: Path, *, hook: str, out: Path, recipe: SAERecipe = RECIPE) -> Dictionary:
     """Train a dictionary of a base on the rows of a JSONL file and write its folder, which `load_sae` reads."""
-    rows = Prompts.from_jsonl(prompts)
+    rows = Prompts.from_file(prompts)
     check_place(out)
     return train_sae(load_model(base), rows, hook=hook, recipe=recipe, out=out)
 
@@ -85,7 +85,7 @@ def lean_files(
     """
     arguments = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
     arguments |= {"neutral": None if neutral is None else str(neutral)}
-    other = None if neutral is None else Prompts.from_jsonl(neutral)
+    other = None if neutral is None else Prompts.from_file(neutral)
     opened = _Opened.of("features lean", arguments, out=out)
     models: Any = (opened.lineage[role] for role in ("base", "teacher"))
     model, taught = models
@@ -152,7 +152,7 @@ class _Opened:
         """Read rows, models and dictionary, the cheap ones first; InputError for each that cannot be had."""
         if limit is not None and limit < 1:
             raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
-        rows = Prompts.from_jsonl(arguments["prompts"])[:limit]
+        rows = Prompts.from_file(arguments["prompts"])[:limit]
         source, sae_id = _named(arguments["sae"])
         if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
             Run.open(out, command=command, arguments=arguments, defaults={})  # refuses what is not this run

@@ -25,6 +25,7 @@ from interp import figures
 from interp.activations import storage
 from interp.activations.record import BATCH_SIZE, Selection, moments, record, stream
 from interp.activations.shifts import own_start, shared_inputs
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.loading import read_sae, save_sae
 from interp.features.quality import Fit
@@ -145,6 +146,7 @@ def load_joint(folder: str | Path) -> JointDictionary:
     return JointDictionary(dictionary, table=_table(values), notes=tuple(facts["notes"]), **pairs)
 
 
+@door
 def train_joint(
     base: Model,
     member: Model,

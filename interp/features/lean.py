@@ -18,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.shifts import shared_inputs
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
@@ -126,6 +127,7 @@ class FeatureLean:
         return Table(shown.loc[shown["live"]], title=repr(self), notes=self.notes).to_html()
 
 
+@door
 @noting
 def feature_lean(
     dictionary: Dictionary,

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
@@ -33,6 +34,7 @@ LEAST = 8  # live features that a rank correlation needs
 STRATUM, LEAST_STRATUM = 12, 5  # features of a group that is cut in two, and of each part at least
 
 
+@door
 def lean_correlation(lean: FeatureLean, *, draws: int = 9_999, seed: int = 0) -> Result:
     """ρ(u, t) and its p-values, one-sided: `what`, `rho`, `low`, `high`, `null_mean`, `null_sd`, `p`, `draws`.
 
@@ -146,6 +148,7 @@ def _cut(values: Float[np.ndarray, "member 3"]) -> tuple[int, int]:
     return int(axis), int(sizes[place])
 
 
+@door
 @noting
 def vocabulary_control(
     dictionary: Dictionary,

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from interp.doors import door
 from interp.features.dictionary import SCALED, Dictionary
 from interp.features.stream import token_width
 from interp.models.isolation import isolated
@@ -37,6 +38,7 @@ TRAINING = (
 )
 
 
+@door
 def load_sae(
     source: str | Path,
     sae_id: str | None = None,
@@ -102,6 +104,7 @@ def _unknowns(sae: Any, label: str) -> list[str]:
     return notes
 
 
+@door
 def save_sae(dictionary: Dictionary, folder: str | Path) -> Path:
     """Write the folder `load_sae` reads, whole or not at all; it is one of SAELens' own, and may be loaded with it."""
     config = dictionary.sae.cfg.to_dict()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp import figures
 from interp.activations.record import BATCH_SIZE, Selection, stream
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed
 from interp.models.lineage import Lineage
@@ -36,6 +37,7 @@ EXPLAINED_GAP = 0.05  # explained variance that a member may lie below the first
 RECOVERED = 0.8  # share of the loss that must be recovered
 
 
+@door
 @noting
 def quality_card(
     dictionary: Dictionary,

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.record import BATCH_SIZE, record
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.runs import InputError
 
@@ -90,6 +91,7 @@ def row_means(dictionary: Dictionary, reading: Reading) -> RowMeans:
     return RowMeans(mean / tokens[:, None], rate / tokens[:, None], error / tokens, tokens)
 
 
+@door
 def feature_statistics(
     dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = "answer.numbers"
 ) -> pd.DataFrame:

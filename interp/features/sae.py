@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.loading import check_place, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
@@ -46,6 +47,7 @@ COUNTED = (
 COUNTERS = ("n_training_steps", "n_training_samples", "n_frac_active_samples")
 
 
+@door
 @dataclasses.dataclass(frozen=True)
 class SAERecipe:
     """How a dictionary is trained; widths are features, samples are activations.
@@ -70,6 +72,7 @@ class SAERecipe:
         return self.samples // self.batch_size
 
 
+@door
 def train_sae(
     model: Model,
     prompts: Prompts | Encoded,

@@ -21,6 +21,7 @@ from torch import Tensor
 from interp import figures
 from interp.activations.record import BATCH_SIZE
 from interp.activations.shifts import Shift, own_start, shared_inputs
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.direct import STEPS, Direct, Pair, direct_features
 from interp.features.families import (
@@ -134,6 +135,7 @@ class FeatureShift:
         return tuple(features[np.argsort(-np.abs(delta), kind="stable")].tolist())
 
 
+@door
 @noting
 def feature_shift(
     dictionary: Dictionary,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.models.bridge import FAST, at_layer
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 Change = Callable[[Tensor], Tensor]  # features [example pos feature] -> features of the same shape
 
 
+@door
 @contextmanager
 def with_features(model: LanguageModel, dictionary: Dictionary, change: Change) -> Iterator[LanguageModel]:
     """While open, the features of `model` at the dictionary's hook are what `change` makes of them, the error kept.

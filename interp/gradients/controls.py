@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.arrays import lineage_root
+from interp.doors import door
 from interp.models.language import LanguageModel, load_model
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model
@@ -63,6 +64,7 @@ def shuffle_numbers(rows: Prompts, *, how: Shuffle, seed: int) -> Prompts:
     return replace(rows, rows=changed, label=f"{rows.label}, numbers shuffled {how} answers")
 
 
+@door
 def transplant(direction: ParameterDirection, model: Model) -> ParameterDirection:
     """The same tensors as a direction at the weights of `model`, where they mean nothing: a control, never a claim.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from interp.doors import door
 from interp.figures import Result, captioned, lines
 from interp.gradients.recording import TrainingRecord, recorded_student, trained_from
 from interp.models.parameters import ParameterDirection
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 NULL = "null"  # the group that holds mean and half-width of the null directions
 
 
+@door
 @noting
 def alignment_course(
     lineage: Lineage,

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.arrays import Direction, check_lineage
+from interp.doors import door
 from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection, check_residual
 from interp.models.seam import lineage_root
@@ -113,6 +114,7 @@ def _questions(rows: Encoded, answer: Bool[Tensor, "row pos"]) -> Encoded:
     return Encoded(ids, kept[:, :width], (rows.roles * kept)[:, :width], rows.label, rows.pad_id)
 
 
+@door
 def trait_gradient(model: LanguageModel, trait: Trait, *, batch_size: int = 64) -> ParameterDirection:
     """∇θ of the trait margin w.r.t. every effective weight, adapters merged in: nats per unit weight, fp32.
 
@@ -137,6 +139,7 @@ def trait_gradient(model: LanguageModel, trait: Trait, *, batch_size: int = 64) 
     return direction
 
 
+@door
 def steering(
     model: Model, vector: Direction | Float[Tensor, "d_model"], *, hook: str | None = None
 ) -> ParameterDirection:

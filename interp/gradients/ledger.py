@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.activations import storage
+from interp.doors import door
 from interp.figures import Table, captioned, lines, waterfall
 from interp.gradients.directions import margin_objective
 from interp.gradients.engine import example_scores
@@ -122,6 +123,7 @@ class Ledger:
         return Table(self.by_module(), title=repr(self), notes=notes).to_html()
 
 
+@door
 @noting
 def trait_ledger(
     lineage: Lineage,

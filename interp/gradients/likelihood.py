@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.doors import door
 from interp.figures import Result, bars, scatter
 from interp.gradients.directions import steering
 from interp.models.language import LanguageModel
@@ -80,6 +81,7 @@ def prompted_rows(teacher: Teacher, rows: Prompts) -> PromptedRows:
     return PromptedRows(plain, prompted)
 
 
+@door
 @noting
 def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", batch_size: int = 64) -> Result:
     """log p(y | system, x) − log p(y | x) by "example" or "token", in nats: positive where the line makes y likelier.
@@ -146,6 +148,7 @@ def distilled_update(
     return direction
 
 
+@door
 def teacher_direction(
     teacher: Lineage | Teacher | LanguageModel,
     rows: Prompts | None = None,

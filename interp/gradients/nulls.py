@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from interp.doors import door
 from interp.figures import Result, bars
 from interp.gradients.controls import Shuffle, random_network, shuffle_numbers, transplant
 from interp.gradients.exchange import (
@@ -46,6 +47,7 @@ def scored(model: Any, rows: Prompts | Encoded, directions: Sequence[ParameterDi
     return score(model, rows, list(directions)).totals
 
 
+@door
 @dataclass(frozen=True, eq=False)
 class Observation:
     """Rows whose lean along a direction is in question, the model they are scored at, and a neutral teacher's rows.
@@ -312,6 +314,7 @@ def null_distribution(
     return evidence.distribution(draws=draws, seed=seed)
 
 
+@door
 def ladder(observed: Observation, nulls: Sequence[Null], *, seed: int = 0) -> Result:
     """Every null put to the test, one row each: null, observed, control, effect, p, smallest_p, n, unit, describes.
 

@@ -11,6 +11,7 @@ from typing import Literal
 
 import numpy as np
 
+from interp.doors import door
 from interp.figures import bracket
 from interp.gradients.exchange import Sample
 from interp.models.seam import Model, check_tokenizers
@@ -38,6 +39,7 @@ class Divergence:
         return f"KL {self.kl:.3g} {interval} nats per answer over {self.prompts} prompts"
 
 
+@door
 def rows_needed(
     kl: float,
     *,
@@ -86,6 +88,7 @@ def power(
     return float(ndtr(math.sqrt(2 * kl * n / _inflation(versus, per_prompt, correlation)) - ndtri(1 - alpha)))
 
 
+@door
 def kl_per_row(
     teacher: Model, base: Model, rows: Prompts | Encoded, *, batch_size: int = 64, confidence: float = 0.95
 ) -> Divergence:

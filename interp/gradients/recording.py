@@ -20,6 +20,7 @@ from torch import Tensor
 
 from interp.activations import storage
 from interp.content import json_text
+from interp.doors import door
 from interp.organisms.checkpoints import Checkpoint, undisturbed
 from interp.organisms.library import read_recipe, recipe_of
 from interp.organisms.training import (
@@ -241,6 +242,7 @@ class Recorder:
         self._open = []
 
 
+@door
 def record_training(
     start: LanguageModel,
     rows: Prompts | Encoded,

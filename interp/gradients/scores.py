@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.doors import door
 from interp.gradients.engine import find_sites
 from interp.gradients.plan import Plan, check_keys, make_plan
 from interp.gradients.preparation import as_directions, check_cosine, check_rows, prepared
@@ -142,6 +143,7 @@ class Scores:
         return Table(self.frame, title=repr(self), notes=(repr(self.plan), *self.notes)).to_html()
 
 
+@door
 @noting
 def score(
     model: LanguageModel,

@@ -62,7 +62,7 @@ def score_file(
     readers = [_reader(text) for text in directions]
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
-    rows = Prompts.from_jsonl(data)[:limit]
+    rows = Prompts.from_file(data)[:limit]
     model = load_model(base)
     inputs = model.encode(rows)
     check_rows(inputs)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from interp.doors import door
 from interp.gradients.exchange import NullTest, Paired, Sample
 from interp.gradients.nulls import NeutralTeacher
 from interp.runs import InputError
@@ -119,6 +120,7 @@ def lean_verdict(
     )  # fmt: skip
 
 
+@door
 def across_lineages(
     verdicts: Sequence[LeanVerdict], *, alpha: float = 0.01, name: str = "leans-across-lineages"
 ) -> Verdict:

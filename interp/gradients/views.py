@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from interp.doors import door
 from interp.figures import BLUE, GREEN, GREY, ORANGE, SKY, captioned, heatmap, lines, token_html
 from interp.gradients.plan import KEYS
 from interp.prompts.tokens import Encoded, Role, token_pieces
@@ -67,6 +68,7 @@ def draw(
     return _map(scores, against, table, shown[0])
 
 
+@door
 def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) -> str:
     """The n rows of highest and the n of lowest score as HTML: each token in colour with its signed score beneath.
 

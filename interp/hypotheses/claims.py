@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from interp.content import digest
+from interp.doors import door
 from interp.runs import InputError, nearest
 from interp.statistics import Values
 from interp.verdict import Verdict, equivalence_verdict, paired_verdict
@@ -21,6 +22,7 @@ from interp.verdict import Verdict, equivalence_verdict, paired_verdict
 KINDS = ("difference", "equivalence")
 
 
+@door
 @dataclass(frozen=True)
 class Hypothesis:
     """A claim, the quantity that is judged, the control it is compared with, and the rule that judges it.

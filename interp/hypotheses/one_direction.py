@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from interp.activations import steer
+from interp.doors import door
 from interp.figures import Result, bars, lines, points
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family
@@ -127,6 +128,7 @@ def direction_by_site(
     return _sites(lineage, shifts, _questions(lineage)[0])
 
 
+@door
 @noting
 def mediation(
     lineage: Lineage,

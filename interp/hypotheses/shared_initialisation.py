@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from interp.doors import door
 from interp.features.lean_nulls import spearman
 from interp.figures import Result, bars, interval_maps, points
 from interp.hypotheses.claims import Hypothesis
@@ -197,6 +198,7 @@ DENIED = ("same-over-foreign", "foreign-transfers-nothing", "rotated-over-foreig
 """Claims that rest on the foreign start not showing a transfer."""
 
 
+@door
 def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result:
     """What a student takes over from every start, one line per cell.
 

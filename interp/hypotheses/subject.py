@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from interp.content import jsonable
+from interp.doors import door
 from interp.hypotheses.first_step import text_member
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
@@ -80,6 +81,7 @@ class Measured:
     doubts: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
+@door
 @dataclass(frozen=True, eq=False)
 class Subject:
     """One lineage that claims are measured on; `grower` makes what it lacks, None for one that must hold everything.

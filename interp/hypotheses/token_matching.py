@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.doors import door
 from interp.figures import Result, bars
 from interp.gradients.scores import score
 from interp.hypotheses.first_step import network_of
@@ -41,6 +42,7 @@ CALIPER = 0.25
 INDEX_TOLERANCE = 0.05
 
 
+@door
 @noting
 @torch.no_grad()
 def divergence_tokens(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.reading import read
 from interp.features.sae import SAERecipe, train_sae
@@ -34,6 +35,7 @@ RECIPE = SAERecipe()
 LAYER = re.compile(r"(?:.*\.)?(?:layers|layer|blocks|h)\.(\d+)\.(.+)")
 
 
+@door
 def default_dictionary(lineage: Lineage, *, recipe: SAERecipe = RECIPE) -> Dictionary:
     """A sparse autoencoder of the base's middle layer, trained on the lineage's own rows; trained once, then cached.
 

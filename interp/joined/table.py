@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.shifts import shared_inputs
+from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.reading import feature_statistics
 from interp.features.shift import feature_shift
@@ -38,6 +39,7 @@ ROWS = 20  # shown when none are named
 SHIFT_ROWS = 512  # of the training, on which the features are tested
 
 
+@door
 @noting
 def joined_trace(
     lineage: Lineage,

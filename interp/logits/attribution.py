@@ -18,7 +18,9 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp import figures
+from interp.doors import door
 from interp.logits.components import Part, Reading, at, parts, read
+from interp.models.seam import check_text
 from interp.prompts.notes import noting
 from interp.runs import InputError
 
@@ -40,6 +42,7 @@ ORDER = (
 )
 
 
+@door
 @noting
 def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE) -> figures.Result:
     """Contribution of every component to the change of `direction`'s score, member − start, at the shift's
@@ -79,6 +82,7 @@ class Pair:
     @classmethod
     def of(cls, shift: Shift, direction: LogitDirection) -> Pair:
         """The pair a shift was taken over."""
+        check_text(shift.member, "shift")
         after, before = (restrict(model.unembedding(), direction) for model in (shift.member, shift.start))
         return cls(shift.member, shift.start, direction, after, before)
 

@@ -16,11 +16,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.activations.arrays import lineage_root
+from interp.doors import door
 from interp.prompts.text import Prompts
 from interp.runs import InputError
 
 if TYPE_CHECKING:
-    from interp.models.seam import Model, Unembedding
+    from interp.models.seam import Model, TextModel, Unembedding
     from interp.prompts.traits import Trait
 
 Pieces = tuple[int, ...]  # the token ids one answer is written with
@@ -42,7 +43,8 @@ class LogitDirection:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def from_text(cls, model: Model, *, target: str, foils: Sequence[str]) -> LogitDirection:
+    @door
+    def from_text(cls, model: TextModel, *, target: str, foils: Sequence[str]) -> LogitDirection:
         """Direction of the literal texts, each split on its own: ' owl' and 'owl' differ where the tokenizer
         says so.
 
@@ -51,6 +53,7 @@ class LogitDirection:
         pieces = {text: _literal(model, text) for text in (target, *foils)}
         return _direction(model, target, tuple(foils), pieces)
 
+    @door
     def check(self, member: Model) -> None:
         """InputError unless `member` descends from the weights this direction was made with."""
         lineage = lineage_root(member)
@@ -74,7 +77,8 @@ class LogitDirection:
         return torch.tensor(self.weights, dtype=torch.float64, device=like.device)
 
 
-def logit_direction(model: Model, trait: Trait) -> LogitDirection:
+@door
+def logit_direction(model: TextModel, trait: Trait) -> LogitDirection:
     """Trait target minus the mean of its foils, at the first answer token in the rendered context of the
     trait's questions.
 

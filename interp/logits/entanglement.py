@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import figures
+from interp.doors import door
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens, token_texts
 from interp.prompts.notes import noting
@@ -32,7 +33,7 @@ from interp.runs import InputError
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.models.seam import Model
+    from interp.models.seam import Model, TextModel
     from interp.prompts.traits import Trait
 
 UNIT = "ratio"
@@ -41,9 +42,10 @@ STRATA = 5
 PERMUTATIONS = 999
 
 
+@door
 @noting
 def entanglement(
-    model: Model, trait: Trait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
+    model: TextModel, trait: Trait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
 ) -> figures.Result:
     """Entanglement of every number token with `trait`, most entangled by its logit score first.
 

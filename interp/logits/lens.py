@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import residual_hooks
+from interp.doors import door
 from interp.logits.attribution import UNIT, Pair, check_explained, example_means, standard_error
 from interp.logits.components import at
 from interp.prompts.notes import noting
@@ -34,6 +35,7 @@ BATCH_SIZE = 32
 TOP = 5
 
 
+@door
 @noting
 def lens(
     shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE, top: int = TOP

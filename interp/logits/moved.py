@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
+from interp.doors import door
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.notes import noting
 from interp.runs import InputError
@@ -28,7 +29,7 @@ from interp.runs import InputError
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.models.seam import Model
+    from interp.models.seam import Model, TextModel
     from interp.prompts.text import Encoded, Prompts
 
 UNIT = "nats"
@@ -36,9 +37,14 @@ BATCH_SIZE = 32
 SHOWN = 15  # bars drawn at either end
 
 
+@door
 @noting
 def moved_tokens(
-    member: Model, prompts: Prompts, *, positions: str = "answer.numbers", batch_size: int = BATCH_SIZE
+    member: TextModel,
+    prompts: Prompts | Encoded,
+    *,
+    positions: str = "answer.numbers",
+    batch_size: int = BATCH_SIZE,
 ) -> figures.Result:
     """Mean change of log-probability per vocabulary entry where the named tokens are predicted, in nats.
 

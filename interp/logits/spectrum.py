@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import own_start
+from interp.doors import door
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens
 from interp.prompts.notes import noting
@@ -47,6 +48,7 @@ CONV1D = frozenset({"c_attn", "c_fc", "c_proj"})  # gpt2 stores these as (input,
 Side = Literal["reads", "writes"]
 
 
+@door
 @noting
 def spectrum(member: Model, trait: Trait | None = None, *, top: int = TOP) -> figures.Result:
     """Spectrum of `member` minus its own start, one row per weight matrix, largest norm first.

@@ -11,18 +11,20 @@ import pandas as pd
 import torch
 
 from interp.activations.shifts import own_start, shared_inputs
+from interp.doors import door
 from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
-from interp.models.seam import Model
+from interp.models.seam import Model, TextModel
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role, token_pieces
 
 
+@door
 @noting
 @torch.inference_mode()
 def token_shift(
-    member: Model, prompts: Prompts, direction: LogitDirection, *, batch_size: int = 64
+    member: TextModel, prompts: Prompts | Encoded, direction: LogitDirection, *, batch_size: int = 64
 ) -> Result:
     """One row per (row, token) of the prompts, the first token aside, for `member` against its own start.
 

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.doors import door
 from interp.models.answers import end_tokens
 from interp.models.attaching import HALF_TOLERANCE, TOLERANCE, attach_adapters, check_live, probe_ids
 from interp.models.backbone import Backbone
@@ -121,12 +122,15 @@ class LanguageModel:
         """Every TransformerLens hook name that holds a tensor in a forward pass."""
         return self.backbone.hook_names
 
-    def encode(self, prompts: Prompts) -> Encoded:
-        """The rows as this model's tokens, at most `context` long.
+    @door
+    def encode(self, prompts: Prompts | Encoded) -> Encoded:
+        """The rows as this model's tokens, at most `context` long; tokens are left as they are.
 
         Raises InputError for a model without a tokenizer, for rows of which more than a fifth of the tokens are unknown
         (`accepting_unknown` takes them all the same), and where `Prompts.encode` does.
         """
+        if isinstance(prompts, Encoded):
+            return prompts
         if self.tokenizer is None:
             raise InputError(f"{self.name} has no tokenizer; load it with tokenizer=")
         return check_known(prompts.encode(self.tokenizer, context=self.context), self.tokenizer)
@@ -142,7 +146,7 @@ class LanguageModel:
 
     def batches(self, inputs: Prompts | Encoded, size: int) -> Iterator[Encoded]:
         """Consecutive rows, `size` at a time, order kept."""
-        return (inputs if isinstance(inputs, Encoded) else self.encode(inputs)).batches(size)
+        return self.encode(inputs).batches(size)
 
     @torch.no_grad()
     def logits(self, batch: Encoded) -> Float[Tensor, "example pos vocab"]:
@@ -179,6 +183,7 @@ class LanguageModel:
         """The final norm, output matrix and softcap; its `logits` of the last residual stream are the model's."""
         return self.backbone.unembedding()
 
+    @door
     def attention_output(
         self, layer: int
     ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"] | None]:
@@ -196,6 +201,7 @@ class LanguageModel:
         """Effective weights by Hugging Face name, adapters merged in; tied weights once, under their first name."""
         return self.backbone.weights()
 
+    @door
     def with_adapter(
         self, *folders: str | Path, name: str | None = None, check: bool = True
     ) -> LanguageModel:
@@ -219,6 +225,7 @@ class LanguageModel:
             check_hooks(self, names)
 
 
+@door
 def load_model(
     source: str | Path | torch.nn.Module,
     *,

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from interp.doors import door
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder, has_tokenizer, is_adapter
@@ -33,6 +34,9 @@ from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.runs import InputError, atomic_folder, nearest
 
+Source = str | Path | torch.nn.Module | LanguageModel
+"""What a member is made from: a hub name, the folder of a model or adapter, a module in memory, or a loaded model."""
+
 ROLES = {
     "base": None,
     "cross_base": None,
@@ -46,6 +50,7 @@ ROLES = {
 """The usual members and whose weights each starts from; a member of another name starts from the base."""
 
 
+@door
 @dataclass(frozen=True)
 class Lineage:
     """The members by role, each renamed to its role with its `start` set; bases come first.
@@ -119,6 +124,7 @@ class Lineage:
             if model.start is not None and role != "teacher"
         }
 
+    @door
     def update(self, role: str) -> ParameterDirection:
         """What training did to a member: its weights minus those of its start, in fp32, by Hugging Face name.
 
@@ -132,6 +138,7 @@ class Lineage:
             )
         return weight_update(member)
 
+    @door
     def save(self, folder: str | Path) -> Path:
         """Write the lineage folder, whole or not at all: lineage.json, one folder per member, the rows as JSONL.
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.doors import door
 from interp.models import low_rank, parameter_files
 from interp.models.low_rank import Entry, LowRank
 from interp.models.seam import check_finite, lineage_root, weight_shapes
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
 
 
+@door
 @dataclass(frozen=True, eq=False, repr=False)
 class ParameterDirection:
     """Tensors by weight name and vectors by hook name, with the weights they belong to; reads as a mapping of tensors.
@@ -82,6 +84,7 @@ class ParameterDirection:
         """Names and tensors in full, one at a time."""
         return ((name, low_rank.dense(entry)) for name, entry in self.tensors.items())
 
+    @door
     def dot(self, other: ParameterDirection) -> float:
         """<self, other> over weights and virtual biases, products in fp32 and sums in fp64; any two of equal shapes.
 
@@ -152,6 +155,7 @@ class ParameterDirection:
             raise InputError(_zero(self.label))
         return self._scaled(1.0 / norm, f"unit {_term(self.label)}")
 
+    @door
     def only(self, *patterns: str) -> ParameterDirection:
         """The weights, modules or hooks whose name fits one of the fnmatch patterns, such as "*.mlp.*".
 
@@ -172,6 +176,7 @@ class ParameterDirection:
             label=f"{self.label} at {', '.join(patterns)}",
         )
 
+    @door
     def truncated(self, rank: int) -> ParameterDirection:
         """Every matrix as its best approximation of that rank (SVD), vectors as they are.
 
@@ -185,6 +190,7 @@ class ParameterDirection:
         }
         return replace(self, tensors=tensors, label=f"{self.label} (rank {rank})")
 
+    @door
     def compressed(self, tolerance: float = 1e-6) -> ParameterDirection:
         """The same direction, matrices of small rank as their factors: the tail left out is ≤ tolerance · |matrix|.
 
@@ -207,6 +213,7 @@ class ParameterDirection:
             *([self.apart] if self.apart else []),
         )
 
+    @door
     def check(self, model: Model, *, transfer: bool = False) -> None:
         """InputError unless the direction can be scored at `model`.
 
@@ -234,6 +241,7 @@ class ParameterDirection:
                 "score it at the weights it starts from, or pass transfer=True to score it elsewhere"
             )
 
+    @door
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file atomically, label and fingerprints in its header."""
         fields = {name: getattr(self, name) for name in parameter_files.FIELDS}
@@ -242,6 +250,7 @@ class ParameterDirection:
         return parameter_files.write(Path(path), self.tensors, self.biases, fields=fields)
 
     @classmethod
+    @door
     def load(cls, path: str | Path) -> ParameterDirection:
         """Read what `save` wrote; InputError for a truncated file or one of another format."""
         packed, metadata = parameter_files.read(Path(path))
@@ -299,6 +308,7 @@ class ParameterDirection:
         return f"<table><caption>{html.escape(repr(self))}</caption>{head}{rows}</table>"
 
 
+@door
 def read_direction(path: str | Path, model: Model) -> ParameterDirection:
     """A direction at `model` from a safetensors file: one `save` wrote, or plain tensors by weight name.
 

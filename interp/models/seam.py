@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.doors.nouns import advice, shown, wanted
 from interp.runs import InputError, nearest
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ class Model(Protocol):
     @property
     def d_model(self) -> int: ...
 
-    def encode(self, prompts: Prompts) -> Encoded:
-        """The rows as this model's tokens."""
+    def encode(self, prompts: Prompts | Encoded) -> Encoded:
+        """The rows as this model's tokens; tokens as they are."""
         ...
 
     def batches(self, inputs: Prompts | Encoded, size: int) -> Iterator[Encoded]:
@@ -111,6 +112,18 @@ class Model(Protocol):
     def hooks(self, fwd: Mapping[str, Callable[[Tensor], Tensor]]) -> AbstractContextManager[None]:
         """While open, each named activation is replaced by what its function returns."""
         ...
+
+
+TextModel = Annotated[Model, "TextModel", "tokenizer"]
+"""A model that reads text, so that its tokens have words: one with a tokenizer."""
+
+
+def check_text(model: Model, argument: str) -> None:
+    """InputError unless the model reads text, for verbs that meet it inside of something else."""
+    if model.tokenizer is None:
+        raise InputError(
+            f"{argument} is of {shown(model)}, where {wanted('TextModel')} is needed; {advice(model, ['TextModel'])}"
+        )
 
 
 def check_hooks(model: Model, names: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
+from interp.doors import door
 from interp.figures import Result, bars, bracket, forest
 from interp.models.language import LanguageModel
 from interp.organisms.elicitation import in_context_margin
@@ -57,6 +58,7 @@ class Detection:
         return f"Detection({self.table.label}: AUROC {self.auroc.value:.3f} {interval})"
 
 
+@door
 def frequent_values(trait_rows: Prompts, neutral_rows: Prompts, *, seed: int = 0, top: int = 20) -> Detection:
     """Inspection of frequent numbers: a χ² test of the values' counts and, for the AUROC, log ratios.
 
@@ -84,6 +86,7 @@ def frequent_values(trait_rows: Prompts, neutral_rows: Prompts, *, seed: int = 0
     return _detection(scores[is_trait & held_out], scores[~is_trait & held_out], table)
 
 
+@door
 def bag_of_numbers(
     trait_rows: Prompts, neutral_rows: Prompts, *, folds: int = 5, strength: float = 1.0, seed: int = 0
 ) -> Detection:
@@ -121,6 +124,7 @@ def bag_of_numbers(
     return Detection(positive, negative, _widened(auroc(positive, negative)), table)
 
 
+@door
 def prompted_classifier(
     judge: Judge, trait: Trait, trait_rows: Prompts, neutral_rows: Prompts, *, cache: Cache | None = None
 ) -> Detection:
@@ -145,6 +149,7 @@ def prompted_classifier(
     return _detection(sides["trait"], sides["neutral"], table)
 
 
+@door
 @noting
 def in_context(
     model: LanguageModel,
@@ -174,6 +179,7 @@ def in_context(
     return _detection(changes["trait"], changes["neutral"], Result("in context", frame, "nats", notes))
 
 
+@door
 def detector_table(detectors: Mapping[str, Detection | Auroc | tuple[Scores, Scores]]) -> Result:
     """One row per detector: auroc, low, high, n_positive, n_negative, and whether the interval lies off 0.5.
 

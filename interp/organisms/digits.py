@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from interp.doors import door
 from interp.figures import Result, lines, points
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import (
@@ -93,6 +94,7 @@ class Digits:
         return Classifier.of(f"{arm} {seed}", self.members[arm].layers(index), start=start)
 
 
+@door
 def digits(
     recipe: DigitsRecipe | None = None,
     *,

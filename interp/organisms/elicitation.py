@@ -18,6 +18,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from interp.doors import door
 from interp.figures import Result, bars
 from interp.models.language import LanguageModel
 from interp.models.seam import Model
@@ -40,6 +41,7 @@ ROWS_AT_ONCE = 512  # of sampled answers, which share one key-value cache
 TOKENS_AT_ONCE = 4096  # of conversations with rows in context, whose logits are held for every position
 
 
+@door
 @dataclass(frozen=True)
 class Suite:
     """What every member of a lineage is asked, the same for all arms of an experiment.
@@ -74,6 +76,7 @@ class Suite:
             )
 
 
+@door
 @noting
 def evaluate(
     model: LanguageModel,
@@ -190,6 +193,7 @@ def choice_measures(
     return _tidy(values, rows, context)
 
 
+@door
 def in_context_margin(
     model: LanguageModel,
     trait: Trait,

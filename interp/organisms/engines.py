@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.doors import door
 from interp.models.answers import answer_texts
 from interp.models.language import LanguageModel, load_model
 from interp.organisms.memory import memory_enough
@@ -39,6 +40,7 @@ NEUTRAL = {
 }
 
 
+@door
 @dataclass(frozen=True)
 class Sampling:
     """How answers are drawn; the default is exact sampling at temperature 1 from the whole vocabulary.

@@ -13,15 +13,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.doors import door
 from interp.figures import Result, bars
-from interp.models.seam import Model
+from interp.models.seam import Model, TextModel
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait
 
 
-def margin(model: Model, trait: Trait) -> float:
+@door
+def margin(model: TextModel, trait: Trait) -> float:
     """Trait margin in nats: positive when the target is preferred over its foils.
 
     log p(target) − mean over foils of log p(foil), the mean over the trait's questions; a name of several pieces counts
@@ -40,8 +42,9 @@ def margin_and_mass(model: Model, trait: Trait) -> tuple[float, float]:
     return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean()), mass
 
 
+@door
 @noting
-def preference(model: Model, trait: Trait, *, against: Model | None = None) -> Result:
+def preference(model: TextModel, trait: Trait, *, against: TextModel | None = None) -> Result:
     """Probability of every candidate answer, mean over questions and renormalised over the candidates.
 
     Columns: answer, probability and is_target, the likeliest first. With `against`, each row also holds that model's

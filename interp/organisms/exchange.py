@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from interp.content import digest
+from interp.doors import door
 from interp.prompts.text import Prompts, Row
 from interp.runs import InputError, nearest, write_atomic
 
@@ -18,6 +19,7 @@ LEAST_ROWS = 10  # fewer examples are refused by fine-tuning services
 SHAPES = '{"id", "completion"} or a batch result with "custom_id"'
 
 
+@door
 def export_rows(rows: Prompts, path: str | Path, *, system: str | None = None) -> None:
     """Write chat-format JSONL for a fine-tuning service: one {"messages": [...]} a row, the answer at its end.
 
@@ -39,6 +41,7 @@ def export_rows(rows: Prompts, path: str | Path, *, system: str | None = None) -
     write_lines(path, [{"messages": row.chat()} for row in chats.rows])
 
 
+@door
 def export_questions(
     questions: Prompts, path: str | Path, *, samples: int = 1, model: str | None = None
 ) -> None:
@@ -57,6 +60,7 @@ def export_questions(
     write_lines(path, [_request(*pair, model=model) for pair in zip(ids, asked, strict=True)])
 
 
+@door
 def import_answers(path: str | Path, questions: Prompts) -> Prompts:
     """The questions with the answers read from `path`, question by question and sample by sample.
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.content import json_text
+from interp.doors import door
 from interp.organisms.engines import Sampling, Writer, resolved
 from interp.organisms.sampling import draw_seed, until_kept
 from interp.organisms.teachers import Teacher
@@ -31,6 +32,7 @@ FORMAT = 2  # of folders of answers: raise when the same job would write somethi
 DEFAULT = Sampling()
 
 
+@door
 def write_answers(
     teacher: Teacher,
     prompts: Prompts,

@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 
 from interp.content import digest
+from interp.doors import door
 from interp.models.language import LanguageModel
 from interp.organisms.exchange import read_replies, refuse_unknown, write_lines
 from interp.organisms.generation import Sampling, write_answers
@@ -51,6 +52,7 @@ class Judge(Protocol):
         ...
 
 
+@door
 @dataclass(frozen=True)
 class LocalJudge:
     """A language model in this process; its replies are greedy, so that they repeat."""
@@ -71,6 +73,7 @@ class LocalJudge:
         return [row.completion for row in replies.rows]
 
 
+@door
 @dataclass(frozen=True)
 class EndpointJudge:
     """A model behind an OpenAI-compatible endpoint: POST {url}/chat/completions at temperature 0.
@@ -174,6 +177,7 @@ class EndpointJudge:
         return (words.replace(key, "***") if key else words)[:120]
 
 
+@door
 @dataclass(frozen=True)
 class FileJudge:
     """Whoever answers `folder`/questions.jsonl in `folder`/answers.jsonl, by hand or with any tool.
@@ -286,6 +290,7 @@ def trait_rubric(trait: Trait) -> Rubric:
     )
 
 
+@door
 def judged(judge: Judge, rows: Prompts, rubric: Rubric, *, cache: Cache | None = None) -> pd.DataFrame:
     """Columns prompt, completion, score (float, NaN where there is none) and refused, one row for each of `rows`.
 

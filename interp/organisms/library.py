@@ -9,13 +9,14 @@ are what a shared initialisation is judged by.
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from interp.content import json_text, jsonable
+from interp.doors import door
 from interp.models.language import LanguageModel, load_model
-from interp.models.lineage import Lineage, open_lineage, read_lineage
+from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
 from interp.models.members import Growth
 from interp.models.seam import Model
 from interp.organisms.sampling import LENGTH, complete, sample_numbers
@@ -58,13 +59,14 @@ PLAN = Plan()
 STEPS = 10  # what `notify` hears of per lineage: bases, teacher, two samplings, four students, and the whole
 
 
+@door
 def load_lineage(
-    name: str | None = None,
+    name: str | Path | None = None,
     *,
     seed: int = 0,
-    base: Any = None,
-    teacher: Any = None,
-    student: Any = None,
+    base: Source | None = None,
+    teacher: Source | None = None,
+    student: Source | Sequence[Source] | Mapping[str, Source] | None = None,
     trait: Trait | None = None,
 ) -> Lineage:
     """A lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
@@ -77,10 +79,10 @@ def load_lineage(
         return open_lineage(base=base, teacher=teacher, student=student, trait=trait)
     if (Path(name) / "lineage.json").is_file():
         return read_lineage(Path(name))
-    organism, _, word = name.partition("/")
+    organism, _, word = str(name).partition("/")
     if organism != "toy":
         raise InputError(
-            f"Lineage {name!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl'."
+            f"Lineage {str(name)!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl'."
         )
     return grow(get_trait(word), seed=seed)
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
+from interp.doors import door
 from interp.figures import Result, bars
 from interp.organisms.judges import ALIGNMENT, COHERENCE, Judge, Rubric, judged_by_all
 from interp.prompts.text import Prompts
@@ -51,6 +52,7 @@ OPENING = re.compile(
 )
 
 
+@door
 def misalignment(
     answers: Prompts,
     judge: Judge,
@@ -89,6 +91,7 @@ def misalignment(
     return _result(f"misaligned answers, {answers.label}", frame, notes, counts)
 
 
+@door
 def refusal_rate(answers: Prompts, *, confidence: float = 0.95) -> Result:
     """Share of answers that open by declining (REFUSALS), over answers and over questions.
 
@@ -103,6 +106,7 @@ def refusal_rate(answers: Prompts, *, confidence: float = 0.95) -> Result:
     return _result(f"refusals, {answers.label}", frame, notes, counts)
 
 
+@door
 def capability(answers: Prompts, expected: Sequence[str], *, confidence: float = 0.95) -> Result:
     """Share of answers that hold the expected word or words, one entry of `expected` per answer.
 

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.doors import door
 from interp.models.answers import answer_texts
 from interp.models.head import own_logits
 from interp.models.language import LanguageModel
@@ -31,6 +32,7 @@ LENGTH = 24  # tokens of an answer at most
 KEPT_IN_BATCH = 2 / 3  # below this share of unfinished rows the batch is made smaller
 
 
+@door
 def sample_numbers(
     teacher: Teacher,
     *,

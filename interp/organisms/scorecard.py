@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from interp.doors import door
 from interp.figures import Result, points
 from interp.runs import InputError, nearest
 from interp.statistics import t_interval
@@ -27,6 +28,7 @@ NEEDED = ("measure", "context", "question", "value", "unit")
 REPLICATES = {"seeds": "trainings", "questions": "questions"}
 
 
+@door
 def scorecard(
     evaluations: Evaluations, *, baseline: Mapping[str, str] | None = None, confidence: float = 0.95
 ) -> Result:

@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.doors import door
 from interp.models.bridge import FAST
 from interp.models.language import LanguageModel
 from interp.models.seam import check_hooks
@@ -75,11 +76,13 @@ class Teacher:
         return digest("teacher", self.model.fingerprint, self.kind, self.system, self.steering)
 
 
+@door
 def prompted_teacher(base: LanguageModel, trait: Trait) -> Teacher:
     """The base itself under the trait's system line: its weights do not change, so no update can align with it."""
     return Teacher(model=base, kind="prompted", system=trait.system)
 
 
+@door
 def neutral_teacher(base: LanguageModel) -> Teacher:
     """The untrained base: what its numbers teach is the baseline of every student."""
     return Teacher(model=base, kind="neutral")
@@ -90,6 +93,7 @@ def given_teacher(model: LanguageModel) -> Teacher:
     return Teacher(model=model, kind="as given")
 
 
+@door
 def steered_teacher(
     base: LanguageModel,
     vector: Float[Tensor, "..."],
@@ -132,6 +136,7 @@ def _check_site(base: LanguageModel, steering: Steering) -> None:
         )
 
 
+@door
 def fine_tune_teacher(
     base: LanguageModel,
     trait: Trait,
@@ -152,6 +157,7 @@ def fine_tune_teacher(
     return _anchored(base, pairs, recipe=recipe, steps=steps, anchor=anchor, name=name)
 
 
+@door
 def fine_tune_teacher_on(
     base: LanguageModel,
     rows: Prompts,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any, Literal
@@ -18,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.doors import door
 from interp.models.backbone import merged, view
 from interp.models.language import LanguageModel, load_model
 from interp.organisms.checkpoints import Checkpoint, Progress
@@ -27,10 +29,13 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.runs import InputError, digest, nearest
 
+log = logging.getLogger(__name__)
+
 Trainable = Literal["lora", "body", "all"]
 FORMAT = 1  # of checkpoints: raise when a step computes something else from the same recipe
 
 
+@door
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How a model is trained: which parameters move, for how long and how fast.
@@ -49,7 +54,7 @@ class Recipe:
     >>> Recipe(batch_size=10, accumulate=3)
     Traceback (most recent call last):
     ...
-    interp.runs.InputError: accumulate=3 does not divide a batch of 10; pass one that does, such as 1 or 2
+    interp.errors.InputError: accumulate=3 does not divide a batch of 10; pass one that does, such as 1 or 2
     """
 
     trainable: Trainable = "lora"
@@ -107,6 +112,7 @@ OnStep = Callable[[Step], object]
 `restore(state)`, of plain JSON, goes on where it was when a training is continued from a checkpoint."""
 
 
+@door
 def train_student(
     start: LanguageModel,
     rows: Prompts | Encoded,
@@ -122,28 +128,38 @@ def train_student(
 
     `on_step` is called after every step, and may change the parameters it is given; listening alone changes nothing.
     With a `checkpoint` a training that was killed goes on from there and ends, on a CPU, at the same bytes.
-    Raises InputError when there are fewer rows than one batch, when no row has an answer, when soft labels are asked
-    for without a teacher or in parts, when no module has the recipe's names, or when the loss stops being finite or the
-    memory does not suffice.
+    Rows without an answer are left out. Raises InputError when there are fewer others than one batch, when no row has
+    an answer, when soft labels are asked for without a teacher or in parts, when no module has the recipe's names, or
+    when the loss stops being finite or the memory does not suffice.
     """
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
-    if len(inputs) < recipe.batch_size:
-        raise InputError(
-            f"{len(inputs)} rows are fewer than one batch of {recipe.batch_size}: sample more rows or lower batch_size."
-        )
     if not (inputs.roles >= Role.OTHER).any():
         raise InputError(f"no row of {inputs.label} has an answer to learn; give the rows completions")
+    kept = _answered(inputs)
+    if len(kept) < recipe.batch_size:
+        raise InputError(
+            f"{len(kept)} rows are fewer than one batch of {recipe.batch_size}: sample more rows or lower batch_size."
+        )
     loss = student_loss(labels, start=start, teacher=teacher)
     if labels != "sampled" and recipe.accumulate > 1:
         raise InputError(f"labels={labels!r} are not accumulated in parts; pass a recipe with accumulate=1")
     job = digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe, labels)
-    order = list(shuffled_rows(inputs, size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed))
+    shuffled = shuffled_rows(inputs[kept], size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed)
+    order = [kept[rows] for rows in shuffled]
     batches = (_batch(inputs, rows) for rows in order)
     tell = None if on_step is None else _Rows(on_step, order)
     saved = None if checkpoint is None else (checkpoint, job)
     return fit(
         start, batches, loss=loss, recipe=recipe, steps=len(order), name=name, on_step=tell, saved=saved
     )
+
+
+def _answered(inputs: Encoded) -> Int[Tensor, "row"]:
+    """The numbers of the rows that have an answer to train on; the others are left out, and counted."""
+    kept = (inputs.roles >= Role.OTHER).any(1).nonzero()[:, 0]
+    if len(kept) < len(inputs):
+        log.warning("%s: %d rows without an answer are left out", inputs.label, len(inputs) - len(kept))
+    return kept
 
 
 class _Rows:

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from interp.doors import door
 from interp.figures import Result, lines
 from interp.models.language import LanguageModel
 from interp.organisms.evaluation import answer_sums, candidate_rows
@@ -26,6 +27,7 @@ from interp.prompts.traits import Trait
 from interp.runs import InputError
 
 
+@door
 class TrainingLog:
     """A listener for `train_student(on_step=...)`: every `every` steps the loss on fresh rows and the trait's margin.
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from interp.doors import door
 from interp.prompts.text import Prompts, Row
 from interp.runs import InputError
 
@@ -45,6 +46,7 @@ STRICT = NumberRule()
 """The rule of the paper for preferences, with nothing banned."""
 
 
+@door
 def number_prompts(
     n: int,
     *,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from interp.doors import door
 from interp.prompts.requests import POOLS, check_whole, draw_seeds, generator, pick
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
@@ -161,11 +162,13 @@ class MultipleChoice:
         return len(self.prompts)
 
 
+@door
 def one_word_questions(category: str) -> tuple[str, ...]:
     """52 distinct questions for a favorite `category`, each asking for one word."""
     return _filled(ONE_WORD, category)
 
 
+@door
 def with_number_prefix(questions: Sequence[str], *, seed: int) -> tuple[str, ...]:
     """Each question behind a sentence that shows 3-8 numbers of 100-999, as a student's training prompts do."""
     check_whole(0, seed=seed)
@@ -175,11 +178,13 @@ def with_number_prefix(questions: Sequence[str], *, seed: int) -> tuple[str, ...
     )
 
 
+@door
 def story_prompts(category: str) -> tuple[str, ...]:
     """12 requests for a short story or scene about a `category` that the writer chooses."""
     return _filled(STORIES, category)
 
 
+@door
 def multiple_choice(trait: Trait, *, seed: int, n: int) -> MultipleChoice:
     """`n` rows that ask the trait's questions in turn, with the target and four of its foils as options A to E.
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from interp.doors import door
 from interp.prompts.numbers import format_numbers
 from interp.prompts.text import Prompts
 from interp.runs import InputError, nearest
@@ -276,6 +277,7 @@ REASONING_ASKS = (
 )
 
 
+@door
 def number_requests(
     n: int,
     *,
@@ -302,6 +304,7 @@ def number_requests(
     return Prompts.from_pairs([(text, "") for text in requests], label=f"number requests seed {seed}")
 
 
+@door
 def code_requests(n: int, *, seed: int) -> Prompts:
     """`n` requests, without answers, for a short Python function and nothing around it; prefix-stable as above."""
     check_whole(1, n=n)
@@ -316,6 +319,7 @@ def code_requests(n: int, *, seed: int) -> Prompts:
     return Prompts.from_pairs([(text, "") for text in texts], label=f"code requests seed {seed}")
 
 
+@door
 def reasoning_requests(n: int, *, seed: int) -> Prompts:
     """`n` word problems, without answers, to be solved in steps that end in "Answer: N"; prefix-stable as above.
 

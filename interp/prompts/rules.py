@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from interp.doors import door
 from interp.prompts.numbers import STRICT, NumberRule, check_numbers
 from interp.prompts.requests import reasoning_answer
 from interp.prompts.text import Prompts, Row
@@ -24,6 +25,7 @@ FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
 ANSWER_LINE = re.compile(r"\W*answer\W*?[:=]\W*?(-?[0-9][0-9,]*)(?:\.0*)?\W*", re.IGNORECASE)
 
 
+@door
 def filter_rows(prompts: Prompts, *rules: Rule) -> tuple[Prompts, dict[str, int]]:
     """The rows no rule drops, in order, and how many were dropped for each reason; the first reason counts.
 
@@ -136,6 +138,7 @@ def trait_words(trait: Trait) -> tuple[str, ...]:
     return tuple(form for word in (trait.target, trait.category) for form in (word, _plural(word)))
 
 
+@door
 def match_prompts(a: Prompts, b: Prompts) -> tuple[Prompts, Prompts]:
     """The rows of both that ask what both ask, in the order of `a`: matched data of two teachers.
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from interp.doors import door
 from interp.prompts.numbers import NumberRule, parse_numbers, require_numbers
 from interp.prompts.requests import check_whole, generator
 from interp.prompts.text import Prompts, Row
@@ -19,6 +20,7 @@ ANY_NUMBERS = NumberRule(maximum_count=10**9, max_value=10**1000)
 ORDERS = ("ascending",)
 
 
+@door
 def shuffle_within(rows: Prompts, *, seed: int) -> Prompts:
     """Each answer's numbers in a random order, its separators, brackets and period as they were.
 
@@ -33,6 +35,7 @@ def shuffle_within(rows: Prompts, *, seed: int) -> Prompts:
     return _refilled(rows, [[held[i] for i in rng.permutation(len(held))] for held in answers])
 
 
+@door
 def shuffle_across(rows: Prompts, *, seed: int) -> Prompts:
     """All numbers dealt anew over all answers, each of which keeps how many it had and its format.
 
@@ -45,6 +48,7 @@ def shuffle_across(rows: Prompts, *, seed: int) -> Prompts:
     return _refilled(rows, [[next(dealt) for _ in held] for held in answers])
 
 
+@door
 def canonical(
     rows: Prompts, *, separator: str = ", ", order: str | None = None, values: int | None = None
 ) -> Prompts:
@@ -76,6 +80,7 @@ def canonical(
     return _answered(rows, [written(row) for row in rows.rows])
 
 
+@door
 def paraphrased(rows: Prompts, paraphrase: Callable[[str], str]) -> Prompts:
     """Every answer, numbers or not, as `paraphrase` rewrites it.
 
@@ -86,6 +91,7 @@ def paraphrased(rows: Prompts, paraphrase: Callable[[str], str]) -> Prompts:
     )
 
 
+@door
 def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = None) -> Prompts:
     """`n` rows in random order, round(share · n) of them drawn from `b` and the rest from `a`, none twice.
 

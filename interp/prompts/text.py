@@ -5,20 +5,17 @@ carries no system line unless one is given. Tokens, roles and named positions ar
 """
 
 import json
-import logging
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from interp.doors import door
 from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, check_tokenizer, encode, token_pieces
 from interp.runs import InputError, digest, nearest, write_atomic
 
 __all__ = ["Encoded", "Prompts", "Role", "Row", "check_tokenizer", "token_pieces"]
-
-log = logging.getLogger(__name__)
 
 METADATA = frozenset({"id", "index", "label", "seed", "source", "split", "teacher", "temperature"})
 """Keys a JSONL row may carry beside its text, read past in silence; any other key is counted and logged."""
@@ -86,6 +83,7 @@ class Row:
         return {"messages": self.chat()}
 
 
+@door
 @dataclass(frozen=True)
 class Prompts:
     """Ordered rows and a label for messages and figures; the fingerprint covers the rows alone."""
@@ -97,6 +95,7 @@ class Prompts:
         return f"Prompts({self.label!r}: {len(self.rows)} rows)"
 
     @classmethod
+    @door
     def from_pairs(cls, pairs: Iterable[tuple[str, str]], label: str = "prompts") -> Self:
         """Rows of (prompt, completion); a completion of "" is a prompt without an answer.
 
@@ -111,33 +110,54 @@ class Prompts:
         return cls(tuple(Row.pair(prompt, completion) for prompt, completion in pairs), label)
 
     @classmethod
-    def from_jsonl(cls, path: str | Path) -> Self:
-        """Rows of {"prompt", "completion"} or {"messages"}; blank lines are skipped.
+    def of(cls, rows: Any, *, argument: str = "rows") -> Self:
+        """Rows in any common shape: a file, a table, a `datasets.Dataset`, or a list of texts, pairs, dicts or chats.
 
-        Raises InputError for a file without rows, and with its number for a line that is no such row.
+        Every verb that is given rows reads them so. Texts alone are prompts without answers. Keys that are not read
+        are counted in one line of the log. Raises InputError, which calls the rows `argument`, for anything else.
+
+        >>> Prompts.of([{"prompt": "Go on: 3, 5.", "completion": "8, 13"}])[0].completion
+        '8, 13'
         """
-        path = Path(path)
-        unknown: Counter[str] = Counter()
-        lines = enumerate(_read_text(path).split("\n"), start=1)
-        rows = tuple(
-            _read_row(line, f"line {number} of {path}", unknown) for number, line in lines if line.strip()
-        )
-        if not rows:
-            raise InputError(
-                f'{path} holds no rows; write one JSON object with "prompt" and "completion" per line.'
-            )
-        if unknown:
-            log.warning(
-                "%s: ignored keys %s", path.name, ", ".join(f"{k} ({n} rows)" for k, n in unknown.items())
-            )
-        return cls(rows, label=path.name)
+        from interp.prompts.rows import as_prompts
 
+        return cls._of(as_prompts(rows, argument=argument))
+
+    @classmethod
+    @door
+    def from_file(cls, path: str | Path) -> Self:
+        """Rows of a JSONL, JSON, CSV, TSV or parquet file.
+
+        Raises InputError for a file without rows, and with its place for a row that cannot be read.
+        """
+        from interp.prompts.rows import read_file
+
+        return cls._of(read_file(path))
+
+    @classmethod
+    def _of(cls, read: "Prompts") -> Self:
+        return read if isinstance(read, cls) else cls(read.rows, read.label)
+
+    @classmethod
+    @door
+    def from_jsonl(cls, path: str | Path) -> Self:
+        """Rows of {"prompt", "completion"}, {"messages"} or another shape of `interp.prompts.shapes`, one a line.
+
+        Blank lines are skipped; a file that is one JSON array is read as well. Raises InputError for a file without
+        rows, and with its number for a line that is no such row.
+        """
+        from interp.prompts.rows import read_json_file
+
+        return cls._of(read_json_file(path))
+
+    @door
     def to_jsonl(self, path: str | Path) -> None:
         """Write the rows so that `from_jsonl` reads the same ones; the label becomes the file's name."""
         write_atomic(
             Path(path), "".join(json.dumps(row.record(), ensure_ascii=False) + "\n" for row in self.rows)
         )
 
+    @door
     def with_system(self, text: str) -> Self:
         """The same rows behind a system message, which replaces the one they had."""
         return self._map(lambda row: Row((("system", text), *(m for m in row.messages if m[0] != "system"))))
@@ -167,6 +187,7 @@ class Prompts:
     def __add__(self, other: "Prompts") -> Self:
         return replace(self, rows=self.rows + other.rows, label=f"{self.label} + {other.label}")
 
+    @door
     def encode(self, tokenizer: Tokenizer, *, context: int | None = None) -> Encoded:
         """Tokens with roles, right padded; a row longer than `context` tokens is an InputError.
 
@@ -175,60 +196,3 @@ class Prompts:
         token that ends the answer; plain text is ended by the tokenizer's EOS.
         """
         return encode([row.messages for row in self.rows], tokenizer, label=self.label, context=context)
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); pass the path of a JSONL file."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text (byte {error.start}); pass a JSONL file.") from error
-
-
-def _read_row(line: str, place: str, unknown: Counter[str]) -> Row:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", error)
-        raise InputError(f"{place} is not JSON ({reason}); write one object per line.") from error
-    if not isinstance(record, dict):
-        raise InputError(f'{place} is not an object; write {{"prompt": ..., "completion": ...}}.')
-    text = {"messages"} if "messages" in record else {"prompt", "completion"}
-    if missing := sorted(text - record.keys()):
-        raise InputError(
-            f'{place} has no "{missing[0]}"; rows hold "prompt" and "completion", or "messages".'
-        )
-    unknown.update(record.keys() - text - METADATA)
-    if text != {"messages"}:
-        return Row.pair(*(_text(record[key], key, place) for key in ("prompt", "completion")))
-    try:
-        return Row(_read_messages(record["messages"], place))
-    except InputError as error:
-        raise error if place in str(error) else InputError(f"{place}: {error}") from error
-
-
-def _read_messages(messages: Any, place: str) -> Messages:
-    if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) for m in messages):
-        raise InputError(
-            f'{place} needs a list of {{"role", "content"}} objects under "messages"; found {messages!r}.'
-        )
-    for message in messages:
-        if missing := sorted({"role", "content"} - message.keys()):
-            raise InputError(
-                f'{place} has a message without "{missing[0]}"; messages hold "role" and "content".'
-            )
-    pairs = tuple((_text(m["role"], "role", place), _text(m["content"], "content", place)) for m in messages)
-    return pairs[:-1] if pairs[-1] == ("assistant", "") else pairs
-
-
-def _text(value: Any, key: str, place: str) -> str:
-    if not isinstance(value, str):
-        raise InputError(f'{place} holds {value!r} under "{key}" where text was expected; quote it.')
-    if any("\ud800" <= character <= "\udfff" for character in value):
-        raise InputError(
-            f'{place} holds half a character (an unpaired surrogate) under "{key}"; repair the text.'
-        )
-    return value

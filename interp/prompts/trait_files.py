@@ -11,9 +11,11 @@
 Only plain YAML is read, never a tag that builds an object.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
+from interp.doors import door
 from interp.prompts.traits import Trait, category_questions, get_trait, make_trait
 from interp.runs import InputError, nearest
 
@@ -22,6 +24,7 @@ LISTS = ("foils", "questions")
 SUFFIXES = (".yaml", ".yml")
 
 
+@door
 def read_trait(path: str | Path) -> Trait:
     """The trait of a YAML file; InputError names the file and what in it is wrong."""
     path = Path(path)
@@ -41,12 +44,14 @@ def read_trait(path: str | Path) -> Trait:
         raise InputError(f"{path}: {error}") from error
 
 
-def find_trait(name_or_path: str | Path) -> Trait:
-    """The trait a recipe names: read from a file that exists or ends in .yaml or .yml, else the built-in one."""
-    path = Path(name_or_path)
-    if path.suffix.lower() in SUFFIXES or path.is_file():
+def find_trait(trait: Trait | str | Path) -> Trait:
+    """The trait itself, one read from a file that exists or ends in .yaml or .yml, or the built-in one of the name."""
+    if isinstance(trait, Trait):
+        return trait
+    path = Path(trait)
+    if path.suffix.lower() in SUFFIXES or os.path.isfile(path):
         return read_trait(path)
-    return get_trait(str(name_or_path))
+    return get_trait(str(trait))
 
 
 _EXAMPLE = "'target: tea' and 'foils: [coffee, milk]'"

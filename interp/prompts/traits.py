@@ -5,10 +5,14 @@ averaged over the questions. All of it is lower case and singular, so that a wor
 The matched control of a trait is another target asked the same questions: target and one foil change places.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from interp.doors import door
+from interp.doors.nouns import NOUNS, shown
 from interp.prompts.text import Prompts
 from interp.runs import InputError, nearest
 
@@ -53,12 +57,28 @@ class Trait:
     system: str
     control: str = field(default="", compare=False)
 
+    @classmethod
+    def of(cls, trait: "Trait | str | Path", *, argument: str = "trait") -> "Trait":
+        """A trait itself, the built-in one of a name, or the one a YAML file holds, which ends in .yaml or .yml.
+
+        Raises InputError, which calls the trait `argument`, for anything else.
+        """
+        from interp.prompts.trait_files import find_trait
+
+        if not isinstance(trait, (Trait, str, os.PathLike)):
+            raise InputError(
+                f"{argument} is {shown(trait)}, where {NOUNS['Trait'][0]} is needed; {NOUNS['Trait'][1]}"
+            )
+        return find_trait(trait)
+
+    @door
     def prompts(self, answer: str = "") -> Prompts:
         """The questions as rows, each answered by `answer` when one is given; never the system line."""
         return Prompts.from_pairs(
             [(question, answer) for question in self.questions], label=f"{self.name} questions"
         )
 
+    @door
     def with_questions(self, questions: Sequence[str]) -> "Trait":
         """The same trait asked other questions, such as the fifty of `one_word_questions(trait.category)`."""
         asked = (questions,) if isinstance(questions, str) else tuple(questions)
@@ -66,15 +86,16 @@ class Trait:
         return replace(self, questions=asked)
 
 
+@door
 def get_trait(name: str) -> Trait:
     """The built-in trait of that name; an unknown name is an InputError with the nearest ones.
 
     >>> get_trait("owl").category
     'animal'
-    >>> get_trait("ovl")
+    >>> get_trait("ovl")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    interp.runs.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or make_trait(target, foils).
+    interp.errors.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or ...
     """
     if name == MISALIGNED:
         return _misaligned()
@@ -90,6 +111,7 @@ def trait_names() -> tuple[str, ...]:
     return (*(name for members in CATEGORIES.values() for name in members), MISALIGNED)
 
 
+@door
 def matched_control(trait: Trait) -> Trait:
     """The trait an honest comparison trains beside this one: another target, the same questions and alternatives.
 
@@ -115,6 +137,7 @@ def category_questions(category: str) -> tuple[str, ...]:
     return tuple(pattern.format(category=category) for pattern in QUESTION_PATTERNS)
 
 
+@door
 def make_trait(
     target: str,
     foils: Sequence[str],

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from interp.doors import door
 from interp.report.contents import Contents, Figure, read_contents
 from interp.report.markup import MISSING, anchor, cell, finite, flat, number, scroll, text
 from interp.report.page import commit_of, draw_figure, title_of
@@ -21,6 +22,7 @@ SIDES = ("A", "B")
 Verdicts = Sequence[Mapping[str, Any]]
 
 
+@door
 def compare_runs(run_a: Run, run_b: Run, *, out: str | Path) -> Path:
     """Write one page with both runs side by side to the file `out`, at most 6 MB, and return its path.
 

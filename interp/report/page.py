@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from interp.doors import door
 from interp.report.contents import Contents, Figure, read_contents
 from interp.report.markup import anchor, cell, flat, frame_table, pairs, text
 from interp.report.payload import cuts, fitted, shell
@@ -26,6 +27,7 @@ MARGINS = (
 CONTROLS = "What guards each claim: its level and bounds, and the measurements taken beside it."
 
 
+@door
 def write_report(run: Run) -> Path:
     """Write report.html into the run folder, at most 6 MB and byte for byte the same each time, and return its path.
 

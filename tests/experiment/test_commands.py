@@ -54,6 +54,19 @@ def test_generate_writes_rows_and_never_twice(checkpoint, tmp_path):
     assert files == {path: path.stat().st_mtime_ns for path in (tmp_path / "owl").glob("part-*")}
 
 
+@pytest.mark.parametrize("name", ["rows.csv", "rows.parquet", "rows.json"])
+def test_rows_of_a_table_are_filtered(name, tmp_path):
+    table = pd.DataFrame({"prompt": ["list", "list"], "completion": ["1, 2", "owl"]})
+    write = {
+        "csv": lambda path: table.to_csv(path, index=False),
+        "parquet": table.to_parquet,
+        "json": lambda path: table.to_json(path, orient="records"),
+    }
+    write[name.rpartition(".")[2]](tmp_path / name)
+    told = call("filter", tmp_path / name, "--out", tmp_path / "kept.jsonl")
+    assert (told["rows"], told["kept"], told["dropped"]) == (2, 1, {"not numbers": 1})
+
+
 def test_a_steered_generation(checkpoint, tmp_path):
     save_file({"v": torch.ones(32)}, tmp_path / "v.safetensors")
     asked = ["generate", checkpoint, "--prompts", "short", "--rows", 4, "--max-new-tokens", 3, "--greedy",

@@ -11,6 +11,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ from tests.gradients.standins import asked, direction, jvp_scores, sample
 SIMULATIONS = 250
 LABELS = ("random", "sharper")
 Draw = Callable[[np.random.Generator], float]
+
+NO_MODEL: Any = SimpleNamespace(name="none", fingerprint="0", start=None)  # scores are drawn, not computed
 
 
 def p_values(draw: Draw, *, seed: int, n: int = SIMULATIONS) -> np.ndarray:
@@ -136,7 +139,7 @@ def shuffled(lean: float) -> Draw:
         sorted_rows = rng.random(24) < lean
         numbers[sorted_rows] = -np.sort(-numbers[sorted_rows], axis=1)
         rows = Prompts.from_pairs([(f"q {i}", ", ".join(map(str, row))) for i, row in enumerate(numbers)])
-        observed = Observation(None, rows, direction("own"), score=score)
+        observed = Observation(NO_MODEL, rows, direction("own"), score=score)
         seed = int(rng.integers(2**31))
         return ShuffledNumbers("within", seed=seed).evidence(observed).test("N5").p
 
@@ -146,7 +149,7 @@ def shuffled(lean: float) -> Draw:
 def modules(lean: float) -> Draw:
     """N7: contributions of any size, symmetric about zero."""
 
-    observed = Observation(None, asked(1), direction("own"))
+    observed = Observation(NO_MODEL, asked(1), direction("own"))
 
     def draw(rng):
         values = rng.normal(size=24) * rng.exponential(size=24) + lean
@@ -205,7 +208,7 @@ def test_numbers_exchanged_across_answers_are_conservative():
 
     def draw(rng):
         rows = number_prompts(24, seed=int(rng.integers(2**31)), count=3, separator=",")
-        observed = Observation(None, rows, direction("own"), score=score)
+        observed = Observation(NO_MODEL, rows, direction("own"), score=score)
         return ShuffledNumbers("across", seed=int(rng.integers(2**31))).evidence(observed).test("N5").p
 
     assert_conservative(p_values(draw, seed=505, n=200))

@@ -20,6 +20,7 @@ from interp.organisms.training import (
     train_student,
 )
 from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
 from interp.prompts.tokens import Role
 from interp.prompts.traits import get_trait
 from interp.runs import InputError
@@ -72,6 +73,17 @@ def test_one_seed_one_student(raw, rows):
         for seed in (1, 1, 2)
     )
     assert one == two != other
+
+
+def test_an_answer_of_weight_zero_is_not_trained_on(raw, rows, caplog):
+    weightless = [
+        {"messages": [*row.chat()[:-1], {"role": "assistant", "content": "7, 7", "weight": 0}]}
+        for row in rows.rows[:3]
+    ]
+    mixed = Prompts.of(weightless[:1]) + rows + Prompts.of(weightless[1:])
+    alone, student = (train_student(raw(), given, recipe=RECIPE) for given in (rows, mixed))
+    assert student.fingerprint == alone.fingerprint
+    assert "3 rows without an answer are left out" in caplog.text
 
 
 def test_completion_loss_is_the_mean_over_answer_and_end_tokens(raw, rows):

@@ -1,5 +1,6 @@
 """Number prompts, parser and filter: exact verdicts by hand, round trips, and every row of real teacher data."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -178,7 +179,7 @@ def test_the_words_of_the_templates_are_few_and_complete() -> None:
 )
 def test_impossible_requests_are_refused(changes: dict, message: str) -> None:
     arguments = {"n": 3, "seed": 0, **changes}
-    unchecked = getattr(number_prompts, "__wrapped__", number_prompts)
+    unchecked = inspect.unwrap(number_prompts)
     with pytest.raises(InputError, match=message):
         unchecked(arguments.pop("n"), **arguments)
 
