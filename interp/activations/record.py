@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 
 from interp.activations import storage
 from interp.activations.arrays import Activations, lineage_root
+from interp.models.precision import exactly
 from interp.models.ranks import Ranks
 from interp.models.seam import check_hooks
 from interp.prompts.text import Encoded
@@ -93,6 +94,7 @@ class Selection:
         return Activations({}, where >= 0, label, fingerprint, inputs, where=where, lineage=lineage)
 
 
+@exactly
 def record(
     model: Model,
     prompts: Prompts | Encoded,
@@ -115,6 +117,7 @@ def record(
     return keep(blocks, header, memory=memory, folder=folder)
 
 
+@exactly
 def moments(
     model: Model,
     prompts: Prompts | Encoded,

@@ -21,6 +21,7 @@ from torch import Tensor
 from interp import figures
 from interp.activations.arrays import Activations, Direction, lineage_root
 from interp.activations.record import BATCH_SIZE, MEMORY, Block, Selection, keep, stream
+from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.runs import InputError
 
@@ -86,6 +87,7 @@ class Shift:
         return self.norms()._repr_html_()
 
 
+@exactly
 def shift(
     member: Model,
     prompts: Prompts,

@@ -20,6 +20,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.residual_gradients import Network
 from interp.figures import Table, bars
 from interp.models.bridge import FAST
+from interp.models.precision import exactly
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait
@@ -68,6 +69,7 @@ class FeatureAttribution:
         return Table(self.frame, title=repr(self), notes=self.notes).to_html()
 
 
+@exactly
 def feature_attribution(
     dictionary: Dictionary,
     model: LanguageModel,

@@ -21,6 +21,7 @@ from interp import figures
 from interp.activations.interventions import D_MODEL_HOOKS
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, statistics_of
+from interp.models.precision import exactly
 from interp.models.vocabulary import token_texts
 from interp.prompts.tokens import Encoded, token_pieces
 from interp.runs import InputError
@@ -130,6 +131,7 @@ class FeatureCard:
         )
 
 
+@exactly
 def feature_card(
     dictionary: Dictionary,
     model: Model,
@@ -160,6 +162,7 @@ def feature_card(
     )[0]
 
 
+@exactly
 def feature_cards(
     dictionary: Dictionary,
     model: Model,
@@ -193,6 +196,7 @@ def feature_cards(
     ]
 
 
+@exactly
 def logit_effects(dictionary: Dictionary, model: Model, feature: int) -> pd.DataFrame:
     """token, token_id and effect of one unit of a feature on every logit, less the mean effect, largest rise first.
 

@@ -23,6 +23,7 @@ from interp.features.reading import Reading, matched_features, read, token_means
 from interp.features.splice import Change, with_features
 from interp.figures import Table, points
 from interp.models.bridge import FAST
+from interp.models.precision import exactly
 from interp.organisms.evaluation import margin
 from interp.organisms.sampling import sample_numbers
 from interp.organisms.teachers import Teacher
@@ -104,6 +105,7 @@ def control_sets(
     return tuple(_drawn(near, rng) for _ in range(count))
 
 
+@exactly
 def feature_effects(
     dictionary: Dictionary,
     model: LanguageModel,
@@ -136,6 +138,7 @@ def feature_effects(
     return Effects(label, frame, "nats", "delta_margin", notes)
 
 
+@exactly
 def necessity(
     dictionary: Dictionary,
     student: LanguageModel,
@@ -154,6 +157,7 @@ def necessity(
     return _share(dictionary, student, features, trait, controls, amounts, sign=-1)
 
 
+@exactly
 def sufficiency(
     dictionary: Dictionary,
     student: LanguageModel,
@@ -170,6 +174,7 @@ def sufficiency(
     return _share(dictionary, student, features, trait, controls, amounts, sign=+1)
 
 
+@exactly
 def mean_shift(
     dictionary: Dictionary, member: LanguageModel, prompts: Prompts | Encoded, *, positions: str = "all"
 ) -> Float[Tensor, "feature"]:

@@ -31,6 +31,7 @@ from interp.features.quality import Fit
 from interp.features.reading import LIVE
 from interp.features.sae import SAERecipe, trained
 from interp.features.stream import Stream, selected_stream, token_width
+from interp.models.precision import exactly
 from interp.models.seam import check_hooks, lineage_root
 from interp.prompts.tokens import Encoded
 from interp.runs import Cache, InputError, atomic_folder
@@ -145,6 +146,7 @@ def load_joint(folder: str | Path) -> JointDictionary:
     return JointDictionary(dictionary, table=_table(values), notes=tuple(facts["notes"]), **pairs)
 
 
+@exactly
 def train_joint(
     base: Model,
     member: Model,
@@ -188,6 +190,7 @@ def train_joint(
     return measure_joint(joint, member, inputs, positions=positions)
 
 
+@exactly
 def measure_joint(
     joint: JointDictionary, member: Model, prompts: Prompts | Encoded, *, positions: str = "all"
 ) -> JointDictionary:

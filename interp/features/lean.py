@@ -22,6 +22,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
 from interp.figures import Table, captioned, scatter
+from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
@@ -125,6 +126,7 @@ class FeatureLean:
         return Table(shown.loc[shown["live"]], title=repr(self), notes=self.notes).to_html()
 
 
+@exactly
 def feature_lean(
     dictionary: Dictionary,
     model: LanguageModel,
@@ -161,6 +163,7 @@ def feature_lean(
     return replace(found, label=label, positions=positions, inputs=both)
 
 
+@exactly
 def token_lean(
     dictionary: Dictionary,
     model: LanguageModel,

@@ -19,6 +19,7 @@ from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
 from interp.features.residual_gradients import Network
 from interp.figures import GREY, Result, bars, captioned, points
+from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Prompts
 from interp.runs import InputError
@@ -145,6 +146,7 @@ def _cut(values: Float[np.ndarray, "member 3"]) -> tuple[int, int]:
     return int(axis), int(sizes[place])
 
 
+@exactly
 def vocabulary_control(
     dictionary: Dictionary,
     model: LanguageModel,

@@ -21,6 +21,7 @@ from interp.activations.record import BATCH_SIZE, Selection, stream
 from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed
 from interp.models.lineage import Lineage
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.runs import InputError
 
@@ -35,6 +36,7 @@ EXPLAINED_GAP = 0.05  # explained variance that a member may lie below the first
 RECOVERED = 0.8  # share of the loss that must be recovered
 
 
+@exactly
 def quality_card(
     dictionary: Dictionary,
     members: Mapping[str, Model] | Lineage,

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from interp.activations.record import BATCH_SIZE, record
 from interp.features.dictionary import Dictionary
+from interp.models.precision import exactly
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class RowMeans:
     tokens: Int[Tensor, "row"]
 
 
+@exactly
 def read(
     dictionary: Dictionary,
     model: Model,
@@ -90,6 +92,7 @@ def row_means(dictionary: Dictionary, reading: Reading) -> RowMeans:
     return RowMeans(mean / tokens[:, None], rate / tokens[:, None], error / tokens, tokens)
 
 
+@exactly
 def feature_statistics(
     dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = "answer.numbers"
 ) -> pd.DataFrame:

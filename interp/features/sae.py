@@ -25,6 +25,7 @@ from tqdm.auto import tqdm
 from interp.features.dictionary import Dictionary
 from interp.features.loading import check_place, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.runs import Cache, InputError, atomic_file, digest, nearest
 
@@ -69,6 +70,7 @@ class SAERecipe:
         return self.samples // self.batch_size
 
 
+@exactly
 def train_sae(
     model: Model,
     prompts: Prompts | Encoded,

@@ -31,6 +31,7 @@ from interp.features.families import (
     units_needed,
 )
 from interp.features.reading import LIVE, Reading, RowMeans, read, row_means
+from interp.models.precision import exactly
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
 from interp.runs import InputError
@@ -133,6 +134,7 @@ class FeatureShift:
         return tuple(features[np.argsort(-np.abs(delta), kind="stable")].tolist())
 
 
+@exactly
 def feature_shift(
     dictionary: Dictionary,
     member: Model | Shift,

@@ -14,6 +14,7 @@ import pandas as pd
 from interp.figures import Result, captioned, lines
 from interp.gradients.recording import TrainingRecord, recorded_student, trained_from
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.models.updates import adapter_factors
 from interp.runs import InputError
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 NULL = "null"  # the group that holds mean and half-width of the null directions
 
 
+@exactly
 def alignment_course(
     lineage: Lineage,
     student: str = "student",

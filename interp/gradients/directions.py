@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.activations.arrays import Direction, check_lineage
 from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection, check_residual
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.organisms.losses import predicted_logits
 from interp.prompts.text import Prompts
@@ -113,6 +114,7 @@ def _questions(rows: Encoded, answer: Bool[Tensor, "row pos"]) -> Encoded:
     return Encoded(ids, kept[:, :width], (rows.roles * kept)[:, :width], rows.label, rows.pad_id)
 
 
+@exactly
 def trait_gradient(model: LanguageModel, trait: Trait, *, batch_size: int = 64) -> ParameterDirection:
     """∇θ of the trait margin w.r.t. every effective weight, adapters merged in: nats per unit weight, fp32.
 

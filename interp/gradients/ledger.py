@@ -31,6 +31,7 @@ from interp.gradients.recording import (
     training_rows,
 )
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.organisms.evaluation import margin
 from interp.organisms.training import Recipe, trained_parameters
 from interp.prompts.text import Prompts
@@ -119,6 +120,7 @@ class Ledger:
         return Table(self.by_module(), title=repr(self), notes=("attributed in nats of margin",)).to_html()
 
 
+@exactly
 def trait_ledger(
     lineage: Lineage,
     student: str = "student",

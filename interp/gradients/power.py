@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from interp.gradients.exchange import Sample
+from interp.models.precision import exactly
 from interp.models.seam import Model, check_tokenizers
 from interp.organisms.evaluation import completion_logprobs
 from interp.prompts.text import Prompts
@@ -84,6 +85,7 @@ def power(
     return float(ndtr(math.sqrt(2 * kl * n / _inflation(versus, per_prompt, correlation)) - ndtri(1 - alpha)))
 
 
+@exactly
 def kl_per_row(
     teacher: Model, base: Model, rows: Prompts | Encoded, *, batch_size: int = 64, confidence: float = 0.95
 ) -> Divergence:

@@ -26,6 +26,7 @@ from interp.gradients.preparation import as_directions, check_cosine, check_rows
 from interp.gradients.tables import read_tables, write_table
 from interp.gradients.work import Work, self_test
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.models.ranks import Ranks
 from interp.prompts.tokens import Encoded
 from interp.runs import Cache, digest
@@ -140,6 +141,7 @@ class Scores:
         return Table(self.frame, title=repr(self), notes=(repr(self.plan),)).to_html()
 
 
+@exactly
 def score(
     model: LanguageModel,
     rows: Prompts | Encoded,

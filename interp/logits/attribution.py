@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from interp import figures
 from interp.logits.components import Part, Reading, at, parts, read
+from interp.models.precision import exactly
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ ORDER = (
 )
 
 
+@exactly
 def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE) -> figures.Result:
     """Contribution of every component to the change of `direction`'s score, member − start, at the shift's
     positions, in logits.

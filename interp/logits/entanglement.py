@@ -24,6 +24,7 @@ from torch import Tensor
 
 from interp import figures
 from interp.logits.direction import logit_direction
+from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens, token_texts
 from interp.prompts.text import Prompts
 from interp.runs import InputError
@@ -40,6 +41,7 @@ STRATA = 5
 PERMUTATIONS = 999
 
 
+@exactly
 def entanglement(
     model: Model, trait: Trait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
 ) -> figures.Result:

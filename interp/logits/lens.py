@@ -20,6 +20,7 @@ from interp import figures
 from interp.activations.shifts import residual_hooks
 from interp.logits.attribution import UNIT, Pair, check_explained, example_means, standard_error
 from interp.logits.components import at
+from interp.models.precision import exactly
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -33,6 +34,7 @@ BATCH_SIZE = 32
 TOP = 5
 
 
+@exactly
 def lens(
     shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE, top: int = TOP
 ) -> figures.Result:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
+from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
 from interp.runs import InputError
 
@@ -35,6 +36,7 @@ BATCH_SIZE = 32
 SHOWN = 15  # bars drawn at either end
 
 
+@exactly
 def moved_tokens(
     member: Model, prompts: Prompts, *, positions: str = "answer.numbers", batch_size: int = BATCH_SIZE
 ) -> figures.Result:

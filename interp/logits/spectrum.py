@@ -23,6 +23,7 @@ from tqdm.auto import tqdm
 from interp import figures
 from interp.activations.shifts import own_start
 from interp.logits.direction import logit_direction
+from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
 from interp.runs import InputError
 
@@ -46,6 +47,7 @@ CONV1D = frozenset({"c_attn", "c_fc", "c_proj"})  # gpt2 stores these as (input,
 Side = Literal["reads", "writes"]
 
 
+@exactly
 def spectrum(member: Model, trait: Trait | None = None, *, top: int = TOP) -> figures.Result:
     """Spectrum of `member` minus its own start, one row per weight matrix, largest norm first.
 

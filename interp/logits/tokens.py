@@ -13,11 +13,13 @@ import torch
 from interp.activations.shifts import own_start, shared_inputs
 from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
+from interp.models.precision import exactly
 from interp.models.seam import Model
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role, token_pieces
 
 
+@exactly
 @torch.inference_mode()
 def token_shift(
     member: Model, prompts: Prompts, direction: LogitDirection, *, batch_size: int = 64

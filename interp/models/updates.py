@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from interp.models.backbone import adapted_layers
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.runs import InputError
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
 
 
+@exactly
 def weight_update(member: Model) -> ParameterDirection:
     """The member's effective weights minus those of its start, in fp32; weights that did not move are left out.
 

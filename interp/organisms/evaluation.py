@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.figures import Result, bars
+from interp.models.precision import exactly
 from interp.models.seam import Model
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
@@ -76,6 +77,7 @@ def candidate_rows(questions: Prompts, candidates: Sequence[str]) -> Prompts:
     return Prompts(rows, label=f"{questions.label} answers")
 
 
+@exactly
 @torch.inference_mode()
 def completion_logprobs(
     model: Model, rows: Prompts | Encoded, *, batch_size: int = 256, end: bool = False
