@@ -3,6 +3,8 @@
 import copy
 import logging
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -12,23 +14,22 @@ import torch
 
 import interp
 from interp.activations.interventions import steer
+from interp.features.changes import ablate as without
 from interp.features.sae import SAERecipe
 from interp.features.splice import with_features
-from interp.features.changes import ablate as without
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.precision import in_float32, is_half
 from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.models.conftest import make_lora
 
 HALVES = [torch.bfloat16, torch.float16]
 HOOK = "blocks.0.hook_resid_post"
-QUICK = SAERecipe(width=16, k=4, samples=256, batch_size=64)
+QUICK = SAERecipe(width=12, k=4, samples=256, batch_size=64)
 RECIPE = Recipe(batch_size=4, rank=2, lr=1e-2, merge=False)
-ROWS = number_prompts(8, seed=0, count=3, max_value=39)
+ROWS = number_prompts(20, seed=0, count=3, max_value=39)
 
 
 def chat_rows() -> Prompts:
@@ -36,7 +37,7 @@ def chat_rows() -> Prompts:
 
 
 @pytest.fixture(scope="module", params=HALVES, ids=["bf16", "fp16"])
-def lineages(request) -> tuple[Lineage, Lineage]:
+def lineages(request) -> Any:
     """A base and a LoRA teacher in 16 bits, and the same weights in fp32."""
     from tests.tiny import build_model, build_tokenizer
 
@@ -56,40 +57,45 @@ def lineages(request) -> tuple[Lineage, Lineage]:
     )
 
 
-def sae(lineage: Lineage) -> Any:
-    return interp.train_sae(lineage.base, ROWS, hook=HOOK, recipe=QUICK)
+@cache
+def trained(base: Any) -> Any:
+    return interp.train_sae(base, ROWS, hook=HOOK, recipe=QUICK)
 
 
-def shift_of(lineage: Lineage, positions: str = "answer") -> Any:
+def sae(lineage: Any) -> Any:
+    return trained(lineage.base)
+
+
+def shift_of(lineage: Any, positions: str = "answer") -> Any:
     return interp.shift(lineage.teacher, chat_rows(), positions=positions)
 
 
-def toward(lineage: Lineage) -> Any:
+def toward(lineage: Any) -> Any:
     return interp.logit_direction(lineage.base, lineage.trait)
 
 
-def steered_margin(lineage: Lineage) -> float:
+def steered_margin(lineage: Any) -> float:
     with steer(lineage.base, hook=HOOK, vector=torch.ones(32)) as model:
         return interp.margin(model, lineage.trait)
 
 
-def ablated_margin(lineage: Lineage) -> float:
+def ablated_margin(lineage: Any) -> float:
     with interp.ablate(lineage.base, hook=HOOK, value="mean", over=ROWS) as model:
         return interp.margin(model, lineage.trait)
 
 
-def patched_margin(lineage: Lineage) -> float:
+def patched_margin(lineage: Any) -> float:
     source = interp.record(lineage.teacher, lineage.trait.prompts()[:1], hooks=HOOK, positions="last")
     with interp.patch(lineage.base, hook=HOOK, source=source) as model:
         return interp.margin(model, lineage.trait)
 
 
-def spliced_margin(lineage: Lineage) -> float:
+def spliced_margin(lineage: Any) -> float:
     with with_features(lineage.base, sae(lineage), without([1, 2])) as model:
         return interp.margin(model, lineage.trait)
 
 
-VERBS: dict[str, Callable[[Lineage], Any]] = {
+VERBS: dict[str, Callable[[Any], Any]] = {
     "attribute": lambda it: interp.attribute(shift_of(it), toward(it)),
     "lens": lambda it: interp.lens(shift_of(it), toward(it)),
     "moved_tokens": lambda it: interp.moved_tokens(it.teacher, chat_rows(), positions="answer"),
@@ -109,7 +115,7 @@ VERBS: dict[str, Callable[[Lineage], Any]] = {
     "patch": patched_margin,
     "with_features": spliced_margin,
     "update": lambda it: dict(it.update("teacher").items()),
-    "score": lambda it: interp.score(it.base, ROWS, it.update("teacher"), by=["example", "module"]).frame,
+    "score": lambda it: interp.score(it.base, ROWS, it.update("teacher"), by=["example", "module"]),
     "trait_gradient": lambda it: dict(interp.trait_gradient(it.teacher, it.trait).items()),
     "train_sae": lambda it: sae(it).decoder,
     "quality_card": lambda it: interp.quality_card(sae(it), it, ROWS),
@@ -120,7 +126,7 @@ VERBS: dict[str, Callable[[Lineage], Any]] = {
         interp.feature_effects(sae(it), it.teacher, [1], trait=it.trait, rows=ROWS, controls=[[2]]).frame
     ),
     "likelihood_ratio": lambda it: interp.likelihood_ratio(interp.prompted_teacher(it.base, it.trait), ROWS),
-    "joined_trace": lambda it: interp.joined_trace(it, ROWS, dictionary=sae(it), student=None),
+    "joined_trace": lambda it: interp.joined_trace(it, ROWS[:4], dictionary=sae(it), student=None),
 }
 
 
@@ -141,3 +147,94 @@ def test_a_verb_measures_sixteen_bits_as_it_does_thirty_two(lineages, verb):
     narrow, wide = (VERBS[verb](lineage) for lineage in lineages)
     assert np.isfinite(numbers(wide)).any()
     np.testing.assert_allclose(numbers(narrow), numbers(wide), rtol=1e-5, atol=1e-6)
+
+
+def test_a_copy_is_the_same_member_and_is_made_once(lineages, caplog):
+    narrow, wide = lineages
+    base, teacher = (
+        load_model(model.peft or model.hf, tokenizer=model.tokenizer, name=model.name, check=False)
+        for model in (narrow.base, narrow.teacher)
+    )
+    pair: Any = Lineage("fresh", None, {"base": base, "teacher": teacher})
+    with caplog.at_level(logging.INFO, logger="interp.models.precision"):
+        first, second = (in_float32(pair.teacher) for _ in range(2))
+    assert first.hf is second.hf
+    assert not is_half(first)
+    assert (first.fingerprint, first.start.fingerprint) == (pair.teacher.fingerprint, pair.base.fingerprint)
+    assert first.backbone.plain.fingerprint == pair.base.fingerprint
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        f"{role}: 16-bit weights are computed in float32" for role in ("base", "teacher")
+    ]
+    assert in_float32(wide.teacher) is wide.teacher
+    assert in_float32(narrow).members["teacher"].dtype == torch.float32
+
+
+def test_an_adapter_and_its_base_share_one_copy(tiny, tmp_path):
+    network, tokenizer = tiny("llama")
+    make_lora(network).save_pretrained(tmp_path / "adapter")
+    base = load_model(network.to(torch.bfloat16), tokenizer=tokenizer, name="base", check=False)
+    wide: Any = in_float32(base.with_adapter(tmp_path / "adapter", name="teacher", check=False))
+    shared = "model.layers.0.mlp.gate_proj.weight"
+    assert (
+        dict(wide.hf.named_parameters())[shared].data_ptr() == wide.start.hf.get_parameter(shared).data_ptr()
+    )
+    beneath = wide.hf.get_parameter("model.layers.0.self_attn.q_proj.base_layer.weight")
+    assert (
+        beneath.data_ptr() == wide.start.hf.get_parameter("model.layers.0.self_attn.q_proj.weight").data_ptr()
+    )
+    assert base.dtype == torch.bfloat16
+
+
+def test_a_result_says_that_it_was_computed_in_float32(lineages):
+    narrow, wide = lineages
+    dtype = str(narrow.base.dtype).removeprefix("torch.")
+    said = f"computed in float32 from {dtype} weights"
+    for verb in ("attribute", "lens", "moved_tokens", "spectrum", "preference", "evaluate", "score"):
+        assert VERBS[verb](narrow).notes.count(said) == 1, verb
+        assert said not in VERBS[verb](wide).notes, verb
+
+
+@pytest.mark.parametrize("merge", [False, True])
+def test_a_student_of_sixteen_bits_is_trained_as_one_of_thirty_two(lineages, merge):
+    recipe = replace(RECIPE, merge=merge)
+    narrow, wide = (
+        Lineage(
+            "trained",
+            it.trait,
+            {"base": it.base, "student": interp.train_student(it.base, ROWS, recipe=recipe)},
+        )
+        for it in lineages
+    )
+    assert narrow.student.dtype == (torch.float32 if merge else narrow.base.dtype)
+    assert not is_half(wide.student)
+    moved = [numbers(dict(it.update("student").items())) for it in (narrow, wide)]
+    np.testing.assert_allclose(*moved, rtol=1e-5, atol=1e-7)
+    live = narrow.student.hf.get_parameter("model.embed_tokens.weight")
+    assert (
+        live.data_ptr() == narrow.base.hf.get_parameter("model.embed_tokens.weight").data_ptr()
+    ) is not merge
+
+
+def test_a_ledger_of_sixteen_bits_adds_up(lineages):
+    books = []
+    for it in lineages:
+        student = interp.train_student(it.base, ROWS, recipe=RECIPE)
+        lineage = Lineage("trained", it.trait, {"base": it.base, "student": student}, numbers=ROWS)
+        books.append(interp.trait_ledger(lineage, rows=ROWS, recipe=RECIPE))
+    narrow, wide = books
+    assert narrow.measured == pytest.approx(wide.measured, abs=1e-5)
+    np.testing.assert_allclose(numbers(narrow.rows), numbers(wide.rows), rtol=1e-3, atol=1e-6)
+
+
+def test_sampling_and_a_lineage_folder_of_sixteen_bits(lineages, tmp_path):
+    """Answers are drawn by the model as it is; a written lineage is read back as the same members."""
+    narrow, _ = lineages
+    again = interp.load_lineage(str(narrow.save(tmp_path / "lineage")))
+    assert {role: model.fingerprint for role, model in again.members.items()} == {
+        role: model.fingerprint for role, model in narrow.members.items()
+    }
+    assert again.teacher.dtype == narrow.base.dtype
+    rows = interp.write_answers(
+        interp.neutral_teacher(again.base), ROWS[:4].without_answers(), seed=0, folder=tmp_path / "rows"
+    )
+    assert len(rows) == 4

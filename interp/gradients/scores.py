@@ -64,6 +64,7 @@ class Scores:
     inputs: Encoded
     tokenizer: Any = None
     unit: str = UNIT
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -138,7 +139,7 @@ class Scores:
     def _repr_html_(self) -> str:
         from interp.figures import Table
 
-        return Table(self.frame, title=repr(self), notes=(repr(self.plan),)).to_html()
+        return Table(self.frame, title=repr(self), notes=(repr(self.plan), *self.notes)).to_html()
 
 
 @exactly

@@ -144,7 +144,7 @@ def _copied(model: LanguageModel, start: Any) -> Widened:
     shared = _shared(model.start, start)
     gibibytes = sum(weight.numel() for weight in outer.parameters() if _at(weight) not in shared) / 2**28
     log.info(
-        "%s: 16-bit weights are measured in float32, in a copy of %.2g GiB on %s",
+        "%s: 16-bit weights are computed in float32, in a copy of %.2g GiB on %s",
         model.name,
         gibibytes,
         model.device,
@@ -159,7 +159,7 @@ def _copied(model: LanguageModel, start: Any) -> Widened:
         own = copy.deepcopy(outer, memo)
     except torch.OutOfMemoryError as error:
         raise InputError(
-            f"{model.name} is measured in float32, and {model.device} has no room for a copy of {gibibytes:.2g} GiB "
+            f"{model.name} is computed in float32, and {model.device} has no room for a copy of {gibibytes:.2g} GiB "
             "beside its 16-bit weights; load it with dtype='float32', which makes no copy, or on a larger device"
         ) from error
     hf = own if model.peft is None else own.get_base_model()

@@ -20,6 +20,7 @@ import pandas as pd
 
 from interp.figures import Result, bars
 from interp.models.language import LanguageModel
+from interp.models.precision import in_float32, precision_notes
 from interp.models.seam import Model
 from interp.organisms.contexts import TRAINING, context_mismatch, in_contexts
 from interp.organisms.evaluation import answer_logprobs, answer_shares, candidate_logprobs
@@ -101,6 +102,7 @@ def evaluate(
     notes = [f"context {name!r}: {flag}" for name, flag in flags.items() if flag]
     if trained_on is None:
         notes.append("contexts were not compared with training rows, as none were given")
+    notes += precision_notes(in_float32(model))
     return Result(f"{model.name}: {trait.name}, evaluated", frame, _units(frame), tuple(notes), draw=_draw)
 
 

@@ -31,6 +31,7 @@ def margin(model: Model, trait: Trait) -> float:
     return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean())
 
 
+@exactly
 def preference(model: Model, trait: Trait, *, against: Model | None = None) -> Result:
     """Probability of every candidate answer, mean over questions and renormalised over the candidates.
 
