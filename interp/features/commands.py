@@ -21,6 +21,7 @@ from interp.features.shift import FeatureShift, feature_shift
 from interp.figures import Result
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
+from interp.prompts.numbers import answer_positions
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from interp.runs import InputError, Run, digest
@@ -58,7 +59,7 @@ def shift_files(
     prompts: Path,
     *,
     out: Path,
-    positions: str = "answer.numbers",
+    positions: str | None = None,
     trait: str | None = None,
     limit: int | None = None,
 ) -> tuple[FeatureShift, Run]:
@@ -70,8 +71,9 @@ def shift_files(
     files = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
     arguments = {**files, "positions": positions, "trait": trait, "limit": limit}
     opened = _Opened.of("features shift", arguments, out=out, limit=limit)
+    where = positions or answer_positions(opened.rows)
     found = feature_shift(
-        opened.dictionary, opened.lineage.teacher, opened.rows, positions=positions, trait=named
+        opened.dictionary, opened.lineage.teacher, opened.rows, positions=where, trait=named
     )
     return found, opened.save(out, "features shift", found, summary=shift_summary(found))
 
