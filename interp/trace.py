@@ -5,7 +5,7 @@ lineage: it measures and does not judge, since a verdict needs independent train
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,8 @@ from interp.models.seam import Model
 from interp.organisms.evaluation import margin
 from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
 from interp.prompts.text import Prompts
-from interp.prompts.traits import Trait, get_trait
+from interp.prompts.trait_files import find_trait
+from interp.prompts.traits import Trait
 from interp.report import write_report
 from interp.runs import InputError, Run, digest
 
@@ -105,21 +106,23 @@ def trace_files(
     foils: Sequence[str] = (),
     limit: int | None = None,
     positions: str | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> Run:
-    """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a built-in trait or
-    toward a target text against its foils.
+    """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a trait (a name or a
+    YAML file) or toward a target text against its foils.
 
-    Only the first `limit` rows are read; everything cheap is checked before a model is loaded. Raises InputError
-    for both, or neither, of trait and target, and for a target without foils.
+    Only the first `limit` rows are read, and everything cheap is checked before a model is loaded; `loading` holds
+    dtype, device and revision of the base. Raises InputError for both, or neither, of trait and target, and for a
+    target without foils.
     """
     if (trait is None) == (target is None):
         raise InputError("give either a trait, such as owl, or a target with its foils, and not both.")
     if target is not None and not foils:
         raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
-    sought = None if trait is None else get_trait(trait)
+    sought = None if trait is None else find_trait(trait)
     rows = Prompts.from_jsonl(prompts)[:limit]
-    lineage = open_lineage(**checkpoints, trait=sought)
-    sources = {**checkpoints, "prompts": str(prompts), "limit": limit}
+    lineage = open_lineage(**checkpoints, trait=sought, **(loading or {}))
+    sources = {**checkpoints, **(loading or {}), "prompts": str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}
     toward = None if target is None else partial(LogitDirection.from_text, target=target, foils=foils)
     return trace(lineage, rows, out, positions=positions, toward=toward, arguments=sources | named)

@@ -34,12 +34,15 @@ from interp.runs import InputError, Run, atomic_folder, digest, write_atomic
 from interp.trace import save
 
 
-def open_model(source: str, *, adapter: str | None = None, template: str = "own") -> LanguageModel:
+def open_model(
+    source: str, *, adapter: str | None = None, template: str = "own", **loading: Any
+) -> LanguageModel:
     """A model with its adapter, if any, and its chats written by the named template.
 
-    Raises InputError for a model without a tokenizer.
+    `loading` holds dtype, device and revision, as `load_model` takes them. Raises InputError for a model without a
+    tokenizer.
     """
-    model = load_model(source, adapter=adapter, check=False)
+    model = load_model(source, adapter=adapter, check=False, **loading)
     if model.tokenizer is None:
         raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
     return dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))

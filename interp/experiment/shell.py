@@ -1,7 +1,10 @@
 """The commands of the experiment: thin shells over commands.py, run.py and matrix.py."""
 
 import dataclasses
+import inspect
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,9 +23,44 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe to replace; may be repeated.")
 ]
 Backend = Annotated[str, typer.Option(help="joblib on this machine, or ray on a cluster.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, bfloat16, float16 or float64; default the checkpoint's own, measured in float32."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the (base) model's repository on the hub.")
+]
+LOADING: dict[str, tuple[Any, Any]] = {
+    "dtype": (Dtype, None),
+    "device": (Device, "auto"),
+    "revision": (Revision, None),
+}
 Workers = Annotated[
     int | None, typer.Option(help="Cells at a time; default one a core, and one on a machine with a GPU.")
 ]
+
+
+def loads(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of LOADING, of which it takes those that were given as the mapping `loading`."""
+    signature = inspect.signature(command)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "loading"]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in LOADING.items()
+    ]
+
+    @wraps(command)
+    def shell(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in LOADING}
+        command(**given, loading={name: chosen[name] for name in LOADING if chosen[name] != LOADING[name][1]})
+
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    shell.__signature__ = signature.replace(parameters=[*own, *shared])  # pyright: ignore[reportAttributeAccessIssue]
+    shell.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return shell
 
 
 @commands.command()
@@ -124,6 +162,7 @@ def calibrate(
 
 
 @commands.command()
+@loads
 def generate(
     model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder to write; a killed call goes on there.")],
@@ -142,6 +181,8 @@ def generate(
     batch_size: Annotated[int, typer.Option(help="Rows in a batch.")] = 64,
     seed: Seed = 0,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
     from interp.experiment.commands import generate_file, open_model, read_vector
@@ -159,7 +200,7 @@ def generate(
         read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
     )
     steering = read_vector(vector, hook=hook, scale=scale)
-    teacher = open_model(model, adapter=adapter, template=template)
+    teacher = open_model(model, adapter=adapter, template=template, **loading)
     tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
 
 
@@ -190,6 +231,7 @@ def filter_rows(
 
 
 @commands.command()
+@loads
 def train(
     base: Model,
     rows: Rows,
@@ -202,17 +244,20 @@ def train(
     trait: Trait = None,
     template: Template = "own",
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Train a student on rows: LoRA of rank 8 on every projection unless --set says otherwise."""
     from interp.experiment.commands import open_model, train_file
     from interp.experiment.recipe import LEARNING, changed_recipe
 
     recipe = changed_recipe(LEARNING, change or [])
-    model = open_model(base, template=template)
+    model = open_model(base, template=template, **loading)
     tell(train_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
 
 
 @commands.command()
+@loads
 def evaluate(
     model: Model,
     trait: Annotated[str, typer.Option(help="A built-in trait such as owl, or a YAML file.")],
@@ -229,13 +274,16 @@ def evaluate(
     template: Template = "own",
     seed: Seed = 0,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Ask a model about a trait: margin, probabilities, total variation, and sampled answers."""
     from interp.experiment.commands import evaluate_file, open_model
     from interp.trace import finish
 
-    asked = open_model(model, adapter=adapter, template=template)
-    start = None if against is None else open_model(against, template=template)
+    asked = open_model(model, adapter=adapter, template=template, **loading)
+    beside = {name: value for name, value in loading.items() if name != "revision"}
+    start = None if against is None else open_model(against, template=template, **beside)
     made = evaluate_file(
         asked,
         out,

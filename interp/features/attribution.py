@@ -23,6 +23,7 @@ from interp.models.bridge import FAST
 from interp.models.precision import exactly
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -73,7 +74,7 @@ class FeatureAttribution:
 def feature_attribution(
     dictionary: Dictionary,
     model: LanguageModel,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     *,
     method: str = "integrated",
     baseline: str = "start",
@@ -86,6 +87,7 @@ def feature_attribution(
     is left. The bias line is zero unless the dictionary normalises its input. InputError for a hook off the residual
     stream, a model without a start (baseline "start"), a missing trait, and words other than these.
     """
+    trait = None if trait is None else find_trait(trait)
     _check(dictionary, model, trait, method=method, baseline=baseline, steps=steps)
     assert trait is not None
     network = Network.of(model, dictionary.hook)

@@ -29,6 +29,7 @@ from interp.organisms.sampling import sample_numbers
 from interp.organisms.teachers import Teacher
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -111,7 +112,7 @@ def feature_effects(
     model: LanguageModel,
     features: Sequence[int],
     *,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     rows: Prompts | Encoded,
     controls: Sequence[Sequence[int]],
     change: Callable[[Sequence[int]], Change] = ablate,
@@ -123,6 +124,7 @@ def feature_effects(
     trait's questions for the margin (`size_answering`), and on those of the rows for the likelihood (`size_writing`).
     InputError for features that do not exist or move nothing, and for a missing trait.
     """
+    trait = None if trait is None else find_trait(trait)
     chosen, asked = _checked(dictionary, features, controls), _present(trait)
     inputs = model.encode(rows) if isinstance(rows, Prompts) else rows
     _check_answers(inputs)
@@ -144,7 +146,7 @@ def necessity(
     student: LanguageModel,
     features: Sequence[int],
     *,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     controls: Sequence[Sequence[int]],
     amounts: Float[Tensor, "chosen"] | None = None,
 ) -> Effects:
@@ -154,6 +156,7 @@ def necessity(
     shift, by default that on the trait's questions. InputError as for `feature_effects`, and for a student without a
     start or whose margin is its start's.
     """
+    trait = None if trait is None else find_trait(trait)
     return _share(dictionary, student, features, trait, controls, amounts, sign=-1)
 
 
@@ -163,7 +166,7 @@ def sufficiency(
     student: LanguageModel,
     features: Sequence[int],
     *,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     controls: Sequence[Sequence[int]],
     amounts: Float[Tensor, "chosen"] | None = None,
 ) -> Effects:
@@ -171,6 +174,7 @@ def sufficiency(
 
     `amounts` and errors as for `necessity`.
     """
+    trait = None if trait is None else find_trait(trait)
     return _share(dictionary, student, features, trait, controls, amounts, sign=+1)
 
 

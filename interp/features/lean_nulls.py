@@ -22,6 +22,7 @@ from interp.figures import GREY, Result, bars, captioned, points
 from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -152,7 +153,7 @@ def vocabulary_control(
     model: LanguageModel,
     lean: FeatureLean,
     *,
-    trait: Trait,
+    trait: AnyTrait,
     placebos: int = 20,
     seed: int = 0,
 ) -> Result:
@@ -165,6 +166,7 @@ def vocabulary_control(
     share of random rows whose removal lowers ρ as much. InputError as for `lean_correlation`, for another model, for a
     target whose first piece is a number, and for fewer than two placebos.
     """
+    trait = find_trait(trait)
     live = _checked(lean)
     if placebos < 2:
         raise InputError(f"{placebos} random rows have no spread; ask for at least 2 placebos")

@@ -28,6 +28,7 @@ from interp.gradients.work import Work, self_test
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.models.ranks import Ranks
+from interp.models.seam import check_text
 from interp.prompts.tokens import Encoded
 from interp.runs import Cache, digest
 
@@ -164,6 +165,7 @@ def score(
     unknown, misshapen or zero tensors or of another model, rows without answers, a loss that is not finite, dropout
     left on, and quantised weights.
     """
+    check_text(model, "score")
     keys = check_keys(by)
     directions = as_directions(direction, metric)
     check_cosine(cosine, by=keys, metric=metric, directions=directions)

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from interp import figures
 from interp.logits.components import Part, Reading, at, parts, read
 from interp.models.precision import exactly
+from interp.models.seam import check_text
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATC
     is more than 1e-3 of the measured change (of one logit, if smaller) at any position, and for a direction
     of another lineage.
     """
+    check_text(shift.member, "attribute")
     direction.check(shift.member)
     pair = Pair.of(shift, direction)
     tables = list(_tables(pair, shift, batch_size))

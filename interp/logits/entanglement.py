@@ -27,6 +27,7 @@ from interp.logits.direction import logit_direction
 from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens, token_texts
 from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ PERMUTATIONS = 999
 
 @exactly
 def entanglement(
-    model: Model, trait: Trait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
+    model: Model, trait: AnyTrait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
 ) -> figures.Result:
     """Entanglement of every number token with `trait`, most entangled by its logit score first.
 
@@ -55,6 +56,7 @@ def entanglement(
     It does not pass its plant (`interp calibrate`): planted numbers rank high, but among many numbers in few dimensions
     the top of the list holds chance tokens too, so read the ranking and not the first ten.
     """
+    trait = find_trait(trait)
     if (rows is None) != (neutral_rows is None):
         raise InputError("entanglement compares rows with neutral_rows; give both or neither.")
     direction = logit_direction(model, trait)

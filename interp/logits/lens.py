@@ -21,6 +21,7 @@ from interp.activations.shifts import residual_hooks
 from interp.logits.attribution import UNIT, Pair, check_explained, example_means, standard_error
 from interp.logits.components import at
 from interp.models.precision import exactly
+from interp.models.seam import check_text
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -45,6 +46,7 @@ def lens(
     when the last layer is not the measured change (tolerance as in `attribute`), and for a direction of
     another lineage.
     """
+    check_text(shift.member, "lens")
     direction.check(shift.member)
     pair = Pair.of(shift, direction)
     blocks = list(_blocks(pair, shift, batch_size))

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
 from interp.models.precision import exactly
+from interp.models.seam import check_text
 from interp.models.vocabulary import is_number, token_texts
 from interp.runs import InputError
 
@@ -48,6 +49,7 @@ def moved_tokens(
     rows of this member, not to other trainings. The notes give the mean KL(member ‖ start) per position. Raises
     InputError as `shift` does, and when no row has such a position.
     """
+    check_text(member, "moved_tokens")
     start = own_start(member)
     inputs = shared_inputs(member, start, prompts)
     moments, kl, places = Running(), Running(), 0

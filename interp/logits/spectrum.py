@@ -24,7 +24,9 @@ from interp import figures
 from interp.activations.shifts import own_start
 from interp.logits.direction import logit_direction
 from interp.models.precision import exactly
+from interp.models.seam import check_text
 from interp.models.vocabulary import number_tokens
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -48,7 +50,7 @@ Side = Literal["reads", "writes"]
 
 
 @exactly
-def spectrum(member: Model, trait: Trait | None = None, *, top: int = TOP) -> figures.Result:
+def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) -> figures.Result:
     """Spectrum of `member` minus its own start, one row per weight matrix, largest norm first.
 
     `side` says which singular vectors live in the residual stream: a matrix "reads" it (right vectors) or "writes"
@@ -58,6 +60,8 @@ def spectrum(member: Model, trait: Trait | None = None, *, top: int = TOP) -> fi
     at least as much as the target. The unembedding is the start's. Raises InputError for `top` below 1, and for a
     member without a start.
     """
+    trait = None if trait is None else find_trait(trait)
+    check_text(member, "spectrum")
     if top < 1:
         raise InputError(f"top {top} leaves no direction; give at least 1.")
     start = own_start(member)

@@ -14,7 +14,7 @@ from interp.activations.shifts import own_start, shared_inputs
 from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
 from interp.models.precision import exactly
-from interp.models.seam import Model
+from interp.models.seam import Model, check_text
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role, token_pieces
 
@@ -29,6 +29,7 @@ def token_shift(
     Columns: row, position, token, role, delta_logprob (nats), delta_direction (logits). Raises InputError for a member
     without a start and for a direction of another lineage.
     """
+    check_text(member, "token_shift")
     start = own_start(member)
     direction.check(member)
     inputs = shared_inputs(member, start, prompts)

@@ -121,6 +121,16 @@ def check_hooks(model: Model, names: Iterable[str]) -> None:
             raise InputError(f"hook {nearest(name, known)}; {model.name}.hook_names lists all {len(known)}")
 
 
+def check_text(model: Model, verb: str) -> None:
+    """InputError for a network that reads no text, such as a classifier of images, in the name of the verb."""
+    reads = getattr(model, "reads", "text")
+    if reads != "text":
+        raise InputError(
+            f"{verb} measures models of text, and {model.name} is a {type(model).__name__}, which reads {reads}; use "
+            "record, moments, shift, steer, ablate or patch"
+        )
+
+
 @contextmanager
 def opened(edits: list[Any], fwd: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """While open, `fwd` stands at the end of a model's list of edits."""

@@ -29,6 +29,7 @@ from interp.organisms.teachers import Teacher
 from interp.prompts.questions import LETTERS, MultipleChoice
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Messages
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -75,7 +76,7 @@ class Suite:
 
 def evaluate(
     model: LanguageModel,
-    trait: Trait,
+    trait: AnyTrait,
     suite: Suite,
     *,
     against: LanguageModel | None = None,
@@ -88,6 +89,7 @@ def evaluate(
     `against` is the model's own start, for Δ log p and total variation; `trained_on` are the rows it was trained on,
     and `flagged` holds a sentence on every row of a context that none of them was read in ("" otherwise).
     """
+    trait = find_trait(trait)
     asked = in_contexts(_rows(suite.questions, "questions"), suite.contexts)
     flags = {name: _flag(model, trained_on, rows) for name, rows in asked.items()}
     parts = [
@@ -108,7 +110,7 @@ def evaluate(
 
 def answer_measures(
     model: Model,
-    trait: Trait,
+    trait: AnyTrait,
     *,
     questions: Sequence[str] | Prompts,
     against: Model | None = None,
@@ -119,6 +121,7 @@ def answer_measures(
 
     Total variation is over the trait's candidates, renormalised, between 0 and 1. `context` names the rows' context.
     """
+    trait = find_trait(trait)
     rows = _rows(questions, "questions")
     table = answer_logprobs(model, trait, questions=rows, batch_size=batch_size)
     logp = table.to_numpy()
@@ -189,7 +192,7 @@ def choice_measures(
 
 def in_context_margin(
     model: LanguageModel,
-    trait: Trait,
+    trait: AnyTrait,
     rows: Prompts,
     *,
     shots: int,
@@ -204,6 +207,7 @@ def in_context_margin(
     left out and counted in the log. The frame is that of `answer_measures` with a column `set` and a column `shots`
     of the rows read. Raises InputError when there are fewer answered rows than shots, or not even one has room.
     """
+    trait = find_trait(trait)
     answered = tuple(row for row in rows.rows if row.completion)
     if not 1 <= shots <= len(answered) or sets < 1:
         raise InputError(

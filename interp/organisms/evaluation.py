@@ -18,26 +18,28 @@ from interp.models.precision import exactly
 from interp.models.seam import Model
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
-from interp.prompts.traits import Trait
+from interp.prompts.trait_files import AnyTrait, find_trait
 
 
-def margin(model: Model, trait: Trait) -> float:
+def margin(model: Model, trait: AnyTrait) -> float:
     """Trait margin in nats: positive when the target is preferred over its foils.
 
     log p(target) − mean over foils of log p(foil), the mean over the trait's questions; a name of several pieces counts
     with the sum of their log-probabilities.
     """
+    trait = find_trait(trait)
     values = answer_logprobs(model, trait).to_numpy()
     return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean())
 
 
 @exactly
-def preference(model: Model, trait: Trait, *, against: Model | None = None) -> Result:
+def preference(model: Model, trait: AnyTrait, *, against: Model | None = None) -> Result:
     """Probability of every candidate answer, mean over questions and renormalised over the candidates.
 
     Columns: answer, probability and is_target, the likeliest first. With `against`, each row also holds that model's
     probability, and the notes the total variation ½ Σ |p − q| over candidates, averaged over questions.
     """
+    trait = find_trait(trait)
     shares = answer_shares(answer_logprobs(model, trait))
     frame = pd.DataFrame({"answer": shares.columns, "probability": shares.mean().to_numpy()})
     frame["is_target"] = frame["answer"] == trait.target
@@ -53,12 +55,13 @@ def preference(model: Model, trait: Trait, *, against: Model | None = None) -> R
 
 
 def answer_logprobs(
-    model: Model, trait: Trait, *, questions: Prompts | None = None, batch_size: int = 256
+    model: Model, trait: AnyTrait, *, questions: Prompts | None = None, batch_size: int = 256
 ) -> pd.DataFrame:
     """log p(candidate | question) in nats; one row per question, one column per candidate, the target first.
 
     `questions` defaults to the trait's own; an answer they hold is replaced, a system line or earlier turns are read.
     """
+    trait = find_trait(trait)
     asked = trait.prompts() if questions is None else questions
     return candidate_logprobs(model, asked, [trait.target, *trait.foils], batch_size=batch_size)
 
