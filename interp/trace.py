@@ -124,7 +124,7 @@ def trace_files(
     lineage = open_lineage(**checkpoints, trait=sought, **(loading or {}))
     sources = {**checkpoints, **(loading or {}), "prompts": str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}
-    toward = None if target is None else partial(LogitDirection.from_text, target=target, foils=foils)
+    toward = None if target is None else partial(logit_direction, target=target, foils=foils)
     return trace(lineage, rows, out, positions=positions, toward=toward, arguments=sources | named)
 
 

@@ -57,8 +57,8 @@ def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) ->
     it (left vectors). `overlap_*` are means over tokens of the squared cosine with the span of the top `directions`
     singular vectors (at most `top`, fewer when the update has lower rank), NaN for a matrix that does neither or did
     not change; `overlap_chance` is directions / d_model, and `foil_rank` the share of target and foils that overlap
-    at least as much as the target. The unembedding is the start's. Raises InputError for `top` below 1, and for a
-    member without a start.
+    at least as much as the target; a word of several pieces stands by all of them. The unembedding is the start's.
+    Raises InputError for `top` below 1, and for a member without a start.
     """
     trait = None if trait is None else find_trait(trait)
     check_text(member, "spectrum")
@@ -175,7 +175,7 @@ def _row(
     row |= {f"overlap_{name}": float(values.mean()) for name, values in overlaps.items()}
     if "target" in overlaps:
         foils = overlaps["foils"]
-        row["foil_rank"] = (1 + int((foils >= overlaps["target"]).sum())) / (1 + len(foils))
+        row["foil_rank"] = (1 + int((foils >= overlaps["target"].mean()).sum())) / (1 + len(foils))
     return row
 
 
@@ -186,8 +186,8 @@ def _token_groups(start: Model, trait: Trait | None) -> dict[str, Float[Tensor, 
     groups: dict[str, Sequence[int]] = {"numbers": number_tokens(start, size)}
     if trait is not None:
         direction = logit_direction(start, trait)
-        groups["target"] = [direction.ids[0]]
-        groups["foils"] = list(direction.ids[1:])
+        groups["target"] = list(direction.words[0].pieces)
+        groups["foils"] = [piece for word in direction.words[1:] for piece in word.pieces]
     taken = {index for ids in groups.values() for index in ids}
     rest = [index for index in range(size) if index not in taken]
     groups["other"] = rest[:: max(1, -(-len(rest) // OTHERS))]

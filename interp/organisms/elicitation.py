@@ -26,6 +26,7 @@ from interp.organisms.contexts import TRAINING, context_mismatch, in_contexts
 from interp.organisms.evaluation import answer_logprobs, answer_shares, candidate_logprobs
 from interp.organisms.sampling import complete
 from interp.organisms.teachers import Teacher
+from interp.organisms.words import answer_pieces, spelled
 from interp.prompts.questions import LETTERS, MultipleChoice
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Messages
@@ -104,7 +105,7 @@ def evaluate(
     notes = [f"context {name!r}: {flag}" for name, flag in flags.items() if flag]
     if trained_on is None:
         notes.append("contexts were not compared with training rows, as none were given")
-    notes += precision_notes(in_float32(model))
+    notes += [spelled(model, answer_pieces(model, trait)[0]), *precision_notes(in_float32(model))]
     return Result(f"{model.name}: {trait.name}, evaluated", frame, _units(frame), tuple(notes), draw=_draw)
 
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from interp.figures import Result, bars
 from interp.models.precision import exactly
 from interp.models.seam import Model
+from interp.organisms.words import answer_pieces, spelled
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.trait_files import AnyTrait, find_trait
@@ -43,7 +44,7 @@ def preference(model: Model, trait: AnyTrait, *, against: Model | None = None) -
     shares = answer_shares(answer_logprobs(model, trait))
     frame = pd.DataFrame({"answer": shares.columns, "probability": shares.mean().to_numpy()})
     frame["is_target"] = frame["answer"] == trait.target
-    notes = [f"margin {margin(model, trait):+.2f} nats"]
+    notes = [f"margin {margin(model, trait):+.2f} nats", spelled(model, answer_pieces(model, trait)[0])]
     if against is not None:
         other = answer_shares(answer_logprobs(against, trait))
         frame[f"probability_{against.name}"] = other.mean().to_numpy()
