@@ -11,9 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import interp
 from interp.activations.interventions import steer
+from interp.cli import app
 from interp.features.changes import ablate as without
 from interp.features.sae import SAERecipe
 from interp.features.splice import with_features
@@ -23,6 +25,7 @@ from interp.models.precision import in_float32, is_half
 from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
+from interp.runs import InputError
 from tests.models.conftest import make_lora
 
 HALVES = [torch.bfloat16, torch.float16]
@@ -238,3 +241,110 @@ def test_sampling_and_a_lineage_folder_of_sixteen_bits(lineages, tmp_path):
         interp.neutral_teacher(again.base), ROWS[:4].without_answers(), seed=0, folder=tmp_path / "rows"
     )
     assert len(rows) == 4
+
+
+@pytest.fixture
+def half_folders(tmp_path) -> Any:
+    """A bf16 base and a LoRA adapter of it as folders, chat rows and a trait of one's own as files."""
+    from tests.tiny import build_model, build_tokenizer
+
+    base = build_model("llama", seed=0).to(torch.bfloat16)
+    base.save_pretrained(tmp_path / "base")
+    build_tokenizer().save_pretrained(tmp_path / "base")
+    make_lora(base).save_pretrained(tmp_path / "teacher")
+    chat_rows().to_jsonl(tmp_path / "rows.jsonl")
+    (tmp_path / "tea.yaml").write_text("target: the owl\nfoils: [the cat, fox]\ncategory: animal\n")
+    return tmp_path
+
+
+def test_one_command_traces_a_sixteen_bit_base_with_an_adapter_on_chat_rows(half_folders):
+    """`interp trace` goes through, says what it did, and finds what it finds on the base loaded in fp32."""
+    place = half_folders
+    given = [
+        "trace",
+        "--base",
+        place / "base",
+        "--teacher",
+        place / "teacher",
+        "--prompts",
+        place / "rows.jsonl",
+    ]
+    given += ["--trait", place / "tea.yaml"]
+    runs = []
+    for name, options in (("narrow", []), ("wide", ["--dtype", "float32", "--device", "cpu"])):
+        found = CliRunner().invoke(app, [*map(str, given), "--out", str(place / name), *options, "--json"])
+        assert found.exit_code == 0, found.exception
+        runs.append(interp.Run.load(place / name))
+    narrow, wide = runs
+    assert narrow.summary["positions"] == narrow.record["configuration"]["positions"] == "answer"
+    assert wide.record["arguments"]["dtype"] == "float32"
+    assert "computed in float32 from bfloat16 weights" in narrow.record["notes"]["attribution_teacher"]
+    assert narrow.summary["toward"] == "'the owl' − mean of 2 foils"
+    assert any("2 pieces, 'the' 'owl'" in note for note in narrow.summary["notes"])
+    assert "computed in float32 from bfloat16 weights" in (place / "narrow" / "report.html").read_text()
+    assert set(narrow.tables) == set(wide.tables)
+    for name in narrow.tables:
+        np.testing.assert_allclose(
+            numbers(narrow.tables[name]), numbers(wide.tables[name]), rtol=1e-4, atol=1e-5
+        )
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--dtype", "bf16"], "dtype 'bf16' is unknown; nearest: bfloat16"),
+        (["--device", "gpu"], "device 'gpu' is not to be had here"),
+        (["--revision", "v1"], "is a folder, which has no revision 'v1'; leave the revision out"),
+    ],
+)
+def test_what_cannot_be_loaded_so_is_one_sentence(half_folders, options, sentence):
+    place = half_folders
+    rows = ["--prompts", place / "rows.jsonl", "--out", place / "out"]
+    commands: list[list[Any]] = [
+        ["trace", "--base", place / "base", "--teacher", place / "teacher", "--trait", "owl", *rows],
+        ["sae", "train", "--base", place / "base", "--hook", HOOK, *rows],
+        [
+            "score",
+            "--base",
+            place / "base",
+            "--data",
+            place / "rows.jsonl",
+            "--direction",
+            "trait:owl",
+            "--out",
+            "x.parquet",
+        ],
+        ["generate", place / "base", "--out", place / "out"],
+        ["train", place / "base", place / "rows.jsonl", "--out", place / "out"],
+        ["evaluate", place / "base", "--trait", place / "tea.yaml", "--out", place / "out"],
+    ]
+    for command in commands:
+        found = CliRunner().invoke(app, [*map(str, command), *options])
+        assert isinstance(found.exception, InputError), command
+        assert sentence in str(found.exception), command
+    assert not (place / "out").exists()
+
+
+def test_a_lineage_takes_dtype_device_and_revision(half_folders, lineages):
+    place = half_folders
+    named = {"base": str(place / "base"), "teacher": str(place / "teacher")}
+    wide = interp.load_lineage(**named, trait=place / "tea.yaml", dtype="float32", device="cpu")
+    assert wide.teacher.dtype == wide.base.dtype == torch.float32
+    assert wide.trait.target == "the owl"
+    with pytest.raises(InputError, match="which has no revision 'main'"):
+        interp.load_lineage(**named, revision="main")
+    base = load_model(place / "base")
+    with pytest.raises(
+        InputError, match="base is loaded, in bfloat16, so dtype float32 and revision None come too late"
+    ):
+        interp.load_lineage(base=base, dtype="float32")
+    folder = str(interp.load_lineage(**named).save(place / "lineage"))
+    widened = interp.load_lineage(folder, dtype="float32", trait="owl")
+    assert widened.teacher.fingerprint == interp.load_lineage(folder).teacher.fingerprint
+    assert (widened.teacher.dtype, widened.trait.name) == (torch.float32, "owl")
+    for options, sentence in (
+        ({"dtype": "float16"}, "holds members of its own dtype, which torch.float16 would change"),
+        ({"revision": "main"}, "has no revision 'main'; pass it with base= a hub name"),
+    ):
+        with pytest.raises(InputError, match=sentence):
+            interp.load_lineage(folder, **options)

@@ -147,7 +147,7 @@ def logit_direction(
         found = find_trait(trait)
         pieces, notes = answer_pieces(model, found)
         return _direction(model, found.target, found.foils, pieces, notes=notes)
-    alternatives = (foils,) if isinstance(foils, str) else tuple(foils or ())
+    alternatives = (foils,) if isinstance(foils, str) else tuple(dict.fromkeys(foils or ()))
     sought = str(target)
     return _direction(model, sought, alternatives, literal_pieces(model, (sought, *alternatives)))
 
