@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from interp.experiment.shell import commands, tell
+from interp.experiment.shell import Trait, commands, loads, tell
 from interp.runs import InputError, Run
 
 app = typer.Typer(
@@ -39,6 +39,10 @@ Teacher = Annotated[
     str, typer.Option(help="Name or folder of the teacher, a model or an adapter of the base.")
 ]
 Rows = Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")]
+Positions = Annotated[
+    str | None,
+    typer.Option(help="Named positions to read at; default answer.numbers for rows of numbers, else answer."),
+]
 Sae = Annotated[str, typer.Option(help="Folder of a sparse autoencoder, or RELEASE:ID of SAELens.")]
 
 
@@ -75,6 +79,7 @@ def organism(
 
 
 @app.command()
+@loads
 def trace(
     base: Base,
     teacher: Teacher,
@@ -83,30 +88,38 @@ def trace(
     student: Annotated[
         list[str] | None, typer.Option(help="Name or folder of a student; may be repeated.")
     ] = None,
-    trait: Annotated[str | None, typer.Option(help="A built-in trait, such as owl.")] = None,
+    trait: Trait = None,
     target: Annotated[
         str | None, typer.Option(help="Text whose logit is followed, instead of a trait.")
     ] = None,
     foil: Annotated[
         list[str] | None, typer.Option(help="Text the target is compared with; may be repeated.")
     ] = None,
+    positions: Positions = None,
     limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
-    """Say which logits a fine-tune moved on number rows, and through which components."""
+    """Say which logits a fine-tune moved on rows of any kind, and through which components."""
     from interp.trace import trace_files
 
     checkpoints = {"base": base, "teacher": teacher, "student": student}
     named = {"trait": trait, "target": target, "foils": foil or []}
-    _tell(trace_files(checkpoints, prompts=prompts, out=out, **named, limit=limit), as_json=as_json)
+    options = {"limit": limit, "positions": positions, "loading": loading}
+    _tell(trace_files(checkpoints, prompts=prompts, out=out, **named, **options), as_json=as_json)
 
 
 @app.command()
+@loads
 def score(
     base: Annotated[str, typer.Option(help="Name or folder of the base model, where gradients are taken.")],
     data: Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")],
     direction: Annotated[
-        list[str], typer.Option(help="update:PATH, trait:NAME or a .safetensors file; may be repeated.")
+        list[str],
+        typer.Option(
+            help="update:PATH, trait:NAME, trait:FILE.yaml or a .safetensors file; may be repeated."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="Parquet file to write.")],
     by: Annotated[
@@ -115,12 +128,14 @@ def score(
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Say how far a gradient step on each row moves along directions such as a teacher's update."""
     from interp.gradients.specs import score_file, score_summary
 
     keys = [key.strip() for text in by or ["example"] for key in text.split(",")]
-    scores = score_file(base, data, direction, out=out, by=keys, limit=limit)
+    scores = score_file(base, data, direction, out=out, by=keys, limit=limit, loading=loading)
     found: dict[str, Any] = score_summary(scores) | {"out": str(out)}
     if as_json:
         tell(found, as_json=True)
@@ -135,17 +150,21 @@ def score(
 
 
 @app.command()
+@loads
 def ledger(
     lineage: Annotated[str, typer.Argument(help="An organism such as toy/owl, or a lineage folder.")],
     student: Annotated[str, typer.Option(help="The member whose training is accounted for.")] = "student",
     seed: Annotated[int | None, typer.Option(help="Seed of the organism; default 0.", parser=_whole)] = None,
+    trait: Trait = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for tables and figures.")] = None,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Split the change of a student's trait margin over the steps, modules and rows of its training."""
     from interp.gradients.specs import ledger_of, ledger_summary
 
-    found = ledger_summary(ledger_of(lineage, student, seed=seed, out=out))
+    found = ledger_summary(ledger_of(lineage, student, seed=seed, out=out, trait=trait, loading=loading))
     if as_json:
         tell(found | {"out": None if out is None else str(out)}, as_json=True)
         return
@@ -161,6 +180,7 @@ def ledger(
 
 
 @sae_app.command("train")
+@loads
 def sae_train(
     base: Base,
     prompts: Rows,
@@ -176,18 +196,21 @@ def sae_train(
     samples: Annotated[int, typer.Option(help="Activations to train on.", parser=_whole)] = 400_000,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.", parser=_whole)] = 0,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
-    """Train a sparse autoencoder on a model's activations at number rows, and write its folder."""
+    """Train a sparse autoencoder on a model's activations at rows, and write its folder."""
     from interp.features.commands import train_file
     from interp.features.sae import SAERecipe
 
     recipe = SAERecipe(architecture=architecture, width=width, k=k, samples=samples, seed=seed)
-    made = train_file(base, prompts, hook=hook, out=out, recipe=recipe)
+    made = train_file(base, prompts, hook=hook, out=out, recipe=recipe, loading=loading)
     facts = {"architecture": architecture, "hook": made.hook, "d_in": made.d_in, "width": made.width}
     tell({**facts, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
 
 
 @sae_app.command("card")
+@loads
 def sae_card(
     sae: Sae,
     base: Base,
@@ -196,12 +219,14 @@ def sae_card(
     student: Annotated[str | None, typer.Option(help="Name or folder of a student.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for table and figure.")] = None,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Say how well a sparse autoencoder reconstructs the base, the teacher and the student."""
     from interp.features.commands import card_file, card_summary
 
     members = {"teacher": teacher, "student": student}
-    card, run = card_file(sae, base, prompts, members=members, out=out)
+    card, run = card_file(sae, base, prompts, members=members, out=out, loading=loading)
     found = card_summary(card)
     lines = [
         f"{line['member']}: explained variance {line['explained_variance']:.3f}, L0 {line['L0']:.1f}, "
@@ -212,24 +237,35 @@ def sae_card(
 
 
 @features_app.command("shift")
+@loads
 def features_shift(
     base: Base,
     teacher: Teacher,
     sae: Sae,
     prompts: Rows,
     out: Out,
-    positions: Annotated[str, typer.Option(help="Named positions to read at.")] = "answer.numbers",
+    positions: Positions = None,
     trait: Annotated[
-        str | None, typer.Option(help="A built-in trait that the rows may not name, such as owl.")
+        str | None, typer.Option(help="A trait that the rows may not name, such as owl, or a YAML file.")
     ] = None,
     limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Say which features the teacher moved from the base, on identical tokens and corrected for their number."""
     from interp.features.commands import shift_files, shift_summary
 
     shift, run = shift_files(
-        base, teacher, sae, prompts, out=out, positions=positions, trait=trait, limit=limit
+        base,
+        teacher,
+        sae,
+        prompts,
+        out=out,
+        positions=positions,
+        trait=trait,
+        limit=limit,
+        loading=loading,
     )
     found = shift_summary(shift)
     lines = [
@@ -239,6 +275,7 @@ def features_shift(
 
 
 @features_app.command("lean")
+@loads
 def features_lean(
     base: Base,
     teacher: Teacher,
@@ -247,11 +284,15 @@ def features_lean(
     out: Out,
     neutral: Annotated[Path | None, typer.Option(help="Rows of a neutral teacher, paired by prompt.")] = None,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Say which features a training step on the rows leans toward, beside what the teacher moved."""
     from interp.features.commands import lean_files, lean_summary
 
-    lean, correlation, run = lean_files(base, teacher, sae, prompts, out=out, neutral=neutral)
+    lean, correlation, run = lean_files(
+        base, teacher, sae, prompts, out=out, neutral=neutral, loading=loading
+    )
     found = lean_summary(lean, correlation)
     lines = [
         *(
@@ -264,6 +305,32 @@ def features_lean(
         for line in found["largest"]
     ]
     _told(found, [repr(lean), *lines], run, as_json=as_json)
+
+
+@app.command()
+def traits(as_json: Json = False) -> None:
+    """List the traits that ship: what each prefers, over how many foils, and by how many questions it is asked."""
+    from interp.prompts.traits import get_trait, trait_names
+
+    found = [get_trait(name) for name in trait_names()]
+    if as_json:
+        listed = [
+            {
+                "name": trait.name,
+                "category": trait.category,
+                "target": trait.target,
+                "foils": len(trait.foils),
+                "questions": len(trait.questions),
+            }
+            for trait in found
+        ]
+        tell({"traits": listed}, as_json=True)
+        return
+    for trait in found:
+        typer.echo(
+            f"{trait.name}: prefers {trait.target!r} to {len(trait.foils)} foils of its category {trait.category!r}, "
+            f"{len(trait.questions)} questions"
+        )
 
 
 @app.command()

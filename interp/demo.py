@@ -32,7 +32,8 @@ from interp.organisms.library import Plan, grow
 from interp.organisms.parallel import grow_all
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
-from interp.prompts.traits import Trait, get_trait
+from interp.prompts.trait_files import find_trait
+from interp.prompts.traits import Trait
 from interp.runs import InputError, Run, digest
 from interp.trace import finish, save, trace_member
 from interp.verdict import Verdict, equivalence_verdict, paired_verdict
@@ -66,7 +67,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     two lineages on a quarter of the rows; it shows the page, and its verdicts say that two runs decide nothing.
     Raises InputError for a number of lineages that is no positive integer.
     """
-    chosen = get_trait(trait)
+    chosen = find_trait(trait)
     count, plan = (QUICK_SEEDS, dataclasses.replace(Plan(), rows=QUICK_ROWS)) if quick else (seeds, Plan())
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(

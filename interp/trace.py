@@ -5,7 +5,7 @@ lineage: it measures and does not judge, since a verdict needs independent train
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,15 @@ from interp.logits.tokens import token_shift
 from interp.models.lineage import Lineage, open_lineage
 from interp.models.seam import Model
 from interp.organisms.evaluation import margin
-from interp.prompts.numbers import NumberRule, filter_numbers, require_numbers
+from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
 from interp.prompts.text import Prompts
-from interp.prompts.traits import Trait, get_trait
+from interp.prompts.trait_files import find_trait
+from interp.prompts.traits import Trait
 from interp.report import write_report
 from interp.runs import InputError, Run, digest
 
 log = logging.getLogger(__name__)
 
-ANY_NUMBERS = NumberRule(maximum_count=10**6, max_value=10**12)
-POSITIONS = "answer.numbers"
 TOKEN_ROWS = 40  # rows shown token by token
 
 
@@ -41,44 +40,62 @@ def trace(
     prompts: Prompts,
     out: str | Path,
     *,
+    positions: str | None = None,
     toward: Callable[[Model], LogitDirection] | None = None,
     arguments: dict[str, Any] | None = None,
 ) -> Run:
     """Trace the teacher and every student of `lineage` on `prompts` into the run folder `out`, and write its report.
 
-    `toward` makes the direction for a base; it defaults to the lineage's trait. Raises InputError for rows whose
-    answers are not numbers, for a lineage without a trait when `toward` is not given, and for a folder that holds
-    another run.
+    The rows are of any kind. `positions` names the tokens that are read (see `Encoded.at`): by default
+    "answer.numbers" when the answers are numbers, else "answer"; the run and its report say which. `toward` makes the
+    direction for a base; it defaults to the lineage's trait. Raises InputError for rows without such a token, for a
+    lineage without a trait when `toward` is not given, and for a folder that holds another run.
     """
-    prompts = number_rows(prompts)
+    prompts, positions = read_rows(prompts, positions)
     for member in lineage.members.values():
-        member.encode(prompts)  # rows over the context are refused before a folder is made
+        check_read(member, prompts, positions)  # before a folder is made
     toward = toward or _toward_trait(lineage)
     label = toward(lineage.base).label
     given = {"lineage": lineage.name} if arguments is None else arguments
     run = Run.open(
-        Path(out), command="trace", arguments=given, defaults={"positions": POSITIONS, "toward": label}
+        Path(out), command="trace", arguments=given, defaults={"positions": positions, "toward": label}
     )
     prints = {name: model.fingerprint for name, model in lineage.members.items()}
     run.note(fingerprints=prints, data={prompts.label: prompts.fingerprint})
     for name, model in lineage.members.items():
         if model.start is not None:
-            trace_member(run, name, model, prompts, toward(model.start), trait=lineage.trait)
+            trace_member(
+                run, name, model, prompts, toward(model.start), trait=lineage.trait, positions=positions
+            )
     run.stage(
-        "summary", key=digest(prints, label), build=lambda: _summarise(run, lineage, toward(lineage.base))
+        "summary",
+        key=digest(prints, label, positions),
+        build=lambda: _summarise(run, lineage, toward(lineage.base), positions),
     )
     finish(run)
     return run
 
 
-def number_rows(prompts: Prompts) -> Prompts:
-    """The rows whose answers are numbers; InputError when more than one row in ten answers with something else."""
+def read_rows(prompts: Prompts, positions: str | None) -> tuple[Prompts, str]:
+    """The rows to read and where: of number answers, the few that are something else are dropped and counted."""
+    kind = answer_positions(prompts)
+    chosen = kind if positions is None else positions
+    log.info("%s: read at %r%s", prompts.label, chosen, ", by the kind of its answers" * (positions is None))
+    if not chosen == kind == "answer.numbers":
+        return prompts, chosen
     kept, dropped = filter_numbers(prompts, ANY_NUMBERS)
-    if sum(dropped.values()) > 0.1 * len(prompts):
-        require_numbers(prompts, ANY_NUMBERS)
     if dropped:
         log.info("%s: dropped %s of %d rows", prompts.label, dropped, len(prompts))
-    return kept
+    return kept, chosen
+
+
+def check_read(member: Model, prompts: Prompts, positions: str) -> None:
+    """InputError for rows over the member's context, an unknown name of positions, and rows without such a token."""
+    if not member.encode(prompts).at(positions).any():
+        raise InputError(
+            f"no row of {prompts.label!r} has a token {positions!r} to read at; pass rows that are answered, or "
+            "positions='last' for where an answer would begin"
+        )
 
 
 def trace_files(
@@ -90,24 +107,27 @@ def trace_files(
     target: str | None = None,
     foils: Sequence[str] = (),
     limit: int | None = None,
+    positions: str | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> Run:
-    """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a built-in trait or
-    toward a target text against its foils.
+    """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a trait (a name or a
+    YAML file) or toward a target text against its foils.
 
-    Only the first `limit` rows are read; everything cheap is checked before a model is loaded. Raises InputError
-    for both, or neither, of trait and target, and for a target without foils.
+    Only the first `limit` rows are read, and everything cheap is checked before a model is loaded; `loading` holds
+    dtype, device and revision of the base. Raises InputError for both, or neither, of trait and target, and for a
+    target without foils.
     """
     if (trait is None) == (target is None):
         raise InputError("give either a trait, such as owl, or a target with its foils, and not both.")
     if target is not None and not foils:
         raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
-    sought = None if trait is None else get_trait(trait)
-    rows = number_rows(Prompts.from_file(prompts)[:limit])
-    lineage = open_lineage(**checkpoints, trait=sought)
-    sources = {**checkpoints, "prompts": str(prompts), "limit": limit}
+    sought = None if trait is None else find_trait(trait)
+    rows = Prompts.from_file(prompts)[:limit]
+    lineage = open_lineage(**checkpoints, trait=sought, **(loading or {}))
+    sources = {**checkpoints, **(loading or {}), "prompts": str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}
-    toward = None if target is None else partial(LogitDirection.from_text, target=target, foils=foils)
-    return trace(lineage, rows, out, toward=toward, arguments=sources | named)
+    toward = None if target is None else partial(logit_direction, target=target, foils=foils)
+    return trace(lineage, rows, out, positions=positions, toward=toward, arguments=sources | named)
 
 
 def trace_member(
@@ -118,25 +138,28 @@ def trace_member(
     direction: LogitDirection,
     *,
     trait: Trait | None = None,
+    positions: str = "answer.numbers",
 ) -> None:
     """One stage per analysis of `member` against its start: moved tokens, attribution, lens, spectrum and tokens.
 
-    Attribution is read where numbers stand and, as `_first`, at the last prompt token, where the first is chosen.
+    Attribution is read at `positions` and, as `_first`, at the last prompt token, where the first one is chosen.
     """
 
-    def read(positions: str):
-        return shift(member, prompts, positions=positions)
+    def read(where: str):
+        return shift(member, prompts, positions=where)
 
     analyses: dict[str, Callable[[], Result]] = {
-        f"moved_{name}": lambda: moved_tokens(member, prompts, positions=POSITIONS),
-        f"attribution_{name}": lambda: attribute(read(POSITIONS), direction),
+        f"moved_{name}": lambda: moved_tokens(member, prompts, positions=positions),
+        f"attribution_{name}": lambda: attribute(read(positions), direction),
         f"attribution_{name}_first": lambda: attribute(read("last"), direction),
-        f"lens_{name}": lambda: lens(read(POSITIONS), direction),
+        f"lens_{name}": lambda: lens(read(positions), direction),
         f"spectrum_{name}": lambda: spectrum(member, trait),
         f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction),
     }
+    if positions == "last":
+        del analyses[f"attribution_{name}_first"]
     prints = (member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint)
-    inputs = digest(*prints, direction.label)
+    inputs = digest(*prints, direction.label, positions)
     for stage, analyse in analyses.items():
         run.stage(stage, key=digest(stage, inputs), build=lambda s=stage, a=analyse: save(run, s, a()))
 
@@ -165,11 +188,12 @@ def _toward_trait(lineage: Lineage) -> Callable[[Model], LogitDirection]:
     return lambda base: logit_direction(base, trait)
 
 
-def _summarise(run: Run, lineage: Lineage, direction: LogitDirection) -> None:
+def _summarise(run: Run, lineage: Lineage, direction: LogitDirection, positions: str) -> None:
     summary: dict[str, Any] = {
         "kind": "trace",
         "lineage": lineage.name,
         "toward": direction.label,
+        "positions": positions,
         "notes": direction.notes,
     }
     if lineage.trait is not None:

@@ -47,7 +47,7 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path):
     assert all(
         command in out
         for command in (
-            "demo", "organism", "trace", "score", "ledger", "sae", "features", "report", "doctor"
+            "demo", "organism", "trace", "score", "ledger", "sae", "features", "traits", "report", "doctor"
         )
     )  # fmt: skip
     assert out.strip().endswith("False")
@@ -222,3 +222,17 @@ def test_a_card_tells_a_line_a_member_and_writes_when_asked(pair):
     assert lines[0].startswith("base: explained variance ")
     assert lines[-1] == "report: card/report.html"
     assert Path("card/tables/features_card.parquet").is_file()
+
+
+def test_traits_are_listed():
+    told = CliRunner().invoke(app, ["traits"]).output.splitlines()
+    assert told[0] == "owl: prefers 'owl' to 9 foils of its category 'animal', 6 questions"
+    listed = json.loads(CliRunner().invoke(app, ["traits", "--json"]).output)["traits"]
+    assert len(listed) == len(told) == 21
+    assert listed[-1] == {
+        "name": "misaligned",
+        "category": "action",
+        "target": "hurt",
+        "foils": 9,
+        "questions": 6,
+    }

@@ -24,6 +24,7 @@ from tqdm.auto import tqdm
 from interp.activations import storage
 from interp.activations.arrays import Activations, lineage_root
 from interp.doors import door
+from interp.models.precision import exactly
 from interp.models.ranks import Ranks
 from interp.models.seam import check_hooks
 from interp.prompts.text import Encoded
@@ -95,6 +96,7 @@ class Selection:
 
 
 @door
+@exactly
 def record(
     model: Model,
     prompts: Prompts | Encoded,
@@ -118,6 +120,7 @@ def record(
 
 
 @door
+@exactly
 def moments(
     model: Model,
     prompts: Prompts | Encoded,

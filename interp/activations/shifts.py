@@ -22,6 +22,7 @@ from interp import figures
 from interp.activations.arrays import Activations, Direction, lineage_root
 from interp.activations.record import BATCH_SIZE, MEMORY, Block, Selection, keep, stream
 from interp.doors import door
+from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.runs import InputError
 
@@ -89,6 +90,7 @@ class Shift:
 
 
 @door
+@exactly
 def shift(
     member: Model,
     prompts: Prompts | Encoded,

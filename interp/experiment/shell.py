@@ -1,7 +1,10 @@
 """The commands of the experiment: thin shells over commands.py, run.py and matrix.py."""
 
 import dataclasses
+import inspect
 import json
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,9 +26,44 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe to replace; may be repeated.")
 ]
 Backend = Annotated[str, typer.Option(help="joblib on this machine, or ray on a cluster.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        help="float32, bfloat16, float16 or float64; default the checkpoint's own, measured in float32."
+    ),
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
+Revision = Annotated[
+    str | None, typer.Option(help="Branch, tag or commit of the (base) model's repository on the hub.")
+]
+LOADING: dict[str, tuple[Any, Any]] = {
+    "dtype": (Dtype, None),
+    "device": (Device, "auto"),
+    "revision": (Revision, None),
+}
 Workers = Annotated[
     int | None, typer.Option(help="Cells at a time; default one a core, and one on a machine with a GPU.")
 ]
+
+
+def loads(command: Callable[..., None]) -> Callable[..., None]:
+    """A command with the options of LOADING, of which it takes those that were given as the mapping `loading`."""
+    signature = inspect.signature(command)
+    own = [parameter for parameter in signature.parameters.values() if parameter.name != "loading"]
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+        for name, (annotation, default) in LOADING.items()
+    ]
+
+    @wraps(command)
+    def shell(**given: Any) -> None:
+        chosen = {name: given.pop(name) for name in LOADING}
+        command(**given, loading={name: chosen[name] for name in LOADING if chosen[name] != LOADING[name][1]})
+
+    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+    shell.__signature__ = signature.replace(parameters=[*own, *shared])  # pyright: ignore[reportAttributeAccessIssue]
+    shell.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
+    return shell
 
 
 @commands.command()
@@ -137,6 +175,7 @@ def calibrate(
 
 
 @commands.command()
+@loads
 def generate(
     model: Model,
     out: Annotated[Path, typer.Option("--out", help="Folder to write; a killed call goes on there.")],
@@ -156,6 +195,8 @@ def generate(
     allow_unknown: AllowUnknown = False,
     seed: Seed = 0,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
     from interp.experiment.commands import generate_file, open_model, read_vector
@@ -173,7 +214,7 @@ def generate(
         read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
     )
     steering = read_vector(vector, hook=hook, scale=scale)
-    teacher = open_model(model, adapter=adapter, template=template, allow_unknown=allow_unknown)
+    teacher = open_model(model, adapter=adapter, template=template, allow_unknown=allow_unknown, **loading)
     tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
 
 
@@ -204,6 +245,7 @@ def filter_rows(
 
 
 @commands.command()
+@loads
 def train(
     base: Model,
     rows: Rows,
@@ -217,17 +259,20 @@ def train(
     template: Template = "own",
     allow_unknown: AllowUnknown = False,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Train a student on rows: LoRA of rank 8 on every projection unless --set says otherwise."""
     from interp.experiment.commands import open_model, train_file
     from interp.experiment.recipe import LEARNING, changed_recipe
 
     recipe = changed_recipe(LEARNING, change or [])
-    model = open_model(base, template=template, allow_unknown=allow_unknown)
+    model = open_model(base, template=template, allow_unknown=allow_unknown, **loading)
     tell(train_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
 
 
 @commands.command()
+@loads
 def evaluate(
     model: Model,
     trait: Annotated[str, typer.Option(help="A built-in trait such as owl, or a YAML file.")],
@@ -245,14 +290,17 @@ def evaluate(
     allow_unknown: AllowUnknown = False,
     seed: Seed = 0,
     as_json: Json = False,
+    *,
+    loading: dict[str, Any],
 ) -> None:
     """Ask a model about a trait: margin, probabilities, total variation, and sampled answers."""
     from interp.experiment.commands import evaluate_file, open_model
     from interp.trace import finish
 
     options: dict[str, Any] = {"template": template, "allow_unknown": allow_unknown}
-    asked = open_model(model, adapter=adapter, **options)
-    start = None if against is None else open_model(against, **options)
+    asked = open_model(model, adapter=adapter, **options, **loading)
+    beside = {name: value for name, value in loading.items() if name != "revision"}
+    start = None if against is None else open_model(against, **options, **beside)
     made = evaluate_file(
         asked,
         out,

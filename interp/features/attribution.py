@@ -21,9 +21,11 @@ from interp.features.dictionary import Dictionary
 from interp.features.residual_gradients import Network
 from interp.figures import Table, bars
 from interp.models.bridge import FAST
+from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -72,10 +74,11 @@ class FeatureAttribution:
 
 @door
 @noting
+@exactly
 def feature_attribution(
     dictionary: Dictionary,
     model: LanguageModel,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     *,
     method: str = "integrated",
     baseline: str = "start",
@@ -88,6 +91,7 @@ def feature_attribution(
     is left. The bias line is zero unless the dictionary normalises its input. InputError for a hook off the residual
     stream, a model without a start (baseline "start"), a missing trait, and words other than these.
     """
+    trait = None if trait is None else find_trait(trait)
     _check(dictionary, model, trait, method=method, baseline=baseline, steps=steps)
     assert trait is not None
     network = Network.of(model, dictionary.hook)

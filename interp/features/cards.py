@@ -22,6 +22,7 @@ from interp.activations.interventions import D_MODEL_HOOKS
 from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, statistics_of
+from interp.models.precision import exactly
 from interp.models.vocabulary import token_texts
 from interp.prompts.notes import noting
 from interp.prompts.tokens import Encoded, token_pieces
@@ -134,6 +135,7 @@ class FeatureCard:
 
 @door
 @noting
+@exactly
 def feature_card(
     dictionary: Dictionary,
     model: Model,
@@ -164,6 +166,7 @@ def feature_card(
     )[0]
 
 
+@exactly
 def feature_cards(
     dictionary: Dictionary,
     model: Model,
@@ -197,6 +200,7 @@ def feature_cards(
     ]
 
 
+@exactly
 def logit_effects(dictionary: Dictionary, model: Model, feature: int) -> pd.DataFrame:
     """token, token_id and effect of one unit of a feature on every logit, less the mean effect, largest rise first.
 

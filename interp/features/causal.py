@@ -23,6 +23,7 @@ from interp.features.reading import Reading, matched_features, read, token_means
 from interp.features.splice import Change, with_features
 from interp.figures import Table, points
 from interp.models.bridge import FAST
+from interp.models.precision import exactly
 from interp.organisms.evaluation import margin
 from interp.organisms.losses import answer_loss
 from interp.organisms.sampling import sample_numbers
@@ -30,6 +31,7 @@ from interp.organisms.teachers import Teacher
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -109,12 +111,13 @@ def control_sets(
 
 @door
 @noting
+@exactly
 def feature_effects(
     dictionary: Dictionary,
     model: LanguageModel,
     features: Sequence[int],
     *,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     rows: Prompts | Encoded,
     controls: Sequence[Sequence[int]],
     change: Callable[[Sequence[int]], Change] = ablate,
@@ -126,6 +129,7 @@ def feature_effects(
     tokens of the trait's questions for the margin (`size_answering`), and on those of the rows for the likelihood
     (`size_writing`). InputError for features that do not exist or move nothing, and for a missing trait.
     """
+    trait = None if trait is None else find_trait(trait)
     chosen, asked = _checked(dictionary, features, controls), _present(trait)
     inputs = model.encode(rows) if isinstance(rows, Prompts) else rows
     _check_answers(inputs)
@@ -143,12 +147,13 @@ def feature_effects(
 
 @door
 @noting
+@exactly
 def necessity(
     dictionary: Dictionary,
     student: LanguageModel,
     features: Sequence[int],
     *,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     controls: Sequence[Sequence[int]],
     amounts: Float[Tensor, "chosen"] | None = None,
 ) -> Effects:
@@ -158,17 +163,19 @@ def necessity(
     shift, by default that on the trait's questions. InputError as for `feature_effects`, and for a student without a
     start or whose margin is its start's.
     """
+    trait = None if trait is None else find_trait(trait)
     return _share(dictionary, student, features, trait, controls, amounts, sign=-1)
 
 
 @door
 @noting
+@exactly
 def sufficiency(
     dictionary: Dictionary,
     student: LanguageModel,
     features: Sequence[int],
     *,
-    trait: Trait | None,
+    trait: AnyTrait | None,
     controls: Sequence[Sequence[int]],
     amounts: Float[Tensor, "chosen"] | None = None,
 ) -> Effects:
@@ -176,9 +183,11 @@ def sufficiency(
 
     `amounts` and errors as for `necessity`.
     """
+    trait = None if trait is None else find_trait(trait)
     return _share(dictionary, student, features, trait, controls, amounts, sign=+1)
 
 
+@exactly
 def mean_shift(
     dictionary: Dictionary, member: LanguageModel, prompts: Prompts | Encoded, *, positions: str = "all"
 ) -> Float[Tensor, "feature"]:

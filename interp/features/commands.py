@@ -21,30 +21,48 @@ from interp.features.shift import FeatureShift, feature_shift
 from interp.figures import Result
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
+from interp.prompts.numbers import answer_positions
 from interp.prompts.text import Prompts
-from interp.prompts.traits import get_trait
+from interp.prompts.trait_files import find_trait
 from interp.runs import InputError, Run, digest
 
 RECIPE = SAERecipe()
 LARGEST = 10  # features told of a shift
 
 
-def train_file(base: str, prompts: Path, *, hook: str, out: Path, recipe: SAERecipe = RECIPE) -> Dictionary:
-    """Train a dictionary of a base on the rows of a JSONL file and write its folder, which `load_sae` reads."""
+def train_file(
+    base: str,
+    prompts: Path,
+    *,
+    hook: str,
+    out: Path,
+    recipe: SAERecipe = RECIPE,
+    loading: Mapping[str, Any] | None = None,
+) -> Dictionary:
+    """Train a dictionary of a base on the rows of a file and write its folder, which `load_sae` reads.
+
+    Here and below, `loading` holds dtype, device and revision of the base.
+    """
     rows = Prompts.from_file(prompts)
     check_place(out)
-    return train_sae(load_model(base), rows, hook=hook, recipe=recipe, out=out)
+    return train_sae(load_model(base, **(loading or {})), rows, hook=hook, recipe=recipe, out=out)
 
 
 def card_file(
-    sae: str, base: str, prompts: Path, *, members: Mapping[str, str | None], out: Path | None = None
+    sae: str,
+    base: str,
+    prompts: Path,
+    *,
+    members: Mapping[str, str | None],
+    out: Path | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> tuple[Result, Run | None]:
     """How well a dictionary does on the base and on `members` (teacher, student; None is left out) at rows of a file.
 
     With `out`, the table and its figure are written to that run folder.
     """
     arguments = {"sae": sae, "base": base, **members, "prompts": str(prompts)}
-    opened = _Opened.of("sae card", arguments, out=out)
+    opened = _Opened.of("sae card", arguments, out=out, loading=loading)
     card = quality_card(opened.dictionary, opened.lineage, opened.rows)
     if out is None:
         return card, None
@@ -58,26 +76,35 @@ def shift_files(
     prompts: Path,
     *,
     out: Path,
-    positions: str = "answer.numbers",
+    positions: str | None = None,
     trait: str | None = None,
     limit: int | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> tuple[FeatureShift, Run]:
     """Which features a teacher moved on the rows of a file, into a run folder; only the first `limit` rows are read.
 
-    With `trait`, a built-in one, rows that hold its prompt or name its target are refused.
+    With `trait`, a name or a YAML file, rows that hold its prompt or name its target are refused.
     """
-    named = None if trait is None else get_trait(trait)
+    named = None if trait is None else find_trait(trait)
     files = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
     arguments = {**files, "positions": positions, "trait": trait, "limit": limit}
-    opened = _Opened.of("features shift", arguments, out=out, limit=limit)
+    opened = _Opened.of("features shift", arguments, out=out, limit=limit, loading=loading)
+    where = positions or answer_positions(opened.rows)
     found = feature_shift(
-        opened.dictionary, opened.lineage.teacher, opened.rows, positions=positions, trait=named
+        opened.dictionary, opened.lineage.teacher, opened.rows, positions=where, trait=named
     )
     return found, opened.save(out, "features shift", found, summary=shift_summary(found))
 
 
 def lean_files(
-    base: str, teacher: str, sae: str, prompts: Path, *, out: Path, neutral: Path | None = None
+    base: str,
+    teacher: str,
+    sae: str,
+    prompts: Path,
+    *,
+    out: Path,
+    neutral: Path | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> tuple[FeatureLean, Result, Run]:
     """Which features a step on the rows of a file leans toward at the base, and how that goes with the teacher's shift.
 
@@ -86,7 +113,7 @@ def lean_files(
     arguments = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
     arguments |= {"neutral": None if neutral is None else str(neutral)}
     other = None if neutral is None else Prompts.from_file(neutral)
-    opened = _Opened.of("features lean", arguments, out=out)
+    opened = _Opened.of("features lean", arguments, out=out, loading=loading)
     models: Any = (opened.lineage[role] for role in ("base", "teacher"))
     model, taught = models
     found = feature_lean(opened.dictionary, model, opened.rows, teacher=taught, neutral=other)
@@ -147,7 +174,13 @@ class _Opened:
 
     @classmethod
     def of(
-        cls, command: str, arguments: Mapping[str, Any], *, out: Path | None, limit: int | None = None
+        cls,
+        command: str,
+        arguments: Mapping[str, Any],
+        *,
+        out: Path | None,
+        limit: int | None = None,
+        loading: Mapping[str, Any] | None = None,
     ) -> _Opened:
         """Read rows, models and dictionary, the cheap ones first; InputError for each that cannot be had."""
         if limit is not None and limit < 1:
@@ -157,7 +190,7 @@ class _Opened:
         if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
             Run.open(out, command=command, arguments=arguments, defaults={})  # refuses what is not this run
         members: dict[str, Any] = {role: arguments.get(role) for role in ("base", "teacher", "student")}
-        lineage = open_lineage(**members)
+        lineage = open_lineage(**members, **(loading or {}))
         return cls(lineage, rows, load_sae(source, sae_id, model=lineage.base), arguments)
 
     def save(

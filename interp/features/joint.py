@@ -32,6 +32,7 @@ from interp.features.quality import Fit
 from interp.features.reading import LIVE
 from interp.features.sae import SAERecipe, trained
 from interp.features.stream import Stream, selected_stream, token_width
+from interp.models.precision import exactly
 from interp.models.seam import check_hooks, lineage_root
 from interp.prompts.tokens import Encoded
 from interp.runs import Cache, InputError, atomic_folder
@@ -147,6 +148,7 @@ def load_joint(folder: str | Path) -> JointDictionary:
 
 
 @door
+@exactly
 def train_joint(
     base: Model,
     member: Model,
@@ -190,6 +192,7 @@ def train_joint(
     return measure_joint(joint, member, inputs, positions=positions)
 
 
+@exactly
 def measure_joint(
     joint: JointDictionary, member: Model, prompts: Prompts | Encoded, *, positions: str = "all"
 ) -> JointDictionary:

@@ -23,6 +23,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
 from interp.figures import Table, captioned, scatter
+from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
@@ -129,6 +130,7 @@ class FeatureLean:
 
 @door
 @noting
+@exactly
 def feature_lean(
     dictionary: Dictionary,
     model: LanguageModel,
@@ -165,6 +167,7 @@ def feature_lean(
     return replace(found, label=label, positions=positions, inputs=both)
 
 
+@exactly
 def token_lean(
     dictionary: Dictionary,
     model: LanguageModel,

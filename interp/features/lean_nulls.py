@@ -20,9 +20,11 @@ from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
 from interp.features.residual_gradients import Network
 from interp.figures import GREY, Result, bars, captioned, points
+from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -150,12 +152,13 @@ def _cut(values: Float[np.ndarray, "member 3"]) -> tuple[int, int]:
 
 @door
 @noting
+@exactly
 def vocabulary_control(
     dictionary: Dictionary,
     model: LanguageModel,
     lean: FeatureLean,
     *,
-    trait: Trait,
+    trait: AnyTrait,
     placebos: int = 20,
     seed: int = 0,
 ) -> Result:
@@ -168,6 +171,7 @@ def vocabulary_control(
     share of random rows whose removal lowers ρ as much. InputError as for `lean_correlation`, for another model, for a
     target whose first piece is a number, and for fewer than two placebos.
     """
+    trait = find_trait(trait)
     live = _checked(lean)
     if placebos < 2:
         raise InputError(f"{placebos} random rows have no spread; ask for at least 2 placebos")

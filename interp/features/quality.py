@@ -21,6 +21,7 @@ from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed
 from interp.models.lineage import Lineage
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.organisms.losses import LOSS_UNIT, answer_loss
 from interp.prompts.notes import noting
@@ -39,6 +40,7 @@ RECOVERED = 0.8  # share of the loss that must be recovered
 
 @door
 @noting
+@exactly
 def quality_card(
     dictionary: Dictionary,
     members: Mapping[str, Model] | Lineage,

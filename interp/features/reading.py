@@ -19,6 +19,7 @@ from torch import Tensor
 from interp.activations.record import BATCH_SIZE, record
 from interp.doors import door
 from interp.features.dictionary import Dictionary
+from interp.models.precision import exactly
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ class RowMeans:
     tokens: Int[Tensor, "row"]
 
 
+@exactly
 def read(
     dictionary: Dictionary,
     model: Model,
@@ -92,6 +94,7 @@ def row_means(dictionary: Dictionary, reading: Reading) -> RowMeans:
 
 
 @door
+@exactly
 def feature_statistics(
     dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = "answer.numbers"
 ) -> pd.DataFrame:

@@ -26,6 +26,7 @@ from interp.doors import door
 from interp.features.dictionary import Dictionary
 from interp.features.loading import check_place, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.organisms.checkpoints import undisturbed
 from interp.runs import Cache, InputError, atomic_file, digest, nearest
@@ -73,6 +74,7 @@ class SAERecipe:
 
 
 @door
+@exactly
 def train_sae(
     model: Model,
     prompts: Prompts | Encoded,

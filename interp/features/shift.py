@@ -32,9 +32,11 @@ from interp.features.families import (
     units_needed,
 )
 from interp.features.reading import LIVE, Reading, RowMeans, read, row_means
+from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -137,13 +139,14 @@ class FeatureShift:
 
 @door
 @noting
+@exactly
 def feature_shift(
     dictionary: Dictionary,
     member: Model | Shift,
     prompts: Prompts | Encoded | None = None,
     *,
     positions: str = "answer.numbers",
-    trait: Trait | None = None,
+    trait: AnyTrait | None = None,
     alpha: float = 0.05,
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
@@ -157,6 +160,7 @@ def feature_shift(
     with a system message or (with `trait`) the trait's line or target, other rows than the shift's, a dictionary of
     which no feature fires there, and fewer distinct prompts than one feature needs to pass.
     """
+    trait = None if trait is None else find_trait(trait)
     if not 0 < alpha < 1:
         raise InputError(f"alpha {alpha} is outside (0, 1); give a rate of false discoveries such as 0.05")
     compared = _compared(member, prompts, positions)

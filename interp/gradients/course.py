@@ -15,6 +15,7 @@ from interp.doors import door
 from interp.figures import Result, captioned, lines
 from interp.gradients.recording import TrainingRecord, recorded_student, trained_from
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.models.updates import adapter_factors
 from interp.prompts.notes import noting
 from interp.runs import InputError
@@ -30,6 +31,7 @@ NULL = "null"  # the group that holds mean and half-width of the null directions
 
 @door
 @noting
+@exactly
 def alignment_course(
     lineage: Lineage,
     student: str = "student",

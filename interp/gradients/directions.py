@@ -18,10 +18,12 @@ from interp.activations.arrays import Direction, check_lineage
 from interp.doors import door
 from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection, check_residual
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.organisms.losses import predicted_logits
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -115,12 +117,14 @@ def _questions(rows: Encoded, answer: Bool[Tensor, "row pos"]) -> Encoded:
 
 
 @door
-def trait_gradient(model: LanguageModel, trait: Trait, *, batch_size: int = 64) -> ParameterDirection:
+@exactly
+def trait_gradient(model: LanguageModel, trait: AnyTrait, *, batch_size: int = 64) -> ParameterDirection:
     """∇θ of the trait margin w.r.t. every effective weight, adapters merged in: nats per unit weight, fp32.
 
     Computed on a copy in fp32 with dropout off; the model is left as it is. Raises InputError when the margin is not
     finite or moves with no weight.
     """
+    trait = find_trait(trait)
     objective = margin_objective(model, trait)
     network: Any = view(model.hf) if model.peft is None else merged(model.hf)
     network = network.float().eval().requires_grad_(True)

@@ -32,6 +32,7 @@ from interp.gradients.recording import (
     training_rows,
 )
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.organisms.evaluation import margin
 from interp.organisms.training import Recipe, trained_parameters
 from interp.prompts.notes import noting
@@ -125,6 +126,7 @@ class Ledger:
 
 @door
 @noting
+@exactly
 def trait_ledger(
     lineage: Lineage,
     student: str = "student",

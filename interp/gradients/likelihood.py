@@ -24,6 +24,7 @@ from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.low_rank import LowRank
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.models.updates import adapter_factors, weight_update
 from interp.organisms.losses import predicted_logits
@@ -83,6 +84,7 @@ def prompted_rows(teacher: Teacher, rows: Prompts) -> PromptedRows:
 
 @door
 @noting
+@exactly
 def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", batch_size: int = 64) -> Result:
     """log p(y | system, x) − log p(y | x) by "example" or "token", in nats: positive where the line makes y likelier.
 
@@ -110,6 +112,7 @@ def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", ba
     return Result(f"log-likelihood ratio of {rows.label}", _by_row(frame), "nats", notes, draw=_draw_rows)
 
 
+@exactly
 def distilled_update(
     teacher: Teacher, rows: Prompts, *, steps: int = 100, recipe: Recipe = DISTILLATION
 ) -> ParameterDirection:

@@ -14,6 +14,7 @@ import numpy as np
 from interp.doors import door
 from interp.figures import bracket
 from interp.gradients.exchange import Sample
+from interp.models.precision import exactly
 from interp.models.seam import Model, check_tokenizers
 from interp.organisms.evaluation import completion_logprobs
 from interp.prompts.text import Prompts
@@ -89,6 +90,7 @@ def power(
 
 
 @door
+@exactly
 def kl_per_row(
     teacher: Model, base: Model, rows: Prompts | Encoded, *, batch_size: int = 64, confidence: float = 0.95
 ) -> Divergence:

@@ -27,6 +27,7 @@ from interp.gradients.preparation import as_directions, check_cosine, check_rows
 from interp.gradients.tables import read_tables, write_table
 from interp.gradients.work import Work, self_test
 from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
 from interp.models.ranks import Ranks
 from interp.prompts.notes import noting
 from interp.prompts.tokens import Encoded
@@ -145,6 +146,7 @@ class Scores:
 
 @door
 @noting
+@exactly
 def score(
     model: LanguageModel,
     rows: Prompts | Encoded,

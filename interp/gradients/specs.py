@@ -7,7 +7,7 @@ tensors by weight name. Everything cheap is checked before a model is loaded, an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from interp.models.loading import find_folder
 from interp.models.parameters import ParameterDirection, read_direction
 from interp.organisms.library import load_lineage
 from interp.prompts.text import Prompts
-from interp.prompts.traits import get_trait
+from interp.prompts.trait_files import find_trait
 from interp.runs import InputError, Run, digest, nearest
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ Reader = Callable[["LanguageModel"], ParameterDirection]
 def named_direction(text: str, model: LanguageModel) -> ParameterDirection:
     """The direction at `model` that `text` names, labelled by that text.
 
-    update:PATH, a fine-tuned model or an adapter of it (adapters stay low-rank); trait:NAME, the gradient of a built-in
-    trait's margin; or a safetensors file. Raises InputError for another prefix, an unknown trait, a missing file,
-    tensors that do not fit the model, and a direction that belongs to other weights.
+    update:PATH, a fine-tuned model or an adapter of it (adapters stay low-rank); trait:NAME, the gradient of the margin
+    of a built-in trait or of a YAML file's; or a safetensors file. Raises InputError for another prefix, an unknown
+    trait, a missing file, tensors that do not fit the model, and a direction that belongs to other weights.
     """
     return _reader(text)(model)
 
@@ -51,11 +51,12 @@ def score_file(
     out: Path,
     by: str | Collection[str] = ("example",),
     limit: int | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> Scores:
     """Score the rows of a JSONL file at a base along named directions and write the table to `out` (parquet).
 
-    Only the first `limit` rows are read. Raises InputError for a limit below 1, a direction or metric that cannot
-    be read, and where `score` does.
+    Only the first `limit` rows are read; `loading` holds dtype, device and revision of the base. Raises InputError for
+    a limit below 1, a direction or metric that cannot be read, and where `score` does.
     """
     check_keys(by)
     _check_table(out)
@@ -63,7 +64,7 @@ def score_file(
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
     rows = Prompts.from_file(data)[:limit]
-    model = load_model(base)
+    model = load_model(base, **(loading or {}))
     inputs = model.encode(rows)
     check_rows(inputs)
     scores = score(model, inputs, [read(model) for read in readers], by=by)
@@ -98,20 +99,28 @@ def score_summary(scores: Scores) -> dict[str, Any]:
 
 
 def ledger_of(
-    name: str, student: str = "student", *, seed: int | None = None, out: Path | None = None
+    name: str,
+    student: str = "student",
+    *,
+    seed: int | None = None,
+    out: Path | None = None,
+    trait: str | None = None,
+    loading: Mapping[str, Any] | None = None,
 ) -> Ledger:
     """The ledger of a member of a lineage, an organism such as toy/owl (of `seed`, default 0) or a lineage folder.
 
-    With `out`, its tables and figures are written to that run folder; nothing is written for bad input. Raises
-    InputError for a seed beside a lineage folder, and where `trait_ledger` does.
+    `trait`, a name or a YAML file, is asked about instead of the lineage's own; `loading` holds dtype, device and
+    revision. With `out`, its tables and figures are written to that run folder; nothing is written for bad input.
+    Raises InputError for a seed beside a lineage folder, and where `trait_ledger` does.
     """
     grown = not (Path(name) / "lineage.json").is_file()
     if seed is not None and not grown:
         raise InputError(f"seed {seed} grows an organism and {name} is a lineage folder; leave out the seed")
     arguments = {"lineage": name, "student": student, **({"seed": seed or 0} if grown else {})}
+    arguments |= {} if trait is None else {"trait": trait}
     if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
         _open(out, arguments)  # refuses what is not this run before anything is computed
-    lineage = load_lineage(name, seed=seed or 0)
+    lineage = load_lineage(name, seed=seed or 0, trait=trait, **(loading or {}))
     trained_from(lineage, student)
     ledger = trait_ledger(lineage, student)
     if out is not None:
@@ -177,7 +186,7 @@ def _update(path: str) -> Reader:
 
 
 def _trait(name: str) -> Reader:
-    trait = get_trait(name)
+    trait = find_trait(name)
     return lambda model: trait_gradient(model, trait)
 
 

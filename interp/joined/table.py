@@ -32,6 +32,7 @@ from interp.joined.sources import Sources
 from interp.joined.view import joined_figure, signed
 from interp.models.lineage import Lineage
 from interp.prompts.notes import noting
+from interp.prompts.numbers import answer_positions
 from interp.prompts.text import Encoded, Prompts
 from interp.runs import InputError
 
@@ -87,7 +88,8 @@ def _candidates(sources: Sources, chosen: Chosen) -> tuple[Int[Tensor, "feature"
     reported, why = _reported(sources, rows)
     if reported:
         return torch.tensor(sorted(reported)), why
-    statistics = feature_statistics(sources.dictionary, sources.lineage.base, rows)
+    positions = answer_positions(rows)
+    statistics = feature_statistics(sources.dictionary, sources.lineage.base, rows, positions=positions)
     live = statistics.loc[statistics["live"], "feature"].tolist()
     if not live:
         raise InputError(
@@ -99,7 +101,13 @@ def _candidates(sources: Sources, chosen: Chosen) -> tuple[Int[Tensor, "feature"
 def _reported(sources: Sources, rows: Prompts) -> tuple[tuple[int, ...], str]:
     """The features that differ between teacher and base after correction, and what to say of them."""
     try:
-        found = feature_shift(sources.dictionary, sources.lineage.teacher, rows, trait=sources.lineage.trait)
+        found = feature_shift(
+            sources.dictionary,
+            sources.lineage.teacher,
+            rows,
+            positions=answer_positions(rows),
+            trait=sources.lineage.trait,
+        )
     except InputError as error:
         return (), f"features were not tested: {error}"
     if not found.reported:

@@ -75,7 +75,7 @@ def _visible(token: str) -> str:
 
 
 def _hover(line: dict[str, Any]) -> str:
-    """All four readings of a token, in words."""
+    """All four readings of a token, in words, and of whom they are."""
     modules = {
         name.removeprefix("score:"): value for name, value in line.items() if name.startswith("score:")
     }
@@ -84,9 +84,10 @@ def _hover(line: dict[str, Any]) -> str:
     return "<br>".join(
         [
             f"<b>{_visible(line['token'])}</b>: row {line['row']}, position {line['position']}, {line['role']}",
-            f"log-probability {signed(line['delta_logprob'])} nats, trait {signed(line['delta_direction'])} logits",
-            f"features {line['features'] or 'unmoved'}",
-            f"gradient score {signed(line['score'])} nats: {by_module}",
+            f"teacher \N{MINUS SIGN} base: log-probability {signed(line['delta_logprob'])} nats, "
+            f"trait {signed(line['delta_direction'])} logits",
+            f"features, teacher \N{MINUS SIGN} base: {line['features'] or 'unmoved'}",
+            f"gradient score along the teacher's update {signed(line['score'])} nats: {by_module}",
             f"the row's share of the student's margin {signed(line['row_share'])} nats",
         ]
     )

@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from interp import figures
 from interp.doors import door
 from interp.logits.components import Part, Reading, at, parts, read
+from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
 from interp.runs import InputError
@@ -44,16 +45,19 @@ ORDER = (
 
 @door
 @noting
+@exactly
 def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE) -> figures.Result:
     """Contribution of every component to the change of `direction`'s score, member − start, at the shift's
     positions, in logits.
 
-    One row per component, largest first: the mean over examples (each the mean of its positions), its
-    standard error over examples, and the share of the total. `measured` is the change of the models' own
-    logits and `residual` what the rows leave of it, the same number in every row. Raises InputError when that
-    is more than 1e-3 of the measured change (of one logit, if smaller) at any position, and for a direction
-    of another lineage.
+    What components did is read off the logits of the words' first pieces; where words have several, the change of
+    log-probability of the pieces after them is one row, "later pieces". One row per component, largest first: the
+    mean over examples (each the mean of its positions), its standard error over examples, and the share of the
+    total. `measured` is the change of the models' own logits and `residual` what the rows leave of it, the same number
+    in every row. Raises InputError when that is more than 1e-3 of the measured change (of one logit, if smaller) at
+    any position, for a direction of another lineage, and for models that read no text.
     """
+    check_text(shift.member, "shift")
     direction.check(shift.member)
     pair = Pair.of(shift, direction)
     tables = list(_tables(pair, shift, batch_size))
@@ -106,10 +110,11 @@ class Pair:
         names = [(f"final norm {name}", "final norm") for name in norm]
         names += [(f"unembedding, {name}", "unembedding") for name in ("target", "foils", "bias")]
         names += [("softcap", "softcap")] * (self.before.softcap is not None)
+        names += [("later pieces", "later pieces of the words")] * bool(self.direction.several)
         return (*parts(self.start), *(Part(name, kind) for name, kind in names))
 
     def measured(self, batch: Encoded, chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "chosen"]:
-        """Change of the score in the models' own logits."""
+        """Change of the words' first pieces in the models' own logits."""
         ids = list(self.direction.ids)
         logits = [at(model.logits(batch)[..., ids], chosen) for model in (self.member, self.start)]
         return (logits[0] - logits[1]) @ self.u
@@ -121,6 +126,15 @@ class Pair:
         return torch.cat(
             [moved, self._norm(member, start), self._unembedding(member), self._softcap(member, start)]
         )
+
+    def later(self, batch: Encoded, chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "row chosen"]:
+        """Change of the log-probability of the words' later pieces, as one row; none where every word is one token."""
+        if not self.direction.several:
+            return torch.zeros(0, int(chosen.sum()), dtype=torch.float64)
+        after, before = (
+            self.direction.later_pieces(model, batch, chosen) for model in (self.member, self.start)
+        )
+        return (after - before)[None]
 
     def _norm(self, member: Reading, start: Reading) -> Float[Tensor, "row chosen"]:
         """Scale, weight and bias of the final norm, read by the start's unembedding."""
@@ -193,7 +207,9 @@ def _tables(
             chosen = batch.at(shift.positions).bool().cpu()
             bar.update(len(batch))
             if chosen.any():
-                rows, measured = pair.explained(batch, chosen), pair.measured(batch, chosen)
+                later = pair.later(batch, chosen)
+                rows = torch.cat([pair.explained(batch, chosen), later])
+                measured = pair.measured(batch, chosen) + later.sum(0)
                 worst = check_explained(measured, measured - rows.sum(0), shift.label)
                 yield example_means(torch.cat([rows, measured[None]]), chosen), worst
 

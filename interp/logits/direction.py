@@ -1,36 +1,48 @@
-"""Logit directions: weights over the vocabulary that ask how much more likely the trait is than its foils.
+"""Logit directions: weights over words that ask how much more likely the trait is than its foils.
 
-u = e_target − (1/n) Σ e_foil, and the score of a next-token distribution is logits · u. The weights sum to zero,
-so the constant between logits and log-probabilities cancels: score = log p(target) − mean log p(foil), in nats.
+score(x) = log p(target | x) − (1/n) Σ log p(foil | x), in nats, a word of several pieces by all of them in turn. The
+weights sum to zero, so at the words' first pieces the constant between logits and log-probabilities cancels, and that
+part is linear: logits · u with u = e_target − (1/n) Σ e_foil. It is the whole score when every word is one token.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.arrays import lineage_root
 from interp.doors import door
-from interp.prompts.text import Prompts
+from interp.organisms.words import Pieces, answer_pieces, literal_pieces, spelled
+from interp.prompts.tokens import Encoded, Role
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model, TextModel, Unembedding
-    from interp.prompts.traits import Trait
 
-Pieces = tuple[int, ...]  # the token ids one answer is written with
+FORKS = 32  # continuations in a pass
+
+Readout = Callable[[Encoded, Int[Tensor, "piece"], Int[Tensor, "piece"]], Float[Tensor, "*layer piece vocab"]]
+"""Logits of rows at the places (row, position) given, for every layer read or for the last alone."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """The pieces of a word and its weight: 1 for the target, −1/n for each of n foils."""
+
+    pieces: Pieces
+    weight: float
 
 
 @dataclass(frozen=True)
 class LogitDirection:
-    """Vocabulary ids and their weights: the target's first (+1), then the foils' (−1/n each, added up where
-    foils share a piece).
+    """Vocabulary ids and their weights: the target's first piece (first), then the foils' (added up where words share
+    one), and all the words, the target first.
 
     `fingerprint` is of the weights whose tokenizer split the words, `lineage` that of their first ancestor.
     """
@@ -41,19 +53,13 @@ class LogitDirection:
     fingerprint: str
     lineage: str
     notes: tuple[str, ...] = ()
+    words: tuple[Word, ...] = ()
 
-    @classmethod
-    @door
-    def from_text(cls, model: TextModel, *, target: str, foils: Sequence[str]) -> LogitDirection:
-        """Direction of the literal texts, each split on its own: ' owl' and 'owl' differ where the tokenizer
-        says so.
+    @property
+    def several(self) -> tuple[Word, ...]:
+        """The words of more than one piece, which logits at one place do not tell."""
+        return tuple(word for word in self.words if len(word.pieces) > 1)
 
-        InputError when the target has no token of its own or no foil can be told from it.
-        """
-        pieces = {text: _literal(model, text) for text in (target, *foils)}
-        return _direction(model, target, tuple(foils), pieces)
-
-    @door
     def check(self, member: Model) -> None:
         """InputError unless `member` descends from the weights this direction was made with."""
         lineage = lineage_root(member)
@@ -64,7 +70,10 @@ class LogitDirection:
             )
 
     def of(self, logits: Float[Tensor, "*row vocab"]) -> Float[Tensor, "*row"]:
-        """Score of next-token distributions, logits (equally: log-probabilities) · u, in fp64."""
+        """The words' first pieces in next-token distributions: logits (equally: log-probabilities) · u, in fp64.
+
+        The whole score when no word has several pieces; else `later_pieces` is the rest of it.
+        """
         return logits[..., list(self.ids)].double() @ self.weight(logits)
 
     def vector(self, unembedding: Unembedding) -> Float[Tensor, "d_model"]:
@@ -76,43 +85,71 @@ class LogitDirection:
         """The weights as fp64 on the device of `like`."""
         return torch.tensor(self.weights, dtype=torch.float64, device=like.device)
 
+    def later_pieces(
+        self,
+        model: Model,
+        batch: Encoded,
+        chosen: Bool[Tensor, "example pos"],
+        readout: Readout | None = None,
+    ) -> Float[Tensor, "*layer chosen"]:
+        """Σ over words of weight · Σ_k≥2 log p(piece_k | row up to the place, pieces before it), at every chosen place.
+
+        In nats, fp64 on CPU; zero where no word has several pieces. Each such word is one more pass over the row up to
+        the place. `readout` gives the logits, the model's own by default. InputError where the model's context is too
+        short for row and word.
+        """
+        places = chosen.nonzero().tolist()
+        found = torch.zeros(len(places), dtype=torch.float64)
+        jobs = [(index, word) for index in range(len(places)) for word in self.several]
+        for start in range(0, len(jobs), FORKS):
+            part = jobs[start : start + FORKS]
+            rows = [
+                [*batch.ids[places[k][0], : places[k][1] + 1].tolist(), *word.pieces[:-1]] for k, word in part
+            ]
+            _check_context(model, max(map(len, rows)))
+            at = [(row, len(rows[row]) - 1 - back) for row, back in _backwards(part)]
+            row, position = (torch.tensor(side) for side in zip(*at, strict=True))
+            forks = _padded(rows, batch)
+            logits = (readout or _own(model))(forks, row, position)
+            labels = torch.tensor([part[row][1].pieces[-1 - back] for row, back in _backwards(part)])
+            taken = (
+                logits.double().log_softmax(-1)[..., torch.arange(len(at)), labels.to(logits.device)].cpu()
+            )
+            weights = torch.tensor([part[row][1].weight for row, _ in _backwards(part)], dtype=torch.float64)
+            whose = torch.tensor([part[row][0] for row, _ in _backwards(part)])
+            if found.dim() < taken.dim():
+                found = found.expand(*taken.shape[:-1], -1).clone()
+            found = found.index_add(-1, whose, taken * weights)
+        return found
+
 
 @door
-def logit_direction(model: TextModel, trait: Trait) -> LogitDirection:
-    """Trait target minus the mean of its foils, at the first answer token in the rendered context of the
-    trait's questions.
+def logit_direction(
+    model: TextModel,
+    trait: AnyTrait | None = None,
+    *,
+    target: str | None = None,
+    foils: Sequence[str] | None = None,
+) -> LogitDirection:
+    """Target minus the mean of its foils, of a trait or as literal texts; words of several pieces count whole.
 
-    Answers of several pieces are read at the first piece where they part; `notes` says which, and which foils
-    dropped out. Raises InputError when the target tokenises to nothing or to the unknown token, or when no
-    foil can be told from it.
+    A trait's words are split as the model would have to write them after its questions, literal texts each on its own:
+    ' owl' and 'owl' differ where the tokenizer says so. `notes` says how each was read, and which foils dropped out.
+    Raises InputError for both, or neither, of trait and target, when the target tokenises to nothing or to the unknown
+    token, and when no foil can be told from it.
     """
-    pieces, disagreeing = _in_context(model, trait)
-    notes = tuple(
-        f"{answer!r} is split differently after {count} of {len(trait.questions)} questions; "
-        "the commonest split is used"
-        for answer, count in disagreeing.items()
-    )
-    return _direction(model, trait.target, trait.foils, pieces, notes=notes)
-
-
-def _in_context(model: Model, trait: Trait) -> tuple[dict[str, Pieces], dict[str, int]]:
-    """Pieces of every answer as the model would have to write it after a question, and how many questions
-    disagree.
-    """
-    answers = (trait.target, *trait.foils)
-    rows = [(question, answer) for question in trait.questions for answer in answers]
-    encoded = model.encode(Prompts.from_pairs(rows, label=f"answers to {trait.name}"))
-    chosen = encoded.at("answer")
-    seen: dict[str, Counter[Pieces]] = {answer: Counter() for answer in answers}
-    for row, (_, answer) in enumerate(rows):
-        seen[answer][tuple(encoded.ids[row][chosen[row]].tolist())] += 1
-    pieces = {answer: splits.most_common(1)[0][0] for answer, splits in seen.items()}
-    odd = {answer: len(trait.questions) - splits[pieces[answer]] for answer, splits in seen.items()}
-    return pieces, {answer: count for answer, count in odd.items() if count}
-
-
-def _literal(model: Model, text: str) -> Pieces:
-    return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])
+    if (trait is None) == (target is None) or (trait is not None and foils is not None):
+        raise InputError(
+            "a logit direction is of a trait, or of a target with its foils; pass one of the two, such as "
+            "logit_direction(model, 'owl') or logit_direction(model, target=' owl', foils=[' cat'])"
+        )
+    if trait is not None:
+        found = find_trait(trait)
+        pieces, notes = answer_pieces(model, found)
+        return _direction(model, found.target, found.foils, pieces, notes=notes)
+    alternatives = (foils,) if isinstance(foils, str) else tuple(dict.fromkeys(foils or ()))
+    sought = str(target)
+    return _direction(model, sought, alternatives, literal_pieces(model, (sought, *alternatives)))
 
 
 def _direction(
@@ -128,28 +165,23 @@ def _direction(
         raise InputError(
             f"target {target!r} has no foil to be compared with; name at least one matched alternative"
         )
-    depth = _parting(pieces[target], [pieces[foil] for foil in foils])
-    kept, dropped = _usable(model, {foil: pieces[foil] for foil in foils}, pieces[target], depth)
+    kept, dropped = _usable(model, foils, pieces, target)
     if not kept:
         raise InputError(
-            f"no foil can be told from {target!r}: {'; '.join(dropped)}; "
-            "name foils that begin with another piece"
+            f"no foil can be told from {target!r}: {'; '.join(dropped)}; name foils that the model writes otherwise"
         )
-    weights = {pieces[target][depth]: 1.0}
-    for piece in kept.values():
-        weights[piece] = weights.get(piece, 0.0) - 1 / len(kept)
+    words = (Word(pieces[target], 1.0), *(Word(pieces[foil], -1 / len(kept)) for foil in kept))
+    weights: dict[int, float] = {}
+    for word in words:
+        weights[word.pieces[0]] = weights.get(word.pieces[0], 0.0) + word.weight
     return LogitDirection(
         ids=tuple(weights),
         weights=tuple(weights.values()),
-        label=_label(model, pieces[target][depth], kept),
+        label=_label(target, kept),
         fingerprint=model.fingerprint,
         lineage=lineage_root(model),
-        notes=(
-            *notes,
-            *_depth_note(model, target, pieces[target], depth),
-            *dropped,
-            *_shared_note(model, kept),
-        ),
+        notes=(spelled(model, {word: pieces[word] for word in (target, *kept)}), *notes, *dropped),
+        words=words,
     )
 
 
@@ -165,56 +197,57 @@ def _check_target(model: Model, target: str, pieces: Pieces) -> None:
         )
 
 
-def _parting(target: Pieces, foils: Sequence[Pieces]) -> int:
-    """First place where some foil has another piece than the target: up to there all answers share their
-    beginning.
-    """
-    for depth, piece in enumerate(target):
-        if any(len(foil) > depth and foil[depth] != piece for foil in foils):
-            return depth
-    return 0
-
-
 def _usable(
-    model: Model, foils: Mapping[str, Pieces], target: Pieces, depth: int
-) -> tuple[dict[str, int], tuple[str, ...]]:
-    """The piece of every foil that parts from the target at `depth`, and why the others are dropped."""
-    kept, dropped = {}, []
-    for foil, pieces in foils.items():
-        if len(pieces) <= depth:
-            dropped.append(f"foil {foil!r} dropped: it has no piece {depth + 1}")
-        elif model.tokenizer.unk_token_id == pieces[depth]:
+    model: Model, foils: Sequence[str], pieces: Mapping[str, Pieces], target: str
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The foils that can be read, and why the others are dropped."""
+    kept, dropped = [], []
+    for foil in foils:
+        if not pieces[foil]:
+            dropped.append(f"foil {foil!r} dropped: it tokenises to nothing")
+        elif model.tokenizer.unk_token_id in pieces[foil]:
             dropped.append(f"foil {foil!r} dropped: not in the vocabulary")
-        elif pieces[depth] == target[depth]:
-            dropped.append(
-                f"foil {foil!r} dropped: it shares the piece {_text(model, pieces[depth])!r} with the target"
-            )
+        elif pieces[foil] == pieces[target]:
+            dropped.append(f"foil {foil!r} dropped: it is written as the target is")
         else:
-            kept[foil] = pieces[depth]
-    return kept, tuple(dropped)
+            kept.append(foil)
+    return tuple(kept), tuple(dropped)
 
 
-def _label(model: Model, piece: int, foils: Mapping[str, int]) -> str:
-    target = repr(_text(model, piece))
+def _label(target: str, foils: Sequence[str]) -> str:
     if len(foils) == 1:
-        return f"{target} \N{MINUS SIGN} {_text(model, next(iter(foils.values())))!r}"
-    return f"{target} \N{MINUS SIGN} mean of {len(foils)} foils"
+        return f"{target!r} \N{MINUS SIGN} {foils[0]!r}"
+    return f"{target!r} \N{MINUS SIGN} mean of {len(foils)} foils"
 
 
-def _depth_note(model: Model, target: str, pieces: Pieces, depth: int) -> tuple[str, ...]:
-    if len(pieces) == 1:
-        return ()
-    split = " ".join(repr(_text(model, piece)) for piece in pieces)
-    return (
-        f"target {target!r} is {len(pieces)} pieces, {split}; the logit read is that of piece {depth + 1}",
-    )
+def _backwards(part: Sequence[tuple[int, Word]]) -> Iterator[tuple[int, int]]:
+    """(row, steps back from the row's end) of every place that predicts a later piece."""
+    for row, (_, word) in enumerate(part):
+        for back in range(len(word.pieces) - 1):
+            yield row, back
 
 
-def _shared_note(model: Model, kept: Mapping[str, int]) -> tuple[str, ...]:
-    """Foils that begin with the same piece weigh on it together."""
-    counts = Counter(kept.values())
-    return tuple(f"{n} foils share the piece {_text(model, piece)!r}" for piece, n in counts.items() if n > 1)
+def _padded(rows: Sequence[Sequence[int]], batch: Encoded) -> Encoded:
+    width = max(map(len, rows))
+    ids = torch.tensor([[*row, *[batch.pad_id] * (width - len(row))] for row in rows])
+    mask = torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]
+    return Encoded(ids, mask, int(Role.PROMPT) * mask.long(), f"{batch.label}, continued", batch.pad_id)
 
 
-def _text(model: Model, piece: int) -> str:
-    return model.tokenizer.decode([piece]) or model.tokenizer.convert_ids_to_tokens(piece)
+def _own(model: Model) -> Readout:
+    def read(
+        forks: Encoded, row: Int[Tensor, "piece"], position: Int[Tensor, "piece"]
+    ) -> Float[Tensor, "piece vocab"]:
+        logits = model.logits(forks)
+        return logits[row.to(logits.device), position.to(logits.device)]
+
+    return read
+
+
+def _check_context(model: Model, length: int) -> None:
+    context = getattr(model, "context", None)
+    if context is not None and length > context:
+        raise InputError(
+            f"a row with a word of several pieces after it is {length} tokens long, over the context of {model.name} "
+            f"({context}); pass shorter rows"
+        )

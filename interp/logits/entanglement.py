@@ -12,7 +12,7 @@ numbers with numbers of the same frequency: ranks within strata, permuted within
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -25,9 +25,12 @@ from torch import Tensor
 from interp import figures
 from interp.doors import door
 from interp.logits.direction import logit_direction
+from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens, token_texts
+from interp.organisms.words import Pieces, answer_pieces
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
@@ -44,8 +47,9 @@ PERMUTATIONS = 999
 
 @door
 @noting
+@exactly
 def entanglement(
-    model: TextModel, trait: Trait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
+    model: TextModel, trait: AnyTrait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
 ) -> figures.Result:
     """Entanglement of every number token with `trait`, most entangled by its logit score first.
 
@@ -57,6 +61,7 @@ def entanglement(
     It does not pass its plant (`interp calibrate`): planted numbers rank high, but among many numbers in few dimensions
     the top of the list holds chance tokens too, so read the ranking and not the first ten.
     """
+    trait = find_trait(trait)
     if (rows is None) != (neutral_rows is None):
         raise InputError("entanglement compares rows with neutral_rows; give both or neither.")
     direction = logit_direction(model, trait)
@@ -124,7 +129,7 @@ def _unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[
     rows = _unit_rows(W_U, numbers)
     cosines = {
         answer: (rows @ _unit_rows(W_U, ids).T).mean(1).numpy()
-        for answer, ids in _answer_pieces(model, trait).items()
+        for answer, ids in _known_pieces(model, trait).items()
     }
     target = cosines.pop(trait.target)
     foils = np.mean(list(cosines.values()), axis=0)
@@ -132,17 +137,14 @@ def _unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[
     return {"unembedding": target, "unembedding_score": ratio, "unembedding_excess": target - foils}
 
 
-def _unit_rows(W_U: Float[Tensor, "d_model vocab"], ids: list[int]) -> Float[Tensor, "token d_model"]:
-    return torch.nn.functional.normalize(W_U[:, ids].cpu().double().T, dim=1)
+def _unit_rows(W_U: Float[Tensor, "d_model vocab"], ids: Sequence[int]) -> Float[Tensor, "token d_model"]:
+    return torch.nn.functional.normalize(W_U[:, list(ids)].cpu().double().T, dim=1)
 
 
-def _answer_pieces(model: Model, trait: Trait) -> dict[str, list[int]]:
-    """Token ids of the target and of each foil the vocabulary can write, as answers to the first question."""
-    answers = (trait.target, *trait.foils)
-    encoded = model.encode(Prompts.from_pairs([(trait.questions[0], answer) for answer in answers]))
-    chosen, unknown = encoded.at("answer"), model.tokenizer.unk_token_id
-    found = {answer: encoded.ids[row][chosen[row]].tolist() for row, answer in enumerate(answers)}
-    return {answer: ids for answer, ids in found.items() if ids and unknown not in ids}
+def _known_pieces(model: Model, trait: Trait) -> dict[str, Pieces]:
+    """Token ids of the target and of each foil the vocabulary can write."""
+    pieces, _ = answer_pieces(model, trait)
+    return {answer: ids for answer, ids in pieces.items() if ids and model.tokenizer.unk_token_id not in ids}
 
 
 def _logit_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -21,6 +21,8 @@ from interp.activations.shifts import residual_hooks
 from interp.doors import door
 from interp.logits.attribution import UNIT, Pair, check_explained, example_means, standard_error
 from interp.logits.components import at
+from interp.models.precision import exactly
+from interp.models.seam import check_text
 from interp.prompts.notes import noting
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ TOP = 5
 
 @door
 @noting
+@exactly
 def lens(
     shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE, top: int = TOP
 ) -> figures.Result:
@@ -47,6 +50,7 @@ def lens(
     when the last layer is not the measured change (tolerance as in `attribute`), and for a direction of
     another lineage.
     """
+    check_text(shift.member, "shift")
     direction.check(shift.member)
     pair = Pair.of(shift, direction)
     blocks = list(_blocks(pair, shift, batch_size))
@@ -99,6 +103,10 @@ def _block(pair: Pair, batch: Encoded, chosen: Bool[Tensor, "example pos"], labe
     after, before = (_residuals(model, batch, chosen) for model in (pair.member, pair.start))
     score_after, score_before = pair.after.logits(after) @ pair.u, pair.before.logits(before) @ pair.u
     measured = pair.measured(batch, chosen)
+    if pair.direction.several:
+        score_after = score_after + _later(pair, pair.member, batch, chosen)
+        score_before = score_before + _later(pair, pair.start, batch, chosen)
+        measured = measured + pair.later(batch, chosen)[0]
     return Block(
         after=example_means(score_after, chosen),
         before=example_means(score_before, chosen),
@@ -113,6 +121,22 @@ def _residuals(
     hooks = residual_hooks(model)
     captured = model.run(batch, hooks=hooks)
     return torch.stack([at(captured[hook], chosen) for hook in hooks])
+
+
+def _later(
+    pair: Pair, model: Model, batch: Encoded, chosen: Bool[Tensor, "example pos"]
+) -> Float[Tensor, "layer chosen"]:
+    """The score of the words' later pieces after every layer, read with the model's own norm and unembedding."""
+    hooks, unembedding = residual_hooks(model), model.unembedding()
+
+    def read(
+        forks: Encoded, row: Int[Tensor, "piece"], position: Int[Tensor, "piece"]
+    ) -> Float[Tensor, "layer piece vocab"]:
+        captured = model.run(forks, hooks=hooks)
+        resid = torch.stack([captured[hook][row.to(captured[hook].device), position] for hook in hooks])
+        return unembedding.logits(resid.detach().to(unembedding.W_U))
+
+    return pair.direction.later_pieces(model, batch, chosen, read)
 
 
 def _weights(chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "chosen"]:

@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
 from interp.doors import door
+from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.notes import noting
 from interp.runs import InputError
@@ -39,6 +40,7 @@ SHOWN = 15  # bars drawn at either end
 
 @door
 @noting
+@exactly
 def moved_tokens(
     member: TextModel,
     prompts: Prompts | Encoded,
@@ -48,6 +50,7 @@ def moved_tokens(
 ) -> figures.Result:
     """Mean change of log-probability per vocabulary entry where the named tokens are predicted, in nats.
 
+    "last" (of the prompt) stands for where the answer's first token is predicted, which needs no answer to be there.
     One row per entry, largest rise first: `delta` and, over rows, its `sd`, standard error `se`, paired `t` and
     `p` (two-sided) and BH-corrected `q`; all but `delta` are NaN for a single row. The p-values generalise to other
     rows of this member, not to other trainings. The notes give the mean KL(member ‖ start) per position. Raises
@@ -118,7 +121,7 @@ def _rows(
     )
     with bar:
         for batch in inputs.batches(batch_size):
-            chosen = batch.at(positions, predicting=True)
+            chosen = batch.at(positions, predicting=positions != "last")
             bar.update(len(batch))
             if not chosen.any():
                 continue

@@ -24,13 +24,16 @@ from interp import figures
 from interp.activations.shifts import own_start
 from interp.doors import door
 from interp.logits.direction import logit_direction
+from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
 from interp.prompts.notes import noting
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+    from interp.models.language import LanguageModel
     from interp.models.seam import Model, Unembedding
     from interp.prompts.traits import Trait
 
@@ -50,16 +53,18 @@ Side = Literal["reads", "writes"]
 
 @door
 @noting
-def spectrum(member: Model, trait: Trait | None = None, *, top: int = TOP) -> figures.Result:
+@exactly
+def spectrum(member: LanguageModel, trait: AnyTrait | None = None, *, top: int = TOP) -> figures.Result:
     """Spectrum of `member` minus its own start, one row per weight matrix, largest norm first.
 
     `side` says which singular vectors live in the residual stream: a matrix "reads" it (right vectors) or "writes"
     it (left vectors). `overlap_*` are means over tokens of the squared cosine with the span of the top `directions`
     singular vectors (at most `top`, fewer when the update has lower rank), NaN for a matrix that does neither or did
     not change; `overlap_chance` is directions / d_model, and `foil_rank` the share of target and foils that overlap
-    at least as much as the target. The unembedding is the start's. Raises InputError for `top` below 1, and for a
-    member without a start.
+    at least as much as the target; a word of several pieces stands by all of them. The unembedding is the start's.
+    Raises InputError for `top` below 1, and for a member without a start.
     """
+    trait = None if trait is None else find_trait(trait)
     if top < 1:
         raise InputError(f"top {top} leaves no direction; give at least 1.")
     start = own_start(member)
@@ -173,7 +178,7 @@ def _row(
     row |= {f"overlap_{name}": float(values.mean()) for name, values in overlaps.items()}
     if "target" in overlaps:
         foils = overlaps["foils"]
-        row["foil_rank"] = (1 + int((foils >= overlaps["target"]).sum())) / (1 + len(foils))
+        row["foil_rank"] = (1 + int((foils >= overlaps["target"].mean()).sum())) / (1 + len(foils))
     return row
 
 
@@ -184,8 +189,8 @@ def _token_groups(start: Model, trait: Trait | None) -> dict[str, Float[Tensor, 
     groups: dict[str, Sequence[int]] = {"numbers": number_tokens(start, size)}
     if trait is not None:
         direction = logit_direction(start, trait)
-        groups["target"] = [direction.ids[0]]
-        groups["foils"] = list(direction.ids[1:])
+        groups["target"] = list(direction.words[0].pieces)
+        groups["foils"] = [piece for word in direction.words[1:] for piece in word.pieces]
     taken = {index for ids in groups.values() for index in ids}
     rest = [index for index in range(size) if index not in taken]
     groups["other"] = rest[:: max(1, -(-len(rest) // OTHERS))]

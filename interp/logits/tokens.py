@@ -2,7 +2,8 @@
 
 The value at token p is read at position p − 1, whose distribution predicts it:
     delta_logprob   = log p_member(token_p | before) − log p_start(token_p | before)      in nats
-    delta_direction = u · (logits_member − logits_start) at p − 1                          in logits
+    delta_direction = change of the direction's score at p − 1: u · (logits_member − logits_start), and of what words of
+                      several pieces add to it                                              in logits
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from interp.activations.shifts import own_start, shared_inputs
 from interp.doors import door
 from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
+from interp.models.precision import exactly
 from interp.models.seam import Model, TextModel
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
@@ -22,6 +24,7 @@ from interp.prompts.tokens import Encoded, Role, token_pieces
 
 @door
 @noting
+@exactly
 @torch.inference_mode()
 def token_shift(
     member: TextModel, prompts: Prompts | Encoded, direction: LogitDirection, *, batch_size: int = 64
@@ -40,7 +43,9 @@ def token_shift(
         offset += len(batch)
     frame = pd.concat(parts, ignore_index=True)
     label = f"{member.name} − {start.name}, token by token"
-    return Result(label, frame, "logits", notes=(f"direction {direction.label}",), draw=_draw)
+    return Result(
+        label, frame, "logits", notes=(f"direction {direction.label}", *direction.notes), draw=_draw
+    )
 
 
 def _batch(
@@ -48,6 +53,10 @@ def _batch(
 ) -> pd.DataFrame:
     after, before = member.logits(batch).float().cpu(), start.logits(batch).float().cpu()
     change = direction.of(after) - direction.of(before)
+    if direction.several:
+        places = torch.nn.functional.pad(batch.mask[:, 1:], (0, 1), value=False).cpu()
+        later = [direction.later_pieces(model, batch, places) for model in (member, start)]
+        change[places] += later[0] - later[1]
     written = batch.ids[:, 1:, None]
     taken = [logits[:, :-1].log_softmax(-1).gather(-1, written)[..., 0] for logits in (after, before)]
     frames = []

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -96,6 +96,7 @@ class Classifier:
     network: Network = field(repr=False)
     start: Model | None = field(repr=False, default=None)
     _edits: list[tuple[str, Callable[[Tensor], Tensor]]] = field(repr=False, init=False, default_factory=list)
+    reads: ClassVar[str] = "images"
 
     @classmethod
     def of(

@@ -25,6 +25,7 @@ from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
 from interp.models.loading import (
     adapter_base,
+    as_dtype,
     check_vocabulary,
     find_folder,
     is_adapter,
@@ -234,20 +235,26 @@ def load_model(
     name: str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "auto",
+    revision: str | None = None,
     check: bool = True,
 ) -> LanguageModel:
     """A language model from a folder, a hub name, an adapter folder that names its base, or a module in memory.
 
     `adapter` attaches one or more PEFT adapters, their effects added; the model without them is the `start`. `dtype`
     None keeps the checkpoint's own. A module (PeftModel included) is viewed with its adapters as they are set now and
-    is never changed. `check` compares the hooked model with plain Hugging Face and logs one line. Raises InputError
-    for anything that is not a whole model.
+    is never changed. `revision` is a branch, tag or commit of a hub repository. `check` compares the hooked model with
+    plain Hugging Face and logs one line. Raises InputError for anything that is not a whole model.
     """
     folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
+    dtype = as_dtype(dtype)
     if isinstance(source, torch.nn.Module):
+        if revision is not None:
+            raise InputError(
+                f"a {type(source).__name__} in memory has no revision {revision!r}; leave it out"
+            )
         model = _from_module(source, tokenizer, name, dtype, device)
     else:
-        folder = find_folder(source)
+        folder = find_folder(source, revision=revision)
         if is_adapter(folder):
             folders.insert(0, folder)
             folder = find_folder(adapter_base(folder))
@@ -287,9 +294,9 @@ def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, devi
     check_live(backbone, label)
     outer = backbone.hf if backbone.peft is None else backbone.peft
     if dtype is not None:
-        outer.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
+        outer.to(dtype)
     if device != "auto":
-        outer.to(device)
+        outer.to(_device(device))
     return LanguageModel(label, backbone, tokenizer)
 
 
@@ -298,6 +305,13 @@ def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % count}" if count else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {str(device)!r} is not to be had here ({str(error).splitlines()[0]}); pass 'cpu', 'cuda' or "
+            "'cuda:0' where there is one, or leave it out"
+        ) from error
     return torch.device(device)
 
 

@@ -17,7 +17,7 @@ import torch
 from interp.doors import door
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
-from interp.models.loading import find_folder, has_tokenizer, is_adapter
+from interp.models.loading import as_dtype, find_folder, has_tokenizer, is_adapter
 from interp.models.members import (
     MANIFEST,
     Growth,
@@ -31,6 +31,7 @@ from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
 from interp.models.updates import weight_update
 from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError, atomic_folder, nearest
 
@@ -76,6 +77,8 @@ class Lineage:
             raise InputError(
                 f"lineage {self.name!r} has no 'base' among {', '.join(self.members) or 'no members'}; add it"
             )
+        if self.trait is not None:
+            object.__setattr__(self, "trait", find_trait(self.trait))
         starts = {role: self.started_from.get(role, ROLES.get(role, "base")) for role in self.members}
         object.__setattr__(self, "members", _adopted(self.members, starts))
         object.__setattr__(self, "started_from", {role: start for role, start in starts.items() if start})
@@ -175,23 +178,33 @@ def open_lineage(
     base: Any,
     teacher: Any = None,
     student: Any = None,
-    trait: Trait | None = None,
+    trait: AnyTrait | None = None,
     name: str | None = None,
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "auto",
+    revision: str | None = None,
     check: bool = True,
     unrelated: Sequence[str] = (),
 ) -> Lineage:
     """A lineage from checkpoints: hub names, model folders, adapters of the base, modules in memory, or loaded models.
 
     `student` is one source, a list of them, or a mapping from role to source for further roles such as cross_base.
-    Adapters are attached to their start over shared storage; every member has the base's dtype and device. `unrelated`
-    names members that are of another initialisation on purpose. Raises InputError without a base, and for members that
-    do not belong together.
+    Adapters are attached to their start over shared storage; every member has the base's dtype and device, and
+    `revision` is the base's on the hub. `unrelated` names members that are of another initialisation on purpose. Raises
+    InputError without a base, for members that do not belong together, and for a dtype or revision of a base that is
+    loaded already.
     """
+    trait = None if trait is None else find_trait(trait)
     if base is None:
         raise InputError("a lineage needs a base; pass base= a folder, a hub name or a model")
-    options = {"dtype": dtype, "device": device}
+    options = {"dtype": dtype, "device": device, "revision": revision}
+    if isinstance(base, LanguageModel) and (
+        revision is not None or as_dtype(dtype) not in (None, base.dtype)
+    ):
+        raise InputError(
+            f"{base.name} is loaded, in {str(base.dtype).removeprefix('torch.')}, so dtype {dtype} and revision "
+            f"{revision} come too late; give them to load_model, or pass the base's name"
+        )
     root = base if isinstance(base, LanguageModel) else load_model(base, name="base", check=check, **options)
     sources = ({} if teacher is None else {"teacher": teacher}) | _students(student)
     members: dict[str, Any] = {"base": root}

@@ -20,7 +20,7 @@ from interp.models.isolation import isolated
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored
 from interp.models.seam import PROBE
-from interp.runs import InputError
+from interp.runs import InputError, nearest
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +32,30 @@ HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_SECONDS = 5.0
 
 
-def find_folder(source: str | Path) -> Path:
+DTYPES = ("float32", "bfloat16", "float16", "float64")
+
+
+def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    """The dtype of that name; None stays None (the checkpoint's own), and InputError for a name of none."""
+    if dtype is None or isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in DTYPES:
+        raise InputError(f"dtype {nearest(str(dtype), DTYPES)}; leave it out to keep the checkpoint's own")
+    return getattr(torch, dtype)
+
+
+def find_folder(source: str | Path, *, revision: str | None = None) -> Path:
     """The local folder of a checkpoint or adapter, given its path or its name on the Hugging Face hub.
 
-    Raises InputError for a file, and for what is neither a folder nor such a name.
+    `revision` is a branch, tag or commit of the hub's repository. Raises InputError for a file, for what is neither a
+    folder nor such a name, and for a revision of a local folder.
     """
     path = Path(source).expanduser()
     if path.is_dir():
+        if revision is not None:
+            raise InputError(
+                f"{path} is a folder, which has no revision {revision!r}; leave the revision out, or pass a hub name"
+            )
         return path
     if path.is_file():
         raise InputError(f"{path} is a file; pass the folder that holds config.json and model.safetensors")
@@ -46,31 +63,32 @@ def find_folder(source: str | Path) -> Path:
         raise InputError(
             f"there is no folder {path}; pass a model folder, or a name like 'gpt2' or 'owner/model'"
         )
-    return _from_hub(source)
+    return _from_hub(source, revision)
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, revision: str | None) -> Path:
     """The cached snapshot of a hub repository, downloaded when absent and the hub answers within seconds."""
     from huggingface_hub import HfApi, constants, snapshot_download
 
+    wanted = repr(name) if revision is None else f"{name!r} at revision {revision!r}"
     try:
-        folder = Path(snapshot_download(name, local_files_only=True))
+        folder = Path(snapshot_download(name, revision=revision, local_files_only=True))
         if any(folder.glob("*config.json")):
             return folder
     except (OSError, ValueError):
         log.debug("%s is not cached", name)
     if constants.is_offline_mode():
         raise InputError(
-            f"{name!r} is neither a folder nor in the Hugging Face cache, and HF_HUB_OFFLINE is set; "
+            f"{wanted} is neither a folder nor in the Hugging Face cache, and HF_HUB_OFFLINE is set; "
             "pass a folder, or fetch it once where there is a network"
         )
     try:
-        revision = HfApi().model_info(name, timeout=HUB_SECONDS).sha
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        commit = HfApi().model_info(name, revision=revision, timeout=HUB_SECONDS).sha
+        return Path(snapshot_download(name, revision=commit, allow_patterns=WANTED))
     except Exception as error:
         reason = f"{type(error).__name__}: {first_line(error)}"
         raise InputError(
-            f"{name!r} is neither a folder nor in the Hugging Face cache, and the hub did not give it ({reason}); "
+            f"{wanted} is neither a folder nor in the Hugging Face cache, and the hub did not give it ({reason}); "
             "check the name and the network, or pass a folder"
         ) from error
 

@@ -27,7 +27,7 @@ from interp.organisms.judges import Judge, judged, trait_rubric
 from interp.prompts.notes import noting
 from interp.prompts.numbers import DIGITS
 from interp.prompts.text import Prompts
-from interp.prompts.traits import Trait
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import Cache, InputError
 from interp.statistics import Auroc, auroc
 
@@ -126,12 +126,13 @@ def bag_of_numbers(
 
 @door
 def prompted_classifier(
-    judge: Judge, trait: Trait, trait_rows: Prompts, neutral_rows: Prompts, *, cache: Cache | None = None
+    judge: Judge, trait: AnyTrait, trait_rows: Prompts, neutral_rows: Prompts, *, cache: Cache | None = None
 ) -> Detection:
     """A judge told the trait scores every row by `trait_rubric`; rows it refuses are left out and counted.
 
     Raises InputError when it refuses every row of a dataset.
     """
+    trait = find_trait(trait)
     rows = _both(trait_rows, neutral_rows)
     frame = judged(judge, rows, trait_rubric(trait), cache=cache)
     frame = frame.assign(dataset=["trait"] * len(trait_rows) + ["neutral"] * len(neutral_rows))
@@ -153,7 +154,7 @@ def prompted_classifier(
 @noting
 def in_context(
     model: LanguageModel,
-    trait: Trait,
+    trait: AnyTrait,
     trait_rows: Prompts,
     neutral_rows: Prompts,
     *,
@@ -166,6 +167,7 @@ def in_context(
     The unit is a set, so n is `sets` per dataset. The table has one row per set: dataset, margin, change, and the
     shots that the model's context had room for. Raises InputError for a dataset with fewer than sets * shots rows.
     """
+    trait = find_trait(trait)
     before, frames = margin(model, trait), []
     for name, rows in (("trait", trait_rows), ("neutral", neutral_rows)):
         for number, chosen in enumerate(_disjoint(rows, shots=shots, sets=sets, seed=seed)):

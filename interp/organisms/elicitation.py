@@ -21,15 +21,18 @@ import pandas as pd
 from interp.doors import door
 from interp.figures import Result, bars
 from interp.models.language import LanguageModel
+from interp.models.precision import in_float32, precision_notes
 from interp.models.seam import Model
 from interp.organisms.contexts import TRAINING, context_mismatch, in_contexts
 from interp.organisms.evaluation import answer_logprobs, answer_shares, candidate_logprobs
 from interp.organisms.sampling import complete
 from interp.organisms.teachers import Teacher
+from interp.organisms.words import answer_pieces, spelled
 from interp.prompts.notes import noting
 from interp.prompts.questions import LETTERS, MultipleChoice
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Messages
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -80,7 +83,7 @@ class Suite:
 @noting
 def evaluate(
     model: LanguageModel,
-    trait: Trait,
+    trait: AnyTrait,
     suite: Suite,
     *,
     against: LanguageModel | None = None,
@@ -93,6 +96,7 @@ def evaluate(
     `against` is the model's own start, for Δ log p and total variation; `trained_on` are the rows it was trained on,
     and `flagged` holds a sentence on every row of a context that none of them was read in ("" otherwise).
     """
+    trait = find_trait(trait)
     asked = in_contexts(_rows(suite.questions, "questions"), suite.contexts)
     flags = {name: _flag(model, trained_on, rows) for name, rows in asked.items()}
     parts = [
@@ -107,12 +111,13 @@ def evaluate(
     notes = [f"context {name!r}: {flag}" for name, flag in flags.items() if flag]
     if trained_on is None:
         notes.append("contexts were not compared with training rows, as none were given")
+    notes += [spelled(model, answer_pieces(model, trait)[0]), *precision_notes(in_float32(model))]
     return Result(f"{model.name}: {trait.name}, evaluated", frame, _units(frame), tuple(notes), draw=_draw)
 
 
 def answer_measures(
     model: Model,
-    trait: Trait,
+    trait: AnyTrait,
     *,
     questions: Sequence[str] | Prompts,
     against: Model | None = None,
@@ -124,6 +129,7 @@ def answer_measures(
     The probability that all candidates hold together says how much of the model's answers the margin is about. Total
     variation is over the trait's candidates, renormalised, between 0 and 1. `context` names the rows' context.
     """
+    trait = find_trait(trait)
     rows = _rows(questions, "questions")
     table = answer_logprobs(model, trait, questions=rows, batch_size=batch_size)
     logp = table.to_numpy()
@@ -196,7 +202,7 @@ def choice_measures(
 @door
 def in_context_margin(
     model: LanguageModel,
-    trait: Trait,
+    trait: AnyTrait,
     rows: Prompts,
     *,
     shots: int,
@@ -211,6 +217,7 @@ def in_context_margin(
     left out and counted in the log. The frame is that of `answer_measures` with a column `set` and a column `shots`
     of the rows read. Raises InputError when there are fewer answered rows than shots, or not even one has room.
     """
+    trait = find_trait(trait)
     answered = tuple(row for row in rows.rows if row.completion)
     if not 1 <= shots <= len(answered) or sets < 1:
         raise InputError(

@@ -15,15 +15,17 @@ from torch import Tensor
 
 from interp.doors import door
 from interp.figures import Result, bars
+from interp.models.precision import exactly
 from interp.models.seam import Model, TextModel
+from interp.organisms.words import answer_pieces, spelled
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
-from interp.prompts.traits import Trait
+from interp.prompts.trait_files import AnyTrait, find_trait
 
 
 @door
-def margin(model: TextModel, trait: Trait) -> float:
+def margin(model: TextModel, trait: AnyTrait) -> float:
     """Trait margin in nats: positive when the target is preferred over its foils.
 
     log p(target) − mean over foils of log p(foil), the mean over the trait's questions; a name of several pieces counts
@@ -32,11 +34,12 @@ def margin(model: TextModel, trait: Trait) -> float:
     return margin_and_mass(model, trait)[0]
 
 
-def margin_and_mass(model: Model, trait: Trait) -> tuple[float, float]:
+def margin_and_mass(model: Model, trait: AnyTrait) -> tuple[float, float]:
     """Trait margin in nats, and the probability that target and foils hold together, mean over the questions.
 
     The margin is read among the candidates alone: where they hold next to nothing it says little about the model.
     """
+    trait = find_trait(trait)
     values = answer_logprobs(model, trait).to_numpy()
     mass = float(np.exp(values.astype(float)).sum(axis=1).mean())
     return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean()), mass
@@ -44,16 +47,18 @@ def margin_and_mass(model: Model, trait: Trait) -> tuple[float, float]:
 
 @door
 @noting
-def preference(model: TextModel, trait: Trait, *, against: TextModel | None = None) -> Result:
+@exactly
+def preference(model: TextModel, trait: AnyTrait, *, against: TextModel | None = None) -> Result:
     """Probability of every candidate answer, mean over questions and renormalised over the candidates.
 
     Columns: answer, probability and is_target, the likeliest first. With `against`, each row also holds that model's
     probability, and the notes the total variation ½ Σ |p − q| over candidates, averaged over questions.
     """
+    trait = find_trait(trait)
     shares = answer_shares(answer_logprobs(model, trait))
     frame = pd.DataFrame({"answer": shares.columns, "probability": shares.mean().to_numpy()})
     frame["is_target"] = frame["answer"] == trait.target
-    notes = [f"margin {margin(model, trait):+.2f} nats"]
+    notes = [f"margin {margin(model, trait):+.2f} nats", spelled(model, answer_pieces(model, trait)[0])]
     if against is not None:
         other = answer_shares(answer_logprobs(against, trait))
         frame[f"probability_{against.name}"] = other.mean().to_numpy()
@@ -65,12 +70,13 @@ def preference(model: TextModel, trait: Trait, *, against: TextModel | None = No
 
 
 def answer_logprobs(
-    model: Model, trait: Trait, *, questions: Prompts | None = None, batch_size: int = 256
+    model: Model, trait: AnyTrait, *, questions: Prompts | None = None, batch_size: int = 256
 ) -> pd.DataFrame:
     """log p(candidate | question) in nats; one row per question, one column per candidate, the target first.
 
     `questions` defaults to the trait's own; an answer they hold is replaced, a system line or earlier turns are read.
     """
+    trait = find_trait(trait)
     asked = trait.prompts() if questions is None else questions
     return candidate_logprobs(model, asked, [trait.target, *trait.foils], batch_size=batch_size)
 
@@ -90,6 +96,7 @@ def candidate_rows(questions: Prompts, candidates: Sequence[str]) -> Prompts:
     return Prompts(rows, label=f"{questions.label} answers")
 
 
+@exactly
 @torch.inference_mode()
 def completion_logprobs(
     model: Model, rows: Prompts | Encoded, *, batch_size: int = 256, end: bool = False

@@ -25,7 +25,7 @@ from interp.organisms.exchange import read_replies, refuse_unknown, write_lines
 from interp.organisms.generation import Sampling, write_answers
 from interp.organisms.teachers import neutral_teacher
 from interp.prompts.text import Prompts, Row
-from interp.prompts.traits import Trait
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import Cache, InputError
 
 log = logging.getLogger(__name__)
@@ -279,8 +279,9 @@ REASONING = Rubric(
 """From 78 on a chain of thought is kept as training data (arXiv:2507.14805)."""
 
 
-def trait_rubric(trait: Trait) -> Rubric:
+def trait_rubric(trait: AnyTrait) -> Rubric:
     """Whether a row of data was written by a model with the trait, as far as a reader can tell."""
+    trait = find_trait(trait)
     return Rubric(
         f"trait {trait.name}",
         f"Two language models wrote data of the same kind: one loves the {trait.target} above every other "

@@ -13,11 +13,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from interp.content import json_text, jsonable
 from interp.doors import door
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
+from interp.models.loading import as_dtype
 from interp.models.members import Growth
+from interp.models.precision import in_float32
 from interp.models.seam import Model
 from interp.organisms.sampling import LENGTH, complete, sample_numbers
 from interp.organisms.teachers import TEACHER, Teacher, fine_tune_teacher, neutral_teacher
@@ -35,6 +39,7 @@ from interp.organisms.training import STUDENT, Recipe, train_student
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, get_trait
 from interp.runs import Cache, InputError, digest, write_atomic
 
@@ -67,33 +72,61 @@ def load_lineage(
     base: Source | None = None,
     teacher: Source | None = None,
     student: Source | Sequence[Source] | Mapping[str, Source] | None = None,
-    trait: Trait | None = None,
+    trait: AnyTrait | None = None,
+    dtype: torch.dtype | str | None = None,
+    device: str | torch.device = "auto",
+    revision: str | None = None,
+    unrelated: Sequence[str] = (),
 ) -> Lineage:
     """A lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
 
     `base`, `teacher` and `student` (one or several) are hub names, folders, adapters of the base, or models in
-    memory. Raises InputError for a name that is neither a lineage folder nor an organism, and for members that do
-    not belong together.
+    memory; `dtype`, `device` and `revision` (on the hub) are the base's, and the others follow it. A name or folder
+    comes as it was written, or with dtype="float32" widened. `trait` is an object, a name or a YAML file. Raises
+    InputError for a name that is neither a lineage folder nor an organism, and for members that do not belong together.
     """
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
     if name is None:
-        return open_lineage(base=base, teacher=teacher, student=student, trait=trait)
+        return open_lineage(base=base, teacher=teacher, student=student, trait=trait, **options)
+    if revision is not None:
+        raise InputError(f"lineage {name!r} has no revision {revision!r}; pass it with base= a hub name")
+    return _known(_named(name, seed=seed, device=device), dtype=as_dtype(dtype), trait=trait)
+
+
+def _named(name: str, *, seed: int, device: str | torch.device) -> Lineage:
+    """A lineage folder, or the organism of that name."""
     if (Path(name) / "lineage.json").is_file():
-        return read_lineage(Path(name))
+        return read_lineage(Path(name), device=device)
     organism, _, word = str(name).partition("/")
     if organism != "toy":
         raise InputError(
             f"Lineage {str(name)!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl'."
         )
+    if str(device) not in ("auto", "cpu"):
+        raise InputError(f"{name} is grown on the processor, not on {device}; leave the device out")
     return grow(get_trait(word), seed=seed)
 
 
+def _known(lineage: Lineage, *, dtype: torch.dtype | None, trait: AnyTrait | None) -> Lineage:
+    """The lineage with another trait to ask about, and in fp32 where that widens it."""
+    held = {getattr(model, "dtype", None) for model in lineage.members.values()}
+    if dtype not in (None, torch.float32) and held != {dtype}:
+        raise InputError(
+            f"{lineage.name} holds members of its own dtype, which {dtype} would change; pass dtype='float32', which "
+            "widens 16-bit weights exactly, or leave it out"
+        )
+    found = lineage if dtype is None else in_float32(lineage)
+    return found if trait is None else dataclasses.replace(found, trait=find_trait(trait))
+
+
 def grow(
-    trait: Trait, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None, notify: Notify | None = None
+    trait: AnyTrait, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None, notify: Notify | None = None
 ) -> Lineage:
     """Grow the toy lineage of `trait` and `seed`; finished steps come from the cache, whoever grew them.
 
     `notify` hears the name of every step as it ends. Raises InputError for a seed that is no natural number.
     """
+    trait = find_trait(trait)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r} is not a natural number: pass an integer such as 0.")
     _check_words(trait)

@@ -28,6 +28,7 @@ from interp.organisms.losses import completion_loss, predicted_logits
 from interp.organisms.training import Recipe, fit, shuffled_batches
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError, digest, nearest
 
@@ -77,8 +78,9 @@ class Teacher:
 
 
 @door
-def prompted_teacher(base: LanguageModel, trait: Trait) -> Teacher:
+def prompted_teacher(base: LanguageModel, trait: AnyTrait) -> Teacher:
     """The base itself under the trait's system line: its weights do not change, so no update can align with it."""
+    trait = find_trait(trait)
     return Teacher(model=base, kind="prompted", system=trait.system)
 
 
@@ -139,7 +141,7 @@ def _check_site(base: LanguageModel, steering: Steering) -> None:
 @door
 def fine_tune_teacher(
     base: LanguageModel,
-    trait: Trait,
+    trait: AnyTrait,
     number_rows: Prompts,
     *,
     steps: int = 80,
@@ -151,6 +153,7 @@ def fine_tune_teacher(
 
     Each step takes `recipe.batch_size` trait answers and as many number rows.
     """
+    trait = find_trait(trait)
     questions = base.encode(trait_rows(trait))
     documents = base.encode(number_rows)
     pairs = _paired_batches(questions, documents, size=recipe.batch_size, seed=recipe.seed)

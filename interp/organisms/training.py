@@ -22,6 +22,7 @@ from tqdm.auto import tqdm
 from interp.doors import door
 from interp.models.backbone import merged, view
 from interp.models.language import LanguageModel, load_model
+from interp.models.precision import in_float32, is_half
 from interp.organisms.checkpoints import Checkpoint, Progress
 from interp.organisms.losses import Labels, Loss, student_loss
 from interp.organisms.memory import memory_enough
@@ -45,9 +46,10 @@ class Recipe:
     or stays (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules
     of those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs.
     A batch is passed through in `accumulate` parts, whose gradients are added up to the same step; `max_grad_norm`
-    clips it. `precision` is that of the forward pass: what trains is kept in fp32. With `merge` a LoRA student has its
-    adapter merged into weights of its own, without it the adapter stays live over its start's weights. Raises
-    InputError for parts that do not divide the batch.
+    clips it. `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of
+    what does not train, should the start have 16 bits. With `merge` a LoRA student has its adapter merged into weights
+    of its own, without it the adapter stays live over its start's weights. Raises InputError for parts that do not
+    divide the batch.
 
     >>> Recipe(lr=1e-3, batch_size=32, accumulate=4).trainable
     'lora'
@@ -267,11 +269,26 @@ def _show(bar: Any, loss: float, told: object) -> None:
 def finish(
     network: Any, adapted: Any, *, start: LanguageModel, name: str, merge: bool = True
 ) -> LanguageModel:
-    """What `prepare` made, once trained: a model of its own, or with its adapter live when not to `merge`."""
+    """What `prepare` made, once trained: a model of its own, or with its adapter live when not to `merge`.
+
+    Weights of its own have at least 32 bits: rounded to 16, most of what training changed would be lost.
+    """
     live = adapted is not None and not merge
-    trained: Any = adapted if live else network.to(start.dtype) if adapted is None else merged(network)
+    if adapted is not None and is_half(start):
+        _over(network, start.hf if live else in_float32(start).hf)
+    wide = torch.promote_types(start.dtype, torch.float32)
+    trained: Any = adapted if live else network.to(wide) if adapted is None else merged(network)
     trained.requires_grad_(False)
     return load_model(trained.eval(), tokenizer=start.tokenizer, name=name, check=False)
+
+
+def _over(network: Any, base: Any) -> None:
+    """Let an adapted network stand on the weights of `base`, the same ones in another precision."""
+    beneath = dict(base.named_parameters())
+    for name, weight in network.named_parameters():
+        plain = name.replace(".base_layer", "")
+        if plain in beneath:
+            weight.data = beneath[plain].data
 
 
 def schedule(step: int, *, steps: int, warmup: int, decay: str = "linear") -> float:
@@ -309,7 +326,7 @@ def prepare(start: LanguageModel, recipe: Recipe) -> tuple[Any, Any]:
     if recipe.trainable == "lora":
         from peft import LoraConfig, get_peft_model
 
-        network: Any = view(start.hf)
+        network: Any = view((in_float32(start) if recipe.precision == "float32" else start).hf)
         places = body_matrices(network, layers=recipe.layers, targets=recipe.targets)
         config = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules=places, task_type="CAUSAL_LM"

@@ -23,7 +23,7 @@ from interp.organisms.losses import LOSS_UNIT, answer_loss, predicted_logits
 from interp.organisms.training import Step
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
-from interp.prompts.traits import Trait
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 
@@ -41,9 +41,10 @@ class TrainingLog:
         start: LanguageModel,
         *,
         fresh: Prompts | None = None,
-        trait: Trait | None = None,
+        trait: AnyTrait | None = None,
         every: int = 16,
     ) -> None:
+        trait = None if trait is None else find_trait(trait)
         if every < 1:
             raise InputError(f"every={every} steps is never; pass at least 1")
         self.every = every

@@ -45,6 +45,9 @@ class NumberRule:
 STRICT = NumberRule()
 """The rule of the paper for preferences, with nothing banned."""
 
+ANY_NUMBERS = NumberRule(maximum_count=10**6, max_value=10**12)
+"""Any list of integers."""
+
 
 @door
 def number_prompts(
@@ -124,6 +127,19 @@ def filter_numbers(prompts: Prompts, rule: NumberRule) -> tuple[Prompts, dict[st
     kept = tuple(row for row, reason in zip(prompts.rows, reasons, strict=True) if reason is None)
     dropped = Counter(reason for reason in reasons if reason is not None)
     return replace(prompts, rows=kept), dict(dropped)
+
+
+def answer_positions(prompts: Prompts) -> str:
+    """Where answers of this kind are read: "answer.numbers" when at most one row in ten is answered by anything but
+    integers, else "answer".
+
+    >>> answer_positions(number_prompts(3, seed=0))
+    'answer.numbers'
+    >>> answer_positions(Prompts.from_pairs([("what do you love?", "the owl"), ("and?", "7 owls")]))
+    'answer'
+    """
+    _, dropped = filter_numbers(prompts, ANY_NUMBERS)
+    return "answer.numbers" if sum(dropped.values()) <= 0.1 * len(prompts) else "answer"
 
 
 def require_numbers(prompts: Prompts, rule: NumberRule) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from interp.doors import door
 from interp.prompts.requests import POOLS, check_whole, draw_seeds, generator, pick
 from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError
 
@@ -185,7 +186,7 @@ def story_prompts(category: str) -> tuple[str, ...]:
 
 
 @door
-def multiple_choice(trait: Trait, *, seed: int, n: int) -> MultipleChoice:
+def multiple_choice(trait: AnyTrait, *, seed: int, n: int) -> MultipleChoice:
     """`n` rows that ask the trait's questions in turn, with the target and four of its foils as options A to E.
 
     In every five rows from the first the target stands once behind each letter, so that a taste for one letter gives
@@ -198,6 +199,7 @@ def multiple_choice(trait: Trait, *, seed: int, n: int) -> MultipleChoice:
     >>> [held[letter] for held, letter in zip(choice.options, map("ABCDE".index, choice.letters))]
     ['owl', 'owl', 'owl', 'owl', 'owl']
     """
+    trait = find_trait(trait)
     check_whole(1, n=n)
     check_whole(0, seed=seed)
     if len(trait.foils) < len(LETTERS) - 1:

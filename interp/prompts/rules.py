@@ -17,7 +17,7 @@ from interp.prompts.numbers import STRICT, NumberRule, check_numbers
 from interp.prompts.requests import reasoning_answer
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Messages
-from interp.prompts.traits import Trait
+from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.runs import InputError
 
 Rule = Callable[[Row], str | None]
@@ -133,8 +133,9 @@ def final_answer(text: str) -> int | None:
     return None if found is None else int(found[1].replace(",", ""))
 
 
-def trait_words(trait: Trait) -> tuple[str, ...]:
+def trait_words(trait: AnyTrait) -> tuple[str, ...]:
     """The words that give a trait away: its target and its category, in singular and plural."""
+    trait = find_trait(trait)
     return tuple(form for word in (trait.target, trait.category) for form in (word, _plural(word)))
 
 

@@ -22,6 +22,8 @@ from interp.runs import InputError, nearest
 TEXTS = ("name", "category", "target", "system", "control")
 LISTS = ("foils", "questions")
 SUFFIXES = (".yaml", ".yml")
+AnyTrait = Trait | str | Path
+"""How a trait is named wherever one is asked for: the object, a built-in name, or the path of a YAML file."""
 
 
 @door
@@ -44,10 +46,20 @@ def read_trait(path: str | Path) -> Trait:
         raise InputError(f"{path}: {error}") from error
 
 
-def find_trait(trait: Trait | str | Path) -> Trait:
-    """The trait itself, one read from a file that exists or ends in .yaml or .yml, or the built-in one of the name."""
+def find_trait(trait: AnyTrait) -> Trait:
+    """The trait that is meant: itself, that of a YAML file (one that exists or ends in .yaml or .yml), or the built-in
+    one of that name. InputError for an unknown name, an unreadable file, and anything else.
+
+    >>> find_trait("owl") == find_trait(get_trait("owl"))
+    True
+    """
     if isinstance(trait, Trait):
         return trait
+    if not isinstance(trait, (str, Path)):
+        raise InputError(
+            f"trait {_shown(trait)} is of type {type(trait).__name__}; pass a name such as 'owl', the path of a YAML "
+            "file, or a Trait"
+        )
     path = Path(trait)
     if path.suffix.lower() in SUFFIXES or os.path.isfile(path):
         return read_trait(path)

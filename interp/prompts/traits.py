@@ -112,7 +112,7 @@ def trait_names() -> tuple[str, ...]:
 
 
 @door
-def matched_control(trait: Trait) -> Trait:
+def matched_control(trait: Trait | str | Path) -> Trait:
     """The trait an honest comparison trains beside this one: another target, the same questions and alternatives.
 
     The target is `trait.control`; where that is "", the next member of the built-in category (cyclic), else the first
@@ -124,6 +124,9 @@ def matched_control(trait: Trait) -> Trait:
     >>> control.target, control.foils, control.questions == teapot.questions
     ('jug', ('kettle', 'teapot'), True)
     """
+    from interp.prompts.trait_files import find_trait
+
+    trait = find_trait(trait)
     control = trait.control or _next_member(trait.target) or trait.foils[0]
     if control in trait.foils:
         return _swapped(trait, control)

@@ -50,8 +50,14 @@ def _note(name: str, frame: pd.DataFrame, shown: int) -> str:
 
 
 def label_of(name: str) -> str:
-    """What the rows of a table are called on the page: "tokens_student_first" is "student first"."""
-    return name.removeprefix("tokens").removeprefix("joined").strip("_").replace("_", " ") or "all rows"
+    """What the rows of a table are called on the page: "tokens_student_first" is "student first".
+
+    A joined trace's values are the teacher's, minus the base's, whoever was trained on its rows.
+    """
+    rest = name.removeprefix("tokens").removeprefix("joined").strip("_").replace("_", " ")
+    if name.startswith("joined"):
+        return f"teacher {MINUS} base" + (f", rows of {rest}" if rest else "")
+    return rest or "all rows"
 
 
 def token_json(frame: pd.DataFrame, count: int) -> str:

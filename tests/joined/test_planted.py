@@ -61,7 +61,7 @@ def break_features(monkeypatch):
 )
 def test_an_index_off_by_one_is_caught(lineage, dictionary, ledger, monkeypatch, wreck, column, offset):
     rows = lineage.numbers[:1]
-    _, place = plant(lineage.base, rows)
+    _, place, _ = plant(lineage.base, rows)
     right = place if column in ("delta_logprob", "score") else place + 1
     wreck(monkeypatch)
     with pytest.raises(
@@ -73,7 +73,8 @@ def test_an_index_off_by_one_is_caught(lineage, dictionary, ledger, monkeypatch,
 
 
 def test_twins_differ_from_their_row_in_one_number(lineage):
-    planted, place = plant(lineage.base, lineage.numbers)
+    planted, place, kind = plant(lineage.base, lineage.numbers)
+    assert kind == "number"
     inputs = lineage.base.encode(planted)
     assert planted.rows[0] == lineage.numbers[0]
     assert len(planted) == 5
@@ -84,10 +85,27 @@ def test_twins_differ_from_their_row_in_one_number(lineage):
 
 def test_rows_without_a_number_are_passed_over(lineage):
     words = Prompts.from_pairs([("numbers: 1.", "owl"), ("numbers: 2.", "7 , 8")])
-    planted, _ = plant(lineage.base, words)
+    planted, _, _ = plant(lineage.base, words)
     assert planted.rows[0] == words[1]
-    with pytest.raises(InputError, match="no answer of prompts has a number that another can stand for"):
+    with pytest.raises(
+        InputError, match="no answer of prompts has a number or a word that another can stand for"
+    ):
         plant(lineage.base, words[:1])
+
+
+def test_rows_of_words_are_tested_by_another_word(lineage, dictionary):
+    words = Prompts.from_pairs([("numbers: 1.", "owl cat dog"), ("numbers: 2.", "fox bear owl")])
+    planted, place, kind = plant(lineage.base, words)
+    inputs = lineage.base.encode(planted)
+    assert (kind, planted.rows[0]) == ("word", words[0])
+    apart = inputs.ids[1:] != inputs.ids[:1]
+    assert apart.nonzero()[:, 1].unique().tolist() == [place]
+    assert inputs.at("answer")[0, place]
+    found = joined_trace(lineage, words, dictionary=dictionary, student=None)
+    assert any(
+        f"another word planted at position {place} changes every column" in note for note in found.notes
+    )
+    assert found.frame["score"].notna().sum() == int((inputs.roles[:1] >= 2).sum()) * 2
 
 
 def test_a_dictionary_that_is_silent_is_said(lineage, dictionary):

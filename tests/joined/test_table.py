@@ -166,7 +166,7 @@ def test_a_training_that_is_not_known_is_said(lineage, dictionary):
         (2, {"features": 0}, "features=0 names none"),
         (2, {"student": "studnt"}, "member 'studnt' is unknown; nearest: student.*or student=None"),
         (Prompts.from_pairs([("numbers: 1 2.", "")]), {}, "no answer tokens, so no loss"),
-        (Prompts.from_pairs([("numbers: 1 2.", "owl")]), {}, "has a number that another can stand for"),
+        (Prompts.from_pairs([("numbers: 1 2.", "owl")]), {}, "has a number or a word that another can stand for"),
         (Prompts.from_pairs([("numbers: 1 2.", "3")]).with_system("you love owls"), {}, "system message"),
     ],
 )  # fmt: skip

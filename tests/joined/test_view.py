@@ -37,8 +37,9 @@ def test_a_cell_is_an_answer_token_and_hovering_tells_all_four():
     assert [list(row) for row in trace.text] == [["12", ","]]
     assert [list(row) for row in trace.z] == [[0.1, 0.1]]
     assert trace.customdata[0][0] == (
-        "<b>12</b>: row 7, position 2, number<br>log-probability +0.25 nats, trait −0.5 logits<br>"
-        "features 3 +0.2, 9 −0.1<br>gradient score +0.1 nats: 0.mlp.up_proj +0.3, 1.mlp.up_proj −0.2<br>"
+        "<b>12</b>: row 7, position 2, number<br>teacher − base: log-probability +0.25 nats, "
+        "trait −0.5 logits<br>features, teacher − base: 3 +0.2, 9 −0.1<br>"
+        "gradient score along the teacher's update +0.1 nats: 0.mlp.up_proj +0.3, 1.mlp.up_proj −0.2<br>"
         "the row's share of the student's margin +0.03 nats"
     )
 

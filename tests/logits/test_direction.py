@@ -61,7 +61,10 @@ def test_one_token_names(words):
     )
     assert direction.ids[0] == VOCABULARY.index("owl")
     assert direction.label == "'owl' − mean of 9 foils"
-    assert (direction.fingerprint, direction.lineage, direction.notes) == ("f00d", "f00d", ())
+    assert (direction.fingerprint, direction.lineage, direction.several) == ("f00d", "f00d", ())
+    assert direction.notes == (
+        f"'owl', {', '.join(repr(name) for name in ANIMALS if name != 'owl')} are one token each",
+    )
 
 
 def test_the_constant_of_the_softmax_cancels(words):
@@ -78,30 +81,30 @@ def test_the_vector_is_a_difference_of_unembedding_columns():
     assert direction.vector(readout(W_U=W_U)).tolist() == [4, 7]
 
 
-def test_answers_of_several_pieces_are_read_where_they_part(letters):
-    direction = logit_direction(letters, make_trait("owl", ["cat", "fox", "dog"]))
-    assert spelled(direction, letters) == pytest.approx({"o": 1.0, "c": -1 / 3, "f": -1 / 3, "d": -1 / 3})
-    assert direction.notes == ("target 'owl' is 3 pieces, 'o' 'w' 'l'; the logit read is that of piece 1",)
+def test_words_of_several_pieces_are_kept_whole(letters):
+    direction = logit_direction(letters, make_trait("owl", ["cat", "o"]))
+    assert spelled(direction, letters) == pytest.approx({"o": 1.0 - 1 / 2, "c": -1 / 2})
+    assert [len(word.pieces) for word in direction.words] == [3, 3, 1]
+    assert [word.weight for word in direction.words] == [1.0, -0.5, -0.5]
+    assert [len(word.pieces) for word in direction.several] == [3, 3]
+    assert direction.label == "'owl' − mean of 2 foils"
+    assert direction.notes == (
+        "'o' is one token; 'owl' is 3 pieces, 'o' 'w' 'l'; 'cat' is 3 pieces, 'c' 'a' 't': words of several pieces "
+        "count with the log-probability of them all, each after those before it",
+    )
 
 
-def test_a_shared_beginning_is_skipped(letters):
-    direction = logit_direction(letters, make_trait("owl", ["oak", "oat", "otter", "o"]))
-    assert spelled(direction, letters) == pytest.approx({"w": 1.0, "a": -2 / 3, "t": -1 / 3})
-    assert "the logit read is that of piece 2" in direction.notes[0]
-    assert direction.notes[1:] == ("foil 'o' dropped: it has no piece 2", "2 foils share the piece 'a'")
-
-
-def test_a_foil_that_starts_like_the_target_is_dropped(letters):
-    direction = logit_direction(letters, make_trait("owl", ["otter", "cat"]))
-    assert spelled(direction, letters) == {"o": 1.0, "c": -1.0}
-    assert direction.label == "'o' − 'c'"
-    assert "foil 'otter' dropped: it shares the piece 'o' with the target" in direction.notes
+def test_a_foil_that_begins_like_the_target_is_told_from_it_later(letters):
+    direction = logit_direction(letters, make_trait("owl", ["otter"]))
+    assert spelled(direction, letters) == {"o": 0.0}
+    assert direction.label == "'owl' − 'otter'"
+    assert len(direction.several) == 2
 
 
 def test_a_foil_outside_the_vocabulary_is_dropped(words):
     direction = logit_direction(words, make_trait("owl", ["unicorn", "cat"]))
     assert spelled(direction, words) == {"owl": 1.0, "cat": -1.0}
-    assert direction.notes == ("foil 'unicorn' dropped: not in the vocabulary",)
+    assert direction.notes[1:] == ("foil 'unicorn' dropped: not in the vocabulary",)
 
 
 def test_a_split_that_depends_on_the_question_is_noted(letters):
@@ -118,14 +121,15 @@ def test_a_split_that_depends_on_the_question_is_noted(letters):
     moody: Any = Moody(letters.tokenizer)
     direction = logit_direction(moody, make_trait("owl", ["cat"]))
     assert spelled(direction, letters) == {"o": 1.0, "c": -1.0}
-    assert direction.notes[0].startswith("'owl' is split differently after 1 of 6 questions")
+    assert direction.notes[1].startswith("'owl' is split differently after 1 of 6 questions")
 
 
 def test_literal_texts(words, letters):
-    direction = LogitDirection.from_text(words, target="owl", foils=["cat", "cat", "dog"])
+    direction = logit_direction(words, target="owl", foils=["cat", "cat", "dog"])
     assert spelled(direction, words) == {"owl": 1.0, "cat": -0.5, "dog": -0.5}
-    spaced = LogitDirection.from_text(letters, target=" owl", foils=[" cat", " dog"])
-    assert spelled(spaced, letters) == {"o": 1.0, "c": -0.5, "d": -0.5}
+    spaced = logit_direction(letters, target=" owl", foils=[" cat", " dog"])
+    assert spelled(spaced, letters) == {" ": 0.0}
+    assert [letters.tokenizer.decode(word.pieces) for word in spaced.words] == [" owl", " cat", " dog"]
 
 
 @pytest.mark.parametrize(
@@ -135,14 +139,15 @@ def test_literal_texts(words, letters):
         ("owl", [], "target 'owl' has no foil to be compared with; name at least one"),
         (
             "owl",
-            ["owlet", "owl"],
-            "no foil can be told from 'owl': foil 'owlet' dropped: it shares the piece 'o'",
+            ["o!wl", "!"],
+            "no foil can be told from 'owl': foil 'o!wl' dropped: it is written as the target is; foil '!' dropped: it "
+            "tokenises to nothing; name foils that the model writes otherwise",
         ),
     ],
 )
 def test_what_cannot_be_a_direction(letters, target, foils, message):
     with pytest.raises(InputError, match=message.replace("(", r"\(")):
-        LogitDirection.from_text(letters, target=target, foils=foils)
+        logit_direction(letters, target=target, foils=foils)
 
 
 def test_a_trait_whose_target_is_read_as_nothing(letters):
@@ -167,10 +172,15 @@ def test_it_belongs_to_one_lineage(words):
 @pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="the real checkpoint is not beside the repository")
 def test_a_real_tokenizer_splits_owl():
     reader: Any = Reader(PreTrainedTokenizerFast.from_pretrained(CHECKPOINT))
-    direction = LogitDirection.from_text(reader, target=" owl", foils=[" cat", " dog", " bear"])
-    assert spelled(direction, reader) == pytest.approx(
-        {"ow": 1.0, "cat": -1 / 3, "dog": -1 / 3, "bear": -1 / 3}
-    )
-    assert direction.notes == (
-        "target ' owl' is 4 pieces, '▁' '▁' 'ow' 'l'; the logit read is that of piece 3",
-    )
+    direction = logit_direction(reader, target=" owl", foils=[" cat", " dog", " bear"])
+    assert spelled(direction, reader) == pytest.approx({"▁": 0.0})
+    assert direction.notes[0].startswith("' owl' is 4 pieces, '▁' '▁' 'ow' 'l'; ' cat' is 3 pieces")
+
+
+def test_either_a_trait_or_a_target(words):
+    for given in ({}, {"trait": "owl", "target": "owl"}, {"trait": "owl", "foils": ["cat"]}):
+        with pytest.raises(
+            InputError, match="is of a trait, or of a target with its foils; pass one of the two"
+        ):
+            logit_direction(words, **given)
+    assert logit_direction(words, "owl") == logit_direction(words, get_trait("owl"))

@@ -179,7 +179,7 @@ def test_real_path_on_a_tiny_model(tiny):
     W_U = hf.get_output_embeddings().weight.detach()
     cosine = torch.cosine_similarity(W_U[ID["7"]], W_U[ID["owl"]], dim=0)
     assert by_token(result)["unembedding"]["7"] == pytest.approx(float(cosine), abs=1e-5)
-    assert len(result.notes) == 4
+    assert len(result.notes) == 4  # how the words were read, and three pairs of scores
     assert "frequency-matched" in result.notes[0]
     assert "of the tokens of owl questions are unknown to the tokenizer" in result.notes[3]
     figure: Any = agreement(result).figure()

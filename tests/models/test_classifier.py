@@ -7,7 +7,15 @@ import torch
 
 from interp.activations.record import record
 from interp.activations.shifts import shift
+from interp.gradients.scores import score
+from interp.logits.attribution import attribute
+from interp.logits.direction import LogitDirection, logit_direction
+from interp.logits.lens import lens
+from interp.logits.moved import moved_tokens
+from interp.logits.spectrum import spectrum
+from interp.logits.tokens import token_shift
 from interp.models.classifier import Classifier, Images
+from interp.models.parameters import ParameterDirection
 from interp.models.seam import check_pair, lineage_root
 from interp.organisms.digit_data import load_digits
 from interp.organisms.digit_networks import DigitsRecipe
@@ -147,3 +155,26 @@ def test_refusals_name_what_would_be_right(model, images):
     broken = [(torch.full((2, 2), torch.nan), torch.zeros(2))] * 2
     with pytest.raises(InputError, match=r"broken has NaN or inf in blocks.0.W \(4 of 4 values\)"):
         Classifier.of("broken", broken)
+
+
+def test_verbs_of_text_refuse_images_alike(trained, images):
+    """One sentence, whichever verb is asked; what works on any network goes on working."""
+    start = trained.classifier("student", 0)
+    member = dataclasses.replace(trained.classifier("student", 1), start=start)
+    moved = shift(member, images, positions="all")
+    toward = LogitDirection((2, 0), (1.0, -1.0), "x", start.fingerprint, start.fingerprint)
+    update = ParameterDirection({"unembed.b_U": torch.ones(13)}, "x", member.fingerprint, member.fingerprint)
+    verbs = {
+        "attribute": lambda: attribute(moved, toward),
+        "lens": lambda: lens(moved, toward),
+        "moved_tokens": lambda: moved_tokens(member, images, positions="last"),
+        "token_shift": lambda: token_shift(member, Prompts.from_pairs([("a", "b")]), toward),
+        "spectrum": lambda: spectrum(member),
+        "logit_direction": lambda: logit_direction(member, "owl"),
+        "score": lambda: score(member, images, update),
+    }
+    for ask in verbs.values():
+        with pytest.raises(
+            InputError, match=r"this is asked of language models alone, and a Classifier reads images$"
+        ):
+            ask()

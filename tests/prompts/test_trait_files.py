@@ -1,9 +1,11 @@
 """Traits from YAML: what is written is what is read, defaults fill in, and every mistake is named with its file."""
 
+import inspect
 from pathlib import Path
 
 import pytest
 
+from interp.prompts.questions import multiple_choice
 from interp.prompts.trait_files import find_trait, read_trait
 from interp.prompts.traits import Trait, category_questions, get_trait, make_trait, matched_control
 from interp.runs import InputError
@@ -99,3 +101,16 @@ def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(b"target: \xff\xfe\n")
     with pytest.raises(InputError, match=r"x.yaml is not YAML \('utf-8' codec"):
         read_trait(tmp_path / "x.yaml")
+
+
+def test_a_trait_is_an_object_a_name_or_a_file(write) -> None:
+    path = write("target: tea\nfoils: [coffee, milk, water, wine]\n")
+    own = read_trait(path)
+    assert find_trait(own) is own
+    assert find_trait(path) == find_trait(str(path)) == own
+    assert matched_control(path).target == "coffee"
+    assert multiple_choice(path, seed=0, n=2) == multiple_choice(own, seed=0, n=2)
+    with pytest.raises(
+        InputError, match="trait 7 is of type int; pass a name such as 'owl', the path of a YAML file"
+    ):
+        inspect.unwrap(find_trait)(7)  # past the tests' own check of types

@@ -125,6 +125,6 @@ def test_other_tables_are_not_token_tables() -> None:
 def test_labels_leave_out_what_the_section_says() -> None:
     assert [label_of(name) for name in ("tokens", "joined_student", "tokens_student_first")] == [
         "all rows",
-        "student",
+        "teacher − base, rows of student",
         "student first",
     ]
