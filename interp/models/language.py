@@ -20,6 +20,7 @@ from torch import Tensor
 
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
+from interp.models.isolation import isolated
 from interp.models.loading import (
     adapter_base,
     attach_adapters,
@@ -261,6 +262,7 @@ def _device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+@isolated()
 def check_model(model: LanguageModel) -> LanguageModel:
     """The model itself, once its bridge, unembedding and tokenizer agree with it; logs one line.
 
