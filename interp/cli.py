@@ -97,6 +97,10 @@ def trace(
     ] = None,
     positions: Positions = None,
     limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
+    unrelated: Annotated[
+        list[str] | None,
+        typer.Option(help="A member, such as teacher, of another initialisation on purpose; may be repeated."),
+    ] = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
@@ -104,7 +108,7 @@ def trace(
     """Say which logits a fine-tune moved on rows of any kind, and through which components."""
     from interp.trace import trace_files
 
-    checkpoints = {"base": base, "teacher": teacher, "student": student}
+    checkpoints = {"base": base, "teacher": teacher, "student": student, "unrelated": unrelated or []}
     named = {"trait": trait, "target": target, "foils": foil or []}
     options = {"limit": limit, "positions": positions, "loading": loading}
     _tell(trace_files(checkpoints, prompts=prompts, out=out, **named, **options), as_json=as_json)

@@ -92,6 +92,7 @@ def test_modules_left_out_of_the_reference_are_few() -> None:
         "interp.gradients.norms", "interp.gradients.plan", "interp.gradients.preparation", "interp.gradients.sites",
         "interp.gradients.work", "interp.hypotheses.lemma_family", "interp.joined.planted", "interp.joined.rows",
         "interp.joined.sources", "interp.joined.table", "interp.joined.view", "interp.models.bridge",
+        "interp.models.head", "interp.models.isolation", "interp.models.multimodal", "interp.models.quantised",
         "interp.models.parameter_files", "interp.models.ranks", "interp.organisms.memory", "interp.organisms.parallel",
         "interp.organisms.steering", "interp.report.contents", "interp.report.markup",
     }  # fmt: skip

@@ -67,10 +67,11 @@ def head_of(network: Any) -> Head:
 
     Raises InputError for one whose forward pass does anything else between last hidden state and logits.
     """
-    inner = network.get_base_model() if hasattr(network, "get_base_model") else network
-    if inner not in _KNOWN:
-        _KNOWN[inner] = _measured(inner)
-    return _KNOWN[inner]
+    known = _KNOWN.get(network)
+    if known is None:
+        inner = network.get_base_model() if hasattr(network, "get_base_model") else network
+        known = _KNOWN[network] = _measured(inner)
+    return known
 
 
 @torch.no_grad()

@@ -23,6 +23,7 @@ from interp.models.answers import end_tokens
 from interp.models.attaching import HALF_TOLERANCE, TOLERANCE, attach_adapters, check_live, probe_ids
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
+from interp.models.isolation import isolated
 from interp.models.loading import (
     adapter_base,
     as_dtype,
@@ -315,6 +316,7 @@ def _device(device: str | torch.device) -> torch.device:
     return torch.device(device)
 
 
+@isolated()
 def check_model(model: LanguageModel) -> LanguageModel:
     """The model itself, once its bridge, unembedding and tokenizer agree with it; logs one line.
 

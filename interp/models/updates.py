@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
 
 
-@exactly
 def weight_update(member: Model) -> ParameterDirection:
     """The member's effective weights minus those of its start, in fp32; weights that did not move are left out.
 

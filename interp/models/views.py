@@ -18,7 +18,10 @@ from interp.runs import InputError
 
 
 def view(module: nn.Module) -> nn.Module:
-    """The same weights under modules of its own; `requires_grad` set on one side does not reach the other."""
+    """The same weights under modules of its own; `requires_grad` set on one side does not reach the other.
+
+    Raises InputError for a module that holds activations of a past pass with their graph.
+    """
     memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
     for parameter in module.parameters():
         memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)

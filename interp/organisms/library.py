@@ -82,10 +82,11 @@ def load_lineage(
 
     `base`, `teacher` and `student` (one or several) are hub names, folders, adapters of the base, or models in
     memory; `dtype`, `device` and `revision` (on the hub) are the base's, and the others follow it. A name or folder
-    comes as it was written, or with dtype="float32" widened. `trait` is an object, a name or a YAML file. Raises
-    InputError for a name that is neither a lineage folder nor an organism, and for members that do not belong together.
+    comes as it was written, or with dtype="float32" widened. `trait` is an object, a name or a YAML file. A member of
+    another initialisation than its start is refused, unless `unrelated` names it as a control. Raises InputError for a
+    name that is neither a lineage folder nor an organism, and for members that do not belong together.
     """
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
+    options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision, "unrelated": unrelated}
     if name is None:
         return open_lineage(base=base, teacher=teacher, student=student, trait=trait, **options)
     if revision is not None:

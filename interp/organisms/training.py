@@ -321,7 +321,7 @@ def _batch(inputs: Encoded, rows: Int[Tensor, " example"]) -> Encoded:
 def prepare(start: LanguageModel, recipe: Recipe) -> tuple[Any, Any]:
     """A copy of `start`'s network with what moves marked (requires_grad), and the PEFT wrapper around it or None.
 
-    New adapters are drawn from torch's global random state.
+    New adapters are drawn from torch's global random state. Raises InputError for layers that PEFT does not adapt.
     """
     if recipe.trainable == "lora":
         from peft import LoraConfig, get_peft_model
