@@ -11,14 +11,14 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from interp.content import json_text
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, open_lineage, read_lineage
-from interp.models.loading import as_dtype
+from interp.models.loading import Loading, as_dtype
 from interp.models.precision import in_float32
 from interp.models.seam import Model
 from interp.organisms.sampling import sample_numbers
@@ -70,9 +70,7 @@ def load_lineage(
     teacher: Any = None,
     student: Any = None,
     trait: AnyTrait | None = None,
-    dtype: torch.dtype | str | None = None,
-    device: str | torch.device = "auto",
-    revision: str | None = None,
+    **loading: Unpack[Loading],
 ) -> Lineage:
     """A lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
 
@@ -81,12 +79,14 @@ def load_lineage(
     comes as it was written, or with dtype="float32" widened. `trait` is an object, a name or a YAML file. Raises
     InputError for a name that is neither a lineage folder nor an organism, and for members that do not belong together.
     """
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
     if name is None:
-        return open_lineage(base=base, teacher=teacher, student=student, trait=trait, **options)
-    if revision is not None:
-        raise InputError(f"lineage {name!r} has no revision {revision!r}; pass it with base= a hub name")
-    return _known(_named(name, seed=seed, device=device), dtype=as_dtype(dtype), trait=trait)
+        return open_lineage(base=base, teacher=teacher, student=student, trait=trait, **loading)
+    if loading.get("revision") is not None:
+        raise InputError(
+            f"lineage {name!r} has no revision {loading.get('revision')!r}; pass it with base= a hub name"
+        )
+    found = _named(name, seed=seed, device=loading.get("device", "auto"))
+    return _known(found, dtype=as_dtype(loading.get("dtype")), trait=trait)
 
 
 def _named(name: str, *, seed: int, device: str | torch.device) -> Lineage:
