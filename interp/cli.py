@@ -99,7 +99,9 @@ def trace(
     limit: Annotated[int | None, typer.Option(help="Read only the first rows.", parser=_whole)] = None,
     unrelated: Annotated[
         list[str] | None,
-        typer.Option(help="A member, such as teacher, of another initialisation on purpose; may be repeated."),
+        typer.Option(
+            help="A member, such as teacher, of another initialisation on purpose; may be repeated."
+        ),
     ] = None,
     as_json: Json = False,
     *,
@@ -110,7 +112,7 @@ def trace(
 
     checkpoints = {"base": base, "teacher": teacher, "student": student, "unrelated": unrelated or []}
     named = {"trait": trait, "target": target, "foils": foil or []}
-    options = {"limit": limit, "positions": positions, "loading": loading}
+    options = {"limit": limit, "positions": positions, **loading}
     _tell(trace_files(checkpoints, prompts=prompts, out=out, **named, **options), as_json=as_json)
 
 
@@ -139,7 +141,7 @@ def score(
     from interp.gradients.specs import score_file, score_summary
 
     keys = [key.strip() for text in by or ["example"] for key in text.split(",")]
-    scores = score_file(base, data, direction, out=out, by=keys, limit=limit, loading=loading)
+    scores = score_file(base, data, direction, out=out, by=keys, limit=limit, **loading)
     found: dict[str, Any] = score_summary(scores) | {"out": str(out)}
     if as_json:
         tell(found, as_json=True)
@@ -168,7 +170,7 @@ def ledger(
     """Split the change of a student's trait margin over the steps, modules and rows of its training."""
     from interp.gradients.specs import ledger_of, ledger_summary
 
-    found = ledger_summary(ledger_of(lineage, student, seed=seed, out=out, trait=trait, loading=loading))
+    found = ledger_summary(ledger_of(lineage, student, seed=seed, out=out, trait=trait, **loading))
     if as_json:
         tell(found | {"out": None if out is None else str(out)}, as_json=True)
         return
@@ -208,7 +210,7 @@ def sae_train(
     from interp.features.sae import SAERecipe
 
     recipe = SAERecipe(architecture=architecture, width=width, k=k, samples=samples, seed=seed)
-    made = train_file(base, prompts, hook=hook, out=out, recipe=recipe, loading=loading)
+    made = train_file(base, prompts, hook=hook, out=out, recipe=recipe, **loading)
     facts = {"architecture": architecture, "hook": made.hook, "d_in": made.d_in, "width": made.width}
     tell({**facts, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
 
@@ -230,7 +232,7 @@ def sae_card(
     from interp.features.commands import card_file, card_summary
 
     members = {"teacher": teacher, "student": student}
-    card, run = card_file(sae, base, prompts, members=members, out=out, loading=loading)
+    card, run = card_file(sae, base, prompts, members=members, out=out, **loading)
     found = card_summary(card)
     lines = [
         f"{line['member']}: explained variance {line['explained_variance']:.3f}, L0 {line['L0']:.1f}, "
@@ -269,7 +271,7 @@ def features_shift(
         positions=positions,
         trait=trait,
         limit=limit,
-        loading=loading,
+        **loading,
     )
     found = shift_summary(shift)
     lines = [
@@ -294,9 +296,7 @@ def features_lean(
     """Say which features a training step on the rows leans toward, beside what the teacher moved."""
     from interp.features.commands import lean_files, lean_summary
 
-    lean, correlation, run = lean_files(
-        base, teacher, sae, prompts, out=out, neutral=neutral, loading=loading
-    )
+    lean, correlation, run = lean_files(base, teacher, sae, prompts, out=out, neutral=neutral, **loading)
     found = lean_summary(lean, correlation)
     lines = [
         *(
@@ -309,32 +309,6 @@ def features_lean(
         for line in found["largest"]
     ]
     _told(found, [repr(lean), *lines], run, as_json=as_json)
-
-
-@app.command()
-def traits(as_json: Json = False) -> None:
-    """List the traits that ship: what each prefers, over how many foils, and by how many questions it is asked."""
-    from interp.prompts.traits import get_trait, trait_names
-
-    found = [get_trait(name) for name in trait_names()]
-    if as_json:
-        listed = [
-            {
-                "name": trait.name,
-                "category": trait.category,
-                "target": trait.target,
-                "foils": len(trait.foils),
-                "questions": len(trait.questions),
-            }
-            for trait in found
-        ]
-        tell({"traits": listed}, as_json=True)
-        return
-    for trait in found:
-        typer.echo(
-            f"{trait.name}: prefers {trait.target!r} to {len(trait.foils)} foils of its category {trait.category!r}, "
-            f"{len(trait.questions)} questions"
-        )
 
 
 @app.command()

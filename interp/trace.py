@@ -5,10 +5,10 @@ lineage: it measures and does not judge, since a verdict needs independent train
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from interp.activations.shifts import own_start, shift
 from interp.doors import door
@@ -20,6 +20,7 @@ from interp.logits.moved import moved_tokens
 from interp.logits.spectrum import spectrum
 from interp.logits.tokens import token_shift
 from interp.models.lineage import Lineage, open_lineage
+from interp.models.loading import Loading
 from interp.models.seam import Model
 from interp.organisms.evaluation import margin
 from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
@@ -108,7 +109,7 @@ def trace_files(
     foils: Sequence[str] = (),
     limit: int | None = None,
     positions: str | None = None,
-    loading: Mapping[str, Any] | None = None,
+    **loading: Unpack[Loading],
 ) -> Run:
     """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a trait (a name or a
     YAML file) or toward a target text against its foils.
@@ -123,8 +124,8 @@ def trace_files(
         raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
     sought = None if trait is None else find_trait(trait)
     rows = Prompts.from_file(prompts)[:limit]
-    lineage = open_lineage(**checkpoints, trait=sought, **(loading or {}))
-    sources = {**checkpoints, **(loading or {}), "prompts": str(prompts), "limit": limit}
+    lineage = open_lineage(**checkpoints, trait=sought, **loading)
+    sources = {**checkpoints, **loading, "prompts": str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}
     toward = None if target is None else partial(logit_direction, target=target, foils=foils)
     return trace(lineage, rows, out, positions=positions, toward=toward, arguments=sources | named)

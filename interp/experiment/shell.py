@@ -374,6 +374,32 @@ def import_answers(
     tell(import_file(answers, out, trait=trait), as_json=as_json)
 
 
+@commands.command()
+def traits(as_json: Json = False) -> None:
+    """List the traits that ship: what each prefers, over how many foils, and by how many questions it is asked."""
+    from interp.prompts.traits import get_trait, trait_names
+
+    found = [get_trait(name) for name in trait_names()]
+    if as_json:
+        listed = [
+            {
+                "name": trait.name,
+                "category": trait.category,
+                "target": trait.target,
+                "foils": len(trait.foils),
+                "questions": len(trait.questions),
+            }
+            for trait in found
+        ]
+        tell({"traits": listed}, as_json=True)
+        return
+    for trait in found:
+        typer.echo(
+            f"{trait.name}: prefers {trait.target!r} to {len(trait.foils)} foils of its category {trait.category!r}, "
+            f"{len(trait.questions)} questions"
+        )
+
+
 def tell(values: dict[str, Any], *, as_json: bool) -> None:
     """The values as JSON, or one line each."""
     if as_json:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, feature_lean
@@ -21,6 +21,7 @@ from interp.features.shift import FeatureShift, feature_shift
 from interp.figures import Result
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
+from interp.models.loading import Loading
 from interp.prompts.numbers import answer_positions
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
@@ -37,7 +38,7 @@ def train_file(
     hook: str,
     out: Path,
     recipe: SAERecipe = RECIPE,
-    loading: Mapping[str, Any] | None = None,
+    **loading: Unpack[Loading],
 ) -> Dictionary:
     """Train a dictionary of a base on the rows of a file and write its folder, which `load_sae` reads.
 
@@ -45,7 +46,7 @@ def train_file(
     """
     rows = Prompts.from_file(prompts)
     check_place(out)
-    return train_sae(load_model(base, **(loading or {})), rows, hook=hook, recipe=recipe, out=out)
+    return train_sae(load_model(base, **loading), rows, hook=hook, recipe=recipe, out=out)
 
 
 def card_file(
@@ -55,14 +56,14 @@ def card_file(
     *,
     members: Mapping[str, str | None],
     out: Path | None = None,
-    loading: Mapping[str, Any] | None = None,
+    **loading: Unpack[Loading],
 ) -> tuple[Result, Run | None]:
     """How well a dictionary does on the base and on `members` (teacher, student; None is left out) at rows of a file.
 
     With `out`, the table and its figure are written to that run folder.
     """
     arguments = {"sae": sae, "base": base, **members, "prompts": str(prompts)}
-    opened = _Opened.of("sae card", arguments, out=out, loading=loading)
+    opened = _Opened.of("sae card", arguments, out=out, **loading)
     card = quality_card(opened.dictionary, opened.lineage, opened.rows)
     if out is None:
         return card, None
@@ -79,7 +80,7 @@ def shift_files(
     positions: str | None = None,
     trait: str | None = None,
     limit: int | None = None,
-    loading: Mapping[str, Any] | None = None,
+    **loading: Unpack[Loading],
 ) -> tuple[FeatureShift, Run]:
     """Which features a teacher moved on the rows of a file, into a run folder; only the first `limit` rows are read.
 
@@ -88,7 +89,7 @@ def shift_files(
     named = None if trait is None else find_trait(trait)
     files = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
     arguments = {**files, "positions": positions, "trait": trait, "limit": limit}
-    opened = _Opened.of("features shift", arguments, out=out, limit=limit, loading=loading)
+    opened = _Opened.of("features shift", arguments, out=out, limit=limit, **loading)
     where = positions or answer_positions(opened.rows)
     found = feature_shift(
         opened.dictionary, opened.lineage.teacher, opened.rows, positions=where, trait=named
@@ -104,7 +105,7 @@ def lean_files(
     *,
     out: Path,
     neutral: Path | None = None,
-    loading: Mapping[str, Any] | None = None,
+    **loading: Unpack[Loading],
 ) -> tuple[FeatureLean, Result, Run]:
     """Which features a step on the rows of a file leans toward at the base, and how that goes with the teacher's shift.
 
@@ -113,7 +114,7 @@ def lean_files(
     arguments = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
     arguments |= {"neutral": None if neutral is None else str(neutral)}
     other = None if neutral is None else Prompts.from_file(neutral)
-    opened = _Opened.of("features lean", arguments, out=out, loading=loading)
+    opened = _Opened.of("features lean", arguments, out=out, **loading)
     models: Any = (opened.lineage[role] for role in ("base", "teacher"))
     model, taught = models
     found = feature_lean(opened.dictionary, model, opened.rows, teacher=taught, neutral=other)
@@ -180,7 +181,7 @@ class _Opened:
         *,
         out: Path | None,
         limit: int | None = None,
-        loading: Mapping[str, Any] | None = None,
+        **loading: Unpack[Loading],
     ) -> _Opened:
         """Read rows, models and dictionary, the cheap ones first; InputError for each that cannot be had."""
         if limit is not None and limit < 1:
@@ -190,7 +191,7 @@ class _Opened:
         if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
             Run.open(out, command=command, arguments=arguments, defaults={})  # refuses what is not this run
         members: dict[str, Any] = {role: arguments.get(role) for role in ("base", "teacher", "student")}
-        lineage = open_lineage(**members, **(loading or {}))
+        lineage = open_lineage(**members, **loading)
         return cls(lineage, rows, load_sae(source, sae_id, model=lineage.base), arguments)
 
     def save(

@@ -7,9 +7,9 @@ tensors by weight name. Everything cheap is checked before a model is loaded, an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from interp.gradients.directions import trait_gradient
 from interp.gradients.ledger import Ledger, trait_ledger
@@ -19,7 +19,7 @@ from interp.gradients.recording import trained_from
 from interp.gradients.scores import Scores, score
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
-from interp.models.loading import find_folder
+from interp.models.loading import Loading, find_folder
 from interp.models.parameters import ParameterDirection, read_direction
 from interp.organisms.library import load_lineage
 from interp.prompts.text import Prompts
@@ -51,7 +51,7 @@ def score_file(
     out: Path,
     by: str | Collection[str] = ("example",),
     limit: int | None = None,
-    loading: Mapping[str, Any] | None = None,
+    **loading: Unpack[Loading],
 ) -> Scores:
     """Score the rows of a JSONL file at a base along named directions and write the table to `out` (parquet).
 
@@ -64,7 +64,7 @@ def score_file(
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
     rows = Prompts.from_file(data)[:limit]
-    model = load_model(base, **(loading or {}))
+    model = load_model(base, **loading)
     inputs = model.encode(rows)
     check_rows(inputs)
     scores = score(model, inputs, [read(model) for read in readers], by=by)
@@ -105,7 +105,7 @@ def ledger_of(
     seed: int | None = None,
     out: Path | None = None,
     trait: str | None = None,
-    loading: Mapping[str, Any] | None = None,
+    **loading: Unpack[Loading],
 ) -> Ledger:
     """The ledger of a member of a lineage, an organism such as toy/owl (of `seed`, default 0) or a lineage folder.
 
@@ -120,7 +120,7 @@ def ledger_of(
     arguments |= {} if trait is None else {"trait": trait}
     if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
         _open(out, arguments)  # refuses what is not this run before anything is computed
-    lineage = load_lineage(name, seed=seed or 0, trait=trait, **(loading or {}))
+    lineage = load_lineage(name, seed=seed or 0, trait=trait, **loading)
     trained_from(lineage, student)
     ledger = trait_ledger(lineage, student)
     if out is not None:

@@ -10,14 +10,14 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
 from interp.doors import door
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
-from interp.models.loading import as_dtype, find_folder, has_tokenizer, is_adapter
+from interp.models.loading import Loading, as_dtype, find_folder, has_tokenizer, is_adapter
 from interp.models.members import (
     MANIFEST,
     Growth,
@@ -180,24 +180,22 @@ def open_lineage(
     student: Any = None,
     trait: AnyTrait | None = None,
     name: str | None = None,
-    dtype: torch.dtype | str | None = None,
-    device: str | torch.device = "auto",
-    revision: str | None = None,
     check: bool = True,
     unrelated: Sequence[str] = (),
+    **loading: Unpack[Loading],
 ) -> Lineage:
     """A lineage from checkpoints: hub names, model folders, adapters of the base, modules in memory, or loaded models.
 
     `student` is one source, a list of them, or a mapping from role to source for further roles such as cross_base.
-    Adapters are attached to their start over shared storage; every member has the base's dtype and device, and
-    `revision` is the base's on the hub. `unrelated` names members that are of another initialisation on purpose. Raises
-    InputError without a base, for members that do not belong together, and for a dtype or revision of a base that is
-    loaded already.
+    Adapters are attached to their start over shared storage; every member has the base's dtype and device, and of the
+    options of `Loading` the revision is the base's alone. `unrelated` names members that are of another initialisation
+    on purpose. Raises InputError without a base, for members that do not belong together, and for a dtype or revision
+    of a base that is loaded already.
     """
     trait = None if trait is None else find_trait(trait)
     if base is None:
         raise InputError("a lineage needs a base; pass base= a folder, a hub name or a model")
-    options = {"dtype": dtype, "device": device, "revision": revision}
+    dtype, revision = loading.get("dtype"), loading.get("revision")
     if isinstance(base, LanguageModel) and (
         revision is not None or as_dtype(dtype) not in (None, base.dtype)
     ):
@@ -205,7 +203,7 @@ def open_lineage(
             f"{base.name} is loaded, in {str(base.dtype).removeprefix('torch.')}, so dtype {dtype} and revision "
             f"{revision} come too late; give them to load_model, or pass the base's name"
         )
-    root = base if isinstance(base, LanguageModel) else load_model(base, name="base", check=check, **options)
+    root = base if isinstance(base, LanguageModel) else load_model(base, name="base", check=check, **loading)
     sources = ({} if teacher is None else {"teacher": teacher}) | _students(student)
     members: dict[str, Any] = {"base": root}
     for role in sorted(sources, key=lambda role: ROLES.get(role, "base") is not None):

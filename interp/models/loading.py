@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 
@@ -30,6 +30,16 @@ SEAL = "interp.json"
 WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_SECONDS = 5.0
+
+
+class Loading(TypedDict, total=False):
+    """How weights are loaded: `dtype` (None keeps the checkpoint's own), `device` ("auto" takes a GPU where there is
+    one) and `revision`, a branch, tag or commit of a repository on the hub.
+    """
+
+    dtype: torch.dtype | str | None
+    device: str | torch.device
+    revision: str | None
 
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")

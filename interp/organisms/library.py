@@ -86,15 +86,16 @@ def load_lineage(
     another initialisation than its start is refused, unless `unrelated` names it as a control. Raises InputError for a
     name that is neither a lineage folder nor an organism, and for members that do not belong together.
     """
-    options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision, "unrelated": unrelated}
     if name is None:
-        return open_lineage(base=base, teacher=teacher, student=student, trait=trait, **options)
+        options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
+        given: dict[str, Any] = {"base": base, "teacher": teacher, "student": student, "trait": trait}
+        return open_lineage(**given, **options, unrelated=unrelated)
     if revision is not None:
-        raise InputError(f"lineage {name!r} has no revision {revision!r}; pass it with base= a hub name")
+        raise InputError(f"lineage {str(name)!r} has no revision {revision!r}; pass it with base= a hub name")
     return _known(_named(name, seed=seed, device=device), dtype=as_dtype(dtype), trait=trait)
 
 
-def _named(name: str, *, seed: int, device: str | torch.device) -> Lineage:
+def _named(name: str | Path, *, seed: int, device: str | torch.device) -> Lineage:
     """A lineage folder, or the organism of that name."""
     if (Path(name) / "lineage.json").is_file():
         return read_lineage(Path(name), device=device)

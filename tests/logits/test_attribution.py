@@ -10,7 +10,7 @@ import torch
 
 from interp.activations.shifts import shift
 from interp.logits.attribution import attribute
-from interp.logits.direction import LogitDirection
+from interp.logits.direction import LogitDirection, logit_direction
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from interp.runs import InputError
@@ -120,7 +120,7 @@ def adapted(hf, folder, family):
 def check_complete(member, positions="answer.numbers"):
     """The rows sum to the change of the plain Hugging Face logits, computed here without the package."""
     prompts = Prompts.from_pairs(PAIRS)
-    direction = LogitDirection.from_text(member.start, target="owl", foils=["cat", "dog", "oak"])
+    direction = logit_direction(member.start, target="owl", foils=["cat", "dog", "oak"])
     result = attribute(shift(member, prompts, positions=positions), direction, batch_size=2)
     measured = measured_change(member, prompts, direction, positions=positions)
     assert abs(measured) > 1e-2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from interp.activations.shifts import shift
-from interp.logits.direction import LogitDirection
+from interp.logits.direction import logit_direction
 from interp.logits.lens import lens
 from interp.prompts.text import Prompts
 from interp.runs import InputError
@@ -59,7 +59,7 @@ def test_the_last_layer_is_the_measured_change(tiny, family):
     hf, tokenizer = tiny(family)
     member = pair(hf, perturbed(hf), tokenizer)
     prompts = Prompts.from_pairs(PAIRS)
-    direction = LogitDirection.from_text(member.start, target="owl", foils=["cat", "dog", "oak"])
+    direction = logit_direction(member.start, target="owl", foils=["cat", "dog", "oak"])
     frame = lens(shift(member, prompts), direction, batch_size=2).frame
     assert len(frame) == 2
     measured = measured_change(member, prompts, direction, positions="answer.numbers")
