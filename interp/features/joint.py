@@ -152,7 +152,7 @@ def load_joint(folder: str | Path) -> JointDictionary:
 def train_joint(
     base: Model,
     member: Model,
-    prompts: Prompts,
+    prompts: Prompts | Encoded,
     *,
     hook: str,
     recipe: SAERecipe = RECIPE,
