@@ -7,10 +7,10 @@ ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false WANDB_MO
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format bench bases notebooks docs clean
+.PHONY: help setup demo test sweeps test-all check format bench bases notebooks docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
 setup: $(VENV)/.ready ## a virtual environment with everything the project needs
 
@@ -24,8 +24,13 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## make the toy organisms, trace them, and write runs/demo/report.html
 	$(BIN)/interp demo --out runs/demo
 
-test: setup ## every test
-	$(ENV) $(BIN)/python -m pytest -n 2 --dist worksteal
+test: setup ## every test but the slow sweeps
+	$(ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+sweeps: setup ## the slow sweeps alone
+	$(ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+test-all: test sweeps ## every test
 
 check: setup ## lint, format, types, direction of the imports
 	$(BIN)/ruff check .

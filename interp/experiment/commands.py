@@ -40,19 +40,17 @@ def open_model(
     *,
     adapter: str | None = None,
     template: str = "own",
-    allow_unknown: bool = False,
     **loading: Any,
 ) -> LanguageModel:
     """A model with its adapter, if any, and its chats written by the named template.
 
-    `loading` holds dtype, device and revision, as `load_model` takes them. With `allow_unknown` it also reads rows of
-    which more than a fifth of the tokens are unknown to it. Raises InputError for a model without a tokenizer.
+    `loading` is as `load_model` takes it. Raises InputError for a model without a tokenizer.
     """
     model = load_model(source, adapter=adapter, **loading)
     if model.tokenizer is None:
         raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
     model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
-    return model.accepting_unknown() if allow_unknown else model
+    return model
 
 
 def generate_file(

@@ -40,6 +40,7 @@ LOADING: dict[str, tuple[Any, Any]] = {
     "dtype": (Dtype, None),
     "device": (Device, "auto"),
     "revision": (Revision, None),
+    "allow_unknown": (AllowUnknown, False),
 }
 Workers = Annotated[
     int | None, typer.Option(help="Cells at a time; default one a core, and one on a machine with a GPU.")
@@ -192,7 +193,6 @@ def generate(
     greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token.")] = False,
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 64,
     batch_size: Annotated[int, typer.Option(help="Rows in a batch.")] = 64,
-    allow_unknown: AllowUnknown = False,
     seed: Seed = 0,
     as_json: Json = False,
     *,
@@ -214,7 +214,7 @@ def generate(
         read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
     )
     steering = read_vector(vector, hook=hook, scale=scale)
-    teacher = open_model(model, adapter=adapter, template=template, allow_unknown=allow_unknown, **loading)
+    teacher = open_model(model, adapter=adapter, template=template, **loading)
     tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
 
 
@@ -257,7 +257,6 @@ def train(
     fresh: Annotated[Path | None, typer.Option(help="Rows never trained on, whose loss is watched.")] = None,
     trait: Trait = None,
     template: Template = "own",
-    allow_unknown: AllowUnknown = False,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
@@ -267,7 +266,7 @@ def train(
     from interp.experiment.recipe import LEARNING, changed_recipe
 
     recipe = changed_recipe(LEARNING, change or [])
-    model = open_model(base, template=template, allow_unknown=allow_unknown, **loading)
+    model = open_model(base, template=template, **loading)
     tell(train_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
 
 
@@ -287,7 +286,6 @@ def evaluate(
         bool, typer.Option("--own-questions", help="The trait's own questions instead of one-word ones.")
     ] = False,
     template: Template = "own",
-    allow_unknown: AllowUnknown = False,
     seed: Seed = 0,
     as_json: Json = False,
     *,
@@ -297,10 +295,9 @@ def evaluate(
     from interp.experiment.commands import evaluate_file, open_model
     from interp.trace import finish
 
-    options: dict[str, Any] = {"template": template, "allow_unknown": allow_unknown}
-    asked = open_model(model, adapter=adapter, **options, **loading)
+    asked = open_model(model, adapter=adapter, template=template, **loading)
     beside = {name: value for name, value in loading.items() if name != "revision"}
-    start = None if against is None else open_model(against, **options, **beside)
+    start = None if against is None else open_model(against, template=template, **beside)
     made = evaluate_file(
         asked,
         out,

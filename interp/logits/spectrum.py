@@ -33,7 +33,6 @@ from interp.runs import InputError
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.models.language import LanguageModel
     from interp.models.seam import Model, Unembedding
     from interp.prompts.traits import Trait
 
@@ -54,7 +53,7 @@ Side = Literal["reads", "writes"]
 @door
 @noting
 @exactly
-def spectrum(member: LanguageModel, trait: AnyTrait | None = None, *, top: int = TOP) -> figures.Result:
+def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) -> figures.Result:
     """Spectrum of `member` minus its own start, one row per weight matrix, largest norm first.
 
     `side` says which singular vectors live in the residual stream: a matrix "reads" it (right vectors) or "writes"

@@ -118,12 +118,13 @@ class Backbone:
         return adapter_weights(self.peft, self._adapted)
 
     def _changed(self) -> dict[str, Tensor]:
-        """Effective weights that are not those beneath the adapters."""
-        beneath = self.plain.weights()
+        """Effective weights that are not those beneath the adapters, narrow ones merged in fp32."""
+        beneath, ties = self.plain.weights(), self.plain.ties
+        found = self.weights(wide=self.hf.dtype in (torch.float16, torch.bfloat16))
         return {
             name: weight
-            for name, weight in self.weights().items()
-            if not torch.equal(weight, beneath[self.plain.ties.get(name, name)])
+            for name, weight in found.items()
+            if not torch.equal(weight, beneath[ties.get(name, name)].to(weight.dtype))
         }
 
     @cached_property

@@ -237,14 +237,16 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "auto",
     revision: str | None = None,
+    allow_unknown: bool = False,
     check: bool = True,
 ) -> LanguageModel:
     """A language model from a folder, a hub name, an adapter folder that names its base, or a module in memory.
 
     `adapter` attaches one or more PEFT adapters, their effects added; the model without them is the `start`. `dtype`
     None keeps the checkpoint's own. A module (PeftModel included) is viewed with its adapters as they are set now and
-    is never changed. `revision` is a branch, tag or commit of a hub repository. `check` compares the hooked model with
-    plain Hugging Face and logs one line. Raises InputError for anything that is not a whole model.
+    is never changed. `revision` is a branch, tag or commit of a hub repository. `allow_unknown` also reads rows of which
+    more than a fifth of the tokens are unknown to the tokenizer. `check` compares the hooked model with plain Hugging
+    Face and logs one line. Raises InputError for anything that is not a whole model.
     """
     folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
     dtype = as_dtype(dtype)
@@ -266,6 +268,7 @@ def load_model(
         model = LanguageModel(name or Path(source).name, Backbone(hf), own)
     if model.tokenizer is not None:
         check_vocabulary(model.tokenizer, model.hf, model.name)
+        model = model.accepting_unknown() if allow_unknown else model
     if folders:
         model = model.with_adapter(*folders, name=name, check=False)
     return check_model(model) if check else model

@@ -31,6 +31,7 @@ from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
 from interp.models.updates import weight_update
 from interp.prompts.text import Prompts
+from interp.prompts.tokens import accepts_unknown
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.runs import InputError, atomic_folder, nearest
@@ -229,6 +230,7 @@ def _member(role: str, source: Any, start: LanguageModel, *, check: bool) -> Lan
     if isinstance(source, LanguageModel):
         return source
     options: dict[str, Any] = {"name": role, "dtype": start.dtype, "device": start.device, "check": check}
+    options["allow_unknown"] = accepts_unknown(start.tokenizer)
     if isinstance(source, torch.nn.Module):
         return load_model(source, tokenizer=start.tokenizer, **options)
     folder = find_folder(source)

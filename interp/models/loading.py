@@ -34,12 +34,14 @@ HUB_SECONDS = 5.0
 
 class Loading(TypedDict, total=False):
     """How weights are loaded: `dtype` (None keeps the checkpoint's own), `device` ("auto" takes a GPU where there is
-    one) and `revision`, a branch, tag or commit of a repository on the hub.
+    one), `revision`, a branch, tag or commit of a repository on the hub, and `allow_unknown`, which also reads rows of
+    which more than a fifth of the tokens are unknown to the tokenizer.
     """
 
     dtype: torch.dtype | str | None
     device: str | torch.device
     revision: str | None
+    allow_unknown: bool
 
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")

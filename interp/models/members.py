@@ -58,11 +58,7 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
         raise InputError(
             f"{model.name} is a {type(model).__name__}; only language models are saved in a lineage folder"
         )
-    single = model.peft is not None and len(model.peft.active_adapters) == 1
-    single = (
-        single and model.peft.active_peft_config.peft_type == "LORA"
-    )  # others do not all read back as they were
-    host = hosts.get(model.backbone.plain.fingerprint) if single else None
+    host = hosts.get(model.backbone.plain.fingerprint) if _is_one_lora(model.peft) else None
     if host is None:
         fingerprint = _write_model(model, folder)
     else:
@@ -71,6 +67,11 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
     hosts.setdefault(fingerprint, folder.name)
     kind = "model" if host is None else "adapter"
     return {"kind": kind, "on": host, "fingerprint": fingerprint, "dtype": _dtype(model)}
+
+
+def _is_one_lora(peft: Any) -> bool:
+    """Whether a single adapter is live, and of the kind that PEFT writes and reads back as it was."""
+    return peft is not None and len(peft.active_adapters) == 1 and peft.active_peft_config.peft_type == "LORA"
 
 
 def _write_model(model: LanguageModel, folder: Path) -> str:

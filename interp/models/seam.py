@@ -6,6 +6,7 @@ logits = softcap(norm(resid) @ W_U + b_U). The norm is weight * (x - centre) / s
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from interp.runs import InputError, nearest
 if TYPE_CHECKING:
     from interp.prompts.text import Prompts
     from interp.prompts.tokens import Encoded
+
+log = logging.getLogger(__name__)
 
 PROBE = "0 7 12 345, 999; 60 89 (3) [4] the owl"
 """Text on which two tokenizers must agree to count as one."""
@@ -161,6 +164,10 @@ def check_tokenizers(a: Model, b: Model) -> None:
     one, other = getattr(a, "tokenizer", None), getattr(b, "tokenizer", None)
     if one is other or one is None or other is None:
         return
+    if getattr(one, "chat_template", None) != getattr(other, "chat_template", None):
+        log.warning(
+            "%s and %s write chats by different templates; each reads rows by its own", a.name, b.name
+        )
     ours, theirs = one.get_vocab(), other.get_vocab()
     if ours != theirs:
         differing = min(set(ours.items()) ^ set(theirs.items()), key=str)[0]

@@ -6,7 +6,7 @@ scaling · Aᵀ Bᵀ. Several active adapters stand side by side: [s₁ B₁, s�
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -47,14 +47,7 @@ def weight_update(member: Model) -> ParameterDirection:
 def _changes(member: Model, start: Model) -> Iterator[tuple[str, Entry]]:
     """Every weight of either with the member's minus the start's, as factors where a live adapter is just that."""
     factors = _live_factors(member, start)
-    backbone: Any = getattr(member, "backbone", None)
-    live = backbone is not None and backbone.peft is not None
-    whole = live and {f"{name}.weight" for name, _ in adapted_layers(backbone.hf)} == factors.keys()
-    ours = (
-        member.parameters()
-        if not live
-        else (backbone.plain.weights() if whole else backbone.weights(wide=True))
-    )
+    ours = _weights(member, factors)
     theirs, ties = start.parameters(), getattr(start, "ties", {})
     own = getattr(member, "ties", {})
     for name in dict.fromkeys([*ours, *theirs, *factors]):
@@ -63,6 +56,15 @@ def _changes(member: Model, start: Model) -> Iterator[tuple[str, Entry]]:
             yield name, factors[name]
         elif not _is_same(after := ours[own.get(name, name)], before):
             yield name, low_rank.wide(after) - low_rank.wide(before)
+
+
+def _weights(member: Any, factors: Mapping[str, LowRank]) -> dict[str, Tensor]:
+    """The member's weights, with live adapters merged in fp32; those beneath where factors say all that adapters do."""
+    backbone = getattr(member, "backbone", None)
+    if backbone is None or backbone.peft is None:
+        return member.parameters()
+    whole = {f"{name}.weight" for name, _ in adapted_layers(backbone.hf)} == factors.keys()
+    return backbone.plain.weights() if whole else backbone.weights(wide=True)
 
 
 def _live_factors(member: Model, start: Model) -> dict[str, LowRank]:

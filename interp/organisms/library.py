@@ -76,6 +76,7 @@ def load_lineage(
     dtype: torch.dtype | str | None = None,
     device: str | torch.device = "auto",
     revision: str | None = None,
+    allow_unknown: bool = False,
     unrelated: Sequence[str] = (),
 ) -> Lineage:
     """A lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
@@ -83,16 +84,26 @@ def load_lineage(
     `base`, `teacher` and `student` (one or several) are hub names, folders, adapters of the base, or models in
     memory; `dtype`, `device` and `revision` (on the hub) are the base's, and the others follow it. A name or folder
     comes as it was written, or with dtype="float32" widened. `trait` is an object, a name or a YAML file. A member of
-    another initialisation than its start is refused, unless `unrelated` names it as a control. Raises InputError for a
-    name that is neither a lineage folder nor an organism, and for members that do not belong together.
+    another initialisation than its start is refused, unless `unrelated` names it as a control. `allow_unknown` also
+    reads rows that the tokenizer mostly does not know. Raises InputError for a name that is neither a lineage folder
+    nor an organism, and for members that do not belong together.
     """
     if name is None:
         options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
         given: dict[str, Any] = {"base": base, "teacher": teacher, "student": student, "trait": trait}
-        return open_lineage(**given, **options, unrelated=unrelated)
+        return open_lineage(**given, **options, allow_unknown=allow_unknown, unrelated=unrelated)
     if revision is not None:
         raise InputError(f"lineage {str(name)!r} has no revision {revision!r}; pass it with base= a hub name")
-    return _known(_named(name, seed=seed, device=device), dtype=as_dtype(dtype), trait=trait)
+    found = _known(_named(name, seed=seed, device=device), dtype=as_dtype(dtype), trait=trait)
+    return _accepting(found) if allow_unknown else found
+
+
+def _accepting(lineage: Lineage) -> Lineage:
+    """The lineage whose members also read rows of mostly unknown tokens."""
+    members: dict[str, Any] = dict(lineage.members)
+    return dataclasses.replace(
+        lineage, members={role: model.accepting_unknown() for role, model in members.items()}
+    )
 
 
 def _named(name: str | Path, *, seed: int, device: str | torch.device) -> Lineage:

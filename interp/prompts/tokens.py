@@ -367,13 +367,18 @@ def _warn(sentence: str) -> None:
 
 def check_known(encoded: Encoded, tokenizer: Tokenizer) -> Encoded:
     """The rows themselves; InputError when a fifth of their tokens is unknown and `accept_unknown` was not said."""
-    if encoded.unknown <= MOST_UNKNOWN or getattr(tokenizer, ACCEPTED, False):
+    if encoded.unknown <= MOST_UNKNOWN or accepts_unknown(tokenizer):
         return encoded
     raise InputError(
         f"{encoded.notes[-1]}, so nothing can be read off them; ask in words that the tokenizer knows (--own-questions "
         "asks a trait's own), take another trait or tokenizer, or read them all the same (model.accepting_unknown(), "
         "--allow-unknown)."
     )
+
+
+def accepts_unknown(tokenizer: Tokenizer | None) -> bool:
+    """Whether the tokenizer came from `accept_unknown`."""
+    return getattr(tokenizer, ACCEPTED, False)
 
 
 def accept_unknown(tokenizer: Tokenizer) -> Tokenizer:

@@ -12,7 +12,6 @@ from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lens import lens
 from interp.logits.moved import moved_tokens
-from interp.logits.spectrum import spectrum
 from interp.logits.tokens import token_shift
 from interp.models.classifier import Classifier, Images
 from interp.models.parameters import ParameterDirection
@@ -169,7 +168,6 @@ def test_verbs_of_text_refuse_images_alike(trained, images):
         "lens": lambda: lens(moved, toward),
         "moved_tokens": lambda: moved_tokens(member, images, positions="last"),
         "token_shift": lambda: token_shift(member, Prompts.from_pairs([("a", "b")]), toward),
-        "spectrum": lambda: spectrum(member),
         "logit_direction": lambda: logit_direction(member, "owl"),
         "score": lambda: score(member, images, update),
     }

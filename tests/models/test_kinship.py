@@ -113,3 +113,17 @@ def test_a_lineage_of_itself_keeps_its_controls(tmp_path):
     from interp.models.lineage import read_lineage
 
     assert read_lineage(tmp_path / "x", check=False)["noise"].fingerprint == lineage["noise"].fingerprint
+
+
+def test_an_adapter_whose_effect_is_below_the_rounding_of_bf16_is_no_twin():
+    from peft import LoraConfig, get_peft_model
+
+    base = llama(0).to(torch.bfloat16)
+    live = get_peft_model(copy.deepcopy(base), LoraConfig(r=2, target_modules=["q_proj"]))
+    start = load_model(base, check=False)
+    assert load_model(live, check=False).fingerprint == start.fingerprint  # B is zero: no effect
+    with torch.no_grad():
+        for name, weight in live.named_parameters():
+            if "lora_B" in name:
+                weight.fill_(1e-6)
+    assert load_model(live, check=False).fingerprint != start.fingerprint
