@@ -49,8 +49,7 @@ def open_model(
     model = load_model(source, adapter=adapter, **loading)
     if model.tokenizer is None:
         raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
-    model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
-    return model
+    return dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
 
 
 def generate_file(

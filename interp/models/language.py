@@ -244,9 +244,9 @@ def load_model(
 
     `adapter` attaches one or more PEFT adapters, their effects added; the model without them is the `start`. `dtype`
     None keeps the checkpoint's own. A module (PeftModel included) is viewed with its adapters as they are set now and
-    is never changed. `revision` is a branch, tag or commit of a hub repository. `allow_unknown` also reads rows of which
-    more than a fifth of the tokens are unknown to the tokenizer. `check` compares the hooked model with plain Hugging
-    Face and logs one line. Raises InputError for anything that is not a whole model.
+    is never changed. `revision` is a branch, tag or commit of a hub repository. `allow_unknown` also reads rows of
+    which more than a fifth of the tokens are unknown to the tokenizer. `check` compares the hooked model with plain
+    Hugging Face and logs one line. Raises InputError for anything that is not a whole model.
     """
     folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
     dtype = as_dtype(dtype)
