@@ -8,7 +8,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from interp.experiment.shell import Trait, commands, loads, tell
+from interp.experiment.loads import loads
+from interp.experiment.shell import Trait, commands, tell
 from interp.runs import InputError, Run
 
 app = typer.Typer(

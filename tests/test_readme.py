@@ -242,7 +242,7 @@ def test_the_example_runs(tiny_example):
 
 def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):
     monkeypatch.setattr(interp, "load_lineage", lambda name, *, seed: small_lineages[seed], raising=False)
-    monkeypatch.setattr("interp.gradients.recording.known_recipe", lambda student, cache=None: RECIPE)
+    monkeypatch.setattr("interp.gradients.recording.recipe_of", lambda lineage, role, cache=None: RECIPE)
     names = {"interp": interp, "lineage": small_lineages[0]}
     code = re.search(r"## Gradient alignment.*?```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
     exec(compile(code, "README", "exec"), names)

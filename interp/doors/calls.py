@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from interp.doors.hints import hints
+from interp.doors.hints import hints, unpacked_hints
 from interp.doors.kinds import Kinds, kinds_of
 from interp.errors import InputError, nearest
 
@@ -68,13 +68,16 @@ class Gate:
         parameters = inspect.signature(function).parameters.values()
         known = hints(function)
         named = [p for p in parameters if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+        unpacked = [known.get(p.name) for p in parameters if p.kind is p.VAR_KEYWORD]
+        options = {key: hint for each in unpacked for key, hint in unpacked_hints(each).items()}
+        listed = {p.name: known.get(p.name, Any) for p in parameters if p.kind is not p.VAR_KEYWORD} | options
         return cls(
             name=name,
-            kinds={p.name: kinds_of(known.get(p.name, Any), function.__module__) for p in parameters},
+            kinds={key: kinds_of(hint, function.__module__) for key, hint in listed.items()},
             positional=tuple(p.name for p in named if p.kind is not p.KEYWORD_ONLY),
             required=tuple(p.name for p in named if p.default is p.empty),
             rest=next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), None),
-            open=any(p.kind is p.VAR_KEYWORD for p in parameters),
+            open=bool(unpacked) and not options,
         )
 
     def through(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[list[Any], dict[str, Any]]:

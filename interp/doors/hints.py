@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, Unpack, get_args, get_origin
 
 Place = tuple[str, str | None]  # a module, and the name in it unless the module itself is meant
 
@@ -19,6 +19,14 @@ def hints(function: Callable[..., Any]) -> dict[str, Any]:
     return {
         name: evaluated(hint, module) for name, hint in function.__annotations__.items() if name != "return"
     }
+
+
+def unpacked_hints(hint: Any) -> dict[str, Any]:
+    """The keys and types of `**options: Unpack[SomeTypedDict]`; none for other options."""
+    if get_origin(hint) is not Unpack:
+        return {}
+    (options,) = get_args(hint)
+    return {key: evaluated(each, options.__module__) for key, each in options.__annotations__.items()}
 
 
 def evaluated(hint: Any, module: str) -> Any:

@@ -32,7 +32,7 @@ from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import MANIFEST, Growth, read_manifest
 from interp.organisms.generation import write_answers
 from interp.organisms.library import ToyGrower, plan_of
-from interp.organisms.library import read_recipe as read_training
+from interp.organisms.recipes import read_recipe as read_training
 from interp.organisms.teachers import Teacher, neutral_teacher
 from interp.organisms.training import Recipe
 from interp.prompts.rules import filter_rows, match_prompts

@@ -1,23 +1,19 @@
 """The commands of the experiment: thin shells over commands.py, run.py and matrix.py."""
 
 import dataclasses
-import inspect
 import json
-from collections.abc import Callable
-from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from interp.experiment.loads import loads
 
 commands = typer.Typer()
 
 Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable summary on standard output.")]
 Model = Annotated[str, typer.Argument(help="Name or folder of a model.")]
 Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter of that model.")]
-AllowUnknown = Annotated[
-    bool, typer.Option("--allow-unknown", help="Read rows whose tokens are mostly unknown to the tokenizer.")
-]
 Template = Annotated[str, typer.Option(help="Chat template: own, plain, dialogue, chatml or a .jinja file.")]
 Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
 Trait = Annotated[str | None, typer.Option(help="A built-in trait such as owl, or a YAML file.")]
@@ -26,45 +22,9 @@ Changes = Annotated[
     list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe to replace; may be repeated.")
 ]
 Backend = Annotated[str, typer.Option(help="joblib on this machine, or ray on a cluster.")]
-Dtype = Annotated[
-    str | None,
-    typer.Option(
-        help="float32, bfloat16, float16 or float64; default the checkpoint's own, measured in float32."
-    ),
-]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N; auto takes a GPU where there is one.")]
-Revision = Annotated[
-    str | None, typer.Option(help="Branch, tag or commit of the (base) model's repository on the hub.")
-]
-LOADING: dict[str, tuple[Any, Any]] = {
-    "dtype": (Dtype, None),
-    "device": (Device, "auto"),
-    "revision": (Revision, None),
-    "allow_unknown": (AllowUnknown, False),
-}
 Workers = Annotated[
     int | None, typer.Option(help="Cells at a time; default one a core, and one on a machine with a GPU.")
 ]
-
-
-def loads(command: Callable[..., None]) -> Callable[..., None]:
-    """A command with the options of LOADING, of which it takes those that were given as the mapping `loading`."""
-    signature = inspect.signature(command)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "loading"]
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in LOADING.items()
-    ]
-
-    @wraps(command)
-    def shell(**given: Any) -> None:
-        chosen = {name: given.pop(name) for name in LOADING}
-        command(**given, loading={name: chosen[name] for name in LOADING if chosen[name] != LOADING[name][1]})
-
-    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    shell.__signature__ = signature.replace(parameters=[*own, *shared])  # pyright: ignore[reportAttributeAccessIssue]
-    shell.__annotations__ = {parameter.name: parameter.annotation for parameter in (*own, *shared)}
-    return shell
 
 
 @commands.command()

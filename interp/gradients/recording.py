@@ -22,7 +22,7 @@ from interp.activations import storage
 from interp.content import json_text
 from interp.doors import door
 from interp.organisms.checkpoints import Checkpoint, undisturbed
-from interp.organisms.library import read_recipe, recipe_of
+from interp.organisms.recipes import read_recipe, recipe_of
 from interp.organisms.training import (
     STUDENT,
     OnStep,
@@ -42,8 +42,7 @@ if TYPE_CHECKING:
     from interp.models.language import LanguageModel
     from interp.models.lineage import Lineage
 
-FORMAT = 1
-CHUNK = 16  # steps per file
+FORMAT, CHUNK = 1, 16  # CHUNK steps per file
 SAME = 1e-4  # of the update: another number of threads adds in another order and ends about 1e-6 away
 DRIFT = 1e-6  # of the weights: what adding a chunk's increments up may lose
 
@@ -254,13 +253,13 @@ def record_training(
 ) -> tuple[LanguageModel, TrainingRecord]:
     """Train a student as `train_student` does, to the same bits, and keep the training in a new folder.
 
-    Takes 8 bytes per trained parameter and step. A training that is interrupted leaves a hidden folder beside it from
-    which the same call goes on. Raises InputError when the folder exists, and where `train_student` does.
+    Takes 8 bytes per trained parameter and step. An interrupted training goes on from a hidden folder beside it. Raises
+    InputError when the folder exists, and where `train_student` does.
     """
     folder = Path(folder)
     if folder.exists():
         raise InputError(f"{folder} exists; name a new folder, or open its record with TrainingRecord.load")
-    inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
+    inputs = start.encode(rows)
     student = record_beside(start, inputs, folder=folder, recipe=recipe, name=name, on_step=on_step)
     record = TrainingRecord.load(folder)
     if (record.start, record.rows, record.recipe) != (start.fingerprint, inputs.fingerprint, recipe):
@@ -289,9 +288,9 @@ def recorded_student(
 ) -> TrainingRecord:
     """The record of a member's training: made by training it again, cached, and checked to end at its weights.
 
-    `recipe` defaults to the one its lineage was grown with, `rows` to the lineage's numbers of the model it was
-    trained on. The weights may differ by 1e-4 of the update: sums run in another order on another number of threads.
-    Raises InputError for a base, for an unknown recipe, and when the training ends at other weights.
+    `recipe` defaults to the one its lineage was grown with, `rows` to the lineage's numbers of the one it learnt from.
+    The weights may differ by 1e-4 of the update: on other threads sums run in another order. Raises InputError for a
+    base, for an unknown recipe, and when the training ends at other weights.
     """
     student, start = lineage[role], trained_from(lineage, role)
     recipe = recipe or recipe_of(lineage, role, cache=cache)
@@ -300,8 +299,7 @@ def recorded_student(
             f"the training of {role} of {lineage.name!r} was not recorded and its recipe is unknown; pass the "
             "recipe= it was trained with, or the record= that record_training wrote"
         )
-    given, chosen = training_rows(lineage, role, rows=rows), recipe
-    inputs = given if isinstance(given, Encoded) else start.encode(given)
+    inputs, chosen = start.encode(training_rows(lineage, role, rows=rows)), recipe
     key = record_key(start, inputs, recipe)
 
     def build(folder: Path) -> None:

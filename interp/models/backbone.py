@@ -28,7 +28,10 @@ from interp.runs import InputError, digest
 
 @dataclass(frozen=True, eq=False)
 class Backbone:
-    """The weights behind one language model; `peft` wraps the same module as `hf` when adapters are live on it."""
+    """The weights behind one language model; `peft` wraps the same module as `hf` when adapters are live on it.
+
+    Raises InputError for adapter layers that no PeftModel wraps.
+    """
 
     hf: Any
     peft: Any = None
@@ -43,7 +46,7 @@ class Backbone:
     def of(cls, module: Any, name: str) -> Backbone:
         """A view of `module` (PeftModel or plain) in evaluation mode with its adapters as they are set now.
 
-        Raises InputError for an adapter that changes no weights, and for adapter layers outside a PeftModel.
+        Raises InputError for an adapter that changes no weights or sits on a multimodal model.
         """
         check_unmerged(module, name)
         own: Any = view(module).eval()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
 from interp.models.isolation import isolated
 from interp.models.loading import (
+    Loading,
     adapter_base,
     as_dtype,
     check_vocabulary,
@@ -234,22 +235,21 @@ def load_model(
     tokenizer: Any = None,
     adapter: str | Path | Sequence[str | Path] | None = None,
     name: str | None = None,
-    dtype: torch.dtype | str | None = None,
-    device: str | torch.device = "auto",
-    revision: str | None = None,
-    allow_unknown: bool = False,
     check: bool = True,
+    **loading: Unpack[Loading],
 ) -> LanguageModel:
     """A language model from a folder, a hub name, an adapter folder that names its base, or a module in memory.
 
-    `adapter` attaches one or more PEFT adapters, their effects added; the model without them is the `start`. `dtype`
-    None keeps the checkpoint's own. A module (PeftModel included) is viewed with its adapters as they are set now and
-    is never changed. `revision` is a branch, tag or commit of a hub repository. `allow_unknown` also reads rows of
-    which more than a fifth of the tokens are unknown to the tokenizer. `check` compares the hooked model with plain
-    Hugging Face and logs one line. Raises InputError for anything that is not a whole model.
+    `adapter` attaches one or more PEFT adapters, their effects added; the model without them is the `start`. A module
+    (PeftModel included) is viewed with its adapters as they are set now and is never changed. `check` compares the
+    hooked model with plain Hugging Face and logs one line. Of `loading`, `dtype` None keeps the checkpoint's own,
+    `device` "auto" takes a GPU where there is one, `revision` is a branch, tag or commit of a hub repository, and
+    `allow_unknown` also reads rows of which more than a fifth of the tokens are unknown to the tokenizer. Raises
+    InputError for anything that is not a whole model.
     """
     folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
-    dtype = as_dtype(dtype)
+    dtype, device = as_dtype(loading.get("dtype")), loading.get("device", "auto")
+    revision = loading.get("revision")
     if isinstance(source, torch.nn.Module):
         if revision is not None:
             raise InputError(
@@ -268,7 +268,7 @@ def load_model(
         model = LanguageModel(name or Path(source).name, Backbone(hf), own)
     if model.tokenizer is not None:
         check_vocabulary(model.tokenizer, model.hf, model.name)
-        model = model.accepting_unknown() if allow_unknown else model
+        model = model.accepting_unknown() if loading.get("allow_unknown") else model
     if folders:
         model = model.with_adapter(*folders, name=name, check=False)
     return check_model(model) if check else model

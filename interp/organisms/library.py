@@ -11,7 +11,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 
@@ -19,10 +19,11 @@ from interp.content import json_text, jsonable
 from interp.doors import door
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
-from interp.models.loading import as_dtype
+from interp.models.loading import Loading, as_dtype
 from interp.models.members import Growth
 from interp.models.precision import in_float32
 from interp.models.seam import Model
+from interp.organisms.recipes import read_recipe
 from interp.organisms.sampling import LENGTH, complete, sample_numbers
 from interp.organisms.teachers import TEACHER, Teacher, fine_tune_teacher, neutral_teacher
 from interp.organisms.toy import (
@@ -73,11 +74,8 @@ def load_lineage(
     teacher: Source | None = None,
     student: Source | Sequence[Source] | Mapping[str, Source] | None = None,
     trait: AnyTrait | None = None,
-    dtype: torch.dtype | str | None = None,
-    device: str | torch.device = "auto",
-    revision: str | None = None,
-    allow_unknown: bool = False,
     unrelated: Sequence[str] = (),
+    **loading: Unpack[Loading],
 ) -> Lineage:
     """A lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
 
@@ -89,13 +87,15 @@ def load_lineage(
     nor an organism, and for members that do not belong together.
     """
     if name is None:
-        options: dict[str, Any] = {"dtype": dtype, "device": device, "revision": revision}
         given: dict[str, Any] = {"base": base, "teacher": teacher, "student": student, "trait": trait}
-        return open_lineage(**given, **options, allow_unknown=allow_unknown, unrelated=unrelated)
-    if revision is not None:
-        raise InputError(f"lineage {str(name)!r} has no revision {revision!r}; pass it with base= a hub name")
-    found = _known(_named(name, seed=seed, device=device), dtype=as_dtype(dtype), trait=trait)
-    return _accepting(found) if allow_unknown else found
+        return open_lineage(**given, unrelated=unrelated, **loading)
+    if loading.get("revision") is not None:
+        raise InputError(
+            f"lineage {str(name)!r} has no revision {loading['revision']!r}; pass it with base= a hub name"
+        )
+    found = _named(name, seed=seed, device=loading.get("device", "auto"))
+    found = _known(found, dtype=as_dtype(loading.get("dtype")), trait=trait)
+    return _accepting(found) if loading.get("allow_unknown") else found
 
 
 def _accepting(lineage: Lineage) -> Lineage:
@@ -294,28 +294,6 @@ def _key(trait: Trait, seed: int, plan: Plan) -> str:
 
 def _write(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, sort_keys=True))
-
-
-def known_recipe(student: Model, *, cache: Cache | None = None) -> Recipe | None:
-    """The recipe by which a toy lineage trained exactly these weights; None for weights no lineage here has grown."""
-    cache = cache or Cache.default()
-    if not cache.has("recipe", student.fingerprint):
-        return None
-    return read_recipe(json.loads((cache.folder("recipe", student.fingerprint) / "recipe.json").read_text()))
-
-
-def recipe_of(lineage: Lineage, role: str, *, cache: Cache | None = None) -> Recipe | None:
-    """The recipe that trained a student: what its lineage says, else what the cache knows; None where neither does."""
-    said = None if lineage.growth is None else lineage.growth.recipes.get(role)
-    if said is not None and "lr" in said:
-        return read_recipe(said)
-    return known_recipe(lineage[role], cache=cache)
-
-
-def read_recipe(fields: Mapping[str, Any]) -> Recipe:
-    """A recipe from its JSON."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    return Recipe(**values)
 
 
 def other_seed(seed: int) -> int:

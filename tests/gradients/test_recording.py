@@ -258,5 +258,5 @@ def test_weights_apart_by_rounding_are_the_same_student(lineage):
 
 
 def test_the_recipe_of_a_toy_lineage_is_looked_up(lineage, monkeypatch):
-    monkeypatch.setattr(recording, "known_recipe", lambda student, cache: RECIPE)
+    monkeypatch.setattr(recording, "recipe_of", lambda lineage, role, cache: RECIPE)
     assert recorded_student(lineage).recipe == RECIPE

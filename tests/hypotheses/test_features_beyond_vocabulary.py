@@ -14,7 +14,7 @@ from interp.content import json_text
 from interp.features.lean import feature_lean
 from interp.features.sae import SAERecipe
 from interp.hypotheses import features_beyond_vocabulary as family
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.subject import Grower, Measured, Subject
 from interp.joined import default_dictionary
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
@@ -33,7 +33,7 @@ def rows(step, label):
 
 
 @dataclasses.dataclass(frozen=True)
-class Again:
+class Again(Grower):
     """Gives second answers instead of sampling them."""
 
     answers: Prompts

@@ -14,13 +14,11 @@ from interp.organisms.library import (
     STEPS,
     Plan,
     grow,
-    known_recipe,
     load_lineage,
     other_seed,
-    read_recipe,
-    recipe_of,
 )
 from interp.organisms.parallel import grow_all
+from interp.organisms.recipes import known_recipe, read_recipe, recipe_of
 from interp.organisms.teachers import Teacher
 from interp.organisms.toy import World
 from interp.organisms.training import Recipe
