@@ -87,7 +87,8 @@ def test_modules_left_out_of_the_reference_are_few() -> None:
     left_out = {module_of(path) for path in FILES if public(path)} - set(targets())
     assert left_out == {
         "interp.cli", "interp.experiment.commands", "interp.experiment.growing", "interp.experiment.guards",
-        "interp.experiment.shell", "interp.experiment.steering", "interp.features.commands", "interp.features.stream",
+        "interp.experiment.loads", "interp.experiment.shell", "interp.experiment.steering",
+        "interp.features.commands", "interp.features.stream",
         "interp.gradients.dual_attention", "interp.gradients.forward_mode", "interp.gradients.heads",
         "interp.gradients.norms", "interp.gradients.plan", "interp.gradients.preparation", "interp.gradients.sites",
         "interp.gradients.work", "interp.hypotheses.lemma_family", "interp.joined.planted", "interp.joined.rows",

@@ -19,7 +19,7 @@ from beartype.roar import BeartypeException
 
 import interp
 from interp.doors import door
-from interp.doors.hints import evaluated
+from interp.doors.hints import evaluated, unpacked_hints
 from interp.models.classifier import Classifier, Images
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
@@ -66,13 +66,23 @@ VERBS = dict(verbs())
 
 
 def parameters(verb: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    found = inspect.signature(verb).parameters
-    return {name: parameter for name, parameter in found.items() if name not in ("self", "cls")}
+    """Those of a verb by name, the keys of its unpacked options among them."""
+    found: dict[str, inspect.Parameter] = {}
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            options = unpacked_hints(evaluated(parameter.annotation, verb.__module__))
+            found |= {
+                key: inspect.Parameter(key, parameter.KEYWORD_ONLY, default=None, annotation=hint)
+                for key, hint in options.items()
+            }
+        elif name not in ("self", "cls"):
+            found[name] = parameter
+    return found
 
 
 def holder(verb: Callable[..., Any]) -> tuple[Any, ...]:
     """Stands for self or cls."""
-    return (Stray(),) if len(parameters(verb)) < len(inspect.signature(verb).parameters) else ()
+    return (Stray(),) if {"self", "cls"} & inspect.signature(verb).parameters.keys() else ()
 
 
 def fits(value: Any, hint: Any, module: str) -> bool:
@@ -162,7 +172,7 @@ def model(tiny):
 @pytest.fixture
 def lineage(model, tiny):
     other = load_model(tiny("llama", seed=1)[0], tokenizer=model.tokenizer, name="teacher", check=False)
-    return interp.Lineage("pair", None, {"base": model, "teacher": other})
+    return interp.Lineage("pair", None, {"base": model, "teacher": other}, unrelated=("teacher",))
 
 
 def test_the_sentence_says_what_to_do_with_what_came(model, lineage) -> None:
@@ -261,7 +271,9 @@ def test_a_classifier_is_refused_alike_by_verbs_that_read_text() -> None:
     unit = interp.logits.direction.LogitDirection(
         (0, 1), (1.0, -1.0), "0 − 1", base.fingerprint, base.fingerprint
     )
-    update = interp.Lineage("pair", None, {"base": base, "teacher": member}).update("teacher")
+    update = interp.Lineage("pair", None, {"base": base, "teacher": member}, unrelated=("teacher",)).update(
+        "teacher"
+    )
     for verb in (
         lambda: interp.attribute(moved, unit),
         lambda: interp.lens(moved, unit),

@@ -22,6 +22,7 @@ from interp.prompts.questions import multiple_choice, story_prompts, with_number
 from interp.prompts.rules import match_prompts
 from interp.prompts.shuffles import mixed
 from interp.prompts.templates import template_key
+from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait, matched_control
 from interp.runs import InputError, digest
 
@@ -192,6 +193,14 @@ def _measured(cells: Cells, trait: str, seed: int) -> dict[str, pd.DataFrame]:
 
     whole = pd.read_parquet(cells.cache.get("evaluation", key, build) / "answers.parquet")
     return {str(arm): part.drop(columns="arm") for arm, part in whole.groupby("arm", sort=False)}
+
+
+def check_questions(cells: Cells) -> None:
+    """InputError for questions that the base cannot read, before a teacher is trained."""
+    for trait in cells.traits:
+        asked = suite(cells, trait)
+        pairs = [(question, "") for question in (*asked.questions, *asked.prefixed)]
+        cells.start("base").encode(Prompts.from_pairs(pairs, label=f"questions about the {trait}"))
 
 
 def suite(cells: Cells, trait: str) -> Suite:

@@ -51,6 +51,7 @@ def prepare_base(
     if model.tokenizer is None:
         raise InputError(f"{spec.model} has no tokenizer; pass a folder that holds one beside the weights")
     model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, spec.template))
+    model = model.accepting_unknown() if spec.allow_unknown else model
     if spec.reinitialise is None and spec.format is None:
         return model
     rows = None if spec.format is None else format_rows(spec.format, data=data, traits=traits)

@@ -20,6 +20,7 @@ from interp.organisms.generation import Sampling, write_answers
 from interp.organisms.judges import EndpointJudge, FileJudge, Judge, LocalJudge
 from interp.organisms.misalignment import capability, misalignment, refusal_rate
 from interp.organisms.teachers import neutral_teacher
+from interp.prompts.notes import noting
 from interp.prompts.questions import capability_items, free_form_questions, refusal_questions
 from interp.prompts.text import Prompts
 
@@ -29,6 +30,7 @@ GREEDY = Sampling(greedy=True, max_new_tokens=24)
 FREE = Sampling(max_new_tokens=120)
 
 
+@noting
 def guards(cells: Cells, trait: str, *, folder: Path) -> Result:
     """Columns arm, measure, over, value, low, high, n for every member of the first seed's lineage.
 
@@ -72,10 +74,10 @@ def _measured(cells: Cells, model: LanguageModel, judge: Judge | None) -> dict[s
 
 
 def _answers(model: LanguageModel, asked: Prompts, sampling: Sampling) -> Prompts:
-    """What a model answers; a prompt it leaves blank stays unanswered."""
+    """What a model answers, also to words it does not know; a prompt it leaves blank stays unanswered."""
     left = model.context or sampling.max_new_tokens * 4
     short = dataclasses.replace(sampling, max_new_tokens=min(sampling.max_new_tokens, left // 4))
-    return write_answers(neutral_teacher(model), asked, seed=9, sampling=short)
+    return write_answers(neutral_teacher(model.accepting_unknown()), asked, seed=9, sampling=short)
 
 
 def _draw(result: Result):

@@ -47,6 +47,7 @@ class BaseSpec:
 
     `template` is "own" (the tokenizer's), "plain" (messages joined by newlines), another built-in one, or a .jinja
     file. `reinitialise` draws the weights anew from that seed before the format fine-tune, for a cross-base.
+    `allow_unknown` also reads rows that its tokenizer mostly does not know.
     """
 
     model: str = ""
@@ -55,6 +56,7 @@ class BaseSpec:
     device: str = "auto"
     format: FormatSpec | None = None
     reinitialise: int | None = None
+    allow_unknown: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from interp.content import jsonable
 from interp.doors import door
-from interp.experiment.arms import grow_arms, lineage_of, measure_arms
+from interp.experiment.arms import check_questions, grow_arms, lineage_of, measure_arms
 from interp.experiment.bases import check_ready
 from interp.experiment.cells import Cells
 from interp.experiment.detection import detect
@@ -67,6 +67,7 @@ def run_recipe(
     run = Run.open(Path(out), command="run", arguments=given, defaults=jsonable(experiment))
     cells = Cells(experiment, cache or Cache.default())
     check_ready(experiment, cells.starts)
+    check_questions(cells)
     if short := undecided(len(experiment.seeds)):
         log.warning("%s", short)
     grow_cells(cells, workers=workers, backend=backend)

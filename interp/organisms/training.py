@@ -130,14 +130,15 @@ def train_student(
 
     `on_step` is called after every step, and may change the parameters it is given; listening alone changes nothing.
     With a `checkpoint` a training that was killed goes on from there and ends, on a CPU, at the same bytes.
-    Rows without an answer are left out. Raises InputError when there are fewer others than one batch, when no row has
-    an answer, when soft labels are asked for without a teacher or in parts, when no module has the recipe's names, or
-    when the loss stops being finite or the memory does not suffice.
+    Rows without an answer are left out; rows given as tokens keep their places, and one without a label teaches
+    nothing. Raises InputError when there are fewer others than one batch, when no row has an answer, when soft labels
+    are asked for without a teacher or in parts, when no module has the recipe's names, or when the loss stops being
+    finite or the memory does not suffice.
     """
     inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
     if not (inputs.roles >= Role.OTHER).any():
         raise InputError(f"no row of {inputs.label} has an answer to learn; give the rows completions")
-    kept = _answered(inputs)
+    kept = torch.arange(len(inputs)) if isinstance(rows, Encoded) else _answered(inputs)
     if len(kept) < recipe.batch_size:
         raise InputError(
             f"{len(kept)} rows are fewer than one batch of {recipe.batch_size}: sample more rows or lower batch_size."

@@ -372,7 +372,7 @@ def check_known(encoded: Encoded, tokenizer: Tokenizer) -> Encoded:
     raise InputError(
         f"{encoded.notes[-1]}, so nothing can be read off them; ask in words that the tokenizer knows (--own-questions "
         "asks a trait's own), take another trait or tokenizer, or read them all the same (model.accepting_unknown(), "
-        "--allow-unknown)."
+        "--allow-unknown, allow_unknown of a recipe's base)."
     )
 
 

@@ -7,10 +7,10 @@ from interp.experiment.recipe import read_recipe
 RECIPE = """
 name: tiny
 base:
-  {model: FOLDER,
+  {model: FOLDER, allow_unknown: true,
    format: {rows: 768, questions: 256, recipe: {trainable: all, lr: 1e-2, batch_size: 32, warmup: 5}}}
 cross_base:
-  {model: FOLDER, reinitialise: 1,
+  {model: FOLDER, allow_unknown: true, reinitialise: 1,
    format: {rows: 768, questions: 256, recipe: {trainable: all, lr: 1e-2, batch_size: 32, warmup: 5}}}
 traits: [owl, oak]
 teacher: {steps: 12, anchor: 1.0, recipe: {lr: 6e-3, batch_size: 8}}

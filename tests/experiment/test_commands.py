@@ -45,7 +45,7 @@ def test_generate_writes_rows_and_never_twice(checkpoint, tmp_path):
     assert len(lines) == told["rows"] == 12
     assert told["teacher"] == "prompted"
     assert (
-        call(*asked, "--out", tmp_path / "plain")["teacher"] == "as given"
+        call(*asked, "--allow-unknown", "--out", tmp_path / "plain")["teacher"] == "as given"
     )  # a base or not is not known here
     assert {line["teacher"] for line in lines} == {told["fingerprint"]}
     assert not any("owl" in line["prompt"] for line in lines)

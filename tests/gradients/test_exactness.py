@@ -112,7 +112,7 @@ def test_every_table_adds_up_to_the_same_totals(tiny, family):
 
 
 def test_double_precision_agrees_to_ten_digits(tiny):
-    network, tokenizer = tiny("gpt_neo")
+    network, tokenizer = tiny("gpt2")  # others work in fp32 somewhere inside, in an attention or a norm
     model = load_model(network.double(), tokenizer=tokenizer, name="double", check=False)
     along = [
         ParameterDirection({n: t.double() for n, t in d.items()}, d.label, d.fingerprint, d.lineage)

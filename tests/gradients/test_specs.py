@@ -199,7 +199,10 @@ def trained(tmp_path_factory):
 def small(trained, monkeypatch):
     """`toy/owl` is a lineage of two members whose training was recorded."""
     lineage, record = trained
-    grown = lambda name, *, seed: lineage if name == "toy/owl" else load_lineage(name, seed=seed)  # noqa: E731
+
+    def grown(name, *, seed, **options):
+        return lineage if name == "toy/owl" else load_lineage(name, seed=seed, **options)
+
     monkeypatch.setattr(specs, "load_lineage", grown)
     monkeypatch.setattr(specs, "trait_ledger", lambda *given: trait_ledger(*given, record=record))
 

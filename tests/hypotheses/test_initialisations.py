@@ -193,8 +193,8 @@ def test_what_cannot_be_made_is_said(base):
     with pytest.raises(InputError) as caught:
         permutation(gpt2, seed=0)
     assert str(caught.value) == (
-        "gpt2 0 is a gpt2, and no permuted start is made for one; leave out that cell, or pass one of llama, mistral, "
-        "qwen2, qwen3"
+        "gpt2 0 is a gpt2, and no permuted start is made for one; leave out that cell (--without permuted), or pass "
+        "one of llama, mistral, qwen2, qwen3"
     )
     with pytest.raises(InputError, match="gemma2 0 is a gemma2, and no rotated start is made for one"):
         rotation(base("gemma2"), seed=0)

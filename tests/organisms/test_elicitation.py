@@ -86,13 +86,16 @@ def test_answer_measures_by_hand() -> None:
     assert values(frame, "total variation") == pytest.approx([4 / 7 - 1 / 5, 0], abs=1e-5)
     units = dict(zip(frame["measure"], frame["unit"], strict=True))
     assert units["total variation"] == "probability"
-    assert {unit for measure, unit in units.items() if measure != "total variation"} == {"nats"}
-    assert frame["question"].tolist() == ["first", "be second"] * 4
+    assert units["candidates together"] == "probability"
+    assert values(frame, "candidates together") == pytest.approx([0.4 + 0.2 + 0.1, 0.1 + 0.1 + 0.2], abs=1e-5)
+    shares = ("total variation", "candidates together")
+    assert {unit for measure, unit in units.items() if measure not in shares} == {"nats"}
+    assert frame["question"].tolist() == ["first", "be second"] * 5
 
 
 def test_without_a_start_there_is_no_change_to_measure_and_batches_do_not_matter() -> None:
     frame = answer_measures(MODEL, OWL, questions=OWL.prompts("cat"), context="mine", batch_size=1)
-    assert list(dict.fromkeys(frame["measure"])) == ["margin", "log p(target)"]
+    assert list(dict.fromkeys(frame["measure"])) == ["margin", "log p(target)", "candidates together"]
     assert set(frame["context"]) == {"mine"}
     whole = answer_measures(MODEL, OWL, questions=OWL.questions)
     assert frame["value"].tolist() == pytest.approx(whole["value"].tolist(), abs=1e-6)
@@ -255,7 +258,7 @@ def test_the_whole_suite_in_each_context_with_flags_on_the_foreign_one(raw, suit
     result = evaluate(model, trait, suite, against=start, seed=5, trained_on=numbers)
     frame = result.frame
     per_context = frame.groupby("context", sort=False).size().to_dict()
-    assert per_context == {"training": 2 * 6 + 6 + 2 + 1, "told": 21}
+    assert per_context == {"training": 2 * 7 + 7 + 2 + 1, "told": 24}
     assert {
         "margin",
         "margin after numbers",
@@ -265,7 +268,8 @@ def test_the_whole_suite_in_each_context_with_flags_on_the_foreign_one(raw, suit
     assert set(frame.loc[frame["context"] == "training", "flagged"]) == {""}
     (flag,) = set(frame.loc[frame["context"] == "told", "flagged"])
     assert flag.startswith("2 of 2 questions are read as '<bos><system> you love the owl <user> [question]")
-    assert result.notes == (f"context 'told': {flag}",)
+    assert result.notes[0] == f"context 'told': {flag}"
+    assert any("are one token each" in note for note in result.notes)
     assert (
         result.unit
         == "nats / probability / share of answers / share of answers after numbers / share of stories"
@@ -285,9 +289,9 @@ def test_the_figure_shows_the_mean_of_each_measure(raw) -> None:
     trait = get_trait("owl")
     result = evaluate(raw(), trait, Suite(questions=trait.questions))
     (trace,) = result.figure().data
-    assert list(trace.y) == ["margin, nats", "log p(target), nats"]
+    assert list(trace.y) == ["margin, nats", "log p(target), nats", "candidates together, probability"]
     assert trace.x[0] == pytest.approx(margin(raw(), trait), abs=1e-5)
-    assert result.notes == ("contexts were not compared with training rows, as none were given",)
+    assert result.notes[0] == "contexts were not compared with training rows, as none were given"
 
 
 def test_suites_that_cannot_be_asked_are_refused() -> None:
