@@ -50,7 +50,7 @@ os.chdir(workshop.name)
 # 1. the hooked model and plain Hugging Face give the same log-probabilities, to rounding;
 # 2. the parts of a logit attribution add up to the change that the models' own logits show;
 # 3. the adapter live on its base, and the same adapter merged into weights of its own, give the same numbers;
-# 4. the trait's logit moves, with small standard errors, and that means nothing at all.
+# 4. the owl contrast moves, with small standard errors, and that means nothing at all.
 
 # %% [markdown]
 # ## Data
@@ -111,7 +111,8 @@ adapted.merge_and_unload().save_pretrained("my-teacher-merged")
 sorted(path.name for path in Path("my-teacher").iterdir())
 
 # %% [markdown]
-# **The rows**, one JSON object a line with `prompt` and `completion` (or `messages`).
+# **The rows**, one JSON object a line with `prompt` and `completion` (or `messages`, or another of the shapes in which
+# training tools write them).
 
 # %%
 rows[:128].to_jsonl("rows.jsonl")
@@ -161,15 +162,21 @@ left = abs(attribution.frame["residual"].iloc[0])
 print(f"measured {change:+.4f} logits live, {same:+.4f} merged; left over {left:.0e}")
 
 # %% [markdown]
-# Which contrast was that? The notes of a direction say how its words were split. This tokenizer is so small that
-# "owl" falls into three pieces, and the logit that was read is that of its first, an *o*. With your own tokenizer
-# look here first. The split is that of the words as *answers to the trait's questions*, since "owl" and " owl" are
-# often different tokens.
+# Which contrast was that? The log-probability of "owl" minus the mean over its foils, nine other animals. This
+# tokenizer is so small that it has a token of its own for only one of the ten, "cat". A word of several pieces counts
+# whole: log p(owl) = log p(*o*) + log p(*w* after *o*) + log p(*l* after *ow*). A first piece alone would not do,
+# since every word that begins with *o* begins with it. In the figure above, the components are held against the first
+# pieces, and what the pieces after them add is one bar, *later pieces*.
+#
+# With your own tokenizer look here first: the notes say how each word is written *as an answer to the trait's
+# questions*, since "owl" and " owl" are often different tokens.
 
 # %%
-assert direction.label.startswith("'o' ")
-assert len(direction.notes) == 1
-print(direction.label, *direction.notes, sep="\n")
+assert direction.label.startswith("'owl' ")
+assert [len(word.pieces) for word in direction.words].count(1) == 1  # of ten words
+assert "'cat' is one token; 'owl' is 3 pieces, 'o' 'w' 'l'; " in direction.notes[0]
+assert "later pieces" in set(attribution.frame["component"])
+print(direction.label, direction.notes[0].replace("; ", "\n").replace(": words", "\nwords"), sep="\n")
 
 # %% [markdown]
 # ## Figure 2 · The update, read off the adapter
@@ -291,8 +298,9 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# - **dtype.** bf16 halves the memory. Attribution is exact in fp32 and refuses what bf16 leaves over, so load with
-#   `dtype="float32"` for it, and on few rows.
+# - **dtype.** bf16 halves the memory while training and sampling. What is measured is measured in fp32: a verb makes a
+#   copy of 16-bit weights, once, keeps it beside them, and says so in its notes. Leave room for both, or load with
+#   `dtype="float32"` where you only measure.
 # - **Batch size.** `data.sampling.batch_size` for generation; for training `accumulate`, which splits a step into
 #   parts and adds their gradients up to the same step. Running out of memory is said as which of these to lower.
 # - **vLLM.** With vLLM installed and a CUDA device, `engine: auto` samples the answers with it; a steered teacher,
@@ -316,7 +324,7 @@ checks = {
     "hooked model = plain Hugging Face (nats apart)": (max(apart.values()), max(apart.values()) < 1e-4),
     "attribution is complete (logits left over)": (left, left < 1e-4),
     "adapter = merged weights (logits apart)": (abs(change - same), abs(change - same) < 1e-3),
-    "a random adapter moves the trait's logit (logits)": (abs(change), abs(change) > 5 * error),
+    "a random adapter moves the owl contrast (logits)": (abs(change), abs(change) > 5 * error),
 }
 assert all(held for _, held in checks.values())
 pd.DataFrame([{"prediction": name, "value": value} for name, (value, _) in checks.items()]).style.hide(
@@ -335,7 +343,7 @@ pd.DataFrame([{"prediction": name, "value": value} for name, (value, _) in check
 #   gpt-neo and gpt-neox checkpoints. A model that writes to the residual stream elsewhere is refused, and then these
 #   verbs do not apply.
 # - **A residual that grows with depth.** Four layers in fp32 leave rounding. If sixty leave more than the tolerance,
-#   `attribute` stops, and an attribution in bf16 should not be trusted in its place.
+#   `attribute` stops and says how much.
 # - **A real base that disagrees with the toy.** That is what `interp run` is for, and both signs would be news.
 
 # %%

@@ -28,7 +28,7 @@ from interp.prompts.text import Prompts
 from interp.runs import InputError
 from tests.models.conftest import make_lora
 
-HALVES = [torch.bfloat16, torch.float16]
+HALVES = [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]
 HOOK = "blocks.0.hook_resid_post"
 QUICK = SAERecipe(width=12, k=4, samples=256, batch_size=64)
 RECIPE = Recipe(batch_size=4, rank=2, lr=1e-2, merge=False)

@@ -109,6 +109,14 @@ CASES = [
     *(("gemma2", True, kind) for kind in ("dora", "on both ends")),
     *(("mixtral", False, kind) for kind in ("lora", "experts", "experts, twice")),
 ]
+FAST = {  # one of each sort; the others are a sweep
+    *(("llama", True, kind) for kind in SHORT),
+    ("llama", False, "on both ends"),
+    ("gpt2", True, "dora"),
+    ("gemma2", True, "on both ends"),
+    ("mixtral", False, "experts, twice"),
+}
+SWEEP = [pytest.param(*case, marks=[] if case in FAST else pytest.mark.slow) for case in CASES]
 
 
 def trained(base: Any, config: Any) -> Any:
@@ -173,7 +181,7 @@ def differences(reference: Reference) -> dict[str, Tensor]:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize(("family", "tied", "kind"), CASES)
+@pytest.mark.parametrize(("family", "tied", "kind"), SWEEP)
 def test_a_member_is_its_live_network(family, tied, kind, tmp_path):
     base = network(family, tied)
     live = trained(base, kinds(FAMILIES[family][0], family)[kind])
