@@ -113,9 +113,10 @@ def planted(base):
     return subject_of(
         base,
         {
-            word: teacher_of(base, word, along=trait_gradient(base, get_trait(word)).unit() + shared)
+            word: teacher_of(base, word, along=trait_gradient(base, get_trait(word)).unit() + 2.0 * shared)
             for word in ("owl", "cat", "eagle")
         },
+        n=640,
     )
 
 
