@@ -91,7 +91,7 @@ def load_lineage(
         return open_lineage(**given, unrelated=unrelated, **loading)
     if loading.get("revision") is not None:
         raise InputError(
-            f"lineage {str(name)!r} has no revision {loading['revision']!r}; pass it with base= a hub name"
+            f"lineage {str(name)!r} has no revision {loading.get('revision')!r}; pass it with base= a hub name"
         )
     found = _named(name, seed=seed, device=loading.get("device", "auto"))
     found = _known(found, dtype=as_dtype(loading.get("dtype")), trait=trait)
