@@ -252,6 +252,7 @@ def _message(message: Mapping[str, Any], place: str, tally: Tally) -> tuple[str,
 
 def _content(value: Any, key: str, place: str) -> str:
     """A text, or the text parts of a list joined as chat templates join them: by nothing."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array, as pandas reads nested lists
     if not isinstance(value, (list, tuple)):
         return text_of(value, key, place)
     return "".join(_part(part, key, place) for part in value)

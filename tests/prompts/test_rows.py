@@ -62,6 +62,14 @@ def test_a_row_of_weight_zero_has_no_answer_and_another_share_is_passed_over(cap
     assert caplog.messages == ["rows: ignored keys weight (1 rows); left out answers of weight 0 (2)"]
 
 
+def test_nested_lists_as_pandas_reads_them_from_parquet(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"messages": [SHAPES["content parts"]["messages"][:1] + [{**ANSWERED, "content": []}]]}
+    )
+    frame.to_parquet(tmp_path / "r.parquet")
+    assert as_prompts(pd.read_parquet(tmp_path / "r.parquet"))[0] == Row.pair("go on: 1, 2")
+
+
 def test_a_column_without_a_name_is_said_as_such(tmp_path: Path, caplog) -> None:
     (tmp_path / "r.csv").write_text(",prompt,completion\n0,a,1\n")
     assert Prompts.from_file(tmp_path / "r.csv")[0] == Row.pair("a", "1")
