@@ -64,7 +64,7 @@ def test_a_row_of_weight_zero_has_no_answer_and_another_share_is_passed_over(cap
 
 def test_nested_lists_as_pandas_reads_them_from_parquet(tmp_path: Path) -> None:
     frame = pd.DataFrame(
-        {"messages": [SHAPES["content parts"]["messages"][:1] + [{**ANSWERED, "content": []}]]}
+        {"messages": [[*SHAPES["content parts"]["messages"][:1], {**ANSWERED, "content": []}]]}
     )
     frame.to_parquet(tmp_path / "r.parquet")
     assert as_prompts(pd.read_parquet(tmp_path / "r.parquet"))[0] == Row.pair("go on: 1, 2")
