@@ -8,7 +8,6 @@ refused.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,8 +36,10 @@ from interp.organisms.teachers import Teacher, neutral_teacher
 from interp.organisms.training import Recipe
 from interp.prompts.rules import filter_rows, match_prompts
 from interp.prompts.shuffles import mixed
+from interp.prompts.templates import apply_template, habits
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait, get_trait, matched_control, trait_names
+from interp.provenance import template_date
 from interp.runs import Cache, InputError, digest
 
 STUDENTS = ("student", "neutral_student", "cross_student", "cross_neutral_student")
@@ -59,13 +60,12 @@ class Training:
 def chat_context(tokenizer: Any, *, template: str) -> dict[str, Any]:
     """What a conversation is written by: the template's name, what it writes before a user's words, and the date.
 
-    The date is today's where the template asks for it, else None.
+    The date is the one that a template which writes dates sees, else None.
     """
-    text = getattr(tokenizer, "chat_template", None)
-    if not text:
+    if not getattr(tokenizer, "chat_template", None):
         return {"template": template, "opening": "", "date": None}
-    said = tokenizer.apply_chat_template([{"role": "user", "content": MARK}], tokenize=False)
-    date = datetime.date.today().isoformat() if "strftime_now" in str(text) else None
+    (said,) = apply_template(tokenizer, [(("user", MARK),)], label="a probe of the chat template")
+    date = template_date() if habits(tokenizer).dated else None
     return {"template": template, "opening": said.rpartition(MARK)[0], "date": date}
 
 
@@ -249,9 +249,13 @@ def _check_chat(lineage: Lineage, growth: Growth, place: Path) -> None:
     now = chat_context(model.tokenizer, template=str(growth.chat.get("template")))["opening"]
     if then is not None and then != now:
         raise InputError(
-            f"{place}: its members read chats that open with {then!r} and the template now writes {now!r}; fix the "
-            "date in the template, or write the folder again"
+            f"{place}: its members read chats that open with {then!r} and the template now writes {now!r}; set "
+            f"{_day(growth.chat.get('date'))}, or write the folder again"
         )
+
+
+def _day(date: str | None) -> str:
+    return f"INTERP_TEMPLATE_DATE={date}, its date" if date else "the template that it was written by"
 
 
 def grower_of(lineage: Lineage, growth: Growth, *, cache: Cache) -> Grower:

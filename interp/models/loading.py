@@ -318,16 +318,29 @@ def check_adapter_folder(folder: Path) -> None:
         raise InputError(
             f"{folder} is no PEFT adapter (no adapter_config.json); pass a folder PEFT's save_pretrained wrote"
         )
-    if not read_json(folder / "adapter_config.json").get("peft_type"):
-        raise InputError(
-            f"{folder}/adapter_config.json names no peft_type; pass a folder PEFT's save_pretrained wrote"
-        )
+    _check_kind(folder)
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         raise InputError(
             _no_weights(folder).replace("config.json and no *.safetensors", "no adapter_model.safetensors")
         )
     check_safetensors(weights)
+
+
+def _check_kind(folder: Path) -> None:
+    """InputError unless PEFT knows the kind of adapter that is named."""
+    import peft
+
+    kind = read_json(folder / "adapter_config.json").get("peft_type")
+    if not kind:
+        raise InputError(
+            f"{folder}/adapter_config.json names no peft_type; pass a folder PEFT's save_pretrained wrote"
+        )
+    if kind not in peft.PEFT_TYPE_TO_CONFIG_MAPPING:
+        raise InputError(
+            f"{folder} is an adapter of the kind {kind!r}, which PEFT {peft.__version__} does not know; install a PEFT "
+            "that does, or pass an adapter of another kind"
+        )
 
 
 def adapter_base(folder: Path) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp.models.loading import first_line
 from interp.runs import InputError
 
 
@@ -92,7 +93,7 @@ def _merged_layer(layer: Any, *, wide: bool) -> nn.Module:
         except (NotImplementedError, RuntimeError, ValueError, AttributeError, TypeError) as error:
             raise InputError(
                 f"a {type(wrapper).__name__} adapter changes more than weights or cannot be merged into them "
-                f"({str(error).splitlines()[0].rstrip('.')}); pass an adapter that PEFT's merge_and_unload takes"
+                f"({first_line(error)}); pass an adapter that PEFT's merge_and_unload takes"
             ) from error
     return layer.get_base_layer()
 

@@ -268,7 +268,7 @@ def _table(text: str, path: Path) -> Iterator[Placed]:
     try:
         for cells in reader:
             if not header:
-                header = [cell.strip() for cell in cells]
+                header = _headings(cells, path)
             elif cells:
                 place = f"line {reader.line_num} of {path}"
                 if len(cells) != len(header):
@@ -280,3 +280,11 @@ def _table(text: str, path: Path) -> Iterator[Placed]:
         raise InputError(
             f"line {reader.line_num} of {path} is not CSV ({error}); quote its texts."
         ) from error
+
+
+def _headings(cells: list[str], path: Path) -> list[str]:
+    """The names of the columns; InputError where two are alike, of which a reader would keep the last."""
+    names = [cell.strip() for cell in cells]
+    if twice := next((name for name in names if name and names.count(name) > 1), None):
+        raise InputError(f'{path} has the heading "{twice}" twice; keep one.')
+    return names

@@ -53,6 +53,7 @@ SHAPES = (
     ("input", "output"),
 )
 BESIDE = ("input", "context")  # what an instruction is about
+NAMELESS = "without a name"
 FORMS = '"prompt" and "completion", or "messages"'
 
 
@@ -68,7 +69,7 @@ class Tally:
     def sentence(self) -> str:
         """All of it in one line, "" when nothing was."""
         parts = [
-            f"ignored {what} {', '.join(f'{key} ({n} {unit})' for key, n in counts.items())}"
+            f"ignored {what} {', '.join(f'{key or NAMELESS} ({n} {unit})' for key, n in counts.items())}"
             for what, counts, unit in (
                 ("keys", self.keys, "rows"),
                 ("keys of messages", self.message_keys, "messages"),
@@ -86,6 +87,7 @@ def read_record(record: Mapping[str, Any], place: str, tally: Tally) -> Row:
             f'{place} is one message; put a conversation\'s messages in one row, under "messages".'
         )
     used, messages = _messages(record, place, tally)
+    used, messages = _judged(record, used, messages, place, tally)
     tally.keys.update(
         key
         for key, value in record.items()
@@ -250,6 +252,7 @@ def _message(message: Mapping[str, Any], place: str, tally: Tally) -> tuple[str,
 
 def _content(value: Any, key: str, place: str) -> str:
     """A text, or the text parts of a list joined as chat templates join them: by nothing."""
+    value = value.tolist() if hasattr(value, "tolist") else value  # an array, as pandas reads nested lists
     if not isinstance(value, (list, tuple)):
         return text_of(value, key, place)
     return "".join(_part(part, key, place) for part in value)
@@ -264,6 +267,24 @@ def _part(part: Any, key: str, place: str) -> str:
             f'{place} has a part of type {kind!r} under "{key}", and only text is read; leave such rows out.'
         )
     return text_of(part.get("text"), "text", place)
+
+
+def _judged(
+    record: Mapping[str, Any], used: set[str], messages: Messages, place: str, tally: Tally
+) -> tuple[set[str], Messages]:
+    """The row without its answer where its own weight is 0; a share for a weight is passed over, and counted.
+
+    InputError for an answer that is marked as one not to give.
+    """
+    if record.get("label") is False and messages[-1][0] == "assistant":
+        raise InputError(
+            f'{place} marks its answer as a bad one ("label" false); leave such rows out, or remove the key.'
+        )
+    given = {key: record[key] for key in WEIGHTS if record.get(key) in (0, 1)}
+    if any(not value for value in given.values()) and messages[-1][0] == "assistant":
+        tally.answers["left out answers of weight 0"] += 1
+        messages = messages[:-1]
+    return used | given.keys(), messages
 
 
 def _weight(message: Mapping[str, Any], seat: str, place: str) -> int | None:

@@ -74,6 +74,7 @@ class Habits:
 
 
 _KNOWN: WeakKeyDictionary[Any, dict[Any, Habits]] = WeakKeyDictionary()
+_PARTS: WeakKeyDictionary[Any, dict[str, bool]] = WeakKeyDictionary()
 
 
 def render(conversations: Sequence[Messages], tokenizer: Tokenizer, *, label: str) -> list[Rendered]:
@@ -168,7 +169,8 @@ def apply_template(
 
     if not conversations:
         return []
-    chats = [[{"role": seat, "content": content} for seat, content in messages] for messages in conversations]
+    parts = takes_parts(tokenizer)
+    chats = [[_message(seat, text, parts=parts) for seat, text in messages] for messages in conversations]
     try:
         return tokenizer.apply_chat_template(
             chats, tokenize=False, add_generation_prompt=generate, **_on_a_day(tokenizer, date)
@@ -178,6 +180,38 @@ def apply_template(
             f"The chat template refuses a conversation of {label} ({error.message}); "
             "change its messages, or put a system message's text into the user's."
         ) from error
+
+
+def _message(seat: str, text: str, *, parts: bool) -> dict[str, Any]:
+    return {"role": seat, "content": [{"type": "text", "text": text}] if parts else text}
+
+
+def takes_parts(tokenizer: Tokenizer) -> bool:
+    """Whether the template writes a message's text only where it comes as a list of parts, as multimodal ones do.
+
+    Raises InputError for a template that writes the user's words in neither form.
+    """
+    known, template = _PARTS.setdefault(tokenizer, {}), str(tokenizer.chat_template)
+    if template not in known:
+        texts = [_tried(tokenizer, parts=parts) for parts in (False, True)]
+        writes = [QUESTION.lower() in (text or "").lower() for text in texts]
+        if not any(writes) and texts[0] is not None:  # a refusal is said when rows are read
+            raise InputError(
+                "The chat template leaves out what the user says, so rows would be read without it; set "
+                "tokenizer.chat_template to one that writes message['content']."
+            )
+        known[template] = writes == [False, True]
+    return known[template]
+
+
+def _tried(tokenizer: Tokenizer, *, parts: bool) -> str | None:
+    from jinja2 import TemplateError
+
+    chat, day = [_message("user", QUESTION, parts=parts)], _on_a_day(tokenizer, None)
+    try:
+        return tokenizer.apply_chat_template(chat, tokenize=False, **day)
+    except (TemplateError, TypeError):  # it joins texts, and got a list
+        return None
 
 
 # --- which date it sees ----------------------------------------------------------------------------------------------

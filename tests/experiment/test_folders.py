@@ -10,7 +10,7 @@ import pytest
 
 from interp.content import jsonable
 from interp.experiment import testing
-from interp.experiment.folders import find_trainings, open_subject, own_trainings
+from interp.experiment.folders import chat_context, find_trainings, open_subject, own_trainings
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family
 from interp.hypotheses.subject import Measured
@@ -23,6 +23,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from interp.runs import Cache, InputError
 from tests.models.test_lineage import nudged
+from tests.tiny import build_tokenizer
 
 RECIPE = Recipe(lr=3e-3, batch_size=2, epochs=2, rank=3, warmup=1)
 ROWS = Prompts.from_pairs([(f"give {k}", f"{k}, 3") for k in range(4)])
@@ -105,9 +106,7 @@ class TestWhichFoldersAreMeant:
         del manifest["chat"], manifest["data"]
         for role, entry in manifest["members"].items():
             del entry["recipe"]
-            entry["fingerprint"] = members[
-                role
-            ].backbone.old_fingerprint  # of the weights alone, as it was then
+            entry["fingerprint"] = members[role].backbone.old_fingerprint
         (folder / "lineage.json").write_text(json.dumps(manifest))
         back = read_lineage(folder, check=False)
         assert back.growth is None
@@ -217,3 +216,12 @@ def test_folders_are_as_many_runs_and_one_says_that_it_decides_nothing(stand_in,
         InputError, match="one has no part 'foriegn' that can be left out; pass some of foreign"
     ):
         testing.test("one", organism=tmp_path / "lineages", without=["foriegn"])
+
+
+def test_a_template_that_writes_the_date_is_the_same_on_another_day(monkeypatch):
+    tokenizer = build_tokenizer()
+    tokenizer.chat_template = "{{ strftime_now('%-d') }} " + tokenizer.chat_template
+    said = chat_context(tokenizer, template="own")
+    assert said == {"template": "own", "opening": "1 <bos> <user> ", "date": "2025-01-01"}
+    monkeypatch.setenv("INTERP_TEMPLATE_DATE", "2025-01-31")
+    assert chat_context(tokenizer, template="own")["opening"] == "31 <bos> <user> "

@@ -3,6 +3,7 @@
 import json
 import shutil
 
+import peft
 import pytest
 import torch
 
@@ -102,3 +103,20 @@ def test_an_adapter_of_another_model_by_name_is_said(folders, caplog):
         (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": named}))
         load_model(base, adapter=adapter, check=False)
         assert ("names owner/other as its base" in caplog.text) == said
+
+
+def test_a_kind_of_adapter_that_peft_does_not_know_is_named(folders):
+    base, adapter, _ = folders
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "peft_type": "NEWER"}))
+    with pytest.raises(InputError, match=r"adapter of the kind 'NEWER', which PEFT [0-9.]+ does not know"):
+        load_model(base, adapter=adapter, check=False)
+
+
+def test_an_adapter_that_merges_into_nothing_is_refused(tiny, saved, tmp_path):
+    config = peft.PolyConfig(r=2, n_tasks=1, task_type="CAUSAL_LM", target_modules=["q_proj"])
+    peft.get_peft_model(tiny("llama")[0], config).save_pretrained(tmp_path / "poly")
+    with pytest.raises(
+        InputError, match=r"a Linear adapter changes more than weights .* \(NotImplementedError\)"
+    ):
+        load_model(saved("llama"), adapter=tmp_path / "poly", check=False)

@@ -11,6 +11,7 @@ from interp.models.loading import load_tokenizer
 from interp.prompts.chat import TEMPLATES, with_template
 from interp.prompts.text import Prompts, Role, Row
 from interp.runs import InputError
+from tests.tiny import build_tokenizer
 
 CHAT = Row(
     (("system", "be brief"), ("user", "go"), ("assistant", "7, 8"), ("user", "on"), ("assistant", "7, 8"))
@@ -170,3 +171,24 @@ def test_a_byte_level_tokenizer_reads_the_same_tokens_with_and_without_the_answe
         assert full.ids[0, :length].tolist() == asked.ids[0].tolist()
         assert (full.roles[0, length:-1] >= Role.OTHER).all()
         assert full.ids[0, -1] == tokenizer.eos_token_id
+
+
+MULTIMODAL = (
+    "{% for m in messages %}<{{ m.role }}> {% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}"
+    "{% endif %}{% endfor %} <eos> {% endfor %}{% if add_generation_prompt %}<assistant> {% endif %}"
+)
+
+
+class TestTemplatesThatTakeParts:
+    def test_they_are_given_parts(self) -> None:
+        tokenizer = build_tokenizer()
+        tokenizer.chat_template = MULTIMODAL
+        for answer, end in (("", "<assistant>"), ("7 8", "<assistant> 7 8 <eos>")):
+            encoded = Prompts.from_pairs([("list numbers", answer)]).encode(tokenizer)
+            assert tokenizer.decode(encoded.ids[0]) == f"<user> list numbers <eos> {end}"
+
+    def test_one_that_leaves_out_what_the_user_says_is_refused(self) -> None:
+        tokenizer = build_tokenizer()
+        tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}> {{ m.text }}{% endfor %}"
+        with pytest.raises(InputError, match=r"leaves out what the user says.*writes message\['content'\]"):
+            Prompts.from_pairs([("list numbers", "")]).encode(tokenizer)

@@ -56,6 +56,26 @@ def test_every_shape_is_the_same_row_in_a_list_and_in_a_file(name: str, tmp_path
     assert not caplog.records
 
 
+def test_a_row_of_weight_zero_has_no_answer_and_another_share_is_passed_over(caplog) -> None:
+    rows = as_prompts([{**RECORD, "weight": weight} for weight in (0, 1, 0.5)] + [{**RECORD, "train": False}])
+    assert [row.completion for row in rows.rows] == ["", "3, 4", "3, 4", ""]
+    assert caplog.messages == ["rows: ignored keys weight (1 rows); left out answers of weight 0 (2)"]
+
+
+def test_nested_lists_as_pandas_reads_them_from_parquet(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {"messages": [[*SHAPES["content parts"]["messages"][:1], {**ANSWERED, "content": []}]]}
+    )
+    frame.to_parquet(tmp_path / "r.parquet")
+    assert as_prompts(pd.read_parquet(tmp_path / "r.parquet"))[0] == Row.pair("go on: 1, 2")
+
+
+def test_a_column_without_a_name_is_said_as_such(tmp_path: Path, caplog) -> None:
+    (tmp_path / "r.csv").write_text(",prompt,completion\n0,a,1\n")
+    assert Prompts.from_file(tmp_path / "r.csv")[0] == Row.pair("a", "1")
+    assert caplog.messages == ["r.csv: ignored keys without a name (1 rows)"]
+
+
 def test_system_lines_and_inputs_have_their_place() -> None:
     developer = {"messages": [{"role": "developer", "content": "be brief"}, ASKED, ANSWERED]}
     beside = {
@@ -176,6 +196,7 @@ def test_a_cell_keeps_its_line_break(tmp_path: Path) -> None:
             {"prompt": "a", "completion": None},
             r'holds None under "completion".*write "" where there is no answer',
         ),
+        ({**RECORD, "label": False}, r'marks its answer as a bad one \("label" false\); leave such rows out'),
         ({"prompt": "a", "chosen": "b", "rejected": "c"}, r"two answers.*keep the one to be read"),
         ({"role": "user", "content": "a"}, "row 1 of rows is one message; put a conversation's"),
         (
@@ -256,6 +277,7 @@ def test_data_sets_of_several_parts_name_them() -> None:
         ("a.json", b'[{"prompt": "a", "prompt": "b"}]', 'the key "prompt" occurs twice'),
         ("a.json", b'{\n "prompt": "a"}', "line 1 .* is not JSON .*; write one object per line, or an array"),
         ("a.csv", b"prompt,completion\na,1,2\n", "line 2 .* has 3 cells under 2 headings"),
+        ("a.csv", b"prompt,completion,completion\na,1,2\n", 'has the heading "completion" twice; keep one'),
         ("a.csv", b"prompt;completion\na;1\n", r'has no "completion".*this one holds prompt;completion'),
         ("a.csv", b'prompt,completion\n"a,1\n', "is not CSV"),
     ],
