@@ -34,9 +34,11 @@ def made(recipe, tmp_path):
     return run_recipe(recipe, tmp_path / "run", workers=1, cache=Cache(tmp_path / "cache"))
 
 
-def assert_grown_alike(folder, cache):
-    """What a test trains on a folder of this run is what the run trained, to the bit, and from its cache."""
-    subject = open_subject(folder / "owl-0", cache=cache)
+@pytest.mark.slow
+def test_what_a_test_trains_on_its_folders_is_what_the_run_trained(made, tmp_path):
+    """To the bit, and from its cache."""
+    folder = made.folder / "lineages"
+    subject = open_subject(folder / "owl-0", cache=Cache(tmp_path / "cache"))
     assert (subject.recipe.lr, subject.recipe.batch_size, subject.recipe.epochs) == (1e-3, 8, 2)
     again = subject.student(subject.base, subject.numbers, name="again")
     assert again.fingerprint == subject.member("student").fingerprint
@@ -75,7 +77,6 @@ def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     assert set(lineage.members) == ARMS - {"in_context", "neutral_in_context"}
     assert len(lineage.numbers) == len(lineage.neutral_numbers) == 32
     assert recorded_student(lineage, cache=cache).final == lineage.student.fingerprint
-    assert_grown_alike(made.folder / "lineages", cache)
     assert all(
         "system" not in json.loads(row) for row in (made.folder / "lineages/owl-0/numbers.jsonl").open()
     )
