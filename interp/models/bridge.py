@@ -36,14 +36,24 @@ def boot(module: Any) -> Any:
     """
     from transformer_lens.model_bridge import TransformerBridge
 
-    module.config.architectures = [
-        type(module).__name__
-    ]  # what decides; a configuration made in code lacks it
+    _check_width(module)
+    module.config.architectures = [type(module).__name__]  # what decides; one made in code lacks it
     with hooking(type(module).__name__):
         bridge = TransformerBridge.boot_transformers(
             module.config.model_type, hf_model=module, tokenizer=_blank_tokenizer(), device=str(module.device)
         )
     return bridge.eval()
+
+
+def _check_width(module: Any) -> None:
+    """InputError for an embedding of another width than the stream, which is projected in between (OPT-350m)."""
+    config = module.config
+    width = getattr(config, "word_embed_proj_dim", None)
+    if width is not None and width != config.hidden_size:
+        raise InputError(
+            f"TransformerLens cannot hook {type(module).__name__} with embeddings of word_embed_proj_dim {width} in a "
+            f"stream of hidden_size {config.hidden_size}; use a checkpoint in which the two are equal"
+        )
 
 
 @contextmanager

@@ -109,6 +109,13 @@ def test_a_scaled_model_is_hooked(tiny):
 
 
 class TestWhatIsNotSupported:
+    def test_an_embedding_of_another_width_than_the_stream(self):
+        with pytest.raises(
+            InputError,
+            match=r"word_embed_proj_dim 16 in a stream of hidden_size 32; use a checkpoint in which",
+        ):
+            load_model(build("narrow opt"), tokenizer=build_tokenizer(), name="opt")
+
     def test_a_transform_before_the_output_matrix(self, prompts):
         model, batch = read(build("bert"), prompts)
         self.refused_by_all(model, batch, r"BertLMHeadModel does more to its logits .*not its last layer")
