@@ -24,10 +24,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: setup ## make the toy organisms, trace them, and write runs/demo/report.html
 	$(BIN)/interp demo --out runs/demo
 
-test: setup ## every test but the slow sweeps
+test: setup ## every test but the notebooks and the slow sweeps
 	$(ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-sweeps: setup ## the slow sweeps alone
+sweeps: setup ## the notebooks and the slow sweeps alone
 	$(ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 test-all: test sweeps ## every test

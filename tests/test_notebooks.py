@@ -78,6 +78,7 @@ def test_an_unknown_notebook_is_named_with_the_nearest():
         build.chosen(["01_transmision"])
 
 
+@pytest.mark.slow
 def test_the_notebooks_run(tmp_path):
     """nbmake executes the committed notebooks, all in one process, since they share what the first one grows."""
     pytest.importorskip("nbmake")

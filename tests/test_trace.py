@@ -179,6 +179,7 @@ REAL = Path(__file__).parents[2] / "shared" / "data"
 @pytest.mark.skipif(
     not REAL.is_dir(), reason="the private checkpoint and teacher numbers are not on this machine"
 )
+@pytest.mark.slow
 def test_a_real_checkpoint_and_real_numbers(tmp_path):
     """A fine-tune made by the package's own verb is found to have raised its trait, ' owl' of three pieces included."""
     base = load_model(REAL / "checkpoints" / "tinystories-656k", name="tinystories")
