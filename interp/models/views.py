@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from interp.models.loading import first_line
 from interp.runs import InputError
@@ -157,8 +157,3 @@ def untie(module: nn.Module, names: Mapping[str, str]) -> None:
             owner, _, leaf = alias.rpartition(".")
             own = nn.Parameter(weight.detach(), requires_grad=weight.requires_grad)
             setattr(module.get_submodule(owner), leaf, own)
-
-
-def same_weights(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> bool:
-    """Whether both hold the same names and the same values."""
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
