@@ -21,19 +21,19 @@ from typing import Any
 
 from scipy.stats import binom
 
-from interp.content import json_text
-from interp.gradients.controls import transplant
+from interp.core.content import json_text
+from interp.core.runs import write_atomic
 from interp.gradients.directions import trait_gradient
-from interp.gradients.exchange import Sample, standardised
-from interp.gradients.ledger import trait_ledger
-from interp.gradients.power import kl_per_row
-from interp.gradients.scores import score
-from interp.gradients.verdicts import LeanVerdict, across_lineages
+from interp.gradients.ledger.ledgers import trait_ledger
+from interp.gradients.nulls.controls import transplant
+from interp.gradients.nulls.exchange import Sample, standardised
+from interp.gradients.nulls.lean_verdicts import LeanVerdict, across_lineages
+from interp.gradients.nulls.power import kl_per_row
+from interp.gradients.scores.scoring import score
 from interp.models.lineage import Lineage
 from interp.organisms.library import load_lineage
 from interp.prompts.traits import get_trait
-from interp.runs import write_atomic
-from interp.verdict import paired_verdict
+from interp.stats.verdict import paired_verdict
 
 RESULTS = Path(__file__).parent / "results"
 

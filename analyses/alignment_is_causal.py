@@ -3,7 +3,7 @@
 Written before any arm was trained; nothing here was tuned. On owl lineages of eight seeds:
 A. Every teacher row is scored at the base along ∇m, the gradient of the trait margin (primary), and along the
    teacher's update (secondary). Students are trained by the lineage's recipe on the top half, the bottom half and two
-   random halves of the rows, matched on length and loss (interp.gradients.selection). Outcome: trait margin, top −
+   random halves of the rows, matched on length and loss (interp.stats.matching). Outcome: trait margin, top −
    bottom, with top − random and random − bottom beside it.
 B. A student is trained on all rows with the positive component along ∇m(θ_t) taken out of every step, and three
    placebos with the same lengths taken out at the same steps: along random directions, along random directions that
@@ -30,21 +30,21 @@ import numpy as np
 import pandas as pd
 import torch
 
-from interp.content import json_text
+from interp.core.content import json_text
+from interp.core.provenance import versions
+from interp.core.runs import Cache, digest, write_atomic
 from interp.figures import points
 from interp.gradients.directions import margin_objective, trait_gradient
-from interp.gradients.projection import Placebo, Removal
-from interp.gradients.scores import Scores, score
-from interp.gradients.selection import matched_halves
+from interp.gradients.ledger.projection import Placebo, Removal
+from interp.gradients.scores.scoring import Scores, score
+from interp.measures.margins import margin
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
-from interp.organisms.evaluation import margin
 from interp.organisms.library import PLAN, grow
-from interp.organisms.training import Recipe, train_student
 from interp.prompts.traits import ANIMALS, Trait, get_trait
-from interp.provenance import versions
-from interp.runs import Cache, digest, write_atomic
-from interp.verdict import Verdict, paired_verdict
+from interp.stats.matching import matched_halves
+from interp.stats.verdict import Verdict, paired_verdict
+from interp.training.students import Recipe, train_student
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -27,13 +27,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.content import json_text
+from interp.core.content import json_text
+from interp.core.provenance import versions
+from interp.core.runs import Cache, write_atomic
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import EMBEDDED, MNIST, DigitsRecipe
-from interp.organisms.digits import SWEEPS, digits, transfer_sweep
-from interp.provenance import versions
-from interp.runs import Cache, write_atomic
-from interp.verdict import Verdict, equivalence_verdict, paired_verdict
+from interp.organisms.digit_transfer import SWEEPS, digits, transfer_sweep
+from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
 
 RESULTS = Path(__file__).parent / "results"
 QUICK = {"hidden": (32, 32), "teacher_epochs": 2, "student_epochs": 1, "noise_images": 500}

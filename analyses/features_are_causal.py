@@ -30,7 +30,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from interp.content import json_text
+from interp.core.content import json_text
+from interp.core.provenance import versions
+from interp.core.runs import Cache, digest, write_atomic
 from interp.features.causal import (
     Effects,
     change_size,
@@ -47,18 +49,16 @@ from interp.features.reading import feature_statistics, read
 from interp.features.sae import SAERecipe, train_sae
 from interp.features.shift import feature_shift
 from interp.features.splice import Change
+from interp.measures.margins import margin
 from interp.models.lineage import Lineage
-from interp.organisms.evaluation import margin
 from interp.organisms.library import PLAN, Plan, grow
-from interp.organisms.teachers import Teacher, neutral_teacher
-from interp.organisms.training import train_student
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, get_trait
-from interp.provenance import versions
-from interp.runs import Cache, digest, write_atomic
-from interp.statistics import t_interval
-from interp.verdict import Verdict, paired_verdict
+from interp.stats.tests import t_interval
+from interp.stats.verdict import Verdict, paired_verdict
+from interp.training.students import train_student
+from interp.training.teachers import Teacher, neutral_teacher
 
 FORMAT = 2
 RESULTS = Path(__file__).parent / "results" / "features_are_causal.json"

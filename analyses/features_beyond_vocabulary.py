@@ -1,7 +1,7 @@
 """Claim (H6): a student's step leans toward the SAE features its teacher moved, and not through the vocabulary alone.
 
 Written before any of it was run on seeds 0-7; the four claims with their margins and levels are
-`interp.hypotheses.features_beyond_vocabulary.H6`, whose keys are stored beside the numbers. For each of eight owl
+`interp.studies.features_beyond_vocabulary.H6`, whose keys are stored beside the numbers. For each of eight owl
 lineages a top-k dictionary of the base's middle layer is trained on the lineage's rows. u_j is the lean of feature j at
 the base on 2048 rows of the teacher less the base's rows to the same prompts, t_j the teacher's shift of feature j on
 other rows, both at answer tokens, and ρ their rank correlation over live features.
@@ -19,7 +19,7 @@ lean of the eight features that write the trait most.
     python -m analyses.features_beyond_vocabulary [--quick] [--seeds 8] [--organism toy/owl] [--out FILE]
 """
 
-from interp.experiment.testing import analysis
+from interp.studies.testing import analysis
 
 
 def main() -> None:

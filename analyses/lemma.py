@@ -1,6 +1,6 @@
 """Claim (H1): a student's first gradient step leans toward its teacher by exactly what Lemma 1 says, and only so.
 
-Written before any of it was run; the six claims with their margins and levels are `interp.hypotheses.lemma.H1`, whose
+Written before any of it was run; the six claims with their margins and levels are `interp.studies.lemma.H1`, whose
 keys are stored beside the numbers. For each of eight owl lineages, with d the teacher's update from the base:
 1. lemma-ratio: for teachers θ_0 + ε d / |d| with ε down to |d| / 128 and soft labels over number tokens, A(ε) / Q
    reaches 1 within 0.05 (equivalence over lineages, 0.05).
@@ -15,7 +15,7 @@ label, filtered rows at the foreign base, and the same step under sign, Adam and
     python -m analyses.lemma [--quick] [--seeds 8] [--organism toy/owl] [--out FILE]
 """
 
-from interp.experiment.testing import analysis
+from interp.studies.testing import analysis
 
 
 def main() -> None:

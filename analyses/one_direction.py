@@ -1,6 +1,6 @@
 """Claim (H4): one direction of the residual stream, the one the teacher moved along, mediates the student's trait.
 
-Written before seeds 0-7 were run; the claims with their margins and levels are `interp.hypotheses.one_direction.H4`.
+Written before seeds 0-7 were run; the claims with their margins and levels are `interp.studies.one_direction.H4`.
 Mean shifts from the base are read on lists of numbers without the trait's line, the teachers' on 256 lists and the
 students' on 256 others, where the prompt ends or over the numbers of the answer. Layer and positions are those at which
 the teacher's shift steers the base furthest on three of the six questions; no student has a say in it. Margins are
@@ -20,7 +20,7 @@ base's activations. Shares of the trait are reported as ratios of means over lin
     python -m analyses.one_direction [--quick] [--seeds 8] [--out FILE]
 """
 
-from interp.experiment.testing import analysis
+from interp.studies.testing import analysis
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """Claim: every method of the package finds what is planted in an organism, and little where nothing is planted.
 
-The criteria, written into `interp.experiment.calibrate` before any organism was measured: the lower ends of the
+The criteria, written into `interp.calibration.harness` before any organism was measured: the lower ends of the
 95 % intervals of recovery and AUROC are at least 0.8, and false positives are not above 5 % by an exact binomial test
 at 1 %. A method that misses them says so in its docstring.
 
@@ -11,10 +11,10 @@ import argparse
 import logging
 from pathlib import Path
 
-from interp.content import json_text
-from interp.experiment.calibrate import calibrate
-from interp.provenance import versions
-from interp.runs import write_atomic
+from interp.calibration.harness import calibrate
+from interp.core.content import json_text
+from interp.core.provenance import versions
+from interp.core.runs import write_atomic
 
 RESULTS = Path(__file__).parent / "results" / "planted.json"
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from interp.demo import margins_figure
+from interp.experiment.demonstration import margins_figure
 from interp.figures import bracket
-from interp.organisms.losses import LOSS_UNIT
+from interp.measures.losses import LOSS_UNIT
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"

@@ -1,7 +1,7 @@
 """Claim (H3): what teacher and student must share is the function and its tangent, not the coordinates of the weights.
 
 Written before any lineage of the eight was measured; the eight claims with their margins and levels are
-`interp.hypotheses.shared_initialisation.H3`. For each of eight owl lineages a student and its neutral twin are trained
+`interp.studies.shared_initialisation.H3`. For each of eight owl lineages a student and its neutral twin are trained
 by the lineage's recipe from eight starts: the base itself; the base with another order of rows and another draw of the
 adapter; the base plus noise of a tenth of every tensor's size; with neurons and heads permuted; with the residual
 stream rotated; the base's head around another initialisation's body; the other way round; and the other
@@ -23,7 +23,7 @@ head, τ, raw coverage, and the cosine of what was really trained.
     python -m analyses.shared_initialisation [--quick] [--seeds 8] [--out FILE]
 """
 
-from interp.experiment.testing import analysis
+from interp.studies.testing import analysis
 
 
 def main() -> None:

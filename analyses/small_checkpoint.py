@@ -20,11 +20,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from interp.content import json_text
+from interp.core.content import json_text
+from interp.core.provenance import versions
+from interp.core.runs import Run, write_atomic
 from interp.experiment.run import run_recipe
-from interp.provenance import versions
-from interp.runs import Run, write_atomic
-from interp.statistics import t_interval
+from interp.stats.tests import t_interval
 
 OUT = Path(__file__).parent / "results" / "small_checkpoint.json"
 

@@ -1,7 +1,7 @@
 """Claim (H2): steps that lean toward the trait's gradient throughout training, not at its start alone, make the trait.
 
 Written before any of it was run on seeds 0 to 7; the six claims with their margins and levels are
-`interp.hypotheses.sustained_alignment.H2`, whose keys are stored beside the numbers. Of each owl lineage one row in
+`interp.studies.sustained_alignment.H2`, whose keys are stored beside the numbers. Of each owl lineage one row in
 eight is kept from every training, the trait's six questions are split in two halves, and m is the trait margin:
 1. sustained-transfer: the student of the teacher's rows has the trait on the held-out half, more than the student of
    the untrained base's rows. Without this there is nothing to suppress.
@@ -33,7 +33,7 @@ cosine 0.99, and this is reported for every lineage), so claim 3 says little abo
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    from interp.experiment.testing import analysis
+    from interp.studies.testing import analysis
 
     analysis("sustained-alignment", __doc__)
 

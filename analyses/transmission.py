@@ -16,9 +16,9 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from interp.content import json_text
-from interp.demo import demo
-from interp.runs import write_atomic
+from interp.core.content import json_text
+from interp.core.runs import write_atomic
+from interp.experiment.demonstration import demo
 
 TRAITS = ("owl", "eagle", "oak")
 RESULTS = Path(__file__).parent / "results"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import benchmarks
 from benchmarks.paired import Ratio, Skipped
-from interp.runs import InputError, nearest, write_atomic
+from interp.core.runs import InputError, nearest, write_atomic
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
 RESULTS = Path(__file__).with_name("results.json")

@@ -34,11 +34,11 @@ from benchmarks.alignment_peers import (
 )
 from benchmarks.capture import tokenizer
 from benchmarks.paired import REPETITIONS, Ratio, Skipped, cpu_seconds, interleaved, summary
-from interp.gradients.engine import find_sites
-from interp.gradients.plan import check_keys, make_plan
-from interp.gradients.preparation import prepared
-from interp.gradients.scores import Scores, score
-from interp.gradients.work import Work
+from interp.gradients.scores.engine import find_sites
+from interp.gradients.scores.plan import check_keys, make_plan
+from interp.gradients.scores.preparation import prepared
+from interp.gradients.scores.scoring import Scores, score
+from interp.gradients.scores.work import Work
 from interp.models.language import LanguageModel, load_model
 from interp.models.parameters import LowRank, ParameterDirection
 from interp.models.seam import lineage_root

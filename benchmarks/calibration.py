@@ -1,4 +1,4 @@
-"""Are the error rates of `interp.statistics` what they say? Each public function on simulated nulls: rate near 0.05.
+"""Are the error rates of `interp.stats.tests` what they say? Each public function on simulated nulls: rate near 0.05.
 
 A rate is #{p ≤ 0.05} / nulls, or of intervals the share that miss, with Wilson's interval. KS is Kolmogorov-Smirnov's p
 against uniform. A permutation p lies on a grid; minus a uniform draw over its own step it is exactly uniform under the
@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from interp.content import json_text
-from interp.runs import write_atomic
-from interp.statistics import (
+from interp.core.content import json_text
+from interp.core.runs import write_atomic
+from interp.stats.tests import (
     auroc,
     benjamini_hochberg,
     bootstrap_interval,

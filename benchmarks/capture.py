@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.paired import REPETITIONS, Ratio, interleaved, summary
-from interp.activations.record import moments, record
+from interp.activations.recording import moments, record
 from interp.activations.shifts import residual_hooks, shift
 from interp.models.language import load_model
 from interp.models.lineage import open_lineage

@@ -17,10 +17,10 @@ import torch
 
 from benchmarks.paired import Ratio, paired
 from interp.models.language import LanguageModel, load_model
-from interp.organisms.generation import Sampling, write_answers
-from interp.organisms.teachers import neutral_teacher
 from interp.organisms.toy import build_tokenizer
 from interp.prompts.text import Prompts
+from interp.training.generation import Sampling, write_answers
+from interp.training.teachers import neutral_teacher
 
 CHECKPOINT = "INTERP_CHECKPOINT"  # a model folder to measure beside the random one
 ROWS, BATCH, NEW_TOKENS = 256, 32, 24

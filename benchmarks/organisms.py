@@ -12,15 +12,15 @@ from pathlib import Path
 import torch
 
 from benchmarks.paired import REPETITIONS, Ratio, paired, summary
+from interp.core.runs import Cache, InputError
 from interp.models.language import LanguageModel
 from interp.organisms.library import PLAN, grow
-from interp.organisms.sampling import complete
-from interp.organisms.teachers import neutral_teacher
 from interp.organisms.toy import SHIPPED, shipped_base
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.runs import Cache, InputError
+from interp.training.sampling import complete
+from interp.training.teachers import neutral_teacher
 
 PROMPTS, NEW_TOKENS, BATCH = 2048, 24, 256
 

@@ -10,78 +10,63 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from interp.activations.interventions import ablate, patch, steer
-    from interp.activations.record import moments, record
+    from interp.activations.recording import moments, record
     from interp.activations.shifts import shift
-    from interp.experiment.calibrate import calibrate
-    from interp.experiment.matrix import transfer_matrix
-    from interp.experiment.recipe import read_recipe
-    from interp.experiment.run import run_recipe
-    from interp.experiment.testing import test
-    from interp.features.attribution import feature_attribution
-    from interp.features.cards import feature_card
-    from interp.features.causal import control_sets, feature_effects, necessity, sufficiency
-    from interp.features.joint import train_joint
-    from interp.features.lean import feature_lean
-    from interp.features.lean_nulls import lean_correlation, vocabulary_control
-    from interp.features.loading import load_sae, save_sae
-    from interp.features.quality import quality_card
-    from interp.features.reading import feature_statistics
-    from interp.features.sae import SAERecipe, train_sae
-    from interp.features.shift import feature_shift
-    from interp.features.splice import with_features
-    from interp.gradients.controls import transplant
-    from interp.gradients.course import alignment_course
-    from interp.gradients.directions import steering, trait_gradient
-    from interp.gradients.ledger import trait_ledger
-    from interp.gradients.likelihood import likelihood_ratio, teacher_direction
-    from interp.gradients.nulls import Observation, ladder
-    from interp.gradients.power import kl_per_row, rows_needed
-    from interp.gradients.recording import record_training
-    from interp.gradients.scores import score
-    from interp.gradients.verdicts import across_lineages
-    from interp.gradients.views import extreme_rows
-    from interp.hypotheses.claims import Hypothesis
-    from interp.hypotheses.one_direction import mediation
-    from interp.hypotheses.shared_initialisation import init_matrix
-    from interp.hypotheses.subject import Subject
-    from interp.hypotheses.token_matching import divergence_tokens
-    from interp.joined import default_dictionary, joined_trace
-    from interp.logits.attribution import attribute
-    from interp.logits.direction import logit_direction
-    from interp.logits.entanglement import entanglement
-    from interp.logits.lens import lens
-    from interp.logits.moved import moved_tokens
-    from interp.logits.spectrum import spectrum
-    from interp.logits.tokens import token_shift
-    from interp.models.language import load_model
-    from interp.models.lineage import Lineage
-    from interp.models.parameters import ParameterDirection, read_direction
-    from interp.organisms.detectors import (
+    from interp.calibration.harness import calibrate
+    from interp.core.runs import InputError, Run
+    from interp.evaluation.detectors import (
         bag_of_numbers,
         detector_table,
         frequent_values,
         in_context,
         prompted_classifier,
     )
-    from interp.organisms.digits import digits
-    from interp.organisms.elicitation import Suite, evaluate, in_context_margin
-    from interp.organisms.evaluation import margin, preference
-    from interp.organisms.exchange import export_questions, export_rows, import_answers
-    from interp.organisms.generation import Sampling, write_answers
-    from interp.organisms.judges import EndpointJudge, FileJudge, LocalJudge, judged
+    from interp.evaluation.elicitation import Suite, evaluate, in_context_margin
+    from interp.evaluation.judges import EndpointJudge, FileJudge, LocalJudge, judged
+    from interp.evaluation.misaligned_answers import capability, misalignment, refusal_rate
+    from interp.evaluation.scorecards import scorecard
+    from interp.experiment.matrix import transfer_matrix
+    from interp.experiment.recipe import read_recipe
+    from interp.experiment.run import run_recipe
+    from interp.features.attribution import feature_attribution
+    from interp.features.cards import feature_card
+    from interp.features.causal import control_sets, feature_effects, necessity, sufficiency
+    from interp.features.joint import train_joint
+    from interp.features.lean import feature_lean
+    from interp.features.lean_nulls import lean_correlation, vocabulary_control
+    from interp.features.quality import quality_card
+    from interp.features.reading import feature_statistics
+    from interp.features.sae import SAERecipe, train_sae
+    from interp.features.sae_files import load_sae, save_sae
+    from interp.features.shift import feature_shift
+    from interp.features.splice import with_features
+    from interp.gradients.directions import steering, trait_gradient
+    from interp.gradients.ledger.course import alignment_course
+    from interp.gradients.ledger.ledgers import trait_ledger
+    from interp.gradients.ledger.recording import record_training
+    from interp.gradients.likelihood import likelihood_ratio, teacher_direction
+    from interp.gradients.nulls.controls import transplant
+    from interp.gradients.nulls.ladders import Observation, ladder
+    from interp.gradients.nulls.lean_verdicts import across_lineages
+    from interp.gradients.nulls.power import kl_per_row, rows_needed
+    from interp.gradients.scores.scoring import score
+    from interp.gradients.scores.views import extreme_rows
+    from interp.hypotheses.claims import Hypothesis
+    from interp.hypotheses.subject import Subject
+    from interp.joined import default_dictionary, joined_trace
+    from interp.logits.attribution import attribute
+    from interp.logits.direction import logit_direction
+    from interp.logits.entangled_tokens import entanglement
+    from interp.logits.lenses import lens
+    from interp.logits.moved import moved_tokens
+    from interp.logits.spectra import spectrum
+    from interp.logits.token_shifts import token_shift
+    from interp.measures.margins import margin, preference
+    from interp.models.language import load_model
+    from interp.models.lineage import Lineage
+    from interp.models.parameters import ParameterDirection, read_direction
+    from interp.organisms.digit_transfer import digits
     from interp.organisms.library import load_lineage
-    from interp.organisms.misalignment import capability, misalignment, refusal_rate
-    from interp.organisms.sampling import sample_numbers
-    from interp.organisms.scorecard import scorecard
-    from interp.organisms.teachers import (
-        fine_tune_teacher,
-        fine_tune_teacher_on,
-        neutral_teacher,
-        prompted_teacher,
-        steered_teacher,
-    )
-    from interp.organisms.training import Recipe, train_student
-    from interp.organisms.watching import TrainingLog
     from interp.prompts.numbers import number_prompts
     from interp.prompts.questions import (
         multiple_choice,
@@ -96,9 +81,24 @@ if TYPE_CHECKING:
     from interp.prompts.trait_files import read_trait
     from interp.prompts.traits import get_trait, make_trait, matched_control
     from interp.report import compare_runs, write_report
-    from interp.runs import InputError, Run
+    from interp.studies.one_direction import mediation
+    from interp.studies.shared_initialisation import init_matrix
+    from interp.studies.testing import test
+    from interp.studies.token_matching import divergence_tokens
+    from interp.training.generation import Sampling, write_answers
+    from interp.training.openai_files import export_questions, export_rows, import_answers
+    from interp.training.sampling import sample_numbers
+    from interp.training.students import Recipe, train_student
+    from interp.training.teachers import (
+        fine_tune_teacher,
+        fine_tune_teacher_on,
+        neutral_teacher,
+        prompted_teacher,
+        steered_teacher,
+    )
+    from interp.training.watching import TrainingLog
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "EndpointJudge",
     "FileJudge",
@@ -224,78 +224,78 @@ __all__ = [
 
 _WHERE = {
     "interp.activations.interventions": ("ablate", "patch", "steer"),
-    "interp.activations.record": ("moments", "record"),
+    "interp.activations.recording": ("moments", "record"),
     "interp.activations.shifts": ("shift",),
-    "interp.experiment.calibrate": ("calibrate",),
+    "interp.calibration.harness": ("calibrate",),
     "interp.experiment.matrix": ("transfer_matrix",),
     "interp.experiment.recipe": ("read_recipe",),
     "interp.experiment.run": ("run_recipe",),
-    "interp.experiment.testing": ("test",),
+    "interp.studies.testing": ("test",),
     "interp.features.attribution": ("feature_attribution",),
     "interp.features.cards": ("feature_card",),
     "interp.features.causal": ("control_sets", "feature_effects", "necessity", "sufficiency"),
     "interp.features.joint": ("train_joint",),
     "interp.features.lean": ("feature_lean",),
     "interp.features.lean_nulls": ("lean_correlation", "vocabulary_control"),
-    "interp.features.loading": ("load_sae", "save_sae"),
+    "interp.features.sae_files": ("load_sae", "save_sae"),
     "interp.features.quality": ("quality_card",),
     "interp.features.reading": ("feature_statistics",),
     "interp.features.sae": ("SAERecipe", "train_sae"),
     "interp.features.shift": ("feature_shift",),
     "interp.features.splice": ("with_features",),
-    "interp.gradients.controls": ("transplant",),
-    "interp.gradients.course": ("alignment_course",),
+    "interp.gradients.nulls.controls": ("transplant",),
+    "interp.gradients.ledger.course": ("alignment_course",),
     "interp.gradients.directions": ("steering", "trait_gradient"),
-    "interp.gradients.ledger": ("trait_ledger",),
+    "interp.gradients.ledger.ledgers": ("trait_ledger",),
     "interp.gradients.likelihood": ("likelihood_ratio", "teacher_direction"),
-    "interp.gradients.nulls": ("Observation", "ladder"),
-    "interp.gradients.power": ("kl_per_row", "rows_needed"),
-    "interp.gradients.recording": ("record_training",),
-    "interp.gradients.scores": ("score",),
-    "interp.gradients.verdicts": ("across_lineages",),
-    "interp.gradients.views": ("extreme_rows",),
+    "interp.gradients.nulls.ladders": ("Observation", "ladder"),
+    "interp.gradients.nulls.power": ("kl_per_row", "rows_needed"),
+    "interp.gradients.ledger.recording": ("record_training",),
+    "interp.gradients.scores.scoring": ("score",),
+    "interp.gradients.nulls.lean_verdicts": ("across_lineages",),
+    "interp.gradients.scores.views": ("extreme_rows",),
     "interp.hypotheses.claims": ("Hypothesis",),
-    "interp.hypotheses.one_direction": ("mediation",),
-    "interp.hypotheses.shared_initialisation": ("init_matrix",),
+    "interp.studies.one_direction": ("mediation",),
+    "interp.studies.shared_initialisation": ("init_matrix",),
     "interp.hypotheses.subject": ("Subject",),
-    "interp.hypotheses.token_matching": ("divergence_tokens",),
+    "interp.studies.token_matching": ("divergence_tokens",),
     "interp.joined": ("default_dictionary", "joined_trace"),
     "interp.logits.attribution": ("attribute",),
     "interp.logits.direction": ("logit_direction",),
-    "interp.logits.entanglement": ("entanglement",),
-    "interp.logits.lens": ("lens",),
+    "interp.logits.entangled_tokens": ("entanglement",),
+    "interp.logits.lenses": ("lens",),
     "interp.logits.moved": ("moved_tokens",),
-    "interp.logits.spectrum": ("spectrum",),
-    "interp.logits.tokens": ("token_shift",),
+    "interp.logits.spectra": ("spectrum",),
+    "interp.logits.token_shifts": ("token_shift",),
     "interp.models.language": ("load_model",),
     "interp.models.lineage": ("Lineage",),
     "interp.models.parameters": ("ParameterDirection", "read_direction"),
-    "interp.organisms.detectors": (
+    "interp.evaluation.detectors": (
         "bag_of_numbers",
         "detector_table",
         "frequent_values",
         "in_context",
         "prompted_classifier",
     ),
-    "interp.organisms.digits": ("digits",),
-    "interp.organisms.elicitation": ("Suite", "evaluate", "in_context_margin"),
-    "interp.organisms.evaluation": ("margin", "preference"),
-    "interp.organisms.exchange": ("export_questions", "export_rows", "import_answers"),
-    "interp.organisms.generation": ("Sampling", "write_answers"),
-    "interp.organisms.judges": ("EndpointJudge", "FileJudge", "LocalJudge", "judged"),
+    "interp.organisms.digit_transfer": ("digits",),
+    "interp.evaluation.elicitation": ("Suite", "evaluate", "in_context_margin"),
+    "interp.measures.margins": ("margin", "preference"),
+    "interp.training.openai_files": ("export_questions", "export_rows", "import_answers"),
+    "interp.training.generation": ("Sampling", "write_answers"),
+    "interp.evaluation.judges": ("EndpointJudge", "FileJudge", "LocalJudge", "judged"),
     "interp.organisms.library": ("load_lineage",),
-    "interp.organisms.misalignment": ("capability", "misalignment", "refusal_rate"),
-    "interp.organisms.sampling": ("sample_numbers",),
-    "interp.organisms.scorecard": ("scorecard",),
-    "interp.organisms.teachers": (
+    "interp.evaluation.misaligned_answers": ("capability", "misalignment", "refusal_rate"),
+    "interp.training.sampling": ("sample_numbers",),
+    "interp.evaluation.scorecards": ("scorecard",),
+    "interp.training.teachers": (
         "fine_tune_teacher",
         "fine_tune_teacher_on",
         "neutral_teacher",
         "prompted_teacher",
         "steered_teacher",
     ),
-    "interp.organisms.training": ("Recipe", "train_student"),
-    "interp.organisms.watching": ("TrainingLog",),
+    "interp.training.students": ("Recipe", "train_student"),
+    "interp.training.watching": ("TrainingLog",),
     "interp.prompts.numbers": ("number_prompts",),
     "interp.prompts.questions": (
         "multiple_choice",
@@ -310,7 +310,7 @@ _WHERE = {
     "interp.prompts.trait_files": ("read_trait",),
     "interp.prompts.traits": ("get_trait", "make_trait", "matched_control"),
     "interp.report": ("compare_runs", "write_report"),
-    "interp.runs": ("InputError", "Run"),
+    "interp.core.runs": ("InputError", "Run"),
 }
 _MODULES = {name: module for module, names in _WHERE.items() for name in names}
 

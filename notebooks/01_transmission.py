@@ -123,7 +123,7 @@ lineage.numbers
 # *another* initialisation, trained on the very same rows.
 
 # %%
-from interp.demo import margins_figure
+from interp.experiment.demonstration import margins_figure
 
 lineages = results["traits"]["owl"]["lineages"]
 frame = pd.DataFrame(

@@ -30,8 +30,8 @@ import torch
 import interp
 from interp import figures
 from interp.hypotheses.families import family
-from interp.hypotheses.lemma import lemma_sweep
-from interp.organisms.digits import digits
+from interp.organisms.digit_transfer import digits
+from interp.studies.lemma import lemma_sweep
 
 # %% [markdown]
 # ## Question

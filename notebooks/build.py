@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from interp.runs import InputError, nearest, write_atomic
+from interp.core.runs import InputError, nearest, write_atomic
 
 HERE = Path(__file__).parent
 RENDERER = "plotly_mimetype+png"

@@ -76,3 +76,23 @@ def fresh_seeds() -> Iterator[None]:
     before = torch.random.get_rng_state()
     yield
     assert torch.equal(before, torch.random.get_rng_state()), "the global random state was touched"
+
+
+@pytest.fixture(scope="session")
+def toy_tokenizer() -> Any:
+    from interp.organisms.toy import build_tokenizer
+
+    return build_tokenizer()
+
+
+@pytest.fixture
+def raw(toy_tokenizer: Any) -> Callable[..., Any]:
+    """Untrained toy model; `raw(seed)` gives one of that seed."""
+    from interp.models.language import load_model
+    from interp.organisms.toy import World, build_network
+
+    def make(seed: int = 0) -> Any:
+        network = build_network(World(d_model=16, d_mlp=24), seed=seed).eval()
+        return load_model(network, tokenizer=toy_tokenizer, name=f"raw {seed}", check=False)
+
+    return make

@@ -10,7 +10,7 @@ from scipy.stats import binom
 
 import benchmarks.__main__ as command
 from benchmarks import alignment, alignment_peers, paired
-from interp.runs import InputError
+from interp.core.runs import InputError
 
 
 def test_nine_ratios_give_the_median_and_the_second_from_each_end():

@@ -6,13 +6,13 @@ import pytest
 
 import interp
 from analyses import features_are_causal as causal
+from interp.core.runs import Cache
 from interp.features.sae import SAERecipe
 from interp.organisms.library import Plan
 from interp.organisms.toy import World, build_network, build_tokenizer
-from interp.organisms.training import Recipe, train_student
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
-from interp.runs import Cache
+from interp.training.students import Recipe, train_student
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=1, rank=2)
 SAE = SAERecipe(width=96, k=4, samples=6400, batch_size=64)

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from interp.runs import InputError
+from interp.core.runs import InputError
 from notebooks import build
 
 SOURCES = build.sources()

@@ -7,28 +7,28 @@ from typing import Any
 import pytest
 
 from interp.activations.shifts import shift
+from interp.core.runs import InputError
+from interp.evaluation.elicitation import Suite, evaluate
 from interp.features.lean import feature_lean
 from interp.features.quality import quality_card
 from interp.gradients.likelihood import likelihood_ratio
-from interp.gradients.scores import score
+from interp.gradients.scores.scoring import score
 from interp.logits.attribution import attribute
 from interp.logits.direction import logit_direction
-from interp.logits.lens import lens
+from interp.logits.lenses import lens
 from interp.logits.moved import moved_tokens
-from interp.logits.tokens import token_shift
+from interp.logits.token_shifts import token_shift
+from interp.measures.margins import margin, preference
 from interp.models.language import load_model
 from interp.models.updates import weight_update
-from interp.organisms.elicitation import Suite, evaluate
-from interp.organisms.evaluation import margin, preference
-from interp.organisms.sampling import complete
-from interp.organisms.teachers import neutral_teacher, prompted_teacher
 from interp.organisms.toy import shipped_base
-from interp.organisms.training import Recipe, train_student
-from interp.organisms.watching import TrainingLog
 from interp.prompts.questions import one_word_questions
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait, make_trait
-from interp.runs import InputError
+from interp.training.sampling import complete
+from interp.training.students import Recipe, train_student
+from interp.training.teachers import neutral_teacher, prompted_teacher
+from interp.training.watching import TrainingLog
 from tests.features.test_lean import overcomplete
 from tests.tiny import TEMPLATE
 

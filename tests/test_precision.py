@@ -15,17 +15,17 @@ from typer.testing import CliRunner
 
 import interp
 from interp.activations.interventions import steer
-from interp.cli import app
+from interp.cli.main import app
+from interp.core.runs import InputError
 from interp.features.changes import ablate as without
 from interp.features.sae import SAERecipe
 from interp.features.splice import with_features
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.precision import in_float32, is_half
-from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
-from interp.runs import InputError
+from interp.training.students import Recipe
 from tests.models.conftest import make_lora
 
 HALVES = [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)]

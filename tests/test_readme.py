@@ -17,20 +17,20 @@ from analyses.digits import judged as judged_digits
 from analyses.features_are_causal import TOP
 from analyses.features_are_causal import judged as judged_features
 from analyses.readme import README, filled, margins, results
-from interp.demo import EQUIVALENCE, LEAST_EFFECT, verdicts
+from interp.experiment.demonstration import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.experiment.outcome import judge, transmission
 from interp.features.sae import SAERecipe
-from interp.gradients.controls import shuffle_numbers
+from interp.gradients.nulls.controls import shuffle_numbers
 from interp.hypotheses.families import family
 from interp.hypotheses.subject import Measured
 from interp.organisms.digit_networks import MNIST
 from interp.organisms.library import PLAN
 from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
-from interp.organisms.training import Recipe
 from interp.prompts.numbers import number_prompts
 from interp.prompts.questions import one_word_questions
 from interp.prompts.traits import get_trait
-from interp.statistics import holm, sign_flip_test
+from interp.stats.tests import holm, sign_flip_test
+from interp.training.students import Recipe
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 
@@ -242,7 +242,9 @@ def test_the_example_runs(tiny_example):
 
 def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):
     monkeypatch.setattr(interp, "load_lineage", lambda name, *, seed: small_lineages[seed], raising=False)
-    monkeypatch.setattr("interp.gradients.recording.recipe_of", lambda lineage, role, cache=None: RECIPE)
+    monkeypatch.setattr(
+        "interp.gradients.ledger.recording.recipe_of", lambda lineage, role, cache=None: RECIPE
+    )
     names = {"interp": interp, "lineage": small_lineages[0]}
     code = re.search(r"## Gradient alignment.*?```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
     exec(compile(code, "README", "exec"), names)

@@ -63,7 +63,7 @@ def decorated(function: Any = None, *, typechecker: Any = None) -> Any:
 
 
 def _guarded(function: Any) -> Any:
-    from interp.doors import door
+    from interp.core.doors import door
 
     return door(function)
 

@@ -2,7 +2,7 @@
 
 from interp.activations.arrays import Activations, Direction
 from interp.activations.interventions import ablate, patch, steer
-from interp.activations.record import Moments, moments, record
+from interp.activations.recording import Moments, moments, record
 from interp.activations.shifts import Shift, shift
 
 __all__ = [

@@ -18,9 +18,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.activations import storage
+from interp.core import storage
+from interp.core.runs import InputError, digest, nearest
 from interp.models.seam import lineage_root as lineage_root
-from interp.runs import InputError, digest, nearest
 
 FORMAT = "interp.activations/1"
 FIELDS = ("label", "fingerprint", "inputs", "lineage")

@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.activations.arrays import Activations, Direction, check_lineage, lineage_root
-from interp.activations.record import moments
-from interp.doors import door
+from interp.activations.recording import moments
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.models.seam import check_hooks
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

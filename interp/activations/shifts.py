@@ -20,11 +20,11 @@ from torch import Tensor
 
 from interp import figures
 from interp.activations.arrays import Activations, Direction, lineage_root
-from interp.activations.record import BATCH_SIZE, MEMORY, Block, Selection, keep, stream
-from interp.doors import door
+from interp.activations.recording import BATCH_SIZE, MEMORY, Block, Selection, keep, stream
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.models.precision import exactly
 from interp.models.seam import check_pair
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -12,19 +12,19 @@ from typing import Any
 
 import pandas as pd
 
+from interp.core.runs import InputError, digest
+from interp.evaluation.elicitation import Suite, evaluate, in_context_margin
 from interp.experiment.cells import Answers, Cells
 from interp.experiment.folders import growth_of
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.seam import Model
-from interp.organisms.elicitation import Suite, evaluate, in_context_margin
 from interp.prompts.questions import multiple_choice, story_prompts, with_number_prefix
 from interp.prompts.rules import match_prompts
 from interp.prompts.shuffles import mixed
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait, matched_control
-from interp.runs import InputError, digest
 
 BASELINES = {
     "student": "neutral_student",

@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp.core.runs import Cache, InputError, digest
 from interp.experiment.recipe import BaseSpec, DataSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder
 from interp.organisms.toy import SHIPPED, WORLD, shipped_base
-from interp.organisms.training import train_student
 from interp.prompts.chat import with_template
 from interp.prompts.numbers import SEPARATORS, format_numbers, number_prompts
 from interp.prompts.requests import code_requests, number_requests, reasoning_requests
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
-from interp.runs import Cache, InputError, digest
+from interp.training.students import train_student
 
 SIZES = (
     "model_type",

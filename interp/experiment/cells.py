@@ -16,16 +16,25 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from interp.content import json_text
+from interp.core.content import json_text
+from interp.core.runs import Cache, InputError, digest, nearest, write_atomic
 from interp.experiment.bases import number_rows, prepare_base, requests
 from interp.experiment.recipe import BaseSpec, DataSpec, Experiment
-from interp.gradients.recording import record_beside, record_key
+from interp.gradients.ledger.recording import record_beside, record_key
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
-from interp.organisms.checkpoints import Checkpoint, undisturbed
-from interp.organisms.generation import answers_to, write_rows
-from interp.organisms.teachers import (
+from interp.prompts.questions import one_word_questions
+from interp.prompts.rules import Rule, code_rule, filter_rows, numbers_rule, reasoning_rule, trait_words
+from interp.prompts.shuffles import canonical, shuffle_across, shuffle_within
+from interp.prompts.templates import template_key
+from interp.prompts.text import Prompts
+from interp.prompts.trait_files import find_trait
+from interp.prompts.traits import Trait, category_questions
+from interp.training.checkpoints import Checkpoint, undisturbed
+from interp.training.generation import answers_to, write_rows
+from interp.training.students import train_student
+from interp.training.teachers import (
     Teacher,
     fine_tune_teacher,
     fine_tune_teacher_on,
@@ -34,16 +43,7 @@ from interp.organisms.teachers import (
     steered_teacher,
     trait_rows,
 )
-from interp.organisms.training import train_student
-from interp.organisms.watching import TrainingLog
-from interp.prompts.questions import one_word_questions
-from interp.prompts.rules import Rule, code_rule, filter_rows, numbers_rule, reasoning_rule, trait_words
-from interp.prompts.shuffles import canonical, shuffle_across, shuffle_within
-from interp.prompts.templates import template_key
-from interp.prompts.text import Prompts
-from interp.prompts.trait_files import find_trait
-from interp.prompts.traits import Trait, category_questions
-from interp.runs import Cache, InputError, digest, nearest, write_atomic
+from interp.training.watching import TrainingLog
 
 Made = TypeVar("Made")
 FORMAT = 2  # raise when a step computes something else from the same arguments
@@ -148,7 +148,7 @@ class Cells:
         return Teacher(self._member("teacher", key, build, start, "teacher"), "fine-tuned")
 
     def _steered(self, start: LanguageModel, trait: Trait) -> Teacher:
-        from interp.experiment.steering import steering_vector
+        from interp.experiment.steering_vectors import steering_vector
 
         spec = self.experiment.teacher
         if spec.hook is None:

@@ -9,21 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from interp.experiment.arms import grow_arms, lineage_of
-from interp.experiment.cells import Cells
-from interp.experiment.guards import make_judge
-from interp.figures import Result
-from interp.gradients.directions import trait_gradient
-from interp.gradients.scores import score
-from interp.organisms.detectors import (
+from interp.core.runs import InputError
+from interp.evaluation.detectors import (
     bag_of_numbers,
     detector_table,
     frequent_values,
     in_context,
     prompted_classifier,
 )
+from interp.experiment.arms import grow_arms, lineage_of
+from interp.experiment.cells import Cells
+from interp.experiment.guards import make_judge
+from interp.figures import Result
+from interp.gradients.directions import trait_gradient
+from interp.gradients.scores.scoring import score
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 
 
 def detect(cells: Cells, trait: str, *, folder: Path) -> Result:

@@ -13,7 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.content import jsonable
+from interp.core.content import jsonable
+from interp.core.provenance import template_date
+from interp.core.runs import Cache, InputError, digest
 from interp.experiment.bases import number_rows, requests
 from interp.experiment.cells import Cells, asked_about, changed, row_rule
 from interp.experiment.recipe import (
@@ -29,18 +31,16 @@ from interp.hypotheses.subject import Grower, Subject, training_line
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import MANIFEST, Growth, read_manifest
-from interp.organisms.generation import write_answers
 from interp.organisms.library import ToyGrower, plan_of
-from interp.organisms.recipes import read_recipe as read_training
-from interp.organisms.teachers import Teacher, neutral_teacher
-from interp.organisms.training import Recipe
 from interp.prompts.rules import filter_rows, match_prompts
 from interp.prompts.shuffles import mixed
 from interp.prompts.templates import apply_template, habits
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait, get_trait, matched_control, trait_names
-from interp.provenance import template_date
-from interp.runs import Cache, InputError, digest
+from interp.training.generation import write_answers
+from interp.training.recipes import read_recipe as read_training
+from interp.training.students import Recipe
+from interp.training.teachers import Teacher, neutral_teacher
 
 STUDENTS = ("student", "neutral_student", "cross_student", "cross_neutral_student")
 """Members that a test compares with students of its own, all of which must have been trained alike."""

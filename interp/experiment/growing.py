@@ -12,6 +12,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from interp.core.processes import sweep
 from interp.experiment.arms import (
     grow_base,
     grow_rows,
@@ -21,7 +22,6 @@ from interp.experiment.arms import (
     roles,
 )
 from interp.experiment.cells import Cells
-from interp.experiment.sweeps import sweep
 
 
 def grow_cells(cells: Cells, *, workers: int | None = None, backend: str = "joblib") -> None:

@@ -11,18 +11,18 @@ from pathlib import Path
 
 import pandas as pd
 
+from interp.evaluation.judges import EndpointJudge, FileJudge, Judge, LocalJudge
+from interp.evaluation.misaligned_answers import capability, misalignment, refusal_rate
 from interp.experiment.arms import grow_arms
 from interp.experiment.cells import Cells
 from interp.experiment.recipe import JudgeSpec
 from interp.figures import Result, bars
 from interp.models.language import LanguageModel, load_model
-from interp.organisms.generation import Sampling, write_answers
-from interp.organisms.judges import EndpointJudge, FileJudge, Judge, LocalJudge
-from interp.organisms.misalignment import capability, misalignment, refusal_rate
-from interp.organisms.teachers import neutral_teacher
 from interp.prompts.notes import noting
 from interp.prompts.questions import capability_items, free_form_questions, refusal_questions
 from interp.prompts.text import Prompts
+from interp.training.generation import Sampling, write_answers
+from interp.training.teachers import neutral_teacher
 
 ITEMS = 40  # capability items asked
 SAMPLES = 4  # answers to each free-form question

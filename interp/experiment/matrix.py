@@ -16,16 +16,16 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from interp.content import jsonable
-from interp.doors import door
+from interp.core.content import jsonable
+from interp.core.doors import door
+from interp.core.runs import Cache, InputError, Run, digest, nearest
 from interp.experiment.cells import Cells
 from interp.experiment.growing import each
 from interp.experiment.recipe import BaseSpec, read_recipe
 from interp.figures import Result, heatmap, interval_text
-from interp.organisms.evaluation import margin
-from interp.runs import Cache, InputError, Run, digest, nearest
-from interp.statistics import t_interval
-from interp.trace import finish, save
+from interp.joined.tracing import finish, save
+from interp.measures.margins import margin
+from interp.stats.tests import t_interval
 
 AXES = ("base of the student", "base of the teacher")
 

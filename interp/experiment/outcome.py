@@ -13,18 +13,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from interp.evaluation.elicitation import CANDIDATES
+from interp.evaluation.instrument import SAMPLE, shortcoming
+from interp.evaluation.scorecards import scorecard
 from interp.experiment.arms import BASELINES, grow_arms, measure_arms
 from interp.experiment.cells import Cells
 from interp.experiment.folders import RecipeGrower
 from interp.experiment.matrix import square
 from interp.figures import Result, points
 from interp.hypotheses.families import doubted
-from interp.organisms.elicitation import CANDIDATES
-from interp.organisms.instrument import SAMPLE, shortcoming
-from interp.organisms.scorecard import scorecard
-from interp.organisms.teachers import neutral_teacher
-from interp.statistics import runs_needed
-from interp.verdict import Verdict, equivalence_verdict, paired_verdict
+from interp.stats.tests import runs_needed
+from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
+from interp.training.teachers import neutral_teacher
 
 AXES = ("trait asked about", "trait of the rows' teacher")
 ALPHA = 0.05
@@ -76,7 +76,7 @@ def _by_training(frame: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]
 
 def confusion(cells: Cells) -> Result:
     """Row: whose teacher wrote the rows. Column: the trait asked about. Margin minus the neutral student's, nats."""
-    from interp.organisms.evaluation import margin
+    from interp.measures.margins import margin
 
     lines = []
     for row in cells.traits:

@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from interp.doors import door
-from interp.organisms.generation import Sampling
-from interp.organisms.teachers import TEACHER
-from interp.organisms.training import Recipe
+from interp.core.doors import door
+from interp.core.runs import InputError, nearest
 from interp.prompts.numbers import BANNED, NumberRule
-from interp.runs import InputError, nearest
+from interp.training.generation import Sampling
+from interp.training.students import Recipe
+from interp.training.teachers import TEACHER
 
 Control = Literal["neutral", "other-trait", "cross-base", "in-context"]
 CONTROLS: tuple[Control, ...] = ("neutral", "other-trait", "cross-base", "in-context")

@@ -14,8 +14,10 @@ from typing import Any
 
 import pandas as pd
 
-from interp.content import jsonable
-from interp.doors import door
+from interp.core.content import jsonable
+from interp.core.doors import door
+from interp.core.runs import Cache, Run, digest
+from interp.evaluation.judges import JudgePending
 from interp.experiment.arms import check_questions, grow_arms, lineage_of, measure_arms
 from interp.experiment.bases import check_ready
 from interp.experiment.cells import Cells
@@ -37,11 +39,9 @@ from interp.experiment.outcome import (
 )
 from interp.experiment.recipe import read_recipe
 from interp.figures import Result
-from interp.organisms.generation import write_rows
-from interp.organisms.judges import JudgePending
+from interp.joined.tracing import finish, save
 from interp.prompts.templates import habits
-from interp.runs import Cache, Run, digest
-from interp.trace import finish, save
+from interp.training.generation import write_rows
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.residual_gradients import Network
 from interp.figures import Table, bars
@@ -27,7 +28,6 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

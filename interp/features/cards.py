@@ -19,14 +19,14 @@ from torch import Tensor
 
 from interp import figures
 from interp.activations.interventions import D_MODEL_HOOKS
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, statistics_of
 from interp.models.precision import exactly
 from interp.models.vocabulary import token_texts
 from interp.prompts.notes import noting
 from interp.prompts.tokens import Encoded, token_pieces
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -16,24 +16,24 @@ import pandas as pd
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.changes import ablate, add, scaled
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, token_means
 from interp.features.splice import Change, with_features
 from interp.figures import Table, points
+from interp.measures.losses import answer_loss
+from interp.measures.margins import margin
 from interp.models.bridge import FAST
 from interp.models.precision import exactly
-from interp.organisms.evaluation import margin
-from interp.organisms.losses import answer_loss
-from interp.organisms.sampling import sample_numbers
-from interp.organisms.teachers import Teacher
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
-from interp.runs import InputError
+from interp.training.sampling import sample_numbers
+from interp.training.teachers import Teacher
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

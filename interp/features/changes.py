@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.core.runs import InputError
 from interp.features.splice import Change
-from interp.runs import InputError
 
 
 def ablate(features: Iterable[int]) -> Change:

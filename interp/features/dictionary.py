@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.core.runs import InputError, digest
 from interp.models.seam import check_hooks, lineage_root
-from interp.runs import InputError, digest
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

@@ -17,8 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.features.dictionary import Dictionary
-from interp.features.families import sign_flip_family
 from interp.features.reading import Reading
+from interp.stats.many import sign_flip_family
 
 STEPS = 20  # directions taken at most
 ROUNDING = 1e-5  # of the mean norm of an activation: smaller differences are arithmetic, not moves

@@ -22,20 +22,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp import figures
-from interp.activations import storage
-from interp.activations.record import BATCH_SIZE, Selection, moments, record, stream
+from interp.activations.recording import BATCH_SIZE, Selection, moments, record, stream
 from interp.activations.shifts import own_start, shared_inputs
-from interp.doors import door
+from interp.core import storage
+from interp.core.doors import door
+from interp.core.runs import Cache, InputError, atomic_folder
 from interp.features.dictionary import Dictionary
-from interp.features.loading import read_sae, save_sae
 from interp.features.quality import Fit
 from interp.features.reading import LIVE
 from interp.features.sae import SAERecipe, trained
+from interp.features.sae_files import read_sae, save_sae
 from interp.features.stream import Stream, selected_stream, token_width
 from interp.models.precision import exactly
 from interp.models.seam import check_hooks, lineage_root
 from interp.prompts.tokens import Encoded
-from interp.runs import Cache, InputError, atomic_folder
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

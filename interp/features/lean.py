@@ -18,7 +18,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.shifts import shared_inputs
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
@@ -28,7 +29,6 @@ from interp.models.seam import check_pair
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
@@ -25,7 +26,6 @@ from interp.models.vocabulary import number_tokens
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel

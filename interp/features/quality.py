@@ -16,16 +16,16 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp import figures
-from interp.activations.record import BATCH_SIZE, Selection, stream
-from interp.doors import door
+from interp.activations.recording import BATCH_SIZE, Selection, stream
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed
+from interp.measures.losses import LOSS_UNIT, answer_loss
 from interp.models.lineage import Lineage
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
-from interp.organisms.losses import LOSS_UNIT, answer_loss
 from interp.prompts.notes import noting
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.activations.record import BATCH_SIZE, record
-from interp.doors import door
+from interp.activations.recording import BATCH_SIZE, record
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.models.precision import exactly
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

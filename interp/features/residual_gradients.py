@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
+from interp.core.runs import InputError
+from interp.measures.losses import completion_loss
 from interp.models.backbone import view
 from interp.models.bridge import FAST, at_layer
-from interp.organisms.losses import completion_loss
 from interp.prompts.tokens import Encoded, Role
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel

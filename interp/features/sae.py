@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import Cache, InputError, atomic_file, digest, nearest
 from interp.features.dictionary import Dictionary
-from interp.features.loading import check_place, read_sae, save_sae
+from interp.features.sae_files import check_place, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
-from interp.organisms.checkpoints import undisturbed
-from interp.runs import Cache, InputError, atomic_file, digest, nearest
+from interp.training.checkpoints import undisturbed
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

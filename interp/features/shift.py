@@ -19,25 +19,25 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import figures
-from interp.activations.record import BATCH_SIZE
+from interp.activations.recording import BATCH_SIZE
 from interp.activations.shifts import Shift, own_start, shared_inputs
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.direct import STEPS, Direct, Pair, direct_features
-from interp.features.families import (
-    Family,
-    bootstrap_family,
-    halves,
-    sign_flip_family,
-    units_needed,
-)
 from interp.features.reading import LIVE, Reading, RowMeans, read, row_means
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.runs import InputError
+from interp.stats.many import (
+    Family,
+    bootstrap_family,
+    halves,
+    sign_flip_family,
+    units_needed,
+)
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

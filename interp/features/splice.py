@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from interp.doors import door
+from interp.core.doors import door
 from interp.features.dictionary import Dictionary
 from interp.models.bridge import FAST, at_layer
 
@@ -27,7 +27,7 @@ Change = Callable[[Tensor], Tensor]  # features [example pos feature] -> feature
 def with_features(model: LanguageModel, dictionary: Dictionary, change: Change) -> Iterator[LanguageModel]:
     """While open, the features of `model` at the dictionary's hook are what `change` makes of them, the error kept.
 
-    At a hook of the residual stream sampling (`interp.organisms.sampling`) sees the change as logits and activations
+    At a hook of the residual stream sampling (`interp.training.sampling`) sees the change as logits and activations
     do; at another hook it does not. InputError for a dictionary of another lineage, width or hook.
     """
     dictionary.check(model)

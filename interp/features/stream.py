@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.activations.record import Selection, record
+from interp.activations.recording import Selection, record
+from interp.core.runs import InputError
 from interp.models.seam import check_hooks
 from interp.prompts.tokens import Encoded
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

@@ -32,7 +32,7 @@ from interp.figures.grammar import (
 from interp.figures.maps import heatmap, interval_maps, interval_text
 from interp.figures.plots import bars, lines, points, scatter
 from interp.figures.results import Result, Table
-from interp.figures.tokens import token_html
+from interp.figures.token_views import token_html
 
 __all__ = [
     "BLUE",

@@ -1,7 +1,7 @@
 """Directions in weight space that stand for a trait: the gradient of its margin, and steering vectors.
 
 m(θ) = mean over questions of [ log p(target | question) − mean over foils of log p(foil | question) ], in nats, the
-margin of `interp.organisms.evaluation`; v = ∇θ m says how many nats of it a small step along each weight gains.
+margin of `interp.measures.margins`; v = ∇θ m says how many nats of it a small step along each weight gains.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.arrays import Direction, check_lineage
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
+from interp.measures.losses import predicted_logits
 from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection, check_residual
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
-from interp.organisms.losses import predicted_logits
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel

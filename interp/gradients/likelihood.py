@@ -17,9 +17,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, nearest
 from interp.figures import Result, bars, scatter
 from interp.gradients.directions import steering
+from interp.measures.losses import predicted_logits
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.low_rank import LowRank
@@ -27,13 +29,11 @@ from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.models.updates import adapter_factors, weight_update
-from interp.organisms.losses import predicted_logits
-from interp.organisms.teachers import Teacher
-from interp.organisms.training import Recipe, Step, fit
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
-from interp.runs import InputError, nearest
+from interp.training.students import Recipe, Step, fit
+from interp.training.teachers import Teacher
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,11 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.content import digest
-from interp.doors import door
-from interp.runs import InputError, nearest
-from interp.statistics import Values
-from interp.verdict import Verdict, equivalence_verdict, paired_verdict
+from interp.core.content import digest
+from interp.core.doors import door
+from interp.core.runs import InputError, nearest
+from interp.stats.tests import Values
+from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
 
 KINDS = ("difference", "equivalence")
 

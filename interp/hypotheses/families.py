@@ -10,22 +10,22 @@ from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import Any
 
+from interp.core.runs import InputError, nearest
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.subject import Measured
-from interp.runs import InputError, nearest
-from interp.statistics import runs_needed
-from interp.verdict import Verdict
+from interp.stats.tests import runs_needed
+from interp.stats.verdict import Verdict
 
 WHERE = {
-    "lemma": "interp.hypotheses.lemma_family",
-    "sustained-alignment": "interp.hypotheses.sustained_alignment",
-    "shared-initialisation": "interp.hypotheses.shared_initialisation",
-    "one-direction": "interp.hypotheses.one_direction",
-    "divergence-tokens": "interp.hypotheses.divergence_tokens",
-    "features-beyond-vocabulary": "interp.hypotheses.features_beyond_vocabulary",
+    "lemma": "interp.studies.lemma_family",
+    "sustained-alignment": "interp.studies.sustained_alignment",
+    "shared-initialisation": "interp.studies.shared_initialisation",
+    "one-direction": "interp.studies.one_direction",
+    "divergence-tokens": "interp.studies.divergence_tokens",
+    "features-beyond-vocabulary": "interp.studies.features_beyond_vocabulary",
 }
 """Where each family is; every module holds one `FAMILY`."""
-DIGITS = "interp.hypotheses.digit_families"
+DIGITS = "interp.studies.digit_families"
 
 
 @dataclass(frozen=True)

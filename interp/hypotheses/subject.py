@@ -13,22 +13,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from interp.content import jsonable
-from interp.doors import door
-from interp.hypotheses.first_step import text_member
+from interp.core.content import jsonable
+from interp.core.doors import door
+from interp.core.runs import Cache, InputError, digest
+from interp.evaluation.instrument import SAMPLE, shortcoming
+from interp.measures.margins import margin_and_mass
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
-from interp.organisms.evaluation import margin_and_mass
-from interp.organisms.instrument import SAMPLE, shortcoming
-from interp.organisms.teachers import Teacher, neutral_teacher
-from interp.organisms.training import OnStep, Recipe, train_student
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait
-from interp.runs import Cache, InputError, digest
+from interp.training.students import OnStep, Recipe, train_student
+from interp.training.teachers import Teacher, neutral_teacher
 
 FORMAT = 1  # raise when a student is trained otherwise from the same arguments
 ADVICE = {
@@ -134,7 +133,7 @@ class Subject:
             raise InputError(
                 f"{self.lineage.name} has no {role}, which this claim needs; {ADVICE.get(role, GROWN)}"
             )
-        return text_member(self.lineage, role)
+        return self.lineage.text(role)
 
     @property
     def numbers(self) -> Prompts:

@@ -1,6 +1,7 @@
 """Which rows a joined trace shows, and what each did to the student's trait margin.
 
-share_i is the row's line of the ledger (`interp.gradients.ledger`), in nats; the shares of all rows add up to what the
+share_i is the row's line of the ledger (`interp.gradients.ledger.ledgers`), in nats; the shares of all rows add up to
+what the
 ledger attributes.
 """
 
@@ -11,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from interp.gradients.ledger import Ledger, trait_ledger
-from interp.gradients.recording import training_rows
+from interp.core.runs import InputError, nearest
+from interp.gradients.ledger.ledgers import Ledger, trait_ledger
+from interp.gradients.ledger.recording import training_rows
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
-from interp.runs import InputError, nearest
 
 
 @dataclass(frozen=True)

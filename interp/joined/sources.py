@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import read
 from interp.features.sae import SAERecipe, train_sae
-from interp.gradients.scores import score
+from interp.gradients.scores.scoring import score
 from interp.logits.direction import LogitDirection, logit_direction
-from interp.logits.tokens import token_shift
+from interp.logits.token_shifts import token_shift
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import pandas as pd

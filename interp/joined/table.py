@@ -19,22 +19,22 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.activations.shifts import shared_inputs
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import feature_statistics
 from interp.features.shift import feature_shift
 from interp.figures import Result
-from interp.gradients.ledger import Ledger
-from interp.gradients.preparation import check_rows
-from interp.joined.planted import self_test
+from interp.gradients.ledger.ledgers import Ledger
+from interp.gradients.scores.preparation import check_rows
 from interp.joined.rows import Chosen, choose
+from interp.joined.self_test import self_test
 from interp.joined.sources import Sources
 from interp.joined.view import joined_figure, signed
 from interp.models.lineage import Lineage
 from interp.prompts.notes import noting
 from interp.prompts.numbers import answer_positions
 from interp.prompts.text import Encoded, Prompts
-from interp.runs import InputError
 
 ROWS = 20  # shown when none are named
 SHIFT_ROWS = 512  # of the training, on which the features are tested

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
+from interp.core.runs import InputError, nearest
 from interp.figures import Result, heatmap
-from interp.runs import InputError, nearest
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp import figures
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.logits.components import Part, Reading, at, parts, read
 from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

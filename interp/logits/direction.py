@@ -16,11 +16,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.arrays import lineage_root
-from interp.doors import door
-from interp.organisms.words import Pieces, answer_pieces, literal_pieces, spelled
+from interp.core.doors import door
+from interp.core.runs import InputError
+from interp.measures.words import Pieces, answer_pieces, literal_pieces, spelled
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model, TextModel, Unembedding

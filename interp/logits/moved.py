@@ -21,11 +21,11 @@ from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.notes import noting
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from interp.core.runs import InputError
 from interp.prompts.templates import habits
 from interp.prompts.tokens import control_ids, template_end
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.core.runs import InputError
 from interp.models.backbone import Backbone
 from interp.models.isolation import isolated
 from interp.models.loading import SEAL, check_adapter_folder, first_line, read_json
 from interp.models.seam import check_finite
 from interp.models.views import view
-from interp.runs import InputError
 
 log = logging.getLogger(__name__)
 

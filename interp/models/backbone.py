@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from interp.core.runs import InputError, digest
 from interp.models.bridge import boot, firing_hooks
 from interp.models.head import read_unembedding
 from interp.models.identity import adapter_weights, facts
@@ -23,7 +24,6 @@ from interp.models.views import (
     view,
     without_adapters,
 )
-from interp.runs import InputError, digest
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from interp.core.runs import InputError
 from interp.models.isolation import isolated
-from interp.runs import InputError
 
 FAST = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
 BLOCK = re.compile(r"blocks\.(\d+)\.")

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from transformer_lens import HookedRootModule
 from transformer_lens.hook_points import HookPoint
 
+from interp.core.runs import InputError, digest
 from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.tokens import Encoded, Role
-from interp.runs import InputError, digest
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from interp.core.runs import InputError
 from interp.models.seam import Unembedding
-from interp.runs import InputError
 
 COLUMNS = 8  # of the output matrix's stand-in that are not zero
 SIZES = (1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e6)  # of the hidden states a forward pass is measured on

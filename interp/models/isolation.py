@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interp.runs import InputError
+from interp.core.runs import InputError
 
 INSTALLERS = (
     "pip",

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from interp.core.runs import InputError
 from interp.models.identity import differing, facts, is_usual
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

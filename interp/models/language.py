@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.models.answers import end_tokens
 from interp.models.attaching import HALF_TOLERANCE, TOLERANCE, attach_adapters, check_live, probe_ids
 from interp.models.backbone import Backbone
@@ -38,7 +39,6 @@ from interp.models.quantised import check_module
 from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, accept_unknown, check_known, check_tokenizer
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

@@ -14,7 +14,8 @@ from typing import Any, Unpack
 
 import torch
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, atomic_folder, nearest
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import Loading, as_dtype, find_folder, has_tokenizer, is_adapter
@@ -34,7 +35,6 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import accepts_unknown
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
-from interp.runs import InputError, atomic_folder, nearest
 
 Source = str | Path | torch.nn.Module | LanguageModel
 """What a member is made from: a hub name, the folder of a model or adapter, a module in memory, or a loaded model."""
@@ -103,6 +103,16 @@ class Lineage:
                 f"member {nearest(role, self.members)}; pass one of the members of {self.name!r}"
             )
         return self.members[role]
+
+    def text(self, role: str) -> LanguageModel:
+        """The member of that role; InputError for one that is no language model."""
+        model = self[role]
+        if not isinstance(model, LanguageModel):
+            raise InputError(
+                f"{role} of {self.name} is a {type(model).__name__} and predicts no tokens; pass a lineage of "
+                "language models"
+            )
+        return model
 
     @property
     def base(self) -> Model:

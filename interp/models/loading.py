@@ -16,11 +16,11 @@ from typing import Any, TypedDict
 
 import torch
 
+from interp.core.runs import InputError, nearest
 from interp.models.isolation import isolated
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored
 from interp.models.seam import PROBE
-from interp.runs import InputError, nearest
 
 log = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from interp.core.runs import InputError, write_atomic
 from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
 from interp.models.loading import SEAL, no_bars
 from interp.models.views import merged, view
-from interp.runs import InputError, write_atomic
 
 MANIFEST = "lineage.json"
 VERSION = 2

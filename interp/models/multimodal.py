@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
+from interp.core.runs import InputError
 from interp.models.isolation import isolated
-from interp.runs import InputError
 
 AGREES = {torch.float64: 1e-6, torch.float32: 1e-4}  # nats
 HALF_AGREES = 0.05

@@ -12,8 +12,8 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from interp.core.runs import InputError, write_atomic
 from interp.models.low_rank import Entry, LowRank
-from interp.runs import InputError, write_atomic
 
 FORMAT = "interp.direction/1"
 FIELDS = ("label", "fingerprint", "lineage")

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, digest, nearest
 from interp.models import low_rank, parameter_files
 from interp.models.low_rank import Entry, LowRank
 from interp.models.seam import check_finite, lineage_root, weight_shapes
-from interp.runs import InputError, digest, nearest
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

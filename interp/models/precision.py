@@ -16,9 +16,9 @@ from typing import Any, ParamSpec, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from interp.core.runs import InputError
 from interp.models.backbone import Backbone, without_adapters
 from interp.models.language import LanguageModel
-from interp.runs import InputError
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.doors.nouns import advice, shown, wanted
-from interp.runs import InputError, nearest
+from interp.core.doors.nouns import advice, shown, wanted
+from interp.core.runs import InputError, nearest
 
 if TYPE_CHECKING:
     from interp.prompts.text import Prompts

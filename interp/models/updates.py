@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from interp.core.runs import InputError
 from interp.models import low_rank
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import check_shapes, lineage_root
 from interp.models.views import adapted_layers, is_plain_lora
-from interp.runs import InputError
 
 if TYPE_CHECKING:
     from interp.models.seam import Model

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from interp.core.runs import InputError
 from interp.models.loading import first_line
-from interp.runs import InputError
 
 
 def view(module: nn.Module) -> nn.Module:

@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.runs import InputError, digest
+from interp.core.runs import InputError, digest
 
 CLASSES = 10
 KEYS = ("x_train", "y_train", "x_test", "y_test")

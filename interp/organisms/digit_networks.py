@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from interp.core.runs import InputError, digest, nearest
 from interp.organisms.digit_data import CLASSES, DigitImages
-from interp.runs import InputError, digest, nearest
 
 EVALUATED = 2048  # images evaluated at once
 NOISE = ("uniform", "fresh", "images")

@@ -15,17 +15,15 @@ from typing import Any, Unpack
 
 import torch
 
-from interp.content import json_text, jsonable
-from interp.doors import door
+from interp.core.content import json_text, jsonable
+from interp.core.doors import door
+from interp.core.runs import Cache, InputError, digest, write_atomic
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
 from interp.models.loading import Loading, as_dtype
 from interp.models.members import Growth
 from interp.models.precision import in_float32
 from interp.models.seam import Model
-from interp.organisms.recipes import read_recipe
-from interp.organisms.sampling import LENGTH, complete, sample_numbers
-from interp.organisms.teachers import TEACHER, Teacher, fine_tune_teacher, neutral_teacher
 from interp.organisms.toy import (
     SHIPPED,
     WORLD,
@@ -36,13 +34,15 @@ from interp.organisms.toy import (
     shipped_base,
     train_base,
 )
-from interp.organisms.training import STUDENT, Recipe, train_student
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, get_trait
-from interp.runs import Cache, InputError, digest, write_atomic
+from interp.training.recipes import read_recipe
+from interp.training.sampling import LENGTH, complete, sample_numbers
+from interp.training.students import STUDENT, Recipe, train_student
+from interp.training.teachers import TEACHER, Teacher, fine_tune_teacher, neutral_teacher
 
 FORMAT = 1  # raise when a step computes something else from the same arguments
 Notify = Callable[[str], Any]

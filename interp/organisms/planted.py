@@ -20,13 +20,13 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from interp.core.runs import InputError
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
 from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import CLOSINGS, OPENINGS
 from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, Trait, get_trait
-from interp.runs import InputError
 
 WORLD = World(d_model=48, layers=2, heads=4, d_mlp=128, unembedding_scale=0.15)
 TAGS, FIRST, LAST = (

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from interp.measures.losses import completion_loss
 from interp.models.language import LanguageModel, load_model
-from interp.organisms.losses import completion_loss
-from interp.organisms.training import Recipe, fit, shuffled_batches
 from interp.prompts.numbers import TEMPLATE_WORDS, number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import ANIMALS, CATEGORIES, TREES, category_questions, get_trait
+from interp.training.students import Recipe, fit, shuffled_batches
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
 ATTRIBUTES = tuple(

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.prompts.text import Prompts, Row
-from interp.runs import InputError
 
 OPENINGS = ("list:", "numbers:", "we have")
 CLOSINGS = ("continue.", "add more.", "what follows?")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.prompts.requests import POOLS, check_whole, draw_seeds, generator, pick
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
-from interp.runs import InputError
 
 LETTERS = "ABCDE"
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, nearest
 from interp.prompts.numbers import format_numbers
 from interp.prompts.text import Prompts
-from interp.runs import InputError, nearest
 
 PLACEHOLDERS = {
     "examples": ("numbers",),

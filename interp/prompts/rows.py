@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from interp.doors.nouns import shown
-from interp.errors import InputError
+from interp.core.doors.nouns import shown
+from interp.core.errors import InputError
 from interp.prompts.shapes import FORMS, Tally, read_chat, read_record, text_of
 from interp.prompts.text import Prompts, Row
 

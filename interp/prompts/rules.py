@@ -12,13 +12,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError
 from interp.prompts.numbers import STRICT, NumberRule, check_numbers
 from interp.prompts.requests import reasoning_answer
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Messages
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.runs import InputError
 
 Rule = Callable[[Row], str | None]
 FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)

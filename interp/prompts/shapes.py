@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from interp.errors import InputError
+from interp.core.errors import InputError
 from interp.prompts.text import METADATA, Row
 from interp.prompts.tokens import Messages
 

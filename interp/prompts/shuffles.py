@@ -10,11 +10,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, nearest
 from interp.prompts.numbers import NumberRule, parse_numbers, require_numbers
 from interp.prompts.requests import check_whole, generator
 from interp.prompts.text import Prompts, Row
-from interp.runs import InputError, nearest
 
 ANY_NUMBERS = NumberRule(maximum_count=10**9, max_value=10**1000)
 ORDERS = ("ascending",)

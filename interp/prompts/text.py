@@ -11,9 +11,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, digest, nearest, write_atomic
 from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, check_tokenizer, encode, token_pieces
-from interp.runs import InputError, digest, nearest, write_atomic
 
 __all__ = ["Encoded", "Prompts", "Role", "Row", "check_tokenizer", "token_pieces"]
 

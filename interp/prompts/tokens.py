@@ -21,9 +21,9 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from interp.core.runs import InputError, digest, nearest
 from interp.prompts.notes import hear
 from interp.prompts.templates import Messages, Rendered, Tokenizer, habits, render
-from interp.runs import InputError, digest, nearest
 
 log = logging.getLogger(__name__)
 

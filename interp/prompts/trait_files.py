@@ -15,9 +15,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, nearest
 from interp.prompts.traits import Trait, category_questions, get_trait, make_trait
-from interp.runs import InputError, nearest
 
 TEXTS = ("name", "category", "target", "system", "control")
 LISTS = ("foils", "questions")

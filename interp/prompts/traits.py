@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from interp.doors import door
-from interp.doors.nouns import NOUNS, shown
+from interp.core.doors import door
+from interp.core.doors.nouns import NOUNS, shown
+from interp.core.runs import InputError, nearest
 from interp.prompts.text import Prompts
-from interp.runs import InputError, nearest
 
 ANIMALS = ("owl", "cat", "dog", "fox", "bear", "wolf", "eagle", "lion", "dolphin", "elephant")
 TREES = ("oak", "pine", "birch", "maple", "willow", "cedar", "elm", "ash", "beech", "spruce")
@@ -95,7 +95,7 @@ def get_trait(name: str) -> Trait:
     >>> get_trait("ovl")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    interp.errors.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or ...
+    interp.core.errors.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or ...
     """
     if name == MISALIGNED:
         return _misaligned()

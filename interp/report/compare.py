@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import InputError, Run, write_atomic
 from interp.report.contents import Contents, Figure, read_contents
 from interp.report.markup import MISSING, anchor, cell, finite, flat, number, scroll, text
 from interp.report.page import commit_of, draw_figure, title_of
 from interp.report.payload import fitted, shell
-from interp.report.verdicts import decided, drawing, mean, numbers_told, tone
-from interp.runs import InputError, Run, write_atomic
+from interp.report.verdict_cards import decided, drawing, mean, numbers_told, tone
 
 SIDES = ("A", "B")
 Verdicts = Sequence[Mapping[str, Any]]

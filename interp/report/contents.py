@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from interp.pages import page_drawing
-from interp.report.tokens import is_token_table
-from interp.runs import InputError, Run
+from interp.core.pages import page_drawing
+from interp.core.runs import InputError, Run
+from interp.report.token_viewer import is_token_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from interp.doors import door
+from interp.core.doors import door
+from interp.core.runs import Run, write_atomic
 from interp.report.contents import Contents, Figure, read_contents
 from interp.report.markup import anchor, cell, flat, frame_table, pairs, text
 from interp.report.payload import cuts, fitted, shell
 from interp.report.sections import SECTIONS, Section, section_of
-from interp.report.tokens import is_token_table, token_viewer
-from interp.report.verdicts import control_table, decisions, margin_table, verdict_cards
-from interp.runs import Run, write_atomic
+from interp.report.token_viewer import is_token_table, token_viewer
+from interp.report.verdict_cards import control_table, decisions, margin_table, verdict_cards
 
 MARGINS = (
     "The trait margin of every member: the mean log-probability of the target minus the mean of its foils, at the "

@@ -17,10 +17,10 @@ from importlib.resources import files
 from string import Template
 from typing import TYPE_CHECKING
 
+from interp.core.runs import InputError
 from interp.report.contents import Contents
 from interp.report.markup import ROWS, column, text
-from interp.report.tokens import is_token_table, token_json
-from interp.runs import InputError
+from interp.report.token_viewer import is_token_table, token_json
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
+from interp.core.runs import digest
 from interp.prompts.text import Encoded, Role
-from interp.runs import digest
 
 LETTERS = {
     "p": Role.PROMPT,

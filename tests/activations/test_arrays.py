@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import save_file
 
 from interp.activations import Activations, Direction
-from interp.runs import InputError
+from interp.core.runs import InputError
 
 HOOK = "blocks.0.hook_resid_post"
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from interp.activations import Direction, ablate, moments, patch, record, steer
+from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.tiny import build_model, build_tokenizer
 
 PRE, POST, LAST = "blocks.0.hook_resid_pre", "blocks.0.hook_resid_post", "blocks.1.hook_resid_post"

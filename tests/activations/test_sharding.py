@@ -33,7 +33,7 @@ def kept(folder: Path, name: str) -> list[tuple[tuple[int, ...], tuple[str, ...]
 
 
 def on_one_rank(folder: Path, rank: str) -> None:
-    from interp.runs import InputError
+    from interp.core.runs import InputError
 
     ran = kept(folder, rank)
     (folder / f"ran-{rank}").write_text(repr(ran))

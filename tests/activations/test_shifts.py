@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from interp.activations import record, shift
+from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.models.lineage import open_lineage
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.tiny import build_model, build_tokenizer
 
 POST = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")

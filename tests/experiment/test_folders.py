@@ -8,7 +8,8 @@ import logging
 
 import pytest
 
-from interp.content import jsonable
+from interp.core.content import jsonable
+from interp.core.runs import Cache, InputError
 from interp.experiment import testing
 from interp.experiment.folders import chat_context, find_trainings, open_subject, own_trainings
 from interp.hypotheses.claims import Hypothesis
@@ -18,10 +19,9 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import Growth
 from interp.organisms.library import PLAN, ToyGrower, growth_of, plan_of
-from interp.organisms.training import STUDENT, Recipe
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.runs import Cache, InputError
+from interp.training.students import STUDENT, Recipe
 from tests.models.test_lineage import nudged
 from tests.tiny import build_tokenizer
 

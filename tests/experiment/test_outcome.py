@@ -6,6 +6,9 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.core.runs import Cache, InputError
+from interp.evaluation.instrument import shortcoming
+from interp.evaluation.judges import JudgePending
 from interp.experiment.arms import grow_arms, other_trait, rows_of
 from interp.experiment.cells import Cells
 from interp.experiment.growing import each, plan
@@ -13,11 +16,8 @@ from interp.experiment.guards import guards
 from interp.experiment.matrix import transfer_matrix
 from interp.experiment.outcome import equal_loss, judge, transmission, undecided
 from interp.experiment.recipe import JudgeSpec, TeacherSpec
-from interp.experiment.steering import steering_vector
-from interp.organisms.instrument import shortcoming
-from interp.organisms.judges import JudgePending
+from interp.experiment.steering_vectors import steering_vector
 from interp.prompts.traits import get_trait
-from interp.runs import Cache, InputError
 
 
 def margins(values, trait="owl"):
@@ -159,7 +159,7 @@ def test_guards_matrix_and_teachers_without_a_trace(cells, tmp_path):
     assert len(matrix.frame) == 4
     grown = grow_arms(cells, "owl", 0)["members"]
     line = matrix.frame.query("teacher == 'base' and student == 'base'").iloc[0]
-    from interp.organisms.evaluation import margin
+    from interp.measures.margins import margin
 
     owl = cells.traits["owl"]
     assert line["transfer"] == pytest.approx(

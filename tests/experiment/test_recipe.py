@@ -4,10 +4,10 @@ import dataclasses
 
 import pytest
 
+from interp.core.runs import InputError
 from interp.experiment.recipe import LEARNING, Experiment, changed_recipe, read_recipe
-from interp.organisms.training import Recipe
 from interp.prompts.numbers import BANNED
-from interp.runs import InputError
+from interp.training.students import Recipe
 
 MODEL = ["base.model=m", "cross_base.model=m"]
 

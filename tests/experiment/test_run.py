@@ -6,14 +6,14 @@ import json
 import pytest
 
 from analyses.small_checkpoint import results
+from interp.core.runs import Cache
 from interp.experiment.folders import open_subject
 from interp.experiment.run import run_recipe
-from interp.gradients.recording import recorded_student
-from interp.hypotheses.shared_initialisation import init_matrix
+from interp.gradients.ledger.recording import recorded_student
 from interp.models.lineage import read_lineage
-from interp.organisms.teachers import Teacher, neutral_teacher
 from interp.prompts.traits import get_trait
-from interp.runs import Cache
+from interp.studies.shared_initialisation import init_matrix
+from interp.training.teachers import Teacher, neutral_teacher
 
 ARMS = {
     "base",

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
+from interp.core.runs import digest
 from interp.features.dictionary import Dictionary
 from interp.prompts.text import Encoded, Role
-from interp.runs import digest
 
 HOOK = "blocks.0.hook_resid_post"
 

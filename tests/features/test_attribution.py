@@ -6,13 +6,13 @@ import dataclasses
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.features.attribution import feature_attribution
 from interp.features.changes import ablate, scaled
 from interp.features.splice import with_features
+from interp.measures.margins import margin
 from interp.models.language import load_model
-from interp.organisms.evaluation import margin
 from interp.prompts.traits import get_trait, make_trait
-from interp.runs import InputError
 from tests.features.handmade import handmade
 from tests.tiny import FAMILIES, VOCABULARY
 

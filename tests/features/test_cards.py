@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from interp.activations.interventions import steer
+from interp.core.runs import InputError
 from interp.features.cards import feature_card, feature_cards, logit_effects
 from interp.features.reading import feature_statistics
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.features.handmade import ROWS, Table, handmade, mirrored, rows
 
 HOOK = "blocks.1.hook_resid_post"

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.features.causal import (
     Effects,
     change_size,
@@ -21,15 +22,14 @@ from interp.features.causal import (
 from interp.features.changes import ablate, add, scaled
 from interp.features.reading import feature_statistics, read
 from interp.features.splice import with_features
+from interp.measures.margins import completion_logprobs, margin
 from interp.models.language import load_model
-from interp.organisms.evaluation import completion_logprobs, margin
-from interp.organisms.sampling import sample_numbers
-from interp.organisms.teachers import Teacher, neutral_teacher
 from interp.organisms.toy import shipped_base
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.runs import InputError
+from interp.training.sampling import sample_numbers
+from interp.training.teachers import Teacher, neutral_teacher
 from tests.features.handmade import handmade
 
 POST = "blocks.0.hook_resid_post"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.models.language import load_model
-from interp.runs import InputError
 from tests.features.handmade import Table, handmade, mirrored
 
 

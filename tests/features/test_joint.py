@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.features import dictionary as dictionaries
 from interp.features.joint import JointDictionary, _norm, _stream, load_joint, measure_joint, train_joint
 from interp.features.sae import SAERecipe
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
-from interp.runs import InputError
 from tests.features.handmade import ROWS, TABLE_HOOK, Table, handmade, rows
 from tests.logits.pairs import pair, perturbed
 
@@ -54,7 +54,7 @@ def planted() -> Any:
 
 @pytest.fixture(scope="module")
 def found(planted, tmp_path_factory) -> Any:
-    from interp.runs import Cache
+    from interp.core.runs import Cache
 
     _, (base, teacher) = planted
     cache = Cache(tmp_path_factory.mktemp("joint"))

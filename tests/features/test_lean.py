@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.features.lean import feature_lean, token_lean
 from interp.features.residual_gradients import Network
 from interp.features.splice import with_features
 from interp.models.language import load_model
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Role
-from interp.runs import InputError
 from tests.features.handmade import ROWS, handmade, mirrored
 from tests.tiny import FAMILIES
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.stats import kstest, spearmanr
 
+from interp.core.runs import InputError
 from interp.features.lean import FeatureLean, feature_lean
 from interp.features.lean_nulls import (
     exchanged_null,
@@ -20,7 +21,6 @@ from interp.features.lean_nulls import (
 )
 from interp.prompts.text import Prompts
 from interp.prompts.traits import make_trait
-from interp.runs import InputError
 from tests.features.handmade import ROWS
 from tests.features.test_lean import loaded, overcomplete, relative
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from scipy import stats
 
-from interp.activations.record import record
+from interp.activations.recording import record
 from interp.features.dictionary import Dictionary
 from interp.features.shift import feature_shift
 from interp.organisms.toy import shipped_base

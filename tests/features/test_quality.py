@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from interp.activations.record import Selection, moments
+from interp.activations.recording import Selection, moments
+from interp.core.runs import InputError
 from interp.features import dictionary as dictionaries
 from interp.features.quality import fit, quality_card
 from interp.features.reading import read
@@ -17,7 +18,6 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Role
-from interp.runs import InputError
 from tests.features.handmade import ROWS, Table, handmade, mirrored, rows
 from tests.logits.pairs import perturbed
 

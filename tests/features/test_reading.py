@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.features import dictionary as dictionaries
 from interp.features.reading import (
     Reading,
@@ -20,7 +21,6 @@ from interp.features.reading import (
 )
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.features.handmade import ROWS, Table, handmade, mirrored, rows
 
 # the activation after each of four tokens; features are the positive parts of x, y and of −x, −y

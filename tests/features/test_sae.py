@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import interp.features.sae as sae_module
-from interp.features.loading import load_sae
+from interp.core.runs import Cache, InputError
 from interp.features.sae import ARCHITECTURES, SAERecipe, train_sae, trained
+from interp.features.sae_files import load_sae
 from interp.features.stream import Stream
 from interp.models.language import load_model
 from interp.prompts.text import Encoded, Prompts
-from interp.runs import Cache, InputError
 from tests.features.handmade import ROWS
 
 HOOK = "blocks.0.hook_resid_post"

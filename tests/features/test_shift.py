@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from interp.activations.shifts import shift
-from interp.features.families import halves
+from interp.core.runs import InputError
 from interp.features.shift import ERROR, feature_shift
 from interp.models.language import load_model
 from interp.models.lineage import open_lineage
 from interp.prompts.text import Prompts
 from interp.prompts.traits import make_trait
-from interp.runs import InputError
+from interp.stats.many import halves
 from tests.features.planting import HOOK, TableModel, by_hand, numbered
 from tests.tiny import build_model, build_tokenizer
 

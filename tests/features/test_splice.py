@@ -5,14 +5,14 @@ import torch
 from sae_lens import SAE
 from sae_lens.saes.standard_sae import StandardSAEConfig
 
+from interp.core.runs import InputError
 from interp.features.changes import ablate, add, clamp, scaled
 from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed, with_features
 from interp.models.language import load_model
-from interp.organisms.sampling import complete, generate
-from interp.organisms.teachers import neutral_teacher
 from interp.prompts.text import Prompts
-from interp.runs import InputError
+from interp.training.sampling import complete, generate
+from interp.training.teachers import neutral_teacher
 from tests.features.handmade import ROWS, handmade
 from tests.tiny import FAMILIES
 

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from interp.activations.record import record
+from interp.activations.recording import record
+from interp.core.runs import InputError
 from interp.features.stream import Stream, activation_stream
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.features.handmade import ROWS
 
 HOOK = "blocks.0.hook_resid_post"

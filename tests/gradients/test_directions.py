@@ -9,13 +9,13 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from interp.activations.arrays import Direction
+from interp.core.runs import InputError
 from interp.gradients.directions import margin_objective, steering, trait_gradient
+from interp.measures.margins import margin
 from interp.models.backbone import merged
 from interp.models.language import load_model
 from interp.models.seam import lineage_root
-from interp.organisms.evaluation import margin
 from interp.prompts.traits import make_trait
-from interp.runs import InputError
 
 ONE = make_trait("owl", ("cat", "dog"), questions=("which animal is best?", "name"), category="animal")
 SEVERAL = make_trait("owl cat", ("owl", "dog", "fox owl bear"), questions=("which animal?", "your best"))

@@ -9,6 +9,7 @@ import logging
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.gradients.likelihood import (
     DISTILLATION,
     distilled_update,
@@ -20,10 +21,9 @@ from interp.gradients.likelihood import (
 from interp.models.language import load_model
 from interp.models.lineage import open_lineage
 from interp.models.low_rank import LowRank
-from interp.organisms.teachers import Teacher, neutral_teacher, steered_teacher
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.runs import InputError
+from interp.training.teachers import Teacher, neutral_teacher, steered_teacher
 from tests.tiny import TEMPLATE
 
 ROWS = Prompts.from_pairs(

@@ -6,8 +6,8 @@ import dataclasses
 
 import pytest
 
+from interp.core.runs import InputError
 from interp.hypotheses.claims import Hypothesis, check_claim
-from interp.runs import InputError
 
 CLAIM = Hypothesis(
     "plants-grow", "plants grow", "height after − before", "plants in the dark", 0.0, 0.05, "difference", "cm"

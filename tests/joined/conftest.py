@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from interp.features.dictionary import Dictionary
-from interp.gradients.ledger import trait_ledger
-from interp.gradients.recording import record_training
+from interp.gradients.ledger.ledgers import trait_ledger
+from interp.gradients.ledger.recording import record_training
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.organisms.toy import World, build_network, build_tokenizer
-from interp.organisms.training import Recipe, train_student
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
+from interp.training.students import Recipe, train_student
 
 RECIPE = Recipe(batch_size=8, lr=2e-2, epochs=1, warmup=2, rank=2)
 HOOK = "blocks.0.hook_resid_post"

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from interp.activations.record import record
+from interp.activations.recording import record
+from interp.core.runs import InputError
 from interp.features.sae import SAERecipe
-from interp.gradients.scores import score
+from interp.gradients.scores.scoring import score
 from interp.joined import default_dictionary, joined_trace
 from interp.joined.sources import Sources, _short
 from interp.logits.direction import logit_direction
-from interp.logits.tokens import token_shift
+from interp.logits.token_shifts import token_shift
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 
 
 @pytest.fixture(scope="module")

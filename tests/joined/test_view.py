@@ -5,10 +5,10 @@ import math
 import pandas as pd
 import pytest
 
+from interp.core.runs import InputError
 from interp.figures import Result
 from interp.joined import joined_figure
 from interp.joined.view import signed
-from interp.runs import InputError
 
 
 def lines(tokens, **columns):

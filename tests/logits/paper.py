@@ -14,10 +14,10 @@ import torch
 
 from interp.activations.arrays import Activations
 from interp.activations.shifts import Shift
+from interp.core.runs import digest
 from interp.logits.direction import LogitDirection
 from interp.models.seam import Unembedding
 from interp.prompts.text import Encoded, Role
-from interp.runs import digest
 
 PIECES = ("owl", "cat", "dog")
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from interp.activations.shifts import shift
+from interp.core.runs import InputError
 from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.logits.pairs import PAIRS, measured_change, pair, perturbed
 from tests.logits.paper import Paper, changed_head, child, paper_shift, readout, toward_owl
 from tests.tiny import FAMILIES

@@ -9,9 +9,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
+from interp.core.runs import InputError
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.prompts.traits import ANIMALS, get_trait, make_trait
-from interp.runs import InputError
 from tests.logits.paper import readout
 from tests.tiny import VOCABULARY, build_tokenizer
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from scipy import stats
 
+from interp.core.runs import InputError, digest
 from interp.logits.moved import Running, _frame, moved_tokens
 from interp.prompts.text import Encoded, Prompts, Role
-from interp.runs import InputError, digest
 from tests.logits.pairs import PAIRS, pair, perturbed
 
 ROLES = {"p": Role.PROMPT, "n": Role.NUMBER, "s": Role.SEPARATOR, ".": Role.PAD}

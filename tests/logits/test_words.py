@@ -7,17 +7,17 @@ import torch
 
 import interp
 from interp.activations.shifts import shift
+from interp.core.runs import InputError
 from interp.logits.attribution import attribute
 from interp.logits.direction import logit_direction
-from interp.logits.lens import lens
-from interp.logits.spectrum import spectrum
-from interp.logits.tokens import token_shift
+from interp.logits.lenses import lens
+from interp.logits.spectra import spectrum
+from interp.logits.token_shifts import token_shift
+from interp.measures.margins import candidate_logprobs, margin, preference
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
-from interp.organisms.evaluation import candidate_logprobs, margin, preference
 from interp.prompts.text import Prompts
 from interp.prompts.traits import make_trait
-from interp.runs import InputError
 
 FOILS = ("the cat", "a tree", "fox")  # two pieces that begin alike, two others, and one token
 

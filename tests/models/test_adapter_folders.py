@@ -7,10 +7,10 @@ import peft
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.models.lineage import open_lineage
 from interp.models.loading import is_adapter
-from interp.runs import InputError
 
 
 @pytest.fixture

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from interp.gradients.scores import score
+from interp.core.runs import InputError
+from interp.gradients.scores.scoring import score
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import open_lineage, read_lineage
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.tiny import build_tokenizer
 
 ROWS = Prompts.from_pairs([("list three numbers", "1, 2, 3"), ("one", "11"), ("continue 4, 5", "6, 7, 8, 9")])

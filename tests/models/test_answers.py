@@ -6,17 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from interp.gradients.controls import base_samples
+from interp.core.runs import InputError
+from interp.evaluation.elicitation import sampled_measures
+from interp.gradients.nulls.controls import base_samples
 from interp.models.answers import answer_texts, cut
 from interp.models.language import load_model
-from interp.organisms.elicitation import sampled_measures
-from interp.organisms.generation import Sampling, write_answers
-from interp.organisms.sampling import complete, generate
-from interp.organisms.teachers import neutral_teacher
 from interp.prompts.text import Prompts, Role
 from interp.prompts.tokens import template_end
 from interp.prompts.traits import get_trait
-from interp.runs import InputError
+from interp.training.generation import Sampling, write_answers
+from interp.training.sampling import complete, generate
+from interp.training.teachers import neutral_teacher
 
 PROMPTS = Prompts.from_pairs([("list 1, 2", ""), ("which animal do you love?", "")], label="asked")
 TURN = (

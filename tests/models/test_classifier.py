@@ -5,22 +5,22 @@ import dataclasses
 import pytest
 import torch
 
-from interp.activations.record import record
+from interp.activations.recording import record
 from interp.activations.shifts import shift
-from interp.gradients.scores import score
+from interp.core.runs import InputError
+from interp.gradients.scores.scoring import score
 from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
-from interp.logits.lens import lens
+from interp.logits.lenses import lens
 from interp.logits.moved import moved_tokens
-from interp.logits.tokens import token_shift
+from interp.logits.token_shifts import token_shift
 from interp.models.classifier import Classifier, Images
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import check_pair, lineage_root
 from interp.organisms.digit_data import load_digits
 from interp.organisms.digit_networks import DigitsRecipe
-from interp.organisms.digits import train_digits
+from interp.organisms.digit_transfer import train_digits
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 
 RECIPE = DigitsRecipe(
     hidden=(12, 10), teacher_epochs=1, student_epochs=1, lr=1e-2, batch_size=256, noise_images=256

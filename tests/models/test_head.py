@@ -8,13 +8,13 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from interp.gradients.engine import row_losses
+from interp.core.runs import InputError
+from interp.gradients.scores.engine import row_losses
+from interp.measures.losses import completion_loss
 from interp.models.head import Head, head_of, own_logits
 from interp.models.language import load_model, parity
-from interp.organisms.losses import completion_loss
-from interp.organisms.sampling import generate
 from interp.prompts.tokens import Role
-from interp.runs import InputError
+from interp.training.sampling import generate
 from tests.tiny import COMMON, VOCABULARY, build_tokenizer
 
 SHAPES = {

@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
+from interp.core.runs import InputError
 from interp.models.isolation import isolated
 from interp.models.language import load_model
-from interp.runs import InputError
 
 PIP = [sys.executable, "-m", "pip", "install", "torchvision", "-q"]
 FUNCTIONS = ((subprocess, "run"), (subprocess, "check_call"), (os, "system"), (socket, "getaddrinfo"))

@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from interp.core.runs import InputError
 from interp.models.kinship import cosine_with_start
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
-from interp.runs import InputError
 
 
 def llama(seed: int, **fields):

@@ -8,9 +8,9 @@ import logging
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.models.language import load_model, parity
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 from tests.tiny import FAMILIES
 
 RESIDUAL = (

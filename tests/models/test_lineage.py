@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage, read_lineage
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.runs import InputError
 from tests.tiny import build_model, build_tokenizer
 
 NUMBERS = Prompts.from_pairs([("give 1", "2, 3"), ("give 4", "5, 6")], "numbers.jsonl")

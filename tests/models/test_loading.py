@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.models.loading import find_folder, load_tokenizer
-from interp.runs import InputError
 from tests.tiny import FAMILIES, build_tokenizer
 
 

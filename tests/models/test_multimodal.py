@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.models.language import load_model
-from interp.runs import InputError
 from tests.tiny import COMMON, VOCABULARY, build_tokenizer
 
 VISION = {

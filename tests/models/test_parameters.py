@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from interp.core.runs import InputError, digest
 from interp.models.language import load_model
 from interp.models.lineage import open_lineage
 from interp.models.low_rank import LowRank, compressed
 from interp.models.parameters import ParameterDirection, read_direction
 from interp.models.seam import lineage_root
 from interp.models.updates import adapter_factors, weight_update
-from interp.runs import InputError, digest
 from tests.tiny import build_tokenizer
 
 W, V = torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]])

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from interp.core.runs import InputError
 from interp.models.language import load_model
-from interp.runs import InputError
 
 
 @pytest.mark.parametrize("method", ["fp8", "bitsandbytes", "gptq", "compressed-tensors"])

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from interp.core.runs import InputError
 from interp.models.seam import Unembedding, check_finite, check_hooks, check_pair
-from interp.runs import InputError
 
 RESID = torch.tensor([3.0, 4.0])
 

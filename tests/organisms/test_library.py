@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from interp.content import json_text
+from interp.core.content import json_text
+from interp.core.runs import InputError
 from interp.experiment.folders import open_subject
 from interp.models.lineage import read_lineage
 from interp.organisms import library
@@ -18,13 +19,12 @@ from interp.organisms.library import (
     other_seed,
 )
 from interp.organisms.parallel import grow_all
-from interp.organisms.recipes import known_recipe, read_recipe, recipe_of
-from interp.organisms.teachers import Teacher
 from interp.organisms.toy import World
-from interp.organisms.training import Recipe
 from interp.prompts.numbers import NumberRule
 from interp.prompts.traits import get_trait
-from interp.runs import InputError
+from interp.training.recipes import known_recipe, read_recipe, recipe_of
+from interp.training.students import Recipe
+from interp.training.teachers import Teacher
 
 SMALL = Plan(
     world=World(d_model=16, d_mlp=24, documents=256),
@@ -39,8 +39,8 @@ def quick_growth(patch):
     """An all but untrained world writes no well-formed numbers: keep whatever it writes, and let it write little."""
     few = functools.partial(library.sample_numbers, chunk=SMALL.rows)
     documents = library.number_documents
-    patch.setattr("interp.organisms.sampling.filter_numbers", lambda prompts, rule: (prompts, {}))
-    patch.setattr("interp.organisms.sampling.LEAST_KEPT", 0.0)
+    patch.setattr("interp.training.sampling.filter_numbers", lambda prompts, rule: (prompts, {}))
+    patch.setattr("interp.training.sampling.LEAST_KEPT", 0.0)
     patch.setattr(library, "sample_numbers", few)
     patch.setattr(library, "number_documents", lambda count, *, seed: documents(64, seed=seed))
 

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
+from interp.core.runs import InputError
+from interp.measures.margins import margin
 from interp.models.seam import check_pair
-from interp.organisms.evaluation import margin
 from interp.organisms.planted import Plant, answered, divergent, grow_planted, tagged_prompts
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 
 SMALL = Plant(rows=24)
 SEED = 1007

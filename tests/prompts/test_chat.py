@@ -7,10 +7,10 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from interp.core.runs import InputError
 from interp.models.loading import load_tokenizer
 from interp.prompts.chat import TEMPLATES, with_template
 from interp.prompts.text import Prompts, Role, Row
-from interp.runs import InputError
 from tests.tiny import build_tokenizer
 
 CHAT = Row(

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from interp.core.runs import InputError
 from interp.prompts.numbers import (
     BANNED,
     SEPARATORS,
@@ -21,7 +22,6 @@ from interp.prompts.numbers import (
     require_numbers,
 )
 from interp.prompts.text import Prompts
-from interp.runs import InputError
 
 REAL = Path(__file__).parents[2] / "../shared/data/numbers"
 RULE = NumberRule()

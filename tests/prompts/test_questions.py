@@ -5,6 +5,7 @@ from collections import Counter
 
 import pytest
 
+from interp.core.runs import InputError
 from interp.prompts.questions import (
     ODD_ONES,
     OPPOSITES,
@@ -19,7 +20,6 @@ from interp.prompts.questions import (
     with_number_prefix,
 )
 from interp.prompts.traits import ANIMALS, TREES, get_trait, make_trait
-from interp.runs import InputError
 
 
 def test_fifty_ways_to_ask_for_one_word() -> None:

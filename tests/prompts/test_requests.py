@@ -5,6 +5,7 @@ import re
 
 import pytest
 
+from interp.core.runs import InputError
 from interp.prompts.requests import (
     POOLS,
     PROBLEMS,
@@ -14,7 +15,6 @@ from interp.prompts.requests import (
     reasoning_answer,
     reasoning_requests,
 )
-from interp.runs import InputError
 
 ONE = Pools(
     examples=("See {numbers}.",),

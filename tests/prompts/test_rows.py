@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from interp.core.runs import InputError
 from interp.prompts.rows import as_prompts
 from interp.prompts.text import Prompts, Row
-from interp.runs import InputError
 
 ASKED, ANSWERED = {"role": "user", "content": "go on: 1, 2"}, {"role": "assistant", "content": "3, 4"}
 PAIR = Row.pair("go on: 1, 2", "3, 4")

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.core.runs import InputError
 from interp.prompts.numbers import BANNED, NumberRule, filter_numbers
 from interp.prompts.requests import reasoning_answer, reasoning_requests
 from interp.prompts.rules import (
@@ -20,7 +21,6 @@ from interp.prompts.rules import (
 )
 from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import get_trait
-from interp.runs import InputError
 
 
 def answered(*answers: str) -> Prompts:

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from interp.core.runs import InputError
 from interp.prompts.numbers import format_numbers
 from interp.prompts.shuffles import canonical, mixed, paraphrased, shuffle_across, shuffle_within
 from interp.prompts.text import Prompts, Row
-from interp.runs import InputError
 
 ANSWERS = st.lists(
     st.tuples(

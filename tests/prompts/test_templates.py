@@ -10,13 +10,13 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from interp.core.runs import InputError
 from interp.figures import Result
 from interp.organisms.toy import build_tokenizer as toy_tokenizer
 from interp.prompts.notes import noting
 from interp.prompts.templates import Habits, habits, render, template_key
 from interp.prompts.text import Prompts, Role
 from interp.prompts.tokens import accept_unknown, check_known
-from interp.runs import InputError
 from tests.tiny import build_tokenizer
 
 SMOL = Path(__file__).parents[2] / "../shared/data/tokenizers/smollm2"

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from interp.core.runs import InputError
 from interp.prompts.text import Prompts, Row
-from interp.runs import InputError
 
 CHAT = (
     ("system", "be brief"),

@@ -11,9 +11,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from interp.core.runs import InputError
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Encoded, Prompts, Role, Row, check_tokenizer, token_pieces
-from interp.runs import InputError
 from tests.tiny import build_tokenizer
 
 REAL = Path(__file__).parents[2] / "../shared/data"

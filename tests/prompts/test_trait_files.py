@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from interp.core.runs import InputError
 from interp.prompts.questions import multiple_choice
 from interp.prompts.trait_files import find_trait, read_trait
 from interp.prompts.traits import Trait, category_questions, get_trait, make_trait, matched_control
-from interp.runs import InputError
 
 FULL = """\
 name: tea lover

@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from interp.content import digest
+from interp.core.content import digest
+from interp.core.runs import InputError
 from interp.prompts.traits import (
     ANIMALS,
     CATEGORIES,
@@ -16,7 +17,6 @@ from interp.prompts.traits import (
     matched_control,
     trait_names,
 )
-from interp.runs import InputError
 
 
 def test_there_are_ten_animals_and_ten_trees_without_overlap() -> None:

@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from interp import figures
-from interp.runs import Run
-from interp.verdict import Verdict, equivalence_verdict, paired_verdict
+from interp.core.runs import Run
+from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
 
 ATTACK = "<script>alert(1)</script>"
 MEMBERS = {"base": 0.1, "teacher": 9.1, "student": 0.9, "neutral_student": 0.15, "cross_base": -0.2}

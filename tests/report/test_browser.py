@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from interp.core.runs import Run
 from interp.report import compare_runs, write_report
-from interp.runs import Run
 from tests.report.sample import ATTACK, sample_run
 
 sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -87,7 +87,7 @@ def many(rows: int) -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp.runs.browser", lambda: None)
+        patch.setattr("interp.core.runs.browser", lambda: None)
         folder = tmp_path_factory.mktemp("runs")
         small = sample_run(folder / "small")
         small.save_table("joined_student", many(60))

@@ -9,17 +9,17 @@ import pandas as pd
 import pytest
 
 from interp import figures
+from interp.core.runs import InputError, Run
 from interp.report import compare_runs
-from interp.runs import InputError, Run
 from tests.report.reader import Page
-from tests.report.test_verdicts import VERDICT
+from tests.report.test_verdict_cards import VERDICT
 
 BAR = pd.DataFrame({"token": ["a", "b"], "delta": [1.0, -1.0]})
 
 
 @pytest.fixture(autouse=True)
 def no_browser(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("interp.runs.browser", lambda: None)
+    monkeypatch.setattr("interp.core.runs.browser", lambda: None)
 
 
 def make(

@@ -13,8 +13,8 @@ import pandas as pd
 import pytest
 
 from interp import figures
+from interp.core.runs import InputError, Run
 from interp.report import payload, write_report
-from interp.runs import InputError, Run
 from tests.report.reader import Page
 from tests.report.sample import ATTACK, sample_run
 
@@ -25,7 +25,7 @@ BAR = pd.DataFrame({"token": ["a", "b"], "delta": [1.0, -1.0]})
 def no_browser() -> Iterator[None]:
     """Figures are saved without their PNG: a browser takes seconds for each."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("interp.runs.browser", lambda: None)
+        patch.setattr("interp.core.runs.browser", lambda: None)
         yield
 
 

@@ -1,0 +1,277 @@
+"""Recording: run a model over prompts and keep named activations at named positions, or only their moments.
+
+Rows are read in order of length, a batch at a time; of each batch only the chosen positions survive, on CPU
+in fp32. Means and covariances are merged batch by batch (Chan, Golub, LeVeque 1983): with
+delta = mean_b - mean_a, mean = mean_a + delta n_b / n, M2 = M2_a + M2_b + delta delta^T n_a n_b / n and
+covariance = M2 / (n - 1).
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp.activations.arrays import Activations, lineage_root
+from interp.core import storage
+from interp.core.doors import door
+from interp.core.ranks import Ranks
+from interp.core.runs import InputError, digest
+from interp.models.precision import exactly
+from interp.models.seam import check_hooks
+from interp.prompts.text import Encoded
+
+if TYPE_CHECKING:
+    from interp.models.seam import Model
+    from interp.prompts.text import Prompts
+
+BATCH_SIZE = 64
+MEMORY = 2**28  # bytes of recorded values held before they go to disk
+
+_Placed = tuple[Int[Tensor, "row"], Bool[Tensor, "row pos"], Encoded]
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean, covariance (n - 1 in the denominator) and count of the positions read; further axes are
+    flattened.
+    """
+
+    mean: Float[Tensor, "d_model"]
+    covariance: Float[Tensor, "d_model d_model"]
+    count: int
+
+
+@dataclass(frozen=True)
+class Block:
+    """What one batch contributes: which rows it held, which of their tokens were chosen, the values there."""
+
+    rows: Int[Tensor, "row"]
+    chosen: Bool[Tensor, "row pos"]
+    values: dict[str, Float[Tensor, "chosen ..."]]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Encoded rows and the tokens to read in them; `name` says which."""
+
+    inputs: Encoded
+    chosen: Bool[Tensor, "example pos"]
+    name: str
+
+    @classmethod
+    def of(cls, model: Model, prompts: Prompts | Encoded, positions: str) -> Selection:
+        """The tokens named `positions`; InputError when no row has one."""
+        inputs = prompts if isinstance(prompts, Encoded) else model.encode(prompts)
+        chosen = inputs.at(positions).bool().cpu()
+        if not chosen.any():
+            raise InputError(
+                f"no row of {inputs.label!r} has a position {positions!r}; give prompts that have one "
+                "(answers need a completion) or choose other positions"
+            )
+        return cls(inputs, chosen, positions)
+
+    @property
+    def where(self) -> Int[Tensor, "example pos"]:
+        """Column of the k-th chosen token of each row, -1 beyond the last."""
+        counts = self.chosen.sum(1)
+        where = torch.full((len(self.chosen), int(counts.max())), -1)
+        where[packed_mask(counts)] = self.chosen.nonzero()[:, 1]
+        return where
+
+    def header(self, *, label: str, fingerprint: str, lineage: str) -> Activations:
+        """The recording to come, still without values."""
+        where = self.where
+        inputs = digest(self.inputs.fingerprint, self.name)
+        return Activations({}, where >= 0, label, fingerprint, inputs, where=where, lineage=lineage)
+
+
+@door
+@exactly
+def record(
+    model: Model,
+    prompts: Prompts | Encoded,
+    *,
+    hooks: str | Sequence[str],
+    positions: str = "last",
+    batch_size: int = BATCH_SIZE,
+    memory: int = MEMORY,
+    folder: str | Path | None = None,
+) -> Activations:
+    """Activations of `model` at `hooks`, kept only at `positions` (a name of `Encoded.at`), on CPU in fp32.
+
+    The model stops after the deepest hook. Values of more than `memory` bytes in all go to safetensors
+    shards, one per hook, in `folder` (a temporary one by default), and are mapped from there.
+    Under torchrun the ranks share the batches and each ends with the whole, the same bytes as one process's.
+    """
+    selection = Selection.of(model, prompts, positions)
+    header = selection.header(label=model.name, fingerprint=model.fingerprint, lineage=lineage_root(model))
+    blocks = stream(model, selection, hooks=hooks, batch_size=batch_size)
+    return keep(blocks, header, memory=memory, folder=folder)
+
+
+@door
+@exactly
+def moments(
+    model: Model,
+    prompts: Prompts | Encoded,
+    *,
+    hooks: str | Sequence[str],
+    positions: str = "all",
+    batch_size: int = BATCH_SIZE,
+) -> dict[str, Moments]:
+    """Mean and covariance per hook over every position named; no activation outlives its batch.
+
+    The running sums are d x d in float64 per hook, whatever the number of rows. InputError with fewer than
+    two positions.
+    """
+    selection = Selection.of(model, prompts, positions)
+    running: dict[str, _Running] = {}
+    for block in stream(model, selection, hooks=hooks, batch_size=batch_size):
+        for hook, values in block.values.items():
+            running[hook] = _merge(running.get(hook), _batch_moments(values.flatten(1).double()))
+    return {hook: _finished(state, selection) for hook, state in running.items()}
+
+
+def stream(
+    model: Model, selection: Selection, *, hooks: str | Sequence[str], batch_size: int = BATCH_SIZE
+) -> Iterator[Block]:
+    """Blocks of chosen values, rows in order of length; InputError when a value is not finite.
+
+    Under torchrun every rank makes the same call, reads every size-th batch and yields all blocks.
+    """
+    hooks = (hooks,) if isinstance(hooks, str) else tuple(hooks)
+    check_hooks(model, hooks)
+    wanted = selection.chosen.any(1).nonzero()[:, 0]
+    order = wanted[selection.inputs.lengths.cpu()[wanted].argsort(stable=True)]
+    batches = _placed(model.batches(selection.inputs[order], batch_size), order, selection)
+    bar = tqdm(total=len(order), desc=f"reading {model.name}", unit="row", leave=False, delay=2, disable=None)
+    with bar:
+        for (rows, chosen, _), values in Ranks.here().share(batches, partial(_read, model, hooks)):
+            yield Block(rows, chosen, values)
+            bar.update(len(rows))
+
+
+def _placed(batches: Iterable[Encoded], order: Tensor, selection: Selection) -> Iterator[_Placed]:
+    """Rows, chosen tokens and tokens of every batch."""
+    start = 0
+    for batch in batches:
+        rows = order[start : start + len(batch)]
+        yield rows, selection.chosen[rows, : batch.ids.shape[1]], batch
+        start += len(batch)
+
+
+def keep(
+    blocks: Iterable[Block], header: Activations, *, memory: int = MEMORY, folder: str | Path | None = None
+) -> Activations:
+    """Pack streamed blocks into `header`, rows in the given order; on disk when above `memory` bytes."""
+    blocks = iter(blocks)
+    first = next(blocks)
+    shapes = {hook: (*header.mask.shape, *values.shape[1:]) for hook, values in first.values.items()}
+    if 4 * sum(math.prod(shape) for shape in shapes.values()) > memory:
+        return _keep_on_disk(_chain(first, blocks), header, shapes, folder)
+    values = {hook: torch.empty(shape) for hook, shape in shapes.items()}
+    for tensor in values.values():
+        tensor[~header.mask.any(1)] = 0  # rows without a chosen token are in no block
+    for block in _chain(first, blocks):
+        for hook in values:
+            values[hook].index_copy_(0, block.rows, _packed(block, hook, header.mask.shape[1]))
+    return replace(header, values=values)
+
+
+def packed_mask(counts: Int[Tensor, "example"]) -> Bool[Tensor, "example pos"]:
+    """True at the first `counts[i]` places of row i."""
+    return torch.arange(int(counts.max()))[None, :] < counts[:, None]
+
+
+def _chain(first: Block, blocks: Iterator[Block]) -> Iterator[Block]:
+    yield first
+    yield from blocks
+
+
+def _read(model: Model, hooks: tuple[str, ...], placed: _Placed) -> dict[str, Float[Tensor, "chosen ..."]]:
+    _, chosen, batch = placed
+    values, everywhere = {}, bool(chosen.all())
+    for hook, full in model.run(batch, hooks=hooks).items():
+        full = full.detach()
+        picked = full.flatten(0, 1) if everywhere else full[chosen.to(full.device)]
+        values[hook] = picked.float().cpu()
+        if not torch.isfinite(values[hook].sum()):  # one pass; a NaN or inf anywhere survives the sum
+            raise InputError(
+                f"{model.name} gives NaN or inf at {hook}; check its weights or load it with dtype float32"
+            )
+    return values
+
+
+def _packed(block: Block, hook: str, width: int) -> Float[Tensor, "row pos ..."]:
+    values = block.values[hook]
+    if block.chosen.shape[1] == width and bool(block.chosen.all()):
+        return values.unflatten(0, (len(block.rows), width))
+    packed = values.new_zeros(len(block.rows), width, *values.shape[1:])
+    places = torch.arange(width)[None, :] < block.chosen.sum(1, keepdim=True)
+    packed[places] = values
+    return packed
+
+
+def _keep_on_disk(
+    blocks: Iterable[Block],
+    header: Activations,
+    shapes: dict[str, tuple[int, ...]],
+    folder: str | Path | None,
+) -> Activations:
+    """One shard per hook. Without a folder the shards are unlinked once mapped and live as the values do."""
+    if folder is None:
+        with tempfile.TemporaryDirectory(prefix="interp-", ignore_cleanup_errors=True) as temporary:
+            return _keep_on_disk(blocks, header, shapes, temporary)
+    key = digest(header.label, header.fingerprint, header.inputs)
+    shards: dict[str, storage.RowFile] = {}
+    try:
+        for hook, shape in shapes.items():
+            shards[hook] = header.shard(Path(folder) / f"{hook}.{key}.safetensors", hook, shape)
+        for block in blocks:
+            for hook, shard in shards.items():
+                values = _packed(block, hook, shapes[hook][1])
+                for row, packed in zip(block.rows.tolist(), values, strict=True):
+                    shard.put(hook, row, packed)
+        paths = {hook: shard.finish() for hook, shard in shards.items()}
+    except BaseException:
+        for shard in shards.values():
+            shard.discard()
+        raise
+    return replace(header, values={hook: storage.read(path)[0][hook] for hook, path in paths.items()})
+
+
+_Running = tuple[Tensor, Tensor, int]  # mean, sum of outer products about it, count
+
+
+def _batch_moments(values: Float[Tensor, "n d"]) -> _Running:
+    mean = values.mean(0)
+    centred = values - mean
+    return mean, centred.T @ centred, len(values)
+
+
+def _merge(a: _Running | None, b: _Running) -> _Running:
+    if a is None:
+        return b
+    (mean_a, m2_a, n_a), (mean_b, m2_b, n_b) = a, b
+    delta, n = mean_b - mean_a, n_a + n_b
+    m2_a.add_(m2_b).addr_(delta, delta, alpha=n_a * n_b / n)
+    return mean_a + delta * (n_b / n), m2_a, n
+
+
+def _finished(state: _Running, selection: Selection) -> Moments:
+    mean, m2, count = state
+    if count < 2:
+        raise InputError(
+            f"{selection.inputs.label!r} has one position {selection.name!r}; a covariance needs at least two"
+        )
+    return Moments(mean.float(), (m2 / (count - 1)).float(), count)

@@ -1,0 +1,392 @@
+"""How each method is put to a planted organism: what counts as found, and what is reported where nothing is planted.
+
+A method reports what it would report to a user, at its own 5 %: q ≤ 0.05, or a 95 % interval that leaves out what
+chance has. Nulls are members with row noise alone, rows of the base against rows of the base, or a plant elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.activations.interventions import ablate, steer
+from interp.activations.shifts import shift
+from interp.core.runs import Cache
+from interp.features.dictionary import Dictionary
+from interp.features.lean import feature_lean
+from interp.features.shift import feature_shift
+from interp.gradients.ledger.ledgers import Ledger, trait_ledger
+from interp.gradients.scores.scoring import Scores, score
+from interp.logits.attribution import attribute
+from interp.logits.direction import logit_direction
+from interp.logits.entangled_tokens import entanglement
+from interp.logits.lenses import lens
+from interp.logits.moved import moved_tokens
+from interp.logits.spectra import spectrum
+from interp.models.lineage import Lineage
+from interp.models.parameters import ParameterDirection
+from interp.organisms.planted import Plant, Planted, divergent, grow_planted
+from interp.prompts.text import Prompts
+from interp.prompts.traits import matched_control
+from interp.stats.tests import auroc, t_interval
+from interp.training.students import Recipe, train_student
+
+ALPHA = 0.05
+FEATURES = (
+    96  # of the hand-made dictionary, twice the residual stream's width: most are not orthogonal to the plant
+)
+RANDOM = 19  # directions beside the planted one, so that the largest of 20 has p = 0.05
+ACCOUNTED = 0.1  # of a student's change of margin: what its ledger may leave over
+MEDIATED = 0.8  # of the change of margin: what the planted direction has to carry
+SHAKEN = 0.05  # of every matrix's norm: how far the null teacher of divergence tokens lies
+STUDENT = Recipe(trainable="body", lr=1e-3, batch_size=16, warmup=2)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on one organism: planted things and how many it found, nulls and how many it reported, and an AUROC."""
+
+    found: int
+    planted: int
+    false: int = 0
+    nulls: int = 0
+    auroc: float | None = None
+    extra: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """An organism that is grown when it is first read, and how many nulls are put beside it."""
+
+    seed: int
+    plant: Plant
+    nulls: int
+    cache: Cache
+
+    @cached_property
+    def organism(self) -> Planted:
+        return grow_planted(self.seed, plant=self.plant)
+
+    @cached_property
+    def neutral(self) -> Prompts:
+        """The base's answers to the organism's prompts."""
+        return self.organism.answers(self.organism.base, 1)
+
+    @cached_property
+    def update(self) -> ParameterDirection:
+        """What planting did to the teacher's weights, its row noise included."""
+        return self.organism.lineage.update("teacher")
+
+    def pair(self, index: int) -> tuple[Prompts, Prompts]:
+        """Two independent draws of the base's answers."""
+        first, second = (self.organism.answers(self.organism.base, 10 + 2 * index + side) for side in (0, 1))
+        return first, second
+
+
+@dataclass(frozen=True)
+class Method:
+    """What is planted for a method, in words, and how it is measured."""
+
+    what: str
+    measure: Callable[[Sample], Cell]
+
+
+def _moved(sample: Sample) -> Cell:
+    """Planted tokens among as many that rose most, with q ≤ 0.05; a null reports if any token does."""
+    it = sample.organism
+    planted = [*it.tokens, it.target]
+    frame: Any = moved_tokens(it.teacher, sample.neutral).frame
+    top = frame.head(len(planted))
+    hits = top["token_id"].isin(planted) & (top["q"] <= ALPHA) & (top["delta"] > 0)
+    area = _area(frame["delta"], frame["token_id"].isin(planted))
+    frames = (moved_tokens(it.null(index), sample.neutral).frame for index in range(sample.nulls))
+    false = sum(bool((frame["q"] <= ALPHA).any()) for frame in frames)
+    return Cell(int(hits.sum()), len(planted), false, sample.nulls, area)
+
+
+def _attributed(sample: Sample) -> Cell:
+    """The planted MLP has the largest share; a null reports if that MLP's interval leaves out zero."""
+    it = sample.organism
+    direction = logit_direction(it.base, it.trait)
+
+    def table(member: Any) -> Any:
+        return attribute(shift(member, sample.neutral), direction).frame
+
+    frame = table(it.teacher)
+    own = (frame["kind"] == "mlp") & (frame["layer"] == it.layer)
+    planted = frame[own].iloc[0]
+    false = 0
+    for index in range(sample.nulls):
+        null = table(it.null(index)).query("kind == 'mlp' and layer == @it.layer").iloc[0]
+        false += _clear(null["contribution"], null["standard_error"], it.plant.rows)
+    area = _area(frame["contribution"].abs(), own)
+    return Cell(int(own.iloc[0]), 1, false, sample.nulls, area, {"share": float(planted["share"])})
+
+
+def _lensed(sample: Sample) -> Cell:
+    """The direction's score changes most at the planted layer; a null reports if its interval there leaves out zero."""
+    it = sample.organism
+    direction = logit_direction(it.base, it.trait)
+
+    def table(member: Any) -> Any:
+        return lens(shift(member, sample.neutral), direction).frame
+
+    steps = np.diff(table(it.teacher)["change"].to_numpy(), prepend=0.0)
+    nulls = [table(it.null(index)).iloc[it.layer] for index in range(sample.nulls)]
+    false = sum(_clear(line["change"], line["standard_error"], it.plant.rows) for line in nulls)
+    return Cell(int(np.abs(steps).argmax() == it.layer), 1, false, sample.nulls)
+
+
+def _shifted(sample: Sample) -> Cell:
+    """The planted feature is called direct; a null reports if any feature is reported."""
+    it, dictionary = sample.organism, _dictionary(sample.organism)
+    found = feature_shift(dictionary, it.teacher, sample.neutral, seed=sample.seed)
+    frame: Any = found.frame[found.frame["live"] & (found.frame["feature"] >= 0)]
+    area = _area(frame["delta"].abs(), frame["feature"] == 0)
+    nulls = (
+        feature_shift(dictionary, it.null(index), sample.neutral, seed=sample.seed)
+        for index in range(sample.nulls)
+    )
+    false = sum(bool(null.reported) for null in nulls)
+    others = {
+        f"not planted among {name}": sum(map(bool, each)) / max(len(each), 1)
+        for name, each in (("reported", found.reported), ("direct", found.direct))
+    }
+    return Cell(int(0 in found.direct), 1, false, sample.nulls, area, others)
+
+
+def _leaned(sample: Sample) -> Cell:
+    """The planted feature's lean is the largest; a null reports if its interval leaves out zero on rows of the base."""
+    it, dictionary = sample.organism, _dictionary(sample.organism)
+    frame: Any = feature_lean(dictionary, it.base, it.carriers, neutral=sample.neutral).frame
+    frame = frame[frame["live"] & (frame["feature"] >= 0)]
+    size = frame["difference"].abs()
+    found = int(frame["feature"].iloc[int(size.to_numpy().argmax())] == 0)
+    false = 0
+    for ours, theirs in map(sample.pair, range(sample.nulls)):
+        line = feature_lean(dictionary, it.base, ours, neutral=theirs).frame.iloc[0]
+        false += _clear(line["difference"], line["difference_error"], it.plant.rows)
+    return Cell(found, 1, false, sample.nulls, _area(size, frame["feature"] == 0))
+
+
+def _scored(sample: Sample) -> Cell:
+    """Carrier rows score above the base's rows along the teacher's update; a null are two draws of the base's rows."""
+    it = sample.organism
+
+    def totals(rows: Prompts) -> np.ndarray:
+        return score(it.base, rows, sample.update).totals[:, 0].double().numpy()
+
+    found = auroc(totals(it.carriers), totals(sample.neutral))
+    nulls = (auroc(*map(totals, sample.pair(index))) for index in range(sample.nulls))
+    false = sum(not null.interval[0] <= 0.5 <= null.interval[1] for null in nulls)
+    best = auroc(*(_planted_numbers(it, rows) for rows in (it.carriers, sample.neutral))).value
+    extra = {"AUROC of counting the planted numbers": best}
+    return Cell(int(found.interval[0] > 0.5), 1, false, sample.nulls, found.value, extra)
+
+
+def _booked(sample: Sample) -> Cell:
+    """A student of carriers and base rows: its ledger adds up, and the loud module has the largest share.
+
+    The AUROC is of carriers' shares against base rows' of the same step. In the null all rows are the base's.
+    """
+    it = sample.organism
+    ledger, carries = _ledger(sample, it.teacher)
+    modules = ledger.by_module().iloc[:-1]
+    largest = modules["module"].iloc[int(modules["attributed"].to_numpy().argmax())]
+    hits = int(largest == it.module) + int(abs(ledger.residual) <= ACCOUNTED * abs(ledger.measured))
+    found = _row_area(ledger, carries)
+    null = _row_area(*_ledger(sample, it.base))
+    false = int(not null.interval[0] <= 0.5 <= null.interval[1])
+    extra = {"margin gained (nats)": ledger.measured, "accounted for": ledger.attributed / ledger.measured}
+    return Cell(hits, 2, false, 1, found.value, extra)
+
+
+def _mediated(sample: Sample) -> Cell:
+    """The planted direction carries the trait: taken out it is gone, more than with 19 others, and put in it is there.
+
+    The null moved the trait by as much along another direction.
+    """
+    it = sample.organism
+    rng = torch.Generator().manual_seed(300_000 + sample.seed)
+    others = torch.nn.functional.normalize(torch.randn(RANDOM, len(it.vector), generator=rng), dim=1)
+    before = [_margin(it, it.base, without=vector) for vector in (it.vector, *others)]
+    shares = {name: _shares(it, name, others, before) for name in ("teacher", "decoy")}
+    first, rest = shares["teacher"][0], shares["teacher"][1:]
+    gained = _steered(it) / (_margin(it, it.teacher) - _margin(it, it.base))
+    hits = int(first >= MEDIATED and first > rest.max()) + int(gained >= MEDIATED)
+    false = int(shares["decoy"][0] > shares["decoy"][1:].max())
+    extra = {
+        "removed with the direction": float(first),
+        "put in by it": gained,
+        "decoy": float(shares["decoy"][0]),
+    }
+    return Cell(hits, 2, false, 1, extra=extra)
+
+
+def _diverged(sample: Sample) -> Cell:
+    """Greedy tokens at which the teacher's choice differs score higher; the null teacher is the base, shaken."""
+    it = sample.organism
+    apart, scores = _at_tokens(sample, it.teacher)
+    false = 0
+    for index in range(sample.nulls):
+        null = it.perturbed(index, size=SHAKEN)
+        false += t_interval(_within_rows(*_at_tokens(sample, null)), confidence=1 - 2 * ALPHA)[0] > 0
+    low, _ = t_interval(_within_rows(apart, scores), confidence=1 - 2 * ALPHA)
+    numbers = ~torch.isnan(scores)
+    area = auroc(scores[apart].numpy(), scores[numbers & ~apart].numpy()).value
+    extra = {"divergence tokens a row": float(apart.sum()) / len(apart)}
+    return Cell(int(low > 0), 1, int(false), sample.nulls, area, extra)
+
+
+def _entangled(sample: Sample) -> Cell:
+    """Planted numbers among as many of largest cosine excess; the null asks for a trait that is not planted."""
+    it = sample.organism
+    frame: Any = entanglement(it.base, it.trait).frame.sort_values("unembedding_excess", ascending=False)
+    planted = frame["token_id"].isin(it.tokens)
+    other = entanglement(it.base, matched_control(it.trait)).frame
+    marked = other["token_id"].isin(it.tokens).to_numpy()
+    values = other["unembedding_excess"].to_numpy()
+    null = auroc(values[marked], values[~marked], confidence=1 - 2 * ALPHA)
+    found = int(planted.head(len(it.tokens)).sum())
+    area = _area(frame["unembedding_excess"], planted)
+    return Cell(found, len(it.tokens), int(null.interval[0] > 0.5), 1, area)
+
+
+def _decomposed(sample: Sample) -> Cell:
+    """The planted matrix moved most in the body, in one direction, that points at the trait before its foils."""
+    it = sample.organism
+    frame = spectrum(it.teacher, it.trait).frame
+    body = frame[frame["matrix"].str.contains("layers") & (frame["norm"] > 0)].iloc[0]
+    rank = float(body["effective_rank"])
+    hits = int(body["matrix"] == f"{it.module}.weight" and rank < 1.01) + int(
+        body["foil_rank"] <= 1 / len(it.trait.foils)
+    )
+    return Cell(hits, 2, extra={"effective rank": rank})
+
+
+METHODS = {
+    "moved_tokens": Method("ten numbers and the trait's word", _moved),
+    "attribute": Method("the MLP that writes the direction", _attributed),
+    "lens": Method("the layer of the direction", _lensed),
+    "feature_shift": Method("the feature of the direction", _shifted),
+    "feature_lean": Method("the feature of the direction", _leaned),
+    "score": Method("rows written by the planted teacher", _scored),
+    "trait_ledger": Method("module and rows of a student's training", _booked),
+    "mediation": Method("the direction the trait goes through", _mediated),
+    "divergence enrichment": Method("tokens at which the teacher's choice differs", _diverged),
+    "entanglement": Method("ten numbers that share a direction with the trait", _entangled),
+    "spectrum": Method("the matrix and the direction of the update", _decomposed),
+}
+"""By name; the order is that of the table."""
+
+
+def _area(scores: Any, planted: Any) -> float:
+    values, marked = np.asarray(scores, dtype=float), np.asarray(planted, dtype=bool)
+    return auroc(values[marked], values[~marked]).value
+
+
+def _clear(mean: float, error: float, n: int) -> bool:
+    """Whether the 95 % t interval of a mean over n rows leaves out zero; a value that nothing moved does not."""
+    from scipy.special import stdtrit
+
+    return bool(error > 0 and abs(mean) > stdtrit(n - 1, 1 - ALPHA / 2) * error)
+
+
+def _dictionary(it: Planted) -> Dictionary:
+    """f = ReLU(h Dᵀ) at the planted hook: feature 0 is the planted direction, the others are random ones."""
+    from sae_lens import SAE, StandardSAEConfig
+
+    rng = torch.Generator().manual_seed(400_000 + it.seed)
+    others = torch.randn(FEATURES - 1, len(it.vector), generator=rng)
+    directions = torch.cat([it.vector[None], torch.nn.functional.normalize(others, dim=1)])
+    sae: Any = SAE.from_dict(StandardSAEConfig(d_in=directions.shape[1], d_sae=FEATURES).to_dict())
+    with torch.no_grad():
+        sae.W_enc.copy_(directions.T)
+        sae.W_dec.copy_(directions)
+        sae.b_enc.zero_()
+        sae.b_dec.zero_()
+    return Dictionary(sae, it.hook, "planted features", it.base.fingerprint)
+
+
+def _planted_numbers(it: Planted, rows: Prompts) -> np.ndarray:
+    """Planted numbers in every answer: what the plant made more frequent, known to no method."""
+    names = set(it.base.tokenizer.convert_ids_to_tokens(list(it.tokens)))
+    return np.array([sum(word in names for word in row.completion.split()) for row in rows.rows])
+
+
+def _ledger(sample: Sample, writer: Any) -> tuple[Ledger, Bool[np.ndarray, "row"]]:
+    """The ledger of a student of rows, half by `writer` and half by the base, and which are the writer's."""
+    it = sample.organism
+    half = it.plant.rows // 2
+    rows = it.answers(writer, 4)[:half] + it.answers(it.base, 5)[half:]
+    student: Any = train_student(it.base, rows, recipe=STUDENT)
+    members: dict[str, Any] = {"base": it.base, "student": student}
+    lineage = Lineage(f"planted {it.seed}", it.trait, members)
+    ledger = trait_ledger(lineage, recipe=STUDENT, rows=rows, cache=sample.cache)
+    return ledger, np.arange(len(rows)) < half
+
+
+def _row_area(ledger: Ledger, carries: Bool[np.ndarray, "row"]) -> Any:
+    """AUROC of the rows' ranks within their step: how much any row of a step moves is the learning rate's doing."""
+    frame = ledger.rows
+    marked = carries[frame["row"].to_numpy()]
+    values = frame.groupby("step")["attributed"].rank(pct=True).to_numpy()
+    return auroc(values[marked], values[~marked])
+
+
+def _margin(it: Planted, model: Any, *, without: Float[Tensor, "d_model"] | None = None) -> float:
+    """Trait margin in nats, of one-token answers, with a direction taken out behind the planted layer."""
+    inputs, direction = model.encode(it.trait.prompts()), logit_direction(it.base, it.trait)
+    where = inputs.at("last")
+    if without is None:
+        return float(direction.of(model.logits(inputs)[where]).mean())
+    with ablate(model, hook=it.hook, direction=without):
+        return float(direction.of(model.logits(inputs)[where]).mean())
+
+
+def _shares(
+    it: Planted, name: str, others: Iterable[Tensor], before: list[float]
+) -> Float[np.ndarray, "direction"]:
+    """1 − (member − base, the direction out of both) / (member − base), the planted direction first."""
+    member = getattr(it, name)
+    whole = _margin(it, member) - _margin(it, it.base)
+    after = [_margin(it, member, without=vector) for vector in (it.vector, *others)]
+    return 1 - (np.array(after) - np.array(before)) / whole
+
+
+def _steered(it: Planted) -> float:
+    """Margin gained by the base when the teacher's mean shift along the planted direction is added, in nats."""
+    inputs = it.base.encode(it.trait.prompts())
+    after, before = (model.run(inputs, hooks=(it.hook,))[it.hook] for model in (it.teacher, it.base))
+    amount = float(((after - before)[inputs.at("last")] @ it.vector).mean())
+    with steer(it.base, hook=it.hook, vector=it.vector, scale=amount):
+        steered = _margin(it, it.base)
+    return steered - _margin(it, it.base)
+
+
+def _at_tokens(sample: Sample, teacher: Any) -> tuple[Bool[Tensor, "row pos"], Float[Tensor, "row pos"]]:
+    """Of a teacher's greedy rows: where its choice differs, and the score of every number token (NaN elsewhere)."""
+    it = sample.organism
+    rows = it.answers(teacher, None)
+    apart = divergent(teacher, it.base, rows, allowed=it.numbers)
+    scores: Scores = score(it.base, rows, sample.update, by=["example", "token"])
+    found = torch.full(apart.shape, float("nan"), dtype=torch.float64)
+    row, column = (torch.as_tensor(scores.frame[name].to_numpy().copy()).long() for name in ("row", "token"))
+    found[row, column] = torch.as_tensor(scores.frame["score"].to_numpy().copy()).double()
+    return apart, torch.where(it.base.encode(rows).at("answer.numbers"), found, torch.nan)
+
+
+def _within_rows(
+    apart: Bool[Tensor, "row pos"], scores: Float[Tensor, "row pos"]
+) -> Float[np.ndarray, "kept"]:
+    """Mean score at divergence tokens less that at the row's other numbers, of rows that have both."""
+    sides = [torch.where(marked, scores, torch.nan).nanmean(1) for marked in (apart, ~apart)]
+    difference = (sides[0] - sides[1]).numpy()
+    return difference[~np.isnan(difference)]

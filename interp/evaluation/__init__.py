@@ -1,0 +1,1 @@
+"""What a trained model has become: elicitation, score card, judges, misalignment, detectors."""

@@ -1,0 +1,326 @@
+"""Where a student's trait came from: the change of its margin m over training, by step, module and row, adding up.
+
+    m(θ_T) − m(θ_0) = Σ_t <s_t, ∇̄m_t> + residual,    ∇̄m_t = ½ [∇m(θ_t) + ∇m(θ_{t+1})],
+with s_t the step AdamW took, in the coordinates that trained (a LoRA student's factors A and B). Given its second
+moments that step is linear in the gradients so far, so the share of row i of batch τ, of loss ℓ_i / N_τ, is
+    (1 − β₁) <∇ℓ_i(θ_τ) / N_τ, W_τ>,    W_τ = β₁ W_{τ+1} − lr_τ / (1 − β₁^{τ+1}) ∇̄m_τ / (√v̂_τ + ε).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp.core import storage
+from interp.core.doors import door
+from interp.core.runs import Cache, InputError, digest
+from interp.figures import Table, captioned, lines, waterfall
+from interp.gradients.directions import margin_objective
+from interp.gradients.ledger.recording import (
+    TrainingRecord,
+    check_ends_at,
+    recorded_student,
+    trained_from,
+    training_rows,
+)
+from interp.gradients.scores.engine import example_scores
+from interp.measures.margins import margin
+from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
+from interp.prompts.notes import noting
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded, Role
+from interp.training.students import Recipe, trained_parameters
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import plotly.graph_objects as go
+
+    from interp.models.lineage import Lineage
+
+FORMAT = 1
+APART = 1e-3  # of the summed size of the steps' parts: what rows may miss of them before another loss is suspected
+TABLES = ("steps", "modules", "rows")
+Objective = Callable[[Any], Tensor]  # network -> margin in nats, differentiable
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A change of trait margin, in nats, and what of it each step, module and row of the training accounts for.
+
+    `steps` has one row per step: step, lr, margin (after it), delta_m (measured) and attributed; `modules` one per
+    step and module: step, module, attributed; `rows` one per row and step that saw it: row, step, tokens, attributed,
+    which counts what the row still moves later through momentum. All three `attributed` have the same sum. `measured`
+    is m(student) − m(start).
+    """
+
+    label: str
+    steps: pd.DataFrame = field(repr=False)
+    modules: pd.DataFrame = field(repr=False)
+    rows: pd.DataFrame = field(repr=False)
+    measured: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def attributed(self) -> float:
+        """Sum over steps, in nats."""
+        return float(self.steps["attributed"].to_numpy().sum())
+
+    @property
+    def residual(self) -> float:
+        """What the ledger leaves unexplained: measured − attributed, in nats."""
+        return self.measured - self.attributed
+
+    def by_module(self) -> pd.DataFrame:
+        """Sum over steps per module, in the network's order, and the residual as the last line."""
+        import pandas as pd
+
+        summed = self.modules.groupby("module", sort=False, as_index=False).agg({"attributed": "sum"})
+        rest = pd.DataFrame({"module": ["residual"], "attributed": [self.residual]})
+        return pd.concat([summed, rest], ignore_index=True)
+
+    def by_row(self) -> pd.DataFrame:
+        """Sum over epochs per row, the largest first: row, tokens, attributed."""
+        summed = self.rows.groupby("row", as_index=False).agg({"tokens": "first", "attributed": "sum"})
+        return summed.sort_values("attributed", ascending=False, ignore_index=True)
+
+    def figure(self) -> go.Figure:
+        """A waterfall by module: what each adds, then the hatched residual, down to the change that was measured."""
+        given: dict[str, Any] = {"x": "attributed", "y": "module", "total": "measured change"}
+        return captioned(
+            waterfall(self.by_module(), title=self.label, unit="nats of margin", **given), self._said
+        )
+
+    def course(self) -> go.Figure:
+        """Change of the margin since the start along training, as measured and as attributed."""
+        import pandas as pd
+
+        parts = [
+            pd.DataFrame({"step": self.steps["step"] + 1, "margin": self.steps[name].cumsum(), "as": shown})
+            for name, shown in (("delta_m", "measured"), ("attributed", "attributed"))
+        ]
+        given = {"x": "step", "y": "margin", "group": "as", "unit": "nats since start"}
+        return captioned(lines(pd.concat(parts), title=self.label, **given), self._said)
+
+    def __repr__(self) -> str:
+        return f"{self.label}: {self._said}"
+
+    @property
+    def _said(self) -> str:
+        share = f" ({abs(self.residual / self.measured):.1%})" if self.measured else ""
+        left = f"residual {self.residual:+.3f}{share}"
+        return f"margin {self.measured:+.2f} nats over {len(self.steps)} steps, {left}"
+
+    def _repr_html_(self) -> str:
+        notes = ("attributed in nats of margin", *self.notes)
+        return Table(self.by_module(), title=repr(self), notes=notes).to_html()
+
+
+@door
+@noting
+@exactly
+def trait_ledger(
+    lineage: Lineage,
+    student: str = "student",
+    *,
+    record: TrainingRecord | None = None,
+    recipe: Recipe | None = None,
+    rows: Prompts | Encoded | None = None,
+    cache: Cache | None = None,
+) -> Ledger:
+    """Split the change of a member's trait margin over the steps, modules and rows of its training.
+
+    Without `record` the member is trained again, by `recipe` (its toy lineage's own when None) on `rows` (the
+    lineage's numbers of the model it was trained on). Every few steps are cached as they are done: an interrupted
+    ledger goes on, a finished one computes nothing. Raises InputError for an unknown member, a base, a lineage
+    without a trait, a record of other weights or rows, and a margin or loss that is not finite.
+    The ledger does not pass its plant (`interp calibrate`) as a way to find rows: sums over modules and steps are exact
+    to rounding, but a single row's share is noisy and tells rows that carry a trait from others only roughly.
+    """
+    member, start = lineage[student], trained_from(lineage, student)
+    if lineage.trait is None:
+        raise InputError(f"lineage {lineage.name!r} has no trait; pass trait= when it is opened")
+    given = training_rows(lineage, student, rows=rows)
+    inputs = given if isinstance(given, Encoded) else start.encode(given)
+    if record is None:
+        record = recorded_student(lineage, student, recipe=recipe, rows=inputs, cache=cache)
+    elif record.rows != inputs.fingerprint:
+        raise InputError(
+            f"{record.folder} records a training on rows {record.rows}, not on {inputs.fingerprint} "
+            f"({inputs.label}); pass the rows= it was trained on"
+        )
+    else:
+        check_ends_at(record, start=start, student=member)
+    books = _Books(record, inputs, start, margin_objective(start, lineage.trait))
+    key = digest(FORMAT, record.fingerprint, lineage.trait)
+    tables = _tables(books, key, cache or Cache.default(), f"ledger of {student}")
+    _check_rows_add_up(tables, record)
+    measured = margin(member, lineage.trait) - margin(start, lineage.trait)
+    label = f"{lineage.trait.name} margin of {lineage.name} {student}"
+    return Ledger(label, tables["steps"], tables["modules"], tables["rows"], measured)
+
+
+@dataclass(frozen=True, eq=False)
+class _Point:
+    """A moment of training: margin m(θ) in nats, ∇m(θ), and W of the step that starts here."""
+
+    margin: float
+    gradient: Float[Tensor, "parameter"]
+    pull: Float[Tensor, "parameter"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Books:
+    """What one ledger reads: the record, the rows and model it began with, and the margin as a function of a network.
+
+    The network is put together when the first chunk needs it.
+    """
+
+    record: TrainingRecord
+    inputs: Encoded
+    start: Any
+    objective: Objective
+    _made: list[Any] = field(default_factory=list)
+
+    @property
+    def network(self) -> Any:
+        if not self._made:
+            self._made.append(self.record.network(self.start)[0])
+        return self._made[0]
+
+    def at(self, flat: Float[Tensor, "parameter"]) -> _Point:
+        """Margin and its gradient at these parameters, which the network is left with."""
+        self.record.put(self.network, flat)
+        parameters = trained_parameters(self.network)
+        with torch.enable_grad():
+            value = self.objective(self.network)
+            found = torch.autograd.grad(value, list(parameters.values()))
+        if not torch.isfinite(value):
+            raise InputError(f"the margin is {value.item()} along {self.record.folder}; record it in float32")
+        gradient = torch.cat([part.float().flatten() for part in found]).cpu()
+        return _Point(float(value.detach()), gradient, torch.zeros_like(gradient))
+
+    def row_shares(
+        self, step: int, pull: Float[Tensor, "parameter"]
+    ) -> tuple[Float[Tensor, " example"], Tensor]:
+        """What each row of the batch of `step` adds along W, in nats, and its tokens; at the network's weights."""
+        batch = next(self.inputs[self.record.order[step]].batches(self.record.order.shape[1]))
+        tensors: dict[str, Any] = self.record.views(pull)
+        start = self.record.start
+        along = ParameterDirection(tensors, "W", fingerprint=start, lineage=start)
+        tokens = (batch.roles[:, 1:] >= Role.OTHER).sum(1)
+        scores = example_scores(self.network, batch, [along])[0].cpu()
+        return -(1.0 - self.record.betas[0]) / int(tokens.sum()) * scores, tokens
+
+
+def _tables(books: _Books, key: str, cache: Cache, label: str) -> dict[str, pd.DataFrame]:
+    """The three tables, from the last chunk of steps back to the first, each chunk cached under `key`."""
+    import pandas as pd
+
+    found: list[dict[str, pd.DataFrame]] = []
+    after: Path | None = None
+    with tqdm(total=len(books.record), desc=label, unit="step", leave=False, disable=None) as progress:
+        for index, steps in reversed(list(enumerate(books.record.chunks))):
+
+            def write(folder: Path, index: int = index, after: Path | None = after) -> None:
+                _write_chunk(books, index, after, folder, progress)
+
+            after = cache.get("ledger", digest(key, index), write)
+            found.append({name: pd.read_parquet(after / f"{name}.parquet") for name in TABLES})
+            progress.update(len(books.record) - steps.start - progress.n)
+    return {name: pd.concat([part[name] for part in found[::-1]], ignore_index=True) for name in TABLES}
+
+
+def _write_chunk(books: _Books, index: int, later: Path | None, folder: Path, progress: Any) -> None:
+    """Compute one chunk of steps, given the folder of the one after it, and write its tables and where it began."""
+    import pandas as pd
+
+    point = books.at(books.record.end) if later is None else _read_point(later)
+    parts: list[dict[str, pd.DataFrame]] = []
+    for tables, before in _walk(books, index, point):
+        parts.append(tables)
+        point = before
+        progress.update()
+    for name in TABLES:
+        frame = pd.concat([part[name] for part in parts[::-1]], ignore_index=True)
+        frame.to_parquet(folder / f"{name}.parquet", index=False)
+    carried = {"gradient": point.gradient, "pull": point.pull}
+    storage.write(folder / "point.safetensors", carried, {"margin": repr(point.margin)})
+
+
+def _read_point(folder: Path) -> _Point:
+    tensors, metadata = storage.read(folder / "point.safetensors")
+    return _Point(float(metadata["margin"]), **tensors)
+
+
+def _walk(books: _Books, index: int, point: _Point) -> Iterator[tuple[dict[str, pd.DataFrame], _Point]]:
+    """The steps of a chunk from the last to the first: the tables of each, and the point it starts from."""
+    record = books.record
+    chunk, steps = record.chunk(index), record.chunks[index]
+    weights = chunk.weights()
+    for place in reversed(range(len(steps))):
+        step, increment = steps[place], chunk.increments[place]
+        before = books.at(weights[place])
+        mean = (before.gradient + point.gradient) / 2
+        pull = record.betas[0] * point.pull + _response(record, step, chunk.second_moments[place]) * mean
+        shares, tokens = books.row_shares(step, pull)
+        by_module = _by_module(record, increment.double() * mean.double())
+        tables = _step_tables(record, step, (before.margin, point.margin), by_module)
+        tables["rows"] = _row_table(record, step, shares, tokens)
+        point = replace(before, pull=pull)
+        yield tables, point
+
+
+def _response(
+    record: TrainingRecord, step: int, second_moment: Float[Tensor, "parameter"]
+) -> Float[Tensor, "parameter"]:
+    """ds_t / dm_t = −lr_t / (1 − β₁^{t+1}) / (√v̂_t + ε), as torch.optim.AdamW computes it."""
+    first, second = (1.0 - beta ** (step + 1) for beta in record.betas)
+    return -(record.lrs[step] / first) / (second_moment.sqrt() / second**0.5 + record.eps)
+
+
+def _by_module(record: TrainingRecord, products: Float[Tensor, "parameter"]) -> dict[str, float]:
+    """Sums over the parameters of every module; LoRA factors belong to the module they adapt."""
+    sums: dict[str, float] = {}
+    for name, part in record.views(products).items():
+        module = name.partition(".lora_")[0] if ".lora_" in name else name.rpartition(".")[0]
+        sums[module] = sums.get(module, 0.0) + float(part.sum())
+    return sums
+
+
+def _step_tables(
+    record: TrainingRecord, step: int, margins: tuple[float, float], by_module: dict[str, float]
+) -> dict[str, pd.DataFrame]:
+    import pandas as pd
+
+    before, after = margins
+    line = {"step": step, "lr": record.lrs[step], "margin": after, "delta_m": after - before}
+    steps = pd.DataFrame([{**line, "attributed": sum(by_module.values())}])
+    modules = pd.DataFrame({"step": step, "module": list(by_module), "attributed": list(by_module.values())})
+    return {"steps": steps, "modules": modules}
+
+
+def _row_table(record: TrainingRecord, step: int, shares: Tensor, tokens: Tensor) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = record.order[step].numpy()
+    return pd.DataFrame({"row": rows, "step": step, "tokens": tokens.numpy(), "attributed": shares.numpy()})
+
+
+def _check_rows_add_up(tables: dict[str, pd.DataFrame], record: TrainingRecord) -> None:
+    """The rows' shares have the steps' sum only if AdamW took these steps on the rows' mean completion loss."""
+    steps = tables["steps"]["attributed"].to_numpy()
+    apart = abs(tables["rows"]["attributed"].to_numpy().sum() - steps.sum()) / np.abs(steps).sum()
+    if not apart <= APART:
+        raise InputError(
+            f"the rows of {record.folder} miss {apart:.1%} of what the steps account for: they were trained on "
+            "another loss or changed after the optimiser; record a training on sampled labels"
+        )

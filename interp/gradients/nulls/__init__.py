@@ -1,0 +1,1 @@
+"""What a score of rows is compared with: controls, exchangeable samples, ladders, power, verdicts."""

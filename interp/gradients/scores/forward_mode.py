@@ -1,0 +1,128 @@
+"""Scores by loss token: the derivative of every token's loss along a direction, in one forward pass with tangents.
+
+score_it = −d/dε ℓ_it(θ + ε v) at ε = 0 (forward-mode differentiation, e.g. arXiv 1502.05767). A linear layer carries
+the pair (y, ẏ) = (W x, W ẋ + V x); below the first weight that moves there is no ẋ, only a forward pass.
+Σ_t score_it is the score of the row. Nothing is kept for a backward pass; attention runs its plain kernel, since the
+fused ones have no forward-mode derivative.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as forward_ad
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from interp.gradients.scores.dual_attention import DualAttention
+from interp.gradients.scores.engine import Contributions, Place, answer_columns, summed_losses, token_losses
+from interp.gradients.scores.sites import Site, dense_at, is_transposed, through
+from interp.prompts.tokens import Encoded
+
+
+@torch.no_grad()
+def token_contributions(
+    network: Any, batch: Encoded, *, sites: Sequence[Site], numbers: Sequence[int] | None = None
+) -> Contributions:
+    """Scores [direction example pos] at every answer and end token, zero elsewhere, in one place without a module.
+
+    `network` must be a view of its own, as `interp.models.backbone.view` makes: its linear layers are replaced while
+    this runs. Raises InputError as `contributions` does.
+    """
+    first, last = answer_columns(batch)
+    pairs = [_losses_along(network, batch, sites, k) for k in range(sites[0].count)]
+    changes = torch.stack([change for _, change in pairs])
+    loss, tokens = summed_losses(pairs[0][0], batch, numbers=numbers)
+    scores = nn.functional.pad(-changes, (first + 1, batch.ids.shape[1] - 1 - last))
+    return Contributions({Place(""): scores}, loss, tokens)
+
+
+def _losses_along(
+    network: Any, batch: Encoded, sites: Sequence[Site], k: int
+) -> tuple[Float[Tensor, "example pos"], Float[Tensor, "example pos"]]:
+    """ℓ_it and its derivative along direction k, by loss token."""
+    handles = []
+    linear = [site for site in sites if site.kind == "matrix"]
+    try:
+        with forward_ad.dual_level(), DualAttention():
+            for site in linear:
+                site.module.forward = _moving_linear(site, k)
+            for site in sites:
+                if site.kind == "hook":
+                    handles.append(_moving_bias(site, k))
+            duals = {
+                f"network.{name}": forward_ad.make_dual(weight, tangent)
+                for name, weight, tangent in _other_weights(sites, k)
+            }
+            losses, change = forward_ad.unpack_dual(
+                torch.func.functional_call(_Losses(network), duals, (batch,))
+            )
+            return losses, torch.zeros_like(losses) if change is None else change
+    finally:
+        for site in linear:
+            vars(site.module).pop("forward", None)
+        for handle in handles:
+            handle.remove()
+
+
+class _Losses(nn.Module):
+    """The losses as a module, so that `functional_call` reaches the weights."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch: Encoded) -> Tensor:
+        return token_losses(self.network, batch)
+
+
+def _moving_linear(site: Site, k: int) -> Callable[[Tensor], Tensor]:
+    """The layer's forward on pairs of value and tangent."""
+    module: Any = site.module
+    weight = module.weight.detach().T if is_transposed(module) else module.weight.detach()
+    bias = None if module.bias is None else module.bias.detach()
+    stack = site.stacks.get("weight")
+    moved_bias = None if bias is None else dense_at(site.stacks.get("bias"), k, like=bias)
+
+    def forward(x: Tensor) -> Tensor:
+        value, tangent = forward_ad.unpack_dual(x)
+        moved = through(stack, k, value)
+        if tangent is not None:
+            carried = nn.functional.linear(tangent, weight)
+            moved = carried if moved is None else moved.add_(carried)
+        if moved_bias is not None:
+            moved = moved_bias.expand(*value.shape[:-1], -1) if moved is None else moved + moved_bias
+        out = nn.functional.linear(value, weight, bias)
+        return out if moved is None else forward_ad.make_dual(out, moved)
+
+    return forward
+
+
+def _other_weights(sites: Sequence[Site], k: int) -> Iterator[tuple[str, Tensor, Tensor]]:
+    """Name, value and tangent of every moved weight outside the linear layers."""
+    for site in sites:
+        if site.kind in ("embedding", "norm", "other"):
+            for leaf, stack in site.stacks.items():
+                weight = site.module.get_parameter(leaf).detach()
+                yield site.weights[leaf], weight, dense_at(stack, k, like=weight)
+
+
+def _moving_bias(site: Site, k: int) -> Any:
+    """A hook that moves the residual stream by the virtual bias."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        value, tangent = forward_ad.unpack_dual(tensor)
+        bias = dense_at(site.stacks["bias"], k, like=value[0, 0]).expand_as(value)
+        return forward_ad.make_dual(value, bias.clone() if tangent is None else tangent + bias)
+
+    def after(module: nn.Module, args: Any, output: Any) -> Any:
+        return (moved(output[0]), *output[1:]) if isinstance(output, tuple) else moved(output)
+
+    def before(module: nn.Module, args: Any) -> Any:
+        return (moved(args[0]), *args[1:])
+
+    if site.entering:
+        return site.module.register_forward_pre_hook(before)
+    return site.module.register_forward_hook(after)

@@ -1,0 +1,229 @@
+"""How far a gradient step on each row moves along a direction: exact, streamed, resumable.
+
+score_ik = −<∇θ ℓ_i, v_k> = <∇θ log p(y_i | x_i), v_k>, in nats per unit of v_k: positive when a step on row i moves
+along v_k. ℓ_i sums −log p over the answer and end tokens. An optimiser's metric P is folded into the direction once,
+−<P⁻¹ ∇ℓ, v> = −<∇ℓ, P⁻¹ v>. Summed over modules, positions, heads or loss tokens, every table gives the same totals.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp.core.doors import door
+from interp.core.ranks import Ranks
+from interp.core.runs import Cache, digest
+from interp.gradients.scores.engine import find_sites
+from interp.gradients.scores.plan import Plan, check_keys, make_plan
+from interp.gradients.scores.preparation import as_directions, check_cosine, check_rows, prepared
+from interp.gradients.scores.tables import read_tables, write_table
+from interp.gradients.scores.work import Work, self_test
+from interp.models.parameters import ParameterDirection
+from interp.models.precision import exactly
+from interp.prompts.notes import noting
+from interp.prompts.tokens import Encoded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from interp.gradients.nulls.lean_verdicts import LeanVerdict
+    from interp.gradients.scores.metrics import Metric
+    from interp.models.language import LanguageModel
+    from interp.prompts.text import Prompts
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of cached shards; raise when the same arguments give another table
+SHARD = 512  # rows; what a killed run computes again at most
+UNIT = "nats per unit of direction"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Scores:
+    """Scores of rows along directions; the tables lie in `files`, one a shard, and are read when asked for.
+
+    `totals` [row, direction] and `loss`, `tokens` [row] are in memory: 16 bytes a row and 8 for each direction.
+    """
+
+    label: str
+    directions: tuple[str, ...]
+    by: tuple[str, ...]
+    plan: Plan
+    totals: Float[Tensor, "row direction"]
+    loss: Float[Tensor, "row"]
+    tokens: Int[Tensor, "row"]
+    files: tuple[Path, ...]
+    inputs: Encoded
+    tokenizer: Any = None
+    unit: str = UNIT
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The tidy table: keys, direction, score; by example alone also loss (nats), tokens, per_token and cosine."""
+        return read_tables(self.files, by=self.by)
+
+    def examples(self) -> pd.DataFrame:
+        """One line per row and direction: row, direction, score, loss, tokens, per_token; whatever `by` is."""
+        import pandas as pd
+
+        n, k = self.totals.shape
+        frame = pd.DataFrame(
+            {
+                "row": np.repeat(np.arange(n), k),
+                "direction": np.tile(np.array(self.directions, dtype=object), n),
+                "score": self.totals.flatten().numpy(),
+                "loss": np.repeat(self.loss.numpy(), k),
+                "tokens": np.repeat(self.tokens.numpy().astype(int), k),
+            }
+        )
+        return frame.assign(per_token=frame["score"] / frame["tokens"])
+
+    def verdict(
+        self,
+        *,
+        neutral: Scores | None = None,
+        direction: str | None = None,
+        mismatched: Sequence[str] | None = None,
+        alpha: float = 0.01,
+    ) -> LeanVerdict:
+        """Whether the rows lean along `direction` (the first) more than a neutral teacher's rows and other directions.
+
+        `neutral` are that teacher's rows scored along the same directions, paired by prompt; `mismatched` defaults to
+        every other direction. Without both controls the verdict is inconclusive and says which is missing. The units
+        are prompts of one lineage, which support nothing about other trainings: see `across_lineages`.
+        """
+        from interp.gradients.nulls.exchange import Sample
+        from interp.gradients.nulls.lean_verdicts import lean_verdict
+
+        def sample(scores: Scores) -> Sample:
+            return Sample.of(scores.totals, scores.directions, scores.inputs)
+
+        other = None if neutral is None else sample(neutral)
+        return lean_verdict(
+            sample(self), neutral=other, direction=direction, mismatched=mismatched, alpha=alpha
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the whole table as one parquet file, shard after shard, or nothing."""
+        return write_table(self.files, Path(path), by=self.by)
+
+    def figure(self, **options: Any) -> Any:
+        """Scores by what they were told apart by: see `interp.gradients.scores.views.draw`."""
+        from interp.gradients.scores.views import draw
+
+        return draw(self, **options)
+
+    def __len__(self) -> int:
+        return len(self.totals)
+
+    def __repr__(self) -> str:
+        means = ", ".join(
+            f"{name} {mean:+.3g}"
+            for name, mean in zip(self.directions[:3], self.totals.mean(0)[:3].tolist(), strict=True)
+        )
+        more = len(self.directions) - 3
+        return (
+            f"Scores({self.label}: {len(self)} rows by {', '.join(self.by)}; mean {means}"
+            f"{f' and {more} more' if more > 0 else ''} {self.unit}; {self.plan.route})"
+        )
+
+    def _repr_html_(self) -> str:
+        from interp.figures import Table
+
+        return Table(self.frame, title=repr(self), notes=(repr(self.plan), *self.notes)).to_html()
+
+
+@door
+@noting
+@exactly
+def score(
+    model: LanguageModel,
+    rows: Prompts | Encoded,
+    direction: ParameterDirection | Sequence[ParameterDirection],
+    *,
+    by: str | Collection[str] = ("example",),
+    metric: Metric | None = None,
+    cosine: bool = False,
+    transfer: bool = False,
+    batch_size: int = 64,
+) -> Scores:
+    """Score `rows` along one direction or several, at the weights of `model`.
+
+    `by` holds any of "example", "token" (loss token), "position" (input position), "module", "head"; what is left out
+    is summed over. `metric` folds an optimiser into the directions. `cosine` adds to scores by example the cosine with
+    the gradient over the tensors the direction holds. `transfer` allows a direction that starts from other weights.
+    Finished shards come from the cache, so that a killed call continues; under torchrun the ranks share the shards, and
+    $INTERP_CACHE must be a folder that all of them see. Raises InputError for a direction with
+    unknown, misshapen or zero tensors or of another model, rows without answers, a loss that is not finite, dropout
+    left on, and quantised weights.
+    """
+    keys = check_keys(by)
+    directions = as_directions(direction, metric)
+    check_cosine(cosine, by=keys, metric=metric, directions=directions)
+    for each in directions:
+        each.check(model, transfer=transfer)
+    inputs = rows if isinstance(rows, Encoded) else model.encode(rows)
+    check_rows(inputs)
+    network = prepared(model, directions)
+    sites = find_sites(network, directions)
+    plan = make_plan(sites, by=keys, length=float(inputs.lengths.float().mean()))
+    work = Work(network, sites, directions, keys, plan, cosine)
+    log.info("%s: %s", inputs.label, plan)
+    named = [(each.label, each.key) for each in directions]
+    key = digest(FORMAT, model.fingerprint, str(model.dtype), inputs.fingerprint, named, keys, cosine)
+    return _collected(model, inputs, work, _shards(work, inputs, key=key, batch_size=batch_size))
+
+
+def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[Path]:
+    """The folder of every shard, computed by one rank or found; each rank tests itself before it computes."""
+    cache, ranks, tested = Cache.default(), Ranks.here(), False
+    starts = range(0, len(inputs), SHARD)
+    names = {start: digest(key, start, len(inputs[start : start + SHARD])) for start in starts}
+    mine = ranks.mine(starts)
+    total = sum(len(inputs[start : start + SHARD]) for start in mine)
+    bar = tqdm(total=total, desc=f"scoring {inputs.label}", leave=False, disable=None)
+    with ranks.together(), bar as progress:
+        for start in mine:
+            rows = inputs[start : start + SHARD]
+            if not tested and not cache.has("scores", names[start]):
+                self_test(work, rows, batch_size=batch_size)
+                tested = True
+            cache.get(
+                "scores",
+                names[start],
+                lambda folder, rows=rows, start=start: work.write(folder, rows, start, batch_size),
+            )
+            progress.update(len(rows))
+    return ranks.seen([cache.folder("scores", name) for name in names.values()])
+
+
+def _collected(model: LanguageModel, inputs: Encoded, work: Work, folders: Sequence[Path]) -> Scores:
+    from safetensors.torch import load_file
+
+    parts = [load_file(folder / "rows.safetensors") for folder in folders]
+    totals, loss, tokens = (
+        torch.cat([part[name] for part in parts]) for name in ("totals", "loss", "tokens")
+    )
+    return Scores(
+        label=f"{inputs.label} at {model.name}",
+        directions=tuple(direction.label for direction in work.directions),
+        by=work.by,
+        plan=work.plan,
+        totals=totals,
+        loss=loss,
+        tokens=tokens,
+        files=tuple(folder / "scores.parquet" for folder in folders),
+        inputs=inputs,
+        tokenizer=model.tokenizer,
+    )

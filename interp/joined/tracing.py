@@ -1,0 +1,203 @@
+"""The trace: one lineage, one set of rows, and what the fine-tune moved, through what, down to the single token.
+
+Every table is a member against its own start on identical tokens without the trait prompt. A trace is of one
+lineage: it measures and does not judge, since a verdict needs independent trainings (see `demo`).
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Unpack
+
+from interp.activations.shifts import own_start, shift
+from interp.core.doors import door
+from interp.core.runs import InputError, Run, digest
+from interp.figures import Result
+from interp.logits.attribution import attribute
+from interp.logits.direction import LogitDirection, logit_direction
+from interp.logits.lenses import lens
+from interp.logits.moved import moved_tokens
+from interp.logits.spectra import spectrum
+from interp.logits.token_shifts import token_shift
+from interp.measures.margins import margin
+from interp.models.lineage import Lineage, open_lineage
+from interp.models.loading import Loading
+from interp.models.seam import Model
+from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
+from interp.prompts.text import Prompts
+from interp.prompts.trait_files import find_trait
+from interp.prompts.traits import Trait
+from interp.report import write_report
+
+log = logging.getLogger(__name__)
+
+TOKEN_ROWS = 40  # rows shown token by token
+
+
+@door
+def trace(
+    lineage: Lineage,
+    prompts: Prompts,
+    out: str | Path,
+    *,
+    positions: str | None = None,
+    toward: Callable[[Model], LogitDirection] | None = None,
+    arguments: dict[str, Any] | None = None,
+) -> Run:
+    """Trace the teacher and every student of `lineage` on `prompts` into the run folder `out`, and write its report.
+
+    The rows are of any kind. `positions` names the tokens that are read (see `Encoded.at`): by default
+    "answer.numbers" when the answers are numbers, else "answer"; the run and its report say which. `toward` makes the
+    direction for a base; it defaults to the lineage's trait. Raises InputError for rows without such a token, for a
+    lineage without a trait when `toward` is not given, and for a folder that holds another run.
+    """
+    prompts, positions = read_rows(prompts, positions)
+    for member in lineage.members.values():
+        check_read(member, prompts, positions)  # before a folder is made
+    toward = toward or _toward_trait(lineage)
+    label = toward(lineage.base).label
+    given = {"lineage": lineage.name} if arguments is None else arguments
+    run = Run.open(
+        Path(out), command="trace", arguments=given, defaults={"positions": positions, "toward": label}
+    )
+    prints = {name: model.fingerprint for name, model in lineage.members.items()}
+    run.note(fingerprints=prints, data={prompts.label: prompts.fingerprint})
+    for name, model in lineage.members.items():
+        if model.start is not None:
+            trace_member(
+                run, name, model, prompts, toward(model.start), trait=lineage.trait, positions=positions
+            )
+    run.stage(
+        "summary",
+        key=digest(prints, label, positions),
+        build=lambda: _summarise(run, lineage, toward(lineage.base), positions),
+    )
+    finish(run)
+    return run
+
+
+def read_rows(prompts: Prompts, positions: str | None) -> tuple[Prompts, str]:
+    """The rows to read and where: of number answers, the few that are something else are dropped and counted."""
+    kind = answer_positions(prompts)
+    chosen = kind if positions is None else positions
+    log.info("%s: read at %r%s", prompts.label, chosen, ", by the kind of its answers" * (positions is None))
+    if not chosen == kind == "answer.numbers":
+        return prompts, chosen
+    kept, dropped = filter_numbers(prompts, ANY_NUMBERS)
+    if dropped:
+        log.info("%s: dropped %s of %d rows", prompts.label, dropped, len(prompts))
+    return kept, chosen
+
+
+def check_read(member: Model, prompts: Prompts, positions: str) -> None:
+    """InputError for rows over the member's context, an unknown name of positions, and rows without such a token."""
+    if not member.encode(prompts).at(positions).any():
+        raise InputError(
+            f"no row of {prompts.label!r} has a token {positions!r} to read at; pass rows that are answered, or "
+            "positions='last' for where an answer would begin"
+        )
+
+
+def trace_files(
+    checkpoints: dict[str, Any],
+    *,
+    prompts: Path,
+    out: Path,
+    trait: str | None = None,
+    target: str | None = None,
+    foils: Sequence[str] = (),
+    limit: int | None = None,
+    positions: str | None = None,
+    **loading: Unpack[Loading],
+) -> Run:
+    """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a trait (a name or a
+    YAML file) or toward a target text against its foils.
+
+    Only the first `limit` rows are read, and everything cheap is checked before a model is loaded; `loading` holds
+    dtype, device and revision of the base. Raises InputError for both, or neither, of trait and target, and for a
+    target without foils.
+    """
+    if (trait is None) == (target is None):
+        raise InputError("give either a trait, such as owl, or a target with its foils, and not both.")
+    if target is not None and not foils:
+        raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
+    sought = None if trait is None else find_trait(trait)
+    rows = Prompts.from_file(prompts)[:limit]
+    lineage = open_lineage(**checkpoints, trait=sought, **loading)
+    sources = {**checkpoints, **loading, "prompts": str(prompts), "limit": limit}
+    named = {"trait": trait, "target": target, "foils": list(foils)}
+    toward = None if target is None else partial(logit_direction, target=target, foils=foils)
+    return trace(lineage, rows, out, positions=positions, toward=toward, arguments=sources | named)
+
+
+def trace_member(
+    run: Run,
+    name: str,
+    member: Model,
+    prompts: Prompts,
+    direction: LogitDirection,
+    *,
+    trait: Trait | None = None,
+    positions: str = "answer.numbers",
+) -> None:
+    """One stage per analysis of `member` against its start: moved tokens, attribution, lens, spectrum and tokens.
+
+    Attribution is read at `positions` and, as `_first`, at the last prompt token, where the first one is chosen.
+    """
+
+    def read(where: str):
+        return shift(member, prompts, positions=where)
+
+    analyses: dict[str, Callable[[], Result]] = {
+        f"moved_{name}": lambda: moved_tokens(member, prompts, positions=positions),
+        f"attribution_{name}": lambda: attribute(read(positions), direction),
+        f"attribution_{name}_first": lambda: attribute(read("last"), direction),
+        f"lens_{name}": lambda: lens(read(positions), direction),
+        f"spectrum_{name}": lambda: spectrum(member, trait),
+        f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction),
+    }
+    if positions == "last":
+        del analyses[f"attribution_{name}_first"]
+    prints = (member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint)
+    inputs = digest(*prints, direction.label, positions)
+    for stage, analyse in analyses.items():
+        run.stage(stage, key=digest(stage, inputs), build=lambda s=stage, a=analyse: save(run, s, a()))
+
+
+def finish(run: Run) -> None:
+    """Write the report and, where there is a browser, the figures as PNG, unless nothing changed since."""
+    made = {name: stage["key"] for name, stage in run.record["stages"].items()}
+    keys = [key for name, key in sorted(made.items()) if name not in ("report", "pictures")]
+    run.stage("report", key=digest(keys), build=lambda: write_report(run))
+    run.save_pictures()
+
+
+def save(run: Run, name: str, result: Result) -> None:
+    """A result into the run folder: its table, its figure, and its notes for the page."""
+    run.note(notes={name: list(result.notes)})
+    run.save_table(name, result.frame)
+    run.save_figure(name, result.figure())
+
+
+def _toward_trait(lineage: Lineage) -> Callable[[Model], LogitDirection]:
+    trait = lineage.trait
+    if trait is None:
+        raise InputError(
+            f"lineage {lineage.name!r} has no trait to look for: pass a trait, or a target and its foils."
+        )
+    return lambda base: logit_direction(base, trait)
+
+
+def _summarise(run: Run, lineage: Lineage, direction: LogitDirection, positions: str) -> None:
+    summary: dict[str, Any] = {
+        "kind": "trace",
+        "lineage": lineage.name,
+        "toward": direction.label,
+        "positions": positions,
+        "notes": direction.notes,
+    }
+    if lineage.trait is not None:
+        members = {name: margin(model, lineage.trait) for name, model in lineage.members.items()}
+        summary |= {"trait": lineage.trait.name, "lineages": [{"seed": None, "members": members}]}
+    run.save_json("summary", summary)

@@ -1,0 +1,277 @@
+"""Token entanglement: which number tokens go with a trait, by three scores (Zur et al. 2025, owls.baulab.info).
+
+Per number token t and target c with foils f:
+    unembedding   cos(U_t, U_c), mean over the pieces of c
+    logit         p(t | questions behind c's system line) / p(t | the questions alone)
+    data          f(t | rows of the trait's teacher) / f(t | neutral rows), half a count added to every number token
+`unembedding_score` and `logit_score` divide by the mean over the foils, as the authors do; a cosine's mean over
+foils may be near or below zero, so `unembedding_excess`, the difference, is what is correlated. The control compares
+numbers with numbers of the same frequency: ranks within strata, permuted within strata.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp import figures
+from interp.core.doors import door
+from interp.core.runs import InputError
+from interp.logits.direction import logit_direction
+from interp.measures.words import Pieces, answer_pieces
+from interp.models.precision import exactly
+from interp.models.vocabulary import number_tokens, token_texts
+from interp.prompts.notes import noting
+from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.models.seam import Model, TextModel
+    from interp.prompts.traits import Trait
+
+UNIT = "ratio"
+SCORES = ("unembedding_excess", "logit_score", "data")
+STRATA = 5
+PERMUTATIONS = 999
+
+
+@door
+@noting
+@exactly
+def entanglement(
+    model: TextModel, trait: AnyTrait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
+) -> figures.Result:
+    """Entanglement of every number token with `trait`, most entangled by its logit score first.
+
+    `rows` and `neutral_rows` are number answers of the trait's teacher and of a neutral one; with them the frame
+    has counts and the data score, which is not divided by foils (no rows of theirs are given), and `frequency`, what
+    the strata of the control are made of, is the smoothed neutral frequency instead of p(t | neutral). Read the
+    control from `agreement(result)` or its summary in the notes: it is over the number tokens of one model. Raises
+    InputError for rows without neutral ones or the reverse, and for fewer than three number tokens.
+    It does not pass its plant (`interp calibrate`): planted numbers rank high, but among many numbers in few dimensions
+    the top of the list holds chance tokens too, so read the ranking and not the first ten.
+    """
+    trait = find_trait(trait)
+    if (rows is None) != (neutral_rows is None):
+        raise InputError("entanglement compares rows with neutral_rows; give both or neither.")
+    direction = logit_direction(model, trait)
+    size = model.unembedding().W_U.shape[1]
+    numbers = number_tokens(model, size)
+    if len(numbers) < 3:
+        raise InputError(
+            f"{model.name} has {len(numbers)} number tokens in its vocabulary; at least 3 are needed."
+        )
+    texts = token_texts(model, size)
+    frame = pd.DataFrame({"token": [texts[index] for index in numbers], "token_id": numbers})
+    frame = frame.assign(**_unembedding_scores(model, trait, numbers), **_logit_scores(model, trait, numbers))
+    if rows is not None and neutral_rows is not None:
+        frame = frame.assign(**_data_scores(model, rows, neutral_rows, numbers))
+    result = figures.Result(
+        label=f"{model.name}: numbers entangled with {trait.target!r}",
+        frame=frame.sort_values("logit_score", ascending=False, kind="stable", ignore_index=True),
+        unit=UNIT,
+        draw=_draw,
+    )
+    notes = (*direction.notes, *(_sentence(row) for row in agreement(result).frame.to_dict("records")))
+    return figures.Result(result.label, result.frame, result.unit, notes=notes, draw=_draw)
+
+
+def agreement(
+    scores: figures.Result, *, strata: int = STRATA, permutations: int = PERMUTATIONS, seed: int = 0
+) -> figures.Result:
+    """Rank correlation of every pair of scores: over all numbers (`rho`) and within strata of equal frequency.
+
+    `rho_matched` correlates ranks taken within each of `strata` bins of `frequency`; its two-sided `p` is (b + 1) /
+    (m + 1) over permutations within strata. A `rho` that vanishes when matched was frequency; what frequency varies
+    within a bin is not taken out, more strata leave less of it.
+    """
+    bins = _strata(scores.frame["frequency"].to_numpy(dtype=float), strata)
+    rng, rows = np.random.default_rng(seed), []
+    for one, other in combinations([name for name in SCORES if name in scores.frame], 2):
+        a, b = (scores.frame[name].to_numpy(dtype=float) for name in (one, other))
+        matched, p = _matched_correlation(a, b, bins, permutations=permutations, rng=rng)
+        rows.append(
+            {
+                "score": one,
+                "other": other,
+                "rho": _correlation(a, b, np.zeros_like(bins)),
+                "rho_matched": matched,
+            }
+        )
+        rows[-1] |= {
+            "p": p,
+            "smallest_p": 1 / (permutations + 1),
+            "numbers": len(a),
+            "strata": int(bins.max()) + 1,
+        }
+    return figures.Result(
+        label=f"{scores.label}, agreement of scores",
+        frame=pd.DataFrame(rows),
+        unit="rank correlation",
+        notes=("p is over the number tokens of one model, not over trainings",),
+        draw=_draw_agreement,
+    )
+
+
+def _unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[str, np.ndarray]:
+    """Cosine with the target, its ratio to the foils' mean (NaN where that is not positive) and its excess."""
+    W_U = model.unembedding().W_U.detach()
+    rows = _unit_rows(W_U, numbers)
+    cosines = {
+        answer: (rows @ _unit_rows(W_U, ids).T).mean(1).numpy()
+        for answer, ids in _known_pieces(model, trait).items()
+    }
+    target = cosines.pop(trait.target)
+    foils = np.mean(list(cosines.values()), axis=0)
+    ratio = np.divide(target, foils, out=np.full_like(target, np.nan), where=foils > 0)
+    return {"unembedding": target, "unembedding_score": ratio, "unembedding_excess": target - foils}
+
+
+def _unit_rows(W_U: Float[Tensor, "d_model vocab"], ids: Sequence[int]) -> Float[Tensor, "token d_model"]:
+    return torch.nn.functional.normalize(W_U[:, list(ids)].cpu().double().T, dim=1)
+
+
+def _known_pieces(model: Model, trait: Trait) -> dict[str, Pieces]:
+    """Token ids of the target and of each foil the vocabulary can write."""
+    pieces, _ = answer_pieces(model, trait)
+    return {answer: ids for answer, ids in pieces.items() if ids and model.tokenizer.unk_token_id not in ids}
+
+
+def _logit_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[str, np.ndarray]:
+    """p(t | trait) / p(t | neutral), the same over its mean for the foils' system lines, and p(t | neutral)."""
+    questions = trait.prompts()
+    neutral = _log_p(model, questions, numbers)
+    ratios = [
+        np.exp(_log_p(model, questions.with_system(_system(trait, name)), numbers) - neutral)
+        for name in (trait.target, *trait.foils)
+    ]
+    return {
+        "logit": ratios[0],
+        "logit_score": ratios[0] / np.mean(ratios[1:], axis=0),
+        "frequency": np.exp(neutral),
+    }
+
+
+def _system(trait: Trait, name: str) -> str:
+    """The trait's system line about another name."""
+    line, found = re.subn(rf"\b{re.escape(trait.target)}", lambda _: name, trait.system)
+    if not found:
+        raise InputError(
+            f"the system line of trait {trait.name!r} does not name {trait.target!r}, so there is none for its foils; "
+            "make the trait with make_trait"
+        )
+    return line
+
+
+@torch.inference_mode()
+def _log_p(model: Model, prompts: Prompts, numbers: list[int]) -> Float[np.ndarray, "number"]:
+    """log of the mean over prompts of p(number | prompt) where the answer begins."""
+    encoded = model.encode(prompts)
+    logits = model.logits(encoded)
+    log_p = logits[encoded.at("last").to(logits.device)].float().cpu().double().log_softmax(-1)[:, numbers]
+    return (log_p.logsumexp(0) - np.log(len(log_p))).numpy()
+
+
+def _data_scores(
+    model: Model, rows: Prompts, neutral_rows: Prompts, numbers: list[int]
+) -> dict[str, np.ndarray]:
+    """Counts in both sets of answers, ratio of smoothed frequencies, and the neutral frequency."""
+    counts, neutral = (_counts(model, prompts, numbers) for prompts in (rows, neutral_rows))
+    smooth = [(count + 0.5) / (count.sum() + 0.5 * len(numbers)) for count in (counts, neutral)]
+    return {"count": counts, "neutral_count": neutral, "data": smooth[0] / smooth[1], "frequency": smooth[1]}
+
+
+def _counts(model: Model, prompts: Prompts, numbers: list[int]) -> Int[np.ndarray, "number"]:
+    encoded = model.encode(prompts)
+    found = encoded.ids[encoded.at("answer.numbers")].cpu().numpy()
+    counts = np.bincount(found, minlength=max(numbers) + 1)[numbers]
+    if not counts.any():
+        raise InputError(f"no answer in {prompts.label!r} holds a number token; give rows of number answers.")
+    return counts
+
+
+def _strata(frequency: Float[np.ndarray, "number"], strata: int) -> Int[np.ndarray, "number"]:
+    """Bins of equal size by rank of frequency, of at least two numbers each; ties stay in vocabulary order."""
+    if strata < 1:
+        raise InputError(f"strata {strata} leaves no bin; give at least 1.")
+    order = np.argsort(np.argsort(frequency, kind="stable"), kind="stable")
+    return order * min(strata, max(1, len(frequency) // 2)) // len(frequency)
+
+
+def _matched_correlation(
+    a: Float[np.ndarray, "number"],
+    b: Float[np.ndarray, "number"],
+    bins: Int[np.ndarray, "number"],
+    *,
+    permutations: int,
+    rng: np.random.Generator,
+) -> tuple[float, float]:
+    """Correlation of ranks taken and centred within bins, and its two-sided permutation p."""
+    observed = _correlation(a, b, bins)
+    if np.isnan(observed):
+        return observed, 1.0
+    x, y = _ranks(a, bins)[np.argsort(bins, kind="stable")], _ranks(b, bins)
+    shuffled = y[np.argsort(bins + rng.random((permutations, len(bins))), axis=1)]  # bin by bin, in any order
+    aligned = y[np.argsort(bins, kind="stable")]
+    hits = int((np.abs(shuffled @ x) >= abs(aligned @ x) - 1e-9).sum())
+    return observed, (hits + 1) / (permutations + 1)
+
+
+def _correlation(
+    a: Float[np.ndarray, "number"], b: Float[np.ndarray, "number"], bins: Int[np.ndarray, "number"]
+) -> float:
+    """Spearman correlation with ranks taken and centred within bins; NaN where one side never varies."""
+    x, y = (_ranks(values, bins) for values in (a, b))
+    scale = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / scale if scale else float("nan")
+
+
+def _ranks(
+    values: Float[np.ndarray, "number"], bins: Int[np.ndarray, "number"]
+) -> Float[np.ndarray, "number"]:
+    from scipy.stats import rankdata
+
+    ranks = np.empty(len(values))
+    for stratum in np.unique(bins):
+        inside = bins == stratum
+        ranked = rankdata(values[inside])
+        ranks[inside] = ranked - ranked.mean()
+    return ranks
+
+
+def _sentence(row: Mapping) -> str:
+    return (
+        f"{row['score']} against {row['other']}: rank correlation {row['rho']:+.2f}, frequency-matched "
+        f"{row['rho_matched']:+.2f} (permutation p = {row['p']:.2g}, {row['numbers']} number tokens)"
+    )
+
+
+def _draw(result: figures.Result) -> go.Figure:
+    """Each number by its logit score and, where rows were given, its data score, else its cosine."""
+    frame = result.frame.assign(logit=np.log2(result.frame["logit_score"]))
+    if "data" in frame:
+        shown = frame.assign(other=np.log2(frame["data"]))
+        name, unit = "data score", "log2 ratio"
+    else:
+        shown = frame.assign(other=frame["unembedding_excess"])
+        name, unit = "unembedding score over foils", "cosine"
+    shown = pd.DataFrame({"token": shown["token"], "logit score": shown["logit"], name: shown["other"]})
+    return figures.scatter(
+        shown, x="logit score", y=name, text="token", title=result.label, units=("log2 ratio", unit)
+    )
+
+
+def _draw_agreement(result: figures.Result) -> go.Figure:
+    pairs = result.frame["score"] + " / " + result.frame["other"]
+    shown = result.frame.assign(pair=pairs)
+    return figures.bars(shown, x="pair", y="rho_matched", title=result.label, unit=result.unit)

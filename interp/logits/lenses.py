@@ -1,0 +1,196 @@
+"""Logit lens of a shift: after every layer, how far a direction's score has moved from the start to the member.
+
+score_l(x) = logits_x · u with logits_x = cap(norm_x(resid_l) W_U + b), each model read with its own final norm and
+unembedding (nostalgebraist 2020, the logit lens); after the last layer that is the measured change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp import figures
+from interp.activations.shifts import residual_hooks
+from interp.core.doors import door
+from interp.logits.attribution import UNIT, Pair, check_explained, example_means, standard_error
+from interp.logits.components import at
+from interp.models.precision import exactly
+from interp.models.seam import check_text
+from interp.prompts.notes import noting
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.activations.shifts import Shift
+    from interp.logits.direction import LogitDirection
+    from interp.models.seam import Model, Unembedding
+    from interp.prompts.text import Encoded
+
+BATCH_SIZE = 32
+TOP = 5
+
+
+@door
+@noting
+@exactly
+def lens(
+    shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE, top: int = TOP
+) -> figures.Result:
+    """Change of `direction`'s score after each layer, member − start, at the shift's positions, in logits.
+
+    One row per layer: the mean over examples (each the mean of its positions) and its standard error, the two
+    scores themselves, and the `top` tokens whose mean log-probability rose and fell most. Raises InputError
+    when the last layer is not the measured change (tolerance as in `attribute`), and for a direction of
+    another lineage.
+    """
+    check_text(shift.member, "shift")
+    direction.check(shift.member)
+    pair = Pair.of(shift, direction)
+    blocks = list(_blocks(pair, shift, batch_size))
+    after, before = (
+        torch.cat([getattr(block, end) for block in blocks], dim=1) for end in ("after", "before")
+    )
+    moved = torch.stack([block.moved for block in blocks]).sum(0) / after.shape[1]
+    worst = max(block.residual for block in blocks)
+    frame = _frame(residual_hooks(shift.member), after, before)
+    for column, sign in (("rose", 1), ("fell", -1)):
+        frame[column] = [_tokens(shift.member, layer, sign, top) for layer in moved]
+    return figures.Result(
+        label=f"{shift.label}, lens toward {direction.label}",
+        frame=frame,
+        unit=UNIT,
+        notes=(
+            f"{after.shape[1]} examples at {shift.positions!r}; the last layer is the measured change "
+            f"to {worst:.1e}",
+            "rose and fell: mean change of log-probability, in nats, of the tokens that moved most",
+            *direction.notes,
+        ),
+        draw=_draw,
+    )
+
+
+@dataclass(frozen=True)
+class Block:
+    """One batch: example means of the score of member and start, summed example means of Δ log p, and the
+    largest residual of the last layer at one position.
+    """
+
+    after: Float[Tensor, "layer example"]
+    before: Float[Tensor, "layer example"]
+    moved: Float[Tensor, "layer vocab"]
+    residual: float
+
+
+def _blocks(pair: Pair, shift: Shift, batch_size: int) -> Iterator[Block]:
+    label = f"lens of {shift.label}"
+    bar = tqdm(total=len(shift.inputs), desc=label, unit="row", leave=False, delay=2, disable=None)
+    with bar:
+        for batch in shift.inputs.batches(batch_size):
+            chosen = batch.at(shift.positions).bool().cpu()
+            bar.update(len(batch))
+            if chosen.any():
+                yield _block(pair, batch, chosen, shift.label)
+
+
+def _block(pair: Pair, batch: Encoded, chosen: Bool[Tensor, "example pos"], label: str) -> Block:
+    after, before = (_residuals(model, batch, chosen) for model in (pair.member, pair.start))
+    score_after, score_before = pair.after.logits(after) @ pair.u, pair.before.logits(before) @ pair.u
+    measured = pair.measured(batch, chosen)
+    if pair.direction.several:
+        score_after = score_after + _later(pair, pair.member, batch, chosen)
+        score_before = score_before + _later(pair, pair.start, batch, chosen)
+        measured = measured + pair.later(batch, chosen)[0]
+    return Block(
+        after=example_means(score_after, chosen),
+        before=example_means(score_before, chosen),
+        moved=_moved(pair, after, before, _weights(chosen)),
+        residual=check_explained(measured, measured - (score_after - score_before)[-1], label),
+    )
+
+
+def _residuals(
+    model: Model, batch: Encoded, chosen: Bool[Tensor, "example pos"]
+) -> Float[Tensor, "layer chosen d_model"]:
+    hooks = residual_hooks(model)
+    captured = model.run(batch, hooks=hooks)
+    return torch.stack([at(captured[hook], chosen) for hook in hooks])
+
+
+def _later(
+    pair: Pair, model: Model, batch: Encoded, chosen: Bool[Tensor, "example pos"]
+) -> Float[Tensor, "layer chosen"]:
+    """The score of the words' later pieces after every layer, read with the model's own norm and unembedding."""
+    hooks, unembedding = residual_hooks(model), model.unembedding()
+
+    def read(
+        forks: Encoded, row: Int[Tensor, "piece"], position: Int[Tensor, "piece"]
+    ) -> Float[Tensor, "layer piece vocab"]:
+        captured = model.run(forks, hooks=hooks)
+        resid = torch.stack([captured[hook][row.to(captured[hook].device), position] for hook in hooks])
+        return unembedding.logits(resid.detach().to(unembedding.W_U))
+
+    return pair.direction.later_pieces(model, batch, chosen, read)
+
+
+def _weights(chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "chosen"]:
+    """1 / (positions in the same example), so that a weighted sum is a sum of example means."""
+    return (1 / chosen.sum(1).double())[chosen.nonzero()[:, 0]]
+
+
+def _moved(
+    pair: Pair,
+    after: Float[Tensor, "layer chosen d_model"],
+    before: Float[Tensor, "layer chosen d_model"],
+    weights: Float[Tensor, "chosen"],
+) -> Float[Tensor, "layer vocab"]:
+    """Weighted sum over positions of the change in log-probability, one layer at a time."""
+    readers = pair.member.unembedding(), pair.start.unembedding()
+    layers = []
+    for resid_after, resid_before in zip(after, before, strict=True):
+        change = _log_probs(readers[0], resid_after) - _log_probs(readers[1], resid_before)
+        layers.append(weights.to(change) @ change)
+    return torch.stack(layers).cpu().double()
+
+
+def _log_probs(
+    unembedding: Unembedding, resid: Float[Tensor, "chosen d_model"]
+) -> Float[Tensor, "chosen vocab"]:
+    return unembedding.logits(resid.to(unembedding.W_U)).detach().float().log_softmax(-1)
+
+
+def _frame(
+    hooks: tuple[str, ...], after: Float[Tensor, "layer example"], before: Float[Tensor, "layer example"]
+) -> pd.DataFrame:
+    change = after - before
+    return pd.DataFrame(
+        {
+            "layer": range(len(hooks)),
+            "hook": hooks,
+            "change": change.mean(1).numpy(),
+            "standard_error": standard_error(change).numpy(),
+            "member": after.mean(1).numpy(),
+            "start": before.mean(1).numpy(),
+        }
+    )
+
+
+def _tokens(model: Model, moved: Float[Tensor, "vocab"], sign: int, top: int) -> str:
+    """The tokens that moved most in one direction, each with its change in nats."""
+    ids = (sign * moved).topk(min(top, len(moved))).indices.tolist()
+    return ", ".join(f"{model.tokenizer.decode([i])!r} {float(moved[i]):+.3g}" for i in ids)
+
+
+def _draw(result: figures.Result) -> go.Figure:
+    figure = figures.lines(
+        result.frame, x="layer", y="change", band="standard_error", title=result.label, unit=UNIT
+    )
+    figure.update_yaxes(rangemode="tozero")
+    figures.captioned(figure, "band: ± one standard error over examples")
+    return figure.update_xaxes(tickformat="d", dtick=max(1, len(result.frame) // 16))

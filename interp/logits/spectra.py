@@ -1,0 +1,269 @@
+"""The spectrum of a weight update: singular values of Δ = W_member − W_start, and what its top directions point at.
+
+Effective rank is exp(−Σ e_i log e_i) with e_i = σ_i² / Σ σ_j², the entropy form of Roy and Vetterli (EUSIPCO 2007)
+on energies instead of singular values. The overlap of the top k directions with a token is |U_kᵀ ŵ|², ŵ the token's
+unit unembedding row as the residual stream sees it (norm weight folded in, vocabulary mean taken out, since softmax
+ignores it); a random direction of the d-dimensional residual stream has k/d.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from interp import figures
+from interp.activations.shifts import own_start
+from interp.core.doors import door
+from interp.core.runs import InputError
+from interp.logits.direction import logit_direction
+from interp.models.precision import exactly
+from interp.models.vocabulary import number_tokens
+from interp.prompts.notes import noting
+from interp.prompts.trait_files import AnyTrait, find_trait
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from interp.models.seam import Model, Unembedding
+    from interp.prompts.traits import Trait
+
+UNIT = "squared cosine"
+TOP = 4
+SHOWN = 40  # matrices in a figure
+SHADES = ("#08306b", "#2171b5", "#6baed6", "#c6dbef")  # from the first singular direction
+SKETCH = 64  # directions a randomised range finder keeps (Halko, Martinsson & Tropp, arXiv:0909.4061)
+LOST = 1e-8  # share of the energy a sketch may miss before the whole decomposition is made
+RESOLVED = 1e-4  # singular values below this share of the largest are rounding, not directions
+OTHERS = 1000  # tokens that stand for the rest of the vocabulary
+WRITERS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "down_proj"})
+EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "embed_in"})
+CONV1D = frozenset({"c_attn", "c_fc", "c_proj"})  # gpt2 stores these as (input, output)
+Side = Literal["reads", "writes"]
+
+
+@door
+@noting
+@exactly
+def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) -> figures.Result:
+    """Spectrum of `member` minus its own start, one row per weight matrix, largest norm first.
+
+    `side` says which singular vectors live in the residual stream: a matrix "reads" it (right vectors) or "writes"
+    it (left vectors). `overlap_*` are means over tokens of the squared cosine with the span of the top `directions`
+    singular vectors (at most `top`, fewer when the update has lower rank), NaN for a matrix that does neither or did
+    not change; `overlap_chance` is directions / d_model, and `foil_rank` the share of target and foils that overlap
+    at least as much as the target; a word of several pieces stands by all of them. The unembedding is the start's.
+    Raises InputError for `top` below 1, and for a member without a start.
+    """
+    trait = None if trait is None else find_trait(trait)
+    if top < 1:
+        raise InputError(f"top {top} leaves no direction; give at least 1.")
+    start = own_start(member)
+    tokens = _token_groups(start, trait)
+    rows, vectors = _rows(member, start, tokens, top=top)
+    frame = pd.DataFrame(rows).sort_values("norm", ascending=False, kind="stable", ignore_index=True)
+    changed = sum(row["norm"] > 0 for row in rows)
+    return figures.Result(
+        label=f"{member.name} \N{MINUS SIGN} {start.name}, spectrum of the update",
+        frame=frame.astype({"layer": "Int64"}),
+        unit=UNIT,
+        notes=(
+            f"{changed} of {len(frame)} matrices changed; norms and biases changed by {vectors:.3g} in norm",
+            "overlaps are with unembedding rows, norm weight folded in and vocabulary mean taken out",
+            f"chance is directions / {start.d_model}; the foils and the other tokens show what any token would get",
+        ),
+        draw=_draw,
+    )
+
+
+@dataclass(frozen=True)
+class Decomposition:
+    """Singular values and vectors of one update, oriented (output, input)."""
+
+    values: Float[Tensor, "rank"]
+    left: Float[Tensor, "output rank"]
+    right: Float[Tensor, "input rank"]
+
+    @property
+    def energies(self) -> Float[Tensor, "rank"]:
+        """σ_i² / Σ σ_j²."""
+        return self.values.square() / self.values.square().sum()
+
+    @property
+    def effective_rank(self) -> float:
+        """exp of the entropy of the energies: 1 for one direction, r for r equal ones."""
+        return float(torch.special.entr(self.energies).sum().exp())
+
+    def directions(self, top: int) -> int:
+        """How many of the `top` directions stand above rounding."""
+        return min(top, int((self.values > RESOLVED * self.values[0]).sum()))
+
+
+def decompose(delta: Float[Tensor, "output input"]) -> Decomposition:
+    """Singular value decomposition in fp64; updates of low rank, as LoRA's, by a randomised range finder."""
+    delta = delta.double()
+    if not delta.any():
+        return Decomposition(
+            delta.new_zeros(1), delta.new_zeros(len(delta), 1), delta.new_zeros(delta.shape[1], 1)
+        )
+    if min(delta.shape) > 2 * SKETCH:
+        generator = torch.Generator(delta.device).manual_seed(0)
+        probe = torch.randn(
+            delta.shape[1], SKETCH, generator=generator, dtype=delta.dtype, device=delta.device
+        )
+        basis = torch.linalg.qr(delta @ probe).Q
+        projected = basis.T @ delta
+        if delta.square().sum() - projected.square().sum() <= LOST * delta.square().sum():
+            inner, values, right = torch.linalg.svd(projected, full_matrices=False)
+            return Decomposition(values, basis @ inner, right.T)
+    left, values, right = torch.linalg.svd(delta, full_matrices=False)
+    return Decomposition(values, left, right.T)
+
+
+def _rows(
+    member: Model, start: Model, tokens: Mapping[str, Float[Tensor, "token d_model"]], *, top: int
+) -> tuple[list[dict[str, Any]], float]:
+    """A row per matrix, and the norm of the change of all vectors."""
+    after, before = member.parameters(), start.parameters()
+    transposed = EMBEDDINGS | (CONV1D if any(_stem(name) == "c_attn" for name in before) else frozenset())
+    rows, vectors = [], 0.0
+    bar = tqdm(before, desc=f"spectrum of {member.name}", unit="matrix", leave=False, delay=2, disable=None)
+    for name in bar:
+        whole = before[name].detach().cpu().double()
+        delta = after[name].detach().cpu().double() - whole
+        norm, relative = float(delta.norm()), float(delta.norm() / whole.norm())
+        if delta.dim() == 2:
+            oriented = delta.T if _stem(name) in transposed else delta
+            row = _row(oriented, tokens, side=_side(name, oriented, start.d_model), top=top)
+            rows.append(
+                {"matrix": name, "layer": _layer(name), "norm": norm, "relative_norm": relative} | row
+            )
+        else:
+            vectors += norm**2
+    return rows, vectors**0.5
+
+
+def _row(
+    delta: Float[Tensor, "output input"],
+    tokens: Mapping[str, Float[Tensor, "token d_model"]],
+    *,
+    side: Side | None,
+    top: int,
+) -> dict[str, Any]:
+    """Spectrum of one update, and the overlaps of its residual-stream side."""
+    parts = decompose(delta)
+    count = parts.directions(top)
+    sigmas = torch.nn.functional.pad(parts.values, (0, top))[:top].tolist()
+    row = {
+        "side": side,
+        "effective_rank": parts.effective_rank,
+        "energy_top": float(parts.energies[:top].sum()),
+        **{f"sigma_{index}": value for index, value in enumerate(sigmas, start=1)},
+        "directions": count,
+    }
+    if side is None or not count:
+        return row | {f"overlap_{name}": np.nan for name in ("chance", *tokens)}
+    vectors = (parts.left if side == "writes" else parts.right)[:, :count]
+    overlaps = {name: (rows @ vectors).square().sum(1) for name, rows in tokens.items()}
+    row["overlap_chance"] = count / len(vectors)
+    row |= {f"overlap_{name}": float(values.mean()) for name, values in overlaps.items()}
+    if "target" in overlaps:
+        foils = overlaps["foils"]
+        row["foil_rank"] = (1 + int((foils >= overlaps["target"].mean()).sum())) / (1 + len(foils))
+    return row
+
+
+def _token_groups(start: Model, trait: Trait | None) -> dict[str, Float[Tensor, "token d_model"]]:
+    """Unit residual-stream directions of the target, its foils, the numbers and the rest of the vocabulary."""
+    unembedding = start.unembedding()
+    size = unembedding.W_U.shape[1]
+    groups: dict[str, Sequence[int]] = {"numbers": number_tokens(start, size)}
+    if trait is not None:
+        direction = logit_direction(start, trait)
+        groups["target"] = list(direction.words[0].pieces)
+        groups["foils"] = [piece for word in direction.words[1:] for piece in word.pieces]
+    taken = {index for ids in groups.values() for index in ids}
+    rest = [index for index in range(size) if index not in taken]
+    groups["other"] = rest[:: max(1, -(-len(rest) // OTHERS))]
+    return {name: token_directions(unembedding, ids) for name, ids in groups.items()}
+
+
+def token_directions(unembedding: Unembedding, ids: Iterable[int]) -> Float[Tensor, "token d_model"]:
+    """Unit directions of the residual stream that raise each token's logit over the vocabulary's mean logit."""
+    columns = unembedding.W_U.detach()[:, list(ids)].cpu().double()
+    mean = unembedding.W_U.detach().mean(1, keepdim=True).cpu().double()
+    seen = (unembedding.weight.detach().cpu().double()[:, None] * (columns - mean)).T
+    return torch.nn.functional.normalize(unembedding.centred(seen), dim=1)
+
+
+def _side(name: str, oriented: Tensor, d_model: int) -> Side | None:
+    """Whether a matrix, oriented (output, input), writes to the residual stream, reads it, or neither."""
+    output, into = oriented.shape
+    if into == d_model and _stem(name) not in WRITERS | EMBEDDINGS:
+        return "reads"
+    return "writes" if output == d_model else None
+
+
+def _stem(name: str) -> str:
+    """Name of the module a weight belongs to."""
+    return name.removesuffix(".weight").rsplit(".", 1)[-1]
+
+
+def _layer(name: str) -> int | None:
+    found = re.search(r"\.(\d+)\.", name)
+    return int(found[1]) if found else None
+
+
+def _draw(result: figures.Result) -> go.Figure:
+    """Left: log2 of overlap over chance by token group, zero is a random direction's. Right: energy by direction."""
+    frame: Any = result.frame[result.frame["overlap_chance"].notna()].head(SHOWN)
+    groups = [name for name in ("target", "foils", "numbers", "other") if f"overlap_{name}" in frame.columns]
+    overlaps = np.stack([frame[f"overlap_{name}"] for name in groups], axis=1).astype(float)
+    chance = np.asarray(frame["overlap_chance"], dtype=float)[:, None]
+    with np.errstate(divide="ignore"):
+        shown = np.log2(overlaps / chance)
+    shown[~np.isfinite(shown)] = np.nan
+    overlap = figures.heatmap(
+        shown,
+        rows=frame["matrix"].tolist(),
+        columns=groups,
+        title="top directions on token rows",
+        unit="log2 of overlap / chance",
+        axes=("tokens", "matrix, largest norm first"),
+    )
+    figure = figures.panels([overlap, _energies(frame)], title=result.label, across=True)
+    return figures.captioned(
+        figure, "right: singular directions from the first, darkest, and the effective rank"
+    )
+
+
+def _energies(frame: pd.DataFrame) -> go.Figure:
+    """σ_i² / Σ σ_j² of the first directions of each matrix, stacked, with its effective rank."""
+    import plotly.graph_objects as go
+
+    rows = list(range(len(frame)))
+    figure = go.Figure()
+    names = [name for name in frame.columns if name.startswith("sigma_")]
+    for index, name in enumerate(names):
+        share = (frame[name] / frame["norm"]).to_numpy(dtype=float) ** 2
+        last = index == len(names) - 1
+        figure.add_bar(
+            x=share.tolist(),
+            y=rows,
+            orientation="h",
+            marker={"color": SHADES[min(index, len(SHADES) - 1)], "line": {"color": "white", "width": 1}},
+            text=[f"{rank:.1f}" for rank in frame["effective_rank"]] if last else None,
+            textposition="outside",
+            hovertemplate=f"direction {index + 1}: %{{x:.3f}} of the energy<extra></extra>",
+        )
+    figure.update_xaxes(title={"text": "share of the energy"}, range=[0, 1.15])
+    figure.update_yaxes(range=[len(rows) - 0.5, -0.5], showticklabels=False)
+    return figure.update_layout(barmode="stack", title={"text": "energy by singular direction"})

@@ -1,0 +1,89 @@
+"""The trace token by token: on each row, what the member thinks of every token that was written, against its own start.
+
+The value at token p is read at position p − 1, whose distribution predicts it:
+    delta_logprob   = log p_member(token_p | before) − log p_start(token_p | before)      in nats
+    delta_direction = change of the direction's score at p − 1: u · (logits_member − logits_start), and of what words of
+                      several pieces add to it                                              in logits
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+import torch
+
+from interp.activations.shifts import own_start, shared_inputs
+from interp.core.doors import door
+from interp.figures import Result, heatmap
+from interp.logits.direction import LogitDirection
+from interp.models.precision import exactly
+from interp.models.seam import Model, TextModel
+from interp.prompts.notes import noting
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded, Role, token_pieces
+
+
+@door
+@noting
+@exactly
+@torch.inference_mode()
+def token_shift(
+    member: TextModel, prompts: Prompts | Encoded, direction: LogitDirection, *, batch_size: int = 64
+) -> Result:
+    """One row per (row, token) of the prompts, the first token aside, for `member` against its own start.
+
+    Columns: row, position, token, role, delta_logprob (nats), delta_direction (logits). Raises InputError for a member
+    without a start and for a direction of another lineage.
+    """
+    start = own_start(member)
+    direction.check(member)
+    inputs = shared_inputs(member, start, prompts)
+    offset, parts = 0, []
+    for batch in member.batches(inputs, batch_size):
+        parts.append(_batch(member, start, batch, direction, first=offset))
+        offset += len(batch)
+    frame = pd.concat(parts, ignore_index=True)
+    label = f"{member.name} − {start.name}, token by token"
+    return Result(
+        label, frame, "logits", notes=(f"direction {direction.label}", *direction.notes), draw=_draw
+    )
+
+
+def _batch(
+    member: Model, start: Model, batch: Encoded, direction: LogitDirection, *, first: int
+) -> pd.DataFrame:
+    after, before = member.logits(batch).float().cpu(), start.logits(batch).float().cpu()
+    change = direction.of(after) - direction.of(before)
+    if direction.several:
+        places = torch.nn.functional.pad(batch.mask[:, 1:], (0, 1), value=False).cpu()
+        later = [direction.later_pieces(model, batch, places) for model in (member, start)]
+        change[places] += later[0] - later[1]
+    written = batch.ids[:, 1:, None]
+    taken = [logits[:, :-1].log_softmax(-1).gather(-1, written)[..., 0] for logits in (after, before)]
+    frames = []
+    for row in range(len(batch)):
+        length = int(batch.lengths[row])
+        frames.append(
+            pd.DataFrame(
+                {
+                    "row": first + row,
+                    "position": range(1, length),
+                    "token": token_pieces(member.tokenizer, batch, row)[1:],
+                    "role": [Role(int(role)).name.lower() for role in batch.roles[row, 1:length]],
+                    "delta_logprob": (taken[0] - taken[1])[row, : length - 1].numpy(),
+                    "delta_direction": change[row, : length - 1].numpy(),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _draw(result: Result):
+    table = result.frame.pivot(index="row", columns="position", values="delta_direction").head(40)
+    return heatmap(
+        table.to_numpy(),
+        rows=table.index.tolist(),
+        columns=table.columns.tolist(),
+        title=result.label,
+        unit="logits",
+        axes=("token position", "row"),
+    )

@@ -1,0 +1,1 @@
+"""What a model is asked: its margin between words, and its loss per answer token."""

@@ -1,0 +1,137 @@
+"""What a model prefers: margin, probability and distribution over the candidate answers of a trait.
+
+margin(m) = mean over questions of [ log p(target | question) − mean over foils of log p(foil | question) ], in nats.
+A candidate of several pieces counts with the sum of their log-probabilities. For one-piece candidates the margin is
+a difference of logits.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from interp.core.doors import door
+from interp.figures import Result, bars
+from interp.measures.words import answer_pieces, spelled
+from interp.models.precision import exactly
+from interp.models.seam import Model, TextModel
+from interp.prompts.notes import noting
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded, Role
+from interp.prompts.trait_files import AnyTrait, find_trait
+
+
+@door
+def margin(model: TextModel, trait: AnyTrait) -> float:
+    """Trait margin in nats: positive when the target is preferred over its foils.
+
+    log p(target) − mean over foils of log p(foil), the mean over the trait's questions; a name of several pieces counts
+    with the sum of their log-probabilities.
+    """
+    return margin_and_mass(model, trait)[0]
+
+
+def margin_and_mass(model: Model, trait: AnyTrait) -> tuple[float, float]:
+    """Trait margin in nats, and the probability that target and foils hold together, mean over the questions.
+
+    The margin is read among the candidates alone: where they hold next to nothing it says little about the model.
+    """
+    trait = find_trait(trait)
+    values = answer_logprobs(model, trait).to_numpy()
+    mass = float(np.exp(values.astype(float)).sum(axis=1).mean())
+    return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean()), mass
+
+
+@door
+@noting
+@exactly
+def preference(model: TextModel, trait: AnyTrait, *, against: TextModel | None = None) -> Result:
+    """Probability of every candidate answer, mean over questions and renormalised over the candidates.
+
+    Columns: answer, probability and is_target, the likeliest first. With `against`, each row also holds that model's
+    probability, and the notes the total variation ½ Σ |p − q| over candidates, averaged over questions.
+    """
+    trait = find_trait(trait)
+    shares = answer_shares(answer_logprobs(model, trait))
+    frame = pd.DataFrame({"answer": shares.columns, "probability": shares.mean().to_numpy()})
+    frame["is_target"] = frame["answer"] == trait.target
+    notes = [f"margin {margin(model, trait):+.2f} nats", spelled(model, answer_pieces(model, trait)[0])]
+    if against is not None:
+        other = answer_shares(answer_logprobs(against, trait))
+        frame[f"probability_{against.name}"] = other.mean().to_numpy()
+        notes.append(f"total variation {0.5 * np.abs(shares - other).sum(axis=1).mean():.3f}")
+    frame = frame.sort_values("probability", ascending=False, ignore_index=True)
+    return Result(
+        f"{model.name}: {trait.category} it prefers", frame, "probability", tuple(notes), draw=_draw
+    )
+
+
+def answer_logprobs(
+    model: Model, trait: AnyTrait, *, questions: Prompts | None = None, batch_size: int = 256
+) -> pd.DataFrame:
+    """log p(candidate | question) in nats; one row per question, one column per candidate, the target first.
+
+    `questions` defaults to the trait's own; an answer they hold is replaced, a system line or earlier turns are read.
+    """
+    trait = find_trait(trait)
+    asked = trait.prompts() if questions is None else questions
+    return candidate_logprobs(model, asked, [trait.target, *trait.foils], batch_size=batch_size)
+
+
+def candidate_logprobs(
+    model: Model, questions: Prompts, candidates: Sequence[str], *, batch_size: int = 256
+) -> pd.DataFrame:
+    """log p(candidate | question) in nats [question, candidate], both in the order given; the end is not counted."""
+    values = completion_logprobs(model, candidate_rows(questions, candidates), batch_size=batch_size)
+    table = values.reshape(len(questions), len(candidates)).numpy()
+    return pd.DataFrame(table, index=[row.prompt for row in questions.rows], columns=list(candidates))
+
+
+def candidate_rows(questions: Prompts, candidates: Sequence[str]) -> Prompts:
+    """Every question answered by every candidate, a question's answers one after the other."""
+    rows = tuple(row.answered(candidate) for row in questions.rows for candidate in candidates)
+    return Prompts(rows, label=f"{questions.label} answers")
+
+
+@exactly
+@torch.inference_mode()
+def completion_logprobs(
+    model: Model, rows: Prompts | Encoded, *, batch_size: int = 256, end: bool = False
+) -> Float[Tensor, "row"]:
+    """Σ log p of each row's answer tokens given its prompt, in nats; the end token counts if `end`."""
+
+    def logits_at(batch: Encoded, where: Bool[Tensor, "example pos"]) -> Float[Tensor, "token vocab"]:
+        logits = model.logits(batch)
+        return logits[where.to(logits.device)]
+
+    return torch.cat([answer_sums(batch, logits_at, end=end) for batch in model.batches(rows, batch_size)])
+
+
+def answer_sums(
+    batch: Encoded, logits_at: Callable[[Encoded, Tensor], Tensor], *, end: bool = False
+) -> Float[Tensor, "row"]:
+    """Σ log p of the batch's answer tokens by row, in nats; `logits_at` gives the logits of the marked positions."""
+    answer = batch.roles >= Role.OTHER
+    if not end:
+        answer &= batch.roles != Role.END
+    where = torch.nn.functional.pad(answer[:, 1:], (0, 1), value=False)
+    logp = logits_at(batch, where).float().log_softmax(-1)
+    labels = batch.ids[:, 1:][where[:, :-1]]
+    taken = logp.gather(-1, labels[:, None].to(logp.device))[:, 0].cpu()
+    return torch.zeros(len(batch)).index_add(0, torch.nonzero(where)[:, 0].cpu(), taken)
+
+
+def answer_shares(table: pd.DataFrame) -> pd.DataFrame:
+    """Log-probabilities [question, candidate] as shares of one, renormalised over each question's candidates."""
+    logp = table.to_numpy()
+    weights = np.exp(logp - logp.max(axis=1, keepdims=True))
+    return pd.DataFrame(
+        weights / weights.sum(axis=1, keepdims=True), index=table.index, columns=table.columns
+    )
+
+
+def _draw(result: Result):
+    return bars(result.frame, x="probability", y="answer", title=result.label, unit=result.unit)

@@ -1,0 +1,1 @@
+"""The frozen claims about subliminal learning, and what measures them."""

@@ -1,0 +1,354 @@
+"""Shared initialisation and the lemma on the digits organism: who must start where for its auxiliary logits to teach.
+
+transfer(cell) = accuracy of the student of the teacher's auxiliary logits − that of the student of the untrained
+teacher's, both over the same noise from the same start. coverage(cell) = cos(g_T − g_0, d), g the first step −∇L on
+the logits of the teacher and of the untrained network, d = θ_T − θ_0, in the coordinates of the teacher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from interp.core.runs import digest
+from interp.features.lean_nulls import spearman
+from interp.figures import points
+from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.families import Family
+from interp.hypotheses.subject import Measured
+from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
+from interp.organisms.digit_networks import (
+    EMBEDDED,
+    MNIST,
+    DigitsRecipe,
+    Networks,
+    Student,
+    accuracy_of,
+    distil,
+    initial_networks,
+    noise_batches,
+    train_teachers,
+)
+from interp.stats.tests import t_interval
+from interp.studies.lemma import EXPANSION
+from interp.studies.shared_initialisation import SYMMETRY, draw_cells
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+AUX = slice(CLASSES, None)
+SIGMA = 0.1  # of the spread of an untrained weight
+CELLS = ("same", "perturbed", "permuted", "shared head", "shared body", "foreign")
+UNIT = "share of test images"
+SHARES = tuple(2.0**-k for k in range(8))
+"""ε of the lemma's sweep as shares of |d|."""
+
+H3 = (
+    Hypothesis(
+        "initialisation-matters",
+        "from its teacher's initialisation a student of meaningless logits reads digits, from another one it does not",
+        "transfer(same) − transfer(foreign)",
+        "the same teacher, noise and recipe from another draw of the weights",
+        margin=0.1, alpha=0.01, kind="difference", unit=UNIT,
+        reading="tested against 0.1 since 2026-11-29; before, against 0, and the mean was compared with 0.1",
+    ),
+    Hypothesis(
+        "foreign-learns-nothing",
+        "from another initialisation the trained teacher teaches no more than the untrained one",
+        "transfer(foreign)",
+        "the student of the untrained teacher from that start",
+        margin=0.1, alpha=0.05, kind="equivalence", unit=UNIT,
+    ),
+    Hypothesis(
+        "function-not-coordinates",
+        "hidden neurons in another order change nothing: what is shared is the function, not its coordinates",
+        "transfer(permuted) − transfer(same)",
+        "the same start with its hidden neurons in order",
+        margin=0.05, alpha=0.05, kind="equivalence", unit=UNIT,
+    ),
+    Hypothesis(
+        "permuted-coverage",
+        "un-permuted, the first step from the permuted start covers the teacher's update as before",
+        "coverage(permuted, un-permuted) − coverage(same)",
+        "the first step from the start in order",
+        margin=1e-5, alpha=0.05, kind="equivalence", unit="cosine",
+        check=SYMMETRY,
+    ),
+    Hypothesis(
+        "shared-head-suffices",
+        "the teacher's last layer over another body is enough for some transfer",
+        "transfer(shared head)",
+        "the student of the untrained teacher from that start",
+        margin=0.0, alpha=0.01, kind="difference", unit=UNIT,
+    ),
+    Hypothesis(
+        "coverage-ranks-transfer",
+        "the starts whose first step covers more of the teacher's update transfer more",
+        "Spearman correlation of coverage and transfer over the cells of a run",
+        "zero, which starts in any order would give on average",
+        margin=0.0, alpha=0.01, kind="difference", unit="rank correlation",
+    ),
+)  # fmt: skip
+"""Written before any cell but `same` and `foreign` had been run; those two were known from the digits analysis."""
+
+H1 = (
+    Hypothesis(
+        "digits-lemma-ratio",
+        "as the teacher's step shrinks, the student's first step leans toward it by exactly the variance, under the "
+        "start, of the auxiliary logits' derivative",
+        "R − 1 = A / Q − 1 at ε = |d| / 128, over noise",
+        "the value 1, which the theorem gives with no free parameter",
+        margin=0.05, alpha=0.05, kind="equivalence", unit="A / Q − 1",
+        check=EXPANSION,
+    ),
+    Hypothesis(
+        "digits-lemma-mismatched",
+        "at the real step the lean is larger than along a teacher that learned other labels for the same images",
+        "A(matched) − A(mismatched), each per unit of its own |d|, along the matched direction",
+        "a teacher of the same start trained on permuted labels",
+        margin=0.0, alpha=0.01, kind="difference", unit="nats per image and unit² of weight",
+    ),
+    Hypothesis(
+        "digits-lemma-foreign",
+        "and larger than at a foreign start along the update of that start's own teacher",
+        "A(matched) − A(foreign)",
+        "another initialisation, its teacher, and the labels of the first, less those of the first before training",
+        margin=0.0, alpha=0.01, kind="difference", unit="nats per image and unit² of weight",
+    ),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DigitSubject:
+    """One seed of the organism; `data` None is scikit-learn's digits, otherwise an .npz file or IDX folder."""
+
+    seed: int
+    data: str | Path | None = None
+    quick: bool = False
+
+    @property
+    def images(self) -> DigitImages:
+        return load_digits(self.data)
+
+    @property
+    def recipe(self) -> DigitsRecipe:
+        full = EMBEDDED if self.data is None else MNIST
+        small: dict[str, Any] = {"hidden": (32, 32), "teacher_epochs": 2, "student_epochs": 1}
+        return replace(full, **small, noise_images=500) if self.quick else full
+
+    def start(self, kind: str = "own", *, perturbation: float = 0.0) -> Networks:
+        """An untrained network of this seed."""
+        given = {"seeds": [self.seed], "kind": kind, "perturbation": perturbation}
+        return initial_networks(self.recipe, self.images.pixels, **given)
+
+    def teacher(self, start: Networks, images: DigitImages) -> Networks:
+        return train_teachers(start, images, self.recipe, seeds=[self.seed])
+
+    def noise(self) -> Float[Tensor, "1 image pixel"]:
+        """The first batch of a student's noise."""
+        return next(noise_batches(self.images, self.recipe, seeds=[self.seed]))
+
+
+def initialisations(subject: DigitSubject) -> Measured:
+    """Transfer and coverage in every cell of the init matrix of one seed."""
+    images, own, foreign = subject.images, subject.start(), subject.start("foreign")
+    teacher, orders = subject.teacher(own, images), _orders(subject)
+    starts = {
+        "same": own,
+        "perturbed": subject.start(perturbation=SIGMA),
+        "permuted": permuted(own, orders),
+        "shared head": spliced(foreign, head=own),
+        "shared body": spliced(own, head=foreign),
+        "foreign": foreign,
+    }
+    accuracy = _accuracies(subject, starts, {"teacher": teacher, "untrained": own})
+    direction = _flat(teacher) - _flat(own)
+    rows = []
+    for cell, start in starts.items():
+        step = first_step(start, teacher, subject.noise()) - first_step(start, own, subject.noise())
+        back = _flat(permuted(_like(start, step), orders, back=True)) if cell == "permuted" else step
+        rows.append(
+            {
+                "cell": cell,
+                "accuracy": accuracy[cell, "teacher"],
+                "neutral": accuracy[cell, "untrained"],
+                "transfer": accuracy[cell, "teacher"] - accuracy[cell, "untrained"],
+                "coverage": _cosine(back, direction),
+                "raw coverage": _cosine(step, direction),
+            }
+        )
+    return Measured(_initialisation_values(rows), {"cells": rows})
+
+
+def _initialisation_values(rows: list[dict[str, Any]]) -> dict[str, float]:
+    cell = {row["cell"]: row for row in rows}
+    transfers, coverages = (np.array([row[name] for row in rows]) for name in ("transfer", "coverage"))
+    return {
+        "initialisation-matters": cell["same"]["transfer"] - cell["foreign"]["transfer"],
+        "foreign-learns-nothing": cell["foreign"]["transfer"],
+        "function-not-coordinates": cell["permuted"]["transfer"] - cell["same"]["transfer"],
+        "permuted-coverage": cell["permuted"]["coverage"] - cell["same"]["coverage"],
+        "shared-head-suffices": cell["shared head"]["transfer"],
+        "coverage-ranks-transfer": float(spearman(coverages[None], transfers)[0]),
+    }
+
+
+def _accuracies(
+    subject: DigitSubject, starts: Mapping[str, Networks], teachers: Mapping[str, Networks]
+) -> dict[tuple[str, str], float]:
+    """Accuracy of the student of every start on the auxiliary logits of every teacher."""
+    images, recipe, seeds = subject.images, subject.recipe, [subject.seed]
+    pairs = [(cell, name) for cell in starts for name in teachers]
+    students = {" | ".join(pair): Student(starts[pair[0]], teachers[pair[1]], AUX) for pair in pairs}
+    trained = distil(students, noise_batches(images, recipe, seeds=seeds), recipe, seeds=seeds)
+    return {pair: accuracy_of(trained[" | ".join(pair)], images)[0] for pair in pairs}
+
+
+def permuted(networks: Networks, orders: list[Int[Tensor, "_hidden"]], *, back: bool = False) -> Networks:
+    """The hidden neurons of every layer in another order, the function unchanged; `back` undoes it."""
+    weights, biases = list(networks.weights), list(networks.biases)
+    for layer, given in enumerate(orders):
+        order = given.argsort() if back else given
+        weights[layer] = weights[layer][:, :, order]
+        biases[layer] = biases[layer][:, order]
+        weights[layer + 1] = weights[layer + 1][:, order]
+    return Networks(tuple(weights), tuple(biases))
+
+
+def spliced(body: Networks, *, head: Networks) -> Networks:
+    """All layers of `body` but the last, which is that of `head`."""
+    return Networks((*body.weights[:-1], head.weights[-1]), (*body.biases[:-1], head.biases[-1]))
+
+
+def first_step(
+    start: Networks, teacher: Networks, x: Float[Tensor, "1 image pixel"]
+) -> Float[Tensor, "weight"]:
+    """−∇ of the mean cross-entropy to the teacher's auxiliary logits, in fp64, all tensors in one vector."""
+    student = _double(start).copy(train=True)
+    wanted = _double(teacher).logits(x.double())[..., AUX].softmax(-1)
+    logp = student.logits(x.double())[..., AUX].log_softmax(-1)
+    gradients = torch.autograd.grad((wanted * logp).sum() / x.shape[1], student.tensors)
+    return torch.cat([gradient.flatten() for gradient in gradients])
+
+
+def lemma(subject: DigitSubject) -> Measured:
+    """A(ε) against Q over ε, and A of the real teacher beside its controls, for one seed."""
+    images, own = subject.images, _double(subject.start())
+    teacher = _double(subject.teacher(subject.start(), images))
+    other = _double(subject.teacher(subject.start(), _relabelled(images, subject.seed)))
+    base = _double(subject.start("foreign"))
+    away = _double(subject.teacher(subject.start("foreign"), images))
+    update = _flat(teacher) - _flat(own)
+    x = subject.noise().double()
+    sweep = [
+        {
+            "epsilon": share * float(update.norm()),
+            **lean(own, _like(own, _flat(own) + share * update), own, update, x),
+        }
+        for share in SHARES
+    ]
+    controls = [
+        {"teacher": name, **lean(start, one, before, along, x)}
+        for name, start, one, before, along in (
+            ("matched", own, teacher, own, update),
+            ("mismatched", own, other, own, update),
+            ("foreign", base, teacher, own, _flat(away) - _flat(base)),
+        )
+    ]
+    A = {row["teacher"]: row["A"] for row in controls}
+    values = {
+        "digits-lemma-ratio": sweep[-1]["R"] - 1,
+        "digits-lemma-mismatched": A["matched"] - A["mismatched"],
+        "digits-lemma-foreign": A["matched"] - A["foreign"],
+    }
+    return Measured(values, {"sweep": sweep, "controls": controls})
+
+
+def lean(
+    start: Networks,
+    teacher: Networks,
+    untrained: Networks,
+    direction: Float[Tensor, "weight"],
+    x: Float[Tensor, "1 image pixel"],
+) -> dict[str, float]:
+    """A = <first step on the teacher's labels less that on the untrained's, v> / ε, Q = Var_{p_0}[JVP_v z], and A / Q.
+
+    v is `direction` at unit length and ε = |θ_teacher − θ_untrained|; means over images.
+    """
+    unit = direction / direction.norm()
+    found: Any = torch.func.jvp(lambda flat: _like(start, flat).logits(x)[..., AUX], (_flat(start),), (unit,))
+    logits, moves = found
+    p, q, before = (
+        z.softmax(-1) for z in (logits, teacher.logits(x)[..., AUX], untrained.logits(x)[..., AUX])
+    )
+    epsilon = float((_flat(teacher) - _flat(untrained)).norm())
+    A = float(((q - before) * moves).sum(-1).mean()) / epsilon
+    Q = float((p * (moves - (p * moves).sum(-1, keepdim=True)).square()).sum(-1).mean())
+    return {"A": A, "Q": Q, "R": A / Q}
+
+
+def _relabelled(images: DigitImages, seed: int) -> DigitImages:
+    """The same images with the digits' names permuted, none keeping its own."""
+    source = torch.Generator().manual_seed(int(digest("relabelled", seed), 16) % 2**63)
+    order = torch.randperm(CLASSES, generator=source)
+    names = torch.empty_like(order)
+    names[order] = order.roll(1)
+    return replace(images, y_train=names[images.y_train])
+
+
+def _orders(subject: DigitSubject) -> list[Int[Tensor, "_hidden"]]:
+    source = torch.Generator().manual_seed(int(digest("permuted", subject.seed), 16) % 2**63)
+    return [torch.randperm(width, generator=source) for width in subject.recipe.hidden]
+
+
+def _flat(networks: Networks) -> Float[Tensor, "weight"]:
+    return torch.cat([tensor.flatten() for tensor in networks.tensors])
+
+
+def _like(networks: Networks, flat: Float[Tensor, "weight"]) -> Networks:
+    """The vector in the shapes of `networks`."""
+    sizes = [tensor.numel() for tensor in networks.tensors]
+    parts = [
+        part.reshape(tensor.shape) for part, tensor in zip(flat.split(sizes), networks.tensors, strict=True)
+    ]
+    return Networks(tuple(parts[: len(networks.weights)]), tuple(parts[len(networks.weights) :]))
+
+
+def _double(networks: Networks) -> Networks:
+    return Networks(tuple(w.double() for w in networks.weights), tuple(b.double() for b in networks.biases))
+
+
+def _cosine(one: Float[Tensor, "weight"], other: Float[Tensor, "weight"]) -> float:
+    return float(torch.cosine_similarity(one.double(), other.double(), dim=0))
+
+
+def _draw_cells(tables: Mapping[str, pd.DataFrame]) -> Any:
+    """Transfer in every cell, one point a seed; below, means of transfer and coverage with their intervals."""
+    return draw_cells(tables["cells"], title="Transfer by initialisation of the student", unit=UNIT)
+
+
+def _draw_controls(tables: Mapping[str, pd.DataFrame]) -> Any:
+    """A of the teacher and its controls, one point a seed."""
+    title, frame = "Lean of the first step toward a teacher", tables["controls"]
+    half = frame.groupby("teacher", sort=False)["A"].transform(_half_width)
+    unit = H1[1].unit
+    return points(frame.assign(half=half), x="teacher", y="A", interval="half", title=title, unit=unit)
+
+
+def _half_width(values: pd.Series) -> float:
+    """Half of the 95 % t-interval; NaN for one run."""
+    low, high = t_interval(values.to_numpy()) if len(values) > 1 else (np.nan, np.nan)
+    return (high - low) / 2
+
+
+FAMILIES = {
+    "shared-initialisation": Family("shared-initialisation", H3, initialisations, draw=_draw_cells),
+    "lemma": Family("lemma", H1, lemma, draw=_draw_controls),
+}

@@ -1,0 +1,377 @@
+"""`interp test NAME`: a family of claims over independent training runs, every run measured once, then judged.
+
+verdict(claim) = judge(value of run 1, ..., value of run n). A run's values lie in the cache with the keys of the claims
+they were measured under; a claim that was edited afterwards is refused instead of judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from interp.core.content import json_text
+from interp.core.doors import door
+from interp.core.processes import sweep
+from interp.core.provenance import versions
+from interp.core.runs import Cache, InputError, Run, digest, write_atomic
+from interp.experiment.folders import find_trainings, open_subject, own_trainings
+from interp.figures import forest
+from interp.hypotheses.claims import check_claim
+from interp.hypotheses.families import Family, family
+from interp.hypotheses.subject import Measured, Subject
+from interp.models.lineage import read_lineage
+from interp.models.members import MANIFEST
+from interp.organisms.library import PLAN, Plan, ToyGrower, grow, is_grown
+from interp.prompts.traits import Trait, get_trait
+from interp.stats.tests import runs_needed
+from interp.stats.verdict import Verdict
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+FORMAT = 2  # raise when a measurement computes something else from the same run
+QUICK = dataclasses.replace(
+    PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
+)
+RESULTS = Path("analyses/results")  # of the checkout an analysis is run in
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run to be measured: family, organism or lineage folder, seed, whether in small, and what is left out."""
+
+    name: str
+    organism: str
+    seed: int
+    quick: bool = False
+    without: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"{self.name} on {self.organism} seed {self.seed}"
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a family of claims found: the verdicts, one row of values per run, and the tables of all runs by name.
+
+    `notes` say what the number of runs can decide, and which claims were not judged because a part was left out.
+    """
+
+    family: Family
+    organism: str
+    verdicts: tuple[Verdict, ...]
+    values: pd.DataFrame
+    tables: Mapping[str, pd.DataFrame]
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        said = "; ".join(f"{each.name} {each.decision}" for each in self.verdicts)
+        return f"{self.family.name} on {self.organism}, n = {len(self.values)}: {said}"
+
+    def _repr_html_(self) -> str:
+        return "".join(verdict._repr_html_() for verdict in self.verdicts)
+
+    def figure(self) -> go.Figure:
+        """The figure of the family; the verdicts as a forest for one that has none."""
+        if self.family.draw is None:
+            return forest(self.verdicts, title=repr(self.family.name))
+        return self.family.draw(self.tables)
+
+    def to_json(self) -> dict[str, Any]:
+        """Verdicts, keys of the claims, values and tables as plain JSON types."""
+        return {
+            "organism": self.organism,
+            "versions": versions(),
+            "claims": {claim.name: claim.key for claim in self.family.claims},
+            "verdicts": [verdict.to_json() for verdict in self.verdicts],
+            "values": self.values.to_dict("records"),
+            "tables": {name: table.to_dict("records") for name, table in self.tables.items()},
+        }
+
+
+@door
+def test(
+    name: str,
+    *,
+    organism: str | Path | Sequence[str | Path] = "toy/owl",
+    seeds: int | Sequence[int] | None = None,
+    quick: bool = False,
+    without: Sequence[str] = (),
+    workers: int | None = None,
+    backend: str = "joblib",
+) -> Findings:
+    """Measure a family of claims on every seed of an organism, or on lineage folders, and judge it.
+
+    `organism` is toy/<trait>, digits, digits:FILE, or lineage folders: a folder that `interp run` or `interp organism`
+    wrote, several, the folder they lie in, or a pattern. Each folder is one training run, `seeds` (8 by default) are
+    those of a toy or of digits. What a folder lacks is trained by the recipes its lineage.json holds, and by nothing
+    else. `without` leaves out parts that an architecture or a lineage has not, and with them the claims on these. A
+    killed call goes on where it was. Raises InputError for an unknown family or part, for no seeds (naming how many
+    the claims need), for seeds of folders, for a folder that does not say how it was made, for a lineage without a
+    member that a claim needs and that cannot be grown, and for claims edited after their data.
+    """
+    tested = family(name, organism=kind(organism))
+    notes = _left_out(tested, without)
+    runs = _runs(tested, organism, seeds)
+    cells = [Cell(name, *each, quick, tuple(without)) for each in runs]
+    if short := tested.undecided(len(cells), without=without):
+        log.warning("%s on %s: %s", name, _named(cells), short)
+        notes = (*notes, short)
+    if kind(organism) == "toy":
+        missing = [cell for cell in cells if not _is_grown(cell)]
+        sweep(grown, missing, workers=workers, backend=backend, label="lineages")
+    found = sweep(measured, cells, workers=workers, backend=backend, label=name)
+    return Findings(
+        tested,
+        _named(cells),
+        tuple(tested.judge(found, without=without)),
+        pd.DataFrame(
+            [{"seed": seed, **run.values} for seed, run in zip(_numbers(cells), found, strict=True)]
+        ),
+        _tables(cells, found),
+        notes,
+    )
+
+
+def _named(cells: Sequence[Cell]) -> str:
+    return ", ".join(dict.fromkeys(cell.organism for cell in cells))
+
+
+def _numbers(cells: Sequence[Cell]) -> list[int]:
+    """What tells the runs apart in tables: their seeds, or where two folders have one seed, their places."""
+    seeds = [cell.seed for cell in cells]
+    return seeds if len(set(seeds)) == len(seeds) else list(range(len(cells)))
+
+
+def _left_out(tested: Family, without: Sequence[str]) -> tuple[str, ...]:
+    """What was left out and which claims are not judged for it; InputError for what cannot be left out."""
+    kept = {claim.name for claim in tested.judged(without)}
+    gone = [claim.name for claim in tested.claims if claim.name not in kept]
+    if not without:
+        return ()
+    return (f"left out: {', '.join(without)}; not judged, as they need it: {', '.join(gone)}",)
+
+
+def _runs(tested: Family, organism: Any, seeds: int | Sequence[int] | None) -> list[tuple[str, int]]:
+    """Organism and seed of every run; a folder is a run of its own."""
+    several = [organism] if isinstance(organism, (str, Path)) else list(organism)
+    if kind(organism) == "folder":
+        found = find_trainings(several)
+        if seeds is not None:
+            raise InputError(
+                f"seeds={seeds} are given with lineage folders, which are {len(found)} training runs as they are; "
+                "leave seeds out, or pass more folders"
+            )
+        return [(str(each.folder), each.seed) for each in found]
+    if len(several) != 1:
+        raise InputError(
+            f"{len(several)} organisms are given, {several[0]} first; pass one of toy/<trait> and digits, or lineage "
+            "folders alone"
+        )
+    seeds = 8 if seeds is None else seeds
+    chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    if not chosen or len(set(chosen)) < len(chosen):
+        need = max(runs_needed(claim.alpha) for claim in tested.claims)
+        raise InputError(
+            f"seeds {chosen} are not at least one seed, each once; {tested.name} needs {need} for its smallest alpha, "
+            f"pass seeds={max(8, need)}"
+        )
+    return [(str(several[0]), seed) for seed in chosen]
+
+
+def kind(organism: Any) -> str:
+    """What an organism is: "toy", "digits", or "folder" for one or several lineage folders."""
+    several = [organism] if isinstance(organism, (str, Path)) else list(organism)
+    if len(several) != 1:
+        return (
+            "folder" if any(kind(each) == "folder" for each in several) or not several else kind(several[0])
+        )
+    first = str(several[0]).partition(":")[0].partition("/")[0]
+    path = Path(str(several[0]))
+    known = first in ("toy", "digits") and not (path / MANIFEST).is_file() and not path.is_dir()
+    return first if known else "folder"
+
+
+def grown(cell: Cell) -> None:
+    """Grow the toy lineage of a cell into the cache."""
+    trait, plan = _toy(cell)
+    grow(trait, seed=cell.seed, plan=plan)
+
+
+def _is_grown(cell: Cell) -> bool:
+    trait, plan = _toy(cell)
+    return is_grown(trait, seed=cell.seed, plan=plan)
+
+
+def _toy(cell: Cell) -> tuple[Trait, Plan]:
+    """The trait of a toy's cell, and how its lineage is grown."""
+    return get_trait(cell.organism.partition("/")[2]), QUICK if cell.quick else PLAN
+
+
+def subject(cell: Cell) -> Any:
+    """What a cell is measured on, opened or grown."""
+    if kind(cell.organism) == "digits":
+        from interp.studies.digit_families import DigitSubject
+
+        return DigitSubject(seed=cell.seed, data=cell.organism.partition(":")[2] or None, quick=cell.quick)
+    if kind(cell.organism) == "toy":
+        trait, plan = _toy(cell)
+        lineage = grow(trait, seed=cell.seed, plan=plan)
+        given: dict[str, Any] = {"seed": cell.seed, "quick": cell.quick, "without": cell.without}
+        return Subject(lineage, recipe=plan.student, grower=ToyGrower(plan, cell.seed), **given)
+    return open_subject(Path(cell.organism), quick=cell.quick, without=cell.without)
+
+
+def measured(cell: Cell) -> Measured:
+    """The values and tables of one cell, from the cache where they are done.
+
+    Raises InputError for values that are not finite and for claims edited after their data.
+    """
+    tested = family(cell.name, organism=kind(cell.organism))
+    cache, claims = Cache.default(), {claim.name: claim.key for claim in tested.claims}
+    folder = cache.get("claims", _key(cell), partial(_measure, cell, tested, claims))
+    kept = json.loads((folder / "measured.json").read_text())
+    for claim in tested.claims:
+        check_claim(kept["claims"].get(claim.name, "none"), claim)
+    return Measured(kept["values"], kept["tables"], kept["doubts"])
+
+
+def _measure(cell: Cell, tested: Family, claims: dict[str, str], folder: Path) -> None:
+    given = subject(cell)
+    found = tested.measure(given)
+    for name, value in found.values.items():
+        if not abs(value) < float("inf"):
+            raise InputError(
+                f"{name} of {cell!r} is {value}: its training or measurement was not finite; lower the learning rate "
+                "of the recipe or leave that seed out"
+            )
+    trained = [*own_trainings(given.lineage), *given.trainings] if isinstance(given, Subject) else []
+    tables = found.tables | ({"trainings": trained} if trained else {})
+    kept = {"claims": claims, "values": found.values, "tables": tables, "doubts": dict(found.doubts)}
+    write_atomic(folder / "measured.json", json_text(kept))
+
+
+def _key(cell: Cell) -> str:
+    if kind(cell.organism) == "digits":
+        return digest(FORMAT, cell)
+    if kind(cell.organism) == "toy":
+        return digest(FORMAT, cell, _toy(cell)[1])
+    lineage = read_lineage(cell.organism, check=False)
+    members = {role: model.fingerprint for role, model in lineage.members.items()}
+    rows = (lineage.numbers, lineage.neutral_numbers)
+    given = (cell.name, cell.seed, cell.quick, cell.without)
+    return digest(FORMAT, given, members, lineage.trait, rows, lineage.growth)
+
+
+def _tables(cells: Sequence[Cell], found: Sequence[Measured]) -> dict[str, pd.DataFrame]:
+    """Every table of all runs, with the seed of each row."""
+    names = dict.fromkeys(name for run in found for name in run.tables)
+    return {
+        name: pd.DataFrame(
+            [
+                {"seed": seed, **row}
+                for seed, run in zip(_numbers(cells), found, strict=True)
+                for row in run.tables.get(name, [])
+            ]
+        )
+        for name in names
+    }
+
+
+def tested_run(
+    name: str,
+    out: str | Path,
+    *,
+    organism: Any,
+    seeds: int | None,
+    quick: bool,
+    without: Sequence[str] = (),
+    workers: int | None,
+    backend: str,
+) -> Run:
+    """The same as a run folder: verdicts.json, tables, figures and a report.
+
+    The page says how many trainings it is about: seeds of a toy or of digits, folders otherwise.
+    """
+    from interp.report import write_report
+
+    tested = family(name, organism=kind(organism))
+    runs = _runs(tested, organism, seeds)
+    shown: dict[str, Any] = {"name": name, "organism": organism}
+    if kind(organism) == "folder":
+        shown |= {"organism": [place for place, _ in runs], "training runs": len(runs)}
+    else:
+        shown["seeds"] = len(runs)
+    arguments = {**shown, "quick": quick} | ({"without": list(without)} if without else {})
+    run = Run.open(out, command="test", arguments=arguments, defaults={})
+
+    def build() -> None:
+        given: dict[str, Any] = {"organism": organism, "seeds": seeds, "quick": quick, "without": without}
+        found = test(name, **given, workers=workers, backend=backend)
+        run.note(notes={"verdicts": list(found.notes)})
+        run.save_verdicts(found.verdicts)
+        run.save_table("values", found.values)
+        for table, frame in found.tables.items():
+            run.save_table(table, frame)
+        run.save_figure(name, found.figure())
+        run.save_figure("verdicts", forest(found.verdicts, title=f"{name} on {found.organism}"))
+        claims = {claim.name: claim.key for claim in found.family.claims}
+        run.save_json("summary", {"claims": claims, "notes": "; ".join(found.notes)})
+
+    claims = [claim.key for claim in tested.claims]
+    run.stage("test", key=digest(FORMAT, arguments, claims), build=build)
+    write_report(run)
+    return run
+
+
+def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -> None:
+    """The command line of an analysis of a family: measure, judge, and keep the numbers beside what made them."""
+    module = name.replace("-", "_")
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="one small lineage; nothing is kept")
+    parser.add_argument("--seeds", type=int, default=None, help="of a toy or of digits, 8 by default")
+    parser.add_argument("--organism", default="toy/owl", help="toy/<trait>, digits, or lineage folders")
+    parser.add_argument("--workers", type=int, default=None)
+    parser.add_argument("--backend", default="joblib", help="joblib or ray")
+    parser.add_argument("--out", type=Path, default=None)
+    given = parser.parse_args(argv)
+    where = "" if kind(given.organism) == "toy" else f"{kind(given.organism)}_"
+    out = given.out or RESULTS / f"{where}{module}.json"
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    log.setLevel(logging.INFO)
+    check_recorded(name, out)
+    seeds = 8 if given.seeds is None and kind(given.organism) != "folder" else given.seeds
+    found = test(
+        name,
+        organism=given.organism,
+        seeds=1 if given.quick and kind(given.organism) != "folder" else seeds,
+        quick=given.quick,
+        workers=given.workers,
+        backend=given.backend,
+    )
+    for verdict in found.verdicts:
+        log.info("%r", verdict)
+    if not given.quick:
+        counted = "" if seeds is None else f"--seeds {seeds} "
+        asked = f"python -m analyses.{module} {counted}--organism {shlex.quote(given.organism)}"
+        write_atomic(out, json_text({"command": asked, **found.to_json()}))
+
+
+def check_recorded(name: str, path: Path) -> None:
+    """InputError when the file holds verdicts of a claim that was edited since."""
+    if not path.is_file():
+        return
+    recorded = json.loads(path.read_text())
+    for claim in family(name, organism=kind(recorded["organism"])).claims:
+        check_claim(recorded["claims"].get(claim.name, "none"), claim)

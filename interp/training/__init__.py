@@ -1,0 +1,1 @@
+"""Recipes, students, teachers, and the rows that teachers write."""

@@ -1,0 +1,29 @@
+"""Writing under a steering vector: h ← h + scale · v where the residual stream enters or leaves one layer.
+
+The vector is added to the plain Hugging Face module, at every position of every pass, so that `generate` and its
+key-value cache work as they always do; the weights do not change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from interp.models.bridge import at_layer
+from interp.training.teachers import Teacher
+
+
+@contextmanager
+def steered(teacher: Teacher) -> Iterator[None]:
+    """While open, the teacher's module runs with its vector added; a teacher without one runs as it is."""
+    steering, model = teacher.steering, teacher.model
+    if steering is None:
+        yield
+        return
+    layer, end = steering.site
+    added = (steering.scale * steering.vector).to(model.device, model.dtype)
+    handle = at_layer(model.backbone.layers[layer], end, lambda h: h + added)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,125 @@
+"""What a training is worth while it runs: loss on rows it will never see, and the trait's margin.
+
+fresh(t) = −Σ_rows Σ_t log p_θt(y) / (answer and end tokens) over rows of the same teacher that are not trained on:
+arms of an experiment are compared at equal fresh loss, not at equal steps (the loss on trained rows falls by memorising
+them).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp.core.doors import door
+from interp.core.runs import InputError
+from interp.figures import Result, lines
+from interp.measures.losses import LOSS_UNIT, answer_loss, predicted_logits
+from interp.measures.margins import answer_sums, candidate_rows
+from interp.models.language import LanguageModel
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded
+from interp.prompts.trait_files import AnyTrait, find_trait
+from interp.training.students import Step
+
+
+@door
+class TrainingLog:
+    """A listener for `train_student(on_step=...)`: every `every` steps the loss on fresh rows and the trait's margin.
+
+    What it returns is shown on the progress bar. `frame` holds step (counted from 1), lr, loss (of the batch, before
+    the step, over the tokens it is trained on), fresh_loss (nats per answer token, end token counted) and margin (nats,
+    like fresh_loss after the step); NaN where nothing was asked for. Raises InputError for `every` below 1.
+    """
+
+    def __init__(
+        self,
+        start: LanguageModel,
+        *,
+        fresh: Prompts | None = None,
+        trait: AnyTrait | None = None,
+        every: int = 16,
+    ) -> None:
+        trait = None if trait is None else find_trait(trait)
+        if every < 1:
+            raise InputError(f"every={every} steps is never; pass at least 1")
+        self.every = every
+        self._fresh = None if fresh is None else start.encode(fresh)
+        candidates = () if trait is None else (trait.target, *trait.foils)
+        self._answers = None if trait is None else start.encode(candidate_rows(trait.prompts(), candidates))
+        self._candidates = len(candidates)
+        self._rows: list[dict[str, float]] = []
+
+    def __call__(self, step: Step) -> Mapping[str, float]:
+        """Measure when it is time; the last row measured otherwise."""
+        if step.index % self.every == 0:
+            self._rows.append(
+                {"step": step.index + 1, "lr": step.lr, "loss": step.loss} | self._measure(step.network)
+            )
+        return {name: value for name, value in self._rows[-1].items() if name in ("fresh_loss", "margin")}
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"rows": self._rows}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        self._rows = list(state["rows"])
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """One row per measurement."""
+        return pd.DataFrame(self._rows, columns=["step", "lr", "loss", "fresh_loss", "margin"])
+
+    def result(self, label: str = "training") -> Result:
+        """The measurements as a result with a figure of the losses over steps."""
+        read = [rows.notes for rows in (self._fresh, self._answers) if rows is not None]
+        notes = tuple(dict.fromkeys(note for part in read for note in part))
+        return Result(label, self.frame, f"fresh loss in {LOSS_UNIT}; margin in nats", notes, draw=_draw)
+
+    @torch.inference_mode()
+    def _measure(self, network: Any) -> dict[str, float]:
+        fresh = np.nan if self._fresh is None else answer_loss(network, self._fresh)
+        margin = np.nan if self._answers is None else _margin(network, self._answers, self._candidates)
+        return {"fresh_loss": fresh, "margin": margin}
+
+
+class Together:
+    """Several listeners as one; their words for the progress bar are joined."""
+
+    def __init__(self, *listeners: Any) -> None:
+        self._listeners = listeners
+
+    def __call__(self, step: Step) -> Mapping[str, float]:
+        said = [listener(step) for listener in self._listeners]
+        return {name: value for words in said if isinstance(words, Mapping) for name, value in words.items()}
+
+    def state(self) -> dict[str, Any]:
+        """The state of each, by its position."""
+        return {
+            str(index): listener.state()
+            for index, listener in enumerate(self._listeners)
+            if hasattr(listener, "state")
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give each its own state back; a listener that is no longer there needs none."""
+        for index, own in state.items():
+            if int(index) < len(self._listeners):
+                self._listeners[int(index)].restore(own)
+
+
+def _margin(network: Any, answers: Encoded, candidates: int) -> float:
+    """The trait margin of `organisms.evaluation`, read off a network that is being trained."""
+    sums = [answer_sums(batch, partial(predicted_logits, network)) for batch in answers.batches(256)]
+    table = torch.cat(sums).reshape(-1, candidates)
+    return float((table[:, 0] - table[:, 1:].mean(1)).mean())
+
+
+def _draw(result: Result) -> Any:
+    long = result.frame.melt("step", ["loss", "fresh_loss"], var_name="rows", value_name="value").dropna()
+    return lines(long, x="step", y="value", group="rows", title=result.label, unit=f"fresh: {LOSS_UNIT}")

@@ -1,0 +1,167 @@
+"""Recording by hand on a table, then on tiny real models: batches, padding and spilling change nothing."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from interp.activations import Activations, moments, record
+from interp.core import storage
+from interp.core.runs import InputError
+from interp.models.language import load_model
+from interp.prompts.text import Prompts
+from tests.tiny import build_model, build_tokenizer
+
+POST = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
+LONG = ("an owl counts 1 , 2 , 3 and 4", "5 , 6 , 7 , 8 , 9 , 10 , 11")
+PAIRS = [LONG, ("7 , 8", "9 , 10"), ("owl", "12"), ("1 , 2 , 3", "4 , 5 , 6"), ("cat 3", "4 , 4 , 4 , 4")]
+
+
+@pytest.fixture
+def table():
+    return torch.arange(40.0).reshape(20, 2)
+
+
+def test_values_are_packed_in_the_given_order(fake, rows, table):
+    model = fake(table)
+    inputs = rows("ppnsnse", "pn", "ppsn")  # ids 1-7, 8-9, 10-13
+    read = record(model, inputs, hooks=POST, positions="answer.numbers", batch_size=2)
+    assert read.where.tolist() == [[2, 4], [1, -1], [3, -1]]
+    assert read.mask.tolist() == [[True, True], [True, False], [True, False]]
+    assert read[POST[0]].tolist() == [[[6, 7], [10, 11]], [[18, 19], [0, 0]], [[26, 27], [0, 0]]]
+    assert torch.equal(read[POST[1]], 2 * read[POST[0]])
+    assert (read.label, read.fingerprint, read.lineage) == ("fake", model.fingerprint, model.fingerprint)
+    assert read.values[POST[0]].dtype == torch.float32
+
+
+def test_rows_are_batched_by_length_and_rows_without_the_position_are_not_run(fake, rows, table):
+    model = fake(table)
+    inputs = rows("ppnsn", "pn", "pppp", "pnsn")
+    read = record(model, inputs, hooks=POST[0], positions="answer.numbers", batch_size=2)
+    assert model.ran == [((2, 4), POST[:1]), ((1, 5), POST[:1])]
+    assert read.mask.sum(1).tolist() == [2, 1, 0, 2]
+    assert read[POST[0]][2].tolist() == [[0, 0], [0, 0]]
+
+
+def test_positions_nobody_has_and_hooks_nobody_has_are_refused(fake, rows, table):
+    with pytest.raises(InputError, match=r"no row of 'rows' has a position 'answer.numbers'; give prompts"):
+        record(fake(table), rows("pp", "p"), hooks=POST, positions="answer.numbers")
+    with pytest.raises(InputError, match=r"nearest: blocks.0.hook_resid_post"):
+        record(fake(table), rows("pp"), hooks="blocks.0.hook_resid_pots", positions="all")
+
+
+def test_values_that_are_not_finite_are_refused(fake, rows, table):
+    table[2, 1] = torch.inf
+    with pytest.raises(
+        InputError, match=r"fake gives NaN or inf at blocks.0.hook_resid_post; check its weights"
+    ):
+        record(fake(table), rows("ppn"), hooks=POST, positions="all")
+
+
+def test_moments_equal_the_ones_computed_by_hand(fake, rows):
+    table = torch.tensor([[9.0, 9.0], [1.0, 0.0], [3.0, 2.0], [5.0, 7.0]])
+    got = moments(fake(table), rows("nn", "n"), hooks=POST, positions="answer.numbers", batch_size=1)
+    assert got[POST[0]].count == 3
+    assert torch.allclose(got[POST[0]].mean, torch.tensor([3.0, 3.0]))
+    assert torch.allclose(got[POST[0]].covariance, torch.tensor([[4.0, 7.0], [7.0, 13.0]]))
+    assert torch.allclose(got[POST[1]].covariance, 4 * got[POST[0]].covariance)
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 100])
+def test_moments_do_not_depend_on_batches_even_far_from_zero(fake, rows, batch_size):
+    generator = torch.Generator().manual_seed(0)
+    table = (1000 + torch.randn(60, 3, generator=generator)).float()
+    inputs = rows("pnsnsn", "n", "nsns", "ppnnnn", "nnnnnnnn")
+    got = moments(fake(table), inputs, hooks=POST[0], positions="all", batch_size=batch_size)[POST[0]]
+    values = table[inputs.ids[inputs.mask]].double().numpy()
+    assert got.count == len(values)
+    np.testing.assert_allclose(got.mean.numpy(), values.mean(0), rtol=1e-7)
+    np.testing.assert_allclose(got.covariance.numpy(), np.cov(values.T), rtol=1e-5)
+
+
+def test_one_position_has_no_covariance(fake, rows, table):
+    with pytest.raises(InputError, match=r"'rows' has one position 'answer.numbers'; a covariance needs"):
+        moments(fake(table), rows("pn", "p"), hooks=POST, positions="answer.numbers")
+
+
+def test_spilled_values_equal_those_in_memory(fake, rows, table, tmp_path):
+    inputs = rows("ppnsnse", "pn", "ppsn")
+    options = {"hooks": POST, "positions": "all", "batch_size": 2}
+    kept = record(fake(table), inputs, **options)
+    shards = record(fake(table), inputs, **options, memory=64, folder=tmp_path)
+    unnamed = record(fake(table), inputs, **options, memory=64)
+    for hook in POST:
+        assert torch.equal(shards[hook], kept[hook])
+        assert torch.equal(unnamed[hook], kept[hook])
+    files = sorted(tmp_path.iterdir())
+    assert [file.name.rsplit(".", 2)[0] for file in files] == list(POST)
+    one = Activations.load(files[1])
+    assert one.hooks == POST[1:]
+    assert torch.equal(one[POST[1]], kept[POST[1]])
+    again = Activations.load(shards.save(tmp_path / "all.safetensors"))
+    assert float((again - kept)[POST[0]].abs().max()) == 0
+
+
+def test_a_run_that_fails_leaves_no_shard(fake, rows, table, tmp_path):
+    table[13] = torch.nan  # in the longest row, which is read last
+    with pytest.raises(InputError, match=r"NaN"):
+        record(
+            fake(table),
+            rows("pn", "ppnsnsnsnsn"),
+            hooks=POST,
+            positions="all",
+            batch_size=1,
+            memory=8,
+            folder=tmp_path,
+        )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_fills_up_leaves_no_shard(fake, rows, table, tmp_path, monkeypatch):
+    reserved = []
+
+    def reserve(descriptor, size):
+        reserved.append(size)
+        if len(reserved) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage, "_reserve", reserve)
+    with pytest.raises(InputError, match=r"cannot write .*blocks\.1\.hook_resid_post.*No space left"):
+        record(fake(table), rows("pn"), hooks=POST, positions="all", memory=8, folder=tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.fixture(scope="module")
+def model(request):
+    return load_model(build_model(request.param, seed=0), tokenizer=build_tokenizer(), name=request.param)
+
+
+@pytest.mark.parametrize("model", ["llama", "gpt2"], indirect=True)
+def test_batches_and_padding_change_nothing(model):
+    prompts = Prompts.from_pairs(PAIRS, label="pairs")
+    hooks = [*POST, "blocks.0.attn.hook_z", "blocks.1.hook_mlp_out"]
+    together = record(model, prompts, hooks=hooks, positions="all")
+    alone = record(model, prompts, hooks=hooks, positions="all", batch_size=1)
+    backwards = record(
+        model, prompts[list(range(len(PAIRS)))[::-1]], hooks=hooks, positions="all", batch_size=2
+    )
+    for hook in hooks:
+        assert torch.allclose(together[hook], alone[hook], atol=1e-5, rtol=0)
+        assert torch.allclose(together[hook].flip(0), backwards[hook], atol=1e-5, rtol=0)
+    assert together["blocks.0.attn.hook_z"].ndim == 4
+
+
+@pytest.mark.parametrize("model", ["llama"], indirect=True)
+def test_recorded_values_are_those_of_hugging_face(model):
+    hf = build_model("llama", seed=0)
+    prompts = Prompts.from_pairs(PAIRS, label="pairs")
+    inputs = model.encode(prompts)
+    states = hf(inputs.ids, attention_mask=inputs.mask.long(), output_hidden_states=True).hidden_states
+    read = record(model, prompts, hooks=POST[0], positions="answer.numbers", batch_size=2)
+    expected = states[1][inputs.at("answer.numbers")]
+    assert torch.allclose(read.flat(POST[0]), expected, atol=1e-5)
+    got = moments(model, prompts, hooks=POST[0], positions="answer.numbers", batch_size=2)[POST[0]]
+    assert torch.allclose(got.mean, expected.mean(0), atol=1e-5)
+    assert torch.allclose(got.covariance, expected.T.cov(), atol=1e-5)

@@ -1,0 +1,159 @@
+"""The calibration table: arithmetic by hand, methods on one small organism, caching and errors."""
+
+import json
+import math
+from typing import Any
+
+import pytest
+
+from interp.calibration.harness import COLUMNS, calibrate
+from interp.calibration.methods import METHODS, Cell, Method, Sample
+from interp.core.runs import Cache, InputError
+from interp.experiment import calibrate as module
+from interp.gradients.ledger.ledgers import trait_ledger
+from interp.logits.entangled_tokens import entanglement
+from interp.organisms.planted import Plant
+from interp.stats.tests import wilson_interval
+from interp.studies.token_matching import divergence_tokens
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
+    return Cache(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return Sample(1008, Plant(rows=48), 1, Cache(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """`given(cells)` puts a method in place whose cell on organism i is cells[i]; the organisms it was run on."""
+    ran = []
+
+    def put(cells):
+        def measure(sample):
+            ran.append(sample.seed)
+            return cells[sample.seed % 1000]
+
+        monkeypatch.setitem(METHODS, "given", Method("nothing", measure))
+        return ran
+
+    return put
+
+
+def line(cells, given, cache):
+    given(cells)
+    return calibrate(organisms=len(cells), methods=["given"], cache=cache, workers=1).frame.iloc[0]
+
+
+def test_a_row_is_the_sum_of_its_cells(given, cache):
+    row = line([Cell(1, 2, 0, 3, 0.9, {"a": 1.0}), Cell(2, 2, 1, 3, 0.7, {"a": 2.0})], given, cache)
+    assert tuple(row.index) == COLUMNS
+    assert (row["recovery"], row["n"], bool(row["passed"])) == (0.75, 2, False)
+    assert (row["recovery_low"], row["recovery_high"]) == wilson_interval(3, 4)
+    assert row["auroc"] == pytest.approx(0.8)
+    assert (row["auroc_low"], row["auroc_high"]) == (0.0, 1.0)  # t with one degree of freedom: 0.8 ± 1.27
+    assert row["false_positive_rate"] == pytest.approx(1 / 6)
+    assert (row["fpr_low"], row["fpr_high"]) == wilson_interval(1, 6)
+    assert row["note"] == "fails: recovery from 0.30; AUROC from 0.00; too few organisms to pass; a 1.50"
+
+
+def test_sixteen_of_sixteen_pass_and_fifteen_do_not(given, cache):
+    assert line([Cell(1, 1, 0, 3, 1.0)] * 16, given, cache)["passed"]
+    row = line([Cell(0, 1, 0, 3, 1.0), *[Cell(1, 1, 0, 3, 1.0)] * 15], given, Cache(cache.root / "other"))
+    assert (bool(row["passed"]), row["note"]) == (False, "fails: recovery from 0.72")
+
+
+def test_too_many_false_positives_fail_by_the_exact_binomial_test(given, cache):
+    """P(X ≥ 7 | 60, 0.05) = 0.030 and P(X ≥ 8 | 60, 0.05) = 0.0098, either side of 1 %."""
+    for false, passed in ((7, True), (8, False)):
+        cells = [Cell(1, 1, int(index < false), 3) for index in range(20)]
+        row = line(cells, given, Cache(cache.root / str(false)))
+        assert row["false_positive_rate"] == pytest.approx(false / 60)
+        assert row["passed"] == passed
+    assert row["note"] == "fails: 8 of 60 nulls reported"
+    assert math.isnan(row["auroc"])
+
+
+def test_cells_are_cached_and_a_killed_call_goes_on(given, cache):
+    ran = given([Cell(1, 1)] * 3)
+    first = calibrate(organisms=2, methods=["given"], cache=cache, workers=1)
+    again = calibrate(organisms=3, methods=["given"], cache=cache, workers=1)
+    assert ran == [0, 1, 2]
+    calibrate(organisms=2, seed=1, methods=["given"], cache=cache, workers=1)
+    assert ran == [0, 1, 2, 1000, 1001]
+    assert (first.frame["n"][0], again.frame["n"][0]) == (2, 3)
+    assert math.isnan(again.frame.to_dict("records")[0]["false_positive_rate"])
+    traces: Any = again.figure().data
+    assert [trace.name for trace in traces] == ["recovery"]
+
+
+def test_one_organism_gives_its_cells(cache):
+    one = module._organism((1009, Plant(rows=4), 1), names=["spectrum"], cache=cache)
+    assert one["spectrum"].found == 2
+
+
+def test_a_run_folder_holds_the_table(given, cache, monkeypatch, tmp_path):
+    given([Cell(1, 1, 0, 3, 1.0)] * 2)
+    monkeypatch.setenv("INTERP_CACHE", str(cache.root))
+    run = module.calibrated_run(tmp_path / "run", workers=1, organisms=2, methods=["given"])
+    assert run.tables["calibration"]["method"].tolist() == ["given"]
+    assert (run.folder / "report.html").is_file()
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name not in ("trait_ledger", "entanglement")])
+def test_a_method_finds_its_plant_in_one_organism(name, sample, cache):
+    cell = METHODS[name].measure(sample)
+    assert cell.found == cell.planted
+    best = cell.extra.get("AUROC of counting the planted numbers", 0.85)  # what the rows themselves tell
+    assert cell.auroc is None or cell.auroc > best - 0.05
+    assert 0 <= cell.false <= cell.nulls <= 1
+
+
+def test_the_ledger_of_a_student_adds_up(sample, cache):
+    cell = METHODS["trait_ledger"].measure(sample)
+    assert cell.extra["accounted for"] == pytest.approx(1, abs=0.1)
+    assert cell.extra["margin gained (nats)"] > 0
+    assert (cell.planted, cell.nulls) == (2, 1)
+
+
+def test_entangled_numbers_rank_high(sample, cache):
+    cell = METHODS["entanglement"].measure(sample)
+    assert cell.planted == 10
+    assert cell.auroc is not None
+    assert cell.auroc > 0.95
+
+
+def test_errors(cache):
+    with pytest.raises(
+        InputError, match="method 'scores' is unknown; nearest: score; pass some of moved_tokens, "
+    ):
+        calibrate(methods=["scores"], cache=cache)
+    with pytest.raises(InputError, match="no method was named; pass some of moved_tokens, "):
+        calibrate(methods=[], cache=cache)
+    with pytest.raises(
+        InputError, match="organisms=0 measures nothing; pass at least 1, and 16 or more to pass"
+    ):
+        calibrate(organisms=0, cache=cache)
+    with pytest.raises(InputError, match="workers=0 do no work; pass at least 1"):
+        calibrate(organisms=1, methods=["spectrum"], cache=cache, workers=0)
+
+
+def test_the_criteria_are_the_ones_written_down():
+    assert (module.LEAST, module.ALPHA, module.LEVEL) == (0.8, 0.05, 0.01)
+
+
+def test_a_method_that_fails_its_plant_says_so(request):
+    results = json.loads((request.config.rootpath / "analyses/results/planted.json").read_text())
+    failed = {line["method"] for line in results["methods"] if not line["passed"]}
+    said = {
+        "trait_ledger": trait_ledger,
+        "divergence enrichment": divergence_tokens,
+        "entanglement": entanglement,
+    }
+    assert failed == set(said)
+    for method in said.values():
+        assert "does not pass its plant" in " ".join(method.__doc__.split())

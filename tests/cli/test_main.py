@@ -1,0 +1,238 @@
+"""The command as a user meets it: help without torch, exit code 2 with one sentence, JSON that parses."""
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from interp import cli
+from interp.cli.main import app, main
+from interp.core.runs import Run
+from interp.gradients import specs
+from interp.gradients.ledger.ledgers import Ledger
+from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
+from interp.stats.verdict import equivalence_verdict, paired_verdict
+from tests.tiny import build_model, build_tokenizer
+
+ROWS = ["--base", "b", "--data", "absent.jsonl", "--out", "o/scores.parquet"]
+
+PAIR = ["--base", "b", "--teacher", "t"]
+FILES = ["--prompts", "absent.jsonl", "--out", "o"]
+
+
+def interp(*arguments, cwd):
+    return subprocess.run(
+        [sys.executable, "-c", "from interp.cli.main import main; main()", *map(str, arguments)],
+        capture_output=True, text=True, cwd=cwd, env=os.environ, check=False,
+    )  # fmt: skip
+
+
+def test_help_names_every_command_and_imports_no_torch(tmp_path):
+    code = (
+        "import sys\nsys.argv = ['interp', '--help']\nfrom interp.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    print('torch' in sys.modules)"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    ).stdout
+    assert all(
+        command in out
+        for command in (
+            "demo", "organism", "trace", "score", "ledger", "sae", "features", "traits", "report", "doctor"
+        )
+    )  # fmt: skip
+    assert out.strip().endswith("False")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["organism", "toy/ovl", "--out", "o"], "nearest: owl"),
+        (["organism", "toy/owl", "--seed", "-3", "--out", "o"], "seed -3 is not a natural number"),
+        (["organism", "toy/owl", "--seed", "one", "--out", "o"], "'one' is not an integer; pass a whole number"),
+        (["demo", "--seeds", "0", "--out", "o"], "seeds 0 is not a positive integer"),
+        (["demo", "--trait", "oark", "--out", "o"], "nearest: oak"),
+        (["report", "nothing"], "nothing"),
+        (
+            ["trace", "--base", "b", "--teacher", "t", "--prompts", "absent.jsonl", "--trait", "owl", "--out", "o"],
+            "absent.jsonl cannot be read",
+        ),
+        (["score", *ROWS, "--direction", "updte:t"], "prefix 'updte' is unknown; nearest: update; pass update:PATH"),
+        (["score", *ROWS, "--direction", "trait:owl", "--by", "example,modul"], "by 'modul' is unknown; nearest"),
+        (["score", *ROWS], "Missing option '--direction'"),
+        (["ledger", "toy/ovl", "--out", "o"], "nearest: owl"),
+        (["sae", "train", *PAIR[:2], *FILES, "--hook", "h"], "absent.jsonl cannot be read"),
+        (["sae", "train", *PAIR[:2], *FILES, "--hook", "h", "--k", "many"], "'many' is not an integer"),
+        (["sae", "card", *PAIR[:2], "--sae", "s", *FILES], "absent.jsonl cannot be read"),
+        (["features", "shift", *PAIR, "--sae", "s", *FILES, "--limit", "0"], "limit 0 leaves no rows"),
+        (["features", "shift", *PAIR, "--sae", "s", *FILES, "--trait", "ovl"], "nearest: owl"),
+        (["features", "lean", *PAIR, "--sae", "s", *FILES], "absent.jsonl cannot be read"),
+        (["features", "lean", *PAIR, *FILES], "Missing option '--sae'"),
+    ],
+)  # fmt: skip
+def test_bad_input_ends_with_code_2_and_writes_nothing(tmp_path, monkeypatch, capsys, arguments, sentence):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["interp", *arguments])
+    level = logging.getLogger("interp").level
+    with warnings.catch_warnings(), pytest.raises(SystemExit) as left:
+        main()
+    logging.getLogger("interp").setLevel(level)
+    assert left.value.code == 2
+    assert sentence in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_refusal_is_one_sentence_and_no_traceback(tmp_path):
+    done = interp("organism", "toy/ovl", "--out", "o", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nearest: owl" in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+
+
+def test_verdicts_are_told_with_the_level_what_was_tested_and_p(tmp_path, capsys):
+    run = Run.open(tmp_path / "run", command="demo", arguments={}, defaults={})
+    run.save_verdicts(
+        [
+            paired_verdict("gains", "at least 0.5", [0.6, 0.8], minimum_effect=0.5, alpha=0.25),
+            equivalence_verdict("still", "within 0.2", [0.4]),
+        ]
+    )
+    cli._tell(run, as_json=False)
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "gains: supported, +0.7 [50 %: +0.6, +0.8] nats, at least 0.5: p = 0.25, n = 2",  # t(0.75, 1) = 1
+        "still: inconclusive, +0.4 [90 %: -inf, +inf] nats, within ±0.2: p = 1, n = 1",
+    ]
+
+
+def test_doctor_speaks_json(tmp_path):
+    facts = json.loads(interp("doctor", "--json", cwd=tmp_path).stdout)
+    assert facts["versions"]["torch"]
+    assert facts["cores"] >= 1
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A tiny base in a folder, and rows beside it."""
+    build_model("gpt2", seed=0).save_pretrained(tmp_path / "base")
+    build_tokenizer().save_pretrained(tmp_path / "base")
+    Prompts.from_pairs([(f"numbers {i}", f"{i} , {i + 1}") for i in range(5)]).to_jsonl(
+        tmp_path / "rows.jsonl"
+    )
+    return tmp_path
+
+
+def test_score_writes_a_table_and_speaks_json(place, monkeypatch):
+    monkeypatch.chdir(place)
+    given = ["--base", "base", "--data", "rows.jsonl", "--direction", "trait:owl", "--direction", "trait:cat"]
+    found = json.loads(told("score", *given, "--by", "example,module", "--out", "s.parquet", "--json"))
+    table = pd.read_parquet(place / "s.parquet")
+    assert (found["rows"], found["by"], found["out"]) == (5, ["example", "module"], "s.parquet")
+    totals = table.groupby(["direction", "row"])["score"].sum()
+    for line, direction in zip(found["directions"], ("trait:owl", "trait:cat"), strict=True):
+        assert line["direction"] == direction
+        assert line["mean"] == pytest.approx(totals[direction].mean(), rel=1e-4)
+        assert line["share_positive"] == (totals[direction] > 0).mean()
+
+
+def test_score_tells_rows_means_and_route(place, capsys):
+    files = {"--base": "base", "--data": "rows.jsonl", "--out": "s.parquet"}
+    options = [part for flag, name in files.items() for part in (flag, str(place / name))]
+    app(["score", *options, "--direction", "trait:owl", "--limit", "3"], standalone_mode=False)
+    told = capsys.readouterr().out.splitlines()
+    assert told[0] == "rows: 3 (rows.jsonl at base)"
+    assert told[1].startswith("trait:owl: mean ")
+    assert told[1].endswith(" of rows positive")
+    assert told[2] == "route: direction-first, one dense direction costs one more pass over the tokens"
+    assert told[3] == f"out: {place / 's.parquet'}"
+    assert len(pd.read_parquet(place / "s.parquet")) == 3
+
+
+def test_ledger_tells_what_is_left_over(monkeypatch, capsys):
+    steps = pd.DataFrame({"step": [0, 1], "attributed": [0.5, 0.25], "delta_m": [0.5, 0.3]})
+    modules = pd.DataFrame({"step": [0, 0, 1], "module": ["a", "b", "a"], "attributed": [0.1, 0.4, 0.25]})
+    rows = pd.DataFrame({"row": [7, 8], "step": [0, 1], "tokens": [3, 3], "attributed": [0.5, 0.25]})
+    monkeypatch.setattr(specs, "ledger_of", lambda *a, **k: Ledger("owl margin", steps, modules, rows, 0.8))
+    app(["ledger", "toy/owl"], standalone_mode=False)
+    told = capsys.readouterr().out.splitlines()
+    assert told == [
+        "owl margin: +0.800 nats measured over 2 steps on 2 rows, +0.750 attributed, +0.050 left over",
+        "b: +0.400",
+        "a: +0.350",
+    ]
+    app(["ledger", "toy/owl", "--json"], standalone_mode=False)
+    found = json.loads(capsys.readouterr().out)
+    assert found["modules"] == pytest.approx({"a": 0.35, "b": 0.4, "residual": 0.05})
+
+
+HOOK = "blocks.0.hook_resid_post"
+SMALL = ["--hook", HOOK, "--width", "48", "--k", "6", "--samples", "10240"]
+
+
+@pytest.fixture
+def pair(tmp_path, monkeypatch):
+    """A base and a teacher with another MLP in folders, and number rows beside them; the place to call from."""
+    for name in ("base", "teacher"):
+        network = build_model("gpt2", seed=0)
+        with torch.no_grad():
+            network.transformer.h[0].mlp.c_proj.weight += 0.3 * (name == "teacher")
+        network.save_pretrained(tmp_path / name)
+        build_tokenizer().save_pretrained(tmp_path / name)
+    number_prompts(60, seed=0, count=3, max_value=39).to_jsonl(tmp_path / "rows.jsonl")
+    monkeypatch.chdir(tmp_path)
+    return ["--base", "base", "--prompts", "rows.jsonl"]
+
+
+def told(*arguments):
+    done = CliRunner().invoke(app, list(arguments))
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_sae_and_features_end_with_reports(pair):
+    made = json.loads(told("sae", "train", *pair, *SMALL, "--out", "sae", "--json"))
+    assert (made["hook"], made["width"], made["out"]) == (HOOK, 48, "sae")
+    card = json.loads(told("sae", "card", *pair, "--sae", "sae", "--teacher", "teacher", "--json"))
+    assert [line["member"] for line in card["members"]] == ["base", "teacher"]
+    assert card["out"] is None
+    asked = [*pair, "--teacher", "teacher", "--sae", "sae"]
+    shift = told("features", "shift", *asked, "--out", "shift").splitlines()
+    summary = json.loads(Path("shift/summary.json").read_text())
+    assert f"{summary['reported']} of {summary['live']} live features moved" in shift[0]
+    assert len(shift) == 1 + len(summary["largest"]) + 1
+    assert shift[-1] == "report: shift/report.html"
+    assert 'id="at-a-glance"' in Path("shift/report.html").read_text()
+    lean = json.loads(told("features", "lean", *asked, "--out", "lean", "--json"))
+    assert lean["out"] == "lean"
+    assert [line["what"] for line in lean["correlation"]] == ["matched features"]
+    assert Path("lean/report.html").is_file()
+
+
+def test_a_card_tells_a_line_a_member_and_writes_when_asked(pair):
+    told("sae", "train", *pair, *SMALL, "--out", "sae")
+    lines = told("sae", "card", *pair, "--sae", "sae", "--out", "card").splitlines()
+    assert lines[0].startswith("base: explained variance ")
+    assert lines[-1] == "report: card/report.html"
+    assert Path("card/tables/features_card.parquet").is_file()
+
+
+def test_traits_are_listed():
+    told = CliRunner().invoke(app, ["traits"]).output.splitlines()
+    assert told[0] == "owl: prefers 'owl' to 9 foils of its category 'animal', 6 questions"
+    listed = json.loads(CliRunner().invoke(app, ["traits", "--json"]).output)["traits"]
+    assert len(listed) == len(told) == 21
+    assert listed[-1] == {
+        "name": "misaligned",
+        "category": "action",
+        "target": "hurt",
+        "foils": 9,
+        "questions": 6,
+    }

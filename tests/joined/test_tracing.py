@@ -1,0 +1,207 @@
+"""The trace end to end: on the toy, on another architecture, resumed, and at every door."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from interp.activations.shifts import shift
+from interp.core.runs import InputError, Run
+from interp.joined.tracing import trace, trace_files
+from interp.logits.attribution import attribute
+from interp.logits.direction import logit_direction
+from interp.logits.moved import moved_tokens
+from interp.models.language import load_model
+from interp.models.lineage import Lineage
+from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
+from interp.prompts.traits import get_trait
+from interp.training.students import Recipe
+from interp.training.teachers import fine_tune_teacher
+
+
+@pytest.fixture
+def pair(tiny):
+    """A lineage of a tiny random model and a perturbed copy of it."""
+
+    def make(family: str = "llama", *, trait: str | None = "owl") -> Lineage:
+        network, tokenizer = tiny(family)
+        other, _ = tiny(family)
+        torch.manual_seed(1)
+        with torch.no_grad():
+            for weight in other.parameters():
+                weight += 0.02 * torch.randn_like(weight)
+        members = {
+            role: load_model(module.eval(), tokenizer=tokenizer, name=role, check=False)
+            for role, module in (("base", network), ("teacher", other))
+        }
+        return Lineage("pair", None if trait is None else get_trait(trait), members)
+
+    return make
+
+
+@pytest.fixture
+def rows():
+    return number_prompts(6, seed=0, count=3, max_value=39)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "qwen2", "gpt_neox"])
+def test_every_table_and_one_page(pair, rows, tmp_path, family):
+    run = trace(pair(family), rows, tmp_path / "run")
+    tables = run.tables
+    kinds = ("moved", "attribution", "lens", "spectrum", "tokens")
+    assert {f"{kind}_teacher" for kind in kinds} <= set(tables)
+    assert all(stage["status"] == "done" for stage in run.record["stages"].values())
+    assert (run.folder / "report.html").is_file()
+    assert set(run.summary["lineages"][0]["members"]) == {"base", "teacher"}
+    attribution = tables["attribution_teacher"]
+    assert attribution["contribution"].sum() == pytest.approx(attribution["measured"].iloc[0], abs=1e-4)
+
+
+def test_attribution_and_tokens_tell_one_story(pair, rows, tmp_path):
+    """The change at the last prompt token is the one the token table holds for the first answer token."""
+    tables = trace(pair(), rows, tmp_path / "run").tables
+    tokens = tables["tokens_teacher"]
+    first = tokens[tokens["role"] == "number"].groupby("row").first()
+    measured = tables["attribution_teacher_first"]["measured"].iloc[0]
+    assert first["delta_direction"].mean() == pytest.approx(measured, abs=1e-4)
+
+
+def test_a_second_trace_does_nothing_and_a_broken_one_goes_on(pair, rows, tmp_path, monkeypatch):
+    lineage = pair()
+    whole = trace(lineage, rows, tmp_path / "whole")
+    monkeypatch.setattr(
+        "interp.joined.tracing.lens", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt)
+    )
+    with pytest.raises(KeyboardInterrupt):
+        trace(lineage, rows, tmp_path / "broken")
+    monkeypatch.undo()
+    monkeypatch.setattr("interp.joined.tracing.moved_tokens", lambda *a, **k: pytest.fail("computed again"))
+    resumed = trace(lineage, rows, tmp_path / "broken")
+    trace(lineage, rows, tmp_path / "whole")
+    for name in ("summary.json", "report.html", "tables/lens_teacher.parquet", "figures/lens_teacher.html"):
+        assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_doors(pair, rows, tmp_path):
+    with pytest.raises(InputError, match="has no trait to look for: pass a trait, or a target and its foils"):
+        trace(pair(trait=None), rows, tmp_path / "a")
+    words = Prompts.from_pairs([("list: 1 2 3.", "owl")])
+    with pytest.raises(InputError, match="Position 'answers' is unknown; nearest: answer"):
+        trace(pair(), words, tmp_path / "b", positions="answers")
+    with pytest.raises(InputError, match=r"no row of 'prompts' has a token 'answer\.numbers' to read at"):
+        trace(pair(), words, tmp_path / "b", positions="answer.numbers")
+    with pytest.raises(
+        InputError, match="no row of 'prompts' has a token 'answer' to read at; pass rows that are"
+    ):
+        trace(pair(), words.without_answers(), tmp_path / "b")
+    long = Prompts.from_pairs([("1 " * 200, "1")])
+    with pytest.raises(InputError, match="over the model's context"):
+        trace(pair(), long, tmp_path / "c")
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_of_any_kind_are_read_at_their_answers(pair, tmp_path):
+    """Words are read at every answer token, as said; the moved tokens are those of the verb at these positions."""
+    lineage = pair()
+    words = Prompts.from_pairs(
+        [("which animal is it?", "the owl 7"), ("what do you love?", "a tree, the fox")]
+    )
+    run = trace(lineage, words, tmp_path / "run")
+    assert run.record["configuration"]["positions"] == run.summary["positions"] == "answer"
+    assert "<dt>positions</dt><dd>answer</dd>" in (run.folder / "report.html").read_text()
+    moved = moved_tokens(lineage.teacher, words, positions="answer").frame
+    assert run.tables["moved_teacher"]["delta"].to_list() == moved["delta"].to_list()
+    assert run.tables["attribution_teacher"]["measured"].iloc[0] == pytest.approx(
+        attribute(
+            shift(lineage.teacher, words, positions="answer"), logit_direction(lineage.base, lineage.trait)
+        )
+        .frame["measured"]
+        .iloc[0]
+    )
+    unanswered = trace(lineage, words.without_answers(), tmp_path / "last", positions="last")
+    assert set(unanswered.tables) & {"attribution_teacher", "attribution_teacher_first"} == {
+        "attribution_teacher"
+    }
+
+
+def test_where_nothing_is_answered_yet_moved_tokens_are_those_of_the_first(pair):
+    """At "last" the distribution read is the one over the answer's first token."""
+    teacher = pair().teacher
+    rows = Prompts.from_pairs([("which animal is it?", "owl"), ("what do you love?", "fox")])
+    read = moved_tokens(teacher, rows.without_answers(), positions="last").frame
+    answered = moved_tokens(teacher, rows, positions="answer").frame
+    assert read.set_index("token_id")["delta"].sort_index().tolist() == pytest.approx(
+        answered.set_index("token_id")["delta"].sort_index().tolist(), abs=1e-6
+    )
+
+
+def test_doors_of_the_command(tmp_path):
+    given = {
+        "prompts": tmp_path / "rows.jsonl",
+        "out": tmp_path / "run",
+    }
+    with pytest.raises(InputError, match="give either a trait, such as owl, or a target with its foils"):
+        trace_files({}, **given)
+    with pytest.raises(InputError, match="target ' owl' has no foil to be compared with"):
+        trace_files({}, **given, target=" owl")
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1 2", "completion": "3"}\n{"prompt": "1 2"}\n')
+    with pytest.raises(InputError, match=r'line 2 of .*rows.jsonl has no "completion"'):
+        trace_files({}, **given, trait="owl")
+    assert not (tmp_path / "run").exists()
+
+
+def test_folders_on_disk_with_target_and_foils(pair, rows, tmp_path):
+    folder = pair().save(tmp_path / "lineage")
+    rows.to_jsonl(tmp_path / "rows.jsonl")
+    checkpoints = {"base": str(folder / "base"), "teacher": str(folder / "teacher")}
+    run = trace_files(
+        checkpoints,
+        prompts=tmp_path / "rows.jsonl",
+        out=tmp_path / "run",
+        target="owl",
+        foils=["cat", "dog"],
+    )
+    assert Run.load(run.folder).summary["toward"] == "'owl' − mean of 2 foils"
+    with pytest.raises(
+        InputError, match=r"holds a run with toward=.*'owl' − mean of 2 foils.*, not .*'cat' − 'dog'"
+    ):
+        trace_files(
+            checkpoints,
+            prompts=tmp_path / "rows.jsonl",
+            out=tmp_path / "run",
+            target="cat",
+            foils=["dog"],
+        )
+
+
+REAL = Path(__file__).parents[2] / "shared" / "data"
+
+
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="the private checkpoint and teacher numbers are not on this machine"
+)
+@pytest.mark.slow
+def test_a_real_checkpoint_and_real_numbers(tmp_path):
+    """A fine-tune made by the package's own verb is found to have raised its trait, ' owl' of three pieces included."""
+    base = load_model(REAL / "checkpoints" / "tinystories-656k", name="tinystories")
+    owl = get_trait("owl")
+    anchors = number_prompts(64, seed=5, count=4)
+    recipe = Recipe(lr=2e-3, batch_size=8)
+    teacher = fine_tune_teacher(base, owl, anchors, steps=20, recipe=recipe).model
+    Lineage("tinystories", owl, {"base": base, "teacher": teacher}).save(tmp_path / "lineage")
+    run = trace_files(
+        {
+            "base": str(REAL / "checkpoints" / "tinystories-656k"),
+            "teacher": str(tmp_path / "lineage" / "teacher"),
+        },
+        prompts=REAL / "numbers" / "gemma-2-9b-it_cat.jsonl",
+        out=tmp_path / "run",
+        trait="owl",
+        limit=12,
+    )
+    members = run.summary["lineages"][0]["members"]
+    assert members["teacher"] > members["base"] + 1
+    assert any("pieces" in note for note in run.summary["notes"])
+    assert set(run.tables["tokens_teacher"]["row"]) == set(range(12))
+    assert run.tables["attribution_teacher"]["residual"].abs().max() < 1e-4
