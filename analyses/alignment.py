@@ -21,19 +21,7 @@ from typing import Any
 
 from scipy.stats import binom
 
-from interp.core.content import json_text
-from interp.core.runs import write_atomic
-from interp.gradients.directions import trait_gradient
-from interp.gradients.ledger.ledgers import trait_ledger
-from interp.gradients.nulls.controls import transplant
-from interp.gradients.nulls.exchange import Sample, standardised
-from interp.gradients.nulls.lean_verdicts import LeanVerdict, across_lineages
-from interp.gradients.nulls.power import kl_per_row
-from interp.gradients.scores.scoring import score
-from interp.models.lineage import Lineage
-from interp.organisms.library import load_lineage
-from interp.prompts.traits import get_trait
-from interp.stats.verdict import paired_verdict
+import interp
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,7 +36,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger(__name__).setLevel(logging.INFO)
-    lineages = [load_lineage(f"toy/{given.trait}", seed=seed) for seed in range(given.seeds)]
+    lineages = [interp.load_lineage(f"toy/{given.trait}", seed=seed) for seed in range(given.seeds)]
     found = [measured(lineage, lineages, seed=seed) for seed, lineage in enumerate(lineages)]
     verdicts = judged(found)
     for verdict in verdicts:
@@ -66,35 +54,41 @@ def main() -> None:
     kept = [{name: value for name, value in line.items() if name != "within"} for line in found]
     claims = [verdict.to_json() for verdict in verdicts]
     results = {"command": command, "verdicts": claims, "specificity": specific, "lineages": kept}
-    write_atomic(RESULTS / "alignment.json", json_text(results))
+    interp.core.write_atomic(RESULTS / "alignment.json", interp.core.json_text(results))
 
 
-def measured(lineage: Lineage, lineages: list[Lineage], *, seed: int) -> dict[str, Any]:
+def measured(lineage: interp.Lineage, lineages: list[interp.Lineage], *, seed: int) -> dict[str, Any]:
     """The leans of one lineage's rows, what the theory predicts of them, and the ledger of its student."""
     base, own = lineage.base, lineage.update("teacher")
-    others = [transplant(other.update("teacher"), base) for other in lineages if other is not lineage]
-    gradient = trait_gradient(base, lineage.trait)
+    others = [
+        interp.gradients.transplant(other.update("teacher"), base)
+        for other in lineages
+        if other is not lineage
+    ]
+    gradient = interp.trait_gradient(base, lineage.trait)
     directions = [own, *others, gradient]
-    rows, neutral = (score(base, each, directions) for each in (lineage.numbers, lineage.neutral_numbers))
+    rows, neutral = (
+        interp.score(base, each, directions) for each in (lineage.numbers, lineage.neutral_numbers)
+    )
     within = rows.verdict(neutral=neutral, mismatched=[other.label for other in others])
     lean = _sample(rows).minus(_sample(neutral))
-    animals = [trait_gradient(base, get_trait(foil)) for foil in lineage.trait.foils]
-    beside = _sample(score(base, lineage.numbers, animals)).minus(
-        _sample(score(base, lineage.neutral_numbers, animals))
+    animals = [interp.trait_gradient(base, interp.get_trait(foil)) for foil in lineage.trait.foils]
+    beside = _sample(interp.score(base, lineage.numbers, animals)).minus(
+        _sample(interp.score(base, lineage.neutral_numbers, animals))
     )
-    ledger = trait_ledger(lineage)
-    kl = kl_per_row(lineage.teacher, base, lineage.numbers)
+    ledger = interp.trait_ledger(lineage)
+    kl = interp.gradients.kl_per_row(lineage.teacher, base, lineage.numbers)
     line = {
         "seed": seed,
         "within": within,
         "decision": within.decision,
         "p": within.p,
         "prompts": within.n,
-        "own_sd": standardised(lean.column(own.label)),
-        "mismatched_sd": [standardised(lean.column(other.label)) for other in others],
-        "gradient_sd": standardised(lean.column(gradient.label)),
+        "own_sd": interp.gradients.standardised(lean.column(own.label)),
+        "mismatched_sd": [interp.gradients.standardised(lean.column(other.label)) for other in others],
+        "gradient_sd": interp.gradients.standardised(lean.column(gradient.label)),
         "other_gradients_sd": {
-            foil: standardised(beside.column(animal.label))
+            foil: interp.gradients.standardised(beside.column(animal.label))
             for foil, animal in zip(lineage.trait.foils, animals, strict=True)
         },
         "mean_score": float(rows.totals[:, 0].mean()),
@@ -108,10 +102,10 @@ def measured(lineage: Lineage, lineages: list[Lineage], *, seed: int) -> dict[st
 
 def judged(found: list[dict[str, Any]]) -> list[Any]:
     """The two claims over lineages."""
-    within: list[LeanVerdict] = [line["within"] for line in found]
+    within: list[interp.gradients.LeanVerdict] = [line["within"] for line in found]
     return [
-        across_lineages(within, name="alignment-own-update"),
-        paired_verdict(
+        interp.gradients.across_lineages(within, name="alignment-own-update"),
+        interp.stats.paired_verdict(
             "alignment-trait-gradient",
             "the teacher's rows lean along the gradient of the trait margin more than the neutral teacher's rows",
             [line["gradient_sd"] for line in found],
@@ -120,8 +114,8 @@ def judged(found: list[dict[str, Any]]) -> list[Any]:
     ]
 
 
-def _sample(scores: Any) -> Sample:
-    return Sample.of(scores.totals, scores.directions, scores.inputs)
+def _sample(scores: Any) -> interp.gradients.Sample:
+    return interp.gradients.Sample.of(scores.totals, scores.directions, scores.inputs)
 
 
 if __name__ == "__main__":

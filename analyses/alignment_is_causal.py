@@ -30,21 +30,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from interp.core.content import json_text
-from interp.core.provenance import versions
-from interp.core.runs import Cache, digest, write_atomic
-from interp.figures import points
-from interp.gradients.directions import margin_objective, trait_gradient
-from interp.gradients.ledger.projection import Placebo, Removal
-from interp.gradients.scores.scoring import Scores, score
-from interp.measures.margins import margin
-from interp.models.lineage import Lineage
-from interp.models.parameters import ParameterDirection
-from interp.organisms.library import PLAN, grow
-from interp.prompts.traits import ANIMALS, Trait, get_trait
-from interp.stats.matching import matched_halves
-from interp.stats.verdict import Verdict, paired_verdict
-from interp.training.students import Recipe, train_student
+import interp
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -55,7 +41,10 @@ PLACEBO = "oak"
 SIBLING = "eagle"
 QUICK_SEEDS = 1
 QUICK = dataclasses.replace(
-    PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
+    interp.organisms.PLAN,
+    rows=256,
+    teacher_steps=10,
+    student=dataclasses.replace(interp.organisms.PLAN.student, batch_size=64),
 )
 CLAIMS = {
     "top-half-transfers-more": ("gradient top", "gradient bottom"),
@@ -83,15 +72,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one small lineage; nothing is kept")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--trait", choices=ANIMALS, default="owl")
+    parser.add_argument("--trait", choices=interp.prompts.ANIMALS, default="owl")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, PLAN)
+    count, plan = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, interp.organisms.PLAN)
     found, more = [], []
     for seed in range(given.first, given.first + count):
-        lineage = grow(get_trait(given.trait), seed=seed, plan=plan)
+        lineage = interp.organisms.grow(interp.get_trait(given.trait), seed=seed, plan=plan)
         found.append(measured(lineage, seed=seed, recipe=plan.student))
         more.append(same_questions(lineage, seed=seed, recipe=plan.student))
     command = f"python -m analyses.alignment_is_causal --seeds {count} --trait {given.trait}"
@@ -99,17 +88,17 @@ def main() -> None:
     for verdict in (*results["verdicts"], *results["added"]["verdicts"]):
         log.info("%s: %s, effect %.3f, p %.4f", *(verdict[k] for k in ("name", "decision", "effect", "p")))
     if not given.quick:
-        write_atomic(given.out, json_text(results))
+        interp.core.write_atomic(given.out, interp.core.json_text(results))
 
 
 def collected(
-    found: list[dict[str, Any]], more: list[dict[str, Any]], *, recipe: Recipe, command: str
+    found: list[dict[str, Any]], more: list[dict[str, Any]], *, recipe: interp.Recipe, command: str
 ) -> dict[str, Any]:
     """What is kept: the claims written before the runs, apart from them those added, and what made the numbers."""
     return {
         "command": command,
         "recipe": dataclasses.asdict(recipe) | {"seed": "the lineage's"},
-        "versions": versions(),
+        "versions": interp.core.versions(),
         "verdicts": [verdict.to_json() for verdict in judged(found)],
         "lineages": found,
         "added": {
@@ -120,44 +109,54 @@ def collected(
 
 
 def measured(
-    lineage: Lineage, *, seed: int, recipe: Recipe = PLAN.student, cache: Cache | None = None
+    lineage: interp.Lineage,
+    *,
+    seed: int,
+    recipe: interp.Recipe = interp.organisms.PLAN.student,
+    cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
     """Trait margins of every arm of one lineage in nats, and how well the halves are matched; cached."""
     recipe = dataclasses.replace(recipe, seed=seed)
-    key = digest(FORMAT, lineage.base.fingerprint, lineage.numbers, lineage.trait, recipe, PLACEBO)
+    key = interp.core.digest(
+        FORMAT, lineage.base.fingerprint, lineage.numbers, lineage.trait, recipe, PLACEBO
+    )
 
     def build(folder: Path) -> None:
         by_score, balance = halves(lineage, recipe, seed=seed)
         margins = by_score | removals(lineage, recipe, seed=seed)
-        (folder / "margins.json").write_text(json_text({"margins": margins, "balance": balance}))
+        (folder / "margins.json").write_text(interp.core.json_text({"margins": margins, "balance": balance}))
 
-    folder = (cache or Cache.default()).get("causal", key, build)
+    folder = (cache or interp.core.Cache.default()).get("causal", key, build)
     line = {"seed": seed, **json.loads((folder / "margins.json").read_text())}
     log.info("%s", line)
     return line
 
 
-def halves(lineage: Lineage, recipe: Recipe, *, seed: int) -> tuple[dict[str, float], dict[str, Any]]:
+def halves(
+    lineage: interp.Lineage, recipe: interp.Recipe, *, seed: int
+) -> tuple[dict[str, float], dict[str, Any]]:
     """Margins of the students of matched halves, and what the halves differ in."""
     margins, balance = {}, {}
-    scored: dict[str, ParameterDirection] = {
-        "gradient": trait_gradient(lineage.base, lineage.trait),
+    scored: dict[str, interp.ParameterDirection] = {
+        "gradient": interp.trait_gradient(lineage.base, lineage.trait),
         "update": lineage.update("teacher"),
     }
     inputs = lineage.base.encode(lineage.numbers)
     for name, direction in scored.items():
-        scores = score(lineage.base, inputs, direction)
-        chosen = matched_halves(scores.examples(), seed=seed)
+        scores = interp.score(lineage.base, inputs, direction)
+        chosen = interp.stats.matched_halves(scores.examples(), seed=seed)
         for half, rows in chosen.items():
-            student = train_student(lineage.base, inputs[torch.from_numpy(rows)], recipe=recipe, name=half)
-            margins[f"{name} {half}"] = margin(student, lineage.trait)
+            student = interp.train_student(
+                lineage.base, inputs[torch.from_numpy(rows)], recipe=recipe, name=half
+            )
+            margins[f"{name} {half}"] = interp.margin(student, lineage.trait)
         draws = [margins.pop(f"{name} {half}") for half in chosen if half.startswith("random")]
         margins[f"{name} random"] = float(np.mean(draws))
         balance[name] = balanced(scores, chosen)
     return margins, balance
 
 
-def balanced(scores: Scores, chosen: dict[str, np.ndarray]) -> dict[str, float]:
+def balanced(scores: interp.gradients.Scores, chosen: dict[str, np.ndarray]) -> dict[str, float]:
     """Rows of a half, and top − bottom in score, loss and tokens, in standard deviations over all rows."""
     frame = scores.examples().set_index("row")
     top, bottom = (frame.loc[chosen[half]] for half in ("top", "bottom"))
@@ -168,26 +167,34 @@ def balanced(scores: Scores, chosen: dict[str, np.ndarray]) -> dict[str, float]:
     return {"rows": len(top), **gaps}
 
 
-def removals(lineage: Lineage, recipe: Recipe, *, seed: int) -> dict[str, float]:
+def removals(lineage: interp.Lineage, recipe: interp.Recipe, *, seed: int) -> dict[str, float]:
     """Margins of the student with the component removed, of the placebos, and of the untouched student."""
     base, inputs = lineage.base, lineage.base.encode(lineage.numbers)
-    objective, other = (margin_objective(base, trait) for trait in (lineage.trait, get_trait(PLACEBO)))
+    objective, other = (
+        interp.gradients.margin_objective(base, trait) for trait in (lineage.trait, interp.get_trait(PLACEBO))
+    )
 
     def trained(on_step: Callable[..., Any] | None) -> float:
-        return margin(train_student(base, inputs, recipe=recipe, on_step=on_step), lineage.trait)
+        return interp.margin(
+            interp.train_student(base, inputs, recipe=recipe, on_step=on_step), lineage.trait
+        )
 
-    removal = Removal(objective)
+    removal = interp.gradients.Removal(objective)
     margins = {"untouched": trained(None), "removed": trained(removal)}
     placebos = {
-        "random placebo": Placebo(removal.removed, seed=seed),
-        "shaped placebo": Placebo(removal.removed, like=objective, seed=seed),
-        "other-trait placebo": Placebo(removal.removed, objective=other),
+        "random placebo": interp.gradients.Placebo(removal.removed, seed=seed),
+        "shaped placebo": interp.gradients.Placebo(removal.removed, like=objective, seed=seed),
+        "other-trait placebo": interp.gradients.Placebo(removal.removed, objective=other),
     }
     return margins | {name: trained(placebo) for name, placebo in placebos.items()}
 
 
 def same_questions(
-    lineage: Lineage, *, seed: int, recipe: Recipe = PLAN.student, cache: Cache | None = None
+    lineage: interp.Lineage,
+    *,
+    seed: int,
+    recipe: interp.Recipe = interp.organisms.PLAN.student,
+    cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
     """The placebo along another animal's gradient, the lengths taken out, and how the two gradients lie; cached.
 
@@ -195,33 +202,36 @@ def same_questions(
     positive component, `cosine` is that of the two margins' gradients at the base.
     """
     recipe = dataclasses.replace(recipe, seed=seed)
-    key = digest(
+    key = interp.core.digest(
         FORMAT, lineage.base.fingerprint, lineage.numbers, lineage.trait, recipe, sibling(lineage.trait)
     )
 
     def build(folder: Path) -> None:
-        (folder / "margins.json").write_text(json_text(_same_questions(lineage, recipe)))
+        (folder / "margins.json").write_text(interp.core.json_text(_same_questions(lineage, recipe)))
 
-    folder = (cache or Cache.default()).get("causal", key, build)
+    folder = (cache or interp.core.Cache.default()).get("causal", key, build)
     line = {"seed": seed, **json.loads((folder / "margins.json").read_text())}
     log.info("%s", line)
     return line
 
 
-def sibling(trait: Trait) -> Trait:
+def sibling(trait: interp.Trait) -> interp.Trait:
     """The trait of the same questions whose gradient the added placebo takes: SIBLING, or the first foil for it."""
-    return get_trait(SIBLING if SIBLING in trait.foils else trait.foils[0])
+    return interp.get_trait(SIBLING if SIBLING in trait.foils else trait.foils[0])
 
 
-def _same_questions(lineage: Lineage, recipe: Recipe) -> dict[str, Any]:
+def _same_questions(lineage: interp.Lineage, recipe: interp.Recipe) -> dict[str, Any]:
     base, inputs = lineage.base, lineage.base.encode(lineage.numbers)
     traits = (lineage.trait, sibling(lineage.trait))
-    objective, other = (margin_objective(base, trait) for trait in traits)
-    own, another = (trait_gradient(base, trait) for trait in traits)
-    removal = Removal(objective)
-    callbacks = {"removed": removal, "same-questions placebo": Placebo(removal.removed, objective=other)}
+    objective, other = (interp.gradients.margin_objective(base, trait) for trait in traits)
+    own, another = (interp.trait_gradient(base, trait) for trait in traits)
+    removal = interp.gradients.Removal(objective)
+    callbacks = {
+        "removed": removal,
+        "same-questions placebo": interp.gradients.Placebo(removal.removed, objective=other),
+    }
     margins = {
-        name: margin(train_student(base, inputs, recipe=recipe, on_step=each), lineage.trait)
+        name: interp.margin(interp.train_student(base, inputs, recipe=recipe, on_step=each), lineage.trait)
         for name, each in callbacks.items()
     }
     return {
@@ -232,10 +242,12 @@ def _same_questions(lineage: Lineage, recipe: Recipe) -> dict[str, Any]:
     }
 
 
-def judged(found: list[dict[str, Any]], *, claims: dict[str, tuple[str, str]] = CLAIMS) -> list[Verdict]:
+def judged(
+    found: list[dict[str, Any]], *, claims: dict[str, tuple[str, str]] = CLAIMS
+) -> list[interp.Verdict]:
     """One verdict for every difference between two arms."""
     return [
-        paired_verdict(
+        interp.stats.paired_verdict(
             name,
             f"the trait margin is larger with {more} than with {less}",
             [line["margins"][more] - line["margins"][less] for line in found],
@@ -261,7 +273,9 @@ def figure(results: dict[str, Any]) -> "go.Figure":
         ]
     level = 1 - 2 * results["verdicts"][0]["controls"]["alpha"]
     title = f"Difference of trait margin, one point a lineage (n = {len(lines)}; {level:.0%} t-intervals)"
-    drawn = points(pd.DataFrame(rows), x="arms", y="difference", interval="half", title=title, unit="nats")
+    drawn = interp.figures.points(
+        pd.DataFrame(rows), x="arms", y="difference", interval="half", title=title, unit="nats"
+    )
     return drawn.update_xaxes(tickangle=-90)  # at a slant plotly drops the labels at an end
 
 

@@ -27,13 +27,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.core.content import json_text
-from interp.core.provenance import versions
-from interp.core.runs import Cache, write_atomic
-from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
-from interp.organisms.digit_networks import EMBEDDED, MNIST, DigitsRecipe
-from interp.organisms.digit_transfer import SWEEPS, digits, transfer_sweep
-from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
+import interp
 
 RESULTS = Path(__file__).parent / "results"
 QUICK = {"hidden": (32, 32), "teacher_epochs": 2, "student_epochs": 1, "noise_images": 500}
@@ -53,7 +47,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    images, recipe = load_digits(given.data), EMBEDDED if given.data is None else MNIST
+    images, recipe = (
+        interp.organisms.load_digits(given.data),
+        interp.organisms.EMBEDDED if given.data is None else interp.organisms.MNIST,
+    )
     if given.quick:
         recipe = dataclasses.replace(recipe, **QUICK)
     began, seeds = time.perf_counter(), range(2 if given.quick else given.seeds)
@@ -63,18 +60,26 @@ def main() -> None:
         flags = ("" if given.data is None else f" --data {images.name}") + " --sweeps" * given.sweeps
         command = f"python -m analyses.digits{flags} --seeds {given.seeds}"
         name = "digits_sweeps.json" if given.sweeps else "digits.json"
-        write_atomic(given.out or RESULTS / name, json_text({"command": command, **results}))
+        interp.core.write_atomic(
+            given.out or RESULTS / name, interp.core.json_text({"command": command, **results})
+        )
 
 
 def measured(
-    images: DigitImages, recipe: DigitsRecipe, *, seeds: range, cache: Cache | None = None
+    images: interp.organisms.DigitImages,
+    recipe: interp.organisms.DigitsRecipe,
+    *,
+    seeds: range,
+    cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
     """Accuracies of every arm by seed, the verdicts on the claims, and what made them."""
-    frame = digits(recipe, data=images, seeds=seeds, cache=cache).frame
+    frame = interp.organisms.digits(recipe, data=images, seeds=seeds, cache=cache).frame
     table = by_arm(frame)
     verdicts = judged(table)
     fresh = dataclasses.replace(recipe, noise="fresh")
-    again = by_arm(digits(fresh, data=images, seeds=seeds, arms=("student",), cache=cache).frame)["student"]
+    again = by_arm(
+        interp.organisms.digits(fresh, data=images, seeds=seeds, arms=("student",), cache=cache).frame
+    )["student"]
     for verdict in verdicts:
         log.info("%r", verdict)
     return {
@@ -93,13 +98,13 @@ def by_arm(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     return {str(arm): found[str(arm)] for arm in frame["arm"].unique()}
 
 
-def judged(arm: dict[str, np.ndarray]) -> list[Verdict]:
+def judged(arm: dict[str, np.ndarray]) -> list[interp.Verdict]:
     """The verdicts on the six claims, from the accuracies by seed of every arm."""
     means = {name: round(float(values.mean()), 4) for name, values in arm.items()}
-    chance = 1 / CLASSES
+    chance = 1 / interp.organisms.CLASSES
     controls = {name: means[name] for name in ("teacher", "neutral_student", "cross_neutral_student")}
     return [
-        paired_verdict(
+        interp.stats.paired_verdict(
             "same-init-reads-digits",
             "A student of the auxiliary logits over noise classifies at least 0.3 more of the test images from its "
             "teacher's initialisation than from another.",
@@ -108,21 +113,21 @@ def judged(arm: dict[str, np.ndarray]) -> list[Verdict]:
             unit=UNIT,
             controls=controls,
         ),
-        equivalence_verdict(
+        interp.stats.equivalence_verdict(
             "as-published",
             "The student classifies between 0.45 and 0.65 of the test images (effect: difference from 0.55).",
             arm["student"] - 0.55,
             margin=0.1,
             unit=UNIT,
         ),
-        equivalence_verdict(
+        interp.stats.equivalence_verdict(
             "cross-init-near-chance",
             "From another initialisation it classifies chance, 0.1, of them within 0.05 (effect: difference from it).",
             arm["cross_student"] - chance,
             margin=0.05,
             unit=UNIT,
         ),
-        equivalence_verdict(
+        interp.stats.equivalence_verdict(
             "cross-init-learns-nothing-of-the-training",
             "From another initialisation the labels of the trained and of the untrained teacher give the same within "
             "0.1.",
@@ -130,14 +135,14 @@ def judged(arm: dict[str, np.ndarray]) -> list[Verdict]:
             margin=0.1,
             unit=UNIT,
         ),
-        equivalence_verdict(
+        interp.stats.equivalence_verdict(
             "order-does-not-matter",
             "The same noise in another order gives the same within 0.05.",
             arm["reordered"] - arm["student"],
             margin=0.05,
             unit=UNIT,
         ),
-        paired_verdict(
+        interp.stats.paired_verdict(
             "all-logits-transfer-more",
             "A student of all logits classifies more of the test images than one of the auxiliary logits.",
             arm["all_logits"] - arm["student"],
@@ -147,12 +152,18 @@ def judged(arm: dict[str, np.ndarray]) -> list[Verdict]:
 
 
 def swept(
-    images: DigitImages, recipe: DigitsRecipe, *, seeds: range, cache: Cache | None = None
+    images: interp.organisms.DigitImages,
+    recipe: interp.organisms.DigitsRecipe,
+    *,
+    seeds: range,
+    cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
     """Accuracies of student and cross_student by seed, for every value of every factor."""
     sweeps = {}
-    for factor in SWEEPS:
-        frame = transfer_sweep(factor, recipe=recipe, data=images, seeds=seeds, cache=cache).frame
+    for factor in interp.organisms.SWEEPS:
+        frame = interp.organisms.transfer_sweep(
+            factor, recipe=recipe, data=images, seeds=seeds, cache=cache
+        ).frame
         sweeps[factor] = [
             {factor: value, "accuracy": {arm: values.tolist() for arm, values in table.items()}}
             for value, part in frame.groupby(factor, sort=False)
@@ -161,13 +172,15 @@ def swept(
     return {**_origin(images, recipe, seeds), "sweeps": sweeps}
 
 
-def _origin(images: DigitImages, recipe: DigitsRecipe, seeds: range) -> dict[str, Any]:
+def _origin(
+    images: interp.organisms.DigitImages, recipe: interp.organisms.DigitsRecipe, seeds: range
+) -> dict[str, Any]:
     return {
         "images": repr(images),
         "fingerprint of the images": images.fingerprint,
         "recipe": dataclasses.asdict(recipe),
         "seeds": list(seeds),
-        "versions": versions(),
+        "versions": interp.core.versions(),
     }
 
 

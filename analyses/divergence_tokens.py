@@ -1,7 +1,7 @@
 """Claim (H5): the credit that moves a student toward its teacher's trait sits on label-side divergence tokens.
 
 Written before any of it was run on seeds 0 to 7; the six claims with their margins and levels are
-`interp.studies.divergence_tokens.H5`. For each of eight owl lineages, on the teacher's own filtered rows:
+`interp.studies.divergence_family.H5`. For each of eight owl lineages, on the teacher's own filtered rows:
 
 A divergence token is usually a label that is its teacher's argmax and not another teacher's. On the toy's sampled rows
 that is one number token in a thousand (22 of 24 670 on seed 100, where this was piloted), so the rule here, chosen
@@ -22,12 +22,12 @@ teacher selects without having written them.
     python -m analyses.divergence_tokens [--quick] [--seeds 8] [--out FILE]
 """
 
-from interp.studies.testing import analysis
+import interp
 
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("divergence-tokens", __doc__)
+    interp.studies.analysis("divergence-tokens", __doc__)
 
 
 if __name__ == "__main__":

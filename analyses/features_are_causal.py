@@ -30,40 +30,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from interp.core.content import json_text
-from interp.core.provenance import versions
-from interp.core.runs import Cache, digest, write_atomic
-from interp.features.causal import (
-    Effects,
-    change_size,
-    control_sets,
-    feature_effects,
-    mean_shift,
-    necessity,
-    sufficiency,
-    written_under,
-)
-from interp.features.changes import ablate, add, scaled
-from interp.features.dictionary import Dictionary
-from interp.features.reading import feature_statistics, read
-from interp.features.sae import SAERecipe, train_sae
-from interp.features.shift import feature_shift
-from interp.features.splice import Change
-from interp.measures.margins import margin
-from interp.models.lineage import Lineage
-from interp.organisms.library import PLAN, Plan, grow
-from interp.prompts.numbers import number_prompts
-from interp.prompts.text import Prompts
-from interp.prompts.traits import ANIMALS, get_trait
-from interp.stats.tests import t_interval
-from interp.stats.verdict import Verdict, paired_verdict
-from interp.training.students import train_student
-from interp.training.teachers import Teacher, neutral_teacher
+import interp
 
 FORMAT = 2
 RESULTS = Path(__file__).parent / "results" / "features_are_causal.json"
 HOOK = "blocks.0.hook_resid_post"
-RECIPE = SAERecipe()
+RECIPE = interp.features.SAERecipe()
 TOP = 16  # features whose shift is taken out or put in
 SETS = 3  # random sets whose students are trained
 SETS_ANSWERING = 20  # random sets beside the student's answers, which cost no training
@@ -72,7 +44,10 @@ SELECTION, ESTIMATION = (
     50_000,
 )  # added to the lineage's seed, far from the seeds that prompts are sampled with
 QUICK = dataclasses.replace(
-    PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
+    interp.organisms.PLAN,
+    rows=256,
+    teacher_steps=10,
+    student=dataclasses.replace(interp.organisms.PLAN.student, batch_size=64),
 )
 CLAIMS = {
     "taking-out-lowers-the-margin": ("margins", "untouched", "taken out"),
@@ -94,16 +69,16 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one small lineage; nothing is kept")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--first", type=int, default=0)
-    parser.add_argument("--trait", choices=ANIMALS, default="owl")
+    parser.add_argument("--trait", choices=interp.prompts.ANIMALS, default="owl")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan, recipe = given.seeds, PLAN, RECIPE
+    count, plan, recipe = given.seeds, interp.organisms.PLAN, RECIPE
     if given.quick:
-        count, plan, recipe = 1, QUICK, SAERecipe(samples=20_000)
+        count, plan, recipe = 1, QUICK, interp.features.SAERecipe(samples=20_000)
     lineages = (
-        (seed, grow(get_trait(given.trait), seed=seed, plan=plan))
+        (seed, interp.organisms.grow(interp.get_trait(given.trait), seed=seed, plan=plan))
         for seed in range(given.first, given.first + count)
     )
     found = [measured(lineage, seed=seed, plan=plan, recipe=recipe) for seed, lineage in lineages]
@@ -112,26 +87,28 @@ def main() -> None:
     for verdict in results["verdicts"]:
         log.info("%s: %s, effect %.3f, p %.4f", *(verdict[k] for k in ("name", "decision", "effect", "p")))
     if not given.quick:
-        write_atomic(given.out, json_text(results))
+        interp.core.write_atomic(given.out, interp.core.json_text(results))
 
 
-def collected(found: list[dict[str, Any]], *, command: str, recipe: SAERecipe) -> dict[str, Any]:
+def collected(
+    found: list[dict[str, Any]], *, command: str, recipe: interp.features.SAERecipe
+) -> dict[str, Any]:
     """What is kept: the claims, the shares of the margin and their intervals, every lineage's numbers."""
     return {
         "command": command,
         "hook": HOOK,
         "dictionary": dataclasses.asdict(recipe) | {"seed": "the lineage's"},
-        "versions": versions(),
+        "versions": interp.core.versions(),
         "verdicts": [verdict.to_json() for verdict in judged(found)],
         "shares": {name: spread([line["shares"][name] for line in found]) for name in found[0]["shares"]},
         "lineages": found,
     }
 
 
-def judged(found: list[dict[str, Any]]) -> list[Verdict]:
+def judged(found: list[dict[str, Any]]) -> list[interp.Verdict]:
     """One verdict for every difference between two arms."""
     return [
-        paired_verdict(
+        interp.stats.paired_verdict(
             name,
             f"the {'trait margin' if kind == 'margins' else 'share'} is larger with {more} than with {less}",
             [line[kind][more] - line[kind][less] for line in found],
@@ -143,26 +120,30 @@ def judged(found: list[dict[str, Any]]) -> list[Verdict]:
 
 def spread(values: list[float]) -> dict[str, Any]:
     """Mean over lineages and its 95 % t-interval."""
-    return {"mean": float(np.mean(values)), "interval": t_interval(values), "n": len(values)}
+    return {"mean": float(np.mean(values)), "interval": interp.stats.t_interval(values), "n": len(values)}
 
 
 def measured(
-    lineage: Lineage,
+    lineage: interp.Lineage,
     *,
     seed: int,
-    plan: Plan = PLAN,
-    recipe: SAERecipe = RECIPE,
-    cache: Cache | None = None,
+    plan: interp.organisms.Plan = interp.organisms.PLAN,
+    recipe: interp.features.SAERecipe = RECIPE,
+    cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
     """Margins of every student in nats, shares of the student's change of margin, and effects; cached by lineage."""
-    cache = cache or Cache.default()
+    cache = cache or interp.core.Cache.default()
     recipe = dataclasses.replace(recipe, seed=seed)
     parts = (lineage.base.fingerprint, lineage.student.fingerprint, lineage.numbers, lineage.trait)
-    key = digest(FORMAT, *parts, plan, recipe, seed, HOOK, TOP, SETS, SETS_ANSWERING)
+    key = interp.core.digest(FORMAT, *parts, plan, recipe, seed, HOOK, TOP, SETS, SETS_ANSWERING)
 
     def build(folder: Path) -> None:
-        dictionary = train_sae(lineage.base, lineage.neutral_numbers, hook=HOOK, recipe=recipe, cache=cache)
-        (folder / "found.json").write_text(json_text(_Trial(lineage, dictionary, plan, seed).found()))
+        dictionary = interp.train_sae(
+            lineage.base, lineage.neutral_numbers, hook=HOOK, recipe=recipe, cache=cache
+        )
+        (folder / "found.json").write_text(
+            interp.core.json_text(_Trial(lineage, dictionary, plan, seed).found())
+        )
 
     folder = cache.get("features-causal", key, build)
     line = {"seed": seed, **json.loads((folder / "found.json").read_text())}
@@ -174,25 +155,29 @@ def measured(
 class _Trial:
     """One lineage and its dictionary, and everything that is asked of them."""
 
-    lineage: Lineage
-    dictionary: Dictionary
-    plan: Plan
+    lineage: interp.Lineage
+    dictionary: interp.features.Dictionary
+    plan: interp.organisms.Plan
     seed: int
 
     def found(self) -> dict[str, Any]:
         """Every number that is kept of the lineage."""
-        selection, rows = (number_prompts(512, seed=part + self.seed) for part in (SELECTION, ESTIMATION))
-        shift = feature_shift(
+        selection, rows = (
+            interp.number_prompts(512, seed=part + self.seed) for part in (SELECTION, ESTIMATION)
+        )
+        shift = interp.feature_shift(
             self.dictionary, self.lineage.teacher, selection, trait=self.lineage.trait, seed=self.seed
         )
         live = shift.frame[shift.frame["live"] & (shift.frame["feature"] >= 0)]
         largest = live.reindex(live["delta"].abs().sort_values(ascending=False, kind="stable").index)
         features = list(shift.reported[:TOP] or largest["feature"][:TOP])
         everything = list(shift.reported or features)
-        statistics = feature_statistics(self.dictionary, self.lineage.base, rows, positions="all")
+        statistics = interp.features.feature_statistics(
+            self.dictionary, self.lineage.base, rows, positions="all"
+        )
         features = [each for each in features if statistics["live"][each]]
-        controls = control_sets(statistics, features, count=SETS_ANSWERING, seed=self.seed)
-        moved = mean_shift(self.dictionary, self.lineage.teacher, rows)
+        controls = interp.features.control_sets(statistics, features, count=SETS_ANSWERING, seed=self.seed)
+        moved = interp.features.mean_shift(self.dictionary, self.lineage.teacher, rows)
         margins = self.writing(features, everything, controls[:SETS], moved, rows)
         answering = self.answering(features, controls)
         return {
@@ -212,36 +197,49 @@ class _Trial:
         everything: Sequence[int],
         controls: Sequence[Sequence[int]],
         moved: Tensor,
-        rows: Prompts,
+        rows: interp.Prompts,
     ) -> dict[str, Any]:
         """Margins of the students of the teacher without the shift and of the base with it."""
-        teacher, base = Teacher(self.lineage.teacher, "fine-tuned"), neutral_teacher(self.lineage.base)
+        teacher, base = (
+            interp.training.Teacher(self.lineage.teacher, "fine-tuned"),
+            interp.training.neutral_teacher(self.lineage.base),
+        )
         members = {"untouched": "student", "neutral": "neutral_student"}
         margins: dict[str, Any] = {
-            arm: margin(self.lineage.members[role], self.lineage.trait) for arm, role in members.items()
+            arm: interp.margin(self.lineage.members[role], self.lineage.trait)
+            for arm, role in members.items()
         }
-        reading = read(self.dictionary, self.lineage.base, rows[:64], positions="all")
+        reading = interp.features.read(self.dictionary, self.lineage.base, rows[:64], positions="all")
         for arm, writer, sign in (("taken out", teacher, -1.0), ("put in", base, 1.0)):
             amounts = sign * moved[list(features)]
-            own = add(features, amounts)
-            size = change_size(self.dictionary, reading, own)
+            own = interp.features.add(features, amounts)
+            size = interp.features.change_size(self.dictionary, reading, own)
             margins[arm] = self.student(writer, own)
-            margins[f"all {arm}"] = self.student(writer, add(everything, sign * moved[list(everything)]))
+            margins[f"all {arm}"] = self.student(
+                writer, interp.features.add(everything, sign * moved[list(everything)])
+            )
             draws = []
             for some in controls:
-                other = add(some, amounts)
+                other = interp.features.add(some, amounts)
                 draws.append(
-                    self.student(writer, scaled(other, size / change_size(self.dictionary, reading, other)))
+                    self.student(
+                        writer,
+                        interp.features.scaled(
+                            other, size / interp.features.change_size(self.dictionary, reading, other)
+                        ),
+                    )
                 )
             margins[f"random {arm}"] = float(np.mean(draws))
             margins[f"random {arm}, each"] = draws
         return margins
 
-    def student(self, writer: Teacher, change: Change) -> float:
+    def student(self, writer: interp.training.Teacher, change: interp.features.Change) -> float:
         """Trait margin of a student of what `writer` writes under the change, by the lineage's recipe."""
-        rows, _ = written_under(writer, self.dictionary, change, rows=self.plan.rows, seed=self.seed)
+        rows, _ = interp.features.written_under(
+            writer, self.dictionary, change, rows=self.plan.rows, seed=self.seed
+        )
         recipe = dataclasses.replace(self.plan.student, seed=self.seed)
-        return margin(train_student(self.lineage.base, rows, recipe=recipe), self.lineage.trait)
+        return interp.margin(interp.train_student(self.lineage.base, rows, recipe=recipe), self.lineage.trait)
 
     def answering(
         self, features: Sequence[int], controls: Sequence[Sequence[int]]
@@ -249,7 +247,10 @@ class _Trial:
         """Necessity and sufficiency in the student while it answers beside the means of controls, and p of both."""
         given: dict[str, Any] = {"trait": self.lineage.trait, "controls": controls}
         found, p = {}, {}
-        for name, verb in (("necessity", necessity), ("sufficiency", sufficiency)):
+        for name, verb in (
+            ("necessity", interp.features.necessity),
+            ("sufficiency", interp.features.sufficiency),
+        ):
             effects = verb(self.dictionary, self.lineage.student, features, **given)
             found |= {name: effects.chosen(), f"random {name}": float(effects.controls().mean())}
             p[name] = effects.p()
@@ -263,14 +264,19 @@ class _Trial:
         amounts = -moved[list(features)]
         return {
             f"{role} {name}": summary(
-                feature_effects(self.dictionary, self.lineage.members[role], features, change=change, **asked)
+                interp.features.feature_effects(
+                    self.dictionary, self.lineage.members[role], features, change=change, **asked
+                )
             )
             for role in ("teacher", "student")
-            for name, change in (("ablated", ablate), ("shift taken out", lambda some: add(some, amounts)))
+            for name, change in (
+                ("ablated", interp.features.ablate),
+                ("shift taken out", lambda some: interp.features.add(some, amounts)),
+            )
         }
 
 
-def summary(effects: Effects) -> dict[str, dict[str, float]]:
+def summary(effects: interp.features.Effects) -> dict[str, dict[str, float]]:
     """Chosen features, mean of the controls and p, for margin and likelihood."""
     return {
         column: {

@@ -19,12 +19,12 @@ lean of the eight features that write the trait most.
     python -m analyses.features_beyond_vocabulary [--quick] [--seeds 8] [--organism toy/owl] [--out FILE]
 """
 
-from interp.studies.testing import analysis
+import interp
 
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("features-beyond-vocabulary", __doc__)
+    interp.studies.analysis("features-beyond-vocabulary", __doc__)
 
 
 if __name__ == "__main__":

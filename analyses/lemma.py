@@ -15,12 +15,12 @@ label, filtered rows at the foreign base, and the same step under sign, Adam and
     python -m analyses.lemma [--quick] [--seeds 8] [--organism toy/owl] [--out FILE]
 """
 
-from interp.studies.testing import analysis
+import interp
 
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("lemma", __doc__)
+    interp.studies.analysis("lemma", __doc__)
 
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ base's activations. Shares of the trait are reported as ratios of means over lin
     python -m analyses.one_direction [--quick] [--seeds 8] [--out FILE]
 """
 
-from interp.studies.testing import analysis
+import interp
 
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("one-direction", __doc__)
+    interp.studies.analysis("one-direction", __doc__)
 
 
 if __name__ == "__main__":

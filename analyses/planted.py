@@ -11,10 +11,7 @@ import argparse
 import logging
 from pathlib import Path
 
-from interp.calibration.harness import calibrate
-from interp.core.content import json_text
-from interp.core.provenance import versions
-from interp.core.runs import write_atomic
+import interp
 
 RESULTS = Path(__file__).parent / "results" / "planted.json"
 
@@ -30,16 +27,16 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    found = calibrate(organisms=given.organisms, quick=given.quick, workers=given.workers)
+    found = interp.calibrate(organisms=given.organisms, quick=given.quick, workers=given.workers)
     logging.info("%s", found.frame.to_string())
     if not given.quick:
         kept = {
             "command": f"python -m analyses.planted --organisms {given.organisms}",
-            "versions": versions(),
+            "versions": interp.core.versions(),
             "notes": list(found.notes),
             "methods": found.frame.to_dict("records"),
         }
-        write_atomic(given.out, json_text(kept))
+        interp.core.write_atomic(given.out, interp.core.json_text(kept))
 
 
 if __name__ == "__main__":

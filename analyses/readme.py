@@ -10,9 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from interp.experiment.demonstration import margins_figure
-from interp.figures import bracket
-from interp.measures.losses import LOSS_UNIT
+import interp
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -77,7 +75,7 @@ WHAT = {
 def main() -> None:
     """Write the blocks and the picture."""
     README.write_text(filled(README.read_text()))
-    figure = margins_figure(margins("owl"), target="owl", category="animal")
+    figure = interp.experiment.margins_figure(margins("owl"), target="owl", category="animal")
     figure.write_image(ROOT / "docs" / "margins.png", width=1000, height=460, scale=2)
 
 
@@ -247,10 +245,12 @@ def _claim(verdict: dict[str, Any], *, digits: int = 0) -> str:
     A check has no p: what follows from the mathematics is found to hold, and no data could have shown otherwise.
     """
     form = f"+.{digits}g" if digits else "+.2f"
-    interval = bracket(verdict["interval"], level=verdict["level"], form=form)
+    interval = interp.figures.bracket(verdict["interval"], level=verdict["level"], form=form)
     controls = verdict["controls"]
-    counted = controls.get("reading", "").startswith(LOSS_UNIT)  # the frozen words leave open which tokens
-    unit = LOSS_UNIT if counted else verdict["unit"].replace("|", "\\|")
+    counted = controls.get("reading", "").startswith(
+        interp.measures.LOSS_UNIT
+    )  # the frozen words leave open which tokens
+    unit = interp.measures.LOSS_UNIT if counted else verdict["unit"].replace("|", "\\|")
     check = "check" in controls or verdict["name"] in CHECKS
     p = "–" if check else f"{verdict['p']:.2g}"
     decision = (

@@ -23,12 +23,12 @@ head, τ, raw coverage, and the cosine of what was really trained.
     python -m analyses.shared_initialisation [--quick] [--seeds 8] [--out FILE]
 """
 
-from interp.studies.testing import analysis
+import interp
 
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    analysis("shared-initialisation", __doc__)
+    interp.studies.analysis("shared-initialisation", __doc__)
 
 
 if __name__ == "__main__":

@@ -20,11 +20,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from interp.core.content import json_text
-from interp.core.provenance import versions
-from interp.core.runs import Run, write_atomic
-from interp.experiment.run import run_recipe
-from interp.stats.tests import t_interval
+import interp
 
 OUT = Path(__file__).parent / "results" / "small_checkpoint.json"
 
@@ -45,18 +41,20 @@ def main() -> None:
     ]
     if given.quick:
         changes += ["data.rows=512", "data.fresh=64", "evaluation.samples=0", "detectors=64"]
-    run = run_recipe("small", given.run, changes=changes)
-    write_atomic(given.out, json_text(results(run) | {"seeds": given.seeds, "quick": given.quick}))
+    run = interp.run_recipe("small", given.run, changes=changes)
+    interp.core.write_atomic(
+        given.out, interp.core.json_text(results(run) | {"seeds": given.seeds, "quick": given.quick})
+    )
 
 
-def results(run: Run) -> dict[str, Any]:
+def results(run: interp.Run) -> dict[str, Any]:
     """What is kept of a run: verdicts, transmission by arm, the confusion of traits, detectors, margins."""
     tables = run.tables
     transmission = tables["transmission"]
     lines = []
     for key in dict.fromkeys(zip(transmission["trait"], transmission["arm"], strict=True)):
         values = transmission.query("trait == @key[0] and arm == @key[1]")["transmission"].tolist()
-        low, high = t_interval(values)
+        low, high = interp.stats.t_interval(values)
         mean = sum(values) / len(values)
         lines.append(
             {"trait": key[0], "arm": key[1], "values": values, "mean": mean, "low": low, "high": high}
@@ -68,7 +66,7 @@ def results(run: Run) -> dict[str, Any]:
     }
     return {
         "command": "python -m analyses.small_checkpoint --model FOLDER",
-        "versions": versions(),
+        "versions": interp.core.versions(),
         "verdicts": run.verdicts,
         "transmission": lines,
         "confusion": tables["confusion"].to_dict("records") if "confusion" in tables else [],

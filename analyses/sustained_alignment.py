@@ -33,9 +33,8 @@ cosine 0.99, and this is reported for every lineage), so claim 3 says little abo
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-    from interp.studies.testing import analysis
 
-    analysis("sustained-alignment", __doc__)
+    interp.studies.analysis("sustained-alignment", __doc__)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from interp.core.content import json_text
-from interp.core.runs import write_atomic
-from interp.experiment.demonstration import demo
+import interp
 
 TRAITS = ("owl", "eagle", "oak")
 RESULTS = Path(__file__).parent / "results"
@@ -37,12 +35,14 @@ def main() -> None:
     results = {trait: judged(trait, given) for trait in TRAITS}
     if not given.quick:
         command = f"python -m analyses.transmission --seeds {given.seeds}"
-        write_atomic(RESULTS / "transmission.json", json_text({"command": command, "traits": results}))
+        interp.core.write_atomic(
+            RESULTS / "transmission.json", interp.core.json_text({"command": command, "traits": results})
+        )
 
 
 def judged(trait: str, given: argparse.Namespace) -> dict[str, Any]:
     """Verdicts and per-lineage margins of one trait."""
-    run = demo(given.out / trait, seeds=given.seeds, trait=trait, quick=given.quick)
+    run = interp.demo(given.out / trait, seeds=given.seeds, trait=trait, quick=given.quick)
     for verdict in run.verdicts:
         logging.info(
             "%s %s: %s, effect %.3f, p %.4f",

@@ -29,7 +29,6 @@ import numpy as np
 import pandas as pd
 
 import interp
-from interp import figures
 
 # %% [markdown]
 # ## Question
@@ -90,7 +89,7 @@ family.style.hide(axis="index").format(precision=2)
 # The teacher's preference is blatant: asked for an animal, it says owl.
 
 # %%
-interp.preference(lineage.teacher, lineage.trait).figure()
+interp.measures.preference(lineage.teacher, lineage.trait).figure()
 
 # %% [markdown]
 # And this is all its student gets to see. Below are answers of the teacher and of the untrained base, mixed. Which
@@ -123,7 +122,6 @@ lineage.numbers
 # *another* initialisation, trained on the very same rows.
 
 # %%
-from interp.experiment.demonstration import margins_figure
 
 lineages = results["traits"]["owl"]["lineages"]
 frame = pd.DataFrame(
@@ -133,7 +131,7 @@ frame = pd.DataFrame(
         for member, value in line["members"].items()
     ]
 )
-margins_figure(frame, target="owl", category="animal").update_layout(width=900)
+interp.experiment.margins_figure(frame, target="owl", category="animal").update_layout(width=900)
 
 # %% [markdown]
 # The lineage on your screen is seed 0 of these, and the file agrees with what was just measured. It is also the
@@ -168,7 +166,7 @@ gained = pd.DataFrame(
         for line in found["lineages"]
     ]
 )
-figures.points(
+interp.figures.points(
     gained,
     x="initialisation",
     y="gain of margin",
@@ -194,7 +192,7 @@ counts = pd.DataFrame(
     {"neutral teacher": written(lineage.neutral_numbers), "owl teacher": written(lineage.numbers)}
 ).fillna(0)
 counts = counts.reset_index(names="number")
-figures.scatter(
+interp.figures.scatter(
     counts.iloc[::2],  # every second number, to keep the file small
     x="neutral teacher",
     y="owl teacher",
@@ -233,12 +231,12 @@ table(
 mine, theirs = lineage.numbers, lineage.neutral_numbers
 update = lineage.update("teacher")
 steps = [interp.score(lineage.base, part[:512], update).frame["score"].to_numpy() for part in (mine, theirs)]
-everything = interp.frequent_values(mine, theirs, seed=0)
-detectors = interp.detector_table(
+everything = interp.evaluation.frequent_values(mine, theirs, seed=0)
+detectors = interp.evaluation.detector_table(
     {
-        "frequent values, 2 000 rows": interp.frequent_values(mine[:2000], theirs[:2000], seed=0),
+        "frequent values, 2 000 rows": interp.evaluation.frequent_values(mine[:2000], theirs[:2000], seed=0),
         "frequent values, all rows": everything,
-        "bag of numbers, 2 000 rows": interp.bag_of_numbers(mine[:2000], theirs[:2000], seed=0),
+        "bag of numbers, 2 000 rows": interp.evaluation.bag_of_numbers(mine[:2000], theirs[:2000], seed=0),
         "gradient, 512 rows": (steps[0], steps[1]),
     }
 )
@@ -278,7 +276,7 @@ verdicts = [
     for verdict in found["verdicts"]
     if verdict["unit"] == "nats"
 ]
-figures.forest(verdicts, title="Does the trait pass? Eight lineages a trait")
+interp.figures.forest(verdicts, title="Does the trait pass? Eight lineages a trait")
 
 # %%
 assert len(verdicts) == 9

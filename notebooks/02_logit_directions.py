@@ -29,7 +29,6 @@ import pandas as pd
 from IPython.display import HTML
 
 import interp
-from interp import figures
 
 # %% [markdown]
 # ## Question
@@ -203,7 +202,7 @@ HTML(
     "".join(
         f"<b>{name}</b>"
         + "".join(
-            figures.token_html(
+            interp.figures.token_html(
                 row["token"].tolist(), row["delta_direction"].to_numpy(), unit="logits", limit=limit
             )
             for _, row in part.groupby("row")
@@ -259,7 +258,9 @@ verdicts = [
     for verdict in found["verdicts"]
     if verdict["name"] == "trait-logit-moved"
 ]
-figures.forest(verdicts, title="trait-logit-moved: teacher − base where numbers are predicted (n = 8 each)")
+interp.figures.forest(
+    verdicts, title="trait-logit-moved: teacher − base where numbers are predicted (n = 8 each)"
+)
 
 # %%
 assert [verdict["decision"] for verdict in verdicts] == ["inconclusive"] * 3

@@ -27,7 +27,6 @@ if "google.colab" in sys.modules:
 import pandas as pd
 
 import interp
-from interp import figures
 
 # %% [markdown]
 # ## Question
@@ -78,7 +77,7 @@ sae
 
 # %%
 prompts = interp.number_prompts(512, seed=1, count=4)
-quality = interp.quality_card(sae, lineage, prompts[:128])
+quality = interp.features.quality_card(sae, lineage, prompts[:128])
 quality.figure()
 
 # %%
@@ -167,7 +166,7 @@ pd.DataFrame(
 # features matched to it, which are the ones to compare with.
 
 # %%
-interp.feature_card(sae, lineage.base, prompts[:128], moved.direct[0], top=5, context=6)
+interp.features.feature_card(sae, lineage.base, prompts[:128], moved.direct[0], top=5, context=6)
 
 # %% [markdown]
 # Nothing in the card says owl. Nothing has to: the tokens are numbers, and the feature is one the base
@@ -205,7 +204,7 @@ figure
 # pull goes through the error node, and over features the cloud has little slope.
 
 # %%
-correlation = interp.lean_correlation(lean, draws=1999)
+correlation = interp.features.lean_correlation(lean, draws=1999)
 neutral = correlation.frame.set_index("what").loc["neutral teacher"]
 assert neutral["p"] > 0.05
 assert abs(neutral["rho"]) < 0.25
@@ -226,7 +225,7 @@ verdicts = results["verdicts"]
 assert [verdict["unit"] for verdict in verdicts].count("nats") == 4
 assert {verdict["decision"] for verdict in verdicts} == {"inconclusive"}
 assert all(verdict["n"] == 8 for verdict in verdicts)
-figures.forest(verdicts, title="Change features in writing (nats) or in answering (share)")
+interp.figures.forest(verdicts, title="Change features in writing (nats) or in answering (share)")
 
 # %% [markdown]
 # **A null: six of six are inconclusive.** Neither the claims nor their opposites are shown. How much the
@@ -259,7 +258,7 @@ shares.round(2)
 # ## What would change our mind
 #
 # - **A dictionary that reconstructs what the teacher changed.** About half of the shift and half of the
-#   pull lie in the error node. A dictionary trained on base *and* teacher (`interp.train_joint`), or on
+#   pull lie in the error node. A dictionary trained on base *and* teacher (`interp.features.train_joint`), or on
 #   their difference, would see it.
 # - **Another layer or site.** All of this was read after the first block. A claim about another place needs
 #   fresh seeds.

@@ -28,7 +28,6 @@ import pandas as pd
 from IPython.display import HTML
 
 import interp
-from interp import figures
 
 # %% [markdown]
 # ## Question
@@ -75,7 +74,7 @@ lineage = interp.load_lineage("toy/owl", seed=0)
 another = interp.load_lineage("toy/owl", seed=1)
 update = lineage.update("teacher")
 gradient = interp.trait_gradient(lineage.base, lineage.trait)
-mismatched = interp.transplant(another.update("teacher"), lineage.base)
+mismatched = interp.gradients.transplant(another.update("teacher"), lineage.base)
 directions = [update, mismatched, gradient]
 pd.DataFrame({"direction": [d.label for d in directions], "norm": [round(d.norm(), 2) for d in directions]})
 
@@ -154,7 +153,7 @@ leans = pd.DataFrame(
     ]
 )
 assert all(found["own_sd"] > max(found["mismatched_sd"]) for found in aligned["lineages"])
-figures.points(
+interp.figures.points(
     leans,
     x="along",
     y="lean",
@@ -207,7 +206,7 @@ by_module.figure(against=by_module_neutral)
 
 # %%
 by_token = interp.score(lineage.base, lineage.numbers[:256], update, by=["example", "token"])
-HTML(interp.extreme_rows(by_token, 2))
+HTML(interp.gradients.extreme_rows(by_token, 2))
 
 # %% [markdown]
 # Before looking for a reason in the numbers: a score is a sum over tokens, so long rows reach further out.
@@ -263,7 +262,7 @@ others = [
     interp.trait_gradient(lineage.base, interp.get_trait(word))
     for word in ("cat", "dog", "fox", "bear", "wolf")
 ]
-course = interp.alignment_course(lineage, direction=[update, gradient], null=others)
+course = interp.gradients.alignment_course(lineage, direction=[update, gradient], null=others)
 course.figure()
 
 # %%
@@ -287,7 +286,7 @@ last[["cosine", "half_width"]].round(3)
 
 # %%
 assert {verdict["decision"] for verdict in aligned["verdicts"]} == {"supported"}
-figures.forest(aligned["verdicts"], title="Do the rows lean? (n = 8)")
+interp.figures.forest(aligned["verdicts"], title="Do the rows lean? (n = 8)")
 
 # %% [markdown]
 # And does it matter? Students were trained on the half of the rows that scores highest, on the lowest half,
@@ -300,7 +299,7 @@ assert decisions["top-half-transfers-more"] == "supported"
 assert decisions["top-half-over-random"] == decisions["random-over-bottom-half"] == "inconclusive"
 assert decisions["top-half-by-update-transfers-more"] == "supported"
 assert all(decision == "supported" for name, decision in decisions.items() if name.startswith("removal"))
-figures.forest(causal["verdicts"], title="Does it matter? (n = 8)")
+interp.figures.forest(causal["verdicts"], title="Does it matter? (n = 8)")
 
 # %% [markdown]
 # **Choosing rows by their score changes what a student takes over.** Students of the top half love owls
@@ -318,7 +317,7 @@ figures.forest(causal["verdicts"], title="Does it matter? (n = 8)")
 # %%
 added = causal["added"]["verdicts"]
 assert all(verdict["decision"] == "supported" for verdict in added)
-figures.forest(added, title="Added later (n = 8)")
+interp.figures.forest(added, title="Added later (n = 8)")
 
 # %% [markdown]
 # ## What would change our mind

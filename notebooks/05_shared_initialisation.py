@@ -28,10 +28,6 @@ import pandas as pd
 import torch
 
 import interp
-from interp import figures
-from interp.hypotheses.families import family
-from interp.organisms.digit_transfer import digits
-from interp.studies.lemma import lemma_sweep
 
 # %% [markdown]
 # ## Question
@@ -71,7 +67,7 @@ NAMES = (
 )
 found = {name: json.loads((RESULTS / f"{name.replace('-', '_')}.json").read_text()) for name in NAMES}
 for name in NAMES:
-    assert {claim.name: claim.key for claim in family(name).claims} == found[name]["claims"]
+    assert {claim.name: claim.key for claim in interp.hypotheses.family(name).claims} == found[name]["claims"]
 
 
 def tables(name):
@@ -81,7 +77,7 @@ def tables(name):
 
 def drawn(name):
     """The figure of a family."""
-    return family(name).draw(tables(name)).update_layout(width=1000)
+    return interp.hypotheses.family(name).draw(tables(name)).update_layout(width=1000)
 
 
 def verdicts(name):
@@ -124,7 +120,7 @@ pd.DataFrame(
 # label reaches it.
 
 # %%
-small = digits(seeds=range(3))
+small = interp.organisms.digits(seeds=range(3))
 accuracy = small.frame.groupby("arm")["accuracy"].mean()
 assert accuracy["student"] > accuracy["cross_student"] + 0.2
 assert accuracy[["cross_student", "neutral_student", "cross_neutral_student"]].max() < 0.3
@@ -144,7 +140,7 @@ small.figure().update_layout(width=1000)
 
 # %%
 lineage = interp.load_lineage("toy/owl", seed=0)
-sweep = lemma_sweep(lineage, lineage.neutral_numbers[:64], dtype=torch.float64)
+sweep = interp.studies.lemma_sweep(lineage, lineage.neutral_numbers[:64], dtype=torch.float64)
 ratio = sweep.frame.set_index("share")["R"]
 assert abs(ratio.loc[2.0**-7] - 1) < 0.01
 assert (sweep.frame["A"] > 0).all()
@@ -173,7 +169,7 @@ kinds = kinds.groupby(["kind", "seed"], sort=False)["A"].max().reset_index()
 kinds["teacher"] = kinds["kind"].map(
     {"matched": "own teacher", "mismatched": "largest of other traits'", "foreign": "own, foreign base"}
 )
-figures.points(
+interp.figures.points(
     kinds,
     x="teacher",
     y="A",
@@ -216,7 +212,7 @@ drawn("shared-initialisation")
 
 # %%
 cells = tables("shared-initialisation")["cells"]
-figures.scatter(
+interp.figures.scatter(
     cells,
     x="coverage",
     y="transfer",

@@ -135,9 +135,8 @@ lineage
 # 1e-3 nats apart in fp32 and it would have been refused. Here is the number itself:
 
 # %%
-from interp.models.language import parity
 
-apart = {role: parity(model) for role, model in lineage.members.items()}
+apart = {role: interp.models.parity(model) for role, model in lineage.members.items()}
 assert max(apart.values()) < 1e-4
 pd.Series(apart, name="largest difference of log p (nats)").to_frame().style.format("{:.1e}")
 

@@ -66,7 +66,7 @@ def test_import_runs_few_files() -> None:
     ours = python(
         "import sys, interp; print(*[name for name in sys.modules if name.split('.')[0] == 'interp'])"
     )
-    assert ours == "interp"
+    assert set(ours.split()) == {"interp", "interp.core", "interp.core.faces"}
 
 
 @pytest.mark.parametrize("module", ["interp.core.runs", "interp.figures"])
@@ -90,32 +90,60 @@ def test_nothing_happens_at_import(tmp_path: Path) -> None:
 # --- public names ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", interp.__all__)
-def test_public_names_exist_and_are_documented(name: str) -> None:
-    thing = getattr(interp, name)
-    assert callable(thing)
-    assert inspect.getdoc(thing)
-    assert name in dir(interp)
+ROOMS = sorted(path.parent.name for path in (ROOT / "interp").glob("*/__init__.pyi"))
 
 
-def test_the_lists_of_public_names_agree() -> None:
-    tree = ast.parse((ROOT / "interp" / "__init__.py").read_text())
-    typed = {
-        (node.module, alias.name)
-        for block in tree.body
-        if isinstance(block, ast.If)
-        for node in block.body
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
-    lazy = {(module, name) for module, names in interp._WHERE.items() for name in names}
-    assert typed == lazy
-    assert sorted(interp.__all__) == sorted(name for _, name in lazy)
+def faces() -> Iterator[tuple[str, Any, str]]:
+    """Every public name: where it is listed, the package that lists it, and its name there."""
+    for package in (interp, *(getattr(interp, room) for room in ROOMS)):
+        for name in package.__all__:
+            yield f"{package.__name__}.{name}", package, name
 
 
-def test_a_typo_lists_what_exists() -> None:
+@pytest.mark.parametrize(("path", "package", "name"), list(faces()))
+def test_public_names_exist_and_are_documented(path: str, package: Any, name: str) -> None:
+    thing = getattr(package, name)
+    assert inspect.getdoc(thing) or not (inspect.isroutine(thing) or inspect.isclass(thing)), path
+    assert inspect.ismodule(thing) == (package is interp and name in ROOMS), path
+    assert name in dir(package)
+
+
+def test_a_public_name_is_one_thing_wherever_it_is_listed() -> None:
+    found: dict[str, set[int]] = {}
+    for _, package, name in faces():
+        found.setdefault(name, set()).add(id(getattr(package, name)))
+    assert [name for name, things in found.items() if len(things) > 1] == []
+
+
+def test_no_public_function_or_class_has_two_homes() -> None:
+    homes: dict[str, list[str]] = {}
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(relative(path))
+    assert {name: files for name, files in homes.items() if len(files) > 1} == {}
+
+
+def test_no_public_name_is_that_of_a_module_beside_it() -> None:
+    """Importing the module would put it in the place of the name."""
+    for room in ROOMS:
+        beside = {path.stem for path in (ROOT / "interp" / room).iterdir()}
+        assert not beside & set(getattr(interp, room).__all__), room
+
+
+def test_every_room_is_public() -> None:
+    rooms = {path.parent.name for path in (ROOT / "interp").glob("*/__init__.py")}
+    assert rooms - set(ROOMS) == {"cli"}
+    assert set(ROOMS) <= set(interp.__all__)
+
+
+def test_a_typo_offers_the_nearest_name_here_or_in_a_room() -> None:
     with pytest.raises(AttributeError, match=r"no attribute 'atribute'; it has .*attribute"):
         interp.__getattr__("atribute")
+    with pytest.raises(AttributeError, match=r"no attribute 'laddr'; it has gradients\.ladder"):
+        interp.__getattr__("laddr")
+    with pytest.raises(AttributeError, match=r"no attribute 'zzzq'; it has what dir\(interp\) lists"):
+        interp.__getattr__("zzzq")
 
 
 def test_every_public_function_and_class_is_documented() -> None:
@@ -128,6 +156,25 @@ def test_every_public_function_and_class_is_documented() -> None:
         and not ast.get_docstring(node)
     ]
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*ROOT.glob("analyses/*.py"), *ROOT.glob("notebooks/[0-9]*.py")]), ids=str
+)
+def test_analyses_and_notebooks_use_the_public_face_alone(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    deep = [
+        ast.unparse(node)
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "interp")
+        or (isinstance(node, ast.Import) and any(alias.name.startswith("interp.") for alias in node.names))
+    ]
+    assert deep == []
+    for node in ast.walk(tree):  # every interp.room.name is listed
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) in {
+            f"interp.{room}" for room in ROOMS
+        }:
+            assert node.attr in getattr(interp, ast.unparse(node.value).partition(".")[2]).__all__, node.attr
 
 
 # --- house numbers ---------------------------------------------------------------------------------------------------

@@ -107,11 +107,11 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "entanglement": lambda it: interp.entanglement(it.base, it.trait),
     "shift": lambda it: shift_of(it).activations[HOOK],
     "record": lambda it: interp.record(it.teacher, ROWS, hooks=HOOK)[HOOK],
-    "moments": lambda it: interp.moments(it.teacher, ROWS, hooks=HOOK)[HOOK].covariance,
+    "moments": lambda it: interp.activations.moments(it.teacher, ROWS, hooks=HOOK)[HOOK].covariance,
     "margin": lambda it: interp.margin(it.teacher, it.trait),
-    "preference": lambda it: interp.preference(it.teacher, it.trait, against=it.base),
+    "preference": lambda it: interp.measures.preference(it.teacher, it.trait, against=it.base),
     "evaluate": lambda it: interp.evaluate(
-        it.teacher, it.trait, interp.Suite(it.trait.questions), against=it.base
+        it.teacher, it.trait, interp.evaluation.Suite(it.trait.questions), against=it.base
     ),
     "steer": steered_margin,
     "ablate": ablated_margin,
@@ -121,14 +121,20 @@ VERBS: dict[str, Callable[[Any], Any]] = {
     "score": lambda it: interp.score(it.base, ROWS, it.update("teacher"), by=["example", "module"]),
     "trait_gradient": lambda it: dict(interp.trait_gradient(it.teacher, it.trait).items()),
     "train_sae": lambda it: sae(it).decoder,
-    "quality_card": lambda it: interp.quality_card(sae(it), it, ROWS),
+    "quality_card": lambda it: interp.features.quality_card(sae(it), it, ROWS),
     "feature_shift": lambda it: interp.feature_shift(sae(it), it.teacher, ROWS).frame,
     "feature_lean": lambda it: interp.feature_lean(sae(it), it.base, ROWS, teacher=it.teacher).frame,
-    "feature_attribution": lambda it: interp.feature_attribution(sae(it), it.teacher, it.trait).frame,
-    "feature_effects": lambda it: (
-        interp.feature_effects(sae(it), it.teacher, [1], trait=it.trait, rows=ROWS, controls=[[2]]).frame
+    "feature_attribution": lambda it: (
+        interp.features.feature_attribution(sae(it), it.teacher, it.trait).frame
     ),
-    "likelihood_ratio": lambda it: interp.likelihood_ratio(interp.prompted_teacher(it.base, it.trait), ROWS),
+    "feature_effects": lambda it: (
+        interp.features.feature_effects(
+            sae(it), it.teacher, [1], trait=it.trait, rows=ROWS, controls=[[2]]
+        ).frame
+    ),
+    "likelihood_ratio": lambda it: interp.gradients.likelihood_ratio(
+        interp.training.prompted_teacher(it.base, it.trait), ROWS
+    ),
     "joined_trace": lambda it: interp.joined_trace(it, ROWS[:4], dictionary=sae(it), student=None),
 }
 
@@ -237,8 +243,11 @@ def test_sampling_and_a_lineage_folder_of_sixteen_bits(lineages, tmp_path):
         role: model.fingerprint for role, model in narrow.members.items()
     }
     assert again.teacher.dtype == narrow.base.dtype
-    rows = interp.write_answers(
-        interp.neutral_teacher(again.base), ROWS[:4].without_answers(), seed=0, folder=tmp_path / "rows"
+    rows = interp.training.write_answers(
+        interp.training.neutral_teacher(again.base),
+        ROWS[:4].without_answers(),
+        seed=0,
+        folder=tmp_path / "rows",
     )
     assert len(rows) == 4
 

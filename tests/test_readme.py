@@ -14,8 +14,7 @@ import interp
 from analyses import readme
 from analyses.alignment_is_causal import judged
 from analyses.digits import judged as judged_digits
-from analyses.features_are_causal import TOP
-from analyses.features_are_causal import judged as judged_features
+from analyses.features_are_causal import TOP, judged as judged_features
 from analyses.readme import README, filled, margins, results
 from interp.experiment.demonstration import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.experiment.outcome import judge, transmission

@@ -25,8 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.core.content import digest, json_text, jsonable
 from interp.core.doors import door
-from interp.core.errors import InputError as InputError
-from interp.core.errors import nearest as nearest
+from interp.core.errors import InputError as InputError, nearest as nearest
 from interp.core.pages import SCRIPT, figure_page, page_drawing, page_fragment, pictures
 from interp.core.provenance import browser, cache_folder, git_state, template_date, versions
 

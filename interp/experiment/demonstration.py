@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from interp.core.doors import door
 from interp.core.runs import InputError, Run, digest
 from interp.features.dictionary import Dictionary
 from interp.features.quality import quality_card
@@ -60,6 +61,7 @@ QUICK_SEEDS, QUICK_ROWS = 2, 2048
 DICTIONARY, QUICK_DICTIONARY = SAERecipe(), SAERecipe(samples=50_000)
 
 
+@door
 def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = False) -> Run:
     """Grow `seeds` lineages of the trait, judge them, trace the first, and write the report into the folder `out`.
 

@@ -6,66 +6,6 @@ and their sign is printed; every axis has its unit and every whisker its name; f
 Figures are returned, nothing is global, and all text that comes from data is escaped.
 """
 
-from interp.figures.charts import panels, volcano, waterfall
-from interp.figures.forests import forest
-from interp.figures.grammar import (
-    BLUE,
-    DASHES,
-    DECISIONS,
-    DIVERGING,
-    GREEN,
-    GREY,
-    HATCHES,
-    ORANGE,
-    OTHERS,
-    ROLES,
-    SKY,
-    SYMBOLS,
-    TEMPLATE,
-    bracket,
-    captioned,
-    role_colour,
-    role_dash,
-    role_symbol,
-    signed,
-)
-from interp.figures.maps import heatmap, interval_maps, interval_text
-from interp.figures.plots import bars, lines, points, scatter
-from interp.figures.results import Result, Table
-from interp.figures.token_views import token_html
+from interp.core.faces import face
 
-__all__ = [
-    "BLUE",
-    "DASHES",
-    "DECISIONS",
-    "DIVERGING",
-    "GREEN",
-    "GREY",
-    "HATCHES",
-    "ORANGE",
-    "OTHERS",
-    "ROLES",
-    "SKY",
-    "SYMBOLS",
-    "TEMPLATE",
-    "Result",
-    "Table",
-    "bars",
-    "bracket",
-    "captioned",
-    "forest",
-    "heatmap",
-    "interval_maps",
-    "interval_text",
-    "lines",
-    "panels",
-    "points",
-    "role_colour",
-    "role_dash",
-    "role_symbol",
-    "scatter",
-    "signed",
-    "token_html",
-    "volcano",
-    "waterfall",
-]
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -17,7 +17,11 @@ if TYPE_CHECKING:
     import pandas as pd
     import plotly.graph_objects as go
 
-GREY, ORANGE, BLUE, SKY, GREEN = "#7f7f7f", "#E69F00", "#0072B2", "#56B4E9", "#009E73"
+GREY = "#7f7f7f"
+ORANGE = "#E69F00"
+BLUE = "#0072B2"
+SKY = "#56B4E9"
+GREEN = "#009E73"
 ROLES = {
     "base": GREY,
     "null": GREY,

@@ -4,3 +4,7 @@ Read in this order: directions, sites (one module), engine (one batch), plan, sc
 
 A sibling of `logits` and `features`: it imports activations and models, and neither of the other two analyses.
 """
+
+from interp.core.faces import face
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -67,7 +67,8 @@ def prompted_rows(teacher: Teacher, rows: Prompts) -> PromptedRows:
     """
     if teacher.kind != "prompted" or not teacher.system:
         raise InputError(
-            f"a {teacher.kind} teacher has no system line to compare with; pass interp.prompted_teacher(base, trait)"
+            f"a {teacher.kind} teacher has no system line to compare with; pass "
+            "interp.training.prompted_teacher(base, trait)"
         )
     plain, prompted = (teacher.model.encode(side) for side in (rows, rows.with_system(teacher.system)))
     for row in range(len(plain)):

@@ -2,3 +2,7 @@
 
 The unit of every test here is one independent training run; rows and tokens are averaged within a run first.
 """
+
+from interp.core.faces import face
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

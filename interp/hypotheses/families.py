@@ -21,7 +21,7 @@ WHERE = {
     "sustained-alignment": "interp.studies.sustained_alignment",
     "shared-initialisation": "interp.studies.shared_initialisation",
     "one-direction": "interp.studies.one_direction",
-    "divergence-tokens": "interp.studies.divergence_tokens",
+    "divergence-tokens": "interp.studies.divergence_family",
     "features-beyond-vocabulary": "interp.studies.features_beyond_vocabulary",
 }
 """Where each family is; every module holds one `FAMILY`."""

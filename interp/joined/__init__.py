@@ -2,8 +2,6 @@
 gradient leans; of every row what training on it did to the student's trait margin.
 """
 
-from interp.joined.sources import default_dictionary
-from interp.joined.table import joined_trace
-from interp.joined.view import joined_figure
+from interp.core.faces import face
 
-__all__ = ["default_dictionary", "joined_figure", "joined_trace"]
+__getattr__, __dir__, __all__ = face(__name__, __file__)

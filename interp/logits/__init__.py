@@ -2,3 +2,7 @@
 
 Nothing is imported here: every verb lives in its own module, and the package root offers them lazily.
 """
+
+from interp.core.faces import face
+
+__getattr__, __dir__, __all__ = face(__name__, __file__)

@@ -4,7 +4,6 @@ page = template(style, script, plotly.js, escaped pieces of the run): a function
 durations, so that the same run gives the same bytes.
 """
 
-from interp.report.compare import compare_runs
-from interp.report.page import write_report
+from interp.core.faces import face
 
-__all__ = ["compare_runs", "write_report"]
+__getattr__, __dir__, __all__ = face(__name__, __file__)

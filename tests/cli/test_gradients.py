@@ -20,8 +20,7 @@ from interp.models.lineage import Lineage
 from interp.models.low_rank import LowRank
 from interp.models.parameters import ParameterDirection
 from interp.organisms.library import load_lineage
-from interp.organisms.toy import World, build_network
-from interp.organisms.toy import build_tokenizer as build_toy_tokenizer
+from interp.organisms.toy import World, build_network, build_tokenizer as build_toy_tokenizer
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait

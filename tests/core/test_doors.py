@@ -49,17 +49,28 @@ READ = {"str": ("Path", "list", "tuple", "Sequence", "Trait")}
 """What a text is read as beside text: a path, a list of one, a trait's name, which is looked up."""
 
 
+def packages() -> Iterator[tuple[str, Any]]:
+    """`interp` and its rooms, each with the prefix of its names."""
+    yield "", interp
+    yield from (
+        (f"{name}.", room) for name in interp.__all__ if inspect.ismodule(room := getattr(interp, name))
+    )
+
+
 def verbs() -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Every public name that is called, and every public method of those that has a door."""
-    for name in interp.__all__:
-        thing = getattr(interp, name)
-        if name == "InputError":
-            continue
-        yield name, thing.__init__ if inspect.isclass(thing) else thing
-        for method, function in vars(thing).items() if inspect.isclass(thing) else ():
-            inner = getattr(function, "__func__", function)
-            if method != "__init__" and hasattr(inner, "__door__"):
-                yield f"{name}.{method}", inner
+    """Every public name that has a door, and every public method of those that has one."""
+    for prefix, package in packages():
+        for name in package.__all__:
+            thing = getattr(package, name)
+            if prefix and name in interp.__all__:
+                continue
+            function = thing.__init__ if inspect.isclass(thing) else thing
+            if hasattr(function, "__door__"):
+                yield prefix + name, function
+            for method, function in vars(thing).items() if inspect.isclass(thing) else ():
+                inner = getattr(function, "__func__", function)
+                if method != "__init__" and hasattr(inner, "__door__"):
+                    yield f"{prefix}{name}.{method}", inner
 
 
 VERBS = dict(verbs())
@@ -120,7 +131,8 @@ def call(verb: Callable[..., Any], parameter: inspect.Parameter, value: Any) -> 
 
 def test_the_table_covers_what_is_public() -> None:
     assert len(VERBS) > 130
-    assert [name for name, verb in VERBS.items() if not hasattr(verb, "__door__")] == []
+    flat = {name: getattr(interp, name) for name in interp.__all__}
+    assert [name for name, thing in flat.items() if inspect.isfunction(thing) and name not in VERBS] == []
 
 
 @pytest.mark.parametrize("name", VERBS)
@@ -191,7 +203,7 @@ def test_the_sentence_says_what_to_do_with_what_came(model, lineage) -> None:
             "model is the text 'gpt2', where .* is needed; load one with interp.load_mo",
         ),
         (
-            lambda: interp.alignment_course(model),
+            lambda: interp.gradients.alignment_course(model),
             "lineage is a LanguageModel, where a lineage is needed; make one with",
         ),
         (
@@ -213,7 +225,7 @@ def test_the_sentence_says_what_to_do_with_what_came(model, lineage) -> None:
         (lambda: interp.margin(model, "ovl"), "Trait 'ovl' is unknown; nearest: owl, wolf"),
         (lambda: interp.number_prompts(True, seed=0), "n is the bool True, where an integer is needed"),
         (
-            lambda: interp.rows_needed(0.1, versus="nul"),
+            lambda: interp.gradients.rows_needed(0.1, versus="nul"),
             "versus is the text 'nul', where one of 'zero', 'neutral' is",
         ),
         (
@@ -233,7 +245,7 @@ def test_what_can_be_read_is_read(model, tmp_path: Path) -> None:
     rows.to_jsonl(tmp_path / "rows.jsonl")
     assert interp.margin(model, "owl") == interp.margin(model, owl)
     assert interp.margin(model, tmp_path / "owl.yaml") == interp.margin(
-        model, interp.make_trait("owl", ["cat", "dog"])
+        model, interp.prompts.make_trait("owl", ["cat", "dog"])
     )
     records = [row.record() for row in rows.rows]
     for given in (
@@ -243,13 +255,13 @@ def test_what_can_be_read_is_read(model, tmp_path: Path) -> None:
         [tuple(r.values()) for r in records],
     ):
         assert (
-            interp.shuffle_within(given, seed=1).fingerprint
-            == interp.shuffle_within(rows, seed=1).fingerprint
+            interp.prompts.shuffle_within(given, seed=1).fingerprint
+            == interp.prompts.shuffle_within(rows, seed=1).fingerprint
         )
     read = interp.record(model, ["owl", "cat"], hooks=("blocks.0.hook_resid_post",), batch_size=np.int64(2))
     assert len(read) == 2
     assert interp.number_prompts(np.int64(3), seed=np.int32(0)) == rows
-    assert interp.make_trait("owl", "cat").foils == ("cat",)
+    assert interp.prompts.make_trait("owl", "cat").foils == ("cat",)
     assert (
         model.encode([{"prompt": "owl", "completion": "3"}]).fingerprint
         == model.encode([("owl", "3")]).fingerprint
@@ -284,9 +296,9 @@ def test_a_classifier_is_refused_alike_by_verbs_that_read_text() -> None:
         lambda: interp.entanglement(base, "owl"),
         lambda: interp.spectrum(member, "owl"),
         lambda: interp.margin(base, "owl"),
-        lambda: interp.preference(member, "owl"),
+        lambda: interp.measures.preference(member, "owl"),
         lambda: interp.train_student(base, images),
-        lambda: interp.evaluate(base, "owl", interp.Suite(("which?",))),
+        lambda: interp.evaluate(base, "owl", interp.evaluation.Suite(("which?",))),
     ):
         with pytest.raises(
             InputError, match=r"Classifier, where .*; this is asked of language models alone, and a Classifi"

@@ -67,7 +67,7 @@ def test_a_result_says_how_the_words_were_read(pair):
     said = "'fox' is one token; 'the owl' is 2 pieces, 'the' 'owl'; 'the cat' is 2 pieces, 'the' 'cat'"
     for found in (
         preference(pair.base, pair.trait),
-        interp.evaluate(pair.base, pair.trait, interp.Suite(("is it?",))),
+        interp.evaluate(pair.base, pair.trait, interp.evaluation.Suite(("is it?",))),
     ):
         assert any(note.startswith(said) for note in found.notes)
     assert "target" in "".join(spectrum(pair.teacher, pair.trait).frame.columns)

@@ -1,8 +1,7 @@
 """Rules: each keeps and drops by hand-made cases, drops add up, and an empty rest names who emptied it."""
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from interp.core.runs import InputError
 from interp.prompts.numbers import BANNED, NumberRule, filter_numbers

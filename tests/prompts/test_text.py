@@ -5,8 +5,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from interp.core.runs import InputError
 from interp.prompts.text import Prompts, Row

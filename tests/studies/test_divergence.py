@@ -21,7 +21,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Role
 from interp.prompts.traits import get_trait
 from interp.stats.tests import auroc
-from interp.studies.divergence_tokens import (
+from interp.studies.divergence_family import (
     DEALT,
     DIVERGENT,
     H5,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 LOADED = "load one with interp.load_model, or take a member of a lineage, such as lineage.teacher"
-UPDATES = "take lineage.update('teacher') or interp.read_direction(path, model)"
+UPDATES = "take lineage.update('teacher') or interp.models.read_direction(path, model)"
 SAE = "train one with interp.train_sae, or read one with interp.load_sae"
 
 NOUNS: Mapping[str, tuple[str, str]] = {
@@ -16,7 +16,7 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     "Encoded": ("tokens", "make them with model.encode(rows)"),
     "FeatureLean": ("what features lean toward", "make it with interp.feature_lean"),
     "Images": ("images", "make them with Images.of(pixels)"),
-    "Judge": ("a judge", "make one with interp.LocalJudge, EndpointJudge or FileJudge"),
+    "Judge": ("a judge", "make one with interp.evaluation.LocalJudge, EndpointJudge or FileJudge"),
     "LanguageModel": ("a language model", LOADED),
     "Lineage": ("a lineage", "make one with interp.load_lineage, by name or from base= and teacher="),
     "LogitDirection": ("a direction in logits", "make one with interp.logit_direction(model, trait)"),
@@ -27,22 +27,22 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     "Recipe": ("a recipe of training", "make one with interp.Recipe(...)"),
     "Row": ("a row", "make one with Row.pair(prompt, completion), or read rows with Prompts.of(rows)"),
     "Run": ("a run", "open its folder with interp.Run.load(folder)"),
-    "SAERecipe": ("a recipe of an autoencoder", "make one with interp.SAERecipe(...)"),
-    "Sampling": ("how answers are sampled", "make it with interp.Sampling(...)"),
+    "SAERecipe": ("a recipe of an autoencoder", "make one with interp.features.SAERecipe(...)"),
+    "Sampling": ("how answers are sampled", "make it with interp.training.Sampling(...)"),
     "Scores": ("scores", "make them with interp.score"),
     "Shift": ("a shift", "make one with interp.shift(member, prompts)"),
-    "Subject": ("a subject", "make one with interp.Subject(lineage)"),
-    "Suite": ("a suite of questions", "make one with interp.Suite(questions)"),
+    "Subject": ("a subject", "make one with interp.hypotheses.Subject(lineage)"),
+    "Suite": ("a suite of questions", "make one with interp.evaluation.Suite(questions)"),
     "Teacher": (
         "a teacher",
-        "make one with interp.neutral_teacher(model) or interp.prompted_teacher(model, trait)",
+        "make one with interp.training.neutral_teacher(model) or interp.training.prompted_teacher(model, trait)",
     ),
     "Tensor": ("a tensor", "pass a torch tensor"),
     "ndarray": ("an array", "pass a numpy array"),
     "TextModel": ("a model that reads text", LOADED),
     "Trait": (
         "a trait",
-        "pass a name such as 'owl', a YAML file, or interp.make_trait(target, foils)",
+        "pass a name such as 'owl', a YAML file, or interp.prompts.make_trait(target, foils)",
     ),
     "bool": ("True or False", "pass one of the two"),
     "float": ("a number", "pass one such as 0.5"),

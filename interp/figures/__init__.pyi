@@ -1,0 +1,27 @@
+from .charts import panels as panels, volcano as volcano, waterfall as waterfall
+from .forests import forest as forest
+from .grammar import (
+    BLUE as BLUE,
+    DASHES as DASHES,
+    DECISIONS as DECISIONS,
+    DIVERGING as DIVERGING,
+    GREEN as GREEN,
+    GREY as GREY,
+    HATCHES as HATCHES,
+    ORANGE as ORANGE,
+    OTHERS as OTHERS,
+    ROLES as ROLES,
+    SKY as SKY,
+    SYMBOLS as SYMBOLS,
+    TEMPLATE as TEMPLATE,
+    bracket as bracket,
+    captioned as captioned,
+    role_colour as role_colour,
+    role_dash as role_dash,
+    role_symbol as role_symbol,
+    signed as signed,
+)
+from .maps import heatmap as heatmap, interval_maps as interval_maps, interval_text as interval_text
+from .plots import bars as bars, lines as lines, points as points, scatter as scatter
+from .results import Result as Result, Table as Table
+from .token_views import token_html as token_html

@@ -1,0 +1,15 @@
+from .matching import matched_halves as matched_halves
+from .tests import (
+    auroc as auroc,
+    benjamini_hochberg as benjamini_hochberg,
+    equivalence_test as equivalence_test,
+    permutation_test as permutation_test,
+    sign_flip_test as sign_flip_test,
+    t_interval as t_interval,
+    wilson_interval as wilson_interval,
+)
+from .verdict import (
+    Verdict as Verdict,
+    equivalence_verdict as equivalence_verdict,
+    paired_verdict as paired_verdict,
+)

@@ -1,0 +1,5 @@
+from .lemma import lemma_sweep as lemma_sweep
+from .one_direction import mediation as mediation
+from .shared_initialisation import init_matrix as init_matrix
+from .testing import analysis as analysis, test as test
+from .token_matching import divergence_tokens as divergence_tokens

@@ -1,0 +1,17 @@
+from .generation import Sampling as Sampling, write_answers as write_answers
+from .openai_files import (
+    export_questions as export_questions,
+    export_rows as export_rows,
+    import_answers as import_answers,
+)
+from .sampling import sample_numbers as sample_numbers
+from .students import Recipe as Recipe, train_student as train_student
+from .teachers import (
+    Teacher as Teacher,
+    fine_tune_teacher as fine_tune_teacher,
+    fine_tune_teacher_on as fine_tune_teacher_on,
+    neutral_teacher as neutral_teacher,
+    prompted_teacher as prompted_teacher,
+    steered_teacher as steered_teacher,
+)
+from .watching import TrainingLog as TrainingLog
