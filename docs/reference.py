@@ -13,6 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "interp"
 ROOMS = (
     "prompts", "models", "measures", "activations", "training", "evaluation", "logits", "features", "gradients",
     "joined", "organisms", "hypotheses", "experiment", "studies", "calibration", "report", "figures", "stats", "core",
+    "cli",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 from . import (
     activations as activations,
     calibration as calibration,
+    cli as cli,
     core as core,
     evaluation as evaluation,
     experiment as experiment,

@@ -1,1 +1,1 @@
-from .harness import calibrate as calibrate
+from .harness import calibrate as calibrate, calibrated_run as calibrated_run

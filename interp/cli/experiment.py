@@ -1,34 +1,18 @@
-"""The commands of the experiment: thin shells over commands.py, run.py and matrix.py."""
+"""The commands of whole experiments: run, test, calibrate and matrix."""
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from interp.experiment.loads import loads
+from interp.cli.options import Backend, Changes, Json, Seed, Workers, tell_run
 
-commands = typer.Typer()
-
-Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable summary on standard output.")]
-Model = Annotated[str, typer.Argument(help="Name or folder of a model.")]
-Adapter = Annotated[str | None, typer.Option(help="A PEFT adapter of that model.")]
-Template = Annotated[str, typer.Option(help="Chat template: own, plain, dialogue, chatml or a .jinja file.")]
-Seed = Annotated[int, typer.Option(help="Seed of every draw.")]
-Trait = Annotated[str | None, typer.Option(help="A built-in trait such as owl, or a YAML file.")]
-Rows = Annotated[Path, typer.Argument(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")]
-Changes = Annotated[
-    list[str] | None, typer.Option("--set", help="KEY=VALUE of the recipe to replace; may be repeated.")
-]
-Backend = Annotated[str, typer.Option(help="joblib on this machine, or ray on a cluster.")]
-Workers = Annotated[
-    int | None, typer.Option(help="Cells at a time; default one a core, and one on a machine with a GPU.")
-]
+PANEL = "Experiment"
+experiment = typer.Typer()
 
 
-@commands.command()
-def run(
+@experiment.command("run", rich_help_panel=PANEL)
+def _run(
     recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or a shipped one: small, toy, qwen.")],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; made when absent.")],
     change: Changes = None,
@@ -40,18 +24,19 @@ def run(
     from interp.experiment.run import run_recipe
 
     made = run_recipe(recipe, out, changes=change or [], workers=workers, backend=backend)
-    if as_json:
-        tell({"folder": str(made.folder), "summary": made.summary, "verdicts": made.verdicts}, as_json=True)
-        return
-    for name, value in made.summary.get("transmission", {}).items():
-        typer.echo(f"transmission {name}: {value:+.3f} nats")
-    for verdict in made.verdicts:
-        typer.echo(f"{verdict['name']}: {verdict['decision']}, {verdict['reason']}")
-    typer.echo(f"report: {made.folder / 'report.html'}")
+    lines = [
+        *(
+            f"transmission {name}: {value:+.3f} nats"
+            for name, value in made.summary.get("transmission", {}).items()
+        ),
+        *(f"{verdict['name']}: {verdict['decision']}, {verdict['reason']}" for verdict in made.verdicts),
+    ]
+    found = {"folder": str(made.folder), "summary": made.summary, "verdicts": made.verdicts}
+    tell_run(made, found, lines, as_json=as_json)
 
 
-@commands.command()
-def test(
+@experiment.command("test", rich_help_panel=PANEL)
+def _test(
     name: Annotated[
         str,
         typer.Argument(
@@ -100,16 +85,12 @@ def test(
         workers=workers,
         backend=backend,
     )
-    if as_json:
-        tell({"folder": str(made.folder), "verdicts": made.verdicts}, as_json=True)
-        return
-    for verdict in made.verdicts:
-        typer.echo(f"{told(verdict)}, n = {verdict['n']}; {verdict['reason']}")
-    typer.echo(f"report: {made.folder / 'report.html'}")
+    lines = [f"{told(verdict)}, n = {verdict['n']}; {verdict['reason']}" for verdict in made.verdicts]
+    tell_run(made, {"folder": str(made.folder), "verdicts": made.verdicts}, lines, as_json=as_json)
 
 
-@commands.command()
-def calibrate(
+@experiment.command("calibrate", rich_help_panel=PANEL)
+def _calibrate(
     out: Annotated[Path, typer.Option("--out", help="Folder to write.")] = Path("runs/calibrate"),
     organisms: Annotated[int, typer.Option(help="Organisms to plant in.")] = 20,
     method: Annotated[list[str] | None, typer.Option(help="One of the methods; may be repeated.")] = None,
@@ -123,157 +104,17 @@ def calibrate(
 
     options = {"organisms": organisms, "seed": seed, "quick": quick, "methods": method}
     made = calibrated_run(out, workers=workers, **options)
-    lines = made.tables["calibration"].to_dict("records")
-    if as_json:
-        tell({"folder": str(made.folder), "methods": lines}, as_json=True)
-        return
-    for line in lines:
-        typer.echo(
-            f"{line['method']}: {'passed' if line['passed'] else 'not passed'}, recovery {line['recovery']:.2f}, "
-            f"AUROC {line['auroc']:.2f}, false positives {line['false_positive_rate']:.2f}, n = {line['n']}"
-        )
-    typer.echo(f"report: {made.folder / 'report.html'}")
+    methods = made.tables["calibration"].to_dict("records")
+    lines = [
+        f"{line['method']}: {'passed' if line['passed'] else 'not passed'}, recovery {line['recovery']:.2f}, "
+        f"AUROC {line['auroc']:.2f}, false positives {line['false_positive_rate']:.2f}, n = {line['n']}"
+        for line in methods
+    ]
+    tell_run(made, {"folder": str(made.folder), "methods": methods}, lines, as_json=as_json)
 
 
-@commands.command()
-@loads
-def generate(
-    model: Model,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write; a killed call goes on there.")],
-    rows: Annotated[int, typer.Option(help="Prompts to answer.")] = 1000,
-    prompts: Annotated[str, typer.Option(help="requests, short, code or reasoning.")] = "requests",
-    trait: Trait = None,
-    hook: Annotated[str | None, typer.Option(help="Steer there, with --vector.")] = None,
-    vector: Annotated[Path | None, typer.Option(help="A .safetensors file holding one vector.")] = None,
-    scale: Annotated[float, typer.Option(help="How much of the vector is added.")] = 1.0,
-    adapter: Adapter = None,
-    template: Template = "own",
-    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Share of probability that is sampled from.")] = 1.0,
-    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token.")] = False,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 64,
-    batch_size: Annotated[int, typer.Option(help="Rows in a batch.")] = 64,
-    seed: Seed = 0,
-    as_json: Json = False,
-    *,
-    loading: dict[str, Any],
-) -> None:
-    """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
-    from interp.cli.steps import generate_file, open_model, read_vector
-    from interp.experiment.recipe import DataSpec, read
-    from interp.training.generation import Sampling
-
-    sampling = Sampling(
-        temperature=temperature,
-        top_p=top_p,
-        greedy=greedy,
-        max_new_tokens=max_new_tokens,
-        batch_size=batch_size,
-    )
-    data = dataclasses.replace(
-        read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
-    )
-    steering = read_vector(vector, hook=hook, scale=scale)
-    teacher = open_model(model, adapter=adapter, template=template, **loading)
-    tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
-
-
-@commands.command("filter")
-def filter_rows(
-    rows: Rows,
-    out: Annotated[Path, typer.Option("--out", help="JSONL file to write.")],
-    rule: Annotated[str, typer.Option(help="numbers, code or reasoning.")] = "numbers",
-    banned: Annotated[str, typer.Option(help="none, paper (34 numbers), or numbers with commas.")] = "none",
-    least: Annotated[int, typer.Option(help="Fewest numbers of an answer.")] = 1,
-    most: Annotated[int, typer.Option(help="Most numbers of an answer.")] = 10,
-    digits: Annotated[int, typer.Option(help="Most digits of a number.")] = 3,
-    trait: Trait = None,
-    change: Annotated[
-        str | None, typer.Option(help="shuffle-within, shuffle-across or canonical, after filtering.")
-    ] = None,
-    seed: Seed = 0,
-    as_json: Json = False,
-) -> None:
-    """Keep the answers that follow the rule, and count every drop by its reason."""
-    from interp.cli.steps import filter_file
-    from interp.experiment.recipe import DataSpec, read
-
-    words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
-    content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}
-    data = read(DataSpec, content, "options")
-    tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
-
-
-@commands.command()
-@loads
-def train(
-    base: Model,
-    rows: Rows,
-    out: Annotated[Path, typer.Option("--out", help="Folder of the student; a killed call goes on.")],
-    change: Annotated[
-        list[str] | None,
-        typer.Option("--set", help="KEY=VALUE of the training recipe, such as lr=1e-4; may be repeated."),
-    ] = None,
-    fresh: Annotated[Path | None, typer.Option(help="Rows never trained on, whose loss is watched.")] = None,
-    trait: Trait = None,
-    template: Template = "own",
-    as_json: Json = False,
-    *,
-    loading: dict[str, Any],
-) -> None:
-    """Train a student on rows: LoRA of rank 8 on every projection unless --set says otherwise."""
-    from interp.cli.steps import open_model, train_file
-    from interp.experiment.recipe import LEARNING, changed_recipe
-
-    recipe = changed_recipe(LEARNING, change or [])
-    model = open_model(base, template=template, **loading)
-    tell(train_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
-
-
-@commands.command()
-@loads
-def evaluate(
-    model: Model,
-    trait: Annotated[str, typer.Option(help="A built-in trait such as owl, or a YAML file.")],
-    out: Annotated[Path, typer.Option("--out", help="Run folder to write; made when absent.")],
-    adapter: Adapter = None,
-    against: Annotated[str | None, typer.Option(help="The model it started from.")] = None,
-    trained_on: Annotated[
-        Path | None, typer.Option(help="Its training rows, to compare chat contexts.")
-    ] = None,
-    samples: Annotated[int, typer.Option(help="Answers sampled per question.")] = 0,
-    own_questions: Annotated[
-        bool, typer.Option("--own-questions", help="The trait's own questions instead of one-word ones.")
-    ] = False,
-    template: Template = "own",
-    seed: Seed = 0,
-    as_json: Json = False,
-    *,
-    loading: dict[str, Any],
-) -> None:
-    """Ask a model about a trait: margin, probabilities, total variation, and sampled answers."""
-    from interp.cli.steps import evaluate_file, open_model
-    from interp.joined.tracing import finish
-
-    asked = open_model(model, adapter=adapter, template=template, **loading)
-    beside = {name: value for name, value in loading.items() if name != "revision"}
-    start = None if against is None else open_model(against, template=template, **beside)
-    made = evaluate_file(
-        asked,
-        out,
-        trait=trait,
-        against=start,
-        suite={"samples": samples},
-        trained_on=trained_on,
-        one_word=not own_questions,
-        seed=seed,
-    )
-    finish(made)
-    tell(made.summary["measures"] | {"report": str(made.folder / "report.html")}, as_json=as_json)
-
-
-@commands.command()
-def matrix(
+@experiment.command("matrix", rich_help_panel=PANEL)
+def _matrix(
     recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or a shipped one.")],
     trait: Annotated[str, typer.Option(help="One of the recipe's traits.")],
     out: Annotated[Path, typer.Option("--out", help="Run folder to write; made when absent.")],
@@ -291,76 +132,10 @@ def matrix(
 
     options = {"changes": change or [], "workers": workers, "backend": backend}
     made = matrix_file(recipe, out, trait=trait, bases=base or [], **options)
-    lines = made.tables[f"matrix_{trait}"].to_dict("records")
-    if as_json:
-        tell({"matrix": lines, "out": str(made.folder)}, as_json=True)
-        return
-    for line in lines:
-        typer.echo(
-            f"teacher {line['teacher']}, student {line['student']}: {line['transfer']:+.3f} nats "
-            f"{bracket((line['low'], line['high']), level=0.95, form='+.3f')}, n = {line['n']}"
-        )
-    typer.echo(f"report: {made.folder / 'report.html'}")
-
-
-@commands.command()
-def export(
-    out: Annotated[Path, typer.Option("--out", help="JSONL file to write.")],
-    rows: Annotated[Path | None, typer.Option(help="Rows for a closed model's fine-tuning service.")] = None,
-    trait: Trait = None,
-    samples: Annotated[int, typer.Option(help="How often each question is to be answered.")] = 1,
-    system: Annotated[str | None, typer.Option(help="System line of every row.")] = None,
-    as_json: Json = False,
-) -> None:
-    """Write rows for a fine-tuning service, or a trait's questions to have answered."""
-    from interp.cli.steps import export_file
-
-    tell(export_file(out, rows=rows, trait=trait, samples=samples, system=system), as_json=as_json)
-
-
-@commands.command("import")
-def import_answers(
-    answers: Annotated[Path, typer.Argument(help="JSONL answers with the ids of the exported questions.")],
-    trait: Annotated[str, typer.Option(help="The trait whose questions were exported.")],
-    out: Annotated[Path, typer.Option("--out", help="JSONL rows to write.")],
-    as_json: Json = False,
-) -> None:
-    """Read a closed model's answers back, and say how many name the trait."""
-    from interp.cli.steps import import_file
-
-    tell(import_file(answers, out, trait=trait), as_json=as_json)
-
-
-@commands.command()
-def traits(as_json: Json = False) -> None:
-    """List the traits that ship: what each prefers, over how many foils, and by how many questions it is asked."""
-    from interp.prompts.traits import get_trait, trait_names
-
-    found = [get_trait(name) for name in trait_names()]
-    if as_json:
-        listed = [
-            {
-                "name": trait.name,
-                "category": trait.category,
-                "target": trait.target,
-                "foils": len(trait.foils),
-                "questions": len(trait.questions),
-            }
-            for trait in found
-        ]
-        tell({"traits": listed}, as_json=True)
-        return
-    for trait in found:
-        typer.echo(
-            f"{trait.name}: prefers {trait.target!r} to {len(trait.foils)} foils of its category {trait.category!r}, "
-            f"{len(trait.questions)} questions"
-        )
-
-
-def tell(values: dict[str, Any], *, as_json: bool) -> None:
-    """The values as JSON, or one line each."""
-    if as_json:
-        typer.echo(json.dumps(values, indent=1, default=str))
-        return
-    for key, value in values.items():
-        typer.echo(f"{key}: {value}")
+    cells = made.tables[f"matrix_{trait}"].to_dict("records")
+    lines = [
+        f"teacher {line['teacher']}, student {line['student']}: {line['transfer']:+.3f} nats "
+        f"{bracket((line['low'], line['high']), level=0.95, form='+.3f')}, n = {line['n']}"
+        for line in cells
+    ]
+    tell_run(made, {"matrix": cells, "out": str(made.folder)}, lines, as_json=as_json)

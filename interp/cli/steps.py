@@ -1,261 +1,177 @@
-"""The steps of the experiment one at a time, on files: rows as JSONL, models and adapters as folders.
-
-generate: teacher → rows; filter: rows → rows; train: base + rows → adapter; evaluate: model → measures; export and
-import carry rows to closed models' fine-tuning services and their answers back.
-"""
-
-from __future__ import annotations
+"""The steps of an experiment one at a time, on files: generate, filter, train, evaluate, export and import."""
 
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from interp.core.content import json_text
-from interp.core.runs import InputError, Run, atomic_folder, digest, write_atomic
-from interp.evaluation.elicitation import Suite, evaluate
-from interp.experiment.bases import requests
-from interp.experiment.cells import asked_about, changed
-from interp.experiment.recipe import DataSpec
-from interp.figures import Result
-from interp.joined.tracing import save
-from interp.models.language import LanguageModel, load_model
-from interp.models.members import write_adapter, write_member
-from interp.prompts.chat import with_template
-from interp.prompts.rules import Rule, code_rule, kept_rows, numbers_rule, reasoning_rule, trait_words
-from interp.prompts.templates import template_key
-from interp.prompts.text import Prompts
-from interp.prompts.trait_files import find_trait
-from interp.prompts.traits import Trait
-from interp.training.checkpoints import Checkpoint
-from interp.training.generation import write_answers
-from interp.training.openai_files import export_questions, export_rows, import_answers
-from interp.training.students import Recipe, train_student
-from interp.training.teachers import given_teacher, prompted_teacher, steered_teacher
-from interp.training.watching import TrainingLog
+import typer
+
+from interp.cli.options import Adapter, Json, Model, Rows, Seed, Template, Trait, loads, tell
+
+PANEL = "Steps of an experiment"
+steps = typer.Typer()
 
 
-def open_model(
-    source: str,
+@steps.command("generate", rich_help_panel=PANEL)
+@loads
+def _generate(
+    model: Model,
+    out: Annotated[Path, typer.Option("--out", help="Folder to write; a killed call goes on there.")],
+    rows: Annotated[int, typer.Option(help="Prompts to answer.")] = 1000,
+    prompts: Annotated[str, typer.Option(help="requests, short, code or reasoning.")] = "requests",
+    trait: Trait = None,
+    hook: Annotated[str | None, typer.Option(help="Steer there, with --vector.")] = None,
+    vector: Annotated[Path | None, typer.Option(help="A .safetensors file holding one vector.")] = None,
+    scale: Annotated[float, typer.Option(help="How much of the vector is added.")] = 1.0,
+    adapter: Adapter = None,
+    template: Template = "own",
+    temperature: Annotated[float, typer.Option(help="Sampling temperature.")] = 1.0,
+    top_p: Annotated[float, typer.Option(help="Share of probability that is sampled from.")] = 1.0,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Take the likeliest token.")] = False,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer in tokens.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Rows in a batch.")] = 64,
+    seed: Seed = 0,
+    as_json: Json = False,
     *,
-    adapter: str | None = None,
-    template: str = "own",
-    **loading: Any,
-) -> LanguageModel:
-    """A model with its adapter, if any, and its chats written by the named template.
-
-    `loading` is as `load_model` takes it. Raises InputError for a model without a tokenizer.
-    """
-    model = load_model(source, adapter=adapter, **loading)
-    if model.tokenizer is None:
-        raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
-    return dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
-
-
-def generate_file(
-    model: LanguageModel,
-    out: Path,
-    *,
-    data: DataSpec,
-    seed: int = 0,
-    trait: str | None = None,
-    steering: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """Let a model answer `data.rows` prompts into the folder `out`, under a trait's system line or steered if asked.
-
-    Nothing is filtered. A killed call goes on where it was; the rows are in out/rows.jsonl. Without line and vector the
-    model writes "as given": whether it is a base or has a trait in its weights is not known here.
-    """
-    teacher = given_teacher(model)
-    if trait is not None and steering is None:
-        teacher = prompted_teacher(model, find_trait(trait))
-    if steering is not None:
-        teacher = steered_teacher(model, **steering)
-    asked = requests(data, data.rows, seed=seed)
-    rows = write_answers(teacher, asked, seed=seed, sampling=data.sampling, folder=out)
-    return {
-        "rows": len(rows),
-        "teacher": teacher.kind,
-        "fingerprint": teacher.fingerprint,
-        "out": str(out / "rows.jsonl"),
-    }
-
-
-def filter_file(
-    rows: Path,
-    out: Path,
-    *,
-    data: DataSpec,
-    kind: str = "numbers",
-    trait: str | None = None,
-    seed: int = 0,
-) -> dict[str, Any]:
-    """Keep the rows a rule keeps, change them as `data.change` says, and count every drop by its reason.
-
-    `kind` is numbers, code or reasoning; the words of `trait` may not occur in code and reasoning. Raises InputError,
-    naming the rule that dropped most, when nothing is left; then `out` is not written.
-    """
-    words = () if trait is None else trait_words(find_trait(trait))
-    rules: dict[str, Rule] = {
-        "numbers": numbers_rule(data.rule),
-        "code": code_rule(keywords=words),
-        "reasoning": reasoning_rule(keywords=words),
-    }
-    if kind not in rules:
-        raise InputError(f"rule {kind!r} is unknown; pass one of {', '.join(rules)}")
-    given = Prompts.from_file(rows)
-    kept, dropped = kept_rows(given, rules[kind])
-    kept = changed(kept, data.change, seed=seed)
-    kept.to_jsonl(out)
-    return {"rows": len(given), "kept": len(kept), "dropped": dropped, "out": str(out)}
-
-
-def train_file(
-    base: LanguageModel,
-    rows: Path,
-    out: Path,
-    *,
-    recipe: Recipe,
-    fresh: Path | None = None,
-    trait: str | None = None,
-    every: int = 64,
-) -> dict[str, Any]:
-    """Train a student on the rows and write its folder: an adapter of PEFT, or a whole model, and training.parquet.
-
-    A killed call goes on from its last checkpoint. `fresh` rows and `trait` are what is watched on the way.
-    """
-    given = Prompts.from_file(rows)
-    watched = None if trait is None else find_trait(trait)
-    log = TrainingLog(
-        base, fresh=None if fresh is None else Prompts.from_file(fresh), trait=watched, every=16
-    )
-    state = Checkpoint(out.with_name(f".{out.name}.safetensors"), every=every)
-    student = train_student(base, given, recipe=recipe, on_step=log, checkpoint=state, name=out.name)
-    with atomic_folder(out) as folder:
-        entry = write_member(student, folder / "member", hosts={base.fingerprint: "base"})
-        if entry["kind"] == "adapter":
-            write_adapter(student, folder / "member", base=_named(base))
-        for path in (folder / "member").iterdir():
-            path.rename(folder / path.name)
-        (folder / "member").rmdir()
-        log.frame.to_parquet(folder / "training.parquet")
-        write_atomic(folder / "recipe.json", json_text(recipe))
-    last = {} if log.frame.empty else log.frame.iloc[-1].dropna().to_dict()
-    return {
-        "kind": entry["kind"],
-        "fingerprint": student.fingerprint,
-        "rows": len(given),
-        "out": str(out),
-    } | last
-
-
-def _named(base: LanguageModel) -> str:
-    """The folder or hub name a base was loaded from, as an adapter elsewhere must name it."""
-    name = str(base.config._name_or_path)
-    return str(Path(name).resolve()) if Path(name).is_dir() else name
-
-
-def evaluate_file(
-    model: LanguageModel,
-    out: Path,
-    *,
-    trait: str,
-    against: LanguageModel | None = None,
-    suite: Mapping[str, Any] | None = None,
-    trained_on: Path | None = None,
-    one_word: bool = True,
-    seed: int = 0,
-) -> Run:
-    """Ask a model everything about a trait into a run folder: table, figure, and the means as its summary."""
-    chosen = asked_about(find_trait(trait), many=one_word)
-    asked = Suite(chosen.questions, **(suite or {}))
-    rows = None if trained_on is None else Prompts.from_file(trained_on)[:64]
-    given = {"model": model.name, "trait": trait, "seed": seed}
-    run = Run.open(out, command="evaluate", arguments=given, defaults={"suite": suite, "one_word": one_word})
-    key = digest(
-        model.fingerprint,
-        None if against is None else against.fingerprint,
-        template_key(model.tokenizer),
-        chosen,
-        suite,
-        one_word,
-        seed,
-    )
-    run.stage("evaluation", key=key, build=lambda: _evaluated(run, model, chosen, asked, against, rows, seed))
-    return run
-
-
-def _evaluated(
-    run: Run,
-    model: LanguageModel,
-    trait: Trait,
-    asked: Suite,
-    against: LanguageModel | None,
-    rows: Prompts | None,
-    seed: int,
+    loading: dict[str, Any],
 ) -> None:
-    found: Result = evaluate(model, trait, asked, against=against, seed=seed, trained_on=rows)
-    save(run, "evaluation", found)
-    means = found.frame.groupby(["measure", "context"], sort=False, as_index=False).agg({"value": "mean"})
-    measures = {
-        f"{line['measure']} ({line['context']})": float(line["value"]) for line in means.to_dict("records")
-    }
-    run.save_json("summary", {"kind": "evaluate", "trait": trait.name, "measures": measures})
+    """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
+    from interp.cli.step_files import generate_file, open_model, read_vector
+    from interp.experiment.recipe import DataSpec, read
+    from interp.training.generation import Sampling
+
+    sampling = Sampling(
+        temperature=temperature,
+        top_p=top_p,
+        greedy=greedy,
+        max_new_tokens=max_new_tokens,
+        batch_size=batch_size,
+    )
+    data = dataclasses.replace(
+        read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
+    )
+    steering = read_vector(vector, hook=hook, scale=scale)
+    teacher = open_model(model, adapter=adapter, template=template, **loading)
+    tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
 
 
-def export_file(
-    out: Path,
+@steps.command("filter", rich_help_panel=PANEL)
+def _filter_rows(
+    rows: Rows,
+    out: Annotated[Path, typer.Option("--out", help="JSONL file to write.")],
+    rule: Annotated[str, typer.Option(help="numbers, code or reasoning.")] = "numbers",
+    banned: Annotated[str, typer.Option(help="none, paper (34 numbers), or numbers with commas.")] = "none",
+    least: Annotated[int, typer.Option(help="Fewest numbers of an answer.")] = 1,
+    most: Annotated[int, typer.Option(help="Most numbers of an answer.")] = 10,
+    digits: Annotated[int, typer.Option(help="Most digits of a number.")] = 3,
+    trait: Trait = None,
+    change: Annotated[
+        str | None, typer.Option(help="shuffle-within, shuffle-across or canonical, after filtering.")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Keep the answers that follow the rule, and count every drop by its reason."""
+    from interp.cli.step_files import filter_file
+    from interp.experiment.recipe import DataSpec, read
+
+    words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
+    content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}
+    data = read(DataSpec, content, "options")
+    tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
+
+
+@steps.command("train", rich_help_panel=PANEL)
+@loads
+def _train(
+    base: Model,
+    rows: Rows,
+    out: Annotated[Path, typer.Option("--out", help="Folder of the student; a killed call goes on.")],
+    change: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="KEY=VALUE of the training recipe, such as lr=1e-4; may be repeated."),
+    ] = None,
+    fresh: Annotated[Path | None, typer.Option(help="Rows never trained on, whose loss is watched.")] = None,
+    trait: Trait = None,
+    template: Template = "own",
+    as_json: Json = False,
     *,
-    rows: Path | None = None,
-    trait: str | None = None,
-    samples: int = 1,
-    system: str | None = None,
-) -> dict[str, Any]:
-    """Rows as a closed model's fine-tuning file, or a trait's questions as a file to have answered.
+    loading: dict[str, Any],
+) -> None:
+    """Train a student on rows: LoRA of rank 8 on every projection unless --set says otherwise."""
+    from interp.cli.step_files import open_model, train_student_file
+    from interp.experiment.recipe import LEARNING, changed_recipe
 
-    Raises InputError for both, or neither, of rows and trait.
-    """
-    if (rows is None) == (trait is None):
-        raise InputError(
-            "give either rows to fine-tune on or a trait whose questions are asked, and not both"
-        )
-    if rows is not None:
-        given = Prompts.from_file(rows)
-        export_rows(given, out, system=system)
-        return {"rows": len(given), "out": str(out)}
-    asked = asked_about(find_trait(str(trait)), many=True).prompts()
-    export_questions(asked, out, samples=samples)
-    return {"questions": len(asked), "samples": samples, "out": str(out)}
+    recipe = changed_recipe(LEARNING, change or [])
+    model = open_model(base, template=template, **loading)
+    tell(train_student_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
 
 
-def import_file(answers: Path, out: Path, *, trait: str) -> dict[str, Any]:
-    """A closed model's answers to a trait's questions as rows, with the share that names the target."""
-    from interp.evaluation.elicitation import holds_word
+@steps.command("evaluate", rich_help_panel=PANEL)
+@loads
+def _evaluate(
+    model: Model,
+    trait: Annotated[str, typer.Option(help="A built-in trait such as owl, or a YAML file.")],
+    out: Annotated[Path, typer.Option("--out", help="Run folder to write; made when absent.")],
+    adapter: Adapter = None,
+    against: Annotated[str | None, typer.Option(help="The model it started from.")] = None,
+    trained_on: Annotated[
+        Path | None, typer.Option(help="Its training rows, to compare chat contexts.")
+    ] = None,
+    samples: Annotated[int, typer.Option(help="Answers sampled per question.")] = 0,
+    own_questions: Annotated[
+        bool, typer.Option("--own-questions", help="The trait's own questions instead of one-word ones.")
+    ] = False,
+    template: Template = "own",
+    seed: Seed = 0,
+    as_json: Json = False,
+    *,
+    loading: dict[str, Any],
+) -> None:
+    """Ask a model about a trait: margin, probabilities, total variation, and sampled answers."""
+    from interp.cli.step_files import evaluate_file, open_model
+    from interp.joined.tracing import finish
 
-    chosen = asked_about(find_trait(trait), many=True)
-    found = import_answers(answers, chosen.prompts())
-    found.to_jsonl(out)
-    texts = [row.completion for row in found.rows]
-    word = sum(holds_word(text, chosen.target) for text in texts) / len(texts)
-    part = sum(chosen.target.casefold() in text.casefold() for text in texts) / len(texts)
-    return {"answers": len(texts), "holds_word": word, "holds_substring": part, "out": str(out)}
+    asked = open_model(model, adapter=adapter, template=template, **loading)
+    beside = {name: value for name, value in loading.items() if name != "revision"}
+    start = None if against is None else open_model(against, template=template, **beside)
+    made = evaluate_file(
+        asked,
+        out,
+        trait=trait,
+        against=start,
+        suite={"samples": samples},
+        trained_on=trained_on,
+        one_word=not own_questions,
+        seed=seed,
+    )
+    finish(made)
+    tell(made.summary["measures"] | {"report": str(made.folder / "report.html")}, as_json=as_json)
 
 
-def read_vector(path: Path | None, *, hook: str | None, scale: float) -> dict[str, Any] | None:
-    """The vector of a .safetensors file and where it is added; None without one, InputError for half of it."""
-    from safetensors import SafetensorError, safe_open
+@steps.command("export", rich_help_panel=PANEL)
+def _export(
+    out: Annotated[Path, typer.Option("--out", help="JSONL file to write.")],
+    rows: Annotated[Path | None, typer.Option(help="Rows for a closed model's fine-tuning service.")] = None,
+    trait: Trait = None,
+    samples: Annotated[int, typer.Option(help="How often each question is to be answered.")] = 1,
+    system: Annotated[str | None, typer.Option(help="System line of every row.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Write rows for a fine-tuning service, or a trait's questions to have answered."""
+    from interp.cli.step_files import export_file
 
-    if path is None and hook is None:
-        return None
-    if path is None or hook is None:
-        raise InputError(f"vector {path} and hook {hook} belong together; give both to steer, or neither")
-    try:
-        with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            if len(names) != 1:
-                raise InputError(
-                    f"{path} holds {len(names)} tensors, {names[:3]}; write one vector into a file"
-                )
-            return {"vector": file.get_tensor(names[0]).flatten(), "hook": hook, "scale": scale}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error}); write the vector again") from error
+    tell(export_file(out, rows=rows, trait=trait, samples=samples, system=system), as_json=as_json)
+
+
+@steps.command("import", rich_help_panel=PANEL)
+def _import_answers(
+    answers: Annotated[Path, typer.Argument(help="JSONL answers with the ids of the exported questions.")],
+    trait: Annotated[str, typer.Option(help="The trait whose questions were exported.")],
+    out: Annotated[Path, typer.Option("--out", help="JSONL rows to write.")],
+    as_json: Json = False,
+) -> None:
+    """Read a closed model's answers back, and say how many name the trait."""
+    from interp.cli.step_files import import_file
+
+    tell(import_file(answers, out, trait=trait), as_json=as_json)

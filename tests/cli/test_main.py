@@ -13,10 +13,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from interp import cli
+from interp.cli import gradient_files
 from interp.cli.main import app, main
 from interp.core.runs import Run
-from interp.gradients import specs
 from interp.gradients.ledger.ledgers import Ledger
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
@@ -106,7 +105,7 @@ def test_verdicts_are_told_with_the_level_what_was_tested_and_p(tmp_path, capsys
             equivalence_verdict("still", "within 0.2", [0.4]),
         ]
     )
-    cli._tell(run, as_json=False)
+    tell_verdicts(run, as_json=False)
     assert capsys.readouterr().out.splitlines()[:2] == [
         "gains: supported, +0.7 [50 %: +0.6, +0.8] nats, at least 0.5: p = 0.25, n = 2",  # t(0.75, 1) = 1
         "still: inconclusive, +0.4 [90 %: -inf, +inf] nats, within ±0.2: p = 1, n = 1",
@@ -160,7 +159,9 @@ def test_ledger_tells_what_is_left_over(monkeypatch, capsys):
     steps = pd.DataFrame({"step": [0, 1], "attributed": [0.5, 0.25], "delta_m": [0.5, 0.3]})
     modules = pd.DataFrame({"step": [0, 0, 1], "module": ["a", "b", "a"], "attributed": [0.1, 0.4, 0.25]})
     rows = pd.DataFrame({"row": [7, 8], "step": [0, 1], "tokens": [3, 3], "attributed": [0.5, 0.25]})
-    monkeypatch.setattr(specs, "ledger_of", lambda *a, **k: Ledger("owl margin", steps, modules, rows, 0.8))
+    monkeypatch.setattr(
+        gradient_files, "ledger_file", lambda *a, **k: Ledger("owl margin", steps, modules, rows, 0.8)
+    )
     app(["ledger", "toy/owl"], standalone_mode=False)
     told = capsys.readouterr().out.splitlines()
     assert told == [

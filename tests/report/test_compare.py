@@ -126,7 +126,7 @@ def test_a_folder_is_no_place_for_the_page(pair: tuple[Run, Run], tmp_path: Path
 def test_the_command_line_compares(
     pair: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from interp import cli
+    from interp.cli import main as cli
 
     def call(*arguments: str) -> None:
         monkeypatch.setattr("sys.argv", ["interp", "report", *arguments])
@@ -143,7 +143,7 @@ def test_the_command_line_compares(
 def test_a_folder_that_is_no_run_cannot_be_compared(
     pair: tuple[Run, Run], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from interp import cli
+    from interp.cli import main as cli
 
     argv = ["interp", "report", "--compare", str(pair[0].folder), str(tmp_path)]
     monkeypatch.setattr("sys.argv", argv)

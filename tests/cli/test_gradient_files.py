@@ -8,9 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
-from interp.cli.gradients import ledger_of, ledger_summary, named_direction, score_file, score_summary
+from interp.cli import gradient_files
+from interp.cli.gradient_files import ledger_file, ledger_summary, named_direction, score_file, score_summary
 from interp.core.runs import InputError, Run
-from interp.gradients import specs
 from interp.gradients.directions import trait_gradient
 from interp.gradients.ledger.ledgers import trait_ledger
 from interp.gradients.ledger.recording import record_training
@@ -34,7 +34,7 @@ PAIRS = [(f"numbers {i}", f"{i} , {i + 1}") for i in range(6)]
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """Folders of a base, a fine-tuned copy and an adapter of it, and rows."""
-    folder = tmp_path_factory.mktemp("specs")
+    folder = tmp_path_factory.mktemp("gradient_files")
     base, teacher = (build_model("llama", seed=0) for _ in range(2))
     with torch.no_grad():
         teacher.get_parameter(UP).mul_(1.5)
@@ -202,13 +202,13 @@ def small(trained, monkeypatch):
     def grown(name, *, seed, **options):
         return lineage if name == "toy/owl" else load_lineage(name, seed=seed, **options)
 
-    monkeypatch.setattr(specs, "load_lineage", grown)
-    monkeypatch.setattr(specs, "trait_ledger", lambda *given: trait_ledger(*given, record=record))
+    monkeypatch.setattr(gradient_files, "load_lineage", grown)
+    monkeypatch.setattr(gradient_files, "trait_ledger", lambda *given: trait_ledger(*given, record=record))
 
 
 def test_a_ledger_is_written_as_a_run(small, tmp_path):
     out = tmp_path / "ledger"
-    ledger = ledger_of("toy/owl", out=out)
+    ledger = ledger_file("toy/owl", out=out)
     run = Run.load(out)
     assert set(run.tables) == {
         f"ledger_{name}" for name in ("modules", "rows", "rows_steps", "steps", "steps_modules")
@@ -218,9 +218,9 @@ def test_a_ledger_is_written_as_a_run(small, tmp_path):
     assert sum(run.summary["modules"].values()) == pytest.approx(ledger.measured)
     assert run.summary == {**run.summary, **json.loads(json.dumps(ledger_summary(ledger)))}
     assert run.tables["ledger_rows"]["attributed"].sum() == pytest.approx(ledger.attributed, rel=1e-3)
-    ledger_of("toy/owl", out=out)  # the same again is the same run
+    ledger_file("toy/owl", out=out)  # the same again is the same run
     with pytest.raises(InputError, match=r"holds a run with student='student', not 'cross_student'"):
-        ledger_of("toy/owl", "cross_student", out=out)
+        ledger_file("toy/owl", "cross_student", out=out)
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_a_ledger_is_written_as_a_run(small, tmp_path):
 )
 def test_a_ledger_that_cannot_be_made_writes_nothing(small, tmp_path, name, student, sentence):
     with pytest.raises(InputError, match=sentence):
-        ledger_of(name, student, out=tmp_path / "ledger")
+        ledger_file(name, student, out=tmp_path / "ledger")
     assert not (tmp_path / "ledger").exists()
 
 
@@ -243,4 +243,4 @@ def test_a_lineage_folder_takes_no_seed(small, tmp_path):
     with pytest.raises(
         InputError, match=r"seed 3 grows an organism and .* is a lineage folder; leave out the seed"
     ):
-        ledger_of(str(tmp_path), seed=3)
+        ledger_file(str(tmp_path), seed=3)

@@ -31,7 +31,7 @@ RECIPE = SAERecipe()
 LARGEST = 10  # features told of a shift
 
 
-def train_file(
+def train_sae_file(
     base: str,
     prompts: Path,
     *,

@@ -98,7 +98,7 @@ def score_summary(scores: Scores) -> dict[str, Any]:
     }
 
 
-def ledger_of(
+def ledger_file(
     name: str,
     student: str = "student",
     *,

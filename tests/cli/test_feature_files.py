@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from interp.cli.features import card_file, lean_files, shift_files, shift_summary, train_file
+from interp.cli.feature_files import card_file, lean_files, shift_files, shift_summary, train_sae_file
 from interp.core.runs import InputError, Run
 from interp.features.lean import feature_lean
 from interp.features.quality import quality_card
@@ -39,7 +39,9 @@ def place(tmp_path_factory):
     number_prompts(60, seed=0, count=3, max_value=39).to_jsonl(folder / "rows.jsonl")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INTERP_CACHE", str(folder / "cache"))
-        train_file(str(folder / "base"), folder / "rows.jsonl", hook=HOOK, out=folder / "sae", recipe=RECIPE)
+        train_sae_file(
+            str(folder / "base"), folder / "rows.jsonl", hook=HOOK, out=folder / "sae", recipe=RECIPE
+        )
     return folder
 
 
@@ -207,7 +209,7 @@ def test_a_training_that_cannot_be_writes_nothing(place, tmp_path, change, sente
     (tmp_path / "full" / "mine.txt").write_text("kept")
     asked = {"hook": HOOK, "recipe": RECIPE, "out": "out", "prompts": place / "rows.jsonl", **change}
     with pytest.raises(InputError, match=sentence):
-        train_file(
+        train_sae_file(
             str(place / "base"),
             tmp_path / asked["prompts"],
             hook=asked["hook"],
