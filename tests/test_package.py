@@ -7,6 +7,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,21 @@ def test_imports_point_one_way() -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 kept, 0 broken" in done.stdout
+
+
+def test_the_page_for_contributors_draws_the_house_as_it_stands() -> None:
+    page = (ROOT / "CONTRIBUTING.md").read_text()
+    drawn = re.findall(r"^  (\w+)/ ", page, flags=re.MULTILINE)
+    assert sorted(drawn) == ROOMS
+    layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0][
+        "layers"
+    ]
+    chain = re.search(r"^    core <- .*?(?=\n\n)", page, flags=re.MULTILINE | re.DOTALL)
+    assert chain is not None
+    told = [set(re.findall(r"\w+", part)) for part in chain.group(0).split("<-")]
+    assert told == [set(re.findall(r"\w+", layer)) for layer in reversed(layers)]
+    rank = {room: index for index, part in enumerate(told) for room in part}
+    assert [rank[room] for room in drawn] == sorted(rank[room] for room in drawn)
 
 
 # --- the checks these tests themselves run under ----------------------------------------------------------------------

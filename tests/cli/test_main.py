@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from interp.cli import gradient_files
 from interp.cli.main import app, main
+from interp.cli.options import tell_verdicts
 from interp.core.runs import Run
 from interp.gradients.ledger.ledgers import Ledger
 from interp.prompts.numbers import number_prompts
