@@ -94,7 +94,8 @@ def test_modules_left_out_of_the_reference_are_few() -> None:
         "interp.gradients.scores.preparation", "interp.gradients.scores.sites", "interp.gradients.scores.work",
         "interp.joined.rows", "interp.joined.self_test", "interp.joined.sources", "interp.joined.table",
         "interp.joined.view", "interp.models.bridge", "interp.models.head", "interp.models.isolation",
-        "interp.models.multimodal", "interp.models.parameter_files", "interp.models.quantised",
+        "interp.models.adapter_folders", "interp.models.agreement", "interp.models.multimodal",
+        "interp.models.parameter_files", "interp.models.quantised",
         "interp.organisms.parallel", "interp.report.contents", "interp.report.markup",
         "interp.studies.lemma_family", "interp.training.memory", "interp.training.steering",
     }  # fmt: skip

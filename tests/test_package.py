@@ -187,6 +187,19 @@ def test_imports_point_one_way() -> None:
     assert "1 kept, 0 broken" in done.stdout
 
 
+def test_nothing_outside_the_seam_reaches_behind_it() -> None:
+    """The network, its adapters and what holds them are the seam's: the rest asks `LanguageModel`."""
+    behind = re.compile(r"\.(hf|backbone|peft)\b")
+    reaches = [
+        f"{relative(path)}: {line.strip()}"
+        for path in FILES
+        if "models" not in path.relative_to(ROOT / "interp").parts[:1]
+        for line in path.read_text().splitlines()
+        if behind.search(line)
+    ]
+    assert reaches == []
+
+
 # --- the checks these tests themselves run under ----------------------------------------------------------------------
 
 

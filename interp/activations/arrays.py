@@ -19,7 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.core import storage
-from interp.core.runs import InputError, digest, nearest
+from interp.core.content import digest
+from interp.core.errors import InputError, nearest
 from interp.models.seam import lineage_root as lineage_root
 
 FORMAT = "interp.activations/1"
@@ -168,12 +169,12 @@ class Activations:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file atomically, labels in its header; values mapped from disk stay there."""
         tensors = {**self.values, "mask": self.mask, "where": self.where}
-        return storage.write(Path(path), tensors, self._metadata(self.hooks))
+        return storage.write_tensors(Path(path), tensors, self._metadata(self.hooks))
 
     @classmethod
     def load(cls, path: str | Path) -> Activations:
         """Map a file that `save` wrote (or a shard); InputError when truncated or of another format."""
-        tensors, metadata = storage.read(Path(path))
+        tensors, metadata = storage.read_tensors(Path(path))
         if metadata.get("format") != FORMAT or not set(FIELDS) <= metadata.keys():
             raise InputError(
                 f"{path} is safetensors without recorded activations ({FORMAT}); it was written otherwise"

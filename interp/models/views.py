@@ -115,6 +115,13 @@ def is_plain_lora(layer: Any) -> bool:
     )
 
 
+def is_transposed(layer: Any) -> bool:
+    """Whether the layer, adapted or plain, stores its weight as [input, output], as GPT-2's do."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer, Conv1D)
+
+
 def check_unmerged(module: nn.Module, name: str) -> None:
     """InputError when an adapter was already folded into the weights beneath it, which hides the base."""
     for layer_name, layer in adapted_layers(module):

@@ -40,8 +40,6 @@ from interp.stats.tests import t_interval
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.models.classifier import Classifier
-
 log = logging.getLogger(__name__)
 
 FORMAT = 2
@@ -76,22 +74,6 @@ class Digits:
             for seed, accuracy in zip(self.seeds, accuracy_of(networks, self.images), strict=True)
         ]
         return pd.DataFrame(rows)
-
-    def classifier(self, arm: str, seed: int) -> Classifier:
-        """One network behind the seam; its `start` is the network before its training.
-
-        Raises InputError for an arm or a seed that was not trained.
-        """
-        from interp.models.classifier import Classifier
-
-        if arm not in self.members or seed not in self.seeds:
-            known = [f"{arm}/{seed}" for arm in self.members for seed in self.seeds]
-            raise InputError(
-                f"member {nearest(f'{arm}/{seed}', known)}; choose an arm and a seed that were trained"
-            )
-        index = self.seeds.index(seed)
-        start = Classifier.of(f"{arm} start {seed}", self.starts[arm].layers(index))
-        return Classifier.of(f"{arm} {seed}", self.members[arm].layers(index), start=start)
 
 
 @door

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from interp.gradients.scores.dual_attention import DualAttention
 from interp.gradients.scores.engine import Contributions, Place, answer_columns, summed_losses, token_losses
-from interp.gradients.scores.sites import Site, dense_at, is_transposed, through
+from interp.gradients.scores.sites import Site, dense_at, through
+from interp.models.bridge import at_layer
+from interp.models.views import is_transposed
 from interp.prompts.tokens import Encoded
 
 
@@ -28,7 +30,7 @@ def token_contributions(
 ) -> Contributions:
     """Scores [direction example pos] at every answer and end token, zero elsewhere, in one place without a module.
 
-    `network` must be a view of its own, as `interp.models.backbone.view` makes: its linear layers are replaced while
+    `network` must be a view of its own, as `LanguageModel.network` makes: its linear layers are replaced while
     this runs. Raises InputError as `contributions` does.
     """
     first, last = answer_columns(batch)
@@ -117,12 +119,4 @@ def _moving_bias(site: Site, k: int) -> Any:
         bias = dense_at(site.stacks["bias"], k, like=value[0, 0]).expand_as(value)
         return forward_ad.make_dual(value, bias.clone() if tangent is None else tangent + bias)
 
-    def after(module: nn.Module, args: Any, output: Any) -> Any:
-        return (moved(output[0]), *output[1:]) if isinstance(output, tuple) else moved(output)
-
-    def before(module: nn.Module, args: Any) -> Any:
-        return (moved(args[0]), *args[1:])
-
-    if site.entering:
-        return site.module.register_forward_pre_hook(before)
-    return site.module.register_forward_hook(after)
+    return at_layer(site.module, "pre" if site.entering else "post", moved)

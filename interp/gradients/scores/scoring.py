@@ -173,7 +173,7 @@ def score(
     check_cosine(cosine, by=keys, metric=metric, directions=directions)
     for each in directions:
         each.check(model, transfer=transfer)
-    inputs = rows if isinstance(rows, Encoded) else model.encode(rows)
+    inputs = model.encode(rows)
     check_rows(inputs)
     network = prepared(model, directions)
     sites = find_sites(network, directions)

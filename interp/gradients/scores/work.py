@@ -30,7 +30,7 @@ from interp.gradients.scores.heads import by_head, head_layout
 from interp.gradients.scores.norms import NormMeter
 from interp.gradients.scores.plan import Plan
 from interp.gradients.scores.sites import Site
-from interp.gradients.scores.tables import Block, write_block
+from interp.gradients.scores.tables import ScoredBatch, write_block
 from interp.models.parameters import ParameterDirection
 from interp.prompts.tokens import Encoded
 
@@ -57,7 +57,7 @@ class Work:
         blocks = list(self.blocks(rows, start=start, batch_size=batch_size))
         write_block(blocks, folder, labels=[direction.label for direction in self.directions], by=self.by)
 
-    def blocks(self, rows: Encoded, *, start: int, batch_size: int) -> Iterator[Block]:
+    def blocks(self, rows: Encoded, *, start: int, batch_size: int) -> Iterator[ScoredBatch]:
         """Scores by batch; rows of similar length go together."""
         order = rows.lengths.argsort(stable=True)
         for first in range(0, len(order), batch_size):
@@ -65,7 +65,7 @@ class Work:
             batch = next(rows[index].batches(len(index)))
             yield self.block(batch, index + start)
 
-    def block(self, batch: Encoded, index: Int[Tensor, "example"]) -> Block:
+    def block(self, batch: Encoded, index: Int[Tensor, "example"]) -> ScoredBatch:
         """Scores of one batch whose rows have these numbers."""
         if self.plan.route == "forward-mode":
             found = token_contributions(self.network, batch, sites=self.sites, numbers=index.tolist())
@@ -78,7 +78,7 @@ class Work:
             )
             cosine = self._cosine(found, meter) if self.cosine else None
         _check_finite(found, batch, index)
-        return Block(found, batch.roles.cpu(), index.cpu(), cosine)
+        return ScoredBatch(found, batch, index.cpu(), cosine)
 
     @property
     def reader(self) -> Reader:
