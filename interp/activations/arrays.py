@@ -7,13 +7,13 @@ its own units.
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch import Tensor
 from interp.core import storage
 from interp.core.content import digest
 from interp.core.errors import InputError, nearest
+from interp.figures import Table
 from interp.models.seam import lineage_root as lineage_root
 
 FORMAT = "interp.activations/1"
@@ -213,12 +214,8 @@ class Activations:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(hook)}</td><td>{list(value.shape)}</td></tr>"
-            for hook, value in self.values.items()
-        )
-        caption = html.escape(repr(self))
-        return f"<table><caption>{caption}</caption><tr><th>hook</th><th>shape</th></tr>{rows}</table>"
+        shapes = [list(value.shape) for value in self.values.values()]
+        return Table(pd.DataFrame({"hook": self.hooks, "shape": shapes}), title=repr(self)).to_html()
 
 
 def check_lineage(direction: Descended, lineage: str, reader: str) -> None:

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.core.runs import InputError, digest
+from interp.core.content import digest
+from interp.core.errors import InputError
 from interp.models.bridge import boot, decoder_layers, firing_hooks
 from interp.models.head import read_unembedding
 from interp.models.identity import adapter_weights, facts

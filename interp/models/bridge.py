@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.isolation import isolated
 
 FAST = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")

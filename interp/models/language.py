@@ -19,7 +19,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.core.doors import door
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.adapter_folders import AdapterFolder
 from interp.models.agreement import check_live, check_model
 from interp.models.answers import end_tokens

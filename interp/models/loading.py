@@ -17,7 +17,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from interp.core.runs import InputError, nearest
+from interp.core.errors import InputError, nearest
 from interp.models.isolation import isolated
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored

@@ -282,7 +282,7 @@ class ParameterDirection:
         return replace(self, tensors=tensors, biases=biases, label=label)
 
     def _scaled(self, scale: float, label: str) -> ParameterDirection:
-        tensors = {name: low_rank.scaled(entry, scale) for name, entry in self.tensors.items()}
+        tensors = {name: low_rank.times(entry, scale) for name, entry in self.tensors.items()}
         biases = {hook: vector * scale for hook, vector in self.biases.items()}
         return replace(self, tensors=tensors, biases=biases, label=label)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models import low_rank
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection

@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from interp.core.runs import InputError, digest, nearest
+from interp.core.content import digest
+from interp.core.errors import InputError, nearest
 from interp.organisms.digit_data import CLASSES, DigitImages
 
 EVALUATED = 2048  # images evaluated at once

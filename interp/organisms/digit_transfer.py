@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from interp.core.content import digest
 from interp.core.doors import door
-from interp.core.runs import Cache, InputError, digest, nearest
+from interp.core.errors import InputError, nearest
+from interp.core.runs import Cache
 from interp.figures import Result, lines, points
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import (

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interp.core.errors import InputError
@@ -22,7 +22,7 @@ from interp.measures.losses import Labels, predicted_logits
 from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import lineage_root
-from interp.models.views import view
+from interp.models.views import Asked, view
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
@@ -55,17 +55,6 @@ class _Labelling:
 
     def kept(self, logits: Float[Tensor, "token vocab"]) -> Float[Tensor, "token label"]:
         return (logits if self.columns is None else logits[:, self.columns.to(logits.device)]).double()
-
-
-class _Predicted(nn.Module):
-    """Predicted logits as a module, so that `functional_call` reaches the weights."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Encoded, where: Tensor) -> Tensor:
-        return predicted_logits(self.network, batch, where)
 
 
 @torch.no_grad()
@@ -142,7 +131,7 @@ def logits_along(
     network: Any, direction: ParameterDirection, batch: Encoded, where: Bool[Tensor, "example pos"]
 ) -> tuple[Float[Tensor, "token vocab"], Float[Tensor, "token vocab"]]:
     """z and JVP_d z at the marked positions, exact; attention runs its plain kernel, the only one with tangents."""
-    module = _Predicted(network)
+    module = Asked(network, predicted_logits)
     weights = {f"network.{name}": network.get_parameter(name).detach() for name in direction}
     moves = {f"network.{name}": move.to(weights[f"network.{name}"]) for name, move in direction.items()}
     with sdpa_kernel(SDPBackend.MATH):

@@ -23,7 +23,6 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
-from interp.organisms import sampling
 from interp.organisms.library import PLAN, ToyGrower
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
@@ -37,7 +36,8 @@ from interp.studies.lemma import (
     lemma_summary,
     lemma_sweep,
 )
-from interp.studies.lemma_family import FAMILY, first_rows, measure, other_words
+from interp.studies.lemma_family import FAMILY, first_rows, measure_lemma, other_words
+from interp.training import sampling
 from interp.training.students import Recipe, prepare
 from interp.training.teachers import Teacher
 
@@ -357,7 +357,7 @@ def subject(grown, monkeypatch):
 
 
 def test_a_subject_is_measured_for_every_claim(subject):
-    found = measure(subject)
+    found = measure_lemma(subject)
     tables = {name: pd.DataFrame(records) for name, records in found.tables.items()}
     assert set(found.values) == {claim.name for claim in H1}
     assert found.values["lemma-sampled"] == tables["sampled"]["A"][0]
@@ -397,7 +397,7 @@ def test_a_member_that_a_claim_needs_is_named(subject):
     members = {role: subject.lineage.members[role] for role in ("base", "teacher", "teacher_cat")}
     bare = dataclasses.replace(subject.lineage, members=members)
     with pytest.raises(InputError, match="tiny has no cross_base, which this claim needs"):
-        measure(dataclasses.replace(subject, lineage=bare))
+        measure_lemma(dataclasses.replace(subject, lineage=bare))
 
 
 def test_the_first_rows_of_many_are_those_of_few(grown, monkeypatch):

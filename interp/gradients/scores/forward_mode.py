@@ -20,7 +20,7 @@ from interp.gradients.scores.dual_attention import DualAttention
 from interp.gradients.scores.engine import Contributions, Place, answer_columns, summed_losses, token_losses
 from interp.gradients.scores.sites import Site, dense_at, through
 from interp.models.bridge import at_layer
-from interp.models.views import is_transposed
+from interp.models.views import Asked, is_transposed
 from interp.prompts.tokens import Encoded
 
 
@@ -59,7 +59,7 @@ def _losses_along(
                 for name, weight, tangent in _other_weights(sites, k)
             }
             losses, change = forward_ad.unpack_dual(
-                torch.func.functional_call(_Losses(network), duals, (batch,))
+                torch.func.functional_call(Asked(network, token_losses), duals, (batch,))
             )
             return losses, torch.zeros_like(losses) if change is None else change
     finally:
@@ -67,17 +67,6 @@ def _losses_along(
             vars(site.module).pop("forward", None)
         for handle in handles:
             handle.remove()
-
-
-class _Losses(nn.Module):
-    """The losses as a module, so that `functional_call` reaches the weights."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Encoded) -> Tensor:
-        return token_losses(self.network, batch)
 
 
 def _moving_linear(site: Site, k: int) -> Callable[[Tensor], Tensor]:

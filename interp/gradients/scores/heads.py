@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.gradients.scores.sites import Site, by_position, dense_at, through
 from interp.models.low_rank import wide
 from interp.models.views import is_transposed

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from interp.core.doors import door
-from interp.core.runs import InputError, nearest
+from interp.core.errors import InputError, nearest
 from interp.figures import BLUE, GREEN, GREY, ORANGE, SKY, captioned, heatmap, lines, token_html
 from interp.gradients.scores.plan import KEYS
 from interp.prompts.tokens import Encoded, token_pieces
@@ -35,7 +35,7 @@ BLANK = "#e8e8e8"  # where there is no module, unlike the white of zero
 LAYER = re.compile(r"(?:.*?\.)?(\d+)(?:\.(.+))?")
 
 
-def draw(
+def draw_scores(
     scores: Scores,
     *,
     by: str | None = None,

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.gradients.scores.engine import (
     Contributions,
     Reader,
@@ -28,7 +28,7 @@ from interp.gradients.scores.engine import (
 from interp.gradients.scores.forward_mode import token_contributions
 from interp.gradients.scores.heads import by_head, head_layout
 from interp.gradients.scores.norms import NormMeter
-from interp.gradients.scores.plan import Plan
+from interp.gradients.scores.plan import RoutePlan
 from interp.gradients.scores.sites import Site
 from interp.gradients.scores.tables import ScoredBatch, write_block
 from interp.models.parameters import ParameterDirection
@@ -49,7 +49,7 @@ class Work:
     sites: Sequence[Site]
     directions: tuple[ParameterDirection, ...]
     by: tuple[str, ...]
-    plan: Plan
+    plan: RoutePlan
     cosine: bool = False
 
     def write(self, folder: Path, rows: Encoded, start: int, batch_size: int) -> None:
@@ -119,7 +119,7 @@ def _read_heads(
     return {place: values if keep else values.sum(-1) for place, values in found.items()}
 
 
-def self_test(work: Work, rows: Encoded, *, batch_size: int) -> float:
+def check_padding(work: Work, rows: Encoded, *, batch_size: int) -> float:
     """Largest change of a row's score between being alone and being in a batch, over the root mean square score.
 
     The shortest row is taken, which the batch pads most. Raises InputError when it is more than the dtype allows.
