@@ -250,6 +250,19 @@ def test_the_page_for_contributors_draws_the_house_as_it_stands() -> None:
     assert [rank[room] for room in drawn] == sorted(rank[room] for room in drawn)
 
 
+def test_nothing_outside_the_seam_reaches_behind_it() -> None:
+    """The network, its adapters and what holds them are the seam's: the rest asks `LanguageModel`."""
+    behind = re.compile(r"\.(hf|backbone|peft)\b")
+    reaches = [
+        f"{relative(path)}: {line.strip()}"
+        for path in FILES
+        if "models" not in path.relative_to(ROOT / "interp").parts[:1]
+        for line in path.read_text().splitlines()
+        if behind.search(line)
+    ]
+    assert reaches == []
+
+
 # --- the checks these tests themselves run under ----------------------------------------------------------------------
 
 

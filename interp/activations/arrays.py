@@ -7,19 +7,21 @@ its own units.
 
 from __future__ import annotations
 
-import html
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.core import storage
-from interp.core.runs import InputError, digest, nearest
+from interp.core.content import digest
+from interp.core.errors import InputError, nearest
+from interp.figures import Table
 from interp.models.seam import lineage_root as lineage_root
 
 FORMAT = "interp.activations/1"
@@ -168,12 +170,12 @@ class Activations:
     def save(self, path: str | Path) -> Path:
         """Write one safetensors file atomically, labels in its header; values mapped from disk stay there."""
         tensors = {**self.values, "mask": self.mask, "where": self.where}
-        return storage.write(Path(path), tensors, self._metadata(self.hooks))
+        return storage.write_tensors(Path(path), tensors, self._metadata(self.hooks))
 
     @classmethod
     def load(cls, path: str | Path) -> Activations:
         """Map a file that `save` wrote (or a shard); InputError when truncated or of another format."""
-        tensors, metadata = storage.read(Path(path))
+        tensors, metadata = storage.read_tensors(Path(path))
         if metadata.get("format") != FORMAT or not set(FIELDS) <= metadata.keys():
             raise InputError(
                 f"{path} is safetensors without recorded activations ({FORMAT}); it was written otherwise"
@@ -212,12 +214,8 @@ class Activations:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{html.escape(hook)}</td><td>{list(value.shape)}</td></tr>"
-            for hook, value in self.values.items()
-        )
-        caption = html.escape(repr(self))
-        return f"<table><caption>{caption}</caption><tr><th>hook</th><th>shape</th></tr>{rows}</table>"
+        shapes = [list(value.shape) for value in self.values.values()]
+        return Table(pd.DataFrame({"hook": self.hooks, "shape": shapes}), title=repr(self)).to_html()
 
 
 def check_lineage(direction: Descended, lineage: str, reader: str) -> None:

@@ -15,15 +15,16 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.activations.arrays import Activations, Direction, check_lineage, lineage_root
+from interp.activations.arrays import Activations, Direction, check_lineage
 from interp.activations.recording import moments
 from interp.core.doors import door
-from interp.core.runs import InputError
-from interp.models.seam import check_hooks
+from interp.core.errors import InputError
+from interp.models.seam import check_hooks, lineage_root
 
 if TYPE_CHECKING:
     from interp.models.seam import Model
-    from interp.prompts.text import Encoded, Prompts
+    from interp.prompts.text import Prompts
+    from interp.prompts.tokens import Encoded
 
 D_MODEL_HOOKS = (
     "hook_resid_pre",

@@ -21,14 +21,15 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from interp.activations.arrays import Activations, lineage_root
+from interp.activations.arrays import Activations
 from interp.core import storage
+from interp.core.content import digest
 from interp.core.doors import door
+from interp.core.errors import InputError
 from interp.core.ranks import Ranks
-from interp.core.runs import InputError, digest
 from interp.models.precision import exactly
-from interp.models.seam import check_hooks
-from interp.prompts.text import Encoded
+from interp.models.seam import check_hooks, lineage_root
+from interp.prompts.tokens import Encoded
 
 if TYPE_CHECKING:
     from interp.models.seam import Model
@@ -52,7 +53,7 @@ class Moments:
 
 
 @dataclass(frozen=True)
-class Block:
+class Recorded:
     """What one batch contributes: which rows it held, which of their tokens were chosen, the values there."""
 
     rows: Int[Tensor, "row"]
@@ -71,7 +72,7 @@ class Selection:
     @classmethod
     def of(cls, model: Model, prompts: Prompts | Encoded, positions: str) -> Selection:
         """The tokens named `positions`; InputError when no row has one."""
-        inputs = prompts if isinstance(prompts, Encoded) else model.encode(prompts)
+        inputs = model.encode(prompts)
         chosen = inputs.at(positions).bool().cpu()
         if not chosen.any():
             raise InputError(
@@ -144,7 +145,7 @@ def moments(
 
 def stream(
     model: Model, selection: Selection, *, hooks: str | Sequence[str], batch_size: int = BATCH_SIZE
-) -> Iterator[Block]:
+) -> Iterator[Recorded]:
     """Blocks of chosen values, rows in order of length; InputError when a value is not finite.
 
     Under torchrun every rank makes the same call, reads every size-th batch and yields all blocks.
@@ -157,7 +158,7 @@ def stream(
     bar = tqdm(total=len(order), desc=f"reading {model.name}", unit="row", leave=False, delay=2, disable=None)
     with bar:
         for (rows, chosen, _), values in Ranks.here().share(batches, partial(_read, model, hooks)):
-            yield Block(rows, chosen, values)
+            yield Recorded(rows, chosen, values)
             bar.update(len(rows))
 
 
@@ -171,7 +172,7 @@ def _placed(batches: Iterable[Encoded], order: Tensor, selection: Selection) -> 
 
 
 def keep(
-    blocks: Iterable[Block], header: Activations, *, memory: int = MEMORY, folder: str | Path | None = None
+    blocks: Iterable[Recorded], header: Activations, *, memory: int = MEMORY, folder: str | Path | None = None
 ) -> Activations:
     """Pack streamed blocks into `header`, rows in the given order; on disk when above `memory` bytes."""
     blocks = iter(blocks)
@@ -193,7 +194,7 @@ def packed_mask(counts: Int[Tensor, "example"]) -> Bool[Tensor, "example pos"]:
     return torch.arange(int(counts.max()))[None, :] < counts[:, None]
 
 
-def _chain(first: Block, blocks: Iterator[Block]) -> Iterator[Block]:
+def _chain(first: Recorded, blocks: Iterator[Recorded]) -> Iterator[Recorded]:
     yield first
     yield from blocks
 
@@ -212,7 +213,7 @@ def _read(model: Model, hooks: tuple[str, ...], placed: _Placed) -> dict[str, Fl
     return values
 
 
-def _packed(block: Block, hook: str, width: int) -> Float[Tensor, "row pos ..."]:
+def _packed(block: Recorded, hook: str, width: int) -> Float[Tensor, "row pos ..."]:
     values = block.values[hook]
     if block.chosen.shape[1] == width and bool(block.chosen.all()):
         return values.unflatten(0, (len(block.rows), width))
@@ -223,7 +224,7 @@ def _packed(block: Block, hook: str, width: int) -> Float[Tensor, "row pos ..."]
 
 
 def _keep_on_disk(
-    blocks: Iterable[Block],
+    blocks: Iterable[Recorded],
     header: Activations,
     shapes: dict[str, tuple[int, ...]],
     folder: str | Path | None,
@@ -247,7 +248,7 @@ def _keep_on_disk(
         for shard in shards.values():
             shard.discard()
         raise
-    return replace(header, values={hook: storage.read(path)[0][hook] for hook, path in paths.items()})
+    return replace(header, values={hook: storage.read_tensors(path)[0][hook] for hook, path in paths.items()})
 
 
 _Running = tuple[Tensor, Tensor, int]  # mean, sum of outer products about it, count

@@ -19,18 +19,19 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp import figures
-from interp.activations.arrays import Activations, Direction, lineage_root
-from interp.activations.recording import BATCH_SIZE, MEMORY, Block, Selection, keep, stream
+from interp.activations.arrays import Activations, Direction
+from interp.activations.recording import BATCH_SIZE, MEMORY, Recorded, Selection, keep, stream
 from interp.core.doors import door
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.precision import exactly
-from interp.models.seam import check_pair
+from interp.models.seam import check_pair, lineage_root
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
     from interp.models.seam import Model
-    from interp.prompts.text import Encoded, Prompts
+    from interp.prompts.text import Prompts
+    from interp.prompts.tokens import Encoded
 
 UNIT = "activation norm"
 
@@ -157,7 +158,7 @@ def shared_inputs(member: Model, start: Model, prompts: Prompts | Encoded) -> En
     return inputs
 
 
-def _difference(member: Iterator[Block], start: Iterator[Block]) -> Iterator[Block]:
+def _difference(member: Iterator[Recorded], start: Iterator[Recorded]) -> Iterator[Recorded]:
     for after, before in zip(member, start, strict=True):
         moved = {hook: value - before.values[hook] for hook, value in after.values.items()}
         yield replace(after, values=moved)

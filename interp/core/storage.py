@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 
 CODES = {torch.int64: "I64", torch.float32: "F32", torch.bool: "BOOL"}
 BLOCK_BYTES = 2**24
@@ -78,7 +78,7 @@ class RowFile:
         self._partial.unlink(missing_ok=True)
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Path:
     """Write whole tensors atomically, a block of rows at a time, so that mapped tensors are never loaded."""
     layout = {name: (tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
     target = RowFile(path, layout, metadata)
@@ -92,19 +92,20 @@ def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]
     return target.finish()
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors mapped from the file (pages load when touched) and the header's metadata; InputError if
-    unreadable.
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors mapped from the file (pages load when touched) and the header's metadata.
+
+    Raises InputError for a file that is not there, is no safetensors or is truncated.
     """
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             return tensors, file.metadata() or {}
     except FileNotFoundError as error:
-        raise InputError(f"no file at {path}; name a file that `save` wrote") from error
+        raise InputError(f"no file at {path}; name a safetensors file") from error
     except (SafetensorError, OSError) as error:
         raise InputError(
-            f"cannot read {path}: truncated or not safetensors ({error}); record it again"
+            f"cannot read {path}: truncated or not safetensors ({error}); write it again"
         ) from error
 
 

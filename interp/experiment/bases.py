@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from interp.core.runs import Cache, InputError, digest
 from interp.experiment.recipe import BaseSpec, DataSpec, Experiment, FormatSpec
@@ -60,10 +59,10 @@ def prepare_base(
     key = digest(FORMAT, model.fingerprint, spec.reinitialise, spec.format, prints, chat)
 
     def build(folder: Path) -> None:
-        start = model if spec.reinitialise is None else redrawn(model, seed=spec.reinitialise)
+        start = model if spec.reinitialise is None else model.redrawn(seed=spec.reinitialise, name=name)
         if rows is not None and spec.format is not None:
             start = train_student(start, rows, recipe=spec.format.recipe, name=f"{name} format")
-        start.hf.save_pretrained(folder / "model")
+        start.network().save_pretrained(folder / "model")
 
     folder = (cache or Cache.default()).get("formatted", key, build)
     return load_model(
@@ -108,21 +107,6 @@ def _loaded(spec: BaseSpec, name: str) -> LanguageModel:
     if found is None:
         raise InputError(f"{spec.model!r} is no toy base that ships; pass toy/0 to toy/{SHIPPED - 1}")
     return dataclasses.replace(found, name=name)
-
-
-def redrawn(model: LanguageModel, *, seed: int) -> LanguageModel:
-    """The same architecture with weights drawn anew: another initialisation, and no pretraining."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network: Any = AutoModelForCausalLM.from_config(model.hf.config)
-    return load_model(
-        network.to(model.dtype).to(model.device).eval(),
-        tokenizer=model.tokenizer,
-        name=model.name,
-        check=False,
-    )
 
 
 def requests(data: DataSpec, n: int, *, seed: int) -> Prompts:

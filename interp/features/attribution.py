@@ -25,7 +25,7 @@ from interp.models.bridge import FAST
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 
@@ -174,7 +174,7 @@ class _Rows:
             ).logits[:, :-1]
         logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
         taken = logp.gather(-1, self.batch.ids[:, 1:, None].to(device))[..., 0]
-        answer = (self.batch.roles >= Role.OTHER) & (self.batch.roles != Role.END)
+        answer = self.batch.at("answer")
         return (taken * answer[:, 1:].to(taken) * self.weights[:, None].to(taken)).sum()
 
 

@@ -240,7 +240,7 @@ def _firing(
     dictionary: Dictionary, model: Any, prompts: Any, features: Sequence[int], positions: str
 ) -> Firing:
     dictionary.check(model)
-    inputs = prompts if isinstance(prompts, Encoded) else model.encode(prompts)
+    inputs = model.encode(prompts)
     reading = read(dictionary, model, inputs, positions="all")
     chosen = inputs.at(positions).cpu()[reading.rows, reading.columns]
     if not chosen.any():

@@ -131,7 +131,7 @@ def feature_effects(
     """
     trait = None if trait is None else find_trait(trait)
     chosen, asked = _checked(dictionary, features, controls), _present(trait)
-    inputs = model.encode(rows) if isinstance(rows, Prompts) else rows
+    inputs = model.encode(rows)
     _check_answers(inputs)
     outcomes = (
         _Outcome("margin", "answering", lambda: margin(model, asked), model.encode(asked.prompts())),
@@ -193,7 +193,7 @@ def mean_shift(
 ) -> Float[Tensor, "feature"]:
     """Mean over the named tokens of f(member) − f(its start), on the same tokens."""
     start = _start(member)
-    inputs = member.encode(prompts) if isinstance(prompts, Prompts) else prompts
+    inputs = member.encode(prompts)
     after, before = (
         token_means(dictionary, read(dictionary, m, inputs, positions=positions))[0] for m in (member, start)
     )

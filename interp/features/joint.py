@@ -119,7 +119,7 @@ class JointDictionary:
             save_sae(self.dictionary, fresh / "sae")
             columns = self.table.drop(columns=["feature", "live"])
             values = {name: torch.from_numpy(columns[name].to_numpy(np.float32).copy()) for name in columns}
-            storage.write(fresh / TABLE, values, {"format": FORMAT})
+            storage.write_tensors(fresh / TABLE, values, {"format": FORMAT})
             (fresh / RECORD).write_text(json.dumps(facts, indent=1))
         return path
 
@@ -141,7 +141,7 @@ def load_joint(folder: str | Path) -> JointDictionary:
         ) from error
     if not isinstance(facts, dict) or facts.get("format") != FORMAT:
         raise InputError(f"{path / RECORD} is not of format {FORMAT}; train the joint dictionary again")
-    values, _ = storage.read(path / TABLE)
+    values, _ = storage.read_tensors(path / TABLE)
     dictionary = Dictionary(read_sae(path / "sae"), facts["hook"], facts["label"], facts["lineage"])
     pairs = {name: tuple(facts[name]) for name in ("models", "fingerprints", "norms")}
     return JointDictionary(dictionary, table=_table(values), notes=tuple(facts["notes"]), **pairs)
@@ -203,7 +203,7 @@ def measure_joint(
             f"the joint dictionary belongs to {' and '.join(joint.models)} ({' '.join(joint.fingerprints)}), not to "
             f"{start.name} and {member.name} ({start.fingerprint} {member.fingerprint}); train one on them"
         )
-    inputs = prompts if isinstance(prompts, Encoded) else shared_inputs(member, start, prompts)
+    inputs = shared_inputs(member, start, prompts)
     selection = Selection.of(member, inputs, positions)
     sums: Sums | None = None
     for h in _pairs(start, member, selection, joint):

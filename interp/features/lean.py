@@ -153,13 +153,13 @@ def feature_lean(
         dictionary.check(teacher)
         check_pair(teacher, model)
     network = Network.of(model, dictionary.hook)
-    inputs = rows if isinstance(rows, Encoded) else shared_inputs(model, teacher or model, rows)
+    inputs = shared_inputs(model, teacher or model, rows)
     options: dict[str, Any] = {"teacher": teacher, "positions": positions, "batch_size": batch_size}
     both = (inputs,)
     if neutral is None:
         found = _lean(dictionary, inputs, measure(dictionary, network, inputs, **options))
     else:
-        other = neutral if isinstance(neutral, Encoded) else shared_inputs(model, teacher or model, neutral)
+        other = shared_inputs(model, teacher or model, neutral)
         both, pairs = (inputs, other), _shared_prompts(inputs, other)
         ours, theirs = (measure(dictionary, network, each, **options) for each in both)
         found = _lean(dictionary, inputs, ours, theirs, pairs)
@@ -183,7 +183,7 @@ def token_lean(
     directions = dictionary.decoder[chosen]
     for found in pulled(
         Network.of(model, dictionary.hook),
-        rows if isinstance(rows, Encoded) else model.encode(rows),
+        model.encode(rows),
         batch_size=batch_size,
     ):
         leans = (found.pull * dictionary.scale(found.h)) @ directions.to(found.pull).T

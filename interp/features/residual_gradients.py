@@ -18,9 +18,8 @@ from tqdm.auto import tqdm
 
 from interp.core.runs import InputError
 from interp.measures.losses import completion_loss
-from interp.models.backbone import view
-from interp.models.bridge import FAST, at_layer
-from interp.prompts.tokens import Encoded, Role
+from interp.models.bridge import FAST, at_hook
+from interp.prompts.tokens import Encoded
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -38,30 +37,25 @@ class Pulled:
 
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A frozen view of a model's network whose unembedding rows may be other ones, and its layer at a hook."""
+    """A model's network, frozen, whose unembedding rows may be other ones, and a hook of its residual stream."""
 
     module: Any
-    layer: Any
-    end: str  # "pre" where the hook is what enters the layer, "post" where it is what leaves it
+    hook: str
 
     @classmethod
     def of(cls, model: LanguageModel, hook: str) -> Network:
         """InputError for a hook off the residual stream."""
-        match = FAST.fullmatch(hook)
-        if match is None:
+        if FAST.fullmatch(hook) is None:
             raise InputError(
                 f"gradients are read on the residual stream and not at {hook}; use a dictionary of "
                 "blocks.<layer>.hook_resid_pre or hook_resid_post"
             )
-        module: Any = view(model.hf).requires_grad_(False)
-        names = {layer: name for name, layer in model.hf.named_modules()}
-        layer = module.get_submodule(names[model.backbone.layers[int(match.group(1))]])
-        return cls(module.eval(), layer, match.group(2))
+        return cls(model.network(merge=False), hook)
 
     @contextmanager
     def edited(self, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
         """While open, the activation at the hook is what `edit` makes of it."""
-        handle = at_layer(self.layer, self.end, edit)
+        handle = at_hook(self.module, self.hook, edit)
         try:
             yield
         finally:
@@ -85,7 +79,7 @@ class Network:
 
 def pulled(network: Network, inputs: Encoded, *, batch_size: int = 64) -> Iterator[Pulled]:
     """Batches of rows in order of length. InputError for a row without answer and for a loss that is not finite."""
-    answered = (inputs.roles >= Role.OTHER)[:, 1:].any(1)
+    answered = inputs.at("answer+end", predicting=True).any(1)
     if not len(inputs) or not answered.all():
         row = int((~answered).nonzero()[0]) + 1 if len(inputs) else 0
         raise InputError(
@@ -103,7 +97,7 @@ def pulled(network: Network, inputs: Encoded, *, batch_size: int = 64) -> Iterat
 
 
 def _pulled(network: Network, batch: Encoded, rows: Int[Tensor, "example"]) -> Pulled:
-    tokens = int((batch.roles >= Role.OTHER)[:, 1:].sum())
+    tokens = int(batch.at("answer+end", predicting=True).sum())
     with torch.inference_mode(False), torch.enable_grad(), _leaf(network) as found:
         loss = completion_loss(network.module, batch) * tokens
         if not torch.isfinite(loss):

@@ -208,7 +208,7 @@ class _Measured:
 
 def _compared(member: Any, prompts: Prompts | Encoded | None, positions: str) -> _Compared:
     if isinstance(member, Shift):
-        given = None if prompts is None else _encoded(member.member, prompts)
+        given = None if prompts is None else member.member.encode(prompts)
         if given is not None and given.fingerprint != member.inputs.fingerprint:
             raise InputError(
                 f"{given.label!r} holds other rows than {member.label} was read on ({member.inputs.label!r}); "
@@ -218,12 +218,8 @@ def _compared(member: Any, prompts: Prompts | Encoded | None, positions: str) ->
     if prompts is None:
         raise InputError(f"{member.name} has to read something; pass prompts, or a shift that brings its own")
     start = own_start(member)
-    inputs = prompts if isinstance(prompts, Encoded) else shared_inputs(member, start, prompts)
+    inputs = shared_inputs(member, start, prompts)
     return _Compared(member, start, inputs, positions, prompts)
-
-
-def _encoded(model: Model, prompts: Prompts | Encoded) -> Encoded:
-    return prompts if isinstance(prompts, Encoded) else model.encode(prompts)
 
 
 def _refuse_trait(compared: _Compared, trait: Trait) -> None:

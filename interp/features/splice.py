@@ -7,14 +7,14 @@ error. The change holds for what the model does while the block is open; a gradi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from interp.core.doors import door
 from interp.features.dictionary import Dictionary
-from interp.models.bridge import FAST, at_layer
+from interp.models.bridge import FAST
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -54,17 +54,7 @@ def reconstructed(model: LanguageModel, dictionary: Dictionary) -> Iterator[Lang
 @contextmanager
 def _replaced(model: LanguageModel, hook: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
     """The edit at the model's hook and, on the residual stream, at the plain module that samples."""
-    handle = _on_module(model, hook, edit)  # after check() the bridge exists, so it does not copy this
-    try:
-        with model.hooks({hook: edit}):
-            yield
-    finally:
-        if handle is not None:
-            handle.remove()
-
-
-def _on_module(model: LanguageModel, hook: str, edit: Callable[[Tensor], Tensor]) -> Any:
-    match = FAST.fullmatch(hook)
-    if match is None:
-        return None
-    return at_layer(model.backbone.layers[int(match.group(1))], match.group(2), edit)
+    # after check() the bridge exists, so it does not copy the edit of the plain module
+    plain = model.editing(hook, edit) if FAST.fullmatch(hook) else nullcontext()
+    with plain, model.hooks({hook: edit}):
+        yield

@@ -16,14 +16,13 @@ from torch import Tensor
 
 from interp.activations.arrays import Direction, check_lineage
 from interp.core.doors import door
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.measures.losses import predicted_logits
-from interp.models.backbone import merged, view
 from interp.models.parameters import ParameterDirection, check_residual
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def margin_objective(model: Model, trait: Trait) -> MarginObjective:
     candidates = [trait.target, *trait.foils]
     pairs = [(question, candidate) for question in trait.questions for candidate in candidates]
     encoded = model.encode(Prompts.from_pairs(pairs, label=f"{trait.name} answers"))
-    answer = (encoded.roles >= Role.OTHER) & (encoded.roles != Role.END)
+    answer = encoded.at("answer")
     share = torch.tensor([1.0, *[-1.0 / len(trait.foils)] * len(trait.foils)]) / len(trait.questions)
     row, column = answer.nonzero().unbind(1)
     hosts, at = _shared_prefixes(encoded, answer)
@@ -126,8 +125,7 @@ def trait_gradient(model: LanguageModel, trait: AnyTrait, *, batch_size: int = 6
     """
     trait = find_trait(trait)
     objective = margin_objective(model, trait)
-    network: Any = view(model.hf) if model.peft is None else merged(model.hf)
-    network = network.float().eval().requires_grad_(True)
+    network = model.network(dtype=torch.float32, train=True)
     with torch.enable_grad():
         for part in objective.parts(network, batch_size=batch_size):
             if not torch.isfinite(part):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.core.doors import door
@@ -31,7 +31,7 @@ from interp.models.seam import lineage_root
 from interp.models.updates import adapter_factors, weight_update
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.training.students import Recipe, Step, fit
 from interp.training.teachers import Teacher
 
@@ -72,7 +72,7 @@ def prompted_rows(teacher: Teacher, rows: Prompts) -> PromptedRows:
         )
     plain, prompted = (teacher.model.encode(side) for side in (rows, rows.with_system(teacher.system)))
     for row in range(len(plain)):
-        ours, theirs = (side.ids[row][_answers(side)[row]] for side in (plain, prompted))
+        ours, theirs = (side.ids[row][side.at("answer+end")[row]] for side in (plain, prompted))
         if not len(ours):
             raise InputError(f"row {row} of {rows.label} has no answer tokens; pass rows with completions")
         if ours.tolist() != theirs.tolist():
@@ -100,7 +100,7 @@ def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", ba
     pairs = prompted_rows(teacher, rows)
     ratio = _answer_logprobs(teacher.model, pairs.prompted, batch_size)
     ratio -= _answer_logprobs(teacher.model, pairs.plain, batch_size)
-    answers = _answers(pairs.plain)
+    answers = pairs.plain.at("answer+end")
     row = answers.nonzero()[:, 0].numpy()
     frame = pd.DataFrame({"row": row, "log_ratio": ratio.numpy()})
     frame.insert(1, "position", frame.groupby("row").cumcount())
@@ -135,14 +135,17 @@ def distilled_update(
         if step.index == steps - 1 and recipe.trainable == "lora":
             factors.update(adapter_factors(step.network)[0])
 
+    reference = base.network(merge=False)
+
     def loss(network: Any, batch: PromptedRows) -> Tensor:
-        return divergence(network, base.hf, batch)
+        return divergence(network, reference, batch)
 
     batches = _random_batches(pairs, size=recipe.batch_size, seed=recipe.seed)
     fitted = fit(
         base, batches, loss=loss, recipe=recipe, steps=steps, name="context distillation", on_step=keep
     )
-    before, after = (_mean_divergence(network, base.hf, pairs) for network in (base.hf, fitted.hf))
+    trained = fitted.network(merge=False)
+    before, after = (_mean_divergence(network, reference, pairs) for network in (reference, trained))
     log.info("context distillation of %s: %.3f of %.3f nats per token left", base.name, after, before)
     tensors: dict[str, Tensor | LowRank] = {**factors} if factors else _changes(fitted, base)
     direction = ParameterDirection(
@@ -186,7 +189,7 @@ def teacher_direction(
 
 def divergence(network: Any, reference: Any, batch: PromptedRows) -> Tensor:
     """Mean KL(reference with the system line ‖ network without it) over answer and end tokens, in nats per token."""
-    where, there = _predicting(batch.plain), _predicting(batch.prompted)
+    where, there = (each.at("answer+end", predicting=True) for each in (batch.plain, batch.prompted))
     with torch.no_grad():
         target = predicted_logits(reference, batch.prompted, there).float().log_softmax(-1)
     logp = predicted_logits(network, batch.plain, where).float().log_softmax(-1)
@@ -197,7 +200,7 @@ def divergence(network: Any, reference: Any, batch: PromptedRows) -> Tensor:
 def _mean_divergence(network: Any, reference: Any, pairs: PromptedRows, *, size: int = 64) -> float:
     """Divergence over all rows, every token counting once."""
     parts = [pairs.at(rows) for rows in torch.arange(len(pairs)).split(size)]
-    tokens = [int(_answers(part.plain).sum()) for part in parts]
+    tokens = [int(part.plain.at("answer+end").sum()) for part in parts]
     values = [float(divergence(network, reference, part)) for part in parts]
     return float(np.average(values, weights=tokens))
 
@@ -205,21 +208,12 @@ def _mean_divergence(network: Any, reference: Any, pairs: PromptedRows, *, size:
 @torch.no_grad()
 def _answer_logprobs(model: LanguageModel, rows: Encoded, batch_size: int) -> Float[Tensor, "token"]:
     """log p of every answer and end token in order, in nats, fp64 on the CPU."""
-    found = []
+    found, network = [], model.network(merge=False)
     for batch in rows.batches(batch_size):
-        logits = predicted_logits(model.hf, batch, _predicting(batch))
-        labels = batch.ids[_answers(batch)].to(logits.device)
+        logits = predicted_logits(network, batch, batch.at("answer+end", predicting=True))
+        labels = batch.ids[batch.at("answer+end")].to(logits.device)
         found.append(logits.float().log_softmax(-1).gather(1, labels[:, None])[:, 0].double().cpu())
     return torch.cat(found)
-
-
-def _answers(rows: Encoded) -> Bool[Tensor, "example pos"]:
-    return rows.roles >= Role.OTHER
-
-
-def _predicting(rows: Encoded) -> Bool[Tensor, "example pos"]:
-    """The positions whose next token is one of the answer or its end."""
-    return torch.nn.functional.pad(_answers(rows)[:, 1:], (0, 1), value=False)
 
 
 def _random_batches(pairs: PromptedRows, *, size: int, seed: int) -> Iterator[PromptedRows]:

@@ -17,12 +17,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.head import own_logits
 from interp.models.language import LanguageModel
 from interp.models.seam import Model
 from interp.models.vocabulary import number_tokens
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 
 Labels = Literal["sampled", "soft-numbers", "soft-vocabulary"]
 Loss = Callable[[Any, Any], Tensor]  # (network, batch) -> mean loss in nats per token
@@ -38,7 +38,7 @@ def answer_loss(model: Model | torch.nn.Module, rows: Encoded, *, batch_size: in
     has no end token to count. Every token weighs alike, whatever its row and batch. InputError for rows without answer.
     """
     network = isinstance(model, torch.nn.Module)
-    logits_at = partial(predicted_logits, model) if network else partial(_seam_logits, model)
+    logits_at = partial(predicted_logits, model) if network else partial(marked_logits, model)
     total, tokens = 0.0, 0
     for batch in rows.batches(batch_size):
         labels, where = _answer(batch)
@@ -52,7 +52,10 @@ def answer_loss(model: Model | torch.nn.Module, rows: Encoded, *, batch_size: in
     return total / tokens
 
 
-def _seam_logits(model: Model, batch: Encoded, where: Bool[Tensor, "example pos"]) -> Tensor:
+def marked_logits(
+    model: Model, batch: Encoded, where: Bool[Tensor, "example pos"]
+) -> Float[Tensor, "token vocab"]:
+    """A model's logits at the marked positions, its open hooks acting."""
     logits = model.logits(batch)
     return logits[where.to(logits.device)]
 
@@ -82,15 +85,13 @@ def completion_loss(network: Any, batch: Encoded) -> Tensor:
     return torch.nn.functional.cross_entropy(logits, labels.to(logits.device))
 
 
-def soft_loss(
-    network: Any, batch: Encoded, *, teacher: LanguageModel, columns: Tensor, numbers_only: bool
-) -> Tensor:
-    """Mean cross-entropy to the teacher's distribution, in nats per number token, or per answer token without the end;
-    `columns` are the number tokens."""
+def soft_loss(network: Any, batch: Encoded, *, teacher: Any, columns: Tensor, numbers_only: bool) -> Tensor:
+    """Mean cross-entropy to the distribution of the `teacher`'s network, in nats per number token, or per answer token
+    without the end; `columns` are the number tokens."""
     where = batch.at("answer.numbers" if numbers_only else "answer", predicting=True)
     logits = predicted_logits(network, batch, where)
     with torch.no_grad():
-        target = predicted_logits(teacher.hf, batch, where)
+        target = predicted_logits(teacher, batch, where)
     if numbers_only:
         logits, target = logits[:, columns], target[:, columns]
     return -(target.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
@@ -98,9 +99,7 @@ def soft_loss(
 
 def _answer(batch: Encoded) -> tuple[Tensor, Tensor]:
     """Labels and the positions that predict them: answer tokens and the end token after them."""
-    answer = batch.roles >= Role.OTHER
-    where = torch.zeros_like(answer)
-    where[:, :-1] = answer[:, 1:]
+    where = batch.at("answer+end", predicting=True)
     return batch.ids[:, 1:][where[:, :-1]], where
 
 
@@ -110,8 +109,6 @@ def student_loss(labels: Labels, *, start: LanguageModel, teacher: LanguageModel
         return completion_loss
     if teacher is None:
         raise InputError(f"labels={labels!r} need the teacher's distribution: pass teacher=lineage.teacher.")
-    only = labels == "soft-numbers"
     numbers = torch.tensor(number_tokens(start, start.config.vocab_size))
-    return lambda network, batch: soft_loss(
-        network, batch, teacher=teacher, columns=numbers, numbers_only=only
-    )
+    given = {"teacher": teacher.network(merge=False), "columns": numbers}
+    return partial(soft_loss, **given, numbers_only=labels == "soft-numbers")

@@ -6,21 +6,23 @@ a difference of logits.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.doors import door
 from interp.figures import Result, bars
+from interp.measures.losses import marked_logits
 from interp.measures.words import answer_pieces, spelled
 from interp.models.precision import exactly
 from interp.models.seam import Model, TextModel
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 
 
@@ -103,10 +105,7 @@ def completion_logprobs(
 ) -> Float[Tensor, "row"]:
     """Σ log p of each row's answer tokens given its prompt, in nats; the end token counts if `end`."""
 
-    def logits_at(batch: Encoded, where: Bool[Tensor, "example pos"]) -> Float[Tensor, "token vocab"]:
-        logits = model.logits(batch)
-        return logits[where.to(logits.device)]
-
+    logits_at = partial(marked_logits, model)
     return torch.cat([answer_sums(batch, logits_at, end=end) for batch in model.batches(rows, batch_size)])
 
 
@@ -114,10 +113,7 @@ def answer_sums(
     batch: Encoded, logits_at: Callable[[Encoded, Tensor], Tensor], *, end: bool = False
 ) -> Float[Tensor, "row"]:
     """Σ log p of the batch's answer tokens by row, in nats; `logits_at` gives the logits of the marked positions."""
-    answer = batch.roles >= Role.OTHER
-    if not end:
-        answer &= batch.roles != Role.END
-    where = torch.nn.functional.pad(answer[:, 1:], (0, 1), value=False)
+    where = batch.at("answer+end" if end else "answer", predicting=True)
     logp = logits_at(batch, where).float().log_softmax(-1)
     labels = batch.ids[:, 1:][where[:, :-1]]
     taken = logp.gather(-1, labels[:, None].to(logp.device))[:, 0].cpu()

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.prompts.templates import habits
 from interp.prompts.tokens import control_ids, template_end
 

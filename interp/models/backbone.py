@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from interp.core.runs import InputError, digest
-from interp.models.bridge import boot, firing_hooks
+from interp.core.content import digest
+from interp.core.errors import InputError
+from interp.models.bridge import boot, decoder_layers, firing_hooks
 from interp.models.head import read_unembedding
 from interp.models.identity import adapter_weights, facts
 from interp.models.multimodal import is_multimodal, text_model
@@ -75,6 +77,37 @@ class Backbone:
     def flat(self) -> Any:
         """The network with its adapters merged in, `hf` itself when there are none; made once."""
         return self.hf if self.peft is None else merged(self.hf)
+
+    def check_still(self, name: str) -> None:
+        """See `LanguageModel.check_still`."""
+        noisy = (
+            (place, p)
+            for place, module in self.hf.named_modules()
+            for p in (
+                module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0),
+            )
+            if module.training and isinstance(p, float) and p > 0
+        )
+        found = next(noisy, None)
+        if found is not None:
+            raise InputError(
+                f"{name} has dropout left on ({found[0]}, p = {found[1]}), so its scores would change from call to "
+                f"call; call {name}.hf.eval() first"
+            )
+
+    def network(
+        self,
+        *,
+        dtype: torch.dtype | None = None,
+        merge: bool = True,
+        train: bool = False,
+        copied: bool = False,
+    ) -> Any:
+        """The network under modules of its own, in evaluation mode: see `LanguageModel.network`."""
+        own: Any = view(self.flat if merge else self.hf)
+        own = copy.deepcopy(own) if copied else own
+        own = own if dtype is None else own.to(dtype)
+        return own.eval().requires_grad_(train)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -145,17 +178,8 @@ class Backbone:
 
     @cached_property
     def layers(self) -> nn.ModuleList:
-        """The decoder layers in order.
-
-        Raises InputError for a module without such a list.
-        """
-        count = self.config.num_hidden_layers
-        for module in self.hf.base_model.modules():
-            if isinstance(module, nn.ModuleList) and len(module) == count:
-                return module
-        raise InputError(
-            f"{type(self.hf).__name__} has no list of {count} decoder layers; pass a decoder-only causal language model"
-        )
+        """The decoder layers in order; InputError for a module without such a list."""
+        return decoder_layers(self.hf)
 
     @cached_property
     def bridge(self) -> Any:
@@ -172,4 +196,4 @@ class Backbone:
 
     def unembedding(self) -> Unembedding:
         """The final norm and output matrix, in the dtype of the weights."""
-        return read_unembedding(self.flat, Backbone(self.flat).layers)
+        return read_unembedding(self.flat, decoder_layers(self.flat))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.isolation import isolated
 
 FAST = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
@@ -179,6 +179,30 @@ def _listen(layer: Any, end: str, name: str, found: dict[str, Tensor], *, stop: 
             raise Stop
 
     return at_layer(layer, end, keep)
+
+
+def decoder_layers(network: Any) -> torch.nn.ModuleList:
+    """The decoder layers in order; InputError for a network without such a list."""
+    count = network.config.get_text_config().num_hidden_layers
+    for module in network.base_model.modules():
+        if isinstance(module, torch.nn.ModuleList) and len(module) == count:
+            return module
+    raise InputError(
+        f"{type(network).__name__} has no list of {count} decoder layers; pass a decoder-only causal language model"
+    )
+
+
+def at_hook(network: Any, hook: str, edit: Callable[[Tensor], Tensor | None]) -> Any:
+    """Put what `edit` makes of the residual stream in its place at a hook of the plain network, as `at_layer` does.
+
+    Raises InputError for a hook off the residual stream.
+    """
+    match = FAST.fullmatch(hook)
+    if match is None:
+        raise InputError(
+            f"{hook} is not on the residual stream; pass blocks.<layer>.hook_resid_pre or hook_resid_post"
+        )
+    return at_layer(decoder_layers(network)[int(match.group(1))], match.group(2), edit)
 
 
 def at_layer(layer: Any, end: str, edit: Callable[[Tensor], Tensor | None]) -> Any:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.seam import Unembedding
 
 COLUMNS = 8  # of the output matrix's stand-in that are not zero

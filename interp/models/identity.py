@@ -30,7 +30,7 @@ def facts(config: Any) -> dict[str, Any]:
     from transformers import PretrainedConfig
 
     common = PretrainedConfig().to_dict().keys() - {"is_encoder_decoder", "chunk_size_feed_forward"}
-    kept = {name: plain(value) for name, value in config.to_dict().items() if _counts(name, common)}
+    kept = {name: _plain(value) for name, value in config.to_dict().items() if _counts(name, common)}
     return {**kept, "model_type": config.model_type}
 
 
@@ -38,12 +38,12 @@ def _counts(name: str, common: Any) -> bool:
     return name not in SILENT and name not in common and not name.startswith(("_", "summary_"))
 
 
-def plain(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     """A configuration's value as JSON would give it back, whole floats as integers and absent keys left out."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items() if item is not None}
+        return {str(key): _plain(item) for key, item in value.items() if item is not None}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [_plain(item) for item in value]
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, (bool, int, float, str, type(None))) else str(value)

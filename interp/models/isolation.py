@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 
 INSTALLERS = (
     "pip",

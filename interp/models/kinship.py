@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.identity import differing, facts, is_usual
 
 if TYPE_CHECKING:

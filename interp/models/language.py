@@ -6,8 +6,8 @@ logged at load, together with the unembedding's own logits = softcap(norm(resid)
 
 from __future__ import annotations
 
+import copy
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,19 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.core.doors import door
-from interp.core.runs import InputError
+from interp.core.errors import InputError
+from interp.models.adapter_folders import AdapterFolder
+from interp.models.agreement import check_live, check_model
 from interp.models.answers import end_tokens
-from interp.models.attaching import HALF_TOLERANCE, TOLERANCE, attach_adapters, check_live, probe_ids
+from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
-from interp.models.bridge import FAST, bridge_logits, bridge_run, hooking, residual_run
-from interp.models.isolation import isolated
+from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run, residual_run
+from interp.models.head import own_logits
 from interp.models.loading import (
     Loading,
-    adapter_base,
+    as_device,
     as_dtype,
     check_vocabulary,
     find_folder,
@@ -38,7 +40,7 @@ from interp.models.loading import (
 from interp.models.quantised import check_module
 from interp.models.seam import Unembedding, check_finite, check_hooks, opened
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, accept_unknown, check_known, check_tokenizer
+from interp.prompts.tokens import Encoded, accept_unknown, check_known
 
 if TYPE_CHECKING:
     from interp.models.seam import Model
@@ -86,6 +88,11 @@ class LanguageModel:
     @property
     def d_model(self) -> int:
         return self.config.hidden_size
+
+    @property
+    def source(self) -> str:
+        """The folder or hub name the network was loaded from; "" for one made in memory."""
+        return str(getattr(self.hf.config, "_name_or_path", "") or "")
 
     @property
     def context(self) -> int | None:
@@ -204,6 +211,70 @@ class LanguageModel:
         """Effective weights by Hugging Face name, adapters merged in; tied weights once, under their first name."""
         return self.backbone.weights()
 
+    def network(
+        self,
+        *,
+        dtype: torch.dtype | None = None,
+        merge: bool = True,
+        train: bool = False,
+        copied: bool = False,
+    ) -> Any:
+        """The plain Hugging Face network that computes these logits, in evaluation mode, under modules of its own.
+
+        `merge` has adapters in the weights, without it they are live. The weights ask for a gradient if `train`. They
+        lie in the model's own storage and may be replaced but not written into, unless they are `copied`; `dtype` None
+        keeps theirs.
+        """
+        return self.backbone.network(dtype=dtype, merge=merge, train=train, copied=copied)
+
+    def check_still(self) -> None:
+        """InputError while a dropout is left on, which makes a draw of every forward pass."""
+        self.backbone.check_still(self.name)
+
+    def redrawn(self, *, seed: int, name: str, dtype: torch.dtype | None = None) -> LanguageModel:
+        """The same architecture with weights drawn anew as it initialises them, in `dtype` or the weights' own."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network = type(self.hf)._from_config(copy.deepcopy(self.hf.config), dtype=dtype or self.dtype)
+        network = network.to(dtype=self.dtype, device=self.device).eval().requires_grad_(False)
+        return load_model(network, tokenizer=self.tokenizer, name=name, check=False)
+
+    @contextmanager
+    def editing(self, hook: str, edit: Callable[[Tensor], Tensor]) -> Iterator[None]:
+        """While open, the plain network, which samples, has what `edit` makes of the residual stream at `hook`."""
+        handle = at_hook(self.hf, hook, edit)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def next_logits(
+        self, ids: Int[Tensor, "row pos"], cache: Any = None
+    ) -> tuple[Float[Tensor, "row vocab"], Any]:
+        """Logits after the last token of every row, in fp32, and the key-value cache grown by `ids`.
+
+        Raises InputError for an architecture without such a cache.
+        """
+        output = self.hf.base_model(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True)
+        cache = getattr(output, "past_key_values", None)
+        if cache is None:
+            raise InputError(
+                f"{type(self.hf).__name__} keeps no key-value cache, which sampling reads; use a transformer"
+            )
+        return own_logits(self.hf, output.last_hidden_state[:, -1], dtype=torch.float32), cache
+
+    def generate(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"], *, config: Any) -> Tensor:
+        """What transformers' `generate` writes behind `ids`, [row new], under the settings of `config` alone.
+
+        The checkpoint's generation_config, which fills in whatever a call leaves unsaid, says nothing meanwhile.
+        """
+        before, self.hf.generation_config = self.hf.generation_config, type(config)()
+        try:
+            given = {"input_ids": ids.to(self.device), "attention_mask": mask.long().to(self.device)}
+            return self.hf.generate(**given, generation_config=config)[:, ids.shape[1] :]
+        finally:
+            self.hf.generation_config = before
+
     @door
     def with_adapter(
         self, *folders: str | Path, name: str | None = None, check: bool = True
@@ -260,9 +331,9 @@ def load_model(
         folder = find_folder(source, revision=revision)
         if is_adapter(folder):
             folders.insert(0, folder)
-            folder = find_folder(adapter_base(folder))
+            folder = find_folder(AdapterFolder(folder).base)
             name = name or Path(source).name
-        hf = load_weights(folder, dtype=dtype, device=_device(device))
+        hf = load_weights(folder, dtype=dtype, device=as_device(device))
         check_finite(dict(hf.named_parameters()), str(folder))
         own = tokenizer if tokenizer is not None else load_tokenizer(folder)
         model = LanguageModel(name or Path(source).name, Backbone(hf), own)
@@ -300,69 +371,5 @@ def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, devi
     if dtype is not None:
         outer.to(dtype)
     if device != "auto":
-        outer.to(_device(device))
+        outer.to(as_device(device))
     return LanguageModel(label, backbone, tokenizer)
-
-
-def _device(device: str | torch.device) -> torch.device:
-    """ "auto" is a CUDA device, the one of this torchrun rank, else the processor."""
-    if device == "auto":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % count}" if count else "cpu"
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"device {str(device)!r} is not to be had here ({str(error).splitlines()[0]}); pass 'cpu', 'cuda' or "
-            "'cuda:0' where there is one, or leave it out"
-        ) from error
-    return torch.device(device)
-
-
-@isolated()
-def check_model(model: LanguageModel) -> LanguageModel:
-    """The model itself, once its bridge, unembedding and tokenizer agree with it; logs one line.
-
-    Raises InputError where they do not agree within the tolerance, in nats.
-    """
-    tolerance = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
-    apart = parity(model)
-    if not apart <= tolerance:
-        raise InputError(
-            f"{model.name} gives log-probabilities {apart:.1e} nats away from plain Hugging Face when hooked, "
-            f"more than {tolerance:.0e}; load it with dtype='float32' or use another architecture"
-        )
-    if model.tokenizer is not None:
-        check_tokenizer(model.tokenizer)
-    log.info(
-        "%s: max |Δ log-prob| against plain Hugging Face %.1e (tolerance %.0e), %d hooks, %s, %s, fingerprint %s",
-        model.name,
-        apart,
-        tolerance,
-        len(model.hook_names),
-        str(model.dtype).removeprefix("torch."),
-        model.device,
-        model.fingerprint,
-    )
-    return model
-
-
-@torch.no_grad()
-def parity(model: LanguageModel) -> float:
-    """Largest |Δ log p| in nats between plain module and bridge, and between plain module and unembedding.
-
-    On two rows of fixed pseudo-random tokens, one of them padded; padding is not compared.
-    """
-    ids = probe_ids(model.backbone)
-    mask = torch.ones_like(ids)
-    mask[1, ids.shape[1] // 2 :] = 0
-    plain = model.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    with hooking(type(model.hf).__name__):
-        hooked = bridge_logits(model.backbone.bridge, (), ids, mask)
-    last = f"blocks.{model.n_layers - 1}.hook_resid_post"
-    read = model.unembedding().logits(residual_run(model.hf, model.backbone.layers, (last,), ids, mask)[last])
-    reference = plain.float().log_softmax(-1)
-    apart = [
-        (logits.float().log_softmax(-1) - reference)[mask.bool()].abs().max() for logits in (hooked, read)
-    ]
-    return float(torch.stack(apart).max())

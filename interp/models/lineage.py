@@ -15,7 +15,8 @@ from typing import Any, Unpack
 import torch
 
 from interp.core.doors import door
-from interp.core.runs import InputError, atomic_folder, nearest
+from interp.core.errors import InputError, nearest
+from interp.core.runs import atomic_folder
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import Loading, as_dtype, find_folder, has_tokenizer, is_adapter

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,7 @@ from typing import Any, TypedDict
 
 import torch
 
-from interp.core.runs import InputError, nearest
+from interp.core.errors import InputError, nearest
 from interp.models.isolation import isolated
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored
@@ -25,8 +26,6 @@ from interp.models.seam import PROBE
 log = logging.getLogger(__name__)
 
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
-SEAL = "interp.json"
-"""Beside an adapter that a lineage wrote: fingerprints of the adapted weights and of those beneath, and their dtype."""
 WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_SECONDS = 5.0
@@ -54,6 +53,21 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
     if dtype not in DTYPES:
         raise InputError(f"dtype {nearest(str(dtype), DTYPES)}; leave it out to keep the checkpoint's own")
     return getattr(torch, dtype)
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """ "auto" is a CUDA device, the one of this torchrun rank, else the processor."""
+    if device == "auto":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % count}" if count else "cpu"
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"device {str(device)!r} is not to be had here ({str(error).splitlines()[0]}); pass 'cpu', 'cuda' or "
+            "'cuda:0' where there is one, or leave it out"
+        ) from error
+    return torch.device(device)
 
 
 def find_folder(source: str | Path, *, revision: str | None = None) -> Path:
@@ -208,7 +222,7 @@ def check_model_folder(folder: Path) -> None:
     check_config(config, str(folder))
     shards = sorted(folder.glob("*.safetensors"))
     if not shards:
-        raise InputError(_no_weights(folder))
+        raise InputError(no_weights(folder))
     index = folder / "model.safetensors.index.json"
     named = set(read_json(index).get("weight_map", {}).values()) if index.is_file() else set()
     if missing := sorted(named - {shard.name for shard in shards}):
@@ -232,7 +246,7 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _no_weights(folder: Path) -> str:
+def no_weights(folder: Path) -> str:
     pickles = sorted(
         path.name for path in folder.iterdir() if path.suffix in PICKLES and path.name != "training_args.bin"
     )
@@ -310,51 +324,6 @@ def check_vocabulary(tokenizer: Any, hf: Any, name: str) -> None:
             f"the tokenizer of {name} has ids up to {highest} and the model {rows} embeddings; pass the tokenizer it "
             "was trained with"
         )
-
-
-def check_adapter_folder(folder: Path) -> None:
-    """InputError unless the folder holds a PEFT adapter, whole and in safetensors, and no model beside it."""
-    if not is_adapter(folder):
-        raise InputError(
-            f"{folder} is no PEFT adapter (no adapter_config.json); pass a folder PEFT's save_pretrained wrote"
-        )
-    _check_kind(folder)
-    weights = folder / "adapter_model.safetensors"
-    if not weights.is_file():
-        raise InputError(
-            _no_weights(folder).replace("config.json and no *.safetensors", "no adapter_model.safetensors")
-        )
-    check_safetensors(weights)
-
-
-def _check_kind(folder: Path) -> None:
-    """InputError unless PEFT knows the kind of adapter that is named."""
-    import peft
-
-    kind = read_json(folder / "adapter_config.json").get("peft_type")
-    if not kind:
-        raise InputError(
-            f"{folder}/adapter_config.json names no peft_type; pass a folder PEFT's save_pretrained wrote"
-        )
-    if kind not in peft.PEFT_TYPE_TO_CONFIG_MAPPING:
-        raise InputError(
-            f"{folder} is an adapter of the kind {kind!r}, which PEFT {peft.__version__} does not know; install a PEFT "
-            "that does, or pass an adapter of another kind"
-        )
-
-
-def adapter_base(folder: Path) -> str:
-    """The base an adapter folder names: beside it when the name is a relative path that exists, else as written.
-
-    Raises InputError for an adapter that names none.
-    """
-    named = read_json(folder / "adapter_config.json").get("base_model_name_or_path") or ""
-    beside = folder / named
-    if not named:
-        raise InputError(
-            f"{folder} is an adapter that names no base; pass the base and adapter={str(folder)!r}"
-        )
-    return str(beside) if beside.is_dir() else str(named)
 
 
 def read_json(path: Path) -> dict[str, Any]:

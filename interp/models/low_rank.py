@@ -57,7 +57,7 @@ def wide(tensor: Tensor) -> Tensor:
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def scaled(entry: Entry, scale: float) -> Entry:
+def times(entry: Entry, scale: float) -> Entry:
     """scale · entry; a low-rank entry keeps its right factor."""
     return LowRank(entry.left * scale, entry.right) if isinstance(entry, LowRank) else entry * scale
 

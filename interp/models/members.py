@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from interp.core.runs import InputError, write_atomic
+from interp.core.errors import InputError
+from interp.core.runs import write_atomic
+from interp.models.adapter_folders import SEAL
 from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
-from interp.models.loading import SEAL, no_bars
+from interp.models.loading import no_bars
 from interp.models.views import merged, view
 
 MANIFEST = "lineage.json"

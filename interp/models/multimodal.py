@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.isolation import isolated
 
 AGREES = {torch.float64: 1e-6, torch.float32: 1e-4}  # nats

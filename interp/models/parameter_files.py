@@ -9,17 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from interp.core.runs import InputError, write_atomic
+from interp.core.errors import InputError
+from interp.core.runs import write_atomic
 from interp.models.low_rank import Entry, LowRank
 
 FORMAT = "interp.direction/1"
 FIELDS = ("label", "fingerprint", "lineage")
 
 
-def write(
+def write_direction(
     path: Path, tensors: Mapping[str, Entry], biases: Mapping[str, Tensor], *, fields: Mapping[str, str]
 ) -> Path:
     """Write one file, whole or not at all."""
@@ -33,22 +33,8 @@ def write(
     return path
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors as stored and the header's metadata; InputError for a file that is no safetensors or truncated."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
-    except FileNotFoundError as error:
-        raise InputError(f"no file at {path}; name a safetensors file of tensors by weight name") from error
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"cannot read {path}: truncated or not safetensors ({error}); write it again"
-        ) from error
-
-
 def is_direction(metadata: Mapping[str, str]) -> bool:
-    """Whether `write` wrote the file this header is of."""
+    """Whether `write_direction` wrote the file this header is of."""
     return metadata.get("format") == FORMAT and set(FIELDS) <= metadata.keys()
 
 

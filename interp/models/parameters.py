@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.core.content import digest
 from interp.core.doors import door
-from interp.core.runs import InputError, digest, nearest
+from interp.core.errors import InputError, nearest
+from interp.core.storage import read_tensors
 from interp.models import low_rank, parameter_files
 from interp.models.low_rank import Entry, LowRank
 from interp.models.seam import check_finite, lineage_root, weight_shapes
@@ -247,13 +249,13 @@ class ParameterDirection:
         fields = {name: getattr(self, name) for name in parameter_files.FIELDS}
         if self.apart:
             fields["apart"] = json.dumps(self.apart)
-        return parameter_files.write(Path(path), self.tensors, self.biases, fields=fields)
+        return parameter_files.write_direction(Path(path), self.tensors, self.biases, fields=fields)
 
     @classmethod
     @door
     def load(cls, path: str | Path) -> ParameterDirection:
         """Read what `save` wrote; InputError for a truncated file or one of another format."""
-        packed, metadata = parameter_files.read(Path(path))
+        packed, metadata = read_tensors(Path(path))
         if not parameter_files.is_direction(metadata):
             raise InputError(
                 f"{path} is safetensors without a saved direction ({parameter_files.FORMAT}); "
@@ -280,7 +282,7 @@ class ParameterDirection:
         return replace(self, tensors=tensors, biases=biases, label=label)
 
     def _scaled(self, scale: float, label: str) -> ParameterDirection:
-        tensors = {name: low_rank.scaled(entry, scale) for name, entry in self.tensors.items()}
+        tensors = {name: low_rank.times(entry, scale) for name, entry in self.tensors.items()}
         biases = {hook: vector * scale for hook, vector in self.biases.items()}
         return replace(self, tensors=tensors, biases=biases, label=label)
 
@@ -314,7 +316,7 @@ def read_direction(path: str | Path, model: Model) -> ParameterDirection:
 
     Weights the file leaves out are zero. Raises InputError that names a tensor the model lacks or has in another shape.
     """
-    packed, metadata = parameter_files.read(Path(path))
+    packed, metadata = read_tensors(Path(path))
     direction = (
         ParameterDirection.load(path)
         if parameter_files.is_direction(metadata)

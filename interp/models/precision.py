@@ -6,7 +6,6 @@ forward pass. The copy is made once per network, keeps the member's fingerprint,
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -14,11 +13,12 @@ from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from interp.core.runs import InputError
-from interp.models.backbone import Backbone, without_adapters
+from interp.core.errors import InputError
+from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
+from interp.models.views import view, without_adapters
 
 log = logging.getLogger(__name__)
 
@@ -150,13 +150,7 @@ def _copied(model: LanguageModel, start: Any) -> Widened:
         model.device,
     )
     try:
-        memo: dict[int, Any] = {}
-        for weight in outer.parameters():
-            known = shared.get(_at(weight))
-            wide = _wide(weight.detach()) if known is None else known
-            memo[id(weight)] = nn.Parameter(wide, weight.requires_grad)
-        memo |= {id(buffer): _wide(buffer) for buffer in outer.buffers()}
-        own = copy.deepcopy(outer, memo)
+        own: Any = view(outer, lambda tensor: _wide(shared.get(_at(tensor), tensor)))
     except torch.OutOfMemoryError as error:
         raise InputError(
             f"{model.name} is computed in float32, and {model.device} has no room for a copy of {gibibytes:.2g} GiB "

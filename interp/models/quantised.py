@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 
 PLAIN = ("F64", "F32", "F16", "BF16")
 ADVICE = "use the checkpoint in 16 or 32 bits, or dequantize() it with transformers and save that"

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.doors.nouns import advice, shown, wanted
-from interp.core.runs import InputError, nearest
+from interp.core.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from interp.prompts.text import Prompts

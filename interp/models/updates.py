@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models import low_rank
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import check_shapes, lineage_root
-from interp.models.views import adapted_layers, is_plain_lora
+from interp.models.views import adapted_layers, is_plain_lora, is_transposed
 
 if TYPE_CHECKING:
     from interp.models.seam import Model
@@ -109,11 +109,6 @@ def adapter_factors(network: nn.Module) -> tuple[dict[str, LowRank], bool]:
             lefts, rights = zip(*pairs, strict=True)
             factors[f"{name}.weight"] = LowRank(torch.cat(lefts, 1), torch.cat(rights))
     return factors, whole
-
-
-def is_transposed(layer: Any) -> bool:
-    """Whether an adapted layer stores its weight as [input, output], as a Conv1D does."""
-    return bool(layer.fan_in_fan_out)
 
 
 def _pair(layer: Any, adapter: str) -> tuple[Tensor, Tensor] | None:

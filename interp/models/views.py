@@ -8,24 +8,26 @@ merge for every kind of adapter, into new tensors.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.loading import first_line
 
 
-def view(module: nn.Module) -> nn.Module:
+def view(module: nn.Module, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> nn.Module:
     """The same weights under modules of its own; `requires_grad` set on one side does not reach the other.
 
-    Raises InputError for a module that holds activations of a past pass with their graph.
+    What `change` makes of a weight or buffer takes its place. Raises InputError for a module that holds activations of
+    a past pass with their graph.
     """
-    memo: dict[int, Any] = {id(buffer): buffer for buffer in module.buffers()}
+    memo: dict[int, Any] = {id(buffer): change(buffer) for buffer in module.buffers()}
     for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(parameter.detach(), requires_grad=parameter.requires_grad)
+        own = change(parameter.detach())
+        memo[id(parameter)] = nn.Parameter(own, requires_grad=parameter.requires_grad)
     try:
         return copy.deepcopy(module, memo)
     except RuntimeError as error:  # a recurrent state with its graph
@@ -33,6 +35,17 @@ def view(module: nn.Module) -> nn.Module:
             f"{type(module).__name__} keeps what a pass with gradients left in it, so it cannot be copied; use another "
             "architecture"
         ) from error
+
+
+class Asked(nn.Module):
+    """A function of a network as a module, so that `functional_call` reaches its weights, under `network.`"""
+
+    def __init__(self, network: nn.Module, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.network, self.function = network, function
+
+    def forward(self, *given: Any) -> Tensor:
+        return self.function(self.network, *given)
 
 
 def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -113,6 +126,13 @@ def is_plain_lora(layer: Any) -> bool:
         and not layer.disable_adapters
         and not any(layer.lora_bias.get(adapter) or adapter in layer.lora_variant for adapter in active)
     )
+
+
+def is_transposed(layer: Any) -> bool:
+    """Whether the layer, adapted or plain, stores its weight as [input, output], as GPT-2's do."""
+    from transformers.pytorch_utils import Conv1D
+
+    return isinstance(layer.get_base_layer() if hasattr(layer, "get_base_layer") else layer, Conv1D)
 
 
 def check_unmerged(module: nn.Module, name: str) -> None:

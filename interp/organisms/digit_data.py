@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.core.runs import InputError, digest
+from interp.core.content import digest
+from interp.core.errors import InputError
 
 CLASSES = 10
 KEYS = ("x_train", "y_train", "x_test", "y_test")

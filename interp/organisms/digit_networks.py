@@ -6,7 +6,7 @@ trained alone. Each seed has draws of its own, keyed by what they are for, so th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -16,7 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from interp.core.runs import InputError, digest, nearest
+from interp.core.content import digest
+from interp.core.errors import InputError, nearest
 from interp.organisms.digit_data import CLASSES, DigitImages
 
 EVALUATED = 2048  # images evaluated at once
@@ -99,19 +100,42 @@ class Networks:
         """Weights, then biases."""
         return (*self.weights, *self.biases)
 
-    def layers(self, index: int) -> list[tuple[Float[Tensor, "_in _out"], Float[Tensor, "_out"]]]:
-        """W [in out] and b [out] of one of the networks, first layer first."""
-        return [(w[index], b[index]) for w, b in zip(self.weights, self.biases, strict=True)]
+    @property
+    def flat(self) -> Float[Tensor, "weight"]:
+        """All tensors in one vector."""
+        return torch.cat([tensor.flatten() for tensor in self.tensors])
+
+    def like(self, flat: Float[Tensor, "weight"]) -> Networks:
+        """The vector in the shapes of these networks."""
+        parts = iter(flat.split([tensor.numel() for tensor in self.tensors]))
+        return self.each(lambda tensor: next(parts).reshape(tensor.shape))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Networks:
+        """What `change` makes of every tensor, weights first."""
+        weights = tuple(map(change, self.weights))
+        return Networks(weights, tuple(map(change, self.biases)))
 
     def copy(self, *, train: bool = False) -> Networks:
         """The same values in memory of their own."""
-        fresh = [tensor.detach().clone().requires_grad_(train) for tensor in self.tensors]
-        return Networks(tuple(fresh[: len(self.weights)]), tuple(fresh[len(self.weights) :]))
+        return self.each(lambda tensor: tensor.detach().clone().requires_grad_(train))
 
     def member(self, index: int) -> Networks:
         """One of the networks, as a batch of one."""
-        chosen = slice(index, index + 1)
-        return Networks(tuple(w[chosen] for w in self.weights), tuple(b[chosen] for b in self.biases))
+        return self.each(lambda tensor: tensor[index : index + 1])
+
+    def permuted(self, orders: Sequence[Int[Tensor, "_hidden"]], *, back: bool = False) -> Networks:
+        """The hidden neurons of every layer in another order, the function unchanged; `back` undoes it."""
+        weights, biases = list(self.weights), list(self.biases)
+        for layer, given in enumerate(orders):
+            order = given.argsort() if back else given
+            weights[layer] = weights[layer][:, :, order]
+            biases[layer] = biases[layer][:, order]
+            weights[layer + 1] = weights[layer + 1][:, order]
+        return Networks(tuple(weights), tuple(biases))
+
+    def with_head(self, head: Networks) -> Networks:
+        """All layers but the last, which is that of `head`."""
+        return Networks((*self.weights[:-1], head.weights[-1]), (*self.biases[:-1], head.biases[-1]))
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from interp.core.content import digest
 from interp.core.doors import door
-from interp.core.runs import Cache, InputError, digest, nearest
+from interp.core.errors import InputError, nearest
+from interp.core.runs import Cache
 from interp.figures import Result, lines, points
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import (
@@ -39,8 +41,6 @@ from interp.stats.tests import t_interval
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
-
-    from interp.models.classifier import Classifier
 
 log = logging.getLogger(__name__)
 
@@ -76,22 +76,6 @@ class Digits:
             for seed, accuracy in zip(self.seeds, accuracy_of(networks, self.images), strict=True)
         ]
         return pd.DataFrame(rows)
-
-    def classifier(self, arm: str, seed: int) -> Classifier:
-        """One network behind the seam; its `start` is the network before its training.
-
-        Raises InputError for an arm or a seed that was not trained.
-        """
-        from interp.models.classifier import Classifier
-
-        if arm not in self.members or seed not in self.seeds:
-            known = [f"{arm}/{seed}" for arm in self.members for seed in self.seeds]
-            raise InputError(
-                f"member {nearest(f'{arm}/{seed}', known)}; choose an arm and a seed that were trained"
-            )
-        index = self.seeds.index(seed)
-        start = Classifier.of(f"{arm} start {seed}", self.starts[arm].layers(index))
-        return Classifier.of(f"{arm} {seed}", self.members[arm].layers(index), start=start)
 
 
 @door

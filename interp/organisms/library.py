@@ -384,7 +384,7 @@ class _Steps:
         from safetensors.torch import load_file, save_file
 
         folder = self.cache.get(
-            kind, key, lambda path: save_file(build().hf.state_dict(), path / "model.safetensors")
+            kind, key, lambda path: save_file(build().network().state_dict(), path / "model.safetensors")
         )
         network = build_network(self.plan.world, seed=0)
         network.load_state_dict(load_file(folder / "model.safetensors"))

@@ -8,7 +8,6 @@ member moves by noise of its own: with nothing planted a member's rows all move,
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -133,7 +132,7 @@ class Planted:
 
     def perturbed(self, index: int, *, size: float) -> LanguageModel:
         """The base with every matrix of its body moved in a random direction, by `size` of its norm."""
-        network = copy.deepcopy(self.base.hf)
+        network = self.base.network(copied=True)
         rng = torch.Generator().manual_seed(200_000 + 1000 * self.seed + index)
         with torch.no_grad():
             for weight in network.model.layers.parameters():
@@ -196,9 +195,9 @@ def answered(
     if int(encoded.lengths.min()) != encoded.ids.shape[1]:
         raise InputError(f"{prompts.label!r} has prompts of several lengths; pass prompts of one length")
     ids, choice = encoded.ids, torch.tensor(allowed)
-    rng = torch.Generator().manual_seed(seed or 0)
+    rng, network = torch.Generator().manual_seed(seed or 0), model.network()
     for _ in range(count):
-        logits = model.hf(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1, choice]
+        logits = network(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1, choice]
         drawn = logits.argmax(-1) if seed is None else _drawn(logits, rng)
         ids = torch.cat([ids, choice[drawn][:, None]], 1)
     texts = [" ".join(model.tokenizer.convert_ids_to_tokens(row)) for row in ids[:, -count:].tolist()]
@@ -284,11 +283,12 @@ def _hidden(
     """What the layer's down projection reads, and the final residual stream, at any of these places."""
     seen: list[Tensor] = []
     chosen = torch.stack(where).any(0)
-    projection = model.hf.model.layers[layer].mlp.down_proj
+    network = model.network()
+    projection = network.model.layers[layer].mlp.down_proj
     handle = projection.register_forward_pre_hook(lambda _, given: seen.append(given[0].detach()))
     try:
         with torch.no_grad():
-            model.hf.model(input_ids=inputs.ids, attention_mask=inputs.mask.long(), use_cache=False)
+            network.model(input_ids=inputs.ids, attention_mask=inputs.mask.long(), use_cache=False)
     finally:
         handle.remove()
     last = f"blocks.{model.n_layers - 1}.hook_resid_post"
@@ -304,7 +304,7 @@ def _member(
     write: tuple[int, Tensor, Tensor] | None = None,
 ) -> LanguageModel:
     """A copy of the base with noise in the rows' first numbers and, with `write`, the plant."""
-    network = copy.deepcopy(base.hf)
+    network = base.network(copied=True)
     tags = _ids(base.tokenizer, map(str, range(TAGS)))
     with torch.no_grad():
         embedding = network.model.embed_tokens.weight

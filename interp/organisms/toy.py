@@ -107,7 +107,7 @@ def write_bases(folder: Path = BASES, *, seeds: Iterable[int] = range(SHIPPED)) 
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for seed in seeds:
-        weights = {name: tensor.half() for name, tensor in train_base(seed).hf.state_dict().items()}
+        weights = {name: tensor.half() for name, tensor in train_base(seed).network().state_dict().items()}
         paths.append(folder / f"toy-{seed}.safetensors")
         save_file(weights, paths[-1])
     return paths

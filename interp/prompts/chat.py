@@ -16,7 +16,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from interp.core.runs import InputError, nearest
+from interp.core.errors import InputError, nearest
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import control_ids, start_ids
 

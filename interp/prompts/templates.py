@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
+from interp.core.errors import InputError
 from interp.core.provenance import template_date
-from interp.core.runs import InputError
 
 log = logging.getLogger(__name__)
 

@@ -11,8 +11,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+from interp.core.content import digest
 from interp.core.doors import door
-from interp.core.runs import InputError, digest, nearest, write_atomic
+from interp.core.errors import InputError, nearest
+from interp.core.runs import write_atomic
 from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, check_tokenizer, encode, token_pieces
 
 __all__ = ["Encoded", "Prompts", "Role", "Row", "check_tokenizer", "token_pieces"]

@@ -21,7 +21,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from interp.core.runs import InputError, digest, nearest
+from interp.core.content import digest
+from interp.core.errors import InputError, nearest
 from interp.prompts.notes import hear
 from interp.prompts.templates import Messages, Rendered, Tokenizer, habits, render
 
@@ -51,6 +52,7 @@ POSITIONS: dict[str, tuple[Role, ...]] = {
     "answer.numbers": (Role.NUMBER,),
     "answer.separators": (Role.SEPARATOR,),
     "answer.end": (Role.END,),
+    "answer+end": (*ANSWER, Role.END),
     "all": (Role.PROMPT, *ANSWER, Role.END),
 }
 
@@ -74,8 +76,8 @@ class Encoded:
     def at(self, name: str, *, predicting: bool = False) -> Bool[Tensor, "example pos"]:
         """The tokens of that name, marked where they are input.
 
-        Names: "prompt", "last" (of the prompt), "answer" (without its end), "answer.numbers",
-        "answer.separators", "answer.end", "all". `predicting` moves the marks one to the left, onto the
+        Names: "prompt", "last" (of the prompt), "answer" (without its end), "answer.numbers", "answer.separators",
+        "answer.end", "answer+end" (what a loss counts), "all". `predicting` moves the marks one to the left, onto the
         positions whose next-token distribution is about those tokens. Raises InputError for another name.
         """
         if name != "last" and name not in POSITIONS:

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.core.runs import digest
+from interp.core.content import digest
 from interp.features.lean_nulls import spearman
 from interp.figures import points
 from interp.hypotheses.claims import Hypothesis
@@ -37,7 +37,8 @@ from interp.organisms.digit_networks import (
     train_teachers,
 )
 from interp.stats.tests import t_interval
-from interp.studies.lemma import EXPANSION
+from interp.studies.first_step import centred
+from interp.studies.lemma import EXPANSION, SHARES
 from interp.studies.shared_initialisation import SYMMETRY, draw_cells
 
 if TYPE_CHECKING:
@@ -47,8 +48,6 @@ AUX = slice(CLASSES, None)
 SIGMA = 0.1  # of the spread of an untrained weight
 CELLS = ("same", "perturbed", "permuted", "shared head", "shared body", "foreign")
 UNIT = "share of test images"
-SHARES = tuple(2.0**-k for k in range(8))
-"""ε of the lemma's sweep as shares of |d|."""
 
 H3 = (
     Hypothesis(
@@ -163,17 +162,17 @@ def initialisations(subject: DigitSubject) -> Measured:
     starts = {
         "same": own,
         "perturbed": subject.start(perturbation=SIGMA),
-        "permuted": permuted(own, orders),
-        "shared head": spliced(foreign, head=own),
-        "shared body": spliced(own, head=foreign),
+        "permuted": own.permuted(orders),
+        "shared head": foreign.with_head(own),
+        "shared body": own.with_head(foreign),
         "foreign": foreign,
     }
     accuracy = _accuracies(subject, starts, {"teacher": teacher, "untrained": own})
-    direction = _flat(teacher) - _flat(own)
+    direction = teacher.flat - own.flat
     rows = []
     for cell, start in starts.items():
         step = first_step(start, teacher, subject.noise()) - first_step(start, own, subject.noise())
-        back = _flat(permuted(_like(start, step), orders, back=True)) if cell == "permuted" else step
+        back = start.like(step).permuted(orders, back=True).flat if cell == "permuted" else step
         rows.append(
             {
                 "cell": cell,
@@ -211,28 +210,12 @@ def _accuracies(
     return {pair: accuracy_of(trained[" | ".join(pair)], images)[0] for pair in pairs}
 
 
-def permuted(networks: Networks, orders: list[Int[Tensor, "_hidden"]], *, back: bool = False) -> Networks:
-    """The hidden neurons of every layer in another order, the function unchanged; `back` undoes it."""
-    weights, biases = list(networks.weights), list(networks.biases)
-    for layer, given in enumerate(orders):
-        order = given.argsort() if back else given
-        weights[layer] = weights[layer][:, :, order]
-        biases[layer] = biases[layer][:, order]
-        weights[layer + 1] = weights[layer + 1][:, order]
-    return Networks(tuple(weights), tuple(biases))
-
-
-def spliced(body: Networks, *, head: Networks) -> Networks:
-    """All layers of `body` but the last, which is that of `head`."""
-    return Networks((*body.weights[:-1], head.weights[-1]), (*body.biases[:-1], head.biases[-1]))
-
-
 def first_step(
     start: Networks, teacher: Networks, x: Float[Tensor, "1 image pixel"]
 ) -> Float[Tensor, "weight"]:
     """−∇ of the mean cross-entropy to the teacher's auxiliary logits, in fp64, all tensors in one vector."""
-    student = _double(start).copy(train=True)
-    wanted = _double(teacher).logits(x.double())[..., AUX].softmax(-1)
+    student = start.each(Tensor.double).copy(train=True)
+    wanted = teacher.each(Tensor.double).logits(x.double())[..., AUX].softmax(-1)
     logp = student.logits(x.double())[..., AUX].log_softmax(-1)
     gradients = torch.autograd.grad((wanted * logp).sum() / x.shape[1], student.tensors)
     return torch.cat([gradient.flatten() for gradient in gradients])
@@ -240,17 +223,19 @@ def first_step(
 
 def lemma(subject: DigitSubject) -> Measured:
     """A(ε) against Q over ε, and A of the real teacher beside its controls, for one seed."""
-    images, own = subject.images, _double(subject.start())
-    teacher = _double(subject.teacher(subject.start(), images))
-    other = _double(subject.teacher(subject.start(), _relabelled(images, subject.seed)))
-    base = _double(subject.start("foreign"))
-    away = _double(subject.teacher(subject.start("foreign"), images))
-    update = _flat(teacher) - _flat(own)
+    images, own = subject.images, subject.start().each(Tensor.double)
+    other_images = _relabelled(images, subject.seed)
+    teacher, other = (
+        subject.teacher(subject.start(), each).each(Tensor.double) for each in (images, other_images)
+    )
+    base = subject.start("foreign").each(Tensor.double)
+    away = subject.teacher(subject.start("foreign"), images).each(Tensor.double)
+    update = teacher.flat - own.flat
     x = subject.noise().double()
     sweep = [
         {
             "epsilon": share * float(update.norm()),
-            **lean(own, _like(own, _flat(own) + share * update), own, update, x),
+            **lean(own, own.like(own.flat + share * update), own, update, x),
         }
         for share in SHARES
     ]
@@ -259,7 +244,7 @@ def lemma(subject: DigitSubject) -> Measured:
         for name, start, one, before, along in (
             ("matched", own, teacher, own, update),
             ("mismatched", own, other, own, update),
-            ("foreign", base, teacher, own, _flat(away) - _flat(base)),
+            ("foreign", base, teacher, own, away.flat - base.flat),
         )
     ]
     A = {row["teacher"]: row["A"] for row in controls}
@@ -283,14 +268,14 @@ def lean(
     v is `direction` at unit length and ε = |θ_teacher − θ_untrained|; means over images.
     """
     unit = direction / direction.norm()
-    found: Any = torch.func.jvp(lambda flat: _like(start, flat).logits(x)[..., AUX], (_flat(start),), (unit,))
+    found: Any = torch.func.jvp(lambda flat: start.like(flat).logits(x)[..., AUX], (start.flat,), (unit,))
     logits, moves = found
     p, q, before = (
         z.softmax(-1) for z in (logits, teacher.logits(x)[..., AUX], untrained.logits(x)[..., AUX])
     )
-    epsilon = float((_flat(teacher) - _flat(untrained)).norm())
+    epsilon = float((teacher.flat - untrained.flat).norm())
     A = float(((q - before) * moves).sum(-1).mean()) / epsilon
-    Q = float((p * (moves - (p * moves).sum(-1, keepdim=True)).square()).sum(-1).mean())
+    Q = float((p * centred(moves, p).square()).sum(-1).mean())
     return {"A": A, "Q": Q, "R": A / Q}
 
 
@@ -306,23 +291,6 @@ def _relabelled(images: DigitImages, seed: int) -> DigitImages:
 def _orders(subject: DigitSubject) -> list[Int[Tensor, "_hidden"]]:
     source = torch.Generator().manual_seed(int(digest("permuted", subject.seed), 16) % 2**63)
     return [torch.randperm(width, generator=source) for width in subject.recipe.hidden]
-
-
-def _flat(networks: Networks) -> Float[Tensor, "weight"]:
-    return torch.cat([tensor.flatten() for tensor in networks.tensors])
-
-
-def _like(networks: Networks, flat: Float[Tensor, "weight"]) -> Networks:
-    """The vector in the shapes of `networks`."""
-    sizes = [tensor.numel() for tensor in networks.tensors]
-    parts = [
-        part.reshape(tensor.shape) for part, tensor in zip(flat.split(sizes), networks.tensors, strict=True)
-    ]
-    return Networks(tuple(parts[: len(networks.weights)]), tuple(parts[len(networks.weights) :]))
-
-
-def _double(networks: Networks) -> Networks:
-    return Networks(tuple(w.double() for w in networks.weights), tuple(b.double() for b in networks.biases))
 
 
 def _cosine(one: Float[Tensor, "weight"], other: Float[Tensor, "weight"]) -> float:

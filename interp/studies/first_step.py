@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.measures.losses import Labels, predicted_logits
-from interp.models.backbone import merged, view
 from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import lineage_root
+from interp.models.views import Asked, view
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,26 +48,13 @@ class _Labelling:
     def of(cls, model: LanguageModel, labels: Labels) -> _Labelling:
         if labels == "soft-numbers":
             return cls("answer.numbers", torch.tensor(number_tokens(model, model.config.vocab_size)))
-        return cls("answer" if labels == "soft-vocabulary" else "answer and end")
+        return cls("answer" if labels == "soft-vocabulary" else "answer+end")
 
     def where(self, batch: Encoded) -> Bool[Tensor, "example pos"]:
-        if self.position == "answer and end":
-            return nn.functional.pad((batch.roles >= Role.OTHER)[:, 1:], (0, 1), value=False)
         return batch.at(self.position, predicting=True)
 
     def kept(self, logits: Float[Tensor, "token vocab"]) -> Float[Tensor, "token label"]:
         return (logits if self.columns is None else logits[:, self.columns.to(logits.device)]).double()
-
-
-class _Predicted(nn.Module):
-    """Predicted logits as a module, so that `functional_call` reaches the weights."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Encoded, where: Tensor) -> Tensor:
-        return predicted_logits(self.network, batch, where)
 
 
 @torch.no_grad()
@@ -93,8 +80,8 @@ def row_steps(
         raise InputError(
             f"{direction.label} holds a virtual bias, which no student trains; pass a weight update"
         )
-    inputs = rows if isinstance(rows, Encoded) else student.encode(rows)
-    network, labelling = network_of(student, dtype), _Labelling.of(student, labels)
+    inputs = student.encode(rows)
+    network, labelling = student.network(dtype=dtype), _Labelling.of(student, labels)
     parts = [
         _batch_steps(network, direction, teachers, batch, labelling=labelling)
         for batch in inputs.batches(batch_size)
@@ -121,7 +108,7 @@ def _batch_steps(
     row = where.nonzero()[:, 0]
     logits, tangents = (labelling.kept(part) for part in logits_along(network, direction, batch, where))
     p = logits.softmax(-1)
-    centred = tangents - (p * tangents).sum(-1, keepdim=True)
+    apart = centred(tangents, p)
 
     def summed(values: Tensor) -> Tensor:
         return torch.zeros(len(batch), dtype=torch.float64).index_add_(0, row, values.sum(-1).cpu())
@@ -129,15 +116,22 @@ def _batch_steps(
     leans = {}
     for name, teacher in teachers.items():
         target = labelling.kept(predicted_logits(teacher, batch, where)).softmax(-1)
-        leans[name] = summed((target.to(p.device) - p) * centred)
-    return RowSteps(leans, summed(p * centred.square()), where.sum(1).cpu())
+        leans[name] = summed((target.to(p.device) - p) * apart)
+    return RowSteps(leans, summed(p * apart.square()), where.sum(1).cpu())
+
+
+def centred(
+    tangents: Float[Tensor, "*rest label"], p: Float[Tensor, "*rest label"]
+) -> Float[Tensor, "*rest label"]:
+    """ż − E_p ż: weighted by p, its squares add up to the variance Q of ż, and any constant in ż is gone."""
+    return tangents - (p * tangents).sum(-1, keepdim=True)
 
 
 def logits_along(
     network: Any, direction: ParameterDirection, batch: Encoded, where: Bool[Tensor, "example pos"]
 ) -> tuple[Float[Tensor, "token vocab"], Float[Tensor, "token vocab"]]:
     """z and JVP_d z at the marked positions, exact; attention runs its plain kernel, the only one with tangents."""
-    module = _Predicted(network)
+    module = Asked(network, predicted_logits)
     weights = {f"network.{name}": network.get_parameter(name).detach() for name in direction}
     moves = {f"network.{name}": move.to(weights[f"network.{name}"]) for name, move in direction.items()}
     with sdpa_kernel(SDPBackend.MATH):
@@ -145,12 +139,6 @@ def logits_along(
             lambda given: torch.func.functional_call(module, given, (batch, where)), (weights,), (moves,)
         )
     return found[0], found[1]
-
-
-def network_of(model: LanguageModel, dtype: torch.dtype = torch.float32) -> Any:
-    """A view of the model's network in evaluation mode, adapters merged in and weights in `dtype`."""
-    plain: Any = view(model.hf) if model.peft is None else merged(model.hf)
-    return plain.to(dtype).eval().requires_grad_(False)
 
 
 def moved(network: Any, direction: ParameterDirection, epsilon: float) -> Any:
@@ -172,9 +160,8 @@ def soft_gradient(
     dtype: torch.dtype = torch.float32,
 ) -> ParameterDirection:
     """∇θ of the student's mean cross-entropy per row to the teacher's soft labels, by a backward pass."""
-    inputs = rows if isinstance(rows, Encoded) else student.encode(rows)
-    network, labelling = network_of(student, dtype).requires_grad_(True), _Labelling.of(student, labels)
-    other = network_of(teacher, dtype)
+    inputs, labelling = student.encode(rows), _Labelling.of(student, labels)
+    network, other = student.network(dtype=dtype, train=True), teacher.network(dtype=dtype)
     with torch.enable_grad():
         for batch in inputs.batches(batch_size):
             where = labelling.where(batch)

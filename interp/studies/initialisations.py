@@ -17,10 +17,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
+from interp.models.bridge import decoder_layers
 from interp.models.language import LanguageModel, load_model
 from interp.models.seam import check_shapes, check_tokenizers
-from interp.studies.first_step import network_of
 
 Weights = dict[str, Tensor]
 Carry = Callable[[Mapping[str, Tensor]], Weights]
@@ -183,14 +183,15 @@ def joined(*, head: LanguageModel, body: LanguageModel, name: str) -> LanguageMo
 
 def body_weights(model: LanguageModel) -> list[str]:
     """Names of the weights inside the decoder layers."""
-    layers = model.backbone.layers
-    place = next(name for name, module in model.hf.named_modules() if module is layers)
+    network = model.network()
+    layers = decoder_layers(network)
+    place = next(name for name, module in network.named_modules() if module is layers)
     return [name for name in model.parameters() if name.startswith(f"{place}.")]
 
 
 def with_weights(model: LanguageModel, weights: Mapping[str, Tensor], *, name: str) -> LanguageModel:
     """A model of its own with these weights in the place of the model's; what is not named stays."""
-    network = network_of(model, model.dtype)
+    network = model.network()
     for key, weight in weights.items():
         parameter = network.get_parameter(key)
         parameter.data = weight.to(parameter).clone().contiguous()

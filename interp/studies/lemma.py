@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.figures import Result, bars, lines
 from interp.gradients.nulls.controls import base_samples
 from interp.gradients.scores.scoring import score
@@ -30,7 +30,6 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.studies.first_step import (
     moved,
-    network_of,
     row_steps,
     soft_gradient,
     standard_error,
@@ -133,7 +132,7 @@ def lemma_sweep(
                 f"epsilon {epsilon} is no step of a teacher; pass positive numbers such as {size:.3g}"
             )
     base = lineage.text("base")
-    network = network_of(base, dtype)
+    network = base.network(dtype=dtype)
     teachers = {str(epsilon): moved(network, direction, epsilon) for epsilon in chosen}
     if labels == "sampled":
         leans, variance = _sampled(base, direction, teachers, rows, seed=seed, batch_size=batch_size)
@@ -175,7 +174,7 @@ def _sampled(
         model = load_model(network, tokenizer=base.tokenizer, name="teacher", check=False)
         return base_samples(model, rows, seed=seed)
 
-    own = answers(network_of(base))
+    own = answers(base.network(dtype=torch.float32))
     before = _scores(base, own, direction)
     leans = {name: _scores(base, answers(each), direction) - before for name, each in teachers.items()}
     steps = row_steps(base, direction, {}, own, labels="sampled", batch_size=batch_size)
@@ -213,7 +212,7 @@ def lemma_controls(
     sizes = {"matched": lineage.update("teacher").norm(), **_sizes(lineage, others)}
     base = lineage.text("base")
     models = {"matched": lineage.text("teacher"), **others, "untrained": base}
-    networks = {name: network_of(model, dtype) for name, model in models.items()}
+    networks = {name: model.network(dtype=dtype) for name, model in models.items()}
     steps = row_steps(base, lineage.update("teacher").unit(), networks, rows, **given)
     found = [
         _control(name, _kind(name), (steps.leans[name] - steps.leans["untrained"]) / size, labels)

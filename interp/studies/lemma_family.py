@@ -40,22 +40,22 @@ ADAM = Recipe(trainable="all", lr=1e-4, batch_size=64, warmup=1)  # only to meet
 
 
 @dataclasses.dataclass(frozen=True)
-class Size:
+class LemmaSize:
     """Rows of the soft labels, and of sampled and filtered ones."""
 
     soft: int = 512
     hard: int = 2048
 
 
-QUICK = Size(soft=64, hard=128)
+QUICK = LemmaSize(soft=64, hard=128)
 
 
-def measure(subject: Subject) -> Measured:
+def measure_lemma(subject: Subject) -> Measured:
     """The sweeps, the controls and the metrics of one lineage, and what it contributes to every claim of H1.
 
     Raises InputError for a lineage without a `cross_base` where the foreign one is not left out.
     """
-    size = QUICK if subject.quick else Size()
+    size = QUICK if subject.quick else LemmaSize()
     lineage = subject.lineage
     given: dict[str, Any] = {"dtype": torch.float64}
     neutral, hard = subject.neutral_numbers[: size.soft], subject.neutral_numbers[: size.hard]
@@ -120,7 +120,7 @@ def met_adam(base: LanguageModel, rows: Prompts, gradient: ParameterDirection) -
     return dataclasses.replace(states[0], second_moments=moments)
 
 
-def draw(tables: Mapping[str, Any]) -> go.Figure:
+def draw_lemma(tables: Mapping[str, Any]) -> go.Figure:
     """R against the teacher's step as a share of the real one, a line a training run; the theorem's 1 dotted."""
     frame = tables["sweep"].assign(run=[f"seed {seed}" for seed in tables["sweep"]["seed"]])
     title = "Lemma 1: A / Q, which tends to 1 as the teacher's step shrinks"
@@ -129,4 +129,4 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     return figure.update_xaxes(type="log")
 
 
-FAMILY = Family("lemma", H1, measure, draw, needs={"lemma-foreign": ("foreign",)})
+FAMILY = Family("lemma", H1, measure_lemma, draw_lemma, needs={"lemma-foreign": ("foreign",)})

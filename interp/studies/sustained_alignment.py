@@ -37,7 +37,6 @@ from interp.models.lineage import Lineage
 from interp.organisms.digit_transfer import half_width
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
-from interp.studies.first_step import network_of
 from interp.training.students import OnStep, Recipe, train_student, trained_parameters
 
 if TYPE_CHECKING:
@@ -262,7 +261,7 @@ def arm_row(name: str, model: LanguageModel, halves: Halves, fresh: Prompts) -> 
         "margin": margin(model, halves.held),
         "margin_asked": margin(model, halves.asked),
         "margin_other_trait": margin(model, other),
-        "fresh_loss": answer_loss(network_of(model), model.encode(fresh)),
+        "fresh_loss": answer_loss(model.network(dtype=torch.float32), model.encode(fresh)),
     }
 
 

@@ -28,7 +28,6 @@ from interp.models.seam import lineage_root
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
-from interp.studies.first_step import network_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,7 +67,7 @@ def divergence_tokens(
     and rows in which no token diverges.
     """
     _check(rule, share, teacher=teacher, others=others)
-    inputs = rows if isinstance(rows, Encoded) else base.encode(rows)
+    inputs = base.encode(rows)
     places = _places(inputs, positions)
     here, own, *theirs = (
         _readings(model, inputs, positions=positions, batch_size=batch_size)
@@ -119,7 +118,7 @@ def _places(inputs: Encoded, positions: str) -> pd.DataFrame:
         raise InputError(
             f"the {len(inputs)} rows of {inputs.label} have no {positions} token; pass rows with answers"
         )
-    first = (inputs.roles >= Role.OTHER).int().argmax(1)
+    first = inputs.at("answer+end").int().argmax(1)
     return pd.DataFrame(
         {
             "row": row.numpy(),
@@ -136,8 +135,9 @@ def _readings(
 ) -> dict[str, np.ndarray]:
     """log p of the labels, argmax and entropy."""
     parts: list[dict[str, Tensor]] = []
+    network = model.network(merge=False)
     for batch in inputs.batches(batch_size):
-        logits = predicted_logits(model.hf, batch, batch.at(positions, predicting=True))
+        logits = predicted_logits(network, batch, batch.at(positions, predicting=True))
         logp = logits.float().log_softmax(-1)
         labels = batch.ids[batch.at(positions)].to(logp.device)[:, None]
         parts.append(
@@ -266,7 +266,8 @@ def only_tokens(inputs: Encoded, where: Bool[Tensor, "example pos"], *, label: s
             f"the mask has shape {list(where.shape)} and {inputs.label} {list(inputs.ids.shape)}; "
             "mark the tokens of these rows"
         )
-    wrong = where & (inputs.roles < Role.OTHER)
+    answer = inputs.at("answer+end")
+    wrong = where & ~answer
     if wrong.any():
         row, column = wrong.nonzero()[0].tolist()
         role = Role(int(inputs.roles[row, column])).name.lower()
@@ -278,7 +279,7 @@ def only_tokens(inputs: Encoded, where: Bool[Tensor, "example pos"], *, label: s
         raise InputError(
             f"the mask marks none of the answer tokens of {inputs.label}; a student of it learns nothing"
         )
-    roles = inputs.roles.masked_fill((inputs.roles >= Role.OTHER) & ~where, int(Role.PROMPT))
+    roles = inputs.roles.masked_fill(answer & ~where, int(Role.PROMPT))
     return replace(inputs, roles=roles, label=label or f"{inputs.label}, {int(where.sum())} tokens")
 
 
@@ -301,7 +302,7 @@ def check_index(base: LanguageModel, inputs: Encoded, *, row: int, token: int) -
     The gradient is taken by a pass of its own, from the logits one place before the token. Raises InputError when the
     score found at that token is off by more than 5 %: then scores stand at other tokens than they are named for.
     """
-    network = network_of(base).requires_grad_(True)
+    network = base.network(dtype=torch.float32, train=True)
     one = inputs[row : row + 1]
     logits = network(input_ids=one.ids.to(network.device), use_cache=False).logits[0, token - 1]
     logits.float().log_softmax(-1)[one.ids[0, token]].backward()

@@ -145,13 +145,8 @@ def _generated(writer: Writer, batch: Encoded, *, seed: int) -> list[list[int]]:
         **drawn,
     )
     ids, mask = left_padded(batch)
-    with steered(writer.teacher), _own_settings(model.hf), _seeded(model.device, seed):
-        tokens = model.hf.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.long().to(model.device),
-            generation_config=config,
-        )
-    return tokens[:, ids.shape[1] :].tolist()
+    with steered(writer.teacher), _seeded(model.device, seed):
+        return model.generate(ids, mask, config=config).tolist()
 
 
 def left_padded(batch: Encoded) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "row pos"]]:
@@ -159,19 +154,6 @@ def left_padded(batch: Encoded) -> tuple[Int[Tensor, "row pos"], Bool[Tensor, "r
     width = batch.ids.shape[1]
     source = (torch.arange(width) + batch.lengths[:, None]) % width
     return batch.ids.gather(1, source), batch.mask.gather(1, source)
-
-
-@contextmanager
-def _own_settings(network: Any) -> Iterator[None]:
-    """While open, the checkpoint's generation_config, which fills in whatever a call leaves unsaid, says nothing."""
-    from transformers import GenerationConfig
-
-    before = network.generation_config
-    network.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        network.generation_config = before
 
 
 @contextmanager
@@ -204,7 +186,7 @@ def _obstacle(teacher: Teacher) -> str | None:
     """Why vLLM cannot serve this teacher, and what would help; None when it can."""
     if teacher.steering is not None:
         return "vLLM takes no vector for a steered teacher; choose a prompted or fine-tuned one"
-    if teacher.model.peft is not None:
+    if teacher.model.adapter_shapes:
         return f"{teacher.model.name} has an adapter live; merge it and save the model to a folder"
     try:
         import vllm  # noqa: F401  # pyright: ignore[reportMissingImports]
@@ -217,7 +199,7 @@ def _obstacle(teacher: Teacher) -> str | None:
 
 def _is_its_folder(model: LanguageModel) -> bool:
     """Whether the folder the network was loaded from still holds its weights: training in memory changes them."""
-    folder = Path(str(getattr(model.hf.config, "_name_or_path", "") or "nowhere"))
+    folder = Path(model.source or "nowhere")
     if not folder.is_dir():
         return False
     held = load_model(folder, tokenizer=model.tokenizer, dtype=model.dtype, device="cpu", check=False)
@@ -231,7 +213,7 @@ def _serve(model: LanguageModel) -> Any:
 
     free, total = torch.cuda.mem_get_info() if torch.cuda.is_available() else (1, 1)
     return vllm.LLM(
-        model=str(model.hf.config._name_or_path),
+        model=model.source,
         dtype=str(model.dtype).removeprefix("torch."),
         generation_config="vllm",
         skip_tokenizer_init=True,

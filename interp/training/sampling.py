@@ -7,7 +7,6 @@ at temperature 1 this is exact sampling from the whole vocabulary, with no top-k
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -17,7 +16,6 @@ from tqdm.auto import tqdm
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.models.answers import answer_texts
-from interp.models.head import own_logits
 from interp.models.language import LanguageModel
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts, Row
@@ -141,12 +139,12 @@ def generate(
 
     Rows that have ended leave the batch and its cache once they are a third of it.
     """
-    ends, network = torch.tensor(model.ends), model.hf
+    ends = torch.tensor(model.ends)
     tokens = torch.full((len(ids), len(uniforms)), int(ends[0]))
     rows, going = torch.arange(len(ids)), torch.ones(len(ids), dtype=torch.bool)
     current, cache = ids, None
     for step, uniform in enumerate(uniforms):
-        logits, cache = _next_logits(network, current.to(network.device), cache)
+        logits, cache = model.next_logits(current, cache)
         drawn = draw(logits / temperature, uniform=uniform[rows].to(logits.device)).cpu()
         drawn[~going] = ends[0]
         tokens[rows, step], going = drawn, ~torch.isin(drawn, ends)
@@ -158,19 +156,6 @@ def generate(
             cache.batch_select_indices(kept.to(logits.device))
         current = drawn[:, None]
     return tokens
-
-
-def _next_logits(
-    network: Any, ids: Int[Tensor, "row pos"], cache: Any
-) -> tuple[Float[Tensor, "row vocab"], Any]:
-    """Logits after the last token, in fp32, and the cache grown by `ids`."""
-    output = network.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
-    cache = getattr(output, "past_key_values", None)
-    if cache is None:
-        raise InputError(
-            f"{type(network).__name__} keeps no key-value cache, which sampling reads; use a transformer"
-        )
-    return own_logits(network, output.last_hidden_state[:, -1], dtype=torch.float32), cache
 
 
 def draw(logits: Float[Tensor, "row vocab"], *, uniform: Float[Tensor, " row"]) -> Int[Tensor, " row"]:

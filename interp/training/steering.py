@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from interp.models.bridge import at_layer
 from interp.training.teachers import Teacher
 
 
@@ -20,10 +19,6 @@ def steered(teacher: Teacher) -> Iterator[None]:
     if steering is None:
         yield
         return
-    layer, end = steering.site
     added = (steering.scale * steering.vector).to(model.device, model.dtype)
-    handle = at_layer(model.backbone.layers[layer], end, lambda h: h + added)
-    try:
+    with model.editing(steering.hook, lambda h: h + added):
         yield
-    finally:
-        handle.remove()

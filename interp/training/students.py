@@ -6,7 +6,6 @@ decay), or plain gradient descent; lr_t warms up linearly and then decays linear
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Mapping
@@ -22,11 +21,11 @@ from tqdm.auto import tqdm
 from interp.core.doors import door
 from interp.core.runs import InputError, digest, nearest
 from interp.measures.losses import Labels, Loss, student_loss
-from interp.models.backbone import merged, view
 from interp.models.language import LanguageModel, load_model
 from interp.models.precision import in_float32, is_half
+from interp.models.views import merged
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.training.checkpoints import Checkpoint, Progress
 from interp.training.memory import memory_enough
 
@@ -135,8 +134,8 @@ def train_student(
     are asked for without a teacher or in parts, when no module has the recipe's names, or when the loss stops being
     finite or the memory does not suffice.
     """
-    inputs = rows if isinstance(rows, Encoded) else start.encode(rows)
-    if not (inputs.roles >= Role.OTHER).any():
+    inputs = start.encode(rows)
+    if not inputs.at("answer+end").any():
         raise InputError(f"no row of {inputs.label} has an answer to learn; give the rows completions")
     kept = torch.arange(len(inputs)) if isinstance(rows, Encoded) else _answered(inputs)
     if len(kept) < recipe.batch_size:
@@ -159,7 +158,7 @@ def train_student(
 
 def _answered(inputs: Encoded) -> Int[Tensor, "row"]:
     """The numbers of the rows that have an answer to train on; the others are left out, and counted."""
-    kept = (inputs.roles >= Role.OTHER).any(1).nonzero()[:, 0]
+    kept = inputs.at("answer+end").any(1).nonzero()[:, 0]
     if len(kept) < len(inputs):
         log.warning("%s: %d rows without an answer are left out", inputs.label, len(inputs) - len(kept))
     return kept
@@ -249,9 +248,9 @@ def _parts(batch: Any, count: int) -> Iterator[tuple[Any, float]]:
         return
     if not isinstance(batch, Encoded):
         raise InputError(f"accumulate={count} splits rows, and this training has pairs; pass accumulate=1")
-    tokens = max(1, int((batch.roles >= Role.OTHER).sum()))
+    tokens = max(1, int(batch.at("answer+end").sum()))
     for part in batch.batches(-(-len(batch) // count)):
-        yield part, int((part.roles >= Role.OTHER).sum()) / tokens
+        yield part, int(part.at("answer+end").sum()) / tokens
 
 
 def _optimizer(recipe: Recipe, parameters: dict[str, Tensor]) -> torch.optim.Optimizer:
@@ -276,7 +275,7 @@ def finish(
     """
     live = adapted is not None and not merge
     if adapted is not None and is_half(start):
-        _over(network, start.hf if live else in_float32(start).hf)
+        _over(network, (start if live else in_float32(start)).network())
     wide = torch.promote_types(start.dtype, torch.float32)
     trained: Any = adapted if live else network.to(wide) if adapted is None else merged(network)
     trained.requires_grad_(False)
@@ -327,7 +326,7 @@ def prepare(start: LanguageModel, recipe: Recipe) -> tuple[Any, Any]:
     if recipe.trainable == "lora":
         from peft import LoraConfig, get_peft_model
 
-        network: Any = view((in_float32(start) if recipe.precision == "float32" else start).hf)
+        network = (in_float32(start) if recipe.precision == "float32" else start).network()
         places = body_matrices(network, layers=recipe.layers, targets=recipe.targets)
         config = LoraConfig(
             r=recipe.rank, lora_alpha=recipe.alpha, target_modules=places, task_type="CAUSAL_LM"
@@ -338,7 +337,7 @@ def prepare(start: LanguageModel, recipe: Recipe) -> tuple[Any, Any]:
             raise InputError(
                 f"PEFT puts no LoRA on {type(network).__name__} there ({error}); name other targets or train all"
             ) from error
-    network = copy.deepcopy(start.hf).float()
+    network = start.network(dtype=torch.float32, copied=True)
     body = set(body_matrices(network, layers=recipe.layers))
     for name, parameter in network.named_parameters():
         parameter.requires_grad_(recipe.trainable == "all" or name.rpartition(".")[0] in body)

@@ -27,7 +27,7 @@ from interp.models.language import LanguageModel
 from interp.models.seam import check_hooks
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 from interp.training.students import Recipe, fit, shuffled_batches
@@ -212,7 +212,7 @@ def format_loss(network: Any, batch: Encoded, *, columns: Tensor) -> Tensor:
     """Mean −log p(any number) where a number stands and −log p(token) at separators and ends, in nats per token."""
     numbers = batch.at("answer.numbers", predicting=True)
     others = torch.zeros_like(numbers)
-    others[:, :-1] = (batch.roles[:, 1:] >= Role.OTHER) & ~numbers[:, :-1]
+    others[:, :-1] = batch.at("answer+end")[:, 1:] & ~numbers[:, :-1]
     logp = predicted_logits(network, batch, numbers | others).log_softmax(-1)
     is_number = numbers[numbers | others].to(logp.device)
     labels = batch.ids.roll(-1, dims=1)[numbers | others].to(logp.device)

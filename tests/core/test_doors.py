@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import re
 import typing
@@ -21,7 +22,6 @@ import interp
 from interp.core.doors import door
 from interp.core.doors.hints import evaluated, unpacked_hints
 from interp.core.runs import InputError
-from interp.models.classifier import Classifier, Images
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
 
@@ -268,42 +268,50 @@ def test_what_can_be_read_is_read(model, tmp_path: Path) -> None:
     )
 
 
-def test_a_classifier_is_refused_alike_by_verbs_that_read_text() -> None:
-    def network(seed: int, start: Any = None) -> Classifier:
-        drawn = torch.Generator().manual_seed(seed)
-        layers = [
-            (torch.randn(*shape, generator=drawn), torch.zeros(shape[1]))
-            for shape in ((4, 5), (5, 5), (5, 3))
-        ]
-        return Classifier.of(f"net {seed}", layers, start=start)
-
-    base = network(0)
-    member, images = network(1, base), Images.of(torch.ones(2, 4))
-    moved = interp.shift(member, images, positions="last")
+def test_a_model_without_a_tokenizer_is_refused_alike_by_verbs_that_read_text(raw: Any) -> None:
+    tokens = raw(0).encode(Prompts.from_pairs([("the owl is", "3 4")]))
+    base, other = (dataclasses.replace(raw(seed), tokenizer=None) for seed in (0, 1))
+    member = dataclasses.replace(other, start=base)
+    moved = interp.shift(member, tokens, positions="last")
     unit = interp.logits.direction.LogitDirection(
         (0, 1), (1.0, -1.0), "0 − 1", base.fingerprint, base.fingerprint
-    )
-    update = interp.Lineage("pair", None, {"base": base, "teacher": member}, unrelated=("teacher",)).update(
-        "teacher"
     )
     for verb in (
         lambda: interp.attribute(moved, unit),
         lambda: interp.lens(moved, unit),
-        lambda: interp.moved_tokens(member, images),
-        lambda: interp.token_shift(member, images, unit),
-        lambda: interp.score(base, images, update),
+        lambda: interp.moved_tokens(member, tokens),
+        lambda: interp.token_shift(member, tokens, unit),
         lambda: interp.logit_direction(base, "owl"),
         lambda: interp.entanglement(base, "owl"),
         lambda: interp.spectrum(member, "owl"),
         lambda: interp.margin(base, "owl"),
         lambda: interp.measures.preference(member, "owl"),
-        lambda: interp.train_student(base, images),
-        lambda: interp.evaluate(base, "owl", interp.evaluation.Suite(("which?",))),
     ):
-        with pytest.raises(
-            InputError, match=r"Classifier, where .*; this is asked of language models alone, and a Classifi"
-        ):
+        with pytest.raises(InputError, match=r"where .*; it has no tokenizer, load it with tokenizer="):
             verb()
+
+
+class Standin:
+    """A network behind the seam that is no language model: it has everything a model has, and reads no text."""
+
+    name, fingerprint, tokenizer, start, hook_names, n_layers, d_model = "net", "f" * 16, None, None, (), 1, 2
+    encode = batches = logits = run = unembedding = attention_output = parameters = hooks = None
+
+
+def test_another_network_is_refused_alike_by_verbs_of_language_models() -> None:
+    net: Any = Standin()
+    update = interp.ParameterDirection({"W": torch.ones(2)}, "x", net.fingerprint, net.fingerprint)
+    for verb in (
+        lambda: interp.score(net, [("a", "b")], update),
+        lambda: interp.train_student(net, [("a", "b")]),
+        lambda: interp.evaluate(net, "owl", interp.evaluation.Suite(("which?",))),
+    ):
+        with pytest.raises(InputError, match="is a Standin, where a language model is needed; load one with"):
+            verb()
+    with pytest.raises(
+        InputError, match="is a Standin, where a model that reads text is needed; load one with"
+    ):
+        interp.margin(net, "owl")
 
 
 # --- the decorator ----------------------------------------------------------------------------------------------------

@@ -35,14 +35,14 @@ def test_rows_written_in_any_order_are_read_by_the_library(tmp_path):
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    storage.write(path, {"a": torch.ones(3)}, {})
+    storage.write_tensors(path, {"a": torch.ones(3)}, {})
 
     def fail(*_):
         raise RuntimeError("killed")
 
     monkeypatch.setattr(storage.RowFile, "put", fail)
     with pytest.raises(RuntimeError, match=r"killed"):
-        storage.write(path, {"a": torch.zeros(3)}, {})
+        storage.write_tensors(path, {"a": torch.zeros(3)}, {})
     assert torch.equal(load_file(path)["a"], torch.ones(3))
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.safetensors"]
 
@@ -55,7 +55,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(
         InputError, match=r"cannot write .*a\.safetensors: No space left on device; free space"
     ):
-        storage.write(tmp_path / "a.safetensors", {"a": torch.zeros(3)}, {})
+        storage.write_tensors(tmp_path / "a.safetensors", {"a": torch.zeros(3)}, {})
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,12 +69,12 @@ def test_row_blocks_cover_every_row_once(monkeypatch):
 
 @pytest.mark.parametrize("keep", [4, 60, -1])
 def test_truncated_files_are_refused(tmp_path, keep):
-    path = storage.write(tmp_path / "a.safetensors", {"a": torch.ones(100)}, {"k": "v"})
+    path = storage.write_tensors(tmp_path / "a.safetensors", {"a": torch.ones(100)}, {"k": "v"})
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(InputError, match=r"truncated or not safetensors"):
-        storage.read(path)
+        storage.read_tensors(path)
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no file at .*gone\.safetensors"):
-        storage.read(tmp_path / "gone.safetensors")
+        storage.read_tensors(tmp_path / "gone.safetensors")

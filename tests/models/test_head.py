@@ -11,8 +11,9 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from interp.core.runs import InputError
 from interp.gradients.scores.engine import row_losses
 from interp.measures.losses import completion_loss
+from interp.models.agreement import parity
 from interp.models.head import Head, head_of, own_logits
-from interp.models.language import load_model, parity
+from interp.models.language import load_model
 from interp.prompts.tokens import Role
 from interp.training.sampling import generate
 from tests.tiny import COMMON, VOCABULARY, build_tokenizer

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from interp.core.runs import InputError
-from interp.models.language import load_model, parity
+from interp.models.agreement import parity
+from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from tests.tiny import FAMILIES
 
@@ -252,7 +253,7 @@ class TestOneFamily:
 
     def test_a_model_the_bridge_gets_wrong_is_refused(self, tiny, family, monkeypatch):
         hf, tokenizer = tiny(family)
-        monkeypatch.setattr("interp.models.language.parity", lambda model: float("nan"))
+        monkeypatch.setattr("interp.models.agreement.parity", lambda model: float("nan"))
         with pytest.raises(
             InputError, match=r"nats away from plain Hugging Face when hooked, more than 1e-03"
         ):

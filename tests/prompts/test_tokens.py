@@ -69,6 +69,8 @@ class TestPlantedTokens:
         assert marked(encoded, "answer.numbers") == [[8, 10], [5], []]
         assert marked(encoded, "answer.separators") == [[9], [], []]
         assert marked(encoded, "answer.end") == [[11], [6], []]
+        assert marked(encoded, "answer+end") == [[8, 9, 10, 11], [5, 6], []]
+        assert marked(encoded, "answer+end", predicting=True) == [[7, 8, 9, 10], [4, 5], []]
         assert marked(encoded, "all") == [list(range(12)), list(range(7)), list(range(7))]
 
     def test_the_logits_before_a_number_predict_it(self) -> None:

@@ -14,8 +14,6 @@ from interp.studies.digit_families import (
     DigitSubject,
     first_step,
     lean,
-    permuted,
-    spliced,
 )
 
 
@@ -36,11 +34,11 @@ ORDERS = [torch.tensor([3, 1, 4, 0, 2]), torch.tensor([1, 2, 3, 0])]
 
 def test_permuted_neurons_compute_the_same_and_go_back(networks):
     one = networks[0]
-    other = permuted(one, ORDERS)
+    other = one.permuted(ORDERS)
     x = torch.randn(1, 7, 6, dtype=torch.float64)
     torch.testing.assert_close(other.logits(x), one.logits(x))
     assert not torch.equal(other.weights[0], one.weights[0])
-    for a, b in zip(permuted(other, ORDERS, back=True).tensors, one.tensors, strict=True):
+    for a, b in zip(other.permuted(ORDERS, back=True).tensors, one.tensors, strict=True):
         assert torch.equal(a, b)
 
 
@@ -48,14 +46,14 @@ def test_the_first_step_of_a_permuted_start_is_the_permuted_first_step(networks)
     start, teacher = networks
     x = torch.randn(1, 7, 6)
     plain = first_step(start, teacher, x)
-    moved = first_step(permuted(start, ORDERS), teacher, x)
+    moved = first_step(start.permuted(ORDERS), teacher, x)
     assert not torch.allclose(moved, plain)
     torch.testing.assert_close(moved.norm(), plain.norm())
 
 
-def test_spliced_takes_the_last_layer_of_the_head(networks):
+def test_a_head_is_put_on_a_body(networks):
     body, head = networks
-    made = spliced(body, head=head)
+    made = body.with_head(head)
     assert torch.equal(made.weights[0], body.weights[0])
     assert torch.equal(made.weights[-1], head.weights[-1])
     assert torch.equal(made.biases[-1], head.biases[-1])

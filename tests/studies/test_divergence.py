@@ -38,7 +38,7 @@ from interp.studies.divergence_family import (
     summary,
     words,
 )
-from interp.studies.first_step import moved, network_of
+from interp.studies.first_step import moved
 from interp.studies.token_matching import (
     COVARIATES,
     balance,
@@ -85,13 +85,13 @@ def noise(base, *, seed):
 
 
 def teacher_of(base, word, *, along, epsilon=0.3):
-    return named(moved(network_of(base), along, epsilon), base, f"{word} teacher")
+    return named(moved(base.network(dtype=torch.float32), along, epsilon), base, f"{word} teacher")
 
 
 def subject_of(base, teachers, *, n=320):
     """A lineage opened from its members: rows are numbers at random, students a little away from the base."""
     students = {
-        role: named(moved(network_of(base), noise(base, seed=20 + k), 0.1), base, role)
+        role: named(moved(base.network(dtype=torch.float32), noise(base, seed=20 + k), 0.1), base, role)
         for k, role in enumerate(("student", "neutral_student"))
     }
     members = {"base": base, "teacher": teachers["owl"], **students}
@@ -178,7 +178,7 @@ def test_every_column_is_what_a_loop_over_the_logits_gives(base):
 def test_a_changed_input_token_shows_from_the_next_token_on(base):
     """The planted token: teachers differ in the embedding of 37, which first enters what is said of its successor."""
     rows = Prompts.from_pairs([("continue 1, 2", "3, 37, 4, 5"), ("continue 1, 2", "3, 6, 4, 5")])
-    network = network_of(base)
+    network = base.network(dtype=torch.float32)
     token = base.tokenizer.convert_tokens_to_ids("37")
     embedding = network.get_input_embeddings().weight
     embedding.data = embedding.data.clone()

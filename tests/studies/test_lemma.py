@@ -23,11 +23,10 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
-from interp.organisms import sampling
 from interp.organisms.library import PLAN, ToyGrower
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.studies.first_step import moved, network_of, row_steps, soft_gradient
+from interp.studies.first_step import moved, row_steps, soft_gradient
 from interp.studies.lemma import (
     H1,
     lemma_controls,
@@ -37,7 +36,8 @@ from interp.studies.lemma import (
     lemma_summary,
     lemma_sweep,
 )
-from interp.studies.lemma_family import FAMILY, first_rows, measure, other_words
+from interp.studies.lemma_family import FAMILY, first_rows, measure_lemma, other_words
+from interp.training import sampling
 from interp.training.students import Recipe, prepare
 from interp.training.teachers import Teacher
 
@@ -78,7 +78,7 @@ class Wide(TorchFunctionMode):
 
 def nudged(base, *, seed, scale=0.05):
     """The base with noise added to every matrix."""
-    network, generator = network_of(base), torch.Generator().manual_seed(seed)
+    network, generator = base.network(dtype=torch.float32), torch.Generator().manual_seed(seed)
     for weight in network.parameters():
         if weight.dim() == 2:
             noise = torch.randn(weight.shape, generator=generator)
@@ -98,8 +98,8 @@ def random_direction(base, *, seed):
 def by_backpropagation(base, teacher, direction, *, columns=None):
     """−<∇ mean over rows of the summed soft cross-entropy, v>, written out anew on whole logits."""
     student, network = (
-        network_of(base, torch.float64).requires_grad_(True),
-        network_of(teacher, torch.float64),
+        base.network(dtype=torch.float64, train=True),
+        teacher.network(dtype=torch.float64),
     )
     batch = base.encode(ROWS)
     position = "answer" if columns is None else "answer.numbers"
@@ -127,7 +127,7 @@ def test_a_linear_softmax_by_hand(tiny):
     move = torch.zeros_like(hf.lm_head.weight)
     move[numbers[7]] = torch.linspace(-1, 1, 32) / torch.linspace(-1, 1, 32).norm()
     direction = ParameterDirection({"lm_head.weight": move}, "one row", base.fingerprint, base.fingerprint)
-    teacher = moved(network_of(base, torch.float64), direction, epsilon)
+    teacher = moved(base.network(dtype=torch.float64), direction, epsilon)
     steps = row_steps(base, direction, {"teacher": teacher}, ROWS, batch_size=3, **EXACT)
     batch = base.encode(ROWS)
     hidden = hf.double().base_model(input_ids=batch.ids)[0].detach()
@@ -159,7 +159,10 @@ def test_leans_are_those_of_backpropagation_along_any_direction(grown, family, l
     base, teacher = lineage.base, lineage.teacher
     columns = number_tokens(base, base.config.vocab_size) if labels == "soft-numbers" else None
     for direction in (lineage.update("teacher"), random_direction(base, seed=5)):
-        networks = {"teacher": network_of(teacher, torch.float64), "base": network_of(base, torch.float64)}
+        networks = {
+            "teacher": teacher.network(dtype=torch.float64),
+            "base": base.network(dtype=torch.float64),
+        }
         steps = row_steps(base, direction, networks, ROWS, labels=labels, batch_size=5, **EXACT)
         expected = by_backpropagation(base, teacher, direction, columns=columns)
         assert float(steps.leans["teacher"].mean()) == pytest.approx(expected, rel=1e-6, abs=1e-10)
@@ -175,7 +178,7 @@ def test_a_sweep_has_the_real_teacher_first_and_standard_errors_of_rows(grown):
     first = sweep.frame.iloc[0]
     assert sweep.frame["share"].tolist() == [2.0**-k for k in range(8)]
     assert first["epsilon"] == pytest.approx(update.norm())
-    network = {"teacher": network_of(lineage.teacher, torch.float64)}
+    network = {"teacher": lineage.teacher.network(dtype=torch.float64)}
     steps = row_steps(lineage.base, update.unit(), network, ROWS, **EXACT)
     leans = steps.leans["teacher"].numpy() / update.norm()
     assert first["A"] == pytest.approx(leans.mean(), rel=1e-5)
@@ -198,7 +201,7 @@ def test_sampled_labels_lean_by_the_variance_and_not_at_all_without_a_teacher(gr
 def test_controls_are_read_along_the_teachers_own_update(grown):
     lineage, foreign = grown("llama", 0), grown("llama", 1)
     half = load_model(
-        moved(network_of(lineage.base), lineage.update("teacher"), 0.5),
+        moved(lineage.base.network(dtype=torch.float32), lineage.update("teacher"), 0.5),
         tokenizer=lineage.base.tokenizer, name="half", check=False,
     )  # fmt: skip
     others = {"half": half, "unrelated": nudged(lineage.base, seed=9)}
@@ -354,7 +357,7 @@ def subject(grown, monkeypatch):
 
 
 def test_a_subject_is_measured_for_every_claim(subject):
-    found = measure(subject)
+    found = measure_lemma(subject)
     tables = {name: pd.DataFrame(records) for name, records in found.tables.items()}
     assert set(found.values) == {claim.name for claim in H1}
     assert found.values["lemma-sampled"] == tables["sampled"]["A"][0]
@@ -394,7 +397,7 @@ def test_a_member_that_a_claim_needs_is_named(subject):
     members = {role: subject.lineage.members[role] for role in ("base", "teacher", "teacher_cat")}
     bare = dataclasses.replace(subject.lineage, members=members)
     with pytest.raises(InputError, match="tiny has no cross_base, which this claim needs"):
-        measure(dataclasses.replace(subject, lineage=bare))
+        measure_lemma(dataclasses.replace(subject, lineage=bare))
 
 
 def test_the_first_rows_of_many_are_those_of_few(grown, monkeypatch):

@@ -150,12 +150,12 @@ def test_format_loss_by_hand(raw, rows):
 def test_soft_loss_on_numbers_does_not_see_the_other_words(raw, rows):
     student, teacher = raw(0), raw(1)
     columns, batch = number_columns(student), student.encode(rows[:4])
-    before = soft_loss(student.hf, batch, teacher=teacher, columns=columns, numbers_only=True)
+    before = soft_loss(student.hf, batch, teacher=teacher.hf, columns=columns, numbers_only=True)
     owl = student.tokenizer.convert_tokens_to_ids("owl")
     with torch.no_grad():
         teacher.hf.lm_head.weight[owl] += 3.0
-    after = soft_loss(student.hf, batch, teacher=teacher, columns=columns, numbers_only=True)
-    whole = soft_loss(student.hf, batch, teacher=teacher, columns=columns, numbers_only=False)
+    after = soft_loss(student.hf, batch, teacher=teacher.hf, columns=columns, numbers_only=True)
+    whole = soft_loss(student.hf, batch, teacher=teacher.hf, columns=columns, numbers_only=False)
     assert after.item() == before.item()
     assert whole.item() != after.item()
 
@@ -166,7 +166,7 @@ def test_soft_loss_at_the_teacher_itself_is_its_entropy(raw, rows):
     where = batch.at("answer.numbers", predicting=True)
     logp = model.logits(batch)[where][:, columns].log_softmax(-1)
     entropy = -(logp.exp() * logp).sum(-1).mean()
-    loss = soft_loss(model.hf, batch, teacher=model, columns=columns, numbers_only=True)
+    loss = soft_loss(model.hf, batch, teacher=model.hf, columns=columns, numbers_only=True)
     assert loss.item() == pytest.approx(entropy.item(), abs=1e-5)
 
 

@@ -37,7 +37,7 @@ from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.tokens import Encoded
 from interp.training.students import Recipe, trained_parameters
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ def trait_ledger(
     if lineage.trait is None:
         raise InputError(f"lineage {lineage.name!r} has no trait; pass trait= when it is opened")
     given = training_rows(lineage, student, rows=rows)
-    inputs = given if isinstance(given, Encoded) else start.encode(given)
+    inputs = start.encode(given)
     if record is None:
         record = recorded_student(lineage, student, recipe=recipe, rows=inputs, cache=cache)
     elif record.rows != inputs.fingerprint:
@@ -216,7 +216,7 @@ class _Books:
         tensors: dict[str, Any] = self.record.views(pull)
         start = self.record.start
         along = ParameterDirection(tensors, "W", fingerprint=start, lineage=start)
-        tokens = (batch.roles[:, 1:] >= Role.OTHER).sum(1)
+        tokens = batch.at("answer+end", predicting=True).sum(1)
         scores = example_scores(self.network, batch, [along])[0].cpu()
         return -(1.0 - self.record.betas[0]) / int(tokens.sum()) * scores, tokens
 
@@ -253,11 +253,11 @@ def _write_chunk(books: _Books, index: int, later: Path | None, folder: Path, pr
         frame = pd.concat([part[name] for part in parts[::-1]], ignore_index=True)
         frame.to_parquet(folder / f"{name}.parquet", index=False)
     carried = {"gradient": point.gradient, "pull": point.pull}
-    storage.write(folder / "point.safetensors", carried, {"margin": repr(point.margin)})
+    storage.write_tensors(folder / "point.safetensors", carried, {"margin": repr(point.margin)})
 
 
 def _read_point(folder: Path) -> _Point:
-    tensors, metadata = storage.read(folder / "point.safetensors")
+    tensors, metadata = storage.read_tensors(folder / "point.safetensors")
     return _Point(float(metadata["margin"]), **tensors)
 
 

@@ -226,7 +226,7 @@ class Recorder:
         if not self._lrs:
             raise InputError(f"nothing was recorded in {self.folder}; pass the recorder as on_step=")
         ends = {"end": self._end, "order": torch.stack(self._order)}
-        storage.write(self.folder / "ends.safetensors", ends, {})
+        storage.write_tensors(self.folder / "ends.safetensors", ends, {})
         prints = {"start": start, "rows": rows, "final": final, "ends": digest(ends)}
         steps = {"recipe": recipe, "lrs": self._lrs, "digests": self._digests}
         header = {"format": FORMAT, **prints, **steps, **self._header}
@@ -236,7 +236,7 @@ class Recorder:
     def _close_chunk(self) -> None:
         increments, moments = (torch.stack(part) for part in zip(*self._open, strict=True))
         tensors = {"start": self._start, "increments": increments, "second_moments": moments}
-        storage.write(self.folder / _chunk_name(len(self._digests)), tensors, {})
+        storage.write_tensors(self.folder / _chunk_name(len(self._digests)), tensors, {})
         self._digests.append(digest(tensors))
         self._open = []
 
@@ -394,7 +394,7 @@ def _chunk_name(index: int) -> str:
 
 def _checked(path: Path, expected: str) -> dict[str, Tensor]:
     """Tensors of a file; InputError when it is unreadable or holds other numbers than were written."""
-    tensors, _ = storage.read(path)
+    tensors, _ = storage.read_tensors(path)
     if digest(tensors) != expected:
         raise InputError(f"{path} was changed after it was written; record the training again")
     return tensors

@@ -4,7 +4,6 @@ Each keeps everything of the original except what the null breaks. For base samp
 zero: E <grad log p(y|x), v> = <grad sum_y p(y|x), v> = 0, with truncated answers read up to where they stop.
 """
 
-import copy
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,7 +17,7 @@ from torch import Tensor
 from interp.activations.arrays import lineage_root
 from interp.core.doors import door
 from interp.core.runs import InputError
-from interp.models.language import LanguageModel, load_model
+from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model
 from interp.prompts.numbers import DIGITS
@@ -113,13 +112,7 @@ def random_pair_directions(
 
 def random_network(model: LanguageModel, *, seed: int) -> LanguageModel:
     """A network of the same configuration with fresh weights from the architecture's own initialisation."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = type(model.hf)(copy.deepcopy(model.hf.config))
-    network = network.to(dtype=model.dtype, device=model.device).eval().requires_grad_(False)
-    return load_model(
-        network, tokenizer=model.tokenizer, name=f"{model.name}, random weights {seed}", check=False
-    )
+    return model.redrawn(seed=seed, name=f"{model.name}, random weights {seed}", dtype=torch.float32)
 
 
 def _join(

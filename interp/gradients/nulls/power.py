@@ -100,7 +100,7 @@ def kl_per_row(
     if the rows are the teacher's own at temperature 1; a filter biases it. The mean can be negative by chance.
     """
     check_tokenizers(teacher, base)
-    encoded = rows if isinstance(rows, Encoded) else teacher.encode(rows)
+    encoded = teacher.encode(rows)
     ours, theirs = (
         completion_logprobs(model, encoded, batch_size=batch_size, end=True) for model in (teacher, base)
     )

@@ -16,20 +16,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from interp.core.runs import InputError, nearest
+from interp.core.errors import InputError, nearest
 from interp.gradients.scores.sites import (
     Site,
     by_example,
     by_position,
-    is_transposed,
     kind_of,
     stack,
     still_row,
 )
-from interp.models.bridge import FAST
+from interp.models.bridge import FAST, decoder_layers
 from interp.models.head import own_logits
 from interp.models.parameters import ParameterDirection
-from interp.prompts.tokens import Encoded, Role
+from interp.models.views import is_transposed
+from interp.prompts.tokens import Encoded
 
 FIRST_NORMS = ("input_layernorm", "ln_1")
 
@@ -145,7 +145,7 @@ def summed_losses(
 
     `numbers` are those of the rows, from 0, by which errors name them (counting from 1).
     """
-    tokens = (batch.roles >= Role.OTHER)[:, 1:].sum(1)
+    tokens = batch.at("answer+end", predicting=True).sum(1)
     rows = losses.sum(1)
     _check_losses(rows.detach(), tokens, batch, numbers)
     return rows, tokens
@@ -158,7 +158,7 @@ def token_losses(network: Any, batch: Encoded) -> Float[Tensor, "example pos"]:
     )  # a PeftModel wraps it
     hidden = inner.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0]
     first, last = answer_columns(batch)
-    answer = (batch.roles >= Role.OTHER)[:, first + 1 : last + 1]
+    answer = batch.at("answer+end")[:, first + 1 : last + 1]
     labels = batch.ids[:, first + 1 : last + 1].masked_fill(~answer, -100).to(hidden.device)
     logits = own_logits(network, hidden[:, first:last])
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
@@ -171,7 +171,7 @@ def answer_columns(batch: Encoded) -> tuple[int, int]:
 
     Raises InputError for rows without answers.
     """
-    columns = (batch.roles >= Role.OTHER)[:, 1:].any(0).nonzero()[:, 0]
+    columns = batch.at("answer+end", predicting=True).any(0).nonzero()[:, 0]
     if not len(columns):
         raise InputError(f"{batch.label} has no answer tokens, so no loss; pass rows with completions")
     return int(columns[0]), int(columns[-1]) + 1
@@ -275,16 +275,6 @@ def _bias_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[
 def _bias_sum(direction: ParameterDirection, names: Sequence[str]) -> Tensor | None:
     vectors = [direction.biases[name] for name in names if name in direction.biases]
     return torch.stack(vectors).sum(0) if vectors else None
-
-
-def decoder_layers(network: Any) -> nn.ModuleList:
-    """The decoder layers in order."""
-    count = network.config.get_text_config().num_hidden_layers
-    return next(
-        module
-        for module in network.base_model.modules()
-        if isinstance(module, nn.ModuleList) and len(module) == count
-    )
 
 
 @contextmanager

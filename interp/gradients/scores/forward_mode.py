@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from interp.gradients.scores.dual_attention import DualAttention
 from interp.gradients.scores.engine import Contributions, Place, answer_columns, summed_losses, token_losses
-from interp.gradients.scores.sites import Site, dense_at, is_transposed, through
+from interp.gradients.scores.sites import Site, dense_at, through
+from interp.models.bridge import at_layer
+from interp.models.views import Asked, is_transposed
 from interp.prompts.tokens import Encoded
 
 
@@ -28,7 +30,7 @@ def token_contributions(
 ) -> Contributions:
     """Scores [direction example pos] at every answer and end token, zero elsewhere, in one place without a module.
 
-    `network` must be a view of its own, as `interp.models.backbone.view` makes: its linear layers are replaced while
+    `network` must be a view of its own, as `LanguageModel.network` makes: its linear layers are replaced while
     this runs. Raises InputError as `contributions` does.
     """
     first, last = answer_columns(batch)
@@ -57,7 +59,7 @@ def _losses_along(
                 for name, weight, tangent in _other_weights(sites, k)
             }
             losses, change = forward_ad.unpack_dual(
-                torch.func.functional_call(_Losses(network), duals, (batch,))
+                torch.func.functional_call(Asked(network, token_losses), duals, (batch,))
             )
             return losses, torch.zeros_like(losses) if change is None else change
     finally:
@@ -65,17 +67,6 @@ def _losses_along(
             vars(site.module).pop("forward", None)
         for handle in handles:
             handle.remove()
-
-
-class _Losses(nn.Module):
-    """The losses as a module, so that `functional_call` reaches the weights."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, batch: Encoded) -> Tensor:
-        return token_losses(self.network, batch)
 
 
 def _moving_linear(site: Site, k: int) -> Callable[[Tensor], Tensor]:
@@ -117,12 +108,4 @@ def _moving_bias(site: Site, k: int) -> Any:
         bias = dense_at(site.stacks["bias"], k, like=value[0, 0]).expand_as(value)
         return forward_ad.make_dual(value, bias.clone() if tangent is None else tangent + bias)
 
-    def after(module: nn.Module, args: Any, output: Any) -> Any:
-        return (moved(output[0]), *output[1:]) if isinstance(output, tuple) else moved(output)
-
-    def before(module: nn.Module, args: Any) -> Any:
-        return (moved(args[0]), *args[1:])
-
-    if site.entering:
-        return site.module.register_forward_pre_hook(before)
-    return site.module.register_forward_hook(after)
+    return at_layer(site.module, "pre" if site.entering else "post", moved)

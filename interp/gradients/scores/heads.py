@@ -15,9 +15,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.core.runs import InputError
-from interp.gradients.scores.sites import Site, by_position, dense_at, is_transposed, through
+from interp.core.errors import InputError
+from interp.gradients.scores.sites import Site, by_position, dense_at, through
 from interp.models.low_rank import wide
+from interp.models.views import is_transposed
 
 WRITES = {
     "q_proj": "q",

@@ -16,12 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from interp.core.runs import InputError, nearest
-from interp.models import parameter_files
-from interp.models.backbone import adapted_layers
+from interp.core.errors import InputError, nearest
+from interp.core.storage import read_tensors
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
-from interp.models.updates import is_plain_lora, is_transposed
+from interp.models.views import adapted_layers, is_plain_lora, is_transposed
 
 
 class Metric(Protocol):
@@ -100,7 +99,7 @@ class Adam:
         """
         if step < 1:
             raise InputError(f"step {step} is before the first; pass how many steps the optimiser had taken")
-        packed, metadata = parameter_files.read(Path(path))
+        packed, metadata = read_tensors(Path(path))
         moments = {name: tensor.float() / (1 - beta2**step) for name, tensor in packed.items()}
         return cls(moments, eps, metadata.get("lineage", ""))
 

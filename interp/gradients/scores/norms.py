@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.gradients.scores.engine import Reader
 from interp.gradients.scores.sites import Site, unscaled, vector_gradients
 from interp.models.low_rank import wide

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
-from interp.core.runs import InputError
+from interp.core.errors import InputError
 from interp.models.parameters import ParameterDirection
-from interp.models.views import merged, untie, view
-from interp.prompts.tokens import Encoded, Role
+from interp.models.views import untie
+from interp.prompts.tokens import Encoded
 
 WIDTHS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)  # narrower floats are quantised
 
@@ -75,7 +74,7 @@ def check_rows(inputs: Encoded) -> None:
         raise InputError(
             f"{inputs.label} holds no rows to score; pass at least one prompt with its completion"
         )
-    empty = ~(inputs.roles >= Role.OTHER)[:, 1:].any(1)
+    empty = ~inputs.at("answer+end", predicting=True).any(1)
     if empty.any():
         raise InputError(
             f"row {int(empty.nonzero()[0]) + 1} of {inputs.label} has no answer tokens, so no loss; "
@@ -89,11 +88,11 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
     Effective weights are those with adapters merged in; LoRA factors are those of live adapters. InputError for
     dropout left on and for quantised weights.
     """
-    _check_still(model)
+    model.check_still()
     names = {name for direction in directions for name in direction.tensors}
     apart = {alias: first for direction in directions for alias, first in direction.apart.items()}
     effective = names <= model.shapes.keys() | apart.keys()
-    network: Any = view(model.hf) if model.peft is None or not effective else merged(model.hf)
+    network = model.network(merge=effective)
     untie(network, {alias: first for alias, first in apart.items() if model.ties.get(alias) == first})
     for name, weight in network.named_parameters():
         if weight.dtype not in WIDTHS:
@@ -109,20 +108,4 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
     network.config.pad_token_id = (
         None  # of the view alone: padding on the right needs no mask, and no advice on one
     )
-    return network.eval().requires_grad_(False)
-
-
-def _check_still(model: LanguageModel) -> None:
-    """InputError while a dropout would make every score a draw."""
-    noisy = (
-        (name, p)
-        for name, module in model.hf.named_modules()
-        for p in (module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0),)
-        if module.training and isinstance(p, float) and p > 0
-    )
-    found = next(noisy, None)
-    if found is not None:
-        raise InputError(
-            f"{model.name} has dropout left on ({found[0]}, p = {found[1]}), so its scores would change from call to "
-            f"call; call {model.name}.hf.eval() first"
-        )
+    return network

@@ -20,14 +20,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.ranks import Ranks
-from interp.core.runs import Cache, digest
+from interp.core.runs import Cache
 from interp.gradients.scores.engine import find_sites
-from interp.gradients.scores.plan import Plan, check_keys, make_plan
+from interp.gradients.scores.plan import RoutePlan, check_keys, make_plan
 from interp.gradients.scores.preparation import as_directions, check_cosine, check_rows, prepared
 from interp.gradients.scores.tables import read_tables, write_table
-from interp.gradients.scores.work import Work, self_test
+from interp.gradients.scores.work import Work, check_padding
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
@@ -58,7 +59,7 @@ class Scores:
     label: str
     directions: tuple[str, ...]
     by: tuple[str, ...]
-    plan: Plan
+    plan: RoutePlan
     totals: Float[Tensor, "row direction"]
     loss: Float[Tensor, "row"]
     tokens: Int[Tensor, "row"]
@@ -119,10 +120,10 @@ class Scores:
         return write_table(self.files, Path(path), by=self.by)
 
     def figure(self, **options: Any) -> Any:
-        """Scores by what they were told apart by: see `interp.gradients.scores.views.draw`."""
-        from interp.gradients.scores.views import draw
+        """Scores by what they were told apart by: see `interp.gradients.scores.views.draw_scores`."""
+        from interp.gradients.scores.views import draw_scores
 
-        return draw(self, **options)
+        return draw_scores(self, **options)
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -173,7 +174,7 @@ def score(
     check_cosine(cosine, by=keys, metric=metric, directions=directions)
     for each in directions:
         each.check(model, transfer=transfer)
-    inputs = rows if isinstance(rows, Encoded) else model.encode(rows)
+    inputs = model.encode(rows)
     check_rows(inputs)
     network = prepared(model, directions)
     sites = find_sites(network, directions)
@@ -197,7 +198,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[P
         for start in mine:
             rows = inputs[start : start + SHARD]
             if not tested and not cache.has("scores", names[start]):
-                self_test(work, rows, batch_size=batch_size)
+                check_padding(work, rows, batch_size=batch_size)
                 tested = True
             cache.get(
                 "scores",

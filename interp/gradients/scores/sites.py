@@ -94,13 +94,6 @@ def kind_of(module: nn.Module) -> Kind:
     return "other"
 
 
-def is_transposed(module: nn.Module) -> bool:
-    """Whether the module stores its matrix as (input, output), as GPT-2 does."""
-    from transformers.pytorch_utils import Conv1D
-
-    return isinstance(module, Conv1D)
-
-
 def stack(tensors: Sequence[Tensor | LowRank | None], *, like: Tensor, transposed: bool = False) -> Stack:
     """K directions of one tensor (None where a direction leaves it alone), in the dtype and place of `like`."""
     put: dict[str, Any] = {"dtype": like.dtype, "device": like.device}

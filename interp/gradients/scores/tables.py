@@ -14,23 +14,25 @@ from torch import Tensor
 
 from interp.core.runs import atomic_file
 from interp.gradients.scores.engine import Contributions
-from interp.prompts.tokens import Role
+from interp.prompts.tokens import Encoded
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
 @dataclass(frozen=True)
-class Block:
-    """The scores of one batch, the roles of its tokens and the numbers of its rows."""
+class ScoredBatch:
+    """The scores of one batch, its tokens and the numbers of its rows."""
 
     found: Contributions
-    roles: Int[Tensor, "example pos"]
+    batch: Encoded
     index: Int[Tensor, "example"]
     cosine: Float[Tensor, "direction example"] | None = None
 
 
-def write_block(blocks: Sequence[Block], folder: Path, *, labels: Sequence[str], by: Sequence[str]) -> None:
+def write_block(
+    blocks: Sequence[ScoredBatch], folder: Path, *, labels: Sequence[str], by: Sequence[str]
+) -> None:
     """The table of a shard (scores.parquet) and its totals, losses and token counts (rows.safetensors), in order."""
     import pandas as pd
     from safetensors.torch import save_file
@@ -75,7 +77,7 @@ def write_table(files: Sequence[Path], path: Path, *, by: Sequence[str]) -> Path
     return path
 
 
-def _frame(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
+def _frame(block: ScoredBatch, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
     if "position" in by or "token" in by:
         return _by_column(block, labels, by)
     if "module" in by or "head" in by:
@@ -83,7 +85,7 @@ def _frame(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFra
     return _by_example(block, labels)
 
 
-def _by_example(block: Block, labels: Sequence[str]) -> pd.DataFrame:
+def _by_example(block: ScoredBatch, labels: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     scores, n = block.found.totals().cpu(), len(block.index)
@@ -101,7 +103,7 @@ def _by_example(block: Block, labels: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _by_place(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
+def _by_place(block: ScoredBatch, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
     """[place, direction, example] as lines; by head without module, modules are added up."""
     import pandas as pd
 
@@ -117,16 +119,16 @@ def _by_place(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.Data
     return pd.DataFrame(columns)
 
 
-def _by_column(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
+def _by_column(block: ScoredBatch, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
     """[place, direction, example, pos] as lines, padding left out; loss tokens are answer and end tokens only."""
     import pandas as pd
 
-    kept = block.roles >= Role.OTHER if "token" in by else block.roles != Role.PAD
+    kept = block.batch.at("answer+end" if "token" in by else "all").cpu()
     example, column = kept.nonzero().unbind(1)
     places = list(block.found.places) if {"module", "head"} & set(by) else []
     values = list(block.found.places.values())
     if values[0].dim() < 3:  # no weight of the directions enters the loss: zeros without a position
-        values = [value[..., None].expand(*value.shape, block.roles.shape[1]) for value in values]
+        values = [value[..., None].expand(*value.shape, kept.shape[1]) for value in values]
     stacked = torch.stack(values) if places else torch.stack(values).double().sum(0, keepdim=True)
     scores = stacked.double().cpu()[:, :, example, column]
     count, lines = max(1, len(places)), len(example)

@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from interp.core.doors import door
-from interp.core.runs import InputError, nearest
+from interp.core.errors import InputError, nearest
 from interp.figures import BLUE, GREEN, GREY, ORANGE, SKY, captioned, heatmap, lines, token_html
 from interp.gradients.scores.plan import KEYS
-from interp.prompts.tokens import Encoded, Role, token_pieces
+from interp.prompts.tokens import Encoded, token_pieces
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,7 +35,7 @@ BLANK = "#e8e8e8"  # where there is no module, unlike the white of zero
 LAYER = re.compile(r"(?:.*?\.)?(\d+)(?:\.(.+))?")
 
 
-def draw(
+def draw_scores(
     scores: Scores,
     *,
     by: str | None = None,
@@ -250,8 +250,7 @@ def _along(scores: Scores, key: str, *, aligned: bool) -> pd.DataFrame:
 
 def _kept(inputs: Encoded, key: str) -> np.ndarray:
     """[row column] which columns a table by that key holds."""
-    roles = inputs.roles.cpu().numpy()
-    return roles >= Role.OTHER if key == "token" else roles != Role.PAD
+    return inputs.at("answer+end" if key == "token" else "all").cpu().numpy()
 
 
 def _answer_starts(inputs: Encoded) -> np.ndarray:

@@ -11,7 +11,6 @@ from interp.gradients.scores.sites import (
     by_example,
     by_position,
     dense_at,
-    is_transposed,
     kind_of,
     stack,
     through,

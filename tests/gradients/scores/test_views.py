@@ -9,7 +9,7 @@ from interp.core.runs import InputError
 from interp.gradients.directions import trait_gradient
 from interp.gradients.scores.plan import Plan
 from interp.gradients.scores.scoring import Scores, score
-from interp.gradients.scores.views import draw, extreme_rows
+from interp.gradients.scores.views import draw_scores, extreme_rows
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
@@ -274,7 +274,7 @@ def test_real_scores_draw_in_every_view(tiny, family):
     along = trait_gradient(model, get_trait("owl"))
     for by in ("example", "token", "position", "module", "head"):
         scores = score(model, rows, along, by=["example", by])
-        figure = draw(scores)
+        figure = draw_scores(scores)
         assert figure.data
         assert figure.layout.title.text
         if by == "module":

@@ -1,0 +1,92 @@
+"""A PEFT adapter on disk: checked before PEFT sees it, and each of its files read once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from interp.core.errors import InputError
+from interp.models.loading import check_safetensors, is_adapter, no_weights, read_json
+
+PREFIX = "base_model.model."
+SEAL = "interp.json"
+"""Beside an adapter that a lineage wrote: fingerprints of the adapted weights and of those beneath, and their dtype."""
+
+
+@dataclass(frozen=True)
+class AdapterFolder:
+    """A folder that holds a PEFT adapter."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """adapter_config.json."""
+        return read_json(self.path / "adapter_config.json")
+
+    @cached_property
+    def seal(self) -> dict[str, Any]:
+        """What the lineage that wrote the adapter says of it; empty for one of another origin."""
+        return read_json(self.path / SEAL) if (self.path / SEAL).is_file() else {}
+
+    @cached_property
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the file by its own name."""
+        from safetensors.torch import load_file
+
+        return load_file(self.path / "adapter_model.safetensors")
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor by its name without PEFT's prefix."""
+        return {name.removeprefix(PREFIX): tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @property
+    def base(self) -> str:
+        """The base it names: beside it when the name is a relative path that exists, else as written.
+
+        Raises InputError for an adapter that names none.
+        """
+        named = self.config.get("base_model_name_or_path") or ""
+        beside = self.path / named
+        if not named:
+            raise InputError(
+                f"{self} is an adapter that names no base; pass the base and adapter={str(self)!r}"
+            )
+        return str(beside) if beside.is_dir() else str(named)
+
+    def check(self) -> None:
+        """InputError unless it is an adapter PEFT knows, whole and in safetensors, with no model beside it."""
+        if not is_adapter(self.path):
+            raise InputError(
+                f"{self} is no PEFT adapter (no adapter_config.json); pass a folder PEFT's save_pretrained wrote"
+            )
+        self._check_kind()
+        weights = self.path / "adapter_model.safetensors"
+        if not weights.is_file():
+            missing = no_weights(self.path)
+            raise InputError(
+                missing.replace("config.json and no *.safetensors", "no adapter_model.safetensors")
+            )
+        check_safetensors(weights)
+
+    def _check_kind(self) -> None:
+        import peft
+
+        kind = self.config.get("peft_type")
+        if not kind:
+            raise InputError(
+                f"{self}/adapter_config.json names no peft_type; pass a folder PEFT's save_pretrained wrote"
+            )
+        if kind not in peft.PEFT_TYPE_TO_CONFIG_MAPPING:
+            raise InputError(
+                f"{self} is an adapter of the kind {kind!r}, which PEFT {peft.__version__} does not know; install a "
+                "PEFT that does, or pass an adapter of another kind"
+            )
