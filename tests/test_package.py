@@ -106,6 +106,12 @@ def test_public_names_exist_and_are_documented(path: str, package: Any, name: st
     thing = getattr(package, name)
     assert inspect.getdoc(thing) or not (inspect.isroutine(thing) or inspect.isclass(thing)), path
     assert inspect.ismodule(thing) == (package is interp and name in ROOMS), path
+    if inspect.isfunction(thing) or inspect.isclass(
+        thing
+    ):  # listed from its home, not from where it is imported
+        stub = Path(package.__file__).with_suffix(".pyi").read_text()
+        home = thing.__module__.removeprefix(f"{package.__name__}.")
+        assert re.search(rf"from \.{home} import[^)]*\b{name} as {name}\b", stub), (path, home)
     assert name in dir(package)
 
 

@@ -1,4 +1,5 @@
-from .generation import Sampling as Sampling, write_answers as write_answers
+from .engines import Sampling as Sampling
+from .generation import write_answers as write_answers
 from .openai_files import (
     export_questions as export_questions,
     export_rows as export_rows,
