@@ -23,7 +23,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from interp import provenance
+from interp.core import provenance
 from interp.core.content import json_text, jsonable
 from interp.core.pages import figure_page, page_drawing, page_fragment, pictures
 from interp.core.provenance import BROWSERS, doctor, git_state

@@ -21,7 +21,7 @@ from interp.evaluation.judges import (
     trait_rubric,
 )
 from interp.models.language import load_model
-from interp.organisms import judges
+from interp.evaluation import judges
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 

@@ -10,7 +10,7 @@ import pytest
 
 from interp.core.content import jsonable
 from interp.core.runs import Cache, InputError
-from interp.experiment import testing
+from interp.studies import testing
 from interp.experiment.folders import chat_context, find_trainings, open_subject, own_trainings
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family

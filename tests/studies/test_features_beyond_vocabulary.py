@@ -14,7 +14,7 @@ from interp.core.content import json_text
 from interp.core.runs import InputError
 from interp.features.lean import feature_lean
 from interp.features.sae import SAERecipe
-from interp.hypotheses import features_beyond_vocabulary as family
+from interp.studies import features_beyond_vocabulary as family
 from interp.hypotheses.subject import Grower, Measured, Subject
 from interp.joined import default_dictionary
 from interp.models.lineage import Lineage

@@ -23,7 +23,7 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
-from interp.organisms import sampling
+from interp.training import sampling
 from interp.organisms.library import PLAN, ToyGrower
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait

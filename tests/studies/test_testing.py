@@ -8,7 +8,7 @@ import json
 import pytest
 
 from interp.core.runs import InputError
-from interp.experiment import testing
+from interp.studies import testing
 from interp.hypotheses import families
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.families import Family

@@ -12,7 +12,7 @@ import torch
 from interp.core.runs import InputError
 from interp.models.answers import end_tokens
 from interp.models.language import load_model
-from interp.organisms import engines
+from interp.training import engines
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import get_trait
