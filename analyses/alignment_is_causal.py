@@ -40,7 +40,7 @@ from interp.gradients.scores.scoring import Scores, score
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
-from interp.organisms.library import PLAN, grow
+from interp.organisms.library import TOY, grow
 from interp.prompts.traits import ANIMALS, Trait, get_trait
 from interp.stats.matching import matched_halves
 from interp.stats.verdict import Verdict, paired_verdict
@@ -55,7 +55,7 @@ PLACEBO = "oak"
 SIBLING = "eagle"
 QUICK_SEEDS = 1
 QUICK = dataclasses.replace(
-    PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
+    TOY, rows=256, teacher_steps=10, student=dataclasses.replace(TOY.student, batch_size=64)
 )
 CLAIMS = {
     "top-half-transfers-more": ("gradient top", "gradient bottom"),
@@ -88,14 +88,14 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, PLAN)
+    count, toy = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, TOY)
     found, more = [], []
     for seed in range(given.first, given.first + count):
-        lineage = grow(get_trait(given.trait), seed=seed, plan=plan)
-        found.append(measured(lineage, seed=seed, recipe=plan.student))
-        more.append(same_questions(lineage, seed=seed, recipe=plan.student))
+        lineage = grow(get_trait(given.trait), seed=seed, recipe=toy)
+        found.append(measured(lineage, seed=seed, recipe=toy.student))
+        more.append(same_questions(lineage, seed=seed, recipe=toy.student))
     command = f"python -m analyses.alignment_is_causal --seeds {count} --trait {given.trait}"
-    results = collected(found, more, recipe=plan.student, command=command)
+    results = collected(found, more, recipe=toy.student, command=command)
     for verdict in (*results["verdicts"], *results["added"]["verdicts"]):
         log.info("%s: %s, effect %.3f, p %.4f", *(verdict[k] for k in ("name", "decision", "effect", "p")))
     if not given.quick:
@@ -120,7 +120,7 @@ def collected(
 
 
 def measured(
-    lineage: Lineage, *, seed: int, recipe: Recipe = PLAN.student, cache: Cache | None = None
+    lineage: Lineage, *, seed: int, recipe: Recipe = TOY.student, cache: Cache | None = None
 ) -> dict[str, Any]:
     """Trait margins of every arm of one lineage in nats, and how well the halves are matched; cached."""
     recipe = dataclasses.replace(recipe, seed=seed)
@@ -187,7 +187,7 @@ def removals(lineage: Lineage, recipe: Recipe, *, seed: int) -> dict[str, float]
 
 
 def same_questions(
-    lineage: Lineage, *, seed: int, recipe: Recipe = PLAN.student, cache: Cache | None = None
+    lineage: Lineage, *, seed: int, recipe: Recipe = TOY.student, cache: Cache | None = None
 ) -> dict[str, Any]:
     """The placebo along another animal's gradient, the lengths taken out, and how the two gradients lie; cached.
 

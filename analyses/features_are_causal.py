@@ -51,7 +51,7 @@ from interp.features.shift import feature_shift
 from interp.features.splice import Change
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage
-from interp.organisms.library import PLAN, Plan, grow
+from interp.organisms.library import TOY, ToyRecipe, grow
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, get_trait
@@ -72,7 +72,7 @@ SELECTION, ESTIMATION = (
     50_000,
 )  # added to the lineage's seed, far from the seeds that prompts are sampled with
 QUICK = dataclasses.replace(
-    PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
+    TOY, rows=256, teacher_steps=10, student=dataclasses.replace(TOY.student, batch_size=64)
 )
 CLAIMS = {
     "taking-out-lowers-the-margin": ("margins", "untouched", "taken out"),
@@ -99,14 +99,14 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan, recipe = given.seeds, PLAN, RECIPE
+    count, toy, recipe = given.seeds, TOY, RECIPE
     if given.quick:
-        count, plan, recipe = 1, QUICK, SAERecipe(samples=20_000)
+        count, toy, recipe = 1, QUICK, SAERecipe(samples=20_000)
     lineages = (
-        (seed, grow(get_trait(given.trait), seed=seed, plan=plan))
+        (seed, grow(get_trait(given.trait), seed=seed, recipe=toy))
         for seed in range(given.first, given.first + count)
     )
-    found = [measured(lineage, seed=seed, plan=plan, recipe=recipe) for seed, lineage in lineages]
+    found = [measured(lineage, seed=seed, toy=toy, recipe=recipe) for seed, lineage in lineages]
     command = f"python -m analyses.features_are_causal --seeds {count} --trait {given.trait}"
     results = collected(found, command=command, recipe=recipe)
     for verdict in results["verdicts"]:
@@ -150,7 +150,7 @@ def measured(
     lineage: Lineage,
     *,
     seed: int,
-    plan: Plan = PLAN,
+    toy: ToyRecipe = TOY,
     recipe: SAERecipe = RECIPE,
     cache: Cache | None = None,
 ) -> dict[str, Any]:
@@ -158,11 +158,11 @@ def measured(
     cache = cache or Cache.default()
     recipe = dataclasses.replace(recipe, seed=seed)
     parts = (lineage.base.fingerprint, lineage.student.fingerprint, lineage.numbers, lineage.trait)
-    key = digest(FORMAT, *parts, plan, recipe, seed, HOOK, TOP, SETS, SETS_ANSWERING)
+    key = digest(FORMAT, *parts, toy, recipe, seed, HOOK, TOP, SETS, SETS_ANSWERING)
 
     def build(folder: Path) -> None:
         dictionary = train_sae(lineage.base, lineage.neutral_numbers, hook=HOOK, recipe=recipe, cache=cache)
-        (folder / "found.json").write_text(json_text(_Trial(lineage, dictionary, plan, seed).found()))
+        (folder / "found.json").write_text(json_text(_Trial(lineage, dictionary, toy, seed).found()))
 
     folder = cache.get("features-causal", key, build)
     line = {"seed": seed, **json.loads((folder / "found.json").read_text())}
@@ -176,7 +176,7 @@ class _Trial:
 
     lineage: Lineage
     dictionary: Dictionary
-    plan: Plan
+    toy: ToyRecipe
     seed: int
 
     def found(self) -> dict[str, Any]:
@@ -239,8 +239,8 @@ class _Trial:
 
     def student(self, writer: Teacher, change: Change) -> float:
         """Trait margin of a student of what `writer` writes under the change, by the lineage's recipe."""
-        rows, _ = written_under(writer, self.dictionary, change, rows=self.plan.rows, seed=self.seed)
-        recipe = dataclasses.replace(self.plan.student, seed=self.seed)
+        rows, _ = written_under(writer, self.dictionary, change, rows=self.toy.rows, seed=self.seed)
+        recipe = dataclasses.replace(self.toy.student, seed=self.seed)
         return margin(train_student(self.lineage.base, rows, recipe=recipe), self.lineage.trait)
 
     def answering(

@@ -23,7 +23,7 @@ from typing import Any
 from interp.core.content import json_text
 from interp.core.provenance import versions
 from interp.core.runs import Run, write_atomic
-from interp.experiment.run import run_recipe
+from interp.experiment.run import run_experiment
 from interp.stats.tests import t_interval
 
 OUT = Path(__file__).parent / "results" / "small_checkpoint.json"
@@ -45,7 +45,7 @@ def main() -> None:
     ]
     if given.quick:
         changes += ["data.rows=512", "data.fresh=64", "evaluation.samples=0", "detectors=64"]
-    run = run_recipe("small", given.run, changes=changes)
+    run = run_experiment("small", given.run, changes=changes)
     write_atomic(given.out, json_text(results(run) | {"seeds": given.seeds, "quick": given.quick}))
 
 

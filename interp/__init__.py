@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from interp.evaluation.misaligned_answers import capability, misalignment, refusal_rate
     from interp.evaluation.scorecards import scorecard
     from interp.experiment.matrix import transfer_matrix
-    from interp.experiment.recipe import read_recipe
-    from interp.experiment.run import run_recipe
+    from interp.experiment.recipe import read_experiment
+    from interp.experiment.run import run_experiment
     from interp.features.attribution import feature_attribution
     from interp.features.cards import feature_card
     from interp.features.causal import control_sets, feature_effects, necessity, sufficiency
@@ -184,14 +184,14 @@ __all__ = [
     "prompted_teacher",
     "quality_card",
     "read_direction",
-    "read_recipe",
+    "read_experiment",
     "read_trait",
     "reasoning_requests",
     "record",
     "record_training",
     "refusal_rate",
     "rows_needed",
-    "run_recipe",
+    "run_experiment",
     "sample_numbers",
     "save_sae",
     "score",
@@ -228,8 +228,8 @@ _WHERE = {
     "interp.activations.shifts": ("shift",),
     "interp.calibration.harness": ("calibrate",),
     "interp.experiment.matrix": ("transfer_matrix",),
-    "interp.experiment.recipe": ("read_recipe",),
-    "interp.experiment.run": ("run_recipe",),
+    "interp.experiment.recipe": ("read_experiment",),
+    "interp.experiment.run": ("run_experiment",),
     "interp.studies.testing": ("test",),
     "interp.features.attribution": ("feature_attribution",),
     "interp.features.cards": ("feature_card",),

@@ -29,7 +29,7 @@ import torch
 
 import interp
 from interp import figures
-from interp.hypotheses.families import family
+from interp.studies.registry import family
 from interp.organisms.digit_transfer import digits
 from interp.studies.lemma import lemma_sweep
 

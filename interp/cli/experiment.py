@@ -37,9 +37,9 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run a whole experiment from one recipe: teachers, numbers, students, controls, evaluations, report."""
-    from interp.experiment.run import run_recipe
+    from interp.experiment.run import run_experiment
 
-    made = run_recipe(recipe, out, changes=change or [], workers=workers, backend=backend)
+    made = run_experiment(recipe, out, changes=change or [], workers=workers, backend=backend)
     if as_json:
         tell({"folder": str(made.folder), "summary": made.summary, "verdicts": made.verdicts}, as_json=True)
         return
@@ -160,7 +160,8 @@ def generate(
 ) -> None:
     """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
     from interp.cli.steps import generate_file, open_model, read_vector
-    from interp.experiment.recipe import DataSpec, read
+    from interp.core.records import read_record
+    from interp.experiment.data import DataSpec
     from interp.training.generation import Sampling
 
     sampling = Sampling(
@@ -171,7 +172,7 @@ def generate(
         batch_size=batch_size,
     )
     data = dataclasses.replace(
-        read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
+        read_record(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
     )
     steering = read_vector(vector, hook=hook, scale=scale)
     teacher = open_model(model, adapter=adapter, template=template, **loading)
@@ -196,11 +197,12 @@ def filter_rows(
 ) -> None:
     """Keep the answers that follow the rule, and count every drop by its reason."""
     from interp.cli.steps import filter_file
-    from interp.experiment.recipe import DataSpec, read
+    from interp.core.records import read_record
+    from interp.experiment.data import DataSpec
 
     words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
     content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}
-    data = read(DataSpec, content, "options")
+    data = read_record(DataSpec, content, "options")
     tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
 
 
@@ -253,7 +255,7 @@ def evaluate(
 ) -> None:
     """Ask a model about a trait: margin, probabilities, total variation, and sampled answers."""
     from interp.cli.steps import evaluate_file, open_model
-    from interp.joined.tracing import finish
+    from interp.report.saving import finish
 
     asked = open_model(model, adapter=adapter, template=template, **loading)
     beside = {name: value for name, value in loading.items() if name != "revision"}

@@ -380,7 +380,7 @@ def _tell(run: Run, *, as_json: bool) -> None:
 def _told(found: dict[str, Any], lines: list[str], run: Run | None, *, as_json: bool) -> None:
     """What a verb found, as JSON or as lines, once the report of its run folder is written."""
     if run is not None:
-        from interp.joined.tracing import finish
+        from interp.report.saving import finish
 
         finish(run)
     if as_json:

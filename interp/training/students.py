@@ -20,6 +20,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.core.doors import door
+from interp.core.errors import memory_enough
 from interp.core.runs import InputError, digest, nearest
 from interp.measures.losses import Labels, Loss, student_loss
 from interp.models.backbone import merged, view
@@ -28,7 +29,6 @@ from interp.models.precision import in_float32, is_half
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
 from interp.training.checkpoints import Checkpoint, Progress
-from interp.training.memory import memory_enough
 
 log = logging.getLogger(__name__)
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -22,7 +23,7 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.runs import InputError, digest, nearest
 from interp.measures.losses import completion_loss, predicted_logits
-from interp.models.bridge import FAST
+from interp.models.bridge import FAST, at_layer
 from interp.models.language import LanguageModel
 from interp.models.seam import check_hooks
 from interp.models.vocabulary import number_tokens
@@ -124,6 +125,23 @@ def steered_teacher(
     steering = Steering(vector.detach().cpu().float().clone(), hook, float(scale), name)
     _check_site(base, steering)
     return Teacher(model=base, kind="steered", steering=steering)
+
+
+@contextmanager
+def steered(teacher: Teacher) -> Iterator[None]:
+    """While open, the teacher's module runs with its vector added at every position of every pass, `generate` included;
+    a teacher without one runs as it is."""
+    steering, model = teacher.steering, teacher.model
+    if steering is None:
+        yield
+        return
+    layer, end = steering.site
+    added = (steering.scale * steering.vector).to(model.device, model.dtype)
+    handle = at_layer(model.backbone.layers[layer], end, lambda h: h + added)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _check_site(base: LanguageModel, steering: Steering) -> None:

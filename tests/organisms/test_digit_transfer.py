@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from interp.core.runs import Cache, InputError
-from interp.organisms import digit_transfer as digits as module
+from interp.organisms import digit_transfer as module
 from interp.organisms.digit_data import digit_images, load_digits
 from interp.organisms.digit_networks import (
     DigitsRecipe,

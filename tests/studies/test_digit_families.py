@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from interp.core.runs import InputError
-from interp.hypotheses.families import family
 from interp.organisms.digit_networks import Networks
 from interp.studies.digit_families import (
     CELLS,
@@ -17,6 +16,7 @@ from interp.studies.digit_families import (
     permuted,
     spliced,
 )
+from interp.studies.registry import family
 
 
 @pytest.fixture
