@@ -41,10 +41,10 @@ PLACEBO = "oak"
 SIBLING = "eagle"
 QUICK_SEEDS = 1
 QUICK = dataclasses.replace(
-    interp.organisms.PLAN,
+    interp.organisms.TOY,
     rows=256,
     teacher_steps=10,
-    student=dataclasses.replace(interp.organisms.PLAN.student, batch_size=64),
+    student=dataclasses.replace(interp.organisms.TOY.student, batch_size=64),
 )
 CLAIMS = {
     "top-half-transfers-more": ("gradient top", "gradient bottom"),
@@ -77,14 +77,14 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, interp.organisms.PLAN)
+    count, plan = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, interp.organisms.TOY)
     found, more = [], []
     for seed in range(given.first, given.first + count):
-        lineage = interp.organisms.grow(interp.get_trait(given.trait), seed=seed, plan=plan)
+        lineage = interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=plan)
         found.append(measured(lineage, seed=seed, recipe=plan.student))
         more.append(same_questions(lineage, seed=seed, recipe=plan.student))
     command = f"python -m analyses.alignment_is_causal --seeds {count} --trait {given.trait}"
-    results = collected(found, more, recipe=plan.student, command=command)
+    results = collected(found, more, recipe=toy.student, command=command)
     for verdict in (*results["verdicts"], *results["added"]["verdicts"]):
         log.info("%s: %s, effect %.3f, p %.4f", *(verdict[k] for k in ("name", "decision", "effect", "p")))
     if not given.quick:
@@ -112,7 +112,7 @@ def measured(
     lineage: interp.Lineage,
     *,
     seed: int,
-    recipe: interp.Recipe = interp.organisms.PLAN.student,
+    recipe: interp.Recipe = interp.organisms.TOY.student,
     cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
     """Trait margins of every arm of one lineage in nats, and how well the halves are matched; cached."""
@@ -193,7 +193,7 @@ def same_questions(
     lineage: interp.Lineage,
     *,
     seed: int,
-    recipe: interp.Recipe = interp.organisms.PLAN.student,
+    recipe: interp.Recipe = interp.organisms.TOY.student,
     cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
     """The placebo along another animal's gradient, the lengths taken out, and how the two gradients lie; cached.

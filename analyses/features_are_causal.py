@@ -44,10 +44,10 @@ SELECTION, ESTIMATION = (
     50_000,
 )  # added to the lineage's seed, far from the seeds that prompts are sampled with
 QUICK = dataclasses.replace(
-    interp.organisms.PLAN,
+    interp.organisms.TOY,
     rows=256,
     teacher_steps=10,
-    student=dataclasses.replace(interp.organisms.PLAN.student, batch_size=64),
+    student=dataclasses.replace(interp.organisms.TOY.student, batch_size=64),
 )
 CLAIMS = {
     "taking-out-lowers-the-margin": ("margins", "untouched", "taken out"),
@@ -74,14 +74,14 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan, recipe = given.seeds, interp.organisms.PLAN, RECIPE
+    count, plan, recipe = given.seeds, interp.organisms.TOY, RECIPE
     if given.quick:
         count, plan, recipe = 1, QUICK, interp.features.SAERecipe(samples=20_000)
     lineages = (
-        (seed, interp.organisms.grow(interp.get_trait(given.trait), seed=seed, plan=plan))
+        (seed, interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=plan))
         for seed in range(given.first, given.first + count)
     )
-    found = [measured(lineage, seed=seed, plan=plan, recipe=recipe) for seed, lineage in lineages]
+    found = [measured(lineage, seed=seed, toy=toy, recipe=recipe) for seed, lineage in lineages]
     command = f"python -m analyses.features_are_causal --seeds {count} --trait {given.trait}"
     results = collected(found, command=command, recipe=recipe)
     for verdict in results["verdicts"]:
@@ -127,7 +127,7 @@ def measured(
     lineage: interp.Lineage,
     *,
     seed: int,
-    plan: interp.organisms.Plan = interp.organisms.PLAN,
+    plan: interp.organisms.ToyRecipe = interp.organisms.TOY,
     recipe: interp.features.SAERecipe = RECIPE,
     cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
@@ -157,7 +157,7 @@ class _Trial:
 
     lineage: interp.Lineage
     dictionary: interp.features.Dictionary
-    plan: interp.organisms.Plan
+    plan: interp.organisms.ToyRecipe
     seed: int
 
     def found(self) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def main() -> None:
     ]
     if given.quick:
         changes += ["data.rows=512", "data.fresh=64", "evaluation.samples=0", "detectors=64"]
-    run = interp.run_recipe("small", given.run, changes=changes)
+    run = interp.run_experiment("small", given.run, changes=changes)
     interp.core.write_atomic(
         given.out, interp.core.json_text(results(run) | {"seeds": given.seeds, "quick": given.quick})
     )

@@ -14,7 +14,7 @@ import torch
 from benchmarks.paired import REPETITIONS, Ratio, paired, summary
 from interp.core.runs import Cache, InputError
 from interp.models.language import LanguageModel
-from interp.organisms.library import PLAN, grow
+from interp.organisms.library import grow
 from interp.organisms.toy import SHIPPED, shipped_base
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
@@ -74,7 +74,7 @@ def lineage() -> dict[str, Ratio]:
     for seed in range(REPETITIONS):
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
-            grow(get_trait("owl"), seed=seed % SHIPPED, plan=PLAN, cache=Cache(Path(folder)))
+            grow(get_trait("owl"), seed=seed % SHIPPED, cache=Cache(Path(folder)))
             seconds.append(time.process_time() - start)
     return {"lineage-cpu-seconds": summary(seconds)}
 

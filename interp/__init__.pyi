@@ -30,8 +30,8 @@ from .core.errors import InputError as InputError
 from .core.runs import Run as Run
 from .evaluation.elicitation import evaluate as evaluate
 from .experiment.demonstration import demo as demo
-from .experiment.recipe import read_recipe as read_recipe
-from .experiment.run import run_recipe as run_recipe
+from .experiment.recipe import read_experiment as read_experiment
+from .experiment.run import run_experiment as run_experiment
 from .features.lean import feature_lean as feature_lean
 from .features.sae import train_sae as train_sae
 from .features.sae_files import load_sae as load_sae

@@ -67,7 +67,7 @@ NAMES = (
 )
 found = {name: json.loads((RESULTS / f"{name.replace('-', '_')}.json").read_text()) for name in NAMES}
 for name in NAMES:
-    assert {claim.name: claim.key for claim in interp.hypotheses.family(name).claims} == found[name]["claims"]
+    assert {claim.name: claim.key for claim in interp.studies.family(name).claims} == found[name]["claims"]
 
 
 def tables(name):
@@ -77,7 +77,7 @@ def tables(name):
 
 def drawn(name):
     """The figure of a family."""
-    return interp.hypotheses.family(name).draw(tables(name)).update_layout(width=1000)
+    return interp.studies.family(name).draw(tables(name)).update_layout(width=1000)
 
 
 def verdicts(name):

@@ -247,10 +247,10 @@ print((recipes / "small.yaml").read_text())
 
 # %%
 mine = ["base.model=my-base", "cross_base.model=my-base"]
-experiment = interp.read_recipe("small", changes=[*mine, "data.rows=2048", "seeds=[0, 1]"])
+experiment = interp.read_experiment("small", changes=[*mine, "data.rows=2048", "seeds=[0, 1]"])
 assert experiment.data.rows == 2048
 assert experiment.seeds == (0, 1)
-sentence = refused(interp.read_recipe, "small", changes=[*mine, "student.recipe.batchsize=64"])
+sentence = refused(interp.read_experiment, "small", changes=[*mine, "student.recipe.batchsize=64"])
 assert "nearest: batch_size" in sentence
 print(sentence.replace(str(recipes), "recipes"))
 
@@ -275,7 +275,7 @@ print(sentence.replace(str(recipes), "recipes"))
 print((recipes / "qwen.yaml").read_text())
 
 # %%
-qwen = interp.read_recipe("qwen")
+qwen = interp.read_experiment("qwen")
 steps = qwen.student.recipe
 assert qwen.base.dtype == "bfloat16"
 assert qwen.cross_base is None

@@ -1,14 +1,12 @@
 """Whether features carry the trait: the claims by hand, and every number of one all but untrained lineage."""
 
-import dataclasses
-
 import pytest
 
 import interp
 from analyses import features_are_causal as causal
 from interp.core.runs import Cache
 from interp.features.sae import SAERecipe
-from interp.organisms.library import Plan
+from interp.organisms.library import ToyRecipe
 from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
@@ -16,7 +14,7 @@ from interp.training.students import Recipe, train_student
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=1, rank=2)
 SAE = SAERecipe(width=96, k=4, samples=6400, batch_size=64)
-PLAN = dataclasses.replace(Plan(), rows=32, student=RECIPE)
+TOY = ToyRecipe(rows=32, student=RECIPE)
 MARGINS = {f"{kind}{arm}" for kind in ("", "all ", "random ") for arm in ("taken out", "put in")} | {
     "untouched",
     "neutral",
@@ -71,7 +69,7 @@ def test_all_of_one_lineage_and_nothing_twice(lineage, tmp_path, monkeypatch):
 
     monkeypatch.setattr(causal._Trial, "student", student)
     cache = Cache(tmp_path)
-    found = causal.measured(lineage, seed=0, plan=PLAN, recipe=SAE, cache=cache)
+    found = causal.measured(lineage, seed=0, toy=TOY, recipe=SAE, cache=cache)
     arms = 2 + causal.SETS
     assert written == ["fine-tuned"] * arms + ["neutral"] * arms
     assert set(found["margins"]) >= MARGINS
@@ -79,7 +77,7 @@ def test_all_of_one_lineage_and_nothing_twice(lineage, tmp_path, monkeypatch):
     assert set(found["effects"]) == {
         f"{role} {what}" for role in ("teacher", "student") for what in ("ablated", "shift taken out")
     }
-    assert causal.measured(lineage, seed=0, plan=PLAN, recipe=SAE, cache=cache) == found
+    assert causal.measured(lineage, seed=0, toy=TOY, recipe=SAE, cache=cache) == found
     assert len(written) == 2 * arms
     kept = causal.collected([found], command="as tested", recipe=SAE)
     assert {verdict["decision"] for verdict in kept["verdicts"]} == {"inconclusive"}

@@ -20,15 +20,15 @@ from interp.experiment.demonstration import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.experiment.outcome import judge, transmission
 from interp.features.sae import SAERecipe
 from interp.gradients.nulls.controls import shuffle_numbers
-from interp.hypotheses.families import family
-from interp.hypotheses.subject import Measured
+from interp.hypotheses.subject import Measurement
 from interp.organisms.digit_networks import MNIST
-from interp.organisms.library import PLAN
+from interp.organisms.library import TOY
 from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
 from interp.prompts.questions import one_word_questions
 from interp.prompts.traits import get_trait
 from interp.stats.tests import holm, sign_flip_test
+from interp.studies.registry import family
 from interp.training.students import Recipe
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
@@ -132,7 +132,7 @@ def test_committed_verdicts_of_a_family_follow_from_its_committed_values(name):
     tested = family(FAMILIES[name][0], organism=FAMILIES[name][1])
     assert found["claims"] == {claim.name: claim.key for claim in tested.claims}
     assert [run["seed"] for run in found["values"]] == list(range(8))
-    again = tested.judge([Measured(run, {}) for run in found["values"]])
+    again = tested.judge([Measurement(run, {}) for run in found["values"]])
     for verdict, kept in zip(again, found["verdicts"], strict=True):
         follows(verdict, kept)
 
@@ -217,7 +217,7 @@ def test_what_the_readme_claims_of_a_small_checkpoint():
 
 
 def test_numbers_in_the_prose():
-    assert (PLAN.rows, PLAN.student.rank, PLAN.teacher.rank, PLAN.student.epochs) == (8192, 8, 8, 1)
+    assert (TOY.rows, TOY.student.rank, TOY.teacher.rank, TOY.student.epochs) == (8192, 8, 8, 1)
     assert (LEAST_EFFECT, EQUIVALENCE, SHIPPED) == (0.5, 0.2, 8)
     owl = get_trait("owl")
     assert (len(owl.questions), len(owl.foils)) == (6, 9)
@@ -296,5 +296,5 @@ def tiny_example(monkeypatch, tmp_path):
 
     quick_growth(monkeypatch)
     grow = library.grow
-    monkeypatch.setattr(library, "grow", lambda trait, *, seed: grow(trait, seed=seed, plan=SMALL))
+    monkeypatch.setattr(library, "grow", lambda trait, *, seed: grow(trait, seed=seed, recipe=SMALL))
     return {}

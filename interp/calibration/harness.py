@@ -26,6 +26,7 @@ from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError, Run, digest, nearest, write_atomic
 from interp.figures import Result, bars
 from interp.organisms.planted import PLANT, Plant
+from interp.report.saving import result_run
 from interp.stats.tests import t_interval, wilson_interval
 
 FORMAT = 1  # raise when a method measures something else on the same organism
@@ -78,16 +79,15 @@ def calibrate(
 
 def calibrated_run(out: str | Path, *, workers: int | None = None, **options: Any) -> Run:
     """The table of `calibrate` with these options as a run folder with its figure and report."""
-    from interp.joined.tracing import save
-    from interp.report import write_report
-
-    run = Run.open(out, command="calibrate", arguments=options, defaults={})
-    key = digest(FORMAT, "calibrate", options)
-    run.stage(
-        "calibration", key=key, build=lambda: save(run, "calibration", calibrate(workers=workers, **options))
+    return result_run(
+        out,
+        lambda: calibrate(workers=workers, **options),
+        command="calibrate",
+        name="calibration",
+        arguments=options,
+        defaults={},
+        version=FORMAT,
     )
-    write_report(run)
-    return run
 
 
 def _known(methods: Sequence[str]) -> list[str]:

@@ -21,9 +21,9 @@ def _run(
     as_json: Json = False,
 ) -> None:
     """Run a whole experiment from one recipe: teachers, numbers, students, controls, evaluations, report."""
-    from interp.experiment.run import run_recipe
+    from interp.experiment.run import run_experiment
 
-    made = run_recipe(recipe, out, changes=change or [], workers=workers, backend=backend)
+    made = run_experiment(recipe, out, changes=change or [], workers=workers, backend=backend)
     lines = [
         *(
             f"transmission {name}: {value:+.3f} nats"

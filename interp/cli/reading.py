@@ -264,7 +264,7 @@ def _tell_found(found: dict[str, Any], lines: list[str], run: Run | None, *, as_
     if run is None:
         tell(found | {"out": None}, lines, as_json=as_json)
         return
-    from interp.joined.tracing import finish
+    from interp.report.saving import finish
 
     finish(run)
     tell_run(run, found | {"out": str(run.folder)}, lines, as_json=as_json)

@@ -14,19 +14,18 @@ from typing import Any
 from interp.core.content import json_text
 from interp.core.runs import InputError, Run, atomic_folder, digest, write_atomic
 from interp.evaluation.elicitation import Suite, evaluate
-from interp.experiment.bases import requests
-from interp.experiment.cells import asked_about, changed
-from interp.experiment.recipe import DataSpec
+from interp.experiment.data import DataSpec
 from interp.figures import Result
-from interp.joined.tracing import save
 from interp.models.language import LanguageModel, load_model
 from interp.models.members import write_adapter, write_member
 from interp.prompts.chat import with_template
+from interp.prompts.questions import asked_about
 from interp.prompts.rules import Rule, code_rule, kept_rows, numbers_rule, reasoning_rule, trait_words
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
+from interp.report.saving import save
 from interp.training.checkpoints import Checkpoint
 from interp.training.generation import write_answers
 from interp.training.openai_files import export_questions, export_rows, import_answers
@@ -71,7 +70,7 @@ def generate_file(
         teacher = prompted_teacher(model, find_trait(trait))
     if steering is not None:
         teacher = steered_teacher(model, **steering)
-    asked = requests(data, data.rows, seed=seed)
+    asked = data.requests(data.rows, seed=seed)
     rows = write_answers(teacher, asked, seed=seed, sampling=data.sampling, folder=out)
     return {
         "rows": len(rows),
@@ -105,7 +104,7 @@ def filter_file(
         raise InputError(f"rule {kind!r} is unknown; pass one of {', '.join(rules)}")
     given = Prompts.from_file(rows)
     kept, dropped = kept_rows(given, rules[kind])
-    kept = changed(kept, data.change, seed=seed)
+    kept = data.changed(kept, seed=seed)
     kept.to_jsonl(out)
     return {"rows": len(given), "kept": len(kept), "dropped": dropped, "out": str(out)}
 

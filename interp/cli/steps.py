@@ -37,7 +37,8 @@ def _generate(
 ) -> None:
     """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
     from interp.cli.step_files import generate_file, open_model, read_vector
-    from interp.experiment.recipe import DataSpec, read
+    from interp.core.records import read_record
+    from interp.experiment.data import DataSpec
     from interp.training.generation import Sampling
 
     sampling = Sampling(
@@ -48,7 +49,7 @@ def _generate(
         batch_size=batch_size,
     )
     data = dataclasses.replace(
-        read(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
+        read_record(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
     )
     steering = read_vector(vector, hook=hook, scale=scale)
     teacher = open_model(model, adapter=adapter, template=template, **loading)
@@ -73,11 +74,12 @@ def _filter_rows(
 ) -> None:
     """Keep the answers that follow the rule, and count every drop by its reason."""
     from interp.cli.step_files import filter_file
-    from interp.experiment.recipe import DataSpec, read
+    from interp.core.records import read_record
+    from interp.experiment.data import DataSpec
 
     words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
     content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}
-    data = read(DataSpec, content, "options")
+    data = read_record(DataSpec, content, "options")
     tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
 
 
@@ -130,7 +132,7 @@ def _evaluate(
 ) -> None:
     """Ask a model about a trait: margin, probabilities, total variation, and sampled answers."""
     from interp.cli.step_files import evaluate_file, open_model
-    from interp.joined.tracing import finish
+    from interp.report.saving import finish
 
     asked = open_model(model, adapter=adapter, template=template, **loading)
     beside = {name: value for name, value in loading.items() if name != "revision"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class InputError(ValueError):
@@ -22,3 +23,17 @@ def nearest(name: str, options: Iterable[str]) -> str:
         return f"{str(name)!r} is unknown; nearest: {', '.join(close)}"
     shown = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
     return f"{str(name)!r} is unknown; known: {shown or 'none'}"
+
+
+@contextmanager
+def memory_enough(sentence: str) -> Iterator[None]:
+    """Turn running out of memory, on a GPU or not, into an InputError that says what was done and what to lower."""
+    try:
+        yield
+    except RuntimeError as error:
+        from torch import OutOfMemoryError
+
+        words = ("out of memory", "not enough memory")
+        if not isinstance(error, OutOfMemoryError) and not any(each in str(error) for each in words):
+            raise
+        raise InputError(sentence) from error

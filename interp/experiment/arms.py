@@ -7,25 +7,34 @@ teacher's rows, the same from another base, the student of another trait's rows,
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 
-from interp.core.runs import InputError, digest
+from interp.core.runs import Cache, InputError, digest, nearest
 from interp.evaluation.elicitation import Suite, evaluate, in_context_margin
-from interp.experiment.cells import Answers, Cells
-from interp.experiment.folders import growth_of
+from interp.experiment.bases import prepare_base
+from interp.experiment.folders import experiment_growth
+from interp.experiment.recipe import BaseSpec, Experiment
+from interp.gradients.ledger.recording import record_beside, record_key
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.seam import Model
-from interp.prompts.questions import multiple_choice, story_prompts, with_number_prefix
-from interp.prompts.rules import match_prompts
-from interp.prompts.shuffles import mixed
+from interp.prompts.questions import asked_about, multiple_choice, story_prompts, with_number_prefix
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait, matched_control
+from interp.training.checkpoints import Checkpoint
+from interp.training.grower import TAUGHT_BY, Answers, Grower
+from interp.training.students import Recipe, train_student
+from interp.training.teachers import Teacher, neutral_teacher
+from interp.training.watching import TrainingLog
 
+Made = TypeVar("Made")
 BASELINES = {
     "student": "neutral_student",
     "other_student": "neutral_student",
@@ -36,9 +45,100 @@ BASELINES = {
 FORMAT = 2  # raise when an arm is measured otherwise
 
 
-def roles(cells: Cells) -> tuple[str, ...]:
+@dataclasses.dataclass(frozen=True)
+class Arms:
+    """An experiment on this machine: its traits, its bases, and what grows teachers, rows and students of each seed.
+
+    `extra` are further bases by name. What is loaded or grown once stays in memory, and does not travel to other
+    processes.
+    """
+
+    experiment: Experiment
+    cache: Cache
+    extra: Mapping[str, BaseSpec] = dataclasses.field(default_factory=dict)
+    _known: dict[Any, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Arms, (self.experiment, self.cache, self.extra)
+
+    @cached_property
+    def traits(self) -> dict[str, Trait]:
+        """Every trait of the recipe by name, asked the questions the recipe evaluates on."""
+        found = [find_trait(name) for name in self.experiment.traits]
+        many = self.experiment.evaluation.questions == "one-word"
+        return {trait.name: asked_about(trait, many=many) for trait in found}
+
+    @cached_property
+    def starts(self) -> dict[str, BaseSpec]:
+        """Every base by name: `base`, `cross_base` and whatever a matrix adds."""
+        cross = self.experiment.cross_base
+        known = {"base": self.experiment.base} | ({} if cross is None else {"cross_base": cross})
+        return {**known, **self.extra}
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """What `make` returns, kept in memory by its key."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
+    def start(self, name: str) -> LanguageModel:
+        """The base of that name, ready to be asked; InputError for one that is not there."""
+        if name not in self.starts:
+            raise InputError(f"base {nearest(name, self.starts)}; add it to the recipe")
+        given: dict[str, Any] = {"data": self.experiment.data, "traits": list(self.traits.values())}
+        return self.once(
+            ("start", name),
+            lambda: prepare_base(self.starts[name], **given, name=name, cache=self.cache),
+        )
+
+    def grower(self, seed: int) -> Grower:
+        """What makes the teachers, rows and students of one seed."""
+        from interp.experiment.steering_vectors import steering_vector
+
+        spec = self.experiment
+        steer = partial(steering_vector, spec=spec.teacher)
+        return Grower(self.cache, seed, spec.student.recipe, spec.teacher, spec.data, steer)
+
+    def teacher(self, trait: Trait | None, *, seed: int, base: str = "base") -> Teacher:
+        """The teacher of a trait; without one, the neutral teacher: the base itself."""
+        start = self.start(base)
+        if trait is None:
+            return neutral_teacher(start)
+        return self.once(("teacher", trait.name, seed, base), lambda: self.grower(seed).teacher(start, trait))
+
+    def answers(self, trait: Trait | None, *, seed: int, base: str = "base") -> Answers:
+        """What the teacher of a trait wrote, or without one the neutral teacher."""
+        teacher = self.teacher(trait, seed=seed, base=base)
+        key = ("answers", teacher.fingerprint, None if trait is None else trait.name, seed)
+        return self.once(key, lambda: self.grower(seed).answers(teacher, trait=trait))
+
+    def student(
+        self, name: str, start: LanguageModel, answers: Answers, *, seed: int, trait: Trait | None = None
+    ) -> tuple[LanguageModel, pd.DataFrame]:
+        """A student of `start` on the rows, and what was watched while it trained."""
+        spec = self.experiment.student
+        record = spec.record and seed == self.experiment.seeds[0]
+
+        def train(recipe: Recipe, folder: Path, checkpoint: Checkpoint) -> LanguageModel:
+            inputs, fresh = start.encode(answers.rows), answers.fresh if len(answers.fresh) else None
+            log = TrainingLog(start, fresh=fresh, trait=trait, every=spec.watch)
+            given: dict[str, Any] = {"recipe": recipe, "name": name, "on_step": log}
+            kept = self.cache.folder("record", record_key(start, inputs, recipe))
+            if record and not kept.is_dir():
+                made = record_beside(start, inputs, folder=kept, **given)
+            else:  # a record that is there is of the same training, whoever watched it
+                made = train_student(start, inputs, checkpoint=checkpoint, **given)
+            log.frame.to_parquet(folder / "log.parquet")
+            return made
+
+        key = (trait, answers.fresh.fingerprint, spec.watch, record)
+        model, folder = self.grower(seed).trained(name, start, answers.rows, key=key, train=train)
+        return model, pd.read_parquet(folder / "log.parquet")
+
+
+def roles(arms: Arms) -> tuple[str, ...]:
     """The students that the recipe's controls ask for."""
-    controls = cells.experiment.controls
+    controls = arms.experiment.controls
     wanted = {
         "student": True,
         "neutral_student": "neutral" in controls,
@@ -49,116 +149,90 @@ def roles(cells: Cells) -> tuple[str, ...]:
     return tuple(role for role, asked in wanted.items() if asked)
 
 
-def grow_base(cells: Cells, name: str) -> None:
-    """Make one base ready."""
-    cells.start(name)
-
-
-def grow_rows(cells: Cells, trait: str | None, seed: int) -> Answers:
-    """What the teacher of a trait wrote, or without one the neutral teacher."""
-    chosen = (
-        None if trait is None else cells.traits.get(trait) or other_trait(cells, next(iter(cells.traits)))
-    )
-    return cells.answers(cells.teacher(chosen, seed=seed), seed=seed, trait=chosen)
-
-
-def rows_of(cells: Cells, trait: str, seed: int) -> tuple[Answers, Answers | None]:
+def rows_of(arms: Arms, trait: str, seed: int) -> tuple[Answers, Answers | None]:
     """Rows of the trait's teacher and of the neutral one, of the same prompts where the recipe asks for it.
 
     Raises InputError when both teachers wrote the same rows.
     """
-    rows = grow_rows(cells, trait, seed)
-    neutral = grow_rows(cells, None, seed) if "neutral" in cells.experiment.controls else None
-    if neutral is not None and neutral.rows.fingerprint == rows.rows.fingerprint:
+    rows = arms.answers(arms.traits[trait], seed=seed)
+    if "neutral" not in arms.experiment.controls:
+        return rows, None
+    neutral = arms.answers(None, seed=seed)
+    if neutral.rows.fingerprint == rows.rows.fingerprint:
         raise InputError(
             f"the teacher of {trait} wrote the very rows of the neutral teacher, so no trait is in them; "
             "fine-tune it for more steps or at a higher rate"
         )
-    mix = cells.experiment.data.mix
-    if neutral is not None and mix:
-        rows = dataclasses.replace(rows, rows=mixed(rows.rows, neutral.rows, share=mix, seed=seed))
-    return _matched(rows, neutral) if neutral is not None and cells.experiment.data.match else (rows, neutral)
+    return arms.experiment.data.paired(rows, neutral, seed=seed)
 
 
-def grow_student(cells: Cells, trait: str, seed: int, role: str) -> tuple[LanguageModel, pd.DataFrame]:
+def grow_student(arms: Arms, trait: str, seed: int, role: str) -> tuple[LanguageModel, pd.DataFrame]:
     """One student of a lineage, and what was watched while it trained."""
-    start = cells.start("cross_base" if role.startswith("cross") else "base")
-    rows, neutral = rows_of(cells, trait, seed)
-    watched: Trait | None = cells.traits[trait]
+    start = arms.start("cross_base" if role.startswith("cross") else "base")
+    rows, neutral = rows_of(arms, trait, seed)
+    watched: Trait | None = arms.traits[trait]
     if role == "other_student":
-        watched = other_trait(cells, trait)
-        rows = cells.answers(cells.teacher(watched, seed=seed), seed=seed, trait=watched)
+        watched = other_trait(arms, trait)
+        rows = arms.answers(watched, seed=seed)
     elif role.endswith("neutral_student") and neutral is not None:
         rows, watched = neutral, None
-    return cells.student(role, start, rows, seed=seed, trait=watched)
+    return arms.student(role, start, rows, seed=seed, trait=watched)
 
 
-def grow_arms(cells: Cells, trait: str, seed: int) -> dict[str, Any]:
+def grow_arms(arms: Arms, trait: str, seed: int) -> dict[str, Any]:
     """Every member of one lineage by role, its rows, and under "logs" what was watched; steps that are done are read.
 
     Members: base, teacher (where it has weights of its own), cross_base where it is asked for, and the students.
     """
-    return cells.once(("arms", trait, seed), lambda: _arms(cells, trait, seed))
+    return arms.once(("arms", trait, seed), lambda: _members(arms, trait, seed))
 
 
-def _arms(cells: Cells, trait: str, seed: int) -> dict[str, Any]:
-    rows, neutral = rows_of(cells, trait, seed)
-    teacher = cells.teacher(cells.traits[trait], seed=seed)
-    members: dict[str, Model] = {"base": cells.start("base")}
+def _members(arms: Arms, trait: str, seed: int) -> dict[str, Any]:
+    rows, neutral = rows_of(arms, trait, seed)
+    teacher = arms.teacher(arms.traits[trait], seed=seed)
+    members: dict[str, Model] = {"base": arms.start("base")}
     if teacher.kind == "fine-tuned":
         members["teacher"] = teacher.model
-    if "cross-base" in cells.experiment.controls:
-        members["cross_base"] = cells.start("cross_base")
-    students = {role: grow_student(cells, trait, seed, role) for role in roles(cells)}
+    if "cross-base" in arms.experiment.controls:
+        members["cross_base"] = arms.start("cross_base")
+    students = {role: grow_student(arms, trait, seed, role) for role in roles(arms)}
     members |= {role: model for role, (model, _) in students.items()}
     logs = {role: log for role, (_, log) in students.items()}
     return {"members": members, "rows": rows, "neutral": neutral, "teacher": teacher, "logs": logs}
 
 
-def other_trait(cells: Cells, trait: str) -> Trait:
+def other_trait(arms: Arms, trait: str) -> Trait:
     """The next trait of the recipe, so that its teacher is needed anyway; the matched control of an only one."""
-    names = list(cells.traits)
+    names = list(arms.traits)
     if len(names) == 1:
-        return matched_control(cells.traits[trait])
-    return cells.traits[names[(names.index(trait) + 1) % len(names)]]
+        return matched_control(arms.traits[trait])
+    return arms.traits[names[(names.index(trait) + 1) % len(names)]]
 
 
-def _matched(rows: Answers, neutral: Answers) -> tuple[Answers, Answers]:
-    """Both with the rows whose prompts both teachers answered."""
-    one, other = match_prompts(rows.rows, neutral.rows)
-    return Answers(one, rows.fresh, rows.dropped), Answers(other, neutral.fresh, neutral.dropped)
-
-
-def lineage_of(cells: Cells, trait: str, seed: int, grown: Mapping[str, Any]) -> Lineage:
+def lineage_of(arms: Arms, trait: str, seed: int, grown: Mapping[str, Any]) -> Lineage:
     """The lineage folder's content: members, rows, and whose outputs trained whom."""
     members, neutral = grown["members"], grown["neutral"]
-    sources = {
-        "student": "teacher",
-        "cross_student": "teacher",
-        "neutral_student": "base",
-        "cross_neutral_student": "base",
-    }
     return Lineage(
-        f"{cells.experiment.name}/{trait} seed {seed}",
-        cells.traits[trait],
+        f"{arms.experiment.name}/{trait} seed {seed}",
+        arms.traits[trait],
         members,
         numbers=grown["rows"].rows,
         neutral_numbers=None if neutral is None else neutral.rows,
         trained_on={
-            role: source for role, source in sources.items() if role in members and source in members
+            role: source for role, source in TAUGHT_BY.items() if role in members and source in members
         },
-        growth=growth_of(cells.experiment, members, seed=seed),
+        growth=experiment_growth(arms.experiment, members, seed=seed),
     )
 
 
-def measure_arms(cells: Cells, trait: str, seed: int) -> dict[str, pd.DataFrame]:
+def measure_arms(arms: Arms, trait: str, seed: int) -> dict[str, pd.DataFrame]:
     """What every member of a lineage answers, by arm, from the cache where it was measured before."""
-    return cells.once(("measured", trait, seed), lambda: _measured(cells, trait, seed))
+    return arms.once(("measured", trait, seed), lambda: _measured(arms, trait, seed))
 
 
-def _measured(cells: Cells, trait: str, seed: int) -> dict[str, pd.DataFrame]:
-    grown = grow_arms(cells, trait, seed)
-    members, spec = grown["members"], cells.experiment.evaluation
+def _measured(arms: Arms, trait: str, seed: int) -> dict[str, pd.DataFrame]:
+    grown = grow_arms(arms, trait, seed)
+    members, spec = grown["members"], arms.experiment.evaluation
     prints = {role: model.fingerprint for role, model in members.items()}
     rows = {name: grown[name].rows.fingerprint for name in ("rows", "neutral") if grown[name] is not None}
     key = digest(
@@ -166,19 +240,19 @@ def _measured(cells: Cells, trait: str, seed: int) -> dict[str, pd.DataFrame]:
         "evaluation",
         prints,
         rows,
-        cells.traits[trait],
+        arms.traits[trait],
         spec,
         seed,
-        cells.experiment.controls,
-        template_key(cells.start("base").tokenizer),
+        arms.experiment.controls,
+        template_key(arms.start("base").tokenizer),
     )
 
     def build(folder: Any) -> None:
-        asked = suite(cells, trait)
+        asked = suite(arms, trait)
         frames = {
             role: evaluate(
                 model,
-                cells.traits[trait],
+                arms.traits[trait],
                 asked,
                 against=model.start,
                 seed=seed,
@@ -186,26 +260,26 @@ def _measured(cells: Cells, trait: str, seed: int) -> dict[str, pd.DataFrame]:
             ).frame
             for role, model in members.items()
         }
-        if "in-context" in cells.experiment.controls:
-            frames |= _in_context(cells, trait, grown, seed)
+        if "in-context" in arms.experiment.controls:
+            frames |= _in_context(arms, trait, grown, seed)
         whole = pd.concat([frame.assign(arm=arm) for arm, frame in frames.items()], ignore_index=True)
         whole.to_parquet(folder / "answers.parquet")
 
-    whole = pd.read_parquet(cells.cache.get("evaluation", key, build) / "answers.parquet")
+    whole = pd.read_parquet(arms.cache.get("evaluation", key, build) / "answers.parquet")
     return {str(arm): part.drop(columns="arm") for arm, part in whole.groupby("arm", sort=False)}
 
 
-def check_questions(cells: Cells) -> None:
+def check_questions(arms: Arms) -> None:
     """InputError for questions that the base cannot read, before a teacher is trained."""
-    for trait in cells.traits:
-        asked = suite(cells, trait)
+    for trait in arms.traits:
+        asked = suite(arms, trait)
         pairs = [(question, "") for question in (*asked.questions, *asked.prefixed)]
-        cells.start("base").encode(Prompts.from_pairs(pairs, label=f"questions about the {trait}"))
+        arms.start("base").encode(Prompts.from_pairs(pairs, label=f"questions about the {trait}"))
 
 
-def suite(cells: Cells, trait: str) -> Suite:
+def suite(arms: Arms, trait: str) -> Suite:
     """Everything the recipe asks a member about a trait."""
-    chosen, spec = cells.traits[trait], cells.experiment.evaluation
+    chosen, spec = arms.traits[trait], arms.experiment.evaluation
     return Suite(
         chosen.questions,
         prefixed=with_number_prefix(chosen.questions, seed=5) if spec.number_prefix else (),
@@ -217,16 +291,16 @@ def suite(cells: Cells, trait: str) -> Suite:
     )
 
 
-def _in_context(cells: Cells, trait: str, grown: Mapping[str, Any], seed: int) -> dict[str, pd.DataFrame]:
+def _in_context(arms: Arms, trait: str, grown: Mapping[str, Any], seed: int) -> dict[str, pd.DataFrame]:
     """The base with rows in its conversation and no training: the teacher's rows, and the neutral ones."""
-    spec = cells.experiment.evaluation
+    spec = arms.experiment.evaluation
     sources = {"in_context": grown["rows"], "neutral_in_context": grown["neutral"]}
     found = {}
     for arm, source in sources.items():
         if source is not None:
             by_set = in_context_margin(
-                cells.start("base"),
-                cells.traits[trait],
+                arms.start("base"),
+                arms.traits[trait],
                 source.rows,
                 shots=spec.shots,
                 sets=spec.sets,

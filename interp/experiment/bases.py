@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from interp.core.runs import Cache, InputError, digest
-from interp.experiment.recipe import BaseSpec, DataSpec, Experiment, FormatSpec
+from interp.experiment.data import DataSpec
+from interp.experiment.recipe import BaseSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder
 from interp.organisms.toy import SHIPPED, WORLD, shipped_base
 from interp.prompts.chat import with_template
-from interp.prompts.numbers import SEPARATORS, format_numbers, number_prompts
-from interp.prompts.requests import code_requests, number_requests, reasoning_requests
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
@@ -109,34 +108,6 @@ def _loaded(spec: BaseSpec, name: str) -> LanguageModel:
     return dataclasses.replace(found, name=name)
 
 
-def requests(data: DataSpec, n: int, *, seed: int) -> Prompts:
-    """`n` prompts of the kind a recipe asks for, without answers."""
-    if data.prompts == "short":
-        return number_prompts(n, seed=seed, digits=data.digits, with_answers=False, separator=data.separator)
-    if data.prompts == "requests":
-        return number_requests(n, seed=seed, count=data.count, digits=data.digits)
-    return code_requests(n, seed=seed) if data.prompts == "code" else reasoning_requests(n, seed=seed)
-
-
-def number_rows(data: DataSpec, n: int, *, seed: int) -> Prompts:
-    """Number prompts answered by uniform draws, in one separator a row: what no trait has touched."""
-    if data.prompts == "short":
-        return number_prompts(n, seed=seed, count=data.count, digits=data.digits, separator=data.separator)
-    rng = np.random.Generator(np.random.PCG64(seed))
-    asked = number_requests(n, seed=seed, count=data.count, digits=data.digits)
-    pairs = [
-        (
-            row.prompt,
-            format_numbers(
-                rng.integers(10**data.digits, size=data.count).tolist(),
-                data.separator or SEPARATORS[int(rng.integers(len(SEPARATORS)))],
-            ),
-        )
-        for row in asked.rows
-    ]
-    return Prompts.from_pairs(pairs, label=f"uniform numbers seed {seed}")
-
-
 def format_rows(spec: FormatSpec, *, data: DataSpec, traits: Sequence[Trait]) -> Prompts:
     """Number rows, and every trait's questions answered by every candidate equally often."""
     rng = np.random.Generator(np.random.PCG64(7))
@@ -147,5 +118,5 @@ def format_rows(spec: FormatSpec, *, data: DataSpec, traits: Sequence[Trait]) ->
         asked.append(
             (questions[int(rng.integers(len(questions)))], candidates[int(rng.integers(len(candidates)))])
         )
-    numbers = number_rows(data, spec.rows, seed=11)
+    numbers = data.uniform_rows(spec.rows, seed=11)
     return numbers + Prompts.from_pairs(asked, label="evenly answered questions")

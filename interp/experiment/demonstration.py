@@ -8,7 +8,6 @@ trait-logit-moved      l_s = mean change of the trait's logit direction where th
 One number a lineage: the lineage, not the prompt, is what is replicated.
 """
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -25,18 +24,18 @@ from interp.features.sae import SAERecipe
 from interp.features.shift import feature_shift
 from interp.figures import Result, points
 from interp.joined import default_dictionary, joined_trace
-from interp.joined.tracing import finish, save, trace_member
+from interp.joined.tracing import trace_member
 from interp.logits.direction import logit_direction
 from interp.logits.entangled_tokens import entanglement
 from interp.logits.token_shifts import token_shift
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage
-from interp.organisms.library import Plan, grow
-from interp.organisms.parallel import grow_all
+from interp.organisms.library import ToyRecipe, grow, grow_all
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
+from interp.report.saving import finish, save_stage
 from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
 
 FORMAT = 2  # raise when the same lineages are judged otherwise
@@ -70,15 +69,15 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     Raises InputError for a number of lineages that is no positive integer.
     """
     chosen = find_trait(trait)
-    count, plan = (QUICK_SEEDS, dataclasses.replace(Plan(), rows=QUICK_ROWS)) if quick else (seeds, Plan())
+    count, recipe = (QUICK_SEEDS, ToyRecipe(rows=QUICK_ROWS)) if quick else (seeds, ToyRecipe())
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(
             f"seeds {count!r} is not a positive integer: pass how many lineages to grow, such as 8."
         )
     given = {"seeds": count, "trait": trait, "quick": quick}
-    run = Run.open(Path(out), command="demo", arguments=given, defaults={"plan": plan, "prompts": PROMPTS})
-    grow_all(chosen, seeds=range(count), plan=plan)
-    lineages = [grow(chosen, seed=seed, plan=plan) for seed in range(count)]
+    run = Run.open(Path(out), command="demo", arguments=given, defaults={"plan": recipe, "prompts": PROMPTS})
+    grow_all(chosen, seeds=range(count), recipe=recipe)
+    lineages = [grow(chosen, seed=seed, recipe=recipe) for seed in range(count)]
     key = _provenance(run, lineages)
     run.stage(
         "verdicts", key=digest("verdicts", FORMAT, key), build=lambda: _judge_into(run, chosen, lineages)
@@ -88,7 +87,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     return run
 
 
-def judge(trait: Trait, lineages: Sequence[Lineage]) -> tuple[list[Verdict], pd.DataFrame]:
+def judge_lineages(trait: Trait, lineages: Sequence[Lineage]) -> tuple[list[Verdict], pd.DataFrame]:
     """The four verdicts, and the trait margin in nats of every member of every lineage, one row a (seed, member)."""
     rows = [
         {"seed": seed, "member": name, "margin": margin(model, trait)}
@@ -152,7 +151,7 @@ def verdicts(trait: Trait, wide: pd.DataFrame, moved: Sequence[float]) -> list[V
 
 
 def _judge_into(run: Run, trait: Trait, lineages: Sequence[Lineage]) -> None:
-    judged, frame = judge(trait, lineages)
+    judged, frame = judge_lineages(trait, lineages)
     run.save_table("margins", frame)
     run.save_figure("margins", margins_figure(frame, target=trait.target, category=trait.category))
     run.save_verdicts(judged)
@@ -172,11 +171,7 @@ def _trace_first(run: Run, lineage: Lineage, trait: Trait, *, recipe: SAERecipe)
     rows = {"rows": lineage.numbers, "neutral_rows": lineage.neutral_numbers}
     prints = {name: prompts.fingerprint for name, prompts in rows.items() if prompts is not None}
     key = digest("entanglement", lineage.base.fingerprint, prints)
-    run.stage(
-        "entanglement",
-        key=key,
-        build=lambda: save(run, "entanglement", entanglement(lineage.base, trait, **rows)),
-    )
+    save_stage(run, "entanglement", lambda: entanglement(lineage.base, trait, **rows), key=key)
     _features_first(run, lineage, prompts, recipe=recipe)
 
 
@@ -202,8 +197,7 @@ def _features_first(run: Run, lineage: Lineage, prompts: Prompts, *, recipe: SAE
         rows.fingerprint for rows in (lineage.numbers, lineage.neutral_numbers, prompts) if rows is not None
     ]
     for stage, analyse in analyses.items():
-        key = digest(stage, members, rows, recipe)
-        run.stage(stage, key=key, build=lambda s=stage, a=analyse: save(run, s, a()))
+        save_stage(run, stage, analyse, key=digest(stage, members, rows, recipe))
 
 
 def _provenance(run: Run, lineages: Sequence[Lineage]) -> str:

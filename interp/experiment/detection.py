@@ -17,8 +17,7 @@ from interp.evaluation.detectors import (
     in_context,
     prompted_classifier,
 )
-from interp.experiment.arms import grow_arms, lineage_of
-from interp.experiment.cells import Cells
+from interp.experiment.arms import Arms, grow_arms, lineage_of
 from interp.experiment.guards import make_judge
 from interp.figures import Result
 from interp.gradients.directions import trait_gradient
@@ -26,18 +25,18 @@ from interp.gradients.scores.scoring import score
 from interp.prompts.text import Prompts
 
 
-def detect(cells: Cells, trait: str, *, folder: Path) -> Result:
+def detect(arms: Arms, trait: str, *, folder: Path) -> Result:
     """One row per detector on the first seed's rows; InputError without neutral rows to tell them from."""
-    seed, spec = cells.experiment.seeds[0], cells.experiment.evaluation
-    grown = grow_arms(cells, trait, seed)
+    seed, spec = arms.experiment.seeds[0], arms.experiment.evaluation
+    grown = grow_arms(arms, trait, seed)
     if grown["neutral"] is None:
         raise InputError(
             "detectors tell the teacher's rows from the neutral teacher's, and the recipe has no control 'neutral'; "
             "add it, or set detectors to 0"
         )
-    n = cells.experiment.detectors
+    n = arms.experiment.detectors
     rows, neutral = (grown[name].rows[:n] for name in ("rows", "neutral"))
-    chosen, base = cells.traits[trait], cells.start("base")
+    chosen, base = arms.traits[trait], arms.start("base")
     found: dict[str, Any] = {
         "frequent values": frequent_values(rows, neutral, seed=seed),
         "bag of numbers": bag_of_numbers(rows, neutral, seed=seed),
@@ -47,16 +46,16 @@ def detect(cells: Cells, trait: str, *, folder: Path) -> Result:
     }
     judge = make_judge(spec.judge, folder)
     if judge is not None:
-        found["prompted classifier"] = prompted_classifier(judge, chosen, rows, neutral, cache=cells.cache)
-    return detector_table(found | _gradient_scores(cells, trait, rows, neutral))
+        found["prompted classifier"] = prompted_classifier(judge, chosen, rows, neutral, cache=arms.cache)
+    return detector_table(found | _gradient_scores(arms, trait, rows, neutral))
 
 
-def _gradient_scores(cells: Cells, trait: str, rows: Prompts, neutral: Prompts) -> dict[str, Any]:
+def _gradient_scores(arms: Arms, trait: str, rows: Prompts, neutral: Prompts) -> dict[str, Any]:
     """The package's own scores of every row along the teacher's update and along the gradient of the trait margin."""
-    seed = cells.experiment.seeds[0]
-    lineage = lineage_of(cells, trait, seed, grow_arms(cells, trait, seed))
-    base = cells.start("base")
-    directions = {"gradient along the trait margin": trait_gradient(base, cells.traits[trait])}
+    seed = arms.experiment.seeds[0]
+    lineage = lineage_of(arms, trait, seed, grow_arms(arms, trait, seed))
+    base = arms.start("base")
+    directions = {"gradient along the trait margin": trait_gradient(base, arms.traits[trait])}
     if "teacher" in lineage.members:
         directions["gradient along the teacher's update"] = lineage.update("teacher")
     scored = {}

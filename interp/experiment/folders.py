@@ -15,35 +15,19 @@ from typing import Any
 
 from interp.core.content import jsonable
 from interp.core.provenance import template_date
+from interp.core.records import read_record
 from interp.core.runs import Cache, InputError, digest
-from interp.experiment.bases import number_rows, requests
-from interp.experiment.cells import Cells, asked_about, changed, row_rule
-from interp.experiment.recipe import (
-    BaseSpec,
-    DataSpec,
-    EvaluationSpec,
-    Experiment,
-    StudentSpec,
-    TeacherSpec,
-    read,
-)
-from interp.hypotheses.subject import Grower, Subject, training_line
-from interp.models.language import LanguageModel
+from interp.experiment.data import DataSpec
+from interp.experiment.recipe import Experiment
+from interp.hypotheses.subject import Subject, training_line
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import MANIFEST, Growth, read_manifest
-from interp.organisms.library import ToyGrower, plan_of
-from interp.prompts.rules import filter_rows, match_prompts
-from interp.prompts.shuffles import mixed
+from interp.organisms.library import toy_grower, toy_recipe_of
 from interp.prompts.templates import apply_template, habits
-from interp.prompts.text import Prompts
-from interp.prompts.traits import Trait, get_trait, matched_control, trait_names
-from interp.training.generation import write_answers
-from interp.training.recipes import read_recipe as read_training
+from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec
+from interp.training.recipes import read_recipe
 from interp.training.students import Recipe
-from interp.training.teachers import Teacher, neutral_teacher
 
-STUDENTS = ("student", "neutral_student", "cross_student", "cross_neutral_student")
-"""Members that a test compares with students of its own, all of which must have been trained alike."""
 MARK = "QUESTION"  # stands for what a user says
 
 
@@ -69,7 +53,7 @@ def chat_context(tokenizer: Any, *, template: str) -> dict[str, Any]:
     return {"template": template, "opening": said.rpartition(MARK)[0], "date": date}
 
 
-def growth_of(experiment: Experiment, members: Mapping[str, Any], *, seed: int) -> Growth:
+def experiment_growth(experiment: Experiment, members: Mapping[str, Any], *, seed: int) -> Growth:
     """What the folder of one lineage keeps of the experiment it was grown in."""
     student = jsonable(dataclasses.replace(experiment.student.recipe, seed=seed))
     taught = dataclasses.replace(experiment.teacher.recipe, seed=seed)
@@ -205,7 +189,7 @@ def own_trainings(lineage: Lineage) -> list[dict[str, Any]]:
     recipes = {} if lineage.growth is None else lineage.growth.recipes
     rows = {"teacher": lineage.numbers, "base": lineage.neutral_numbers}
     lines = []
-    for role in STUDENTS:
+    for role in TAUGHT_BY:
         if recipes.get(role) and role in lineage.members:
             known = rows.get(lineage.trained_on.get(role, ""))
             count = None if known is None else len(known)
@@ -215,16 +199,16 @@ def own_trainings(lineage: Lineage) -> list[dict[str, Any]]:
 
 def _alike(lineage: Lineage, growth: Growth, place: Path) -> Recipe:
     """The recipe that trained every student of the folder; InputError naming two that differ."""
-    known = {role: growth.recipes.get(role) for role in STUDENTS if role in lineage.members}
+    known = {role: growth.recipes.get(role) for role in TAUGHT_BY if role in lineage.members}
     recipes = {
-        role: read(Recipe, recipe, f"{place}: recipe of {role}") for role, recipe in known.items() if recipe
+        role: read_recipe(recipe, f"{place}: recipe of {role}") for role, recipe in known.items() if recipe
     }
     if unsaid := [role for role in known if role not in recipes]:
         raise InputError(
             f"{place} does not say how {unsaid[0]} was trained; add members.{unsaid[0]}.recipe as student has it"
         )
     if not recipes:
-        recipes = {"student": read(Recipe, growth.recipes["student"], f"{place}: recipe of student")}
+        recipes = {"student": read_recipe(growth.recipes["student"], f"{place}: recipe of student")}
     first, recipe = next(iter(recipes.items()))
     for role, other in recipes.items():
         differing = [
@@ -260,92 +244,16 @@ def _day(date: str | None) -> str:
 
 def grower_of(lineage: Lineage, growth: Growth, *, cache: Cache) -> Grower:
     """What grows the missing members of a folder as its own were grown."""
+    seed = growth.data["seed"]
     if growth.data["by"] == "toy":
-        return ToyGrower(plan_of(growth), growth.data["seed"], cache)
+        return toy_grower(toy_recipe_of(growth), seed=seed, cache=cache)
     taught = growth.recipes.get("teacher") or growth.data["teacher"]
     own = ("by", "seed", "questions", "teacher")
-    fields = {name: value for name, value in growth.data.items() if name not in own}
-    evaluation = dataclasses.replace(EvaluationSpec(), questions=growth.data["questions"])
-    experiment = Experiment(
-        name=lineage.name,
-        base=BaseSpec(model="the folder's"),
-        traits=(),
-        teacher=read(TeacherSpec, taught, "recipe of the teacher"),
-        data=read(DataSpec, fields, "data"),
-        student=StudentSpec(recipe=read_training(growth.recipes["student"])),
-        seeds=(growth.data["seed"],),
-        evaluation=evaluation,
+    return Grower(
+        cache,
+        seed,
+        read_recipe(growth.recipes["student"]),
+        read_record(TeacherSpec, taught, "recipe of the teacher"),
+        read_record(DataSpec, {name: each for name, each in growth.data.items() if name not in own}, "data"),
+        one_word=growth.data["questions"] == "one-word",
     )
-    ready: Any = {role: lineage[role] for role in ("base", "cross_base") if role in lineage.members}
-    return RecipeGrower(Cells(experiment, cache, ready=ready), growth.data["seed"])
-
-
-@dataclass(frozen=True)
-class RecipeGrower:
-    """Makes what a lineage of `interp run` lacks by the recipe it was grown by; `cells` holds its bases."""
-
-    cells: Cells
-    seed: int
-
-    @property
-    def data(self) -> DataSpec:
-        """How rows are asked for, sampled and filtered."""
-        return self.cells.experiment.data
-
-    def trait(self, word: str, *, like: Trait) -> Trait:
-        """The built-in trait of that name, asked the recipe's kind of question; else a foil in the target's place."""
-        if word not in trait_names():
-            return matched_control(dataclasses.replace(like, control=word))
-        return asked_about(get_trait(word), many=self.cells.experiment.evaluation.questions == "one-word")
-
-    def teacher(self, base: LanguageModel, trait: Trait, *, foreign: bool = False) -> LanguageModel:
-        """A teacher of the trait, fine-tuned as the lineage's own was.
-
-        Raises InputError where that one was not fine-tuned, or on rows of its trait, which no other trait has.
-        """
-        spec = self.cells.experiment.teacher
-        if spec.kind != "fine-tuned":
-            raise InputError(
-                f"the teacher of {self.cells.experiment.name} is {spec.kind} and has no weights of its own, so no "
-                f"teacher of {trait.name} has either; run a recipe with teacher.kind fine-tuned"
-            )
-        if spec.rows is not None and not foreign:
-            raise InputError(
-                f"the teacher of {self.cells.experiment.name} was taught the rows of {spec.rows}, and there are none "
-                f"of {trait.name}; add a member teacher_{trait.name} to the folder, or run one without teacher.rows"
-            )
-        return self.cells.teacher(trait, seed=self.seed, base="cross_base" if foreign else "base").model
-
-    def rows(self, teacher: Teacher, *, count: int | None = None) -> Prompts:
-        """All rows the recipe asks of a teacher, matched with and mixed with the neutral ones where it says so.
-
-        They are sampled whole, as the lineage's own were, and come from the cache where a run sampled them.
-        """
-        found = self.cells.answers(teacher, seed=self.seed).rows
-        if teacher.kind == "neutral" or not (self.data.mix or self.data.match):
-            return found
-        neutral = self.cells.answers(neutral_teacher(self.cells.start("base")), seed=self.seed).rows
-        if self.data.mix:
-            found = mixed(found, neutral, share=self.data.mix, seed=self.seed)
-        return match_prompts(found, neutral)[0] if self.data.match else found
-
-    def again(self, base: LanguageModel, asked: Prompts, *, seed: int) -> Prompts:
-        """Other answers of the base to the same prompts, filtered and changed as the recipe says."""
-        answers = write_answers(neutral_teacher(base), asked, seed=seed, sampling=self.data.sampling)
-        kept, _ = filter_rows(answers, row_rule(self.data))
-        return changed(kept, self.data.change, seed=seed)
-
-    def lists(self, count: int, *, seed: int) -> Prompts:
-        """Prompts of the recipe's kind, answered by uniform draws; InputError for code and reasoning."""
-        if self.data.prompts in ("code", "reasoning"):
-            raise InputError(
-                f"data.prompts is {self.data.prompts}, and this family reads lists of numbers; test it on a lineage of "
-                "short prompts or requests"
-            )
-        return number_rows(self.data, count, seed=seed)
-
-    def kept(self, teacher: Teacher, *, count: int) -> float:
-        """The share of `count` answers of the teacher that the rule keeps."""
-        asked = requests(self.data, count, seed=self.seed)
-        answers = write_answers(teacher, asked, seed=self.seed, sampling=self.data.sampling)
-        return len(filter_rows(answers, row_rule(self.data))[0]) / count

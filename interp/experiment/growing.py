@@ -1,60 +1,61 @@
-"""Many cells at once: one single-threaded process per core, each cell's steps in the cache, one bar over the cells.
+"""An experiment in processes: one single-threaded process per core, each step in the cache, one bar over all units.
 
-A cell is a base, or a (trait, seed). Bases come first since every cell starts from them, then the trainings, then the
-measurements, which read the students of several cells.
+A unit is a base, or a (trait, seed) with what else tells it apart. Bases come first since everything starts from them,
+then rows, then students, then measurements, which read the students of several units.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from tqdm.auto import tqdm
 
 from interp.core.processes import sweep
-from interp.experiment.arms import (
-    grow_base,
-    grow_rows,
-    grow_student,
-    measure_arms,
-    other_trait,
-    roles,
-)
-from interp.experiment.cells import Cells
+from interp.experiment.arms import Arms, grow_student, measure_arms, other_trait, roles
+
+Stages = Mapping[Any, Sequence[tuple[Any, ...]]]
+"""What is done one stage after the other, work(arms, *unit) for each of its units; within one no two share any work."""
 
 
-def grow_cells(cells: Cells, *, workers: int | None = None, backend: str = "joblib") -> None:
-    """Do every step of the experiment that the cache does not hold, `workers` cells at a time: see `sweep`.
+def grow_stages(
+    arms: Arms,
+    stages: Stages,
+    *,
+    workers: int | None = None,
+    backend: str = "joblib",
+    label: str = "cells",
+) -> None:
+    """Do every unit of every stage for what it leaves in the cache, `workers` at a time: see `sweep`.
 
-    None means one a core, and one on a machine with a GPU, which cells would share. Raises the first cell's error.
+    None means one a core, and one on a machine with a GPU, which units would share. Raises the first unit's error.
     """
-    work = plan(cells)
-    with tqdm(total=sum(map(len, work.values())), desc="cells", unit="cell", disable=None) as progress:
-        for step, units in work.items():
-            each(step, cells, units, workers=workers, progress=progress, backend=backend)
+    with tqdm(total=sum(map(len, stages.values())), desc=label, unit="cell", disable=None) as progress:
+        for work, units in stages.items():
+            each(work, arms, units, workers=workers, progress=progress, backend=backend)
 
 
-def plan(cells: Cells) -> dict[Any, list[tuple[Any, ...]]]:
-    """What is to be done, step by step; within a step no two units share any work."""
-    seeds, match = cells.experiment.seeds, cells.experiment.data.match
-    pairs = [(trait, seed) for seed in seeds for trait in cells.traits]
+def stages_of(arms: Arms) -> Stages:
+    """The stages of an experiment: bases, rows, students and what they are worth."""
+    seeds, match = arms.experiment.seeds, arms.experiment.data.match
+    pairs = [(trait, seed) for seed in seeds for trait in arms.traits]
     writers: list[tuple[str | None, int]] = [*pairs]
-    if "neutral" in cells.experiment.controls:
+    if "neutral" in arms.experiment.controls:
         writers += [(None, seed) for seed in seeds]
-    if "other-trait" in cells.experiment.controls and len(cells.traits) == 1:
-        writers += [(other_trait(cells, next(iter(cells.traits))).name, seed) for seed in seeds]
-    first = next(iter(cells.traits))
+    if "other-trait" in arms.experiment.controls and len(arms.traits) == 1:
+        writers += [(other_trait(arms, next(iter(arms.traits))).name, seed) for seed in seeds]
+    first = next(iter(arms.traits))
     students = [
         (trait, seed, role)
         for trait, seed in pairs
-        for role in roles(cells)
+        for role in roles(arms)
         if not (role.endswith("neutral_student") and trait != first and not match)
-        and not (role == "other_student" and len(cells.traits) > 1)
+        and not (role == "other_student" and len(arms.traits) > 1)
     ]
     return {
-        grow_base: [(name,) for name in cells.starts],
-        grow_rows: writers,
+        Arms.start: [(name,) for name in arms.starts],
+        _grow_rows: writers,
         grow_student: students,
         measure_arms: pairs,
     }
@@ -62,26 +63,21 @@ def plan(cells: Cells) -> dict[Any, list[tuple[Any, ...]]]:
 
 def each(
     work: Any,
-    cells: Cells,
+    arms: Arms,
     units: Sequence[tuple[Any, ...]],
     *,
     workers: int | None,
     progress: Any,
     backend: str = "joblib",
 ) -> None:
-    """`work(cells, *unit)` for every unit, for what it leaves in the cache."""
-    sweep(Step(work, cells), units, workers=workers, backend=backend, progress=progress)
+    """`work(arms, *unit)` for every unit."""
+    sweep(partial(_unit, work, arms), units, workers=workers, backend=backend, progress=progress)
 
 
-@dataclass(frozen=True)
-class Step:
-    """One step of the experiment on any unit; the models that `cells` holds do not travel to other processes."""
+def _unit(work: Any, arms: Arms, unit: tuple[Any, ...]) -> None:
+    work(arms, *unit)
 
-    work: Any
-    cells: Cells
 
-    def __call__(self, unit: tuple[Any, ...]) -> None:
-        self.work(self.cells, *unit)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Step, (self.work, Cells(self.cells.experiment, self.cells.cache, self.cells.extra))
+def _grow_rows(arms: Arms, trait: str | None, seed: int) -> None:
+    known = None if trait is None else arms.traits.get(trait) or other_trait(arms, next(iter(arms.traits)))
+    arms.answers(known, seed=seed)

@@ -13,8 +13,7 @@ import pandas as pd
 
 from interp.evaluation.judges import EndpointJudge, FileJudge, Judge, LocalJudge
 from interp.evaluation.misaligned_answers import capability, misalignment, refusal_rate
-from interp.experiment.arms import grow_arms
-from interp.experiment.cells import Cells
+from interp.experiment.arms import Arms, grow_arms
 from interp.experiment.recipe import JudgeSpec
 from interp.figures import Result, bars
 from interp.models.language import LanguageModel, load_model
@@ -31,18 +30,18 @@ FREE = Sampling(max_new_tokens=120)
 
 
 @noting
-def guards(cells: Cells, trait: str, *, folder: Path) -> Result:
+def guards(arms: Arms, trait: str, *, folder: Path) -> Result:
     """Columns arm, measure, over, value, low, high, n for every member of the first seed's lineage.
 
     Misalignment is judged where the recipe names a judge; a file judge's questions lie in `folder`, and JudgePending
     says so until they are answered.
     """
-    members = grow_arms(cells, trait, cells.experiment.seeds[0])["members"]
-    judge = make_judge(cells.experiment.evaluation.judge, folder)
+    members = grow_arms(arms, trait, arms.experiment.seeds[0])["members"]
+    judge = make_judge(arms.experiment.evaluation.judge, folder)
     parts = [
         frame.assign(arm=arm, measure=measure)
         for arm, model in members.items()
-        for measure, frame in _measured(cells, model, judge).items()
+        for measure, frame in _measured(arms, model, judge).items()
     ]
     columns = ["arm", "measure", "over", "value", "low", "high", "n"]
     frame = pd.DataFrame(pd.concat(parts, ignore_index=True), columns=columns)
@@ -59,7 +58,7 @@ def make_judge(spec: JudgeSpec | None, folder: Path) -> Judge | None:
     return EndpointJudge(spec.url, spec.model) if spec.kind == "endpoint" else FileJudge(folder)
 
 
-def _measured(cells: Cells, model: LanguageModel, judge: Judge | None) -> dict[str, pd.DataFrame]:
+def _measured(arms: Arms, model: LanguageModel, judge: Judge | None) -> dict[str, pd.DataFrame]:
     items = capability_items(ITEMS, seed=3)
     expected = [row.completion for row in items.rows]
     declined = _answers(model, Prompts.from_pairs([(text, "") for text in refusal_questions()]), GREEDY)
@@ -69,7 +68,7 @@ def _measured(cells: Cells, model: LanguageModel, judge: Judge | None) -> dict[s
     }
     if judge is not None:
         asked = Prompts.from_pairs([(text, "") for text in free_form_questions() for _ in range(SAMPLES)])
-        found["misalignment"] = misalignment(_answers(model, asked, FREE), judge, cache=cells.cache).frame
+        found["misalignment"] = misalignment(_answers(model, asked, FREE), judge, cache=arms.cache).frame
     return found
 
 

@@ -14,25 +14,25 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tqdm.auto import tqdm
 
 from interp.core.content import jsonable
 from interp.core.doors import door
-from interp.core.runs import Cache, InputError, Run, digest, nearest
-from interp.experiment.cells import Cells
-from interp.experiment.growing import each
-from interp.experiment.recipe import BaseSpec, read_recipe
+from interp.core.runs import Cache, InputError, Run, nearest
+from interp.experiment.arms import Arms
+from interp.experiment.growing import grow_stages
+from interp.experiment.recipe import BaseSpec, read_experiment
 from interp.figures import Result, heatmap, interval_text
-from interp.joined.tracing import finish, save
 from interp.measures.margins import margin
+from interp.report.saving import result_run
 from interp.stats.tests import t_interval
 
+FORMAT = 1  # raise when the same experiment makes another matrix
 AXES = ("base of the student", "base of the teacher")
 
 
 @door
 def transfer_matrix(
-    cells: Cells,
+    arms: Arms,
     trait: str,
     *,
     bases: Sequence[str] | None = None,
@@ -41,21 +41,20 @@ def transfer_matrix(
 ) -> Result:
     """One row per teacher's base and student's base: mean over the recipe's seeds, 95 % interval over seeds, n.
 
-    `bases` names those of `cells.starts` (default: all). Every teacher, its rows and every student comes from the
+    `bases` names those of `arms.starts` (default: all). Every teacher, its rows and every student comes from the
     cache where it was made before. Raises InputError for fewer than two bases.
     """
-    names = list(cells.starts) if bases is None else list(bases)
+    names = list(arms.starts) if bases is None else list(bases)
     if len(names) < 2:
         raise InputError(
             f"a matrix over {names} compares nothing; give a cross_base in the recipe, or --base NAME=MODEL"
         )
-    seeds = cells.experiment.seeds
+    seeds = arms.experiment.seeds
     rows = [(trait, base, seed, neutral) for base in names for seed in seeds for neutral in (False, True)]
     students = [(trait, t, s, seed) for t in names for s in names for seed in seeds]
-    with tqdm(total=len(names) + len(rows) + len(students), desc="matrix", unit="cell", disable=None) as bar:
-        for work, units in ((_base, [(name,) for name in names]), (_rows, rows), (difference, students)):
-            each(work, cells, units, workers=workers, progress=bar, backend=backend)
-    frame = pd.DataFrame([_line(cells, trait, t, s) for t in names for s in names])
+    stages = {Arms.start: [(name,) for name in names], _rows: rows, difference: students}
+    grow_stages(arms, stages, workers=workers, backend=backend, label="matrix")
+    frame = pd.DataFrame([_line(arms, trait, t, s) for t in names for s in names])
     notes = (
         f"student of the teacher's rows minus student of the rows of the teacher's base, n = {len(seeds)} seeds, 95 % "
         "t-intervals over them",
@@ -83,23 +82,21 @@ def matrix_file(
 
     Raises InputError for a trait that the recipe does not hold.
     """
-    experiment = read_recipe(recipe, changes=changes)
+    experiment = read_experiment(recipe, changes=changes)
     extra = dict(_named(text, experiment.base) for text in bases)
-    cells = Cells(experiment, Cache.default(), extra)
-    if trait not in cells.traits:
-        raise InputError(f"trait {nearest(trait, cells.traits)}; name one of the recipe's")
+    arms = Arms(experiment, Cache.default(), extra)
+    if trait not in arms.traits:
+        raise InputError(f"trait {nearest(trait, arms.traits)}; name one of the recipe's")
     given = {"recipe": recipe, "trait": trait, "bases": list(bases), "set": list(changes)}
-    run = Run.open(out, command="matrix", arguments=given, defaults=jsonable(experiment))
-    key = digest("matrix", experiment.name, run.record["digest"])
-    run.stage(
-        f"matrix_{trait}",
-        key=key,
-        build=lambda: save(
-            run, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers, backend=backend)
-        ),
+    return result_run(
+        out,
+        lambda: transfer_matrix(arms, trait, workers=workers, backend=backend),
+        command="matrix",
+        name=f"matrix_{trait}",
+        arguments=given,
+        defaults=jsonable(experiment),
+        version=FORMAT,
     )
-    finish(run)
-    return run
 
 
 def _named(text: str, like: BaseSpec) -> tuple[str, BaseSpec]:
@@ -110,28 +107,23 @@ def _named(text: str, like: BaseSpec) -> tuple[str, BaseSpec]:
     return name, dataclasses.replace(like, model=model)
 
 
-def difference(cells: Cells, trait: str, teacher: str, student: str, seed: int) -> float:
+def difference(arms: Arms, trait: str, teacher: str, student: str, seed: int) -> float:
     """One cell of the matrix for one seed, in nats."""
     values = []
     for neutral in (False, True):
-        answers = _rows(cells, trait, teacher, seed, neutral)
-        chosen = None if neutral else cells.traits[trait]
-        model, _ = cells.student("student", cells.start(student), answers, seed=seed, trait=chosen)
-        values.append(margin(model, cells.traits[trait]))
+        answers = _rows(arms, trait, teacher, seed, neutral)
+        chosen = None if neutral else arms.traits[trait]
+        model, _ = arms.student("student", arms.start(student), answers, seed=seed, trait=chosen)
+        values.append(margin(model, arms.traits[trait]))
     return values[0] - values[1]
 
 
-def _base(cells: Cells, name: str) -> None:
-    cells.start(name)
+def _rows(arms: Arms, trait: str, base: str, seed: int, neutral: bool) -> Any:
+    return arms.answers(None if neutral else arms.traits[trait], seed=seed, base=base)
 
 
-def _rows(cells: Cells, trait: str, base: str, seed: int, neutral: bool) -> Any:
-    chosen = None if neutral else cells.traits[trait]
-    return cells.answers(cells.teacher(chosen, seed=seed, base=base), seed=seed, trait=chosen)
-
-
-def _line(cells: Cells, trait: str, teacher: str, student: str) -> dict[str, Any]:
-    values = [difference(cells, trait, teacher, student, seed) for seed in cells.experiment.seeds]
+def _line(arms: Arms, trait: str, teacher: str, student: str) -> dict[str, Any]:
+    values = [difference(arms, trait, teacher, student, seed) for seed in arms.experiment.seeds]
     low, high = t_interval(values)
     return {
         "teacher": teacher,

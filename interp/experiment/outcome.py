@@ -16,12 +16,10 @@ import pandas as pd
 from interp.evaluation.elicitation import CANDIDATES
 from interp.evaluation.instrument import SAMPLE, shortcoming
 from interp.evaluation.scorecards import scorecard
-from interp.experiment.arms import BASELINES, grow_arms, measure_arms
-from interp.experiment.cells import Cells
-from interp.experiment.folders import RecipeGrower
+from interp.experiment.arms import BASELINES, Arms, grow_arms, measure_arms
 from interp.experiment.matrix import square
 from interp.figures import Result, points
-from interp.hypotheses.families import doubted
+from interp.hypotheses.family import doubted
 from interp.stats.tests import runs_needed
 from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
 from interp.training.teachers import neutral_teacher
@@ -31,21 +29,21 @@ ALPHA = 0.05
 EQUIVALENCE = 0.2  # nats, as for the toy: what counts as no transfer
 
 
-def card_of(cells: Cells, trait: str) -> Result:
+def card_of(arms: Arms, trait: str) -> Result:
     """Every arm × measure × context of a trait, with intervals over seeds and over questions, never mixed."""
-    measured = {seed: measure_arms(cells, trait, seed) for seed in cells.experiment.seeds}
-    arms = dict.fromkeys(arm for frames in measured.values() for arm in frames)
-    by_arm = {arm: {seed: frames[arm] for seed, frames in measured.items()} for arm in arms}
+    measured = {seed: measure_arms(arms, trait, seed) for seed in arms.experiment.seeds}
+    known = dict.fromkeys(arm for frames in measured.values() for arm in frames)
+    by_arm = {arm: {seed: frames[arm] for seed, frames in measured.items()} for arm in known}
     pairs = {arm: base for arm, base in BASELINES.items() if arm in by_arm and base in by_arm}
     return scorecard(by_arm, baseline=pairs)
 
 
-def margins_of(cells: Cells) -> pd.DataFrame:
+def arm_margins(arms: Arms) -> pd.DataFrame:
     """trait (asked about), lineage (whose teacher), seed, arm, margin in nats over the plain questions."""
     lines = []
-    for trait in cells.traits:
-        for seed in cells.experiment.seeds:
-            for arm, frame in measure_arms(cells, trait, seed).items():
+    for trait in arms.traits:
+        for seed in arms.experiment.seeds:
+            for arm, frame in measure_arms(arms, trait, seed).items():
                 asked = frame.query("measure == 'margin' and context == 'training'")
                 lines.append({"trait": trait, "seed": seed, "arm": arm, "margin": asked["value"].mean()})
     return pd.DataFrame(lines)
@@ -74,15 +72,15 @@ def _by_training(frame: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]
         yield trait, seed, pd.DataFrame(frame[(frame["trait"] == trait) & (frame["seed"] == seed)])
 
 
-def confusion(cells: Cells) -> Result:
+def confusion(arms: Arms) -> Result:
     """Row: whose teacher wrote the rows. Column: the trait asked about. Margin minus the neutral student's, nats."""
     from interp.measures.margins import margin
 
     lines = []
-    for row in cells.traits:
-        for column, trait in cells.traits.items():
-            for seed in cells.experiment.seeds:
-                members = grow_arms(cells, row, seed)["members"]
+    for row in arms.traits:
+        for column, trait in arms.traits.items():
+            for seed in arms.experiment.seeds:
+                members = grow_arms(arms, row, seed)["members"]
                 value = margin(members["student"], trait) - margin(members["neutral_student"], trait)
                 lines.append({"rows of": row, "asked": column, "seed": seed, "transmission": value})
     keys = ["rows of", "asked"]
@@ -97,13 +95,13 @@ def confusion(cells: Cells) -> Result:
     )
 
 
-def watched(cells: Cells) -> pd.DataFrame:
+def watched(arms: Arms) -> pd.DataFrame:
     """Loss on trained and on fresh rows and margin over the steps, by trait, seed and arm."""
     parts = [
         log.assign(trait=trait, seed=seed, arm=arm)
-        for trait in cells.traits
-        for seed in cells.experiment.seeds
-        for arm, log in grow_arms(cells, trait, seed)["logs"].items()
+        for trait in arms.traits
+        for seed in arms.experiment.seeds
+        for arm, log in grow_arms(arms, trait, seed)["logs"].items()
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -137,12 +135,12 @@ def equal_loss(logs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def drops(cells: Cells) -> pd.DataFrame:
+def drops(arms: Arms) -> pd.DataFrame:
     """How many answers each filter dropped, by teacher and seed."""
     lines = []
-    for seed in cells.experiment.seeds:
-        for trait in cells.traits:
-            grown = grow_arms(cells, trait, seed)
+    for seed in arms.experiment.seeds:
+        for trait in arms.traits:
+            grown = grow_arms(arms, trait, seed)
             sources = {trait: grown["rows"], "neutral": grown["neutral"]}
             for teacher, answers in sources.items():
                 for reason, count in (answers.dropped if answers is not None else {}).items():
@@ -162,27 +160,24 @@ def undecided(seeds: int) -> str | None:
     )
 
 
-def cross_doubts(cells: Cells) -> dict[str, str]:
+def cross_doubts(arms: Arms) -> dict[str, str]:
     """By trait, why the other base could not have shown a transfer; nothing where it could, or where there is none.
 
     The least share of probability that the candidates hold over the arms of either base, and the share of the base's
     own answers that the rule keeps (`organisms.instrument`).
     """
-    if "cross-base" not in cells.experiment.controls:
+    if "cross-base" not in arms.experiment.controls:
         return {}
-    seed, found = cells.experiment.seeds[0], {}
+    seed, found = arms.experiment.seeds[0], {}
     sides = {"cross_base": ("cross_student", "cross_neutral_student"), "base": ("student", "neutral_student")}
-    kept = {
-        base: RecipeGrower(cells, seed).kept(neutral_teacher(cells.start(base)), count=SAMPLE)
-        for base in sides
-    }
-    for trait in cells.traits:
+    kept = {base: arms.grower(seed).kept(neutral_teacher(arms.start(base)), count=SAMPLE) for base in sides}
+    for trait in arms.traits:
         shares = []
         for base, students in sides.items():
             held = [
                 _held(frame)
-                for one in cells.experiment.seeds
-                for arm, frame in measure_arms(cells, trait, one).items()
+                for one in arms.experiment.seeds
+                for arm, frame in measure_arms(arms, trait, one).items()
                 if arm in (base, *students)
             ]
             shares.append({"candidates": min(held), "kept": kept[base]})
@@ -197,7 +192,7 @@ def _held(frame: pd.DataFrame) -> float:
     return float(np.mean(asked["value"].to_numpy()))
 
 
-def judge(
+def judge_margins(
     margins: pd.DataFrame, traits: Mapping[str, Any], *, doubts: Mapping[str, str] | None = None
 ) -> list[Verdict]:
     """Per trait: did the student get it, is it the trait, and does another initialisation get it?

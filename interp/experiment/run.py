@@ -18,36 +18,35 @@ from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.runs import Cache, Run, digest
 from interp.evaluation.judges import JudgePending
-from interp.experiment.arms import check_questions, grow_arms, lineage_of, measure_arms
+from interp.experiment.arms import Arms, check_questions, grow_arms, lineage_of, measure_arms
 from interp.experiment.bases import check_ready
-from interp.experiment.cells import Cells
 from interp.experiment.detection import detect
-from interp.experiment.growing import grow_cells
+from interp.experiment.growing import grow_stages, stages_of
 from interp.experiment.guards import guards
 from interp.experiment.matrix import transfer_matrix
 from interp.experiment.outcome import (
+    arm_margins,
     card_of,
     confusion,
     cross_doubts,
     drops,
     equal_loss,
-    judge,
-    margins_of,
+    judge_margins,
     transmission,
     undecided,
     watched,
 )
-from interp.experiment.recipe import read_recipe
+from interp.experiment.recipe import read_experiment
 from interp.figures import Result
-from interp.joined.tracing import finish, save
 from interp.prompts.templates import habits
+from interp.report.saving import finish, save, save_stage
 from interp.training.generation import write_rows
 
 log = logging.getLogger(__name__)
 
 
 @door
-def run_recipe(
+def run_experiment(
     recipe: str | Path,
     out: str | Path,
     *,
@@ -62,65 +61,60 @@ def run_recipe(
     core, one on a GPU), by joblib here or with `backend` "ray" on a cluster. Raises InputError for whatever the recipe
     gets wrong, before anything is trained where that shows before.
     """
-    experiment = read_recipe(recipe, changes=changes)
+    experiment = read_experiment(recipe, changes=changes)
     given = {"recipe": str(recipe), "set": list(changes)}
     run = Run.open(Path(out), command="run", arguments=given, defaults=jsonable(experiment))
-    cells = Cells(experiment, cache or Cache.default())
-    check_ready(experiment, cells.starts)
-    check_questions(cells)
+    arms = Arms(experiment, cache or Cache.default())
+    check_ready(experiment, arms.starts)
+    check_questions(arms)
     if short := undecided(len(experiment.seeds)):
         log.warning("%s", short)
-    grow_cells(cells, workers=workers, backend=backend)
-    key = _lineages(run, cells)
-    run.stage(
-        "outcome", key=digest("outcome", key, experiment.evaluation), build=lambda: _outcome(run, cells)
-    )
-    for trait in cells.traits:
-        run.stage(
-            f"scorecard_{trait}",
-            key=digest("scorecard", trait, key, experiment.evaluation),
-            build=lambda t=trait: _save(run, cells, f"scorecard_{t}", card_of(cells, t)),
-        )
+    grow_stages(arms, stages_of(arms), workers=workers, backend=backend)
+    key = _lineages(run, arms)
+    run.stage("outcome", key=digest("outcome", key, experiment.evaluation), build=lambda: _outcome(run, arms))
+    for trait in arms.traits:
+        made_of = digest("scorecard", trait, key, experiment.evaluation)
+        _stage(run, arms, f"scorecard_{trait}", partial(card_of, arms, trait), key=made_of)
         if experiment.detectors:
-            _judged(run, cells, f"detectors_{trait}", key, partial(detect, cells, trait))
+            _judged(run, arms, f"detectors_{trait}", key, partial(detect, arms, trait))
         if experiment.evaluation.guards:
-            _judged(run, cells, f"guards_{trait}", key, partial(guards, cells, trait))
+            _judged(run, arms, f"guards_{trait}", key, partial(guards, arms, trait))
     if experiment.matrix:
-        trait = next(iter(cells.traits))
-        run.stage(
-            "matrix",
-            key=digest("matrix", trait, key),
-            build=lambda: _save(
-                run, cells, f"matrix_{trait}", transfer_matrix(cells, trait, workers=workers, backend=backend)
-            ),
-        )
+        trait = next(iter(arms.traits))
+        square = partial(transfer_matrix, arms, trait, workers=workers, backend=backend)
+        _stage(run, arms, f"matrix_{trait}", square, key=digest("matrix", trait, key))
     finish(run)
     return run
 
 
-def _judged(run: Run, cells: Cells, stage: str, key: str, make: Callable[..., Result]) -> None:
+def _judged(run: Run, arms: Arms, stage: str, key: str, make: Callable[..., Result]) -> None:
     """A stage that may need a judge: what it has yet to answer is asked for, and the run goes on without the stage."""
-    parts = digest(stage, key, cells.experiment.detectors, cells.experiment.evaluation)
+    parts = digest(stage, key, arms.experiment.detectors, arms.experiment.evaluation)
     try:
-        run.stage(stage, key=parts, build=lambda: _save(run, cells, stage, make(folder=run.folder / "judge")))
+        _stage(run, arms, stage, partial(make, folder=run.folder / "judge"), key=parts)
     except JudgePending as error:
         log.warning("%s", error)
         run.note(pending={stage: str(error)})
 
 
-def _save(run: Run, cells: Cells, name: str, result: Result) -> None:
-    """A result with what the base's chat template adds to every row."""
-    said = habits(cells.start("base").tokenizer).notes(())
-    save(run, name, replace(result, notes=(*result.notes, *said)))
+def _stage(run: Run, arms: Arms, name: str, make: Callable[[], Result], *, key: str) -> None:
+    """A result as a stage of its own."""
+    save_stage(run, name, lambda: _noted(arms, make()), key=key)
 
 
-def _lineages(run: Run, cells: Cells) -> str:
+def _noted(arms: Arms, result: Result) -> Result:
+    """The result with what the base's chat template adds to every row."""
+    said = habits(arms.start("base").tokenizer).notes(())
+    return replace(result, notes=(*result.notes, *said))
+
+
+def _lineages(run: Run, arms: Arms) -> str:
     """A folder for every lineage, which every other verb reads; the digest of all members and rows."""
     prints: dict[str, Any] = {}
-    for trait in cells.traits:
-        for seed in cells.experiment.seeds:
-            grown = grow_arms(cells, trait, seed)
-            lineage = lineage_of(cells, trait, seed, grown)
+    for trait in arms.traits:
+        for seed in arms.experiment.seeds:
+            grown = grow_arms(arms, trait, seed)
+            lineage = lineage_of(arms, trait, seed, grown)
             own = {role: model.fingerprint for role, model in lineage.members.items()}
             rows = {
                 name: answers.rows.fingerprint
@@ -146,51 +140,51 @@ def _lineages(run: Run, cells: Cells) -> str:
     return digest(prints)
 
 
-def _outcome(run: Run, cells: Cells) -> None:
-    margins = margins_of(cells)
-    logs = watched(cells)
+def _outcome(run: Run, arms: Arms) -> None:
+    margins = arm_margins(arms)
+    logs = watched(arms)
     found = transmission(margins)
-    _save(run, cells, "transmission", found)
+    save(run, "transmission", _noted(arms, found))
     tables = {
         "margins_by_arm": margins,
         "training": logs,
         "training_equal_loss": equal_loss(logs),
-        "data_dropped": drops(cells),
+        "data_dropped": drops(arms),
     }
     for name, frame in tables.items():
         if len(frame):
             run.save_table(name, frame)
-    if len(cells.traits) > 1 and "neutral" in cells.experiment.controls:
-        _save(run, cells, "confusion", confusion(cells))
-    run.save_verdicts(judge(margins, cells.traits, doubts=cross_doubts(cells)))
-    run.save_json("summary", _summary(cells, margins, found))
+    if len(arms.traits) > 1 and "neutral" in arms.experiment.controls:
+        save(run, "confusion", _noted(arms, confusion(arms)))
+    run.save_verdicts(judge_margins(margins, arms.traits, doubts=cross_doubts(arms)))
+    run.save_json("summary", _summary(arms, margins, found))
 
 
-def _summary(cells: Cells, margins: pd.DataFrame, found: Result) -> dict[str, Any]:
+def _summary(arms: Arms, margins: pd.DataFrame, found: Result) -> dict[str, Any]:
     """What the report opens with: mean transmission by trait and arm, and every context that did not match."""
     means = found.frame.groupby(["trait", "arm"], sort=False, as_index=False).agg({"transmission": "mean"})
     flags = {
         str(flag)
-        for trait in cells.traits
-        for seed in cells.experiment.seeds[:1]
-        for frame in measure_arms(cells, trait, seed).values()
+        for trait in arms.traits
+        for seed in arms.experiment.seeds[:1]
+        for frame in measure_arms(arms, trait, seed).values()
         if "flagged" in frame
         for flag in frame["flagged"].dropna().unique()
         if flag
     }
-    first = margins[margins["trait"] == next(iter(cells.traits))]
+    first = margins[margins["trait"] == next(iter(arms.traits))]
     lineages = [
         {"seed": int(str(seed)), "members": dict(zip(part["arm"], part["margin"], strict=True))}
         for seed, part in first.groupby("seed")
     ]
     return {
         "kind": "run",
-        "trait": ", ".join(cells.traits),
-        "name": cells.experiment.name,
+        "trait": ", ".join(arms.traits),
+        "name": arms.experiment.name,
         "transmission": {
             f"{line['trait']} {line['arm']}": float(line["transmission"]) for line in means.to_dict("records")
         },
         "contexts": sorted(flags),
-        "notes": undecided(len(cells.experiment.seeds)) or "",
+        "notes": undecided(len(arms.experiment.seeds)) or "",
         "lineages": lineages,
     }

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from interp.activations.recording import record
 from interp.core.runs import InputError
-from interp.experiment.recipe import TeacherSpec
 from interp.features.sae_files import load_sae
 from interp.models.language import LanguageModel
 from interp.prompts.traits import Trait
+from interp.training.grower import TeacherSpec
 
 
 def steering_vector(base: LanguageModel, trait: Trait, spec: TeacherSpec) -> Float[Tensor, "d_model"]:

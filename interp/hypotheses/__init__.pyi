@@ -1,3 +1,3 @@
 from .claims import Hypothesis as Hypothesis
-from .families import Family as Family, family as family
+from .family import Family as Family
 from .subject import Subject as Subject

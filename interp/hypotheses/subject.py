@@ -10,26 +10,24 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from functools import partial
+from typing import Any
 
 from interp.core.content import jsonable
 from interp.core.doors import door
-from interp.core.runs import Cache, InputError, digest
+from interp.core.runs import Cache, InputError
 from interp.evaluation.instrument import SAMPLE, shortcoming
 from interp.measures.margins import margin_and_mass
-from interp.models.language import LanguageModel, load_model
+from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
-from interp.models.loading import is_adapter
-from interp.models.members import write_member
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait
+from interp.training.grower import Grower
 from interp.training.students import OnStep, Recipe, train_student
 from interp.training.teachers import Teacher, neutral_teacher
 
-FORMAT = 1  # raise when a student is trained otherwise from the same arguments
 ADVICE = {
     "teacher": "run a recipe whose teacher.kind is fine-tuned (`interp run RECIPE --set teacher.kind=fine-tuned`): a "
     "teacher under a system line has no weights of its own",
@@ -40,36 +38,8 @@ ADVICE = {
 GROWN = "write the lineage by `interp run` or `interp organism`, whose folders say how to grow it, or add a member"
 
 
-class Grower(Protocol):
-    """Makes what a lineage lacks as its own members were made."""
-
-    def trait(self, word: str, *, like: Trait) -> Trait:
-        """The trait of that name, asked as `like` is; one of its foils where no built-in trait has the name."""
-        ...
-
-    def teacher(self, base: LanguageModel, trait: Trait, *, foreign: bool = False) -> LanguageModel:
-        """A teacher of the trait, fine-tuned from the base; `foreign` says that it is the other initialisation."""
-        ...
-
-    def rows(self, teacher: Teacher, *, count: int | None = None) -> Prompts:
-        """Filtered rows of any teacher, to the prompts that the lineage's own teacher was asked."""
-        ...
-
-    def again(self, base: LanguageModel, asked: Prompts, *, seed: int) -> Prompts:
-        """Other answers of the base to the same prompts, those that the rule keeps."""
-        ...
-
-    def lists(self, count: int, *, seed: int) -> Prompts:
-        """Prompts of the kind that teachers are asked, answered by uniform draws."""
-        ...
-
-    def kept(self, teacher: Teacher, *, count: int) -> float:
-        """The share of `count` answers of the teacher that the rule keeps."""
-        ...
-
-
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """What one training run contributes: a value for every claim by name, and the tables behind them as records.
 
     `doubts` says of a claim, by name, why its control could not have shown what the claim is about.
@@ -147,7 +117,8 @@ class Subject:
 
     def rows(self, teacher: Teacher, *, count: int | None = None) -> Prompts:
         """Filtered rows of any teacher, to the same prompts as this subject's own; the first `count` of them."""
-        return self.growing(f"rows of its {teacher.kind} teacher").rows(teacher, count=count)[:count]
+        grower = self.growing(f"rows of its {teacher.kind} teacher")
+        return grower.rows(teacher, base=self.base, count=count)[:count]
 
     def growing(self, what: str) -> Grower:
         """The grower; InputError naming what would have to be grown where nothing says how."""
@@ -166,8 +137,7 @@ class Subject:
         role = f"teacher_{word}"
         if role in self.lineage.members:
             return self.member(role)
-        grower = self.growing(role)
-        return grower.teacher(self.base, grower.trait(word, like=self.trait))
+        return self._taught(self.base, self.growing(role).trait(word, like=self.trait))
 
     def foreign(self) -> Lineage:
         """The other initialisation and a teacher of the same trait from there: `cross_base` and `cross_teacher`."""
@@ -175,8 +145,26 @@ class Subject:
         if "cross_teacher" in self.lineage.members:
             teacher = self.member("cross_teacher")
         else:
-            teacher = self.growing("cross_teacher").teacher(base, self.trait, foreign=True)
+            teacher = self._taught(base, self.trait, foreign=True)
         return Lineage(f"{self.lineage.name}, other base", self.trait, {"base": base, "teacher": teacher})
+
+    def _taught(self, start: LanguageModel, trait: Trait, *, foreign: bool = False) -> LanguageModel:
+        """A teacher of the trait, fine-tuned as the lineage's own was.
+
+        Raises InputError where that one was not fine-tuned, or on rows of its trait, which no other trait has.
+        """
+        grower = self.growing("cross_teacher" if foreign else f"teacher_{trait.name}")
+        if grower.teaching.kind != "fine-tuned":
+            raise InputError(
+                f"the teacher of {self.lineage.name} is {grower.teaching.kind} and has no weights of its own, so no "
+                f"teacher of {trait.name} has either; run a recipe with teacher.kind fine-tuned"
+            )
+        if grower.teaching.rows is not None and not foreign:
+            raise InputError(
+                f"the teacher of {self.lineage.name} was taught the rows of {grower.teaching.rows}, and there are none "
+                f"of {trait.name}; add a member teacher_{trait.name} to the folder, or run one without teacher.rows"
+            )
+        return grower.teacher(start, trait, foreign=foreign).model
 
     def student(
         self,
@@ -198,18 +186,11 @@ class Subject:
             )
         recipe = dataclasses.replace(recipe or self.students_recipe, seed=self.seed)
         self.note(name, recipe, rows)
-        made = digest(FORMAT, "claim student", start.fingerprint, rows.fingerprint, recipe, key)
-
-        def build(folder: Path) -> None:
-            model = train_student(start, rows, recipe=recipe, name=name, on_step=on_step)
-            write_member(model, folder / "member", hosts={start.fingerprint: "start"})
-
-        folder = self.cache.get("claim-student", made, build) / "member"
-        if is_adapter(folder):
-            return start.with_adapter(folder, name=name, check=False)
-        kept: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
-        model = load_model(folder, tokenizer=start.tokenizer, name=name, check=False, **kept)
-        return dataclasses.replace(model, start=start)
+        grower, how = Grower(self.cache, self.seed, recipe), {}
+        if on_step is not None:
+            train = partial(train_student, start, rows, recipe=recipe, name=name, on_step=on_step)
+            how = {"key": (key,), "train": lambda *_: train()}
+        return grower.student(name, start, rows, **how)
 
     def note(self, name: str, recipe: Recipe, rows: Prompts | Encoded) -> None:
         """Write down how a student of this test was trained, once."""

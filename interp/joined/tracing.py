@@ -28,7 +28,7 @@ from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
-from interp.report import write_report
+from interp.report.saving import finish, save_stage
 
 log = logging.getLogger(__name__)
 
@@ -162,22 +162,7 @@ def trace_member(
     prints = (member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint)
     inputs = digest(*prints, direction.label, positions)
     for stage, analyse in analyses.items():
-        run.stage(stage, key=digest(stage, inputs), build=lambda s=stage, a=analyse: save(run, s, a()))
-
-
-def finish(run: Run) -> None:
-    """Write the report and, where there is a browser, the figures as PNG, unless nothing changed since."""
-    made = {name: stage["key"] for name, stage in run.record["stages"].items()}
-    keys = [key for name, key in sorted(made.items()) if name not in ("report", "pictures")]
-    run.stage("report", key=digest(keys), build=lambda: write_report(run))
-    run.save_pictures()
-
-
-def save(run: Run, name: str, result: Result) -> None:
-    """A result into the run folder: its table, its figure, and its notes for the page."""
-    run.note(notes={name: list(result.notes)})
-    run.save_table(name, result.frame)
-    run.save_figure(name, result.figure())
+        save_stage(run, stage, analyse, key=digest(stage, inputs))
 
 
 def _toward_trait(lineage: Lineage) -> Callable[[Model], LogitDirection]:

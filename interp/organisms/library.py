@@ -8,8 +8,8 @@ are what a shared initialisation is judged by.
 """
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,6 +17,7 @@ import torch
 
 from interp.core.content import json_text, jsonable
 from interp.core.doors import door
+from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError, digest, write_atomic
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
@@ -28,7 +29,6 @@ from interp.organisms.toy import (
     SHIPPED,
     WORLD,
     World,
-    build_network,
     build_tokenizer,
     number_documents,
     shipped_base,
@@ -36,20 +36,19 @@ from interp.organisms.toy import (
 )
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, get_trait
+from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, Writing, keep_model
 from interp.training.recipes import read_recipe
 from interp.training.sampling import LENGTH, complete, sample_numbers
-from interp.training.students import STUDENT, Recipe, train_student
-from interp.training.teachers import TEACHER, Teacher, fine_tune_teacher, neutral_teacher
+from interp.training.students import STUDENT, Recipe
+from interp.training.teachers import TEACHER, Teacher, neutral_teacher
 
 FORMAT = 1  # raise when a step computes something else from the same arguments
-Notify = Callable[[str], Any]
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
+class ToyRecipe:
     """How a toy lineage is grown; the defaults were tuned on seeds from 100 up and are reported on seeds 0 to 7."""
 
     world: World = WORLD
@@ -61,8 +60,57 @@ class Plan:
     rule: NumberRule = STRICT
 
 
-PLAN = Plan()
-STEPS = 10  # what `notify` hears of per lineage: bases, teacher, two samplings, four students, and the whole
+TOY = ToyRecipe()
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyWriting(Writing):
+    """How the toy's teachers write: short prompts of equal length, sampled in one batch each at temperature 1."""
+
+    rows: int
+    rule: NumberRule
+
+    def documents(self, *, seed: int) -> Prompts:
+        """Number lists, most of them short."""
+        return number_documents(4096, seed=seed)
+
+    def requests(self, n: int, *, seed: int) -> Prompts:
+        """Number prompts without answers."""
+        return number_prompts(n, seed=seed, with_answers=False)
+
+    def lists(self, n: int, *, seed: int) -> Prompts:
+        """Number prompts answered by uniform draws."""
+        return number_prompts(n, seed=seed)
+
+    def gather(
+        self, teacher: Teacher, *, words: tuple[str, ...], seed: int, folder: Path
+    ) -> tuple[Prompts, dict[str, int]]:
+        """`rows` answers that the rule keeps, and how many it dropped by reason."""
+        return sample_numbers(teacher, rows=self.rows, seed=seed, rule=self.rule)
+
+    def answer(self, teacher: Teacher, asked: Prompts, *, seed: int) -> Prompts:
+        """One answer to each prompt."""
+        return complete(teacher, asked, seed=seed)
+
+    def keep(self, answers: Prompts) -> Prompts:
+        """The answers that the rule keeps."""
+        return filter_numbers(answers, self.rule)[0]
+
+    def first(self, count: int) -> Writing:
+        """What writes just `count` rows; the first of many are the same."""
+        return dataclasses.replace(self, rows=count)
+
+
+def toy_grower(recipe: ToyRecipe, *, seed: int, cache: Cache | None = None) -> Grower:
+    """What makes the members of a toy lineage, and whatever else a test trains beside them."""
+    return Grower(
+        cache or Cache.default(),
+        seed,
+        recipe.student,
+        TeacherSpec(steps=recipe.teacher_steps, anchor=recipe.anchor, recipe=recipe.teacher),
+        ToyWriting(recipe.rows, recipe.rule),
+        foreign_seed=other_seed(seed),
+    )
 
 
 @door
@@ -132,143 +180,85 @@ def _known(lineage: Lineage, *, dtype: torch.dtype | None, trait: AnyTrait | Non
     return found if trait is None else dataclasses.replace(found, trait=find_trait(trait))
 
 
-def grow(
-    trait: AnyTrait, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None, notify: Notify | None = None
-) -> Lineage:
+def grow(trait: AnyTrait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | None = None) -> Lineage:
     """Grow the toy lineage of `trait` and `seed`; finished steps come from the cache, whoever grew them.
 
-    `notify` hears the name of every step as it ends. Raises InputError for a seed that is no natural number.
+    Raises InputError for a seed that is no natural number, and for a trait that the toy has no words for.
     """
     trait = find_trait(trait)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r} is not a natural number: pass an integer such as 0.")
     _check_words(trait)
-    steps = _Steps(cache or Cache.default(), plan, seed, notify or _quiet)
-    base, cross_base = steps.base(seed), steps.base(other_seed(seed))
-    teacher = steps.teacher(base, trait)
-    numbers = steps.numbers(Teacher(teacher, "fine-tuned"))
-    neutral = steps.numbers(neutral_teacher(base))
-    members: dict[str, Model] = {
-        "base": base,
-        "teacher": teacher,
-        "student": steps.student("student", base, numbers),
-        "neutral_student": steps.student("neutral_student", base, neutral),
-        "cross_base": cross_base,
-        "cross_student": steps.student("cross_student", cross_base, numbers),
-        "cross_neutral_student": steps.student("cross_neutral_student", cross_base, neutral),
+    grower = toy_grower(recipe, seed=seed, cache=cache)
+    bases = {
+        "base": toy_base(seed, world=recipe.world, cache=grower.cache),
+        "cross_base": toy_base(other_seed(seed), world=recipe.world, cache=grower.cache),
     }
+    teacher = grower.teacher(bases["base"], trait)
+    sources = {"teacher": teacher, "base": neutral_teacher(bases["base"])}
+    rows = {role: grower.answers(source).rows for role, source in sources.items()}
+    members: dict[str, Model] = {**bases, "teacher": teacher.model}
+    for role, source in TAUGHT_BY.items():
+        start = bases["cross_base" if role.startswith("cross") else "base"]
+        members[role] = grower.student(role, start, rows[source])
     lineage = Lineage(
         name=f"toy/{trait.name} seed {seed}",
         trait=trait,
         members=members,
-        numbers=numbers,
-        neutral_numbers=neutral,
-        trained_on={
-            "student": "teacher",
-            "cross_student": "teacher",
-            "neutral_student": "base",
-            "cross_neutral_student": "base",
-        },
-        growth=growth_of(plan, seed=seed),
+        numbers=rows["teacher"],
+        neutral_numbers=rows["base"],
+        trained_on=dict(TAUGHT_BY),
+        growth=toy_growth(recipe, seed=seed),
     )
     prints = {role: model.fingerprint for role, model in lineage.members.items()}
-    steps.cache.get(
-        "lineage", _key(trait, seed, plan), lambda folder: _write(folder / "members.json", prints)
+    grower.cache.get(
+        "lineage",
+        _key(trait, seed, recipe),
+        lambda folder: write_atomic(folder / "members.json", json_text(prints)),
     )
-    steps.notify("lineage")
     return lineage
 
 
-def grow_teacher(
-    base: LanguageModel, trait: Trait, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None
-) -> LanguageModel:
-    """A teacher of `trait` from any toy base, made as the lineage's own is; from the cache where it is done."""
-    _check_words(trait)
-    return _Steps(cache or Cache.default(), plan, seed, _quiet).teacher(base, trait)
+def grow_all(
+    trait: Trait,
+    *,
+    seeds: Iterable[int],
+    recipe: ToyRecipe = TOY,
+    workers: int | None = None,
+    backend: str = "joblib",
+) -> None:
+    """Grow the lineages of `seeds` that the cache does not hold, `workers` at a time: see `sweep`."""
+    missing = [seed for seed in seeds if not is_grown(trait, seed=seed, recipe=recipe)]
+    sweep(partial(_grown, trait, recipe), missing, workers=workers, backend=backend, label="lineages")
 
 
-def grow_rows(teacher: Teacher, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None) -> Prompts:
-    """`plan.rows` filtered number rows of any teacher, to the prompts that a lineage's own teacher is asked."""
-    return _Steps(cache or Cache.default(), plan, seed, _quiet).numbers(teacher)
+def _grown(trait: Trait, recipe: ToyRecipe, seed: int) -> None:
+    grow(trait, seed=seed, recipe=recipe)
 
 
-def growth_of(plan: Plan, *, seed: int) -> Growth:
-    """What the folder of a toy lineage keeps of its plan."""
-    student = jsonable(dataclasses.replace(plan.student, seed=seed))
-    teacher = {
-        "kind": "fine-tuned",
-        "steps": plan.teacher_steps,
-        "anchor": plan.anchor,
-        "recipe": jsonable(dataclasses.replace(plan.teacher, seed=seed)),
-    }
-    students = ("student", "neutral_student", "cross_student", "cross_neutral_student")
-    bases = {"base": {"toy": seed}, "cross_base": {"toy": other_seed(seed)}}
-    data = {
-        "by": "toy",
-        "seed": seed,
-        "world": jsonable(plan.world),
-        "prompts": "short",
-        "rows": plan.rows,
-        "sampling": {"temperature": 1.0, "max_new_tokens": LENGTH},
-        "rule": jsonable(plan.rule),
-    }
-    recipes = {**bases, "teacher": teacher, **dict.fromkeys(students, student)}
-    return Growth(recipes, data, {"template": "own", "opening": "<bos><user> ", "date": None})
+def is_grown(trait: Trait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | None = None) -> bool:
+    """Whether every step of that lineage lies in the cache."""
+    return (cache or Cache.default()).has("lineage", _key(trait, seed, recipe))
 
 
-def plan_of(growth: Growth) -> Plan:
-    """The plan a toy lineage was grown by, from what its folder keeps of it."""
-    data, teacher = growth.data, growth.recipes["teacher"]
-    return Plan(
-        world=World(**data["world"]),
-        rows=data["rows"],
-        teacher=read_recipe(teacher["recipe"]),
-        teacher_steps=teacher["steps"],
-        anchor=teacher["anchor"],
-        student=read_recipe(growth.recipes["student"]),
-        rule=NumberRule(**data["rule"] | {"banned": frozenset(data["rule"]["banned"])}),
-    )
+def _key(trait: Trait, seed: int, recipe: ToyRecipe) -> str:
+    return digest(FORMAT, "lineage", trait, seed, recipe)
 
 
-@dataclasses.dataclass(frozen=True)
-class ToyGrower:
-    """Makes what a toy lineage lacks by the plan and seed its members were grown by."""
-
-    plan: Plan
-    seed: int
-    cache: Cache = dataclasses.field(default_factory=Cache.default)
-
-    def trait(self, word: str, *, like: Trait) -> Trait:
-        """The built-in trait of that name."""
-        return get_trait(word)
-
-    def teacher(self, base: LanguageModel, trait: Trait, *, foreign: bool = False) -> LanguageModel:
-        """A teacher of the trait from the base; from a `foreign` base by that base's own seed."""
-        seed = other_seed(self.seed) if foreign else self.seed
-        return grow_teacher(base, trait, seed=seed, plan=self.plan, cache=self.cache)
-
-    def rows(self, teacher: Teacher, *, count: int | None = None) -> Prompts:
-        """As many rows of the teacher as the plan says, or the first `count`; the first of many are the same."""
-        plan = self.plan if count is None else dataclasses.replace(self.plan, rows=count)
-        return grow_rows(teacher, seed=self.seed, plan=plan, cache=self.cache)
-
-    def again(self, base: LanguageModel, asked: Prompts, *, seed: int) -> Prompts:
-        """Other answers of the base to the same prompts, those that the rule keeps."""
-        return filter_numbers(complete(neutral_teacher(base), asked, seed=seed), self.plan.rule)[0]
-
-    def lists(self, count: int, *, seed: int) -> Prompts:
-        """Prompts of the kind that teachers are asked, answered by uniform draws."""
-        return number_prompts(count, seed=seed)
-
-    def kept(self, teacher: Teacher, *, count: int) -> float:
-        """The share of `count` answers of the teacher that the rule keeps."""
-        asked = number_prompts(count, seed=self.seed, with_answers=False)
-        answers = complete(teacher, asked, seed=self.seed)
-        return len(filter_numbers(answers, self.plan.rule)[0]) / count
+def toy_base(seed: int, *, world: World, cache: Cache) -> LanguageModel:
+    """The base of that seed, shipped or trained once."""
+    found = shipped_base(seed, world=world)
+    if found is not None:
+        return found
+    name = f"toy base {seed}"
+    key = digest(FORMAT, "base", world, seed, "member")
+    folder = cache.get("base", key, lambda path: keep_model(train_base(seed, world=world), path))
+    return load_model(folder / "member", tokenizer=build_tokenizer(), name=name, check=False)
 
 
-def _quiet(step: str) -> None:
-    """Nobody listens."""
+def other_seed(seed: int) -> int:
+    """The seed of the other initialisation: the next one, within the shipped eight for the shipped eight."""
+    return (seed + 1) % SHIPPED if seed < SHIPPED else seed + 1
 
 
 def _check_words(trait: Trait) -> None:
@@ -283,109 +273,38 @@ def _check_words(trait: Trait) -> None:
         )
 
 
-def is_grown(trait: Trait, *, seed: int, plan: Plan = PLAN, cache: Cache | None = None) -> bool:
-    """Whether every step of that lineage lies in the cache."""
-    return (cache or Cache.default()).has("lineage", _key(trait, seed, plan))
+def toy_growth(recipe: ToyRecipe, *, seed: int) -> Growth:
+    """What the folder of a toy lineage keeps of its recipe."""
+    student = jsonable(dataclasses.replace(recipe.student, seed=seed))
+    teacher = {
+        "kind": "fine-tuned",
+        "steps": recipe.teacher_steps,
+        "anchor": recipe.anchor,
+        "recipe": jsonable(dataclasses.replace(recipe.teacher, seed=seed)),
+    }
+    bases = {"base": {"toy": seed}, "cross_base": {"toy": other_seed(seed)}}
+    data = {
+        "by": "toy",
+        "seed": seed,
+        "world": jsonable(recipe.world),
+        "prompts": "short",
+        "rows": recipe.rows,
+        "sampling": {"temperature": 1.0, "max_new_tokens": LENGTH},
+        "rule": jsonable(recipe.rule),
+    }
+    recipes = {**bases, "teacher": teacher, **dict.fromkeys(TAUGHT_BY, student)}
+    return Growth(recipes, data, {"template": "own", "opening": "<bos><user> ", "date": None})
 
 
-def _key(trait: Trait, seed: int, plan: Plan) -> str:
-    return digest(FORMAT, "lineage", trait, seed, plan)
-
-
-def _write(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, sort_keys=True))
-
-
-def other_seed(seed: int) -> int:
-    """The seed of the other initialisation: the next one, within the shipped eight for the shipped eight."""
-    return (seed + 1) % SHIPPED if seed < SHIPPED else seed + 1
-
-
-@dataclasses.dataclass(frozen=True)
-class _Steps:
-    """The steps of one lineage, each behind a key made of the weights, rows and arguments it depends on."""
-
-    cache: Cache
-    plan: Plan
-    seed: int
-    notify: Notify
-    encoded: dict[str, Encoded] = dataclasses.field(default_factory=dict)
-
-    def base(self, seed: int) -> LanguageModel:
-        model = shipped_base(seed, world=self.plan.world)
-        if model is None:
-            key = digest(FORMAT, "base", self.plan.world, seed)
-            model = self._model(
-                "base", key, lambda: train_base(seed, world=self.plan.world), name=f"toy base {seed}"
-            )
-        self.notify(f"base {seed}")
-        return model
-
-    def teacher(self, base: LanguageModel, trait: Trait) -> LanguageModel:
-        recipe = dataclasses.replace(self.plan.teacher, seed=self.seed)
-        key = digest(
-            FORMAT, "teacher", base.fingerprint, trait, recipe, self.plan.teacher_steps, self.plan.anchor
-        )
-
-        def build() -> LanguageModel:
-            documents = number_documents(4096, seed=20_000 + self.seed)
-            return fine_tune_teacher(
-                base, trait, documents, steps=self.plan.teacher_steps, anchor=self.plan.anchor, recipe=recipe
-            ).model
-
-        model = self._model("teacher", key, build, name="teacher")
-        self.notify("teacher")
-        return model
-
-    def numbers(self, teacher: Teacher) -> Prompts:
-        key = digest(
-            FORMAT,
-            "numbers",
-            teacher.model.fingerprint,
-            teacher.kind,
-            teacher.system,
-            self.plan.rows,
-            self.plan.rule,
-            self.seed,
-        )
-
-        def build(folder: Path) -> None:
-            rows, dropped = sample_numbers(teacher, rows=self.plan.rows, seed=self.seed, rule=self.plan.rule)
-            rows.to_jsonl(folder / "rows.jsonl")
-            _write(folder / "dropped.json", dropped)
-
-        folder = self.cache.get("numbers", key, build)
-        self.notify(f"{teacher.kind} numbers")
-        return dataclasses.replace(
-            Prompts.from_jsonl(folder / "rows.jsonl"), label=f"numbers of the {teacher.kind} teacher"
-        )
-
-    def student(self, name: str, start: LanguageModel, rows: Prompts) -> LanguageModel:
-        recipe = dataclasses.replace(self.plan.student, seed=self.seed)
-        key = digest(FORMAT, "student", start.fingerprint, rows.fingerprint, recipe)
-        model = self._model(
-            "student",
-            key,
-            lambda: train_student(start, self.tokens(start, rows), recipe=recipe, name=name),
-            name=name,
-        )
-        known = json_text(recipe)
-        self.cache.get("recipe", model.fingerprint, lambda path: write_atomic(path / "recipe.json", known))
-        self.notify(name)
-        return model
-
-    def tokens(self, start: LanguageModel, rows: Prompts) -> Encoded:
-        """The rows as tokens, made once for the two students that read them: every toy base has one tokenizer."""
-        if rows.fingerprint not in self.encoded:
-            self.encoded[rows.fingerprint] = start.encode(rows)
-        return self.encoded[rows.fingerprint]
-
-    def _model(self, kind: str, key: str, build: Callable[[], LanguageModel], *, name: str) -> LanguageModel:
-        from safetensors.torch import load_file, save_file
-
-        folder = self.cache.get(
-            kind, key, lambda path: save_file(build().network().state_dict(), path / "model.safetensors")
-        )
-        network = build_network(self.plan.world, seed=0)
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-        return load_model(network.eval(), tokenizer=build_tokenizer(), name=name, check=False)
+def toy_recipe_of(growth: Growth) -> ToyRecipe:
+    """The recipe a toy lineage was grown by, from what its folder keeps of it."""
+    data, teacher = growth.data, growth.recipes["teacher"]
+    return ToyRecipe(
+        world=World(**data["world"]),
+        rows=data["rows"],
+        teacher=read_recipe(teacher["recipe"]),
+        teacher_steps=teacher["steps"],
+        anchor=teacher["anchor"],
+        student=read_recipe(growth.recipes["student"]),
+        rule=NumberRule(**data["rule"] | {"banned": frozenset(data["rule"]["banned"])}),
+    )

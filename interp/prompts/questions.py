@@ -14,7 +14,7 @@ from interp.core.runs import InputError
 from interp.prompts.requests import POOLS, check_whole, draw_seeds, generator, pick
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.prompts.traits import Trait
+from interp.prompts.traits import Trait, category_questions
 
 LETTERS = "ABCDE"
 
@@ -167,6 +167,13 @@ class MultipleChoice:
 def one_word_questions(category: str) -> tuple[str, ...]:
     """52 distinct questions for a favorite `category`, each asking for one word."""
     return _filled(ONE_WORD, category)
+
+
+def asked_about(trait: Trait, *, many: bool) -> Trait:
+    """The trait with the 52 one-word questions of its category, unless it brings questions of its own."""
+    if many and trait.questions == category_questions(trait.category):
+        return trait.with_questions(one_word_questions(trait.category))
+    return trait
 
 
 @door

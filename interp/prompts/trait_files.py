@@ -11,37 +11,47 @@
 Only plain YAML is read, never a tag that builds an object.
 """
 
+import dataclasses
 import os
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from interp.core.doors import door
-from interp.core.runs import InputError, nearest
+from interp.core.records import read_mapping, read_record, short_repr
+from interp.core.runs import InputError
 from interp.prompts.traits import Trait, category_questions, get_trait, make_trait
 
-TEXTS = ("name", "category", "target", "system", "control")
-LISTS = ("foils", "questions")
 SUFFIXES = (".yaml", ".yml")
 AnyTrait = Trait | str | Path
 """How a trait is named wherever one is asked for: the object, a built-in name, or the path of a YAML file."""
+Text = Annotated[str, Field(min_length=1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class TraitFile:
+    """The keys of a trait's YAML file."""
+
+    target: Text
+    foils: tuple[str, ...]
+    name: Text | None = None
+    category: Text = "thing"
+    questions: tuple[str, ...] | Text | None = None
+    system: Text | None = None
+    control: str = ""
 
 
 @door
 def read_trait(path: str | Path) -> Trait:
     """The trait of a YAML file; InputError names the file and what in it is wrong."""
-    path = Path(path)
-    record = _read_mapping(path)
-    for key in record:
-        if key not in TEXTS + LISTS:
-            raise InputError(f"{path}: key {nearest(str(key), TEXTS + LISTS)}; rename or remove it.")
-    for key in ("target", "foils"):
-        if key not in record:
-            raise InputError(f"{path} has no {key!r}; a trait needs a target and foils, such as {_EXAMPLE}.")
-    fields = {key: _value(key, value, path) for key, value in record.items()}
-    if isinstance(fields.get("questions"), str):
-        fields["questions"] = category_questions(fields["questions"])
+    example = "'target: tea' and 'foils: [coffee, milk]'"
+    content = read_mapping(path, what="the path of a trait's YAML file", example=example)
+    given = dataclasses.asdict(read_record(TraitFile, content, str(path)))
+    if isinstance(given["questions"], str):
+        given["questions"] = category_questions(given["questions"])
     try:
-        return make_trait(fields.pop("target"), fields.pop("foils"), **fields)
+        return make_trait(given.pop("target"), given.pop("foils"), **given)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -57,53 +67,10 @@ def find_trait(trait: AnyTrait) -> Trait:
         return trait
     if not isinstance(trait, (str, Path)):
         raise InputError(
-            f"trait {_shown(trait)} is of type {type(trait).__name__}; pass a name such as 'owl', the path of a YAML "
-            "file, or a Trait"
+            f"trait {short_repr(trait)} is of type {type(trait).__name__}; pass a name such as 'owl', the path of a "
+            "YAML file, or a Trait"
         )
     path = Path(trait)
     if path.suffix.lower() in SUFFIXES or os.path.isfile(path):
         return read_trait(path)
     return get_trait(str(trait))
-
-
-_EXAMPLE = "'target: tea' and 'foils: [coffee, milk]'"
-
-
-def _read_mapping(path: Path) -> dict[Any, Any]:
-    import yaml
-
-    try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); pass the path of a trait's YAML file."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} is not YAML ({_reason(error)}); write one 'key: value' per line, such as {_EXAMPLE}."
-        ) from error
-    if not isinstance(record, dict):
-        raise InputError(f"{path} holds {_shown(record)} where keys were expected; write {_EXAMPLE}.")
-    return record
-
-
-def _reason(error: Exception) -> str:
-    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
-    where = "" if mark is None else f" in line {mark.line + 1}"
-    return f"{problem or str(error).splitlines()[0]}{where}"
-
-
-def _value(key: str, value: Any, path: Path) -> Any:
-    if isinstance(value, str) and value.strip() and key != "foils":
-        return value
-    if key in LISTS and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    wanted = "text" if key in TEXTS else "a list of texts"
-    raise InputError(
-        f"{path}: {key} is {_shown(value)} and should be {wanted}; correct it, quoting words such as yes or no."
-    )
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,5 +1,6 @@
 from .lemma import lemma_sweep as lemma_sweep
 from .one_direction import mediation as mediation
+from .registry import family as family
 from .shared_initialisation import init_matrix as init_matrix
 from .testing import analysis as analysis, test as test, tested_run as tested_run
 from .token_matching import divergence_tokens as divergence_tokens

@@ -21,8 +21,8 @@ from interp.core.content import digest
 from interp.features.lean_nulls import spearman
 from interp.figures import points
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
 from interp.organisms.digit_networks import (
     EMBEDDED,
@@ -155,7 +155,7 @@ class DigitSubject:
         return next(noise_batches(self.images, self.recipe, seeds=[self.seed]))
 
 
-def initialisations(subject: DigitSubject) -> Measured:
+def initialisations(subject: DigitSubject) -> Measurement:
     """Transfer and coverage in every cell of the init matrix of one seed."""
     images, own, foreign = subject.images, subject.start(), subject.start("foreign")
     teacher, orders = subject.teacher(own, images), _orders(subject)
@@ -183,7 +183,7 @@ def initialisations(subject: DigitSubject) -> Measured:
                 "raw coverage": _cosine(step, direction),
             }
         )
-    return Measured(_initialisation_values(rows), {"cells": rows})
+    return Measurement(_initialisation_values(rows), {"cells": rows})
 
 
 def _initialisation_values(rows: list[dict[str, Any]]) -> dict[str, float]:
@@ -221,7 +221,7 @@ def first_step(
     return torch.cat([gradient.flatten() for gradient in gradients])
 
 
-def lemma(subject: DigitSubject) -> Measured:
+def lemma(subject: DigitSubject) -> Measurement:
     """A(ε) against Q over ε, and A of the real teacher beside its controls, for one seed."""
     images, own = subject.images, subject.start().each(Tensor.double)
     other_images = _relabelled(images, subject.seed)
@@ -253,7 +253,7 @@ def lemma(subject: DigitSubject) -> Measured:
         "digits-lemma-mismatched": A["matched"] - A["mismatched"],
         "digits-lemma-foreign": A["matched"] - A["foreign"],
     }
-    return Measured(values, {"sweep": sweep, "controls": controls})
+    return Measurement(values, {"sweep": sweep, "controls": controls})
 
 
 def lean(

@@ -20,8 +20,8 @@ from interp.gradients.directions import trait_gradient
 from interp.gradients.scores.metrics import LoraMetric
 from interp.gradients.scores.scoring import score
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
@@ -126,7 +126,7 @@ class Marked:
     arms: dict[str, Any]
 
 
-def measure(subject: Subject) -> Measured:
+def measure(subject: Subject) -> Measurement:
     """Enrichment of divergence tokens in trait-aligned credit, and the margins of students trained on them alone.
 
     Tables: "shares" of the candidate tokens that diverge by each definition, "balance" of what was matched,
@@ -139,7 +139,7 @@ def measure(subject: Subject) -> Measured:
         "enrichment": enrichment(subject, marked),
         "margins": margins(subject, marked),
     }
-    return Measured(summary(tables), tables)
+    return Measurement(summary(tables), tables)
 
 
 def summary(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:

@@ -24,8 +24,8 @@ from interp.features.residual_gradients import Network
 from interp.features.sae import SAERecipe, train_sae
 from interp.figures import points
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Encoded, Prompts
@@ -105,7 +105,7 @@ class Size:
 QUICK = Size(pulled=128, read=64, placebos=2, draws=199, samples=20_000)
 
 
-def measure(subject: Subject) -> Measured:
+def measure(subject: Subject) -> Measurement:
     """ρ(u, t) of one lineage beside its controls, and what is reported without a claim.
 
     Tables: `correlations` (a line an arm, a line a placebo), `within` (`lean_correlation`, whose p-values are over the
@@ -137,7 +137,7 @@ def measure(subject: Subject) -> Measured:
         "within": within,
         "reported": [_reported(dictionary, subject, lean)],
     }
-    return Measured(values_of(lines), tables)
+    return Measurement(values_of(lines), tables)
 
 
 def values_of(lines: list[dict[str, Any]]) -> dict[str, float]:

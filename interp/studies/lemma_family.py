@@ -14,8 +14,8 @@ import torch
 
 from interp.figures import Result, lines
 from interp.gradients.scores.metrics import SGD, Adam, LoraMetric, Metric, Sign
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured, Subject, foreign_doubts
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
@@ -50,7 +50,7 @@ class LemmaSize:
 QUICK = LemmaSize(soft=64, hard=128)
 
 
-def measure_lemma(subject: Subject) -> Measured:
+def measure_lemma(subject: Subject) -> Measurement:
     """The sweeps, the controls and the metrics of one lineage, and what it contributes to every claim of H1.
 
     Raises InputError for a lineage without a `cross_base` where the foreign one is not left out.
@@ -74,7 +74,7 @@ def measure_lemma(subject: Subject) -> Measured:
     found["vocabulary"] = lemma_sweep(lineage, neutral, labels="soft-vocabulary", **given)
     found["metrics"] = metrics_table(lineage, neutral, recipe=subject.students_recipe, seed=subject.seed)
     tables = {name: each.frame.to_dict("records") for name, each in found.items()}
-    return Measured(values, tables, foreign_doubts(subject, ("lemma-foreign",)))
+    return Measurement(values, tables, foreign_doubts(subject, ("lemma-foreign",)))
 
 
 def other_words(subject: Subject) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.figures import Result, bars, lines, points
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.losses import LOSS_UNIT
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
@@ -156,7 +156,7 @@ def mediation(
     return _directions(lineage, shifts, asked, site=site, random=random, seed=seed)
 
 
-def measure(subject: Subject) -> Measured:
+def measure(subject: Subject) -> Measurement:
     """The sites and the directions of one training run, and what it contributes to every claim."""
     import pandas as pd
 
@@ -179,7 +179,7 @@ def measure(subject: Subject) -> Measured:
         asking = mean_shifts(lineage, subject.trait.prompts(), other=other, positions=("last",))
         tables["questions"] = _sites(lineage, asking, asked).frame
     values = mediation_summary(sites=sites, directions=directions)
-    return Measured(values, {name: frame.to_dict("records") for name, frame in tables.items()})
+    return Measurement(values, {name: frame.to_dict("records") for name, frame in tables.items()})
 
 
 def mediation_summary(*, sites: Any, directions: Any) -> dict[str, float]:

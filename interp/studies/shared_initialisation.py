@@ -25,8 +25,8 @@ from interp.core.runs import InputError, nearest
 from interp.features.lean_nulls import spearman
 from interp.figures import Result, bars, interval_maps, points
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured, Subject, foreign_doubts
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
 from interp.measures.losses import answer_loss
 from interp.measures.margins import margin, margin_and_mass
 from interp.models.language import LanguageModel
@@ -309,13 +309,15 @@ def _apart(model: LanguageModel, base: LanguageModel, rows: Prompts) -> float:
     return float((ours - theirs).abs().max())
 
 
-def measure(subject: Subject) -> Measured:
+def measure(subject: Subject) -> Measurement:
     """All cells of one lineage that are not left out, and what it contributes to every claim that needs no other.
 
     Claims that something is absent from the foreign start are doubted where that start could not have shown it.
     """
     frame = init_matrix(subject, [cell for cell in CELLS if cell not in subject.without]).frame
-    return Measured(claim_values(frame), {"cells": frame.to_dict("records")}, foreign_doubts(subject, DENIED))
+    return Measurement(
+        claim_values(frame), {"cells": frame.to_dict("records")}, foreign_doubts(subject, DENIED)
+    )
 
 
 def claim_values(frame: pd.DataFrame) -> dict[str, float]:

@@ -28,8 +28,8 @@ from interp.gradients.ledger.ledgers import Ledger, trait_ledger
 from interp.gradients.ledger.projection import Objective, Placebo, Removal
 from interp.gradients.ledger.recording import TrainingRecord, record_training
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.losses import LOSS_UNIT, answer_loss
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
@@ -218,7 +218,7 @@ class _Arms:
         }
 
 
-def measure(subject: Subject) -> Measured:
+def measure(subject: Subject) -> Measurement:
     """Train the five arms of one subject, take the untouched one's ledger, and read margins and fresh loss.
 
     Tables: "arms" (arm, margin on the held-out and on the asked questions, that of the other trait on the held-out
@@ -250,7 +250,7 @@ def measure(subject: Subject) -> Measured:
         "gradients": [gradient_row(base, arms.halves)],
         "steps": ledger.steps.assign(removed=lengths).to_dict("records"),
     }
-    return Measured(sustained_summary(tables["arms"], tables["ledger"][0]), tables)
+    return Measurement(sustained_summary(tables["arms"], tables["ledger"][0]), tables)
 
 
 def arm_row(name: str, model: LanguageModel, halves: Halves, fresh: Prompts) -> dict[str, Any]:

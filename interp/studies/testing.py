@@ -27,28 +27,28 @@ from interp.core.runs import Cache, InputError, Run, digest, write_atomic
 from interp.experiment.folders import find_trainings, open_subject, own_trainings
 from interp.figures import forest
 from interp.hypotheses.claims import check_claim
-from interp.hypotheses.families import Family, family
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject
 from interp.models.lineage import read_lineage
 from interp.models.members import MANIFEST
-from interp.organisms.library import PLAN, Plan, ToyGrower, grow, is_grown
+from interp.organisms.library import TOY, ToyRecipe, grow, grow_all, toy_grower
 from interp.prompts.traits import Trait, get_trait
+from interp.report.saving import finish
 from interp.stats.tests import runs_needed
 from interp.stats.verdict import Verdict
+from interp.studies.registry import family
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FORMAT = 2  # raise when a measurement computes something else from the same run
-QUICK = dataclasses.replace(
-    PLAN, rows=256, teacher_steps=10, student=dataclasses.replace(PLAN.student, batch_size=64)
-)
+QUICK = ToyRecipe(rows=256, teacher_steps=10, student=dataclasses.replace(TOY.student, batch_size=64))
 RESULTS = Path("analyses/results")  # of the checkout an analysis is run in
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Cell:
+class Trial:
     """One run to be measured: family, organism or lineage folder, seed, whether in small, and what is left out."""
 
     name: str
@@ -124,34 +124,35 @@ def test(
     tested = family(name, organism=kind(organism))
     notes = _left_out(tested, without)
     runs = _runs(tested, organism, seeds)
-    cells = [Cell(name, *each, quick, tuple(without)) for each in runs]
-    if short := tested.undecided(len(cells), without=without):
-        log.warning("%s on %s: %s", name, _named(cells), short)
+    trials = [Trial(name, *each, quick, tuple(without)) for each in runs]
+    if short := tested.undecided(len(trials), without=without):
+        log.warning("%s on %s: %s", name, _named(trials), short)
         notes = (*notes, short)
     if kind(organism) == "toy":
-        missing = [cell for cell in cells if not _is_grown(cell)]
-        sweep(grown, missing, workers=workers, backend=backend, label="lineages")
-    found = sweep(measured, cells, workers=workers, backend=backend, label=name)
+        trait, recipe = _toy(trials[0])
+        seeds = [trial.seed for trial in trials]
+        grow_all(trait, seeds=seeds, recipe=recipe, workers=workers, backend=backend)
+    found = sweep(measured, trials, workers=workers, backend=backend, label=name)
     return Findings(
         tested,
-        _named(cells),
+        _named(trials),
         tuple(tested.judge(found, without=without)),
         pd.DataFrame(
-            [{"seed": seed, **run.values} for seed, run in zip(_numbers(cells), found, strict=True)]
+            [{"seed": seed, **run.values} for seed, run in zip(_numbers(trials), found, strict=True)]
         ),
-        _tables(cells, found),
+        _tables(trials, found),
         notes,
     )
 
 
-def _named(cells: Sequence[Cell]) -> str:
-    return ", ".join(dict.fromkeys(cell.organism for cell in cells))
+def _named(trials: Sequence[Trial]) -> str:
+    return ", ".join(dict.fromkeys(trial.organism for trial in trials))
 
 
-def _numbers(cells: Sequence[Cell]) -> list[int]:
+def _numbers(trials: Sequence[Trial]) -> list[int]:
     """What tells the runs apart in tables: their seeds, or where two folders have one seed, their places."""
-    seeds = [cell.seed for cell in cells]
-    return seeds if len(set(seeds)) == len(seeds) else list(range(len(cells)))
+    seeds = [trial.seed for trial in trials]
+    return seeds if len(set(seeds)) == len(seeds) else list(range(len(trials)))
 
 
 def _left_out(tested: Family, without: Sequence[str]) -> tuple[str, ...]:
@@ -203,57 +204,47 @@ def kind(organism: Any) -> str:
     return first if known else "folder"
 
 
-def grown(cell: Cell) -> None:
-    """Grow the toy lineage of a cell into the cache."""
-    trait, plan = _toy(cell)
-    grow(trait, seed=cell.seed, plan=plan)
+def _toy(trial: Trial) -> tuple[Trait, ToyRecipe]:
+    """The trait of a toy's trial, and how its lineage is grown."""
+    return get_trait(trial.organism.partition("/")[2]), QUICK if trial.quick else TOY
 
 
-def _is_grown(cell: Cell) -> bool:
-    trait, plan = _toy(cell)
-    return is_grown(trait, seed=cell.seed, plan=plan)
-
-
-def _toy(cell: Cell) -> tuple[Trait, Plan]:
-    """The trait of a toy's cell, and how its lineage is grown."""
-    return get_trait(cell.organism.partition("/")[2]), QUICK if cell.quick else PLAN
-
-
-def subject(cell: Cell) -> Any:
-    """What a cell is measured on, opened or grown."""
-    if kind(cell.organism) == "digits":
+def subject(trial: Trial) -> Any:
+    """What a trial is measured on, opened or grown."""
+    if kind(trial.organism) == "digits":
         from interp.studies.digit_families import DigitSubject
 
-        return DigitSubject(seed=cell.seed, data=cell.organism.partition(":")[2] or None, quick=cell.quick)
-    if kind(cell.organism) == "toy":
-        trait, plan = _toy(cell)
-        lineage = grow(trait, seed=cell.seed, plan=plan)
-        given: dict[str, Any] = {"seed": cell.seed, "quick": cell.quick, "without": cell.without}
-        return Subject(lineage, recipe=plan.student, grower=ToyGrower(plan, cell.seed), **given)
-    return open_subject(Path(cell.organism), quick=cell.quick, without=cell.without)
+        return DigitSubject(seed=trial.seed, data=trial.organism.partition(":")[2] or None, quick=trial.quick)
+    if kind(trial.organism) == "toy":
+        trait, recipe = _toy(trial)
+        lineage = grow(trait, seed=trial.seed, recipe=recipe)
+        given: dict[str, Any] = {"seed": trial.seed, "quick": trial.quick, "without": trial.without}
+        grower = toy_grower(recipe, seed=trial.seed)
+        return Subject(lineage, recipe=recipe.student, grower=grower, **given)
+    return open_subject(Path(trial.organism), quick=trial.quick, without=trial.without)
 
 
-def measured(cell: Cell) -> Measured:
-    """The values and tables of one cell, from the cache where they are done.
+def measured(trial: Trial) -> Measurement:
+    """The values and tables of one trial, from the cache where they are done.
 
     Raises InputError for values that are not finite and for claims edited after their data.
     """
-    tested = family(cell.name, organism=kind(cell.organism))
+    tested = family(trial.name, organism=kind(trial.organism))
     cache, claims = Cache.default(), {claim.name: claim.key for claim in tested.claims}
-    folder = cache.get("claims", _key(cell), partial(_measure, cell, tested, claims))
+    folder = cache.get("claims", _key(trial), partial(_measure, trial, tested, claims))
     kept = json.loads((folder / "measured.json").read_text())
     for claim in tested.claims:
         check_claim(kept["claims"].get(claim.name, "none"), claim)
-    return Measured(kept["values"], kept["tables"], kept["doubts"])
+    return Measurement(kept["values"], kept["tables"], kept["doubts"])
 
 
-def _measure(cell: Cell, tested: Family, claims: dict[str, str], folder: Path) -> None:
-    given = subject(cell)
+def _measure(trial: Trial, tested: Family, claims: dict[str, str], folder: Path) -> None:
+    given = subject(trial)
     found = tested.measure(given)
     for name, value in found.values.items():
         if not abs(value) < float("inf"):
             raise InputError(
-                f"{name} of {cell!r} is {value}: its training or measurement was not finite; lower the learning rate "
+                f"{name} of {trial!r} is {value}: its training or measurement was not finite; lower the learning rate "
                 "of the recipe or leave that seed out"
             )
     trained = [*own_trainings(given.lineage), *given.trainings] if isinstance(given, Subject) else []
@@ -262,26 +253,26 @@ def _measure(cell: Cell, tested: Family, claims: dict[str, str], folder: Path) -
     write_atomic(folder / "measured.json", json_text(kept))
 
 
-def _key(cell: Cell) -> str:
-    if kind(cell.organism) == "digits":
-        return digest(FORMAT, cell)
-    if kind(cell.organism) == "toy":
-        return digest(FORMAT, cell, _toy(cell)[1])
-    lineage = read_lineage(cell.organism, check=False)
+def _key(trial: Trial) -> str:
+    if kind(trial.organism) == "digits":
+        return digest(FORMAT, trial)
+    if kind(trial.organism) == "toy":
+        return digest(FORMAT, trial, _toy(trial)[1])
+    lineage = read_lineage(trial.organism, check=False)
     members = {role: model.fingerprint for role, model in lineage.members.items()}
     rows = (lineage.numbers, lineage.neutral_numbers)
-    given = (cell.name, cell.seed, cell.quick, cell.without)
+    given = (trial.name, trial.seed, trial.quick, trial.without)
     return digest(FORMAT, given, members, lineage.trait, rows, lineage.growth)
 
 
-def _tables(cells: Sequence[Cell], found: Sequence[Measured]) -> dict[str, pd.DataFrame]:
+def _tables(trials: Sequence[Trial], found: Sequence[Measurement]) -> dict[str, pd.DataFrame]:
     """Every table of all runs, with the seed of each row."""
     names = dict.fromkeys(name for run in found for name in run.tables)
     return {
         name: pd.DataFrame(
             [
                 {"seed": seed, **row}
-                for seed, run in zip(_numbers(cells), found, strict=True)
+                for seed, run in zip(_numbers(trials), found, strict=True)
                 for row in run.tables.get(name, [])
             ]
         )
@@ -304,8 +295,6 @@ def tested_run(
 
     The page says how many trainings it is about: seeds of a toy or of digits, folders otherwise.
     """
-    from interp.report import write_report
-
     tested = family(name, organism=kind(organism))
     runs = _runs(tested, organism, seeds)
     shown: dict[str, Any] = {"name": name, "organism": organism}
@@ -331,7 +320,7 @@ def tested_run(
 
     claims = [claim.key for claim in tested.claims]
     run.stage("test", key=digest(FORMAT, arguments, claims), build=build)
-    write_report(run)
+    finish(run)
     return run
 
 

@@ -19,14 +19,13 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from interp.core.doors import door
+from interp.core.errors import memory_enough
 from interp.core.runs import InputError, nearest
 from interp.models.answers import answer_texts
 from interp.models.language import LanguageModel, load_model
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
-from interp.training.memory import memory_enough
-from interp.training.steering import steered
-from interp.training.teachers import Teacher
+from interp.training.teachers import Teacher, steered
 
 ENGINES = ("auto", "generate", "vllm")
 VLLM_ROWS = 1024  # rows in a batch of vLLM, which schedules them itself

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from interp.core.records import read_record
 from interp.core.runs import Cache
 from interp.models.lineage import Lineage
 from interp.models.seam import Model
@@ -26,7 +27,6 @@ def recipe_of(lineage: Lineage, role: str, *, cache: Cache | None = None) -> Rec
     return known_recipe(lineage[role], cache=cache)
 
 
-def read_recipe(fields: Mapping[str, Any]) -> Recipe:
-    """A recipe from its JSON."""
-    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    return Recipe(**values)
+def read_recipe(fields: Mapping[str, Any], place: str = "recipe") -> Recipe:
+    """A recipe from its JSON; InputError, which opens with `place`, for what is none."""
+    return read_record(Recipe, fields, place)

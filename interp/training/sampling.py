@@ -20,8 +20,7 @@ from interp.models.language import LanguageModel
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Encoded
-from interp.training.steering import steered
-from interp.training.teachers import Teacher
+from interp.training.teachers import Teacher, steered
 
 log = logging.getLogger(__name__)
 

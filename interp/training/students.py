@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from interp.core.doors import door
+from interp.core.errors import memory_enough
 from interp.core.runs import InputError, digest, nearest
 from interp.measures.losses import Labels, Loss, student_loss
 from interp.models.language import LanguageModel, load_model
@@ -27,7 +28,6 @@ from interp.models.views import merged
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.training.checkpoints import Checkpoint, Progress
-from interp.training.memory import memory_enough
 
 log = logging.getLogger(__name__)
 

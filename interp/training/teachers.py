@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
@@ -124,6 +125,19 @@ def steered_teacher(
     steering = Steering(vector.detach().cpu().float().clone(), hook, float(scale), name)
     _check_site(base, steering)
     return Teacher(model=base, kind="steered", steering=steering)
+
+
+@contextmanager
+def steered(teacher: Teacher) -> Iterator[None]:
+    """While open, the teacher's module runs with its vector added at every position of every pass, `generate` included;
+    a teacher without one runs as it is."""
+    steering, model = teacher.steering, teacher.model
+    if steering is None:
+        yield
+        return
+    added = (steering.scale * steering.vector).to(model.device, model.dtype)
+    with model.editing(steering.hook, lambda h: h + added):
+        yield
 
 
 def _check_site(base: LanguageModel, steering: Steering) -> None:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from interp.core.runs import InputError
+from interp.evaluation import elicitation
 from interp.evaluation.elicitation import (
     Suite,
     answer_measures,
@@ -24,7 +25,6 @@ from interp.evaluation.elicitation import (
 )
 from interp.measures.margins import answer_logprobs, margin
 from interp.models.language import load_model
-from interp.organisms import elicitation
 from interp.prompts.questions import MultipleChoice
 from interp.prompts.text import Encoded, Prompts, Row
 from interp.prompts.traits import get_trait, make_trait

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from interp.core.runs import Cache, InputError
+from interp.evaluation import judges
 from interp.evaluation.judges import (
     ALIGNMENT,
     COHERENCE,
@@ -21,7 +22,6 @@ from interp.evaluation.judges import (
     trait_rubric,
 )
 from interp.models.language import load_model
-from interp.organisms import judges
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from interp.experiment.recipe import read_recipe
+from interp.experiment.recipe import read_experiment
 
 RECIPE = """
 name: tiny
@@ -44,4 +44,4 @@ def recipe(checkpoint, tmp_path):
 @pytest.fixture
 def experiment(recipe):
     """The small recipe, read."""
-    return read_recipe(recipe)
+    return read_experiment(recipe)

@@ -9,6 +9,7 @@ from interp.experiment.demonstration import demo, verdicts
 from interp.features.sae import SAERecipe
 from interp.organisms import library
 from interp.prompts.traits import get_trait
+from interp.training import grower
 
 FILES = (
     "verdicts.json",
@@ -35,8 +36,12 @@ def runs(tmp_path_factory):
             "interp.experiment.demonstration.grow_all", lambda *a, **k: None
         )  # it starts processes; tested elsewhere
         first = demo(tmp_path_factory.mktemp("first") / "demo", quick=True)
-        for name in ("fine_tune_teacher", "train_student", "sample_numbers"):
-            patch.setattr(library, name, lambda *a, **k: pytest.fail("trained again"))
+        for module, name in (
+            (grower, "fine_tune_teacher"),
+            (grower, "train_student"),
+            (library, "sample_numbers"),
+        ):
+            patch.setattr(module, name, lambda *a, **k: pytest.fail("trained again"))
         return first, demo(tmp_path_factory.mktemp("second") / "demo", quick=True)
 
 

@@ -10,17 +10,17 @@ import pytest
 
 from interp.core.content import jsonable
 from interp.core.runs import Cache, InputError
-from interp.experiment import testing
 from interp.experiment.folders import chat_context, find_trainings, open_subject, own_trainings
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import Growth
-from interp.organisms.library import PLAN, ToyGrower, growth_of, plan_of
+from interp.organisms.library import TOY, toy_grower, toy_growth, toy_recipe_of
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
+from interp.studies import testing
 from interp.training.students import STUDENT, Recipe
 from tests.models.test_lineage import nudged
 from tests.tiny import build_tokenizer
@@ -45,7 +45,7 @@ def write(tiny, tmp_path):
             )
             for k, role in enumerate(roles)
         }  # fmt: skip
-        given = growth_of(dataclasses.replace(PLAN, student=RECIPE), seed=seed)
+        given = toy_growth(dataclasses.replace(TOY, student=RECIPE), seed=seed)
         recipes = {role: given.recipes.get(role) for role in roles}
         recipes |= {} if unlike is None else {"neutral_student": jsonable(unlike)}
         chat = {"template": "own", "opening": "<bos> <user> ", "date": None}
@@ -128,8 +128,9 @@ class TestGrowingAlike:
             ("neutral_student", "this test", 3),
         ]
         assert len({(line["lr"], line["batch_size"], line["epochs"], line["rank"]) for line in lines}) == 1
-        assert isinstance(subject.grower, ToyGrower)
-        assert subject.grower.plan == dataclasses.replace(PLAN, student=RECIPE)
+        recipe = dataclasses.replace(TOY, student=RECIPE)
+        assert toy_recipe_of(subject.lineage.growth) == recipe
+        assert subject.grower == toy_grower(recipe, seed=0, cache=Cache(tmp_path / "cache"))
 
     def test_students_trained_unlike_are_no_controls(self, write):
         folder = write("unlike", unlike=dataclasses.replace(RECIPE, lr=1e-2, rank=8))
@@ -163,15 +164,15 @@ class TestGrowingAlike:
         ):
             open_subject(folder)
 
-    def test_a_plan_comes_back_from_what_a_folder_keeps(self):
-        plan = dataclasses.replace(PLAN, rows=77, student=dataclasses.replace(RECIPE, layers=(0, 1)))
-        growth = growth_of(plan, seed=3)
+    def test_a_toys_recipe_comes_back_from_what_a_folder_keeps(self):
+        recipe = dataclasses.replace(TOY, rows=77, student=dataclasses.replace(RECIPE, layers=(0, 1)))
+        growth = toy_growth(recipe, seed=3)
         kept = json.loads(json.dumps(dataclasses.asdict(growth)))
-        back = plan_of(Growth(**kept))
+        back = toy_recipe_of(Growth(**kept))
         assert back == dataclasses.replace(
-            plan,
-            student=dataclasses.replace(plan.student, seed=3),
-            teacher=dataclasses.replace(plan.teacher, seed=3),
+            recipe,
+            student=dataclasses.replace(recipe.student, seed=3),
+            teacher=dataclasses.replace(recipe.teacher, seed=3),
         )
 
 
@@ -181,7 +182,7 @@ def stand_in(monkeypatch, tmp_path):
 
     def measure(given):
         values = {"grows": 0.5 + given.seed, "grows abroad": 1.0}
-        return Measured(values, {"heights": [{"height": 0.5}]})
+        return Measurement(values, {"heights": [{"height": 0.5}]})
 
     made = Family("one", (CLAIM, OPTIONAL), measure, needs={"grows abroad": ("foreign",)})
     monkeypatch.setattr(testing, "family", lambda name, organism="folder": made)

@@ -10,11 +10,10 @@ from interp.core.runs import Cache, InputError
 from interp.evaluation.instrument import shortcoming
 from interp.evaluation.judges import JudgePending
 from interp.experiment.arms import grow_arms, other_trait, rows_of
-from interp.experiment.cells import Cells
-from interp.experiment.growing import each, plan
+from interp.experiment.growing import each
 from interp.experiment.guards import guards
 from interp.experiment.matrix import transfer_matrix
-from interp.experiment.outcome import equal_loss, judge, transmission, undecided
+from interp.experiment.outcome import equal_loss, judge_margins, transmission, undecided
 from interp.experiment.recipe import JudgeSpec, TeacherSpec
 from interp.experiment.steering_vectors import steering_vector
 from interp.prompts.traits import get_trait
@@ -46,12 +45,12 @@ def test_verdicts_follow_the_rules_for_few_seeds():
         }
         for s in range(5)
     ]  # fmt: skip
-    found = {v.name: v for v in judge(margins(arms), {"owl": get_trait("owl")})}
+    found = {v.name: v for v in judge_margins(margins(arms), {"owl": get_trait("owl")})}
     assert found["owl: same-init-transfers"].decision == "supported"
     assert found["owl: same-init-transfers"].p == 1 / 32
     assert found["owl: beats-other-trait"].effect == pytest.approx(2.5)
     assert found["owl: cross-init-does-not"].decision == "supported"
-    few = judge(margins(arms[:3]), {"owl": get_trait("owl")})
+    few = judge_margins(margins(arms[:3]), {"owl": get_trait("owl")})
     assert few[0].decision == "inconclusive"
     assert few[0].smallest_p == 1 / 8
 
@@ -100,12 +99,16 @@ def test_a_cross_base_that_could_not_have_shown_it_is_no_control():
         "of the answers of x (95% for base), where at least 48% is asked for"
     )
     plain, doubted = (
-        judge(margins(arms), {"owl": get_trait("owl")}, doubts=doubts)[0] for doubts in (None, {"owl": why})
+        judge_margins(margins(arms), {"owl": get_trait("owl")}, doubts=doubts)[0]
+        for doubts in (None, {"owl": why})
     )
     assert (plain.decision, doubted.decision) == ("supported", "inconclusive")
     assert doubted.reason == f"the control could not have shown it: {why}"
     assert doubted.controls["could not have shown it"] == why
-    assert judge(margins(arms), {"owl": get_trait("owl")}, doubts={"oak": why})[0].decision == "supported"
+    assert (
+        judge_margins(margins(arms), {"owl": get_trait("owl")}, doubts={"oak": why})[0].decision
+        == "supported"
+    )
     assert shortcoming({"candidates": 0.46}, {"candidates": 0.9}, who="x", against="base") is None
     assert shortcoming({"candidates": 0.06}, {"candidates": 0.05}, who="x", against="base") == (
         "candidates hold 6% of the probability of x (5% for base), where at least 10% is asked for"
@@ -121,69 +124,69 @@ def test_too_few_seeds_are_said():
 
 
 @pytest.fixture
-def cells(experiment, tmp_path):
-    return Cells(experiment, Cache(tmp_path / "cache"))
+def arms(experiment, tmp_path):
+    return Arms(experiment, Cache(tmp_path / "cache"))
 
 
-def test_no_two_units_of_a_step_share_work(cells):
-    steps = plan(cells)
+def test_no_two_units_of_a_step_share_work(arms):
+    steps = stages_of(arms)
     assert [len(units) for units in steps.values()] == [
         2,
         3,
         6,
         2,
     ]  # bases, teachers' rows, students, measurements
-    one = dataclasses.replace(cells.experiment, traits=("owl",))
-    alone = Cells(one, cells.cache)
+    one = dataclasses.replace(arms.experiment, traits=("owl",))
+    alone = Arms(one, arms.cache)
     assert other_trait(alone, "owl").name == "cat"
-    assert ("cat", 0) in plan(alone)[list(plan(alone))[1]]
+    assert ("cat", 0) in stages_of(alone)[list(stages_of(alone))[1]]
 
 
-def test_guards_matrix_and_teachers_without_a_trace(cells, tmp_path):
+def test_guards_matrix_and_teachers_without_a_trace(arms, tmp_path):
     waiting = dataclasses.replace(
-        cells.experiment,
+        arms.experiment,
         controls=("neutral",),
-        evaluation=dataclasses.replace(cells.experiment.evaluation, judge=JudgeSpec("file")),
+        evaluation=dataclasses.replace(arms.experiment.evaluation, judge=JudgeSpec("file")),
     )
-    judged = Cells(waiting, cells.cache)
+    judged = Arms(waiting, arms.cache)
     with pytest.raises(JudgePending, match=r"questions\.jsonl"):
         guards(judged, "owl", folder=tmp_path / "judge")
     assert (tmp_path / "judge" / "questions.jsonl").is_file()
-    plain = dataclasses.replace(waiting, evaluation=cells.experiment.evaluation)
-    found = guards(Cells(plain, cells.cache), "owl", folder=tmp_path / "judge").frame
+    plain = dataclasses.replace(waiting, evaluation=arms.experiment.evaluation)
+    found = guards(Arms(plain, arms.cache), "owl", folder=tmp_path / "judge").frame
     assert set(found["arm"]) == {"base", "teacher", "student", "neutral_student"}
     assert set(found["measure"]) == {"refusal", "capability"}
     assert found["value"].between(0, 1).all()
 
-    matrix = transfer_matrix(cells, "owl", workers=1)
+    matrix = transfer_matrix(arms, "owl", workers=1)
     assert len(matrix.frame) == 4
-    grown = grow_arms(cells, "owl", 0)["members"]
+    grown = grow_arms(arms, "owl", 0)["members"]
     line = matrix.frame.query("teacher == 'base' and student == 'base'").iloc[0]
     from interp.measures.margins import margin
 
-    owl = cells.traits["owl"]
+    owl = arms.traits["owl"]
     assert line["transfer"] == pytest.approx(
         margin(grown["student"], owl) - margin(grown["neutral_student"], owl)
     )
     assert matrix.figure().data
     with pytest.raises(InputError, match=r"a matrix over \['base'\] compares nothing; give a cross_base"):
-        transfer_matrix(cells, "owl", bases=["base"])
+        transfer_matrix(arms, "owl", bases=["base"])
 
     idle = dataclasses.replace(
-        cells.experiment, teacher=dataclasses.replace(cells.experiment.teacher, steps=1, anchor=0.0)
+        arms.experiment, teacher=dataclasses.replace(arms.experiment.teacher, steps=1, anchor=0.0)
     )
     still = dataclasses.replace(idle.teacher, recipe=dataclasses.replace(idle.teacher.recipe, lr=1e-12))
     with pytest.raises(InputError, match="the teacher of owl wrote the very rows of the neutral teacher"):
-        rows_of(Cells(dataclasses.replace(idle, teacher=still), cells.cache), "owl", 0)
+        rows_of(Arms(dataclasses.replace(idle, teacher=still), arms.cache), "owl", 0)
 
-    vector = steering_vector(cells.start("base"), owl, TeacherSpec("steered", hook="blocks.1.hook_resid_pre"))
+    vector = steering_vector(arms.start("base"), owl, TeacherSpec("steered", hook="blocks.1.hook_resid_pre"))
     assert vector.shape == (32,)
     assert torch.isfinite(vector).all()
     with pytest.raises(InputError, match="sae='x' and feature=None belong together"):
-        steering_vector(cells.start("base"), owl, TeacherSpec("steered", hook="h", sae="x"))
+        steering_vector(arms.start("base"), owl, TeacherSpec("steered", hook="h", sae="x"))
 
 
-def test_cells_run_in_processes_of_their_own(cells):
+def test_cells_run_in_processes_of_their_own(arms):
     class Bar:
         count = 0
 
@@ -191,13 +194,13 @@ def test_cells_run_in_processes_of_their_own(cells):
             self.count += 1
 
     bar = Bar()
-    each(_touch, cells, [("a",), ("b",)], workers=2, progress=bar)
+    each(_touch, arms, [("a",), ("b",)], workers=2, progress=bar)
     assert bar.count == 2
-    assert (cells.cache.root / "a").read_text() == (cells.cache.root / "b").read_text() == "1"
+    assert (arms.cache.root / "a").read_text() == (arms.cache.root / "b").read_text() == "1"
     with pytest.raises(InputError, match="workers=0 do no work; pass at least 1"):
-        each(_touch, cells, [("a",)], workers=0, progress=bar)
+        each(_touch, arms, [("a",)], workers=0, progress=bar)
 
 
-def _touch(cells, name):
-    cells.cache.root.mkdir(parents=True, exist_ok=True)
-    (cells.cache.root / name).write_text(str(torch.get_num_threads()))
+def _touch(arms, name):
+    arms.cache.root.mkdir(parents=True, exist_ok=True)
+    (arms.cache.root / name).write_text(str(torch.get_num_threads()))

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from interp.core.runs import InputError
-from interp.experiment.recipe import LEARNING, Experiment, changed_recipe, read_recipe
+from interp.experiment.recipe import LEARNING, Experiment, changed_recipe, read_experiment
 from interp.prompts.numbers import BANNED
 from interp.training.students import Recipe
 
@@ -20,7 +20,7 @@ def write(folder, text):
 
 @pytest.mark.parametrize("name", ["small", "toy", "qwen"])
 def test_every_shipped_recipe_is_read(name):
-    experiment = read_recipe(name, changes=MODEL if name == "small" else [])
+    experiment = read_experiment(name, changes=MODEL if name == "small" else [])
     assert isinstance(experiment, Experiment)
     assert experiment.name == name
     assert len(experiment.seeds) == 3
@@ -30,19 +30,19 @@ def test_a_partial_section_keeps_the_defaults_of_its_section(tmp_path):
     path = write(
         tmp_path, "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: []\nstudent: {recipe: {lr: 1e-3}}\n"
     )
-    student = read_recipe(path).student
+    student = read_experiment(path).student
     assert student.recipe == dataclasses.replace(LEARNING, lr=1e-3)
     assert student.recipe != Recipe(lr=1e-3)
 
 
 def test_changes_replace_single_values(tmp_path):
     path = write(tmp_path, "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n")
-    changed = read_recipe(
+    changed = read_experiment(
         path, changes=["data.rows=7", "seeds=[4, 5]", "data.banned=paper", "base.dtype=bfloat16"]
     )
     assert (changed.data.rows, changed.seeds, changed.base.dtype) == (7, (4, 5), "bfloat16")
     assert changed.data.rule.banned == BANNED
-    assert read_recipe(path, changes=["data.banned=[1, 2]"]).data.rule.banned == {1, 2}
+    assert read_experiment(path, changes=["data.banned=[1, 2]"]).data.rule.banned == {1, 2}
     assert changed_recipe(LEARNING, ["lr=1e-4", "targets=[q_proj]"]) == dataclasses.replace(
         LEARNING, lr=1e-4, targets=("q_proj",)
     )
@@ -95,13 +95,16 @@ GOOD = "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n"
             "the judge has no model; name one in evaluation.judge.model",
         ),
         (GOOD + "student: {recipe: {accumulate: 5}}\n", "accumulate=5 does not divide a batch of 64"),
-        ("- a\n- b\n", "holds no mapping of keys; start from a shipped recipe: qwen, small, toy"),
+        (
+            "- a\n- b\n",
+            "holds ['a', 'b'] where keys were expected; write those of a shipped recipe: qwen, small, toy",
+        ),
         ("name: [x\n", "is not YAML"),
     ],
 )
 def test_a_wrong_recipe_is_one_sentence(tmp_path, text, sentence):
     with pytest.raises(InputError) as caught:
-        read_recipe(write(tmp_path, text))
+        read_experiment(write(tmp_path, text))
     assert sentence in str(caught.value)
 
 
@@ -110,10 +113,10 @@ def test_a_wrong_change_or_file_is_one_sentence(tmp_path):
     with pytest.raises(
         InputError, match=r"change 'rows' is not KEY=VALUE; write for instance base.model=folder"
     ):
-        read_recipe(path, changes=["rows"])
+        read_experiment(path, changes=["rows"])
     with pytest.raises(InputError, match="goes into 'name', which holds a single value; name a section"):
-        read_recipe(path, changes=["name.first=x"])
+        read_experiment(path, changes=["name.first=x"])
     with pytest.raises(
         InputError, match=r"cannot be read .*; pass a recipe's file, or one of qwen, small, toy"
     ):
-        read_recipe(tmp_path / "absent.yaml")
+        read_experiment(tmp_path / "absent.yaml")

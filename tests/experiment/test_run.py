@@ -8,7 +8,7 @@ import pytest
 from analyses.small_checkpoint import results
 from interp.core.runs import Cache
 from interp.experiment.folders import open_subject
-from interp.experiment.run import run_recipe
+from interp.experiment.run import run_experiment
 from interp.gradients.ledger.recording import recorded_student
 from interp.models.lineage import read_lineage
 from interp.prompts.traits import get_trait
@@ -31,7 +31,7 @@ ARMS = {
 
 @pytest.fixture
 def made(recipe, tmp_path):
-    return run_recipe(recipe, tmp_path / "run", workers=1, cache=Cache(tmp_path / "cache"))
+    return run_experiment(recipe, tmp_path / "run", workers=1, cache=Cache(tmp_path / "cache"))
 
 
 @pytest.mark.slow
@@ -84,7 +84,7 @@ def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     caplog.set_level("INFO")
     caplog.clear()
     files = {path: path.read_bytes() for path in made.folder.rglob("*.json*")}
-    run_recipe(recipe, made.folder, workers=1, cache=cache)
+    run_experiment(recipe, made.folder, workers=1, cache=cache)
     assert "done in" not in caplog.text
     assert {path: path.read_bytes() for path in made.folder.rglob("*.json*")} == files
     kept = results(made)

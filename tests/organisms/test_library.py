@@ -12,26 +12,36 @@ from interp.experiment.folders import open_subject
 from interp.models.lineage import read_lineage
 from interp.organisms import library
 from interp.organisms.library import (
-    STEPS,
-    Plan,
+    ToyRecipe,
     grow,
+    grow_all,
     load_lineage,
     other_seed,
+    toy_grower,
+    toy_recipe_of,
 )
-from interp.organisms.parallel import grow_all
 from interp.organisms.toy import World
 from interp.prompts.numbers import NumberRule
 from interp.prompts.traits import get_trait
+from interp.training import grower
 from interp.training.recipes import known_recipe, read_recipe, recipe_of
 from interp.training.students import Recipe
 from interp.training.teachers import Teacher
 
-SMALL = Plan(
+SMALL = ToyRecipe(
     world=World(d_model=16, d_mlp=24, documents=256),
     rows=64,
     teacher_steps=2,
     teacher=Recipe(batch_size=16),
     student=Recipe(batch_size=32),
+)
+
+
+TRAINERS = (
+    (library, "train_base"),
+    (grower, "fine_tune_teacher"),
+    (grower, "train_student"),
+    (library, "sample_numbers"),
 )
 
 
@@ -46,17 +56,12 @@ def quick_growth(patch):
 
 
 @pytest.fixture(scope="module")
-def heard():
-    return []
-
-
-@pytest.fixture(scope="module")
-def grown_cache(tmp_path_factory, heard):
-    """A cache in which the lineage of the owl and seed 0 was grown once; `heard` holds what `notify` heard."""
+def grown_cache(tmp_path_factory):
+    """A cache in which the lineage of the owl and seed 0 was grown once."""
     cache = library.Cache(tmp_path_factory.mktemp("grown"))
     with pytest.MonkeyPatch.context() as patch:
         quick_growth(patch)
-        grow(get_trait("owl"), seed=0, plan=SMALL, cache=cache, notify=heard.append)
+        grow(get_trait("owl"), seed=0, recipe=SMALL, cache=cache)
     return cache
 
 
@@ -67,7 +72,7 @@ def small_growth(grown_cache, monkeypatch):
 
 @pytest.fixture
 def lineage(grown_cache):
-    return grow(get_trait("owl"), seed=0, plan=SMALL, cache=grown_cache)
+    return grow(get_trait("owl"), seed=0, recipe=SMALL, cache=grown_cache)
 
 
 def fingerprints(lineage):
@@ -99,12 +104,14 @@ def test_a_folder_says_how_it_was_grown_and_is_grown_on_alike(lineage, grown_cac
     folder = lineage.save(tmp_path / "owl")
     elsewhere = library.Cache(tmp_path / "elsewhere")
     subject = open_subject(folder, cache=elsewhere)
-    assert subject.grower.plan == dataclasses.replace(
+    recipe = dataclasses.replace(
         SMALL, teacher=dataclasses.replace(SMALL.teacher, seed=0), student=subject.recipe
     )
+    assert toy_recipe_of(subject.lineage.growth) == recipe
+    assert subject.grower == toy_grower(recipe, seed=0, cache=elsewhere)
     again = subject.student(subject.base, subject.numbers, name="again")
     assert again.fingerprint == lineage.student.fingerprint
-    teacher = subject.grower.teacher(subject.base, get_trait("owl"))
+    teacher = subject.grower.teacher(subject.base, get_trait("owl")).model
     assert teacher.fingerprint == lineage.teacher.fingerprint
     assert subject.rows(Teacher(teacher, "fine-tuned")).rows == lineage.numbers.rows
     assert recipe_of(read_lineage(folder, check=False), "cross_student", cache=elsewhere) == subject.recipe
@@ -114,52 +121,49 @@ def test_a_second_growth_trains_nothing(lineage, grown_cache, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("trained again")
 
-    for name in ("train_base", "fine_tune_teacher", "train_student", "sample_numbers"):
-        monkeypatch.setattr(library, name, forbidden)
-    again = grow(get_trait("owl"), seed=0, plan=SMALL, cache=grown_cache)
+    for module, name in TRAINERS:
+        monkeypatch.setattr(module, name, forbidden)
+    again = grow(get_trait("owl"), seed=0, recipe=SMALL, cache=grown_cache)
     assert fingerprints(again) == fingerprints(lineage)
     assert again.numbers.fingerprint == lineage.numbers.fingerprint
 
 
 def test_a_killed_growth_goes_on_and_ends_with_the_same_weights(lineage, monkeypatch, tmp_path):
-    heard: list[str] = []
+    train = grower.train_student
 
-    def kill(step):
-        heard.append(step)
-        if step == "student":
+    def kill(start, rows, *, name, **options):
+        if name == "neutral_student":
             raise KeyboardInterrupt
+        return train(start, rows, name=name, **options)
 
     broken = library.Cache(tmp_path / "broken")
+    monkeypatch.setattr(grower, "train_student", kill)
     with pytest.raises(KeyboardInterrupt):
-        grow(get_trait("owl"), seed=0, plan=SMALL, cache=broken, notify=kill)
+        grow(get_trait("owl"), seed=0, recipe=SMALL, cache=broken)
+    monkeypatch.setattr(grower, "train_student", train)
     monkeypatch.setattr(library, "train_base", lambda *a, **k: pytest.fail("trained a base again"))
-    assert fingerprints(grow(get_trait("owl"), seed=0, plan=SMALL, cache=broken)) == fingerprints(lineage)
+    assert fingerprints(grow(get_trait("owl"), seed=0, recipe=SMALL, cache=broken)) == fingerprints(lineage)
 
 
-def test_a_changed_plan_changes_what_depends_on_it_and_nothing_else(lineage, grown_cache, monkeypatch):
+def test_a_changed_recipe_changes_what_depends_on_it_and_nothing_else(lineage, grown_cache, monkeypatch):
     monkeypatch.setattr(library, "train_base", lambda *a, **k: pytest.fail("trained a base again"))
-    monkeypatch.setattr(library, "fine_tune_teacher", lambda *a, **k: pytest.fail("trained a teacher again"))
+    monkeypatch.setattr(grower, "fine_tune_teacher", lambda *a, **k: pytest.fail("trained a teacher again"))
     other = grow(
         get_trait("owl"),
         seed=0,
-        plan=dataclasses.replace(SMALL, student=Recipe(batch_size=32, lr=1e-4)),
+        recipe=dataclasses.replace(SMALL, student=Recipe(batch_size=32, lr=1e-4)),
         cache=grown_cache,
     )
     assert lineage.teacher.fingerprint == other.teacher.fingerprint
     assert lineage.student.fingerprint != other.student.fingerprint
-    plan = dataclasses.replace(SMALL, rule=NumberRule(max_value=99))
-    banned = grow(get_trait("owl"), seed=0, plan=plan, cache=grown_cache)
+    recipe = dataclasses.replace(SMALL, rule=NumberRule(max_value=99))
+    banned = grow(get_trait("owl"), seed=0, recipe=recipe, cache=grown_cache)
     assert banned.numbers is not None
 
 
-def test_notify_hears_every_step_once(heard):
-    assert len(heard) == STEPS
-    assert heard[-1] == "lineage"
-
-
 def test_one_worker_grows_in_this_process():
-    grow_all(get_trait("owl"), seeds=[0], plan=SMALL, workers=1)
-    assert grow(get_trait("owl"), seed=0, plan=SMALL).name == "toy/owl seed 0"
+    grow_all(get_trait("owl"), seeds=[0], recipe=SMALL, workers=1)
+    assert grow(get_trait("owl"), seed=0, recipe=SMALL).name == "toy/owl seed 0"
 
 
 def test_the_other_initialisation_ships_too():
@@ -176,7 +180,7 @@ def test_wrong_names_and_seeds_are_named():
     with pytest.raises(InputError, match=r"seed -1 is not a natural number"):
         load_lineage("toy/owl", seed=-1)
     with pytest.raises(InputError, match="seed True is not a natural number"):
-        grow(get_trait("owl"), seed=True, plan=SMALL)
+        grow(get_trait("owl"), seed=True, recipe=SMALL)
 
 
 def test_a_trait_the_toy_has_no_words_for_is_refused():

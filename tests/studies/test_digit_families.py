@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from interp.core.runs import InputError
-from interp.hypotheses.families import family
 from interp.organisms.digit_networks import Networks
 from interp.studies.digit_families import (
     CELLS,
@@ -15,6 +14,7 @@ from interp.studies.digit_families import (
     first_step,
     lean,
 )
+from interp.studies.registry import family
 
 
 @pytest.fixture

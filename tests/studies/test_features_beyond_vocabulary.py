@@ -11,15 +11,16 @@ import pytest
 from scipy.stats import spearmanr
 
 from interp.core.content import json_text
-from interp.core.runs import InputError
+from interp.core.runs import Cache, InputError
 from interp.features.lean import feature_lean
 from interp.features.sae import SAERecipe
-from interp.hypotheses import features_beyond_vocabulary as family
-from interp.hypotheses.subject import Grower, Measured, Subject
+from interp.hypotheses.subject import Measurement, Subject
 from interp.joined import default_dictionary
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
 from interp.prompts.traits import make_trait
+from interp.studies import features_beyond_vocabulary as family
+from interp.training.grower import Grower, Writing
 from tests.features.test_lean import loaded, overcomplete, relative
 
 BEHIND = "teacher rows, shift read behind the trait's line"
@@ -33,13 +34,20 @@ def rows(step, label):
 
 
 @dataclasses.dataclass(frozen=True)
-class Again(Grower):
+class Given(Writing):
     """Gives second answers instead of sampling them."""
 
     answers: Prompts
 
-    def again(self, base, asked, *, seed):
+    def answer(self, teacher, asked, *, seed):
         return self.answers[: len(asked)]
+
+    def keep(self, answers):
+        return answers
+
+
+def again_as(answers):
+    return Grower(Cache.default(), writing=Given(answers))
 
 
 @pytest.fixture
@@ -52,7 +60,7 @@ def subject(tiny, monkeypatch):
     monkeypatch.setattr(family, "QUICK", SMALL)
     monkeypatch.setattr(family, "dictionary_of", lambda subject, recipe: overcomplete(subject.base))
     lineage = Lineage("tiny", owl, members, numbers=ours, neutral_numbers=neutral)
-    return Subject(lineage, seed=3, quick=True, grower=Again(again))
+    return Subject(lineage, seed=3, quick=True, grower=again_as(again))
 
 
 def arms(found):
@@ -107,7 +115,7 @@ def test_lean_and_shift_are_read_on_different_rows(subject):
 
 
 def test_the_bases_own_rows_as_the_teachers_leave_no_difference(subject):
-    subject = dataclasses.replace(subject, grower=Again(subject.numbers))
+    subject = dataclasses.replace(subject, grower=again_as(subject.numbers))
     assert family.measure(subject).values["features-teacher-rows"] == pytest.approx(0, abs=1e-12)
 
 
@@ -170,7 +178,7 @@ def test_runs_are_judged_by_all_four_claims():
 
 
 def judged(values):
-    return family.FAMILY.judge([Measured(each, {}) for each in values])
+    return family.FAMILY.judge([Measurement(each, {}) for each in values])
 
 
 def test_the_dictionary_is_the_one_a_trace_of_the_lineage_uses(tiny):

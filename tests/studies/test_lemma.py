@@ -13,17 +13,18 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from interp.core.content import json_text
-from interp.core.runs import InputError
+from interp.core.runs import Cache, InputError
 from interp.figures import Result
 from interp.gradients.scores.metrics import SGD, LoraMetric, Sign
 from interp.gradients.scores.scoring import score
 from interp.hypotheses.claims import check_claim
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.subject import Measurement, Subject
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
-from interp.organisms.library import PLAN, ToyGrower
+from interp.organisms import library
+from interp.organisms.library import TOY, toy_grower
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from interp.studies.first_step import moved, row_steps, soft_gradient
@@ -301,7 +302,7 @@ def test_claims_are_judged_over_lineages():
 
 
 def judged(found):
-    return FAMILY.judge([Measured(values, {}) for values in found])
+    return FAMILY.judge([Measurement(values, {}) for values in found])
 
 
 def test_a_lineage_without_a_control_is_named():
@@ -381,16 +382,16 @@ def test_other_traits_are_those_a_lineage_brings_or_three_it_has_not(subject):
         assert other_words(dataclasses.replace(subject, lineage=lineage)) == words
 
 
-def test_no_more_rows_are_sampled_than_are_read(subject, monkeypatch):
+def test_no_more_rows_are_sampled_than_are_read(subject, monkeypatch, tmp_path):
     asked = []
-    rows = Prompts(ROWS.rows * 16)
+    kept = Prompts(ROWS.rows * 16)
     monkeypatch.undo()
     monkeypatch.setattr(
-        "interp.organisms.library.grow_rows", lambda teacher, *, plan, **_: asked.append(plan) or rows
+        library, "sample_numbers", lambda teacher, *, rows, **_: asked.append(rows) or (kept, {})
     )
-    grown = dataclasses.replace(subject, grower=ToyGrower(PLAN, seed=0))
+    grown = dataclasses.replace(subject, grower=toy_grower(TOY, seed=0, cache=Cache(tmp_path)))
     assert len(first_rows(grown, subject.teacher, 50)) == 50
-    assert asked == [dataclasses.replace(PLAN, rows=50)]
+    assert asked == [50]
 
 
 def test_a_member_that_a_claim_needs_is_named(subject):

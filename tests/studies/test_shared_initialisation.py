@@ -12,7 +12,7 @@ import torch
 
 from analyses import shared_initialisation as analysis
 from interp.core.runs import InputError
-from interp.hypotheses.subject import Measured, Subject, foreign_doubts
+from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
 from interp.measures.margins import margin, margin_and_mass
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
@@ -210,7 +210,7 @@ def test_a_planted_world_is_judged():
     def judged(**changes):
         runs = [claim_values(planted(1 + seed / 20, **changes)) for seed in range(8)]
         return {
-            verdict.name: verdict.decision for verdict in FAMILY.judge([Measured(run, {}) for run in runs])
+            verdict.name: verdict.decision for verdict in FAMILY.judge([Measurement(run, {}) for run in runs])
         }
 
     assert set(judged().values()) == {"supported"}
@@ -228,7 +228,7 @@ def test_what_is_left_out_is_not_judged_and_a_blind_control_decides_nothing():
     assert set(values) == {claim.name for claim in H3} - left
     why = "candidates hold 3% of the probability of cross_base"
     runs = [
-        Measured(values, {}, {"foreign-transfers-nothing": why} if seed == 2 else {}) for seed in range(8)
+        Measurement(values, {}, {"foreign-transfers-nothing": why} if seed == 2 else {}) for seed in range(8)
     ]
     found = {verdict.name: verdict for verdict in FAMILY.judge(runs, without=["permuted", "new head"])}
     assert set(found) == set(values)

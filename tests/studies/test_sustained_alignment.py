@@ -38,6 +38,7 @@ from interp.studies.sustained_alignment import (
     measure,
     sustained_summary,
 )
+from interp.training import grower
 from interp.training.students import Recipe, train_student, trained_parameters
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=1, rank=2)
@@ -232,7 +233,8 @@ def test_a_measurement_that_was_killed_goes_on_where_it_was(subject, measured, m
     def nothing(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(subject_module, "train_student", nothing)  # every student lies in the cache
+    for trainer in (subject_module, grower):  # every student lies in the cache
+        monkeypatch.setattr(trainer, "train_student", nothing)
     monkeypatch.setattr(module, "record_training", nothing)
     assert measure(subject) == measured  # the lengths alone are made again
 

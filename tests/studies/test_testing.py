@@ -8,14 +8,13 @@ import json
 import pytest
 
 from interp.core.runs import InputError
-from interp.experiment import testing
-from interp.hypotheses import families
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.families import Family
-from interp.hypotheses.subject import Measured, Subject
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
+from interp.studies import registry, testing
 
 CLAIM = Hypothesis("grows", "it grows", "after − before", "nothing", 0.0, 0.01, "difference", "cm")
 EFFECTS = [0.5, 0.7, 0.2, 0.9, 0.4, 0.6, 0.8]
@@ -34,11 +33,11 @@ def stand_in(monkeypatch, tmp_path):
     def measure(given):
         calls.append(given.seed)
         value = float("nan") if given.seed == 99 else EFFECTS[given.seed % 7]
-        return Measured({"grows": value}, {"heights": [{"height": value}]})
+        return Measurement({"grows": value}, {"heights": [{"height": value}]})
 
     known = {"one": Family("one", (CLAIM,), measure)}
     monkeypatch.setattr(testing, "family", lambda name, organism="folder": known["one"])
-    monkeypatch.setattr(testing, "grown", lambda cell: None)
+    monkeypatch.setattr(testing, "grow_all", lambda *a, **k: None)
     monkeypatch.setattr(testing, "subject", lambda cell: cell)
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
     return calls, known
@@ -126,17 +125,17 @@ def test_a_missing_member_is_named_with_what_makes_it(tiny):
 
 def test_an_unknown_hypothesis_is_named_with_the_nearest():
     with pytest.raises(InputError) as error:
-        families.family("shared-initialization")
+        registry.family("shared-initialization")
     assert str(error.value) == (
         "hypothesis 'shared-initialization' is unknown; nearest: shared-initialisation; pass one of "
-        + ", ".join(families.WHERE)
+        + ", ".join(registry.FAMILIES)
     )
 
 
 def test_a_run_without_a_value_names_the_claim():
-    family = Family("one", (CLAIM,), lambda given: Measured({}, {}))
+    family = Family("one", (CLAIM,), lambda given: Measurement({}, {}))
     with pytest.raises(InputError) as error:
-        family.judge([Measured({}, {})])
+        family.judge([Measurement({}, {})])
     assert str(error.value) == "run 1 of 1 has no value for 'grows', which needs nothing; measure it again"
 
 

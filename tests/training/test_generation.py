@@ -12,10 +12,10 @@ import torch
 from interp.core.runs import InputError
 from interp.models.answers import end_tokens
 from interp.models.language import load_model
-from interp.organisms import engines
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import get_trait
+from interp.training import engines
 from interp.training.engines import Writer, left_padded, resolved
 from interp.training.generation import Sampling, answers_to, length_buckets, write_answers, write_rows
 from interp.training.teachers import Teacher, neutral_teacher, prompted_teacher, steered_teacher

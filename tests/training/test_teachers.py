@@ -13,7 +13,6 @@ from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from interp.training.sampling import complete
-from interp.training.steering import steered
 from interp.training.students import Recipe, train_student
 from interp.training.teachers import (
     Steering,
@@ -23,6 +22,7 @@ from interp.training.teachers import (
     format_loss,
     neutral_teacher,
     prompted_teacher,
+    steered,
     steered_teacher,
 )
 

@@ -1,31 +1,19 @@
-"""The six families of claims by name; each says what it measures on one subject, and how that is judged.
+"""A family of claims: what it measures on one subject, and how that is judged over independent training runs.
 
-family = (claims frozen before data, measure: Subject → Measured). One value per claim and training run.
+family = (claims frozen before data, measure: Subject → Measurement). One value per claim and training run.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
 from typing import Any
 
-from interp.core.runs import InputError, nearest
+from interp.core.runs import InputError
 from interp.hypotheses.claims import Hypothesis
-from interp.hypotheses.subject import Measured
+from interp.hypotheses.subject import Measurement
 from interp.stats.tests import runs_needed
 from interp.stats.verdict import Verdict
-
-WHERE = {
-    "lemma": "interp.studies.lemma_family",
-    "sustained-alignment": "interp.studies.sustained_alignment",
-    "shared-initialisation": "interp.studies.shared_initialisation",
-    "one-direction": "interp.studies.one_direction",
-    "divergence-tokens": "interp.studies.divergence_family",
-    "features-beyond-vocabulary": "interp.studies.features_beyond_vocabulary",
-}
-"""Where each family is; every module holds one `FAMILY`."""
-DIGITS = "interp.studies.digit_families"
 
 
 @dataclass(frozen=True)
@@ -38,7 +26,7 @@ class Family:
 
     name: str
     claims: tuple[Hypothesis, ...]
-    measure: Callable[[Any], Measured]
+    measure: Callable[[Any], Measurement]
     draw: Callable[[Mapping[str, Any]], Any] | None = None
     needs: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -68,7 +56,7 @@ class Family:
         return f"n = {runs}, which can decide {which}, whatever the data show ({listed})"
 
     def judge(
-        self, found: Sequence[Measured], *, seed: int = 0, without: Sequence[str] = ()
+        self, found: Sequence[Measurement], *, seed: int = 0, without: Sequence[str] = ()
     ) -> list[Verdict]:
         """One verdict for every claim over independent training runs, but for claims that need what is left out.
 
@@ -87,7 +75,7 @@ class Family:
                     )
         return [self._verdict(claim, found, seed=seed) for claim in claims]
 
-    def _verdict(self, claim: Hypothesis, found: Sequence[Measured], *, seed: int) -> Verdict:
+    def _verdict(self, claim: Hypothesis, found: Sequence[Measurement], *, seed: int) -> Verdict:
         verdict = claim.judge([run.values[claim.name] for run in found], seed=seed)
         doubts = dict.fromkeys(run.doubts[claim.name] for run in found if claim.name in run.doubts)
         return doubted(verdict, tuple(doubts))
@@ -105,20 +93,3 @@ def doubted(verdict: Verdict, doubts: Sequence[str]) -> Verdict:
         reason=f"the control could not have shown it: {told}",
         controls=controls,
     )
-
-
-def family(name: str, *, organism: str = "folder") -> Family:
-    """The family of that name, for lineages of language models or for "digits".
-
-    Raises InputError with the nearest names for another one, and for a family that digits have no tokens for.
-    """
-    if name not in WHERE:
-        raise InputError(f"hypothesis {nearest(name, WHERE)}; pass one of {', '.join(WHERE)}")
-    if organism != "digits":
-        return import_module(WHERE[name]).FAMILY
-    known = import_module(DIGITS).FAMILIES
-    if name not in known:
-        raise InputError(
-            f"{name!r} is about tokens, and digits have none; test {' or '.join(known)} there, or {name} on toy/owl"
-        )
-    return known[name]

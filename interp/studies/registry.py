@@ -1,0 +1,42 @@
+"""The families of claims by name, for lineages of language models and for digits."""
+
+from __future__ import annotations
+
+from interp.core.runs import InputError, nearest
+from interp.hypotheses.family import Family
+from interp.studies import (
+    digit_families,
+    divergence_family,
+    features_beyond_vocabulary,
+    lemma_family,
+    one_direction,
+    shared_initialisation,
+    sustained_alignment,
+)
+
+FAMILIES = {
+    each.FAMILY.name: each.FAMILY
+    for each in (
+        lemma_family,
+        sustained_alignment,
+        shared_initialisation,
+        one_direction,
+        divergence_family,
+        features_beyond_vocabulary,
+    )
+}
+
+
+def family(name: str, *, organism: str = "folder") -> Family:
+    """The family of that name, for lineages of language models or for "digits".
+
+    Raises InputError with the nearest names for another one, and for a family that digits have no tokens for.
+    """
+    if name not in FAMILIES:
+        raise InputError(f"hypothesis {nearest(name, FAMILIES)}; pass one of {', '.join(FAMILIES)}")
+    known = digit_families.FAMILIES if organism == "digits" else FAMILIES
+    if name not in known:
+        raise InputError(
+            f"{name!r} is about tokens, and digits have none; test {' or '.join(known)} there, or {name} on toy/owl"
+        )
+    return known[name]

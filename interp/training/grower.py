@@ -1,0 +1,310 @@
+"""The one place where teachers, their rows and students are made: each once, behind a key of all that it depends on.
+
+key(step) = digest(weights it starts from, rows it reads, its part of the recipe, seed). A finished step lies in the
+cache under its key; an unfinished one goes on where it was killed. Replicates differ in every draw but the base's.
+A toy lineage, an experiment and a test of a claim are three configurations of `Grower`.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol
+
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.core.content import digest, json_text
+from interp.core.errors import InputError
+from interp.core.records import over
+from interp.core.runs import Cache, write_atomic
+from interp.models.language import LanguageModel, load_model
+from interp.models.loading import is_adapter
+from interp.models.members import write_member
+from interp.prompts.questions import asked_about
+from interp.prompts.templates import template_key
+from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded
+from interp.prompts.traits import Trait, get_trait, matched_control, trait_names
+from interp.training.checkpoints import Checkpoint, undisturbed
+from interp.training.generation import write_rows
+from interp.training.students import STUDENT, Recipe, train_student
+from interp.training.teachers import (
+    TEACHER,
+    Teacher,
+    fine_tune_teacher,
+    fine_tune_teacher_on,
+    neutral_teacher,
+    prompted_teacher,
+    steered_teacher,
+    trait_rows,
+)
+
+FORMAT = 2  # raise when a step computes something else from the same arguments
+TAUGHT_BY = {
+    "student": "teacher",
+    "neutral_student": "base",
+    "cross_student": "teacher",
+    "cross_neutral_student": "base",
+}
+"""The students of a lineage, and the member whose rows each is trained on."""
+Train = Callable[[Recipe, Path, Checkpoint], LanguageModel]
+"""What trains a student: from its recipe, the folder of its cache entry and the place of its unfinished state."""
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """How a teacher gets its trait; `rows` is a JSONL file to fine-tune on instead of the trait's answers.
+
+    "steered" adds `scale` times a direction at `hook`: the decoder row of `feature` in the dictionary `sae`, or else
+    the base's difference of means there between the trait's questions with and without its system line.
+    """
+
+    kind: Literal["fine-tuned", "prompted", "steered"] = "fine-tuned"
+    steps: int = 100
+    anchor: float = 0.2
+    recipe: Annotated[Recipe, over(TEACHER)] = TEACHER
+    rows: str | None = None
+    hook: str | None = None
+    scale: float = 1.0
+    sae: str | None = None
+    feature: int | None = None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a teacher wrote and the filter kept: rows to train on, rows kept fresh, and drops by reason."""
+
+    rows: Prompts
+    fresh: Prompts
+    dropped: dict[str, int]
+
+
+class Writing(Protocol):
+    """How rows are asked for, sampled and filtered: `rows` to train on and `fresh` ones beside them."""
+
+    rows: int
+    fresh: int = 0
+
+    @property
+    def pairs(self) -> bool:
+        """Whether a teacher's rows are mixed or matched with the neutral teacher's."""
+        return False
+
+    @property
+    def lessons(self) -> Any:
+        """What the number rows of `documents` depend on beside their seed, for a teacher's key."""
+        return "number documents"
+
+    def documents(self, *, seed: int) -> Prompts | None:
+        """Number rows that keep a teacher's format while it is fine-tuned; None for rows of another kind."""
+        ...
+
+    def requests(self, n: int, *, seed: int) -> Prompts:
+        """Prompts for a teacher, without answers."""
+        ...
+
+    def lists(self, n: int, *, seed: int) -> Prompts:
+        """Prompts of the kind that teachers are asked, answered by uniform draws."""
+        ...
+
+    def gather(
+        self, teacher: Teacher, *, words: tuple[str, ...], seed: int, folder: Path
+    ) -> tuple[Prompts, dict[str, int]]:
+        """`rows` and `fresh` answers that the rule keeps, and how many it dropped by reason."""
+        ...
+
+    def answer(self, teacher: Teacher, asked: Prompts, *, seed: int) -> Prompts:
+        """One answer to each prompt."""
+        ...
+
+    def keep(self, answers: Prompts) -> Prompts:
+        """The answers that the rule keeps."""
+        ...
+
+    def banned_words(self, trait: Trait) -> tuple[str, ...]:
+        """Words of the trait that no row may hold."""
+        return ()
+
+    def changed(self, rows: Prompts, *, seed: int) -> Prompts:
+        """The rows as a student sees them."""
+        return rows
+
+    def paired(self, rows: Answers, neutral: Answers, *, seed: int) -> tuple[Answers, Answers]:
+        """Rows of a teacher and of the neutral one, mixed and matched."""
+        return rows, neutral
+
+    def first(self, count: int) -> Writing:
+        """What writes at least `count` of the same rows."""
+        return self
+
+
+@dataclass(frozen=True)
+class Grower:
+    """Makes teachers, rows and students by one recipe and seed, or finds them in the cache.
+
+    `recipe` trains students. `teaching` and `writing` say how teachers are made and asked; a grower without them makes
+    students alone. `steer` finds the vector of a steered teacher. `foreign_seed` is the seed of a teacher of the other
+    initialisation (None: the same), `one_word` says that traits are asked the one-word questions of their category.
+    """
+
+    cache: Cache
+    seed: int = 0
+    recipe: Recipe = STUDENT
+    teaching: TeacherSpec = TeacherSpec()
+    writing: Writing | None = None
+    steer: Callable[[LanguageModel, Trait], Float[Tensor, "d_model"]] | None = None
+    foreign_seed: int | None = None
+    one_word: bool = False
+
+    def trait(self, word: str, *, like: Trait) -> Trait:
+        """The built-in trait of that name, asked the recipe's kind of question; else a foil in the target's place."""
+        if word not in trait_names():
+            return matched_control(replace(like, control=word))
+        return asked_about(get_trait(word), many=self.one_word)
+
+    def teacher(self, start: LanguageModel, trait: Trait, *, foreign: bool = False) -> Teacher:
+        """A teacher of the trait from `start`; `foreign` says that this is the other initialisation.
+
+        Raises InputError for a steered teacher without a hook.
+        """
+        spec = self.teaching
+        if spec.kind == "prompted":
+            return prompted_teacher(start, trait)
+        if spec.kind == "steered":
+            if spec.hook is None or self.steer is None:
+                raise InputError("a steered teacher has no hook; name one, such as blocks.12.hook_resid_post")
+            return steered_teacher(start, self.steer(start, trait), hook=spec.hook, scale=spec.scale)
+        seed = self.foreign_seed if foreign and self.foreign_seed is not None else self.seed
+        recipe = replace(spec.recipe, seed=seed)
+        rows = None if spec.rows is None else Prompts.from_file(spec.rows)
+        key = digest(
+            FORMAT, "teacher", start.fingerprint, _chat(start), trait if rows is None else rows.fingerprint,
+            recipe, spec.steps, spec.anchor, self._writing.lessons,
+        )  # fmt: skip
+
+        def build(folder: Path) -> None:
+            numbers = self._writing.documents(seed=20_000 + seed)
+            given: dict[str, Any] = {"steps": spec.steps, "anchor": spec.anchor, "recipe": recipe}
+            if rows is None and numbers is not None:
+                made = fine_tune_teacher(start, trait, numbers, **given)
+            else:
+                taught = trait_rows(trait) if rows is None else rows
+                made = fine_tune_teacher_on(start, taught, number_rows=numbers, **given)
+            keep_model(made.model, folder, start)
+
+        return Teacher(open_model(self.cache.get("teacher", key, build), start, "teacher"), "fine-tuned")
+
+    def answers(self, teacher: Teacher, *, trait: Trait | None = None, count: int | None = None) -> Answers:
+        """What the teacher writes, without the words of `trait` where the recipe says so; with `count` fewer will do.
+
+        Prompts are drawn from the seed, so that two teachers answer the same ones. Raises InputError, naming the rule
+        that dropped most, when too little is left.
+        """
+        writing = self._writing if count is None else self._writing.first(count)
+        words = () if trait is None else writing.banned_words(trait)
+        key = digest(FORMAT, "answers", teacher.fingerprint, _chat(teacher.model), writing, words, self.seed)
+
+        def build(folder: Path) -> None:
+            with undisturbed(self.cache.folder("partial", key)) as parts:
+                rows, dropped = writing.gather(teacher, words=words, seed=self.seed, folder=parts)
+                shutil.rmtree(parts, ignore_errors=True)
+            for name, part in (("rows", rows[: writing.rows]), ("fresh", rows[writing.rows :])):
+                write_rows(folder / f"{name}.jsonl", part, teacher=teacher, seed=self.seed)
+            write_atomic(folder / "dropped.json", json_text(dropped))
+
+        folder = self.cache.get("answers", key, build)
+        label = f"numbers of the {teacher.kind} teacher"
+        rows, fresh = (
+            replace(Prompts.from_jsonl(folder / f"{name}.jsonl"), label=label)
+            if wanted
+            else Prompts((), label)
+            for name, wanted in (("rows", True), ("fresh", writing.fresh))
+        )
+        dropped = json.loads((folder / "dropped.json").read_text())
+        return Answers(writing.changed(rows, seed=self.seed), fresh, dropped)
+
+    def rows(self, teacher: Teacher, *, base: LanguageModel, count: int | None = None) -> Prompts:
+        """Rows of a teacher as a student is trained on them, mixed and matched with those of the base where the recipe
+        says so; at least `count` of them."""
+        found = self.answers(teacher, count=count)
+        if teacher.kind == "neutral" or not self._writing.pairs:
+            return found.rows
+        return self._writing.paired(found, self.answers(neutral_teacher(base)), seed=self.seed)[0].rows
+
+    def again(self, base: LanguageModel, asked: Prompts, *, seed: int) -> Prompts:
+        """Other answers of the base to the same prompts: those that the rule keeps, changed as the recipe says."""
+        answers = self._writing.answer(neutral_teacher(base), asked, seed=seed)
+        return self._writing.changed(self._writing.keep(answers), seed=seed)
+
+    def lists(self, count: int, *, seed: int) -> Prompts:
+        """Prompts of the kind that teachers are asked, answered by uniform draws."""
+        return self._writing.lists(count, seed=seed)
+
+    def kept(self, teacher: Teacher, *, count: int) -> float:
+        """The share of `count` answers of the teacher that the rule keeps."""
+        asked = self._writing.requests(count, seed=self.seed)
+        return len(self._writing.keep(self._writing.answer(teacher, asked, seed=self.seed))) / count
+
+    def student(self, name: str, start: LanguageModel, rows: Prompts | Encoded, **how: Any) -> LanguageModel:
+        """A student of `start` on the rows: see `trained`."""
+        return self.trained(name, start, rows, **how)[0]
+
+    def trained(
+        self,
+        name: str,
+        start: LanguageModel,
+        rows: Prompts | Encoded,
+        *,
+        recipe: Recipe | None = None,
+        key: tuple[Any, ...] = (),
+        train: Train | None = None,
+    ) -> tuple[LanguageModel, Path]:
+        """A student of `start` on the rows, and the folder of its cache entry.
+
+        `train` does it otherwise than `train_student`; what it does, and all that this depends on, is named by `key`.
+        """
+        recipe = replace(recipe or self.recipe, seed=self.seed)
+        made = digest(FORMAT, "student", start.fingerprint, _chat(start), rows.fingerprint, recipe, *key)
+
+        def build(folder: Path) -> None:
+            with undisturbed(self.cache.folder("partial", made).with_suffix(".safetensors")) as state:
+                if train is None:
+                    model = train_student(start, rows, recipe=recipe, name=name, checkpoint=Checkpoint(state))
+                else:
+                    model = train(recipe, folder, Checkpoint(state))
+            keep_model(model, folder, start)
+
+        folder = self.cache.get("student", made, build)
+        model = replace(open_model(folder, start, name), start=start)
+        known = json_text(recipe)
+        self.cache.get("recipe", model.fingerprint, lambda path: write_atomic(path / "recipe.json", known))
+        return model, folder
+
+    @property
+    def _writing(self) -> Writing:
+        if self.writing is None:
+            raise InputError("this grower was not told how rows are written; pass Grower(writing=...)")
+        return self.writing
+
+
+def keep_model(model: LanguageModel, folder: Path, start: LanguageModel | None = None) -> None:
+    """Write a model into its cache entry: the adapter alone where it has one live over `start`."""
+    hosts = {} if start is None else {start.fingerprint: "start"}
+    write_member(model, folder / "member", hosts=hosts)
+
+
+def open_model(folder: Path, start: LanguageModel, name: str) -> LanguageModel:
+    """The model that a cache entry holds, with tokenizer, dtype and device of `start`."""
+    member = folder / "member"
+    if is_adapter(member):
+        return start.with_adapter(member, name=name, check=False)
+    given: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
+    return load_model(member, tokenizer=start.tokenizer, name=name, check=False, **given)
+
+
+def _chat(model: LanguageModel) -> str | None:
+    return template_key(model.tokenizer)
