@@ -22,62 +22,21 @@ ORANGE = "#E69F00"
 BLUE = "#0072B2"
 SKY = "#56B4E9"
 GREEN = "#009E73"
-ROLES = {
-    "base": GREY,
-    "null": GREY,
-    "teacher": ORANGE,
-    "student": BLUE,
-    "cross_base": "#bdbdbd",
-    "cross_student": SKY,
-    "cross_init": SKY,
-    "neutral": GREEN,
-    "neutral_student": GREEN,
-    "cross_neutral_student": "#7fceb9",
-    "other_student": "#CC79A7",
-    "in_context": "#D55E00",
+_LOOKS = {  # role: colour, marker, dash, hatching
+    "base": (GREY, "square", "dot", "."),
+    "null": (GREY, "x-thin-open", "1px,5px", "x"),
+    "teacher": (ORANGE, "diamond", "dash", "/"),
+    "student": (BLUE, "circle", "solid", ""),
+    "cross_base": ("#bdbdbd", "square-open", "2px,8px", "+"),
+    "cross_student": (SKY, "circle-open", "dashdot", "-"),
+    "cross_init": (SKY, "circle-open", "dashdot", "-"),
+    "neutral": (GREEN, "triangle-up", "longdash", "\\"),
+    "neutral_student": (GREEN, "triangle-up", "longdash", "\\"),
+    "cross_neutral_student": ("#7fceb9", "triangle-up-open", "longdashdot", "|"),
+    "other_student": ("#CC79A7", "cross", "8px,3px,2px,3px,2px,3px", "+"),
+    "in_context": ("#D55E00", "star", "14px,3px,2px,3px", "-"),
 }
-SYMBOLS = {
-    "base": "square",
-    "null": "x-thin-open",
-    "teacher": "diamond",
-    "student": "circle",
-    "cross_base": "square-open",
-    "cross_student": "circle-open",
-    "cross_init": "circle-open",
-    "neutral": "triangle-up",
-    "neutral_student": "triangle-up",
-    "cross_neutral_student": "triangle-up-open",
-    "other_student": "cross",
-    "in_context": "star",
-}
-DASHES = {
-    "base": "dot",
-    "null": "1px,5px",
-    "teacher": "dash",
-    "student": "solid",
-    "cross_base": "2px,8px",
-    "cross_student": "dashdot",
-    "cross_init": "dashdot",
-    "neutral": "longdash",
-    "neutral_student": "longdash",
-    "cross_neutral_student": "longdashdot",
-    "other_student": "8px,3px,2px,3px,2px,3px",
-    "in_context": "14px,3px,2px,3px",
-}
-HATCHES = {
-    "base": ".",
-    "null": "x",
-    "teacher": "/",
-    "student": "",
-    "cross_base": "+",
-    "cross_student": "-",
-    "cross_init": "-",
-    "neutral": "\\",
-    "neutral_student": "\\",
-    "cross_neutral_student": "|",
-    "other_student": "+",
-    "in_context": "-",
-}
+ROLES, SYMBOLS, DASHES, HATCHES = ({role: look[part] for role, look in _LOOKS.items()} for part in range(4))
 DECISIONS = {"supported": BLUE, "refuted": ORANGE, "inconclusive": GREY}
 DECIDED = {"supported": "circle", "refuted": "x", "inconclusive": "circle-open"}
 OTHERS = ("#CC79A7", "#D55E00", "#000000", BLUE, ORANGE, GREEN, "#882255", SKY)

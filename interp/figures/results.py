@@ -28,6 +28,12 @@ class Result:
             raise ValueError(f"{self.label} has no figure; read .frame instead")
         return self.draw(self)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Result):
+            return NotImplemented
+        said = (self.label, self.unit, self.notes) == (other.label, other.unit, other.notes)
+        return said and self.frame.equals(other.frame)
+
     def __repr__(self) -> str:
         rows, columns = self.frame.shape
         return f"{self.label}: {rows} rows x {columns} columns, {self.unit}"

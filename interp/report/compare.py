@@ -12,11 +12,11 @@ from typing import Any
 
 from interp.core.doors import door
 from interp.core.runs import InputError, Run, write_atomic
+from interp.report.cells import MISSING, cell, finite, flat, number
 from interp.report.contents import Contents, Figure, read_contents
-from interp.report.markup import MISSING, anchor, cell, finite, flat, number, scroll, text
-from interp.report.page import commit_of, draw_figure, title_of
-from interp.report.payload import fitted, shell
-from interp.report.verdict_cards import decided, drawing, mean, numbers_told, tone
+from interp.report.page import commit_of, title_of
+from interp.report.payload import filled, fitted
+from interp.report.verdict_cards import mean
 
 SIDES = ("A", "B")
 Verdicts = Sequence[Mapping[str, Any]]
@@ -59,27 +59,26 @@ def _paired(a: Contents, b: Contents) -> dict[str, Figure]:
 
 
 def _page(a: Contents, b: Contents, both: Contents, names: tuple[str, str]) -> str:
-    parts = {
-        "Verdicts side by side": _verdicts(a.verdicts, b.verdicts),
-        "Numbers": _table(_numbers(a.summary), _numbers(b.summary), "Numbers of both summaries"),
-        "What was set otherwise": _settings(a, b),
-        "Figures in pairs": _figures(both, {*a.figures}, {*b.figures}),
-    }
-    title = f"Comparison: {names[0]} and {names[1]}"
-    links = "".join(f'<li><a href="#{anchor(part)}">{text(part)}</a></li>' for part in parts)
-    runs = "".join(
-        f"<dt>{side}</dt><dd>{text(name)} <small>({text(title_of(contents))})</small></dd>"
-        for side, name, contents in zip(SIDES, names, (a, b), strict=True)
+    one, other = ({name: cell(value) for name, value in _set(contents.record)} for contents in (a, b))
+    known = dict.fromkeys([*one, *other])
+    return filled(
+        "comparison.html",
+        both,
+        title=f"Comparison: {names[0]} and {names[1]}",
+        lede=_changes(a.verdicts, b.verdicts),
+        sides=SIDES,
+        runs=list(zip(SIDES, names, map(title_of, (a, b)), strict=True)),
+        verdicts=_verdicts(a.verdicts, b.verdicts),
+        numbers=_numbers(a.summary, b.summary),
+        known=len(known),
+        settings={
+            name: [one.get(name, MISSING), other.get(name, MISSING)]
+            for name in known
+            if one.get(name) != other.get(name)
+        },
+        shared=sorted({*a.figures} & {*b.figures}),
+        alone={"A": sorted({*a.figures} - {*b.figures}), "B": sorted({*b.figures} - {*a.figures})},
     )
-    header = (
-        f'<header><h1>{text(title)}</h1>\n<p class="lede">{_changes(a.verdicts, b.verdicts)}</p><dl>{runs}</dl>'
-        f'<nav aria-label="Sections"><ul>{links}</ul></nav></header>'
-    )
-    body = "\n".join(
-        f'<section id="{anchor(part)}"><h2>{text(part)}</h2>\n{content}\n</section>'
-        for part, content in parts.items()
-    )
-    return shell(both, title=title, header=header, body=body)
 
 
 def _by_name(verdicts: Verdicts) -> dict[str, Mapping[str, Any]]:
@@ -103,38 +102,28 @@ def _changes(a: Verdicts, b: Verdicts) -> str:
     return f"{len(changed)} of {len(changed) + len(alike)} shared claims decided otherwise, {one}{len(alike)} alike."
 
 
-def _verdicts(a: Verdicts, b: Verdicts) -> str:
+def _verdicts(a: Verdicts, b: Verdicts) -> list[dict[str, Any]]:
+    """Every claim with what each run decided, and by how much the effect differs; changed decisions come first."""
     changed, alone, alike = _order(a, b)
-    one, other = _by_name(a), _by_name(b)
     what = dict.fromkeys(changed, "Decided otherwise") | dict.fromkeys(alone, "In one run only")
     what |= dict.fromkeys(alike, "Decided alike")
-    cards = "\n".join(_pair(name, one.get(name), other.get(name), said) for name, said in what.items())
-    return cards or "<p>Neither run judges a claim.</p>"
+    sides = (_by_name(a), _by_name(b))
+    return [
+        {"name": name, "said": said} | _pair(*(side.get(name) for side in sides))
+        for name, said in what.items()
+    ]
 
 
-def _pair(name: str, a: Mapping[str, Any] | None, b: Mapping[str, Any] | None, said: str) -> str:
-    """One claim with what each run decided, and by how much the effect differs."""
-    claims = list(dict.fromkeys(str(one.get("claim")) for one in (a, b) if one))
-    words = "".join(f'<p class="claim">{text(claim.rstrip("."))}.</p>' for claim in claims)
-    if len(claims) > 1:
-        words += '<p class="soft">The two runs word this claim differently.</p>'
+def _pair(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How each run words a claim, by how much its effect moved, and of each side the verdict and that beside it."""
+    known = [one for one in (a, b) if one]
     gap = _gap((a or {}).get("effect"), (b or {}).get("effect"))
-    units = {str(one.get("unit") or "") for one in (a, b) if one}
-    moved = f" Effect B − A: <b>{gap} {text(units.pop())}</b>." if gap != MISSING and len(units) == 1 else ""
-    sides = "".join(_side(side, *both) for side, both in zip(SIDES, ((a, b), (b, a)), strict=True))
-    return (
-        f'<article class="card"><h3>{text(said)} <code>{text(name)}</code></h3>{words}'
-        f'<p class="soft">{moved}</p><div class="two">{sides}</div></article>'
-    )
-
-
-def _side(side: str, verdict: Mapping[str, Any] | None, other: Mapping[str, Any] | None) -> str:
-    if verdict is None:
-        return f'<div><h4>{side}</h4><p class="soft">Not judged in this run.</p></div>'
-    return (
-        f'<div class="side verdict {tone(verdict)}"><h4>{side}: {decided(verdict)}</h4>'
-        f"{drawing(verdict, other)}<p>{numbers_told(verdict)}</p></div>"
-    )
+    units = {str(one.get("unit") or "") for one in known}
+    return {
+        "claims": list(dict.fromkeys(str(one.get("claim")) for one in known)),
+        "moved": f"{gap} {units.pop()}" if gap != MISSING and len(units) == 1 else "",
+        "sides": [("A", a, b), ("B", b, a)],
+    }
 
 
 def _gap(a: Any, b: Any) -> str:
@@ -143,29 +132,30 @@ def _gap(a: Any, b: Any) -> str:
     return number(b - a, signed=True) if a != b else "0"
 
 
-def _numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
+def _numbers(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Every number that a summary holds, in A, in B, and by how much it differs."""
+    one, other = _known(a), _known(b)
+    return {
+        name: [
+            number(one.get(name)),
+            number(other.get(name)),
+            _gap(one.get(name), other.get(name)),
+        ]
+        for name in dict.fromkeys([*one, *other])
+    }
+
+
+def _known(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Every number of a summary by where it stands, and the mean margin of every member over the lineages."""
     lineages = summary.get("lineages") or []
     plain = {name: value for name, value in summary.items() if name != "lineages"}
     names = dict.fromkeys(name for lineage in lineages for name in lineage["members"])
     means = {
-        f"mean margin of {name} (nats)": mean([lineage["members"].get(name) for lineage in lineages])
+        f"mean margin of {name} (nats)": mean(lineage["members"].get(name) for lineage in lineages)
         for name in names
     }
     count = {"lineages": len(lineages)} if lineages else {}
     return {name: value for name, value in (*flat(plain), *count.items(), *means.items()) if finite(value)}
-
-
-def _settings(a: Contents, b: Contents) -> str:
-    """What differs of configuration, code and versions, and how much is alike."""
-    one, other = ({name: cell(value) for name, value in _set(contents.record)} for contents in (a, b))
-    names = dict.fromkeys([*one, *other])
-    apart = [name for name in names if one.get(name) != other.get(name)]
-    alike = f'<p class="sees">{len(apart)} of {len(names)} settings and versions differ.</p>'
-    if not apart:
-        return alike
-    rows = ([text(name), one.get(name, MISSING), other.get(name, MISSING)] for name in apart)
-    return alike + _written(["setting", *SIDES], rows, "Settings that differ", numeric=False)
 
 
 def _set(record: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -173,46 +163,3 @@ def _set(record: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
     yield "git commit", commit_of(record)
     yield from flat(record.get("configuration") or {})
     yield from ((f"version of {name}", value) for name, value in flat(record.get("versions") or {}))
-
-
-def _table(a: Mapping[str, Any], b: Mapping[str, Any], label: str) -> str:
-    names = dict.fromkeys([*a, *b])
-    if not names:
-        return "<p>Neither summary holds a number.</p>"
-    rows = (
-        [text(name), number(a.get(name)), number(b.get(name)), _gap(a.get(name), b.get(name))]
-        for name in names
-    )
-    return _written(["number", *SIDES, "B − A"], rows, label, numeric=True)
-
-
-def _written(head: Sequence[str], rows: Iterable[Sequence[str]], label: str, *, numeric: bool) -> str:
-    """A table of cells that are already escaped."""
-    kind = ' class="n"' if numeric else ""
-    heads = "".join(f'<th scope="col"{kind if place else ""}>{one}</th>' for place, one in enumerate(head))
-    lines = "".join(
-        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td{kind}>{one}</td>" for one in row[1:]) + "</tr>"
-        for row in rows
-    )
-    table = f"<table><caption>{label}</caption><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
-    return f'<div class="card">{scroll(table, label)}</div>'
-
-
-def _figures(both: Contents, a: set[str], b: set[str]) -> str:
-    shared = sorted(a & b)
-    pairs = "\n".join(
-        '<div class="two">'
-        + "".join(
-            draw_figure(f"{side}/{name}", replace(figure, title=f"{side}: {figure.title}"), "", 3)
-            for side in SIDES
-            for figure in [both.figures[f"{side}/{name}"]]
-        )
-        + "</div>"
-        for name in shared
-    )
-    alone = "".join(
-        f'<p class="soft">Only in {side}: {text(", ".join(sorted(names)))}.</p>'
-        for side, names in (("A", a - b), ("B", b - a))
-        if names
-    )
-    return (pairs + alone) or "<p>Neither run holds a figure.</p>"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.core.pages import page_drawing
 from interp.core.runs import InputError, Run
-from interp.report.token_viewer import is_token_table
+from interp.report.token_tables import is_token_table
 
 if TYPE_CHECKING:
     import pandas as pd

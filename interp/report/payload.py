@@ -1,4 +1,4 @@
-"""What a page carries beside its text: plotly, drawings and rows, packed, and as much of it as fits.
+"""A page filled from its template, with plotly.js, figures and rows in it, compressed; the largest stay out above 6 MB.
 
 packed = base64(gzip(text)): about 0.4 of a script and 0.2 of a drawing, and no byte of it can be mistaken for markup.
 """
@@ -14,16 +14,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, lru_cache
 from importlib.resources import files
-from string import Template
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from interp.core.runs import InputError
+from interp.figures import role_colour
+from interp.report import cells, verdict_cards
 from interp.report.contents import Contents
-from interp.report.markup import ROWS, column, text
-from interp.report.token_viewer import is_token_table, token_json
+from interp.report.token_tables import is_token_table, label_of, token_json
 
 if TYPE_CHECKING:
     import pandas as pd
+    from jinja2 import Environment
 
 log = logging.getLogger(__name__)
 
@@ -37,22 +38,43 @@ def packed(content: str) -> str:
     return base64.b64encode(gzip.compress(content.encode(), 6, mtime=0)).decode()
 
 
-def shell(contents: Contents, *, title: str, header: str, body: str) -> str:
-    """The whole page around a header and a body that are already escaped, with what its scripts draw."""
+@cache
+def environment() -> Environment:
+    """The templates of the pages, which escape all they are given, and what they can do with a value."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    made = Environment(
+        loader=PackageLoader("interp.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    told = (verdict_cards.interval_words, verdict_cards.drawing, verdict_cards.member_margins)
+    values = (cells.cell, cells.number, cells.hundredths, cells.anchor, cells.flat, cells.columns)
+    made.filters.update({verb.__name__: verb for verb in (*told, *values, label_of)})
+    made.tests.update(finite=cells.finite, check=verdict_cards.is_check)
+    made.globals.update(ROWS=cells.ROWS, MARKS=verdict_cards.MARKS, role_colour=role_colour)
+    return made
+
+
+def filled(name: str, contents: Contents, **said: Any) -> str:
+    """The whole page of the template `name`, with what its scripts draw of `contents`, and `said` for its text."""
     script, data = _script(), {"figures": _drawings(contents), **_rows(contents)}
     entries = ",".join(
         f"{json.dumps(kind)}:{{{','.join(f'{json.dumps(name)}:{piece}' for name, piece in pieces.items())}}}"
         for kind, pieces in data.items()
     )
-    return Template(template("report.html")).substitute(
-        title=text(title),
-        hashes=" ".join(f"'{_hash(code)}'" for code in (contents.plotly, script)),
-        style=template("report.css"),
-        header=header,
-        body=body,
+    page = environment().get_template(name)
+    return page.render(
+        contents=contents,
+        hashes=[_hash(code) for code in (contents.plotly, script)],
+        style=_source("report.css"),
         data=packed(f"{{{entries}}}"),
         plotly=packed(contents.plotly),
         script=script,
+        **said,
     )
 
 
@@ -85,7 +107,7 @@ def _smaller(contents: Contents, kind: str, name: str) -> Contents:
         outside = {name: replace(contents.figures[name], drawing=None)}
         return replace(contents, figures=contents.figures | outside)
     count = contents.rows[name] // 2
-    count = count if count >= ROWS else 0
+    count = count if count >= cells.ROWS else 0
     log.info("table %s: too large for the page, cut to %d rows", name, count)
     return replace(contents, rows=contents.rows | {name: count})
 
@@ -119,7 +141,7 @@ def _rows(contents: Contents) -> dict[str, dict[str, str]]:
         if count and is_token_table(frame):
             key = ("tokens", name, count)
             tokens[name] = memory[key] = memory.get(key) or token_json(frame, count)
-        elif count > ROWS:
+        elif count > cells.ROWS:
             key = ("tables", name, count)
             tables[name] = memory[key] = memory.get(key) or _table_json(frame, count)
     return {"tokens": tokens, "tables": tables}
@@ -127,23 +149,19 @@ def _rows(contents: Contents) -> dict[str, dict[str, str]]:
 
 def _table_json(frame: pd.DataFrame, count: int) -> str:
     """Names of the columns, whether they hold numbers, and every cell as a reader sees it."""
-    columns = [column(frame[name].head(count).tolist()) for name in frame.columns]
-    found = {"names": [str(name) for name in frame.columns], "total": len(frame)}
-    found |= {
-        "numeric": [numeric for numeric, _ in columns],
-        "columns": [values for _, values in columns],
-    }
+    told = list(cells.columns(frame, count))
+    names, numeric, values = ([column[part] for column in told] for part in range(3))
+    found = {"names": names, "total": len(frame), "numeric": numeric, "columns": values}
     return json.dumps(found, ensure_ascii=False, separators=(",", ":"))
 
 
 @cache
-def template(name: str) -> str:
-    """A file of the page's templates."""
+def _source(name: str) -> str:
     return files("interp.report").joinpath("templates", name).read_text(encoding="utf-8")
 
 
 def _script() -> str:
-    parts = "\n".join(template(name) for name in SCRIPTS)
+    parts = "\n".join(_source(name) for name in SCRIPTS)
     return f'(() => {{\n"use strict";\n{parts}}})();\n'
 
 

@@ -204,6 +204,14 @@ def test_result_prints_one_line_shows_a_table_and_draws() -> None:
     assert result.figure().to_dict()["layout"]["title"]["text"] == "attribution"
 
 
+def test_results_are_equal_when_they_say_the_same_however_they_are_drawn() -> None:
+    result = Result("counts", FRAME, "rows", ("a note",), draw=figures.forest)
+    assert result == Result("counts", FRAME.copy(), "rows", ("a note",))
+    assert result != Result("counts", FRAME.assign(change=0.0), "rows", ("a note",))
+    assert result != Result("counts", FRAME, "rows")
+    assert result != "counts"
+
+
 def test_a_result_without_a_figure_says_so() -> None:
     with pytest.raises(ValueError, match="counts has no figure"):
         Result("counts", FRAME, "rows").figure()

@@ -9,6 +9,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+from interp.report.payload import environment
+
+
+def piece(name: str, *given: Any) -> str:
+    """What one of the pieces that pages are made of writes for these values."""
+    return getattr(environment().get_template("parts.html").module, name)(*given)
+
 
 class Page(HTMLParser):
     """`tags` as (name, attributes), `words` the visible text, `scripts` the content of each script."""

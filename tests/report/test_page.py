@@ -116,6 +116,14 @@ def test_data_never_becomes_markup(run: Run, shown: Page) -> None:
     assert all(text in shown.words for text in (verdict, cell))
 
 
+def test_templates_trust_nothing_but_the_style_and_the_script() -> None:
+    templates = Path(payload.__file__).parent.joinpath("templates").glob("*.html")
+    written = " ".join(path.read_text(encoding="utf-8") for path in sorted(templates))
+    assert re.findall(r"(\w+)\s*\|\s*safe", written) == ["style", "script"]
+    assert "autoescape" not in written
+    assert payload.environment().from_string("{{ data }}").render(data=ATTACK).startswith("&lt;script&gt;")
+
+
 def test_nothing_is_loaded_from_anywhere(shown: Page) -> None:
     assert not {name for name, _ in shown.tags} & {"link", "img", "iframe", "object", "embed", "base", "form"}
     for _, attributes in shown.tags:

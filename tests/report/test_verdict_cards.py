@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 
-from interp.report.verdict_cards import control_table, decisions, margin_table, verdict_cards
-from tests.report.reader import Page
+from interp.report.verdict_cards import decisions
+from tests.report.reader import Page, piece
 
 VERDICT = {
     "name": "same-init-transfers",
@@ -23,7 +23,7 @@ VERDICT = {
 
 
 def words(**changes: object) -> str:
-    return Page(verdict_cards([VERDICT | changes])).words
+    return Page(piece("verdict_cards", [VERDICT | changes])).words
 
 
 def test_a_verdict_reads_as_sentences_with_its_controls_beside_it() -> None:
@@ -35,9 +35,9 @@ def test_a_verdict_reads_as_sentences_with_its_controls_beside_it() -> None:
     ) in said
     assert "p = 0.0039 for at least 0.5; the smallest" in words(tested="at least 0.5")
     assert "(90 % interval +0.25 to +0.75)" in words(level=0.9)  # its own, whatever alpha it was judged at
-    guarded = Page(control_table([VERDICT])).words
+    guarded = Page(piece("control_table", [VERDICT])).words
     assert guarded == "same-init-transfers alpha 0.01 minimum_effect 0.5 drift neutral −0.0123"
-    assert control_table([VERDICT | {"controls": {}}]) == ""
+    assert piece("control_table", [VERDICT | {"controls": {}}]) == ""
 
 
 def test_decisions_are_told_apart_without_colour() -> None:
@@ -59,16 +59,16 @@ def test_an_equivalence_test_has_no_smallest_p() -> None:
 
 
 def test_interval_is_drawn_to_scale_with_zero_and_the_claims_bounds() -> None:
-    card = verdict_cards([VERDICT | {"effect": 0.5, "interval": [0.25, 1.0]}])
+    card = piece("verdict_cards", [VERDICT | {"effect": 0.5, "interval": [0.25, 1.0]}])
     places = re.findall(r'<line class="(\w+)" x1="([\d.]+)"', card)
     assert places == [("rule", "30.0"), ("bound", "200.0")]
     assert 'x1="115.0" x2="370.0"' in card
     assert 'cx="200.0"' in card
-    equivalence = verdict_cards(
-        [VERDICT | {"effect": 0, "interval": [-0.1, 0.1], "controls": {"margin": 0.2}}]
+    equivalence = piece(
+        "verdict_cards", [VERDICT | {"effect": 0, "interval": [-0.1, 0.1], "controls": {"margin": 0.2}}]
     )
     assert re.findall(r'<text x="([\d.]+)"', equivalence) == ["200.0", "30.0", "370.0"]
-    assert "<svg" not in verdict_cards([VERDICT | {"interval": [None, 1.0]}])
+    assert "<svg" not in piece("verdict_cards", [VERDICT | {"interval": [None, 1.0]}])
 
 
 def test_the_lede_counts_decisions() -> None:
@@ -87,14 +87,14 @@ def test_the_lede_counts_decisions() -> None:
 def test_margins_stand_in_the_order_of_roles_with_their_mean_below() -> None:
     first = {"student": 0.7, "mine": 1.0, "base": -0.18, "teacher": None}
     lineages = [{"seed": 0, "members": first}, {"seed": 1, "members": {"student": 0.5, "base": 0.08}}]
-    said = Page(margin_table(lineages)).words
+    said = Page(piece("margin_table", lineages)).words
     assert "seed base teacher student mine" in said
     assert said.endswith("0 −0.18 – +0.70 +1.00 1 +0.08 – +0.50 – mean −0.05 – +0.60 +1.00")
 
 
 def test_one_lineage_has_no_mean_and_many_are_cut() -> None:
-    assert "mean" not in Page(margin_table([{"seed": 3, "members": {"base": 1.0}}])).words
+    assert "mean" not in Page(piece("margin_table", [{"seed": 3, "members": {"base": 1.0}}])).words
     many = [{"seed": seed, "members": {"base": float(seed)}} for seed in range(20)]
-    said = Page(margin_table(many)).words
+    said = Page(piece("margin_table", many)).words
     assert "the first 15 of 20, all in summary.json" in said
     assert said.endswith("14 +14.00 mean +9.50")

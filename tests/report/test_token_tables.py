@@ -11,8 +11,8 @@ import pytest
 
 from interp.core.runs import Run
 from interp.report import contents, write_report
-from interp.report.token_viewer import is_token_table, label_of, token_json, token_viewer
-from tests.report.reader import Page
+from interp.report.token_tables import is_token_table, label_of, token_json
+from tests.report.reader import Page, piece
 
 
 def table(rows: int = 2, length: int = 3, direction: float = 1.0) -> pd.DataFrame:
@@ -81,15 +81,11 @@ def test_a_joined_table_tells_features_modules_and_the_share_of_a_row() -> None:
 def test_only_the_first_rows_are_carried_and_the_page_says_where_the_others_are() -> None:
     frame = table(5, 2)
     assert carried(frame, 3)["labels"] == ["0", "1", "2"]
-    shown = Page(
-        token_viewer(
-            {"tokens_teacher": frame, "tokens_student": frame}, {"tokens_teacher": 3, "tokens_student": 5}
-        )
-    )
+    shown = Page(piece("token_viewer", {"tokens_teacher": (3, 5), "tokens_student": (5, 5)}))
     assert "teacher: 3 of 5 rows on this page, in tables/tokens_teacher.parquet" in shown.words
     assert "student: all 5 rows, in tables/tokens_student.parquet" in shown.words
     assert json.loads(shown.all("div", "tokens")[0]["data-tokens"]) == ["tokens_teacher", "tokens_student"]
-    assert not Page(token_viewer({"tokens": frame}, {"tokens": 0})).all("div", "tokens")
+    assert not Page(piece("token_viewer", {"tokens": (0, 5)})).all("div", "tokens")
 
 
 def test_a_joined_trace_has_a_section_of_its_own_after_the_trace(tmp_path: Path) -> None:

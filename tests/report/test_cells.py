@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.report.markup import anchor, cell, flat, frame_table, number
-from tests.report.reader import Page
+from interp.report.cells import anchor, flat, number
+from interp.report.payload import environment
+from tests.report.reader import Page, piece
 
 
 @pytest.mark.parametrize(
@@ -45,25 +46,27 @@ def test_sign_is_printed_on_request() -> None:
         (pd.NA, "–"),
         (pd.NaT, "–"),
         (["a", "<b>"], "a, &lt;b&gt;"),
-        ({"a": [1]}, "{&quot;a&quot;: [1]}"),
+        ({"a": [1]}, "{&#34;a&#34;: [1]}"),
         (np.arange(3), "0, 1, 2"),
         (np.array([0.123456, -1.0]), "0.1235, −1"),
         ("x" * 500, "x" * 159 + "…"),
     ],
 )
 def test_cell(value: object, shown: str) -> None:
-    assert cell(value) == shown
+    assert environment().from_string("{{ value|cell }}").render(value=value) == shown
 
 
 def test_signs_stand_in_columns_that_hold_negative_numbers() -> None:
     frame = pd.DataFrame(
         {"delta": [0.5, -0.25], "p": [0.5, 0.25], "id": [1, 2], "layer": pd.array([0, None], "Int64")}
     )
-    assert Page(frame_table("t", frame)).words.endswith("delta p id layer +0.5 0.5 1 0 −0.25 0.25 2 –")
+    assert Page(piece("frame_table", "t", frame)).words.endswith(
+        "delta p id layer +0.5 0.5 1 0 −0.25 0.25 2 –"
+    )
 
 
 def test_a_table_without_rows_is_still_a_table() -> None:
-    words = Page(frame_table("t", pd.DataFrame({"a": []}))).words
+    words = Page(piece("frame_table", "t", pd.DataFrame({"a": []}))).words
     assert words == "Table t: all 0 rows, in tables/t.parquet a"
 
 

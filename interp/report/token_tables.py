@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from interp.report.markup import MINUS, anchor, text
+from interp.report.cells import MINUS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -28,25 +28,6 @@ TOP = 3  # modules told of a token
 def is_token_table(frame: pd.DataFrame) -> bool:
     """Whether a table has everything that token-coloured text needs."""
     return set(COLUMNS) <= set(frame.columns)
-
-
-def token_viewer(frames: Mapping[str, pd.DataFrame], shown: Mapping[str, int]) -> str:
-    """The place where the page draws the rows of the tables, told where each lies and how much of it is here."""
-    notes = "".join(f"<li>{_note(name, frame, shown[name])}</li>" for name, frame in frames.items())
-    here = [name for name in frames if shown[name]]
-    viewer = (
-        f'<div class="card tokens" id="view-{anchor(here[0])}" data-tokens="{text(json.dumps(here))}">'
-        "<noscript><p>The rows need JavaScript.</p></noscript></div>"
-        if here
-        else ""
-    )
-    return f'{viewer}<ul class="soft files">{notes}</ul>'
-
-
-def _note(name: str, frame: pd.DataFrame, shown: int) -> str:
-    total = frame["row"].nunique()
-    part = f"all {total:,} rows" if shown == total else f"{shown:,} of {total:,} rows on this page"
-    return f"{text(label_of(name))}: {part}, in tables/{text(name)}.parquet"
 
 
 def label_of(name: str) -> str:
