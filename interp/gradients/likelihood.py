@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from interp.core.doors import door
 from interp.core.runs import InputError, nearest
 from interp.figures import Result, bars, scatter
 from interp.gradients.directions import steering
-from interp.measures.losses import predicted_logits
+from interp.measures.losses import label_logprobs, predicted_logits
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.low_rank import LowRank
@@ -208,12 +209,9 @@ def _mean_divergence(network: Any, reference: Any, pairs: PromptedRows, *, size:
 @torch.no_grad()
 def _answer_logprobs(model: LanguageModel, rows: Encoded, batch_size: int) -> Float[Tensor, "token"]:
     """log p of every answer and end token in order, in nats, fp64 on the CPU."""
-    found, network = [], model.network(merge=False)
-    for batch in rows.batches(batch_size):
-        logits = predicted_logits(network, batch, batch.at("answer+end", predicting=True))
-        labels = batch.ids[batch.at("answer+end")].to(logits.device)
-        found.append(logits.float().log_softmax(-1).gather(1, labels[:, None])[:, 0].double().cpu())
-    return torch.cat(found)
+    logits_at = partial(predicted_logits, model.network(merge=False))
+    found = [label_logprobs(batch, logits_at) for batch in rows.batches(batch_size)]
+    return torch.cat(found).double().cpu()
 
 
 def _random_batches(pairs: PromptedRows, *, size: int, seed: int) -> Iterator[PromptedRows]:

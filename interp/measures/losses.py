@@ -26,6 +26,7 @@ from interp.prompts.tokens import Encoded
 
 Labels = Literal["sampled", "soft-numbers", "soft-vocabulary"]
 Loss = Callable[[Any, Any], Tensor]  # (network, batch) -> mean loss in nats per token
+LogitsAt = Callable[[Encoded, Tensor], Tensor]  # (batch, marked positions) -> their logits
 LOSS_UNIT = "nats per answer token, end token counted"
 
 
@@ -41,15 +42,21 @@ def answer_loss(model: Model | torch.nn.Module, rows: Encoded, *, batch_size: in
     logits_at = partial(predicted_logits, model) if network else partial(marked_logits, model)
     total, tokens = 0.0, 0
     for batch in rows.batches(batch_size):
-        labels, where = _answer(batch)
-        if len(labels):
-            logits = logits_at(batch, where).float()
-            losses = torch.nn.functional.cross_entropy(logits, labels.to(logits.device), reduction="none")
-            total += float(losses.double().sum())
-            tokens += len(labels)
+        logps = label_logprobs(batch, logits_at)
+        total -= float(logps.double().sum())
+        tokens += len(logps)
     if not tokens:
         raise InputError(f"{rows.label} has no answer tokens, so no loss; give rows with completions")
     return total / tokens
+
+
+def label_logprobs(
+    batch: Encoded, logits_at: LogitsAt, *, positions: str = "answer+end"
+) -> Float[Tensor, "token"]:
+    """log p of every token of that name, in order, in nats; `logits_at` gives the logits at marked positions."""
+    labels, where = _labels(batch, positions)
+    logp = logits_at(batch, where).float().log_softmax(-1)
+    return logp.gather(-1, labels[:, None].to(logp.device))[:, 0]
 
 
 def marked_logits(
@@ -78,7 +85,7 @@ def completion_loss(network: Any, batch: Encoded) -> Tensor:
 
     0 for a batch without such a token, which teaches nothing.
     """
-    labels, where = _answer(batch)
+    labels, where = _labels(batch)
     logits = predicted_logits(network, batch, where)
     if not len(labels):
         return 0.0 * logits.sum()
@@ -97,9 +104,9 @@ def soft_loss(network: Any, batch: Encoded, *, teacher: Any, columns: Tensor, nu
     return -(target.softmax(-1) * logits.log_softmax(-1)).sum(-1).mean()
 
 
-def _answer(batch: Encoded) -> tuple[Tensor, Tensor]:
-    """Labels and the positions that predict them: answer tokens and the end token after them."""
-    where = batch.at("answer+end", predicting=True)
+def _labels(batch: Encoded, positions: str = "answer+end") -> tuple[Tensor, Tensor]:
+    """The tokens of that name, by default what a loss counts, and the positions that predict them."""
+    where = batch.at(positions, predicting=True)
     return batch.ids[:, 1:][where[:, :-1]], where
 
 

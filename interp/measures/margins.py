@@ -5,7 +5,7 @@ A candidate of several pieces counts with the sum of their log-probabilities. Fo
 a difference of logits.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from interp.core.doors import door
 from interp.figures import Result, bars
-from interp.measures.losses import marked_logits
+from interp.measures.losses import LogitsAt, label_logprobs, marked_logits
 from interp.measures.words import answer_pieces, spelled
 from interp.models.precision import exactly
 from interp.models.seam import Model, TextModel
@@ -109,15 +109,13 @@ def completion_logprobs(
     return torch.cat([answer_sums(batch, logits_at, end=end) for batch in model.batches(rows, batch_size)])
 
 
-def answer_sums(
-    batch: Encoded, logits_at: Callable[[Encoded, Tensor], Tensor], *, end: bool = False
-) -> Float[Tensor, "row"]:
+def answer_sums(batch: Encoded, logits_at: LogitsAt, *, end: bool = False) -> Float[Tensor, "row"]:
     """Σ log p of the batch's answer tokens by row, in nats; `logits_at` gives the logits of the marked positions."""
-    where = batch.at("answer+end" if end else "answer", predicting=True)
-    logp = logits_at(batch, where).float().log_softmax(-1)
-    labels = batch.ids[:, 1:][where[:, :-1]]
-    taken = logp.gather(-1, labels[:, None].to(logp.device))[:, 0].cpu()
-    return torch.zeros(len(batch)).index_add(0, torch.nonzero(where)[:, 0].cpu(), taken)
+    positions = "answer+end" if end else "answer"
+    rows = batch.at(positions, predicting=True).nonzero()[:, 0].cpu()
+    return torch.zeros(len(batch)).index_add(
+        0, rows, label_logprobs(batch, logits_at, positions=positions).cpu()
+    )
 
 
 def answer_shares(table: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -77,37 +76,6 @@ class Backbone:
     def flat(self) -> Any:
         """The network with its adapters merged in, `hf` itself when there are none; made once."""
         return self.hf if self.peft is None else merged(self.hf)
-
-    def check_still(self, name: str) -> None:
-        """See `LanguageModel.check_still`."""
-        noisy = (
-            (place, p)
-            for place, module in self.hf.named_modules()
-            for p in (
-                module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0),
-            )
-            if module.training and isinstance(p, float) and p > 0
-        )
-        found = next(noisy, None)
-        if found is not None:
-            raise InputError(
-                f"{name} has dropout left on ({found[0]}, p = {found[1]}), so its scores would change from call to "
-                f"call; call {name}.hf.eval() first"
-            )
-
-    def network(
-        self,
-        *,
-        dtype: torch.dtype | None = None,
-        merge: bool = True,
-        train: bool = False,
-        copied: bool = False,
-    ) -> Any:
-        """The network under modules of its own, in evaluation mode: see `LanguageModel.network`."""
-        own: Any = view(self.flat if merge else self.hf)
-        own = copy.deepcopy(own) if copied else own
-        own = own if dtype is None else own.to(dtype)
-        return own.eval().requires_grad_(train)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:

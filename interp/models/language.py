@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.core.doors import door
 from interp.core.errors import InputError
@@ -38,7 +38,8 @@ from interp.models.loading import (
     load_weights,
 )
 from interp.models.quantised import check_module
-from interp.models.seam import Unembedding, check_finite, check_hooks, opened
+from interp.models.seam import Unembedding, check_finite, check_hooks
+from interp.models.views import view
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, accept_unknown, check_known
 
@@ -186,8 +187,12 @@ class LanguageModel:
     def hooks(self, fwd: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
         """While open, `logits` and `run` see each named activation replaced by what its function returns."""
         self._check(tuple(fwd))
-        with opened(self._edits, fwd):
+        before = len(self._edits)
+        self._edits.extend(fwd.items())
+        try:
             yield
+        finally:
+            del self._edits[before:]
 
     def unembedding(self) -> Unembedding:
         """The final norm, output matrix and softcap; its `logits` of the last residual stream are the model's."""
@@ -225,11 +230,20 @@ class LanguageModel:
         lie in the model's own storage and may be replaced but not written into, unless they are `copied`; `dtype` None
         keeps theirs.
         """
-        return self.backbone.network(dtype=dtype, merge=merge, train=train, copied=copied)
+        own: Any = view(self.backbone.flat if merge else self.hf)
+        own = copy.deepcopy(own) if copied else own
+        own = own if dtype is None else own.to(dtype)
+        return own.eval().requires_grad_(train)
 
     def check_still(self) -> None:
         """InputError while a dropout is left on, which makes a draw of every forward pass."""
-        self.backbone.check_still(self.name)
+        for place, module in self.hf.named_modules():
+            p = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0)
+            if module.training and isinstance(p, float) and p > 0:
+                raise InputError(
+                    f"{self.name} has dropout left on ({place}, p = {p}), so its scores would change from call to "
+                    f"call; call {self.name}.hf.eval() first"
+                )
 
     def redrawn(self, *, seed: int, name: str, dtype: torch.dtype | None = None) -> LanguageModel:
         """The same architecture with weights drawn anew as it initialises them, in `dtype` or the weights' own."""

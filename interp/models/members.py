@@ -21,7 +21,6 @@ from interp.models.adapter_folders import SEAL
 from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
 from interp.models.loading import no_bars
-from interp.models.views import merged, view
 
 MANIFEST = "lineage.json"
 VERSION = 2
@@ -78,7 +77,7 @@ def _is_one_lora(peft: Any) -> bool:
 
 def _write_model(model: LanguageModel, folder: Path) -> str:
     """A folder for transformers, adapters merged in; returns the fingerprint of what it holds."""
-    whole = Backbone(view(model.hf) if model.peft is None else merged(model.hf))
+    whole = Backbone(model.network())
     if model.config.tie_word_embeddings and not whole.ties:  # else transformers would tie the two ends again
         for config in {id(each): each for each in (whole.hf.config, whole.config)}.values():
             config.tie_word_embeddings = False

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, is_dataclass, replace
 from functools import cached_property, wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -19,6 +19,7 @@ from interp.core.errors import InputError
 from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
 from interp.models.views import view, without_adapters
+from interp.prompts.notes import add_notes
 
 log = logging.getLogger(__name__)
 
@@ -93,18 +94,9 @@ def exactly(verb: Callable[Given, Found]) -> Callable[Given, Found]:
         wide = [in_float32(value) for value in args]
         named = {name: in_float32(value) for name, value in kwargs.items()}
         found = cast("Any", verb)(*wide, **named)
-        return _noted(found, precision_notes(*wide, *named.values()))
+        return add_notes(found, precision_notes(*wide, *named.values()))
 
     return measured
-
-
-def _noted(found: Any, notes: tuple[str, ...]) -> Any:
-    """The result with the notes it lacks, when it is one that has notes."""
-    held = getattr(found, "notes", None)
-    missing = tuple(note for note in notes if isinstance(held, tuple) and note not in held)
-    if not missing or not is_dataclass(found) or "notes" not in {field.name for field in fields(found)}:
-        return found
-    return replace(cast("Any", found), notes=(*cast("tuple[str, ...]", held), *missing))
 
 
 def _narrow_dtype(value: Any) -> str | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -135,17 +135,6 @@ def check_hooks(model: Model, names: Iterable[str]) -> None:
     for name in names:
         if name not in known:
             raise InputError(f"hook {nearest(name, known)}; {model.name}.hook_names lists all {len(known)}")
-
-
-@contextmanager
-def opened(edits: list[Any], fwd: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """While open, `fwd` stands at the end of a model's list of edits."""
-    before = len(edits)
-    edits.extend(fwd.items())
-    try:
-        yield
-    finally:
-        del edits[before:]
 
 
 def check_pair(a: Model, b: Model) -> None:

@@ -59,13 +59,13 @@ class DigitImages:
         return f"DigitImages({self.name!r}, {sizes} of {self.pixels} pixels)"
 
 
-def load_digits(data: str | Path | None = None) -> DigitImages:
-    """The embedded digits, or those of an .npz file or a folder of IDX files.
+def load_digits(data: str | Path | DigitImages | None = None) -> DigitImages:
+    """The embedded digits, or those of an .npz file or a folder of IDX files; images as they are.
 
     Raises InputError for a path without such files, for a file that cannot be read, and for arrays of wrong shape.
     """
-    if data is None:
-        return _embedded()
+    if data is None or isinstance(data, DigitImages):
+        return data or _embedded()
     path = Path(data)
     if path.is_dir():
         arrays = {key: _read_idx(_find(path, name)) for key, name in zip(KEYS, IDX, strict=True)}

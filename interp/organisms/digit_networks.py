@@ -158,7 +158,7 @@ def initial_networks(
     shapes = list(pairwise(sizes))
 
     def drawn(stream: str) -> list[Tensor]:
-        sources = [_generator(stream, seed) for seed in seeds]
+        sources = [random_source(stream, seed) for seed in seeds]
         return [
             torch.stack([torch.randn(shape, generator=source) / shape[0] ** 0.5 for source in sources])
             for shape in shapes
@@ -236,7 +236,7 @@ def image_batches(
     for epoch in range(epochs):
         order = torch.stack(
             [
-                torch.randperm(len(images.y_train), generator=_generator("order", seed, epoch))
+                torch.randperm(len(images.y_train), generator=random_source("order", seed, epoch))
                 for seed in seeds
             ]
         )
@@ -258,14 +258,14 @@ def noise_batches(
         full = [step for step in range(steps.shape[1]) if sizes[step % len(sizes)] == sizes[0]]
         steps = steps.clone()
         for row, seed in enumerate(seeds):
-            shuffle = torch.randperm(len(full), generator=_generator("reordered", seed))
+            shuffle = torch.randperm(len(full), generator=random_source("reordered", seed))
             steps[row, full] = torch.tensor(full)[shuffle]
     for column in steps.T.tolist():
         size = sizes[column[0] % len(sizes)]
         x = torch.empty(len(seeds), size, images.pixels)
         for row, seed, step in zip(x, seeds, column, strict=True):
             draw = step if recipe.noise == "fresh" else step % len(sizes)
-            _draw_noise(row, images, recipe, _generator("noise", seed, draw))
+            _draw_noise(row, images, recipe, random_source("noise", seed, draw))
         yield x
 
 
@@ -290,7 +290,7 @@ def _draw_noise(
         row.uniform_(-1, 1, generator=source)
 
 
-def _generator(*stream: Any) -> torch.Generator:
+def random_source(*stream: Any) -> torch.Generator:
     """A source of its own for every stream, seed and step."""
     return torch.Generator().manual_seed(int(digest(*stream), 16) % 2**63)
 

@@ -92,7 +92,7 @@ def digits(
     `data` None is scikit-learn's digits, otherwise an .npz file or a folder of IDX files; `recipe` None is EMBEDDED or
     MNIST accordingly. Raises InputError for files of wrong shape, unknown arms and trainings that are not finite.
     """
-    images = data if isinstance(data, DigitImages) else load_digits(data)
+    images = load_digits(data)
     recipe = recipe or (EMBEDDED if data is None else MNIST)
     seeds, arms = _checked(seeds, arms)
     key = digest(FORMAT, recipe, images.fingerprint, seeds, arms)
@@ -136,7 +136,7 @@ def transfer_sweep(
     """
     if factor not in SWEEPS:
         raise InputError(f"factor {nearest(factor, SWEEPS)}; choose one that can be varied")
-    images = data if isinstance(data, DigitImages) else load_digits(data)
+    images = load_digits(data)
     recipe = recipe or (EMBEDDED if data is None else MNIST)
     cells = []
     for value in SWEEPS[factor] if values is None else values:

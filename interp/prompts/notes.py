@@ -43,16 +43,18 @@ def noting(verb: Callable[Given, Found]) -> Callable[Given, Found]:
         finally:
             _HEARD.reset(token)
         hear(heard)
-        return _with(found, heard)
+        if not hasattr(found, "notes"):
+            return dataclasses.replace(found, table=add_notes(found.table, _few(heard)))  # of a detection
+        return add_notes(found, _few(heard))
 
     return noted
 
 
-def _with(found: Any, heard: list[str]) -> Any:
-    if not hasattr(found, "notes"):
-        return dataclasses.replace(found, table=_with(found.table, heard))  # of a detection
-    new = [note for note in _few(heard) if note not in found.notes]
-    return dataclasses.replace(found, notes=(*found.notes, *new)) if new else found
+def add_notes(found: Any, notes: Iterable[str]) -> Any:
+    """The result with the notes it lacks; anything that holds no notes as it is."""
+    kept = dataclasses.is_dataclass(found) and "notes" in {field.name for field in dataclasses.fields(found)}
+    missing = [note for note in notes if kept and note not in found.notes]
+    return dataclasses.replace(found, notes=(*found.notes, *missing)) if missing else found
 
 
 def _few(heard: list[str]) -> list[str]:

@@ -15,6 +15,7 @@ from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.runs import write_atomic
+from interp.prompts.templates import answer_of, asked_of
 from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, check_tokenizer, encode, token_pieces
 
 __all__ = ["Encoded", "Prompts", "Role", "Row", "check_tokenizer", "token_pieces"]
@@ -58,7 +59,7 @@ class Row:
     @property
     def completion(self) -> str:
         """The answer, "" when there is none."""
-        return self.messages[-1][1] if self.messages[-1][0] == "assistant" else ""
+        return answer_of(self.messages)
 
     @property
     def system(self) -> str:
@@ -68,7 +69,7 @@ class Row:
     @property
     def asked(self) -> Messages:
         """The messages before the answer."""
-        return self.messages[:-1] if self.messages[-1][0] == "assistant" else self.messages
+        return asked_of(self.messages)
 
     def answered(self, text: str) -> Self:
         """The same question with this answer; a blank one leaves it unanswered."""
@@ -112,7 +113,7 @@ class Prompts:
         return cls(tuple(Row.pair(prompt, completion) for prompt, completion in pairs), label)
 
     @classmethod
-    def of(cls, rows: Any, *, argument: str = "rows") -> Self:
+    def of(cls, rows: Any, *, argument: str = "rows") -> "Prompts":
         """Rows in any common shape: a file, a table, a `datasets.Dataset`, or a list of texts, pairs, dicts or chats.
 
         Every verb that is given rows reads them so. Texts alone are prompts without answers. Keys that are not read
@@ -123,26 +124,22 @@ class Prompts:
         """
         from interp.prompts.rows import as_prompts
 
-        return cls._of(as_prompts(rows, argument=argument))
+        return as_prompts(rows, argument=argument)
 
     @classmethod
     @door
-    def from_file(cls, path: str | Path) -> Self:
+    def from_file(cls, path: str | Path) -> "Prompts":
         """Rows of a JSONL, JSON, CSV, TSV or parquet file.
 
         Raises InputError for a file without rows, and with its place for a row that cannot be read.
         """
         from interp.prompts.rows import read_file
 
-        return cls._of(read_file(path))
-
-    @classmethod
-    def _of(cls, read: "Prompts") -> Self:
-        return read if isinstance(read, cls) else cls(read.rows, read.label)
+        return read_file(path)
 
     @classmethod
     @door
-    def from_jsonl(cls, path: str | Path) -> Self:
+    def from_jsonl(cls, path: str | Path) -> "Prompts":
         """Rows of {"prompt", "completion"}, {"messages"} or another shape of `interp.prompts.shapes`, one a line.
 
         Blank lines are skipped; a file that is one JSON array is read as well. Raises InputError for a file without
@@ -150,7 +147,7 @@ class Prompts:
         """
         from interp.prompts.rows import read_json_file
 
-        return cls._of(read_json_file(path))
+        return read_json_file(path)
 
     @door
     def to_jsonl(self, path: str | Path) -> None:

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.core.content import digest
 from interp.features.lean_nulls import spearman
 from interp.figures import points
 from interp.hypotheses.claims import Hypothesis
@@ -34,6 +33,7 @@ from interp.organisms.digit_networks import (
     distil,
     initial_networks,
     noise_batches,
+    random_source,
     train_teachers,
 )
 from interp.stats.tests import t_interval
@@ -281,15 +281,14 @@ def lean(
 
 def _relabelled(images: DigitImages, seed: int) -> DigitImages:
     """The same images with the digits' names permuted, none keeping its own."""
-    source = torch.Generator().manual_seed(int(digest("relabelled", seed), 16) % 2**63)
-    order = torch.randperm(CLASSES, generator=source)
+    order = torch.randperm(CLASSES, generator=random_source("relabelled", seed))
     names = torch.empty_like(order)
     names[order] = order.roll(1)
     return replace(images, y_train=names[images.y_train])
 
 
 def _orders(subject: DigitSubject) -> list[Int[Tensor, "_hidden"]]:
-    source = torch.Generator().manual_seed(int(digest("permuted", subject.seed), 16) % 2**63)
+    source = random_source("permuted", subject.seed)
     return [torch.randperm(width, generator=source) for width in subject.recipe.hidden]
 
 

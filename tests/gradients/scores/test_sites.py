@@ -16,6 +16,7 @@ from interp.gradients.scores.sites import (
     through,
 )
 from interp.models.low_rank import LowRank
+from interp.models.views import is_transposed
 
 # one row of two positions: inputs a_t and output gradients g_t
 A = torch.tensor([[[1.0, 2.0], [3.0, -1.0]]])

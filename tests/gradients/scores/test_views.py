@@ -7,7 +7,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.gradients.directions import trait_gradient
-from interp.gradients.scores.plan import Plan
+from interp.gradients.scores.plan import RoutePlan
 from interp.gradients.scores.scoring import Scores, score
 from interp.gradients.scores.views import draw_scores, extreme_rows
 from interp.models.language import load_model
@@ -15,7 +15,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from tests.tiny import build_tokenizer
 
-PLAN = Plan("direction-first", "by hand", 1.0, "model.embed_tokens")
+PLAN = RoutePlan("direction-first", "by hand", 1.0, "model.embed_tokens")
 ROWS = Prompts.from_pairs([("numbers 1", "2 , 3"), ("1 , 2", "4"), ("list", "7")], label="three rows")
 
 
