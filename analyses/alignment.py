@@ -26,7 +26,8 @@ from interp.core.runs import write_atomic
 from interp.gradients.directions import trait_gradient
 from interp.gradients.ledger.ledgers import trait_ledger
 from interp.gradients.nulls.controls import transplant
-from interp.gradients.nulls.exchange import Sample, standardised
+from interp.gradients.nulls.samples import Sample
+from interp.stats.exchanges import standardised
 from interp.gradients.nulls.lean_verdicts import LeanVerdict, across_lineages
 from interp.gradients.nulls.power import kl_per_row
 from interp.gradients.scores.scoring import score

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from interp.calibration import harness as module
 from interp.calibration.harness import COLUMNS, calibrate
 from interp.calibration.methods import METHODS, Cell, Method, Sample
 from interp.core.runs import Cache, InputError
-from interp.experiment import calibrate as module
 from interp.gradients.ledger.ledgers import trait_ledger
 from interp.logits.entangled_tokens import entanglement
 from interp.organisms.planted import Plant
