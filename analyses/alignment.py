@@ -84,11 +84,11 @@ def measured(lineage: interp.Lineage, lineages: list[interp.Lineage], *, seed: i
         "decision": within.decision,
         "p": within.p,
         "prompts": within.n,
-        "own_sd": interp.gradients.standardised(lean.column(own.label)),
-        "mismatched_sd": [interp.gradients.standardised(lean.column(other.label)) for other in others],
-        "gradient_sd": interp.gradients.standardised(lean.column(gradient.label)),
+        "own_sd": interp.stats.standardised(lean.column(own.label)),
+        "mismatched_sd": [interp.stats.standardised(lean.column(other.label)) for other in others],
+        "gradient_sd": interp.stats.standardised(lean.column(gradient.label)),
         "other_gradients_sd": {
-            foil: interp.gradients.standardised(beside.column(animal.label))
+            foil: interp.stats.standardised(beside.column(animal.label))
             for foil, animal in zip(lineage.trait.foils, animals, strict=True)
         },
         "mean_score": float(rows.totals[:, 0].mean()),

@@ -16,13 +16,13 @@ import numpy as np
 
 from interp.core.content import json_text
 from interp.core.runs import write_atomic
+from interp.stats.many import max_t
 from interp.stats.tests import (
     auroc,
     benjamini_hochberg,
     bootstrap_interval,
     equivalence_test,
     holm,
-    max_t,
     permutation_test,
     sign_flip_test,
     t_interval,

@@ -31,13 +31,8 @@ from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.stats.many import (
-    Family,
-    bootstrap_family,
-    halves,
-    sign_flip_family,
-    units_needed,
-)
+from interp.stats.columns import bootstrapped
+from interp.stats.many import FamilyTest, halves, sign_flip_family, units_needed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -294,7 +289,7 @@ def _assess(
     options = {"clusters": pair.clusters[chosen], "alpha": alpha, "seed": seed}
     family = sign_flip_family(moved[chosen][:, :-1], **options)
     error = sign_flip_family(moved[chosen][:, -1:], **options)
-    interval = bootstrap_family(moved[kept], clusters=pair.clusters[kept], seed=seed)
+    interval = bootstrapped(moved[kept], clusters=pair.clusters[kept], seed=seed)
     columns, lines = _columns(dictionary, measured, kept), [*measured.live.tolist(), dictionary.width]
     columns["delta"][lines] = moved[kept].mean(0)
     columns["low"][lines], columns["high"][lines] = interval
@@ -350,7 +345,7 @@ def _line(features: Float[Tensor, "row feature"], error: Float[Tensor, "row"] | 
 
 
 def _notes(
-    dictionary: Dictionary, compared: _Compared, measured: _Measured, family: Family, followed: Direct
+    dictionary: Dictionary, compared: _Compared, measured: _Measured, family: FamilyTest, followed: Direct
 ) -> tuple[str, ...]:
     rows, distinct = len(measured.pair.clusters), len(np.unique(measured.pair.clusters))
     flips = f"all {family.flips}" if family.exact else f"{family.flips} random"

@@ -9,9 +9,9 @@ from .ledger.projection import Placebo as Placebo, Removal as Removal
 from .ledger.recording import record_training as record_training
 from .likelihood import likelihood_ratio as likelihood_ratio, teacher_direction as teacher_direction
 from .nulls.controls import transplant as transplant
-from .nulls.exchange import Sample as Sample, standardised as standardised
 from .nulls.ladders import Observation as Observation, ladder as ladder
 from .nulls.lean_verdicts import LeanVerdict as LeanVerdict, across_lineages as across_lineages
 from .nulls.power import kl_per_row as kl_per_row, rows_needed as rows_needed
+from .nulls.samples import Sample as Sample
 from .scores.scoring import Scores as Scores, score as score
 from .scores.views import extreme_rows as extreme_rows

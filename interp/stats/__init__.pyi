@@ -1,3 +1,4 @@
+from .exchanges import standardised as standardised
 from .matching import matched_halves as matched_halves
 from .tests import (
     auroc as auroc,

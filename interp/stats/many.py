@@ -1,32 +1,28 @@
-"""Paired tests of many features at once: sign flips, max-T and bootstrap intervals, vectorised and bounded in memory.
+"""Paired tests of many features at once: sign flips, Benjamini-Hochberg and max-T over one family.
 
-p_j = (b_j + 1) / (m + 1), b_j the sign patterns of m with |Σ_c s_c D_cj| ≥ |Σ_c D_cj|, or exactly over all patterns
-(Phipson and Smyth 2010); p_max is step-down max-T (Westfall and Young 1993) of t = mean / √((Σd²/n − mean²)/(n − 1)).
-Σd² is the same under every flip, so t grows with |Σ s d| / √Σd², which is what is compared.
+p_j counts sign patterns (`interp.stats.columns`), q_j corrects it for the number of features, p_max is step-down max-T:
+the share of patterns in which the largest t of the feature and all lesser ones reaches its own.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from interp.core.runs import InputError
-from interp.stats.tests import benjamini_hochberg
+from interp.stats.columns import Clusters, Flips, cluster_totals, flipped
+from interp.stats.tests import EXACT_LIMIT, benjamini_hochberg
 
 FLIPS = 9_999  # sign patterns drawn at least
 MOST_FLIPS = 499_999  # and at most
-RESAMPLES = 2_000
-BLOCK = 2**22  # values held at a time
-ROUNDING = 1e-5  # of √Σd²: sums this close to the observed one count as equal to it
 
 
 @dataclass(frozen=True, eq=False)
-class Family:
+class FamilyTest:
     """Outcome for a family of features; `n` units were flipped in `flips` patterns, all of them when `exact`.
 
     `p` is two-sided and of each feature alone, `q` controls the false discovery rate, `p_max` the family-wise error.
@@ -46,11 +42,11 @@ class Family:
 def sign_flip_family(
     differences: Float[np.ndarray, "row feature"],
     *,
-    clusters: Sequence[Any] | np.ndarray | None = None,
+    clusters: Clusters = None,
     alpha: float = 0.05,
     flips: int | None = None,
     seed: int = 0,
-) -> Family:
+) -> FamilyTest:
     """Test of every column of paired differences for symmetry about zero, rows of one cluster flipped together.
 
     All patterns are enumerated when they are no more than would be drawn; `flips` defaults to what a lone feature
@@ -62,11 +58,9 @@ def sign_flip_family(
     wanted = flips_needed(features, alpha) if flips is None else flips
     exact = n <= 60 and 2 ** (n - 1) <= wanted
     drawn = 2 ** (n - 1) if exact else wanted if flips is not None else min(wanted, MOST_FLIPS)
-    alone, highest = _exceedances(totals, _patterns(n, drawn, exact=exact, seed=seed, width=max(n, features)))
-    spare = 0 if exact else 1  # the observed pattern is among all of them, not among those drawn
-    p, p_max = (alone + spare) / (drawn + spare), (highest + spare) / (drawn + spare)
-    smallest = 1 / (drawn + spare)
-    return Family(
+    patterns = Flips(n, drawn, exact, seed)
+    p, p_max = flipped(totals, patterns)
+    return FamilyTest(
         mean=totals.sum(0) / sizes.sum(),
         p=p,
         q=benjamini_hochberg(p),
@@ -74,38 +68,27 @@ def sign_flip_family(
         n=n,
         flips=drawn,
         exact=exact,
-        smallest_p=smallest,
-        notes=_notes(smallest, features, alpha),
+        smallest_p=patterns.smallest_p,
+        notes=_notes(patterns.smallest_p, features, alpha),
     )
 
 
-def bootstrap_family(
-    differences: Float[np.ndarray, "row feature"],
+def max_t(
+    differences: Float[np.ndarray, "run test"],
     *,
-    clusters: Sequence[Any] | np.ndarray | None = None,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
+    alternative: Literal["greater", "two-sided"] = "two-sided",
+    flips: int = EXACT_LIMIT - 1,
     seed: int = 0,
-) -> tuple[Float[np.ndarray, "feature"], Float[np.ndarray, "feature"]]:
-    """Percentile bootstrap intervals (low, high) of every column's mean, whole clusters resampled together.
+) -> Float[np.ndarray, "test"]:
+    """Adjusted p-values of many tests on the same runs: step-down max-T under sign flips of whole runs.
 
-    The same resamples serve all columns. InputError with fewer than two clusters.
+    All 2^n patterns are enumerated up to n = 16. Family-wise error, however the tests depend (Westfall and Young 1993).
     """
-    totals, sizes = cluster_totals(differences, clusters)
-    n, features = totals.shape
-    if n < 2:
-        raise InputError(f"a bootstrap needs at least two clusters of rows and got {n}; give more rows")
-    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
-    weights = np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
-    counts = (weights @ sizes)[:, None]
-    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    width = max(1, BLOCK // resamples)
-    edges = [
-        np.quantile(weights @ totals[:, start : start + width] / counts, tails, axis=0)
-        for start in range(0, features, width)
-    ]
-    low, high = np.concatenate(edges, axis=1)
-    return low, high
+    columns, _ = cluster_totals(differences, None)
+    n = len(columns)
+    exact = 2**n <= EXACT_LIMIT
+    patterns = Flips(n, 2**n if exact else flips, exact, seed)
+    return flipped(columns, patterns, size=np.abs if alternative == "two-sided" else np.positive)[1]
 
 
 def flips_needed(features: int, alpha: float) -> int:
@@ -116,71 +99,6 @@ def flips_needed(features: int, alpha: float) -> int:
 def units_needed(features: int, alpha: float) -> int:
     """Clusters of rows from which on one feature of so many can pass Benjamini-Hochberg: 2^(1-n) ≤ alpha / features."""
     return 1 + math.ceil(math.log2(features / alpha) - 1e-12)
-
-
-def cluster_totals(
-    differences: Float[np.ndarray, "row feature"], clusters: Sequence[Any] | np.ndarray | None
-) -> tuple[Float[np.ndarray, "cluster feature"], Float[np.ndarray, "cluster"]]:
-    """Sums over the rows of each cluster in double precision, and how many rows it has.
-
-    Raises InputError for an empty array, values that are not finite, and a number of labels that is not that of
-    the rows.
-    """
-    values = np.asarray(differences, dtype=float)
-    if 0 in values.shape:
-        raise InputError(f"differences of shape {values.shape} hold nothing to test; give rows and features")
-    if not np.isfinite(values).all():
-        raise InputError(
-            f"{int((~np.isfinite(values)).sum())} differences are not finite; check the model's weights"
-        )
-    if clusters is None:
-        return values, np.ones(len(values))
-    if len(clusters) != len(values):
-        raise InputError(f"{len(clusters)} cluster labels for {len(values)} rows; give one label per row")
-    _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    order = np.argsort(index, kind="stable")
-    sizes = np.bincount(index)
-    starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-    return np.add.reduceat(values[order], starts, axis=0), sizes.astype(float)
-
-
-def _patterns(
-    n: int, count: int, *, exact: bool, seed: int, width: int
-) -> Iterator[Float[np.ndarray, "flip cluster"]]:
-    """Signs ±1, a block at a time; all patterns whose first sign is + when exact, since -s gives the same |sum|."""
-    rng, size = (
-        np.random.default_rng(seed),
-        max(1, BLOCK // width // 4) * 4,
-    )  # four signs to a draw of the generator
-    for start in range(0, count, size):
-        part = min(size, count - start)
-        if exact:
-            bits = np.arange(start, start + part)[:, None] >> np.arange(n)[None, :] & 1
-        else:
-            bits = np.unpackbits(
-                rng.integers(0, 256, size=(part, (n + 7) // 8), dtype=np.uint8), axis=1, count=n
-            )
-        yield 1 - 2 * bits.astype(np.float32)
-
-
-def _exceedances(
-    totals: Float[np.ndarray, "cluster feature"], patterns: Iterator[Float[np.ndarray, "flip cluster"]]
-) -> tuple[Int[np.ndarray, "feature"], Float[np.ndarray, "feature"]]:
-    """Patterns that reach each feature's own statistic, and those whose largest one over it and lesser ones does."""
-    norm = np.sqrt(np.square(totals).sum(0))
-    unit = totals / np.where(norm > 0, norm, 1)
-    order = np.argsort(-np.abs(unit.sum(0)), kind="stable")
-    unit = unit[:, order]
-    least = (np.abs(unit.sum(0)) - ROUNDING).astype(np.float32)
-    unit = unit.astype(np.float32)
-    alone, highest = np.zeros(len(order), dtype=int), np.zeros(len(order), dtype=int)
-    for signs in patterns:
-        reached = np.abs(signs @ unit)
-        alone += (reached >= least).sum(0)
-        largest = np.maximum.accumulate(reached[:, ::-1], axis=1)[:, ::-1]
-        highest += (largest >= least).sum(0)
-    back = np.argsort(order)
-    return alone[back], np.maximum.accumulate(highest).astype(float)[back]
 
 
 def _notes(smallest: float, features: int, alpha: float) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Small-sample tests over training runs: sign-flip, permutation, equivalence, multiplicity, intervals, power.
+"""Small-sample tests over training runs: sign-flip, permutation, equivalence, multiplicity, intervals.
 
 Sign-flip test: under H0 differences are symmetric about X, so all 2^n sign patterns of d − X are equally likely and
 p = #{patterns with mean >= observed} / 2^n, or (b + 1) / (m + 1) over m random ones (Phipson & Smyth 2010).
@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from interp.core.runs import InputError
+from interp.stats.columns import Clusters, Flips, bootstrapped, flipped, reaching
 
 Alternative = Literal["greater", "less", "two-sided"]
 Values = Sequence[float | int] | np.ndarray
@@ -84,27 +86,16 @@ def sign_flip_test(
     """Test whether paired differences are symmetric about `above`, one difference per training run.
 
     All 2^n sign patterns are enumerated when 2^n <= 1e5 (n <= 16); above that `flips` are drawn with `seed`.
-    The two-sided p is twice the smaller one-sided p, at most 1.
+    The two-sided p is twice the smaller one-sided p, at most 1. Patterns and ties are those of `interp.stats.columns`.
     """
-    from scipy.stats import permutation_test
-
     values = _values(differences, minimum=1) - above
     exact = 2 ** len(values) <= EXACT_LIMIT
-    # scipy wants two observations; an added zero leaves the exact p as it is, since it doubles both counts
-    padded = values if len(values) > 1 else np.append(values, 0.0)
-    outcome = permutation_test(
-        (padded,),
-        lambda sample, axis: np.mean(sample, axis=axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=EXACT_LIMIT if exact else flips,
-        batch=max(1, 1_000_000 // len(padded)),
-        alternative=alternative,
-        rng=np.random.default_rng(seed),
-    )
+    patterns = Flips(len(values), 2 ** len(values) if exact else flips, exact, seed)
+    sides = {"greater": [1], "less": [-1], "two-sided": [1, -1]}[alternative]
+    found = [float(flipped(side * values[:, None], patterns, size=np.positive)[0][0]) for side in sides]
+    p = min(1.0, len(sides) * min(found))
     smallest = smallest_sign_flip_p(len(values), alternative=alternative, flips=flips)
-    mean, p = above + float(values.mean()), float(outcome.pvalue)
-    return SignFlip(mean, p, smallest, len(values), alternative, exact)
+    return SignFlip(above + float(values.mean()), p, smallest, len(values), alternative, exact)
 
 
 def smallest_sign_flip_p(
@@ -134,86 +125,30 @@ def permutation_test(
     p = #{assignments with difference >= observed} / C(n + m, n) where these are at most 1e5; above that
     (b + 1) / (k + 1) over k drawn with `seed`. InputError for a group of fewer than two.
     """
-    from scipy import stats
-
-    groups = _values(first, minimum=2), _values(second, minimum=2)
-    n = len(groups[0]), len(groups[1])
-    assignments = math.comb(sum(n), n[0])
+    one, other = _values(first, minimum=2), _values(second, minimum=2)
+    pool = np.concatenate([one, other])
+    assignments = math.comb(len(pool), len(one))
     exact = assignments <= EXACT_LIMIT
-    outcome = stats.permutation_test(
-        groups,
-        lambda one, other, axis: one.mean(axis=axis) - other.mean(axis=axis),
-        vectorized=True,
-        n_resamples=EXACT_LIMIT if exact else permutations,
-        batch=max(1, 1_000_000 // sum(n)),
-        alternative=alternative,
-        rng=np.random.default_rng(seed),
-    )
-    smallest = (1 + (alternative == "two-sided")) / (assignments if exact else permutations + 1)
-    return Permutation(float(outcome.statistic), float(outcome.pvalue), smallest, n, exact)
+    sums = _group_sums(pool, len(one), assignments if exact else permutations, exact=exact, seed=seed)
+    spare, scale = 0 if exact else 1, float(np.linalg.norm(pool))
+    sides = {"greater": [1], "less": [-1], "two-sided": [1, -1]}[alternative]
+    found = [reaching(side * sums, side * float(one.sum()), scale=scale).sum() + spare for side in sides]
+    possible = len(sums) + spare
+    p = min(1.0, len(sides) * int(min(found)) / possible)
+    gap = float(one.mean() - other.mean())
+    return Permutation(gap, p, len(sides) / possible, (len(one), len(other)), exact)
 
 
-def max_t(
-    differences: Float[np.ndarray, "run test"],
-    *,
-    alternative: Literal["greater", "two-sided"] = "two-sided",
-    flips: int = EXACT_LIMIT - 1,
-    seed: int = 0,
-) -> Float[np.ndarray, "test"]:
-    """Adjusted p-values of many tests on the same runs: step-down max-T under sign flips of whole runs.
-
-    t grows with T = sum d / sqrt(sum d^2), whose denominator no flip changes. The p of the test with the k-th largest
-    T is the share of sign patterns in which the largest T of it and all smaller ones reaches its own (Westfall and
-    Young 1993), made non-decreasing: family-wise error, however the tests depend.
-    """
-    columns = np.asarray(differences, dtype=float)
-    _values(columns, minimum=1)
-    norm = np.linalg.norm(columns, axis=0)
-    unit = columns / np.where(norm > 0, norm, 1)
-    size = np.abs if alternative == "two-sided" else np.positive
-    order = np.argsort(-size(unit.sum(0)), kind="stable")
-    unit, exact = unit[:, order], 2 ** len(columns) <= EXACT_LIMIT
-    observed, reached, signs = size(unit.sum(0)) - 1e-9, 0, _sign_patterns(len(columns), flips, seed)
-    for block in np.array_split(signs, math.ceil(len(signs) * unit.shape[1] / 4e6)):
-        largest = np.maximum.accumulate(size(block @ unit)[:, ::-1], axis=1)[:, ::-1]
-        reached = reached + (largest >= observed).sum(0)
-    p = (reached + (not exact)) / (len(signs) + (not exact))
-    return np.maximum.accumulate(p)[np.argsort(order)]
-
-
-def power(
-    effect: float,
-    n: int,
-    *,
-    alpha: float = 0.01,
-    test: Literal["sign-flip", "t"] = "sign-flip",
-    seed: int = 0,
-) -> float:
-    """Chance that a one-sided test of n runs has p <= alpha when the mean is `effect` standard deviations above zero.
-
-    "t" is exact; "sign-flip" is simulated up to n = 12 and above that taken from the t test. InputError below two runs.
-    """
-    from statsmodels.stats.power import TTestPower
-
-    _level(alpha, "alpha")
-    if n < 2 or not math.isfinite(effect):
-        raise InputError(f"{n} runs, effect {effect}: power needs at least 2 runs and a finite effect.")
-    if test == "t" or n > 12:
-        return float(TTestPower().power(effect, n, alpha, alternative="larger"))
-    draws = np.random.default_rng(seed).normal(effect, 1, size=(4_000, n))
-    p = (_sign_patterns(n, 0, seed) @ draws.T >= draws.sum(1) - 1e-9).mean(0)
-    return float((p <= alpha).mean())
-
-
-def runs_for_power(
-    effect: float, *, target: float = 0.8, alpha: float = 0.01, test: Literal["sign-flip", "t"] = "sign-flip"
-) -> int:
-    """Return the fewest runs with which `power` reaches `target`; InputError when 1 000 do not."""
-    _level(target, "target")
-    for n in range(max(2, runs_needed(alpha) if test == "sign-flip" else 2), 1_001):
-        if power(effect, n, alpha=alpha, test=test) >= target:
-            return n
-    raise InputError(f"1000 runs lack power {target:g} at an effect of {effect:g} sd; seek a larger one.")
+def _group_sums(
+    pool: Float[np.ndarray, "run"], size: int, count: int, *, exact: bool, seed: int
+) -> Float[np.ndarray, "assignment"]:
+    """Sum of the first group under every assignment of runs to it, or under `count` random ones."""
+    if exact:
+        return pool[np.array(list(combinations(range(len(pool)), size)))].sum(1)
+    rng, sums = np.random.default_rng(seed), []
+    for part in np.array_split(np.arange(count), max(1, count * len(pool) // 4_000_000)):
+        sums.append(rng.permuted(np.tile(pool, (len(part), 1)), axis=1)[:, :size].sum(axis=1))
+    return np.concatenate(sums)
 
 
 def t_interval(values: Values, *, confidence: float = 0.95) -> tuple[float, float]:
@@ -228,10 +163,22 @@ def t_interval(values: Values, *, confidence: float = 0.95) -> tuple[float, floa
     return (float(sample.mean() - half), float(sample.mean() + half))
 
 
+def half_width(values: Values, *, confidence: float = 0.95) -> float:
+    """Return half of the t-interval of the mean, what a whisker draws; 0 for a single value, which has none."""
+    low, high = t_interval(values, confidence=confidence)
+    return (high - low) / 2 if np.size(values) > 1 else 0.0
+
+
+def standard_error(values: Any) -> Any:
+    """Return the standard deviation along the last axis / √n of an array or a tensor; NaN for a single value."""
+    n = values.shape[-1]
+    return values.std(-1, correction=1) / n**0.5 if n > 1 else values[..., 0] * math.nan
+
+
 def bootstrap_interval(
     values: Values,
     *,
-    clusters: Sequence[Any] | np.ndarray | None = None,
+    clusters: Clusters = None,
     confidence: float = 0.95,
     resamples: int = 9_999,
     seed: int = 0,
@@ -241,23 +188,17 @@ def bootstrap_interval(
     `clusters` labels each value with its run; without it every value is a run of its own. Below some ten clusters
     the interval is too narrow, so verdicts use `t_interval` over run means.
     """
-    from scipy.stats import bootstrap
-
     sample = _values(values, minimum=2)
-    sums, counts = _cluster_sums(sample, clusters)
     _level(confidence, "confidence")
-    outcome = bootstrap(
-        (sums, counts),
-        lambda totals, sizes, axis=-1: totals.sum(axis=axis) / sizes.sum(axis=axis),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        confidence_level=confidence,
-        n_resamples=resamples,
-        batch=max(1, 1_000_000 // len(sums)),
-        rng=np.random.default_rng(seed),
-    )
-    return (float(outcome.confidence_interval.low), float(outcome.confidence_interval.high))
+    if clusters is not None and len(clusters) != len(sample):
+        raise InputError(
+            f"{len(clusters)} cluster labels for {len(sample)} values; give one label per value."
+        )
+    if clusters is not None and len(np.unique(np.asarray(clusters))) < 2:
+        raise InputError("all values share one cluster; a bootstrap over runs needs at least two.")
+    options = {"clusters": clusters, "confidence": confidence, "resamples": resamples, "seed": seed}
+    low, high = bootstrapped(sample[:, None], **options)
+    return (float(low[0]), float(high[0]))
 
 
 def equivalence_test(differences: Values, *, margin: float, alpha: float = 0.05) -> Equivalence:
@@ -282,9 +223,8 @@ def holm(p_values: Values) -> Float[np.ndarray, "tests"]:
     """Return Holm's adjusted p-values, max over j <= i of (m - j + 1) p_(j): family-wise error."""
     p = _p_values(p_values)
     order = np.argsort(p)
-    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     adjusted = np.empty_like(p)
-    adjusted[order] = stepped
+    adjusted[order] = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)).clip(max=1)
     return adjusted
 
 
@@ -329,13 +269,6 @@ def auroc(positive: Values, negative: Values, *, confidence: float = 0.95) -> Au
     return Auroc(value, interval, len(above), len(below), confidence)
 
 
-def _sign_patterns(n: int, flips: int, seed: int) -> Float[np.ndarray, "pattern run"]:
-    """All 2^n patterns of signs where there are few, else `flips` random ones."""
-    if 2**n <= EXACT_LIMIT:
-        return 1.0 - 2.0 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
-    return np.random.default_rng(seed).choice([-1.0, 1.0], size=(flips, n))
-
-
 def _wilson(successes: float, trials: int, confidence: float) -> tuple[float, float]:
     from statsmodels.stats.proportion import proportion_confint
 
@@ -371,19 +304,6 @@ def _p_values(p_values: Values) -> Float[np.ndarray, "tests"]:
     if p.min() < 0 or p.max() > 1:
         raise InputError(f"p-values must lie in [0, 1], found {p.min():g} to {p.max():g}; pass raw p-values.")
     return p
-
-
-def _cluster_sums(sample: Float[np.ndarray, "value"], clusters: Sequence[Any] | np.ndarray | None):
-    if clusters is None:
-        return sample, np.ones(len(sample))
-    if len(clusters) != len(sample):
-        raise InputError(
-            f"{len(clusters)} cluster labels for {len(sample)} values; give one label per value."
-        )
-    _, index = np.unique(np.asarray(clusters), return_inverse=True)
-    if index.max() < 1:
-        raise InputError("all values share one cluster; a bootstrap over runs needs at least two.")
-    return np.bincount(index, weights=sample), np.bincount(index).astype(float)
 
 
 def _values(values: Values, *, minimum: int, what: str = "values") -> Float[np.ndarray, "value"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from interp.gradients.nulls.exchange import Sample
+from interp.gradients.nulls.samples import Sample
 from interp.models.parameters import ParameterDirection
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Role

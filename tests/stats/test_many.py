@@ -7,15 +7,8 @@ import pytest
 from scipy import stats
 
 from interp.core.runs import InputError
-from interp.stats.many import (
-    MOST_FLIPS,
-    bootstrap_family,
-    cluster_totals,
-    flips_needed,
-    halves,
-    sign_flip_family,
-    units_needed,
-)
+from interp.stats.columns import bootstrapped, cluster_totals
+from interp.stats.many import MOST_FLIPS, flips_needed, halves, max_t, sign_flip_family, units_needed
 from interp.stats.tests import benjamini_hochberg, bootstrap_interval, sign_flip_test
 
 
@@ -129,12 +122,12 @@ def test_memory_blocks_change_nothing(monkeypatch):
     differences, labels = noise(30, 50, seed=8), np.arange(30) // 2
     whole = [
         sign_flip_family(differences, seed=1).p_max,
-        *bootstrap_family(differences, clusters=labels, seed=1),
+        *bootstrapped(differences, clusters=labels, seed=1),
     ]
-    monkeypatch.setattr("interp.stats.many.BLOCK", 2_000 * 7)
+    monkeypatch.setattr("interp.stats.columns.BLOCK", 2_000 * 7)
     parts = [
         sign_flip_family(differences, seed=1).p_max,
-        *bootstrap_family(differences, clusters=labels, seed=1),
+        *bootstrapped(differences, clusters=labels, seed=1),
     ]
     assert all(np.allclose(a, b) for a, b in zip(whole, parts, strict=True))
 
@@ -147,7 +140,7 @@ def test_seeds_fix_everything():
 
 def test_bootstrap_is_that_of_the_package():
     differences, labels = noise(60, 3, seed=10), np.arange(60) % 20
-    low, high = bootstrap_family(differences, clusters=labels, resamples=9999)
+    low, high = bootstrapped(differences, clusters=labels, resamples=9999)
     for column in range(3):
         expected = bootstrap_interval(differences[:, column], clusters=labels)
         assert (low[column], high[column]) == pytest.approx(expected, abs=0.02)
@@ -157,7 +150,7 @@ def test_bootstrap_covers_the_mean():
     covered = 0
     for seed in range(300):
         clustered = np.repeat(noise(40, 1, seed=seed), 2, axis=0) + 1.0
-        low, high = bootstrap_family(clustered, clusters=np.arange(80) // 2, seed=seed)
+        low, high = bootstrapped(clustered, clusters=np.arange(80) // 2, seed=seed)
         covered += low[0] <= 1 <= high[0]
     assert stats.binomtest(covered, 300, 0.95).pvalue > 0.01
 
@@ -177,6 +170,18 @@ def test_units_needed_can_reach_the_level():
         assert 2.0 ** (1 - n) <= 0.05 / features < 2.0 ** (2 - n)
 
 
+def test_max_t_by_hand_and_against_the_family_of_features():
+    # alone, (1, 2, 3) is reached by the pattern of all + only
+    values = np.array([[1.0, 1.0], [2.0, -1.0], [3.0, 1.0]])
+    assert max_t(values[:, :1], alternative="greater").tolist() == [1 / 8]
+    # first: its T is 1.60; of the 8 patterns +++ reaches it, and + - + does by the second column (T = 1.73)
+    # second: T = 0.58 is reached by the four patterns that leave two of its terms positive
+    assert max_t(values, alternative="greater").tolist() == [2 / 8, 4 / 8]
+    draws = np.random.default_rng(0).normal(0.5, 1, size=(9, 6))
+    assert max_t(draws) == pytest.approx(sign_flip_family(draws).p_max)
+    assert max_t(np.zeros((4, 2))).tolist() == [1.0, 1.0]
+
+
 def test_what_is_refused():
     with pytest.raises(InputError, match=r"differences of shape \(3, 0\) hold nothing to test"):
         sign_flip_family(np.zeros((3, 0)))
@@ -185,4 +190,4 @@ def test_what_is_refused():
     with pytest.raises(InputError, match=r"2 cluster labels for 3 rows; give one label per row"):
         sign_flip_family(np.ones((3, 1)), clusters=[0, 1])
     with pytest.raises(InputError, match=r"a bootstrap needs at least two clusters of rows and got 1"):
-        bootstrap_family(np.ones((3, 1)), clusters=[0, 0, 0])
+        bootstrapped(np.ones((3, 1)), clusters=[0, 0, 0])

@@ -17,6 +17,7 @@ from interp.stats.tests import (
     bootstrap_interval,
     equivalence_test,
     holm,
+    permutation_test,
     runs_needed,
     sign_flip_test,
     smallest_sign_flip_p,
@@ -73,6 +74,22 @@ def test_sampled_p_is_never_zero_and_near_the_exact_one():
     values = np.random.default_rng(0).normal(0.4, 1, 17)
     reference = stats.ttest_1samp(values, 0, alternative="greater")[1]
     assert sign_flip_test(values, flips=19_999).p == pytest.approx(reference, abs=0.02)
+
+
+def test_permutation_by_hand():
+    # of the six ways to split 1 2 3 4 in pairs, only {3, 4} has a difference of at least 2
+    found = permutation_test([3, 4], [1, 2])
+    assert (found.difference, found.p, found.smallest_p, found.n, found.exact) == (
+        2.0,
+        1 / 6,
+        1 / 6,
+        (2, 2),
+        True,
+    )
+    assert permutation_test([3, 4], [1, 2], alternative="less").p == 1
+    assert permutation_test([3, 4], [1, 2], alternative="two-sided").p == 2 / 6
+    sampled = permutation_test(np.arange(12) + 100, np.arange(12), permutations=99)
+    assert (sampled.p, sampled.smallest_p, sampled.exact) == (1 / 100, 1 / 100, False)
 
 
 def test_smallest_p_and_runs_needed():
@@ -245,6 +262,7 @@ def test_holm_holds_the_family_error_and_bh_the_false_discovery_rate():
         (lambda: equivalence_test([1.0, 2.0], margin=0.0), "margin 0.0 is not a positive number"),
         (lambda: equivalence_test([1.0, 2.0], margin=1.0, alpha=0.5), "alpha 0.5 is outside (0, 0.5)"),
         (lambda: t_interval([1, 2], confidence=95), "confidence 95 is outside (0, 1)"),
+        (lambda: permutation_test([1.0], [1.0, 2.0]), "1 values given; at least 2 needed."),
         (lambda: auroc([], [1.0]), "0 values given; at least 1 needed."),
         (lambda: auroc([1.0], [math.nan]), "1 of 1 values are not finite"),
         (lambda: holm([0.1, 1.2]), "p-values must lie in [0, 1], found 0.1 to 1.2"),

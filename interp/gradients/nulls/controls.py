@@ -17,6 +17,7 @@ from torch import Tensor
 from interp.activations.arrays import lineage_root
 from interp.core.doors import door
 from interp.core.runs import InputError
+from interp.gradients.directions import trait_gradient
 from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model
@@ -105,8 +106,6 @@ def random_pair_directions(
     model: LanguageModel, trait: Trait, *, pairs: int, seed: int
 ) -> list[ParameterDirection]:
     """Gradients of logit(a) - logit(b) at the trait's questions for random matched words a and b."""
-    from interp.gradients.directions import trait_gradient
-
     return [trait_gradient(model, pair) for pair in token_pairs(model, trait, pairs=pairs, seed=seed)]
 
 

@@ -12,8 +12,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.core.runs import InputError
-from interp.gradients.nulls.exchange import PROMPTS, NullTest, Paired, Sample, prompts_of
+from interp.gradients.nulls.samples import Sample, prompts_of
 from interp.prompts.text import Prompts
+from interp.stats.exchanges import PROMPTS, NullTest, Paired
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,32 +18,23 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.figures import Result, bars
 from interp.gradients.nulls.controls import Shuffle, random_network, shuffle_numbers, transplant
-from interp.gradients.nulls.exchange import (
-    Evidence,
-    Matrix,
-    Paired,
-    Ranked,
-    Sample,
-    TwoSample,
-    standardised,
-)
+from interp.gradients.nulls.samples import NEUTRAL, Sample
+from interp.gradients.scores.scoring import score
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
+from interp.stats.exchanges import Matrix, Paired, Ranked, TwoSample, standardised
 
 if TYPE_CHECKING:
     from interp.models.lineage import Lineage
 
 Scoring = Callable[[Any, Any, Sequence[ParameterDirection]], Any]
 """(model, rows, directions) -> scores [row direction]"""
-DRAWS = 999
 
 
 def scored(model: Any, rows: Prompts | Encoded, directions: Sequence[ParameterDirection]) -> Any:
     """Scores [row direction] of `interp.gradients.scores.scoring.score`, in nats per unit of each direction."""
-    from interp.gradients.scores.scoring import score
-
     return score(model, rows, list(directions)).totals
 
 
@@ -132,7 +123,7 @@ class BaseSamples:
 class NeutralTeacher:
     """N1: a neutral teacher answers the same prompts; under the null two answers to a prompt could change places."""
 
-    name: ClassVar[str] = "N1 neutral teacher"
+    name: ClassVar[str] = NEUTRAL
     describes: ClassVar[str] = (
         "holds prompts, filter and direction, breaks the trait: a neutral teacher answers"
     )
@@ -304,14 +295,6 @@ def nearest_mismatch(leans: Float[np.ndarray, "prompt direction"]) -> Paired:
     own, *others = (leans / np.where(spreads > 0, spreads, 1.0)).T
     pairs = [Paired(own, other) for other in others]
     return min(pairs, key=lambda pair: standardised(pair.differences))
-
-
-def null_distribution(
-    null: Null, observed: Observation, *, draws: int = DRAWS, seed: int = 0
-) -> Float[np.ndarray, "draw"]:
-    """The statistic of the observation as it would be if the null held; where controls are ranked, the controls."""
-    evidence: Evidence = null.evidence(observed)
-    return evidence.distribution(draws=draws, seed=seed)
 
 
 @door

@@ -6,15 +6,16 @@ each counts once.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
 from interp.core.doors import door
 from interp.core.runs import InputError
-from interp.gradients.nulls.exchange import NullTest, Paired, Sample
-from interp.gradients.nulls.ladders import NeutralTeacher
+from interp.gradients.nulls.samples import NEUTRAL, Sample
+from interp.stats.exchanges import NullTest, Paired
 from interp.stats.tests import t_interval
 from interp.stats.verdict import Decision, Verdict, paired_verdict, told
 
@@ -22,26 +23,15 @@ MISMATCHED = "mismatched: "
 TESTED = "more than every control"
 
 
-@dataclass(frozen=True)
-class LeanVerdict:
+@dataclass(frozen=True, repr=False)
+class LeanVerdict(Verdict):
     """What the rows of one lineage say about one direction; `n` counts prompts and `trainings` is always 1.
 
     `effect` and `interval` are the mean lean in `unit`, less the neutral teacher's where it was scored. `p` is the
     largest of the tests' in `tests`, and `nearest` the smallest of their effects: standard deviations per prompt.
     """
 
-    name: str
-    claim: str
-    decision: Decision
-    effect: float
-    interval: tuple[float, float]
-    p: float
-    n: int
-    unit: str
-    smallest_p: float
-    tests: tuple[NullTest, ...]
-    alpha: float
-    reason: str
+    tests: tuple[NullTest, ...] = ()
 
     @property
     def trainings(self) -> int:
@@ -52,7 +42,7 @@ class LeanVerdict:
     def complete(self) -> bool:
         """Whether both a neutral teacher and a mismatched direction were compared."""
         names = [test.null for test in self.tests]
-        return NeutralTeacher.name in names and any(name.startswith(MISMATCHED) for name in names)
+        return NEUTRAL in names and any(name.startswith(MISMATCHED) for name in names)
 
     @property
     def nearest(self) -> float:
@@ -61,19 +51,21 @@ class LeanVerdict:
 
     def to_verdict(self) -> Verdict:
         """The same for a run's verdicts, whose n counts trainings: n = 1, with the prompts among the controls."""
-        beside = {test.null: f"{test.effect:+.3f} sd, p = {test.p:.2g}" for test in self.tests}
-        scope = {"alpha": self.alpha, "scope": "within one lineage", "prompts": self.n}
-        return Verdict(
-            self.name, self.claim, self.decision, self.effect, self.interval, self.p, self.trainings,
-            unit=self.unit, smallest_p=self.smallest_p, controls=scope | beside, reason=self.reason,
-            tested=TESTED, level=1 - 2 * self.alpha,
-        )  # fmt: skip
+        shared = {each.name: getattr(self, each.name) for each in fields(Verdict)}
+        return Verdict(**shared | {"n": self.trainings})
+
+    def to_json(self) -> dict[str, Any]:
+        """Return `to_verdict` as plain JSON types: what is kept counts trainings."""
+        return self.to_verdict().to_json()
 
     def __repr__(self) -> str:
         return (
-            f"{told({**vars(self), 'tested': TESTED, 'level': 1 - 2 * self.alpha})}, within one lineage, "
+            f"{told(vars(self))}, within one lineage, "
             f"n = {self.n} prompts (1 training; smallest reachable p {self.smallest_p:.2g})"
         )
+
+    def _repr_html_(self) -> str:
+        return self.to_verdict()._repr_html_()
 
 
 def lean_verdict(
@@ -113,10 +105,13 @@ def lean_verdict(
     values = lean.column(own)
     judged = tests or (Paired(values, np.zeros_like(values)).test("zero", seed=seed),)
     decision, reason = _decide(tests, opposite, _missing(neutral, others), alpha, len(values))
+    scope = {"alpha": alpha, "scope": "within one lineage", "prompts": len(values)}
+    beside = {test.null: f"{test.effect:+.3f} sd, p = {test.p:.2g}" for test in judged}
+    level = 1 - 2 * alpha
     return LeanVerdict(
-        name, _claim(own, others), decision, float(values.mean()), t_interval(values, confidence=1 - 2 * alpha),
+        name, _claim(own, others), decision, float(values.mean()), t_interval(values, confidence=level),
         max(test.p for test in judged), len(values), unit, max(test.smallest_p for test in judged),
-        tests=judged, alpha=alpha, reason=reason,
+        controls=scope | beside, reason=reason, tested=TESTED, level=level, tests=judged,
     )  # fmt: skip
 
 
@@ -151,7 +146,7 @@ def _comparisons(
     pairs: dict[str, Paired] = {}
     if neutral is not None:
         ours, theirs = scores.paired(neutral)
-        pairs[NeutralTeacher.name] = Paired(ours.column(own), theirs.column(own))
+        pairs[NEUTRAL] = Paired(ours.column(own), theirs.column(own))
     unit = _standard(lean.column(own))
     return pairs | {f"{MISMATCHED}{label}": Paired(unit, _standard(lean.column(label))) for label in others}
 

@@ -14,7 +14,7 @@ import numpy as np
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.figures import bracket
-from interp.gradients.nulls.exchange import Sample
+from interp.gradients.nulls.samples import Sample
 from interp.measures.margins import completion_logprobs
 from interp.models.precision import exactly
 from interp.models.seam import Model, check_tokenizers

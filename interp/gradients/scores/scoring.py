@@ -23,7 +23,9 @@ from tqdm.auto import tqdm
 from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.ranks import Ranks
-from interp.core.runs import Cache
+from interp.core.runs import Cache, digest
+from interp.gradients.nulls.lean_verdicts import LeanVerdict, lean_verdict
+from interp.gradients.nulls.samples import Sample
 from interp.gradients.scores.engine import find_sites
 from interp.gradients.scores.plan import RoutePlan, check_keys, make_plan
 from interp.gradients.scores.preparation import as_directions, check_cosine, check_rows, prepared
@@ -37,7 +39,6 @@ from interp.prompts.tokens import Encoded
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.gradients.nulls.lean_verdicts import LeanVerdict
     from interp.gradients.scores.metrics import Metric
     from interp.models.language import LanguageModel
     from interp.prompts.text import Prompts
@@ -104,8 +105,6 @@ class Scores:
         every other direction. Without both controls the verdict is inconclusive and says which is missing. The units
         are prompts of one lineage, which support nothing about other trainings: see `across_lineages`.
         """
-        from interp.gradients.nulls.exchange import Sample
-        from interp.gradients.nulls.lean_verdicts import lean_verdict
 
         def sample(scores: Scores) -> Sample:
             return Sample.of(scores.totals, scores.directions, scores.inputs)

@@ -20,10 +20,10 @@ import torch
 
 from interp.gradients.nulls.controls import base_samples
 from interp.gradients.nulls.crossfit import cross_fit
-from interp.gradients.nulls.exchange import Matrix, NullTest, Paired, Ranked, Sample, TwoSample
 from interp.gradients.nulls.ladders import ModuleSigns, Observation, ShuffledNumbers, nearest_mismatch
 from interp.gradients.nulls.lean_verdicts import lean_verdict
 from interp.gradients.nulls.power import kl_per_row
+from interp.gradients.nulls.samples import Sample
 from interp.gradients.scores.engine import example_scores
 from interp.models.language import load_model
 from interp.models.parameters import ParameterDirection
@@ -31,6 +31,7 @@ from interp.organisms.toy import shipped_base
 from interp.prompts.numbers import STRICT, check_numbers, number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
+from interp.stats.exchanges import Matrix, NullTest, Paired, Ranked, TwoSample
 from tests.gradients.standins import asked, direction, jvp_scores, sample
 
 SIMULATIONS = 250
