@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.ranks import Ranks
-from interp.core.runs import Cache, digest
+from interp.core.runs import Cache
 from interp.gradients.nulls.lean_verdicts import LeanVerdict, lean_verdict
 from interp.gradients.nulls.samples import Sample
 from interp.gradients.scores.engine import find_sites
