@@ -138,6 +138,16 @@ def test_no_public_name_is_that_of_a_module_beside_it() -> None:
         assert not beside & set(getattr(interp, room).__all__), room
 
 
+def test_names_of_the_version_before_are_where_the_changelog_says() -> None:
+    lines = re.findall(
+        r"^\| `interp\.(\w+)` \| (`\w+`.*) \|$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+    listed = [(room, name) for room, names in lines for name in re.findall(r"`(\w+)`", names)]
+    assert len(listed) == 70
+    assert [name for room, name in listed if name not in getattr(interp, room).__all__] == []
+    assert [name for _, name in listed if name in interp.__all__] == []
+
+
 def test_every_room_is_public() -> None:
     rooms = {path.parent.name for path in (ROOT / "interp").glob("*/__init__.py")}
     assert sorted(rooms) == ROOMS
