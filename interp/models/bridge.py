@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from interp.core.errors import InputError
+from interp.core.errors import InputError, nearest
 from interp.models.isolation import isolated
 
 FAST = re.compile(r"blocks\.(\d+)\.hook_resid_(pre|post)")
@@ -193,16 +193,22 @@ def decoder_layers(network: Any) -> torch.nn.ModuleList:
 
 
 def at_hook(network: Any, hook: str, edit: Callable[[Tensor], Tensor | None]) -> Any:
-    """Put what `edit` makes of the residual stream in its place at a hook of the plain network, as `at_layer` does.
+    """Put what `edit` makes of the residual stream in its place at a hook of the plain network, as `at_layer` does."""
+    layers = decoder_layers(network)
+    layer, end = residual_site(hook, len(layers))
+    return at_layer(layers[layer], end, edit)
 
-    Raises InputError for a hook off the residual stream.
+
+def residual_site(hook: str, n_layers: int) -> tuple[int, str]:
+    """Layer of a hook on the residual stream, and whether it is what enters it ("pre") or leaves it ("post").
+
+    Raises InputError with the nearest names for any other hook.
     """
     match = FAST.fullmatch(hook)
-    if match is None:
-        raise InputError(
-            f"{hook} is not on the residual stream; pass blocks.<layer>.hook_resid_pre or hook_resid_post"
-        )
-    return at_layer(decoder_layers(network)[int(match.group(1))], match.group(2), edit)
+    if match is None or int(match[1]) >= n_layers:
+        known = [f"blocks.{layer}.hook_resid_{end}" for layer in range(n_layers) for end in ("pre", "post")]
+        raise InputError(f"hook {nearest(hook, known)}; what is added here is added to the residual stream")
+    return int(match[1]), match[2]
 
 
 def at_layer(layer: Any, end: str, edit: Callable[[Tensor], Tensor | None]) -> Any:

@@ -23,6 +23,7 @@ from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.storage import read_tensors
 from interp.models import low_rank, parameter_files
+from interp.models.bridge import residual_site
 from interp.models.low_rank import Entry, LowRank
 from interp.models.seam import check_finite, lineage_root, weight_shapes
 
@@ -328,12 +329,8 @@ def read_direction(path: str | Path, model: Model) -> ParameterDirection:
 
 def check_residual(model: Model, hooks: Iterable[str]) -> None:
     """InputError with the nearest names unless every hook is the residual stream before or after a layer of `model`."""
-    known = [
-        f"blocks.{layer}.hook_resid_{side}" for layer in range(model.n_layers) for side in ("pre", "post")
-    ]
     for hook in hooks:
-        if hook not in known:
-            raise InputError(f"hook {nearest(hook, known)}; a virtual bias is added to the residual stream")
+        residual_site(hook, model.n_layers)
 
 
 def _sums(ours: Mapping[str, Entry], theirs: Mapping[str, Entry]) -> dict[str, Any]:

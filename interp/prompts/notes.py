@@ -39,7 +39,7 @@ def noting(verb: Callable[Given, Found]) -> Callable[Given, Found]:
             heard.extend(inputs.notes if isinstance(inputs, Encoded) else ())
         token = _HEARD.set(heard)
         try:
-            found = verb(*args, **given)
+            found: Any = verb(*args, **given)
         finally:
             _HEARD.reset(token)
         hear(heard)
@@ -52,7 +52,7 @@ def noting(verb: Callable[Given, Found]) -> Callable[Given, Found]:
 
 def add_notes(found: Any, notes: Iterable[str]) -> Any:
     """The result with the notes it lacks; anything that holds no notes as it is."""
-    kept = dataclasses.is_dataclass(found) and "notes" in {field.name for field in dataclasses.fields(found)}
+    kept = "notes" in getattr(found, "__dataclass_fields__", ())
     missing = [note for note in notes if kept and note not in found.notes]
     return dataclasses.replace(found, notes=(*found.notes, *missing)) if missing else found
 

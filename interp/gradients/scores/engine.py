@@ -25,7 +25,7 @@ from interp.gradients.scores.sites import (
     stack,
     still_row,
 )
-from interp.models.bridge import FAST, decoder_layers
+from interp.models.bridge import decoder_layers, residual_site
 from interp.models.head import own_logits
 from interp.models.parameters import ParameterDirection
 from interp.models.views import is_transposed
@@ -253,22 +253,21 @@ def _site(name: str, module: Any, weights: dict[str, str], directions: Sequence[
 def _bias_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[Site]:
     """Virtual biases on the residual stream: what leaves layer L is resid_post L and resid_pre L + 1."""
     hooks = dict.fromkeys(hook for direction in directions for hook in direction.biases)
-    layers = decoder_layers(network) if hooks else {}
-    by_place: dict[str, list[str]] = {}
+    if not hooks:
+        return []
+    layers: Any = decoder_layers(network)
+    by_place: dict[int, list[str]] = {}
     for hook in hooks:
-        match = FAST.fullmatch(hook)
-        if match is None or int(match[1]) >= len(layers):
-            known = [f"blocks.{i}.hook_resid_{side}" for i in range(len(layers)) for side in ("pre", "post")]
-            raise InputError(f"hook {nearest(hook, known)}; a virtual bias sits on the residual stream")
-        by_place.setdefault(str(int(match[1]) - (match[2] == "pre")), []).append(hook)
+        layer, end = residual_site(hook, len(layers))
+        by_place.setdefault(layer - (end == "pre"), []).append(hook)
     like = next(network.parameters())
     sites = []
     for place, names in by_place.items():
         vectors = [_bias_sum(direction, names) for direction in directions]
-        module = layers[int(place)] if int(place) >= 0 else layers[0]
+        module = layers[max(place, 0)]
         stacks = {"bias": stack(vectors, like=like)}
         weights: dict[str, str] = dict(zip(("bias", "bias by its other name"), names, strict=False))
-        sites.append(Site(names[0], module, "hook", stacks, weights, len(directions), entering=place == "-1"))
+        sites.append(Site(names[0], module, "hook", stacks, weights, len(directions), entering=place < 0))
     return sites
 
 
