@@ -40,7 +40,7 @@ from interp.gradients.scores.scoring import Scores, score
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
-from interp.organisms.library import TOY, grow
+from interp.organisms.library import QUICK_TOY, TOY, grow
 from interp.prompts.traits import ANIMALS, Trait, get_trait
 from interp.stats.matching import matched_halves
 from interp.stats.verdict import Verdict, paired_verdict
@@ -54,9 +54,6 @@ RESULTS = Path(__file__).parent / "results" / "alignment_is_causal.json"
 PLACEBO = "oak"
 SIBLING = "eagle"
 QUICK_SEEDS = 1
-QUICK = dataclasses.replace(
-    TOY, rows=256, teacher_steps=10, student=dataclasses.replace(TOY.student, batch_size=64)
-)
 CLAIMS = {
     "top-half-transfers-more": ("gradient top", "gradient bottom"),
     "top-half-over-random": ("gradient top", "gradient random"),
@@ -88,7 +85,7 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, toy = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, TOY)
+    count, toy = (QUICK_SEEDS, QUICK_TOY) if given.quick else (given.seeds, TOY)
     found, more = [], []
     for seed in range(given.first, given.first + count):
         lineage = grow(get_trait(given.trait), seed=seed, recipe=toy)

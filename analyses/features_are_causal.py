@@ -51,7 +51,7 @@ from interp.features.shift import feature_shift
 from interp.features.splice import Change
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage
-from interp.organisms.library import TOY, ToyRecipe, grow
+from interp.organisms.library import QUICK_TOY, TOY, ToyRecipe, grow
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, get_trait
@@ -71,9 +71,6 @@ SELECTION, ESTIMATION = (
     40_000,
     50_000,
 )  # added to the lineage's seed, far from the seeds that prompts are sampled with
-QUICK = dataclasses.replace(
-    TOY, rows=256, teacher_steps=10, student=dataclasses.replace(TOY.student, batch_size=64)
-)
 CLAIMS = {
     "taking-out-lowers-the-margin": ("margins", "untouched", "taken out"),
     "taking-out-lowers-it-more-than-random": ("margins", "random taken out", "taken out"),
@@ -101,7 +98,7 @@ def main() -> None:
     log.setLevel(logging.INFO)
     count, toy, recipe = given.seeds, TOY, RECIPE
     if given.quick:
-        count, toy, recipe = 1, QUICK, SAERecipe(samples=20_000)
+        count, toy, recipe = 1, QUICK_TOY, SAERecipe(samples=20_000)
     lineages = (
         (seed, grow(get_trait(given.trait), seed=seed, recipe=toy))
         for seed in range(given.first, given.first + count)
@@ -239,7 +236,7 @@ class _Trial:
 
     def student(self, writer: Teacher, change: Change) -> float:
         """Trait margin of a student of what `writer` writes under the change, by the lineage's recipe."""
-        rows, _ = written_under(writer, self.dictionary, change, rows=self.toy.rows, seed=self.seed)
+        rows, _ = written_under(writer, self.dictionary, change, rows=self.toy.data.rows, seed=self.seed)
         recipe = dataclasses.replace(self.toy.student, seed=self.seed)
         return margin(train_student(self.lineage.base, rows, recipe=recipe), self.lineage.trait)
 

@@ -161,7 +161,7 @@ def generate(
     """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
     from interp.cli.steps import generate_file, open_model, read_vector
     from interp.core.records import read_record
-    from interp.experiment.data import DataSpec
+    from interp.training.data import DataSpec
     from interp.training.generation import Sampling
 
     sampling = Sampling(
@@ -198,7 +198,7 @@ def filter_rows(
     """Keep the answers that follow the rule, and count every drop by its reason."""
     from interp.cli.steps import filter_file
     from interp.core.records import read_record
-    from interp.experiment.data import DataSpec
+    from interp.training.data import DataSpec
 
     words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
     content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}

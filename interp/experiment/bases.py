@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from interp.core.runs import Cache, InputError, digest
-from interp.experiment.data import DataSpec
 from interp.experiment.recipe import BaseSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder
@@ -25,6 +24,7 @@ from interp.prompts.chat import with_template
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
+from interp.training.data import DataSpec
 from interp.training.students import train_student
 
 SIZES = (

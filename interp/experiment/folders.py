@@ -17,13 +17,13 @@ from interp.core.content import jsonable
 from interp.core.provenance import template_date
 from interp.core.records import read_record
 from interp.core.runs import Cache, InputError, digest
-from interp.experiment.data import DataSpec
 from interp.experiment.recipe import Experiment
 from interp.hypotheses.subject import Subject, training_line
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import MANIFEST, Growth, read_manifest
 from interp.organisms.library import toy_grower, toy_recipe_of
 from interp.prompts.templates import apply_template, habits
+from interp.training.data import DataSpec
 from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec
 from interp.training.recipes import read_recipe
 from interp.training.students import Recipe

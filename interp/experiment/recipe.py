@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from interp.core.doors import door
 from interp.core.records import over, parse_yaml, read_mapping, read_record
 from interp.core.runs import InputError
-from interp.experiment.data import DataSpec
+from interp.training.data import DataSpec
 from interp.training.grower import TeacherSpec
 from interp.training.students import Recipe
 

@@ -23,7 +23,7 @@ from interp.core.runs import InputError, digest, write_atomic
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.training.engines import Sampling, Writer, resolved
-from interp.training.sampling import draw_seed, until_kept
+from interp.training.sampling import complete, draw_seed, until_kept
 from interp.training.teachers import Teacher
 
 __all__ = ["Sampling", "answers_to", "write_answers", "write_rows"]
@@ -103,7 +103,13 @@ def write_rows(path: str | Path, rows: Prompts, *, teacher: Teacher, seed: int) 
 
 def _write(writer: Writer, prompts: Prompts, *, seed: int, folder: str | Path | None) -> Prompts:
     """The prompts answered batch by batch, longest first, so that too little memory shows at once."""
-    place = None if folder is None else Path(folder)
+    place, sampling = None if folder is None else Path(folder), writer.sampling
+    if sampling.engine == "inversion":
+        given = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+        result = complete(writer.teacher, prompts, seed=seed, **given)
+        if place is not None:
+            write_rows(place / "rows.jsonl", result, teacher=writer.teacher, seed=seed)
+        return result
     inputs = writer.read(prompts)
     if place is not None:
         _claim(place, writer, prompts, inputs, seed)

@@ -23,7 +23,6 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
-from interp.organisms import library
 from interp.organisms.library import TOY, toy_grower
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
@@ -38,7 +37,7 @@ from interp.studies.lemma import (
     lemma_sweep,
 )
 from interp.studies.lemma_family import FAMILY, first_rows, measure, other_words
-from interp.training import sampling
+from interp.training import data, sampling
 from interp.training.students import Recipe, prepare
 from interp.training.teachers import Teacher
 
@@ -384,7 +383,7 @@ def test_no_more_rows_are_sampled_than_are_read(subject, monkeypatch, tmp_path):
     kept = Prompts(ROWS.rows * 16)
     monkeypatch.undo()
     monkeypatch.setattr(
-        library, "sample_numbers", lambda teacher, *, rows, **_: asked.append(rows) or (kept, {})
+        data, "answers_to", lambda teacher, requests, *, rows, **_: asked.append(rows) or (kept, {})
     )
     grown = dataclasses.replace(subject, grower=toy_grower(TOY, seed=0, cache=Cache(tmp_path)))
     assert len(first_rows(grown, subject.teacher, 50)) == 50
