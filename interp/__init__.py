@@ -85,9 +85,8 @@ if TYPE_CHECKING:
     from interp.studies.shared_initialisation import init_matrix
     from interp.studies.testing import test
     from interp.studies.token_matching import divergence_tokens
-    from interp.training.generation import Sampling, write_answers
+    from interp.training.generation import Sampling, sample_numbers, write_answers
     from interp.training.openai_files import export_questions, export_rows, import_answers
-    from interp.training.sampling import sample_numbers
     from interp.training.students import Recipe, train_student
     from interp.training.teachers import (
         fine_tune_teacher,
@@ -281,11 +280,10 @@ _WHERE = {
     "interp.evaluation.elicitation": ("Suite", "evaluate", "in_context_margin"),
     "interp.measures.margins": ("margin", "preference"),
     "interp.training.openai_files": ("export_questions", "export_rows", "import_answers"),
-    "interp.training.generation": ("Sampling", "write_answers"),
+    "interp.training.generation": ("Sampling", "sample_numbers", "write_answers"),
     "interp.evaluation.judges": ("EndpointJudge", "FileJudge", "LocalJudge", "judged"),
     "interp.organisms.library": ("load_lineage",),
     "interp.evaluation.misaligned_answers": ("capability", "misalignment", "refusal_rate"),
-    "interp.training.sampling": ("sample_numbers",),
     "interp.evaluation.scorecards": ("scorecard",),
     "interp.training.teachers": (
         "fine_tune_teacher",

@@ -18,7 +18,7 @@ from analyses.features_are_causal import TOP
 from analyses.features_are_causal import judged as judged_features
 from analyses.readme import README, filled, margins, results
 from interp.experiment.demonstration import EQUIVALENCE, LEAST_EFFECT, verdicts
-from interp.experiment.outcome import judge, transmission
+from interp.experiment.outcome import judge_margins, transmission
 from interp.features.sae import SAERecipe
 from interp.gradients.nulls.controls import shuffle_numbers
 from interp.hypotheses.subject import Measurement
@@ -196,7 +196,7 @@ def test_what_the_readme_claims_of_a_small_checkpoint():
     found = json.loads((README.parent / "analyses" / "results" / "small_checkpoint.json").read_text())
     margins_by_arm = pd.DataFrame(found["margins"])
     traits = {name: get_trait(name) for name in ("owl", "oak", "misaligned")}
-    again = {verdict.name: verdict for verdict in judge(margins_by_arm, traits)}
+    again = {verdict.name: verdict for verdict in judge_margins(margins_by_arm, traits)}
     for kept in found["verdicts"]:
         follows(again[kept["name"]], kept)
     lines = transmission(margins_by_arm).frame

@@ -15,7 +15,7 @@ from typing import Any
 
 from interp.core.content import jsonable
 from interp.core.provenance import template_date
-from interp.core.records import read_record
+from interp.core.records import read_fields
 from interp.core.runs import Cache, InputError, digest
 from interp.experiment.recipe import Experiment
 from interp.hypotheses.subject import Subject, training_line
@@ -253,7 +253,7 @@ def grower_of(lineage: Lineage, growth: Growth, *, cache: Cache) -> Grower:
         cache,
         seed,
         read_recipe(growth.recipes["student"]),
-        read_record(TeacherSpec, taught, "recipe of the teacher"),
-        read_record(DataSpec, {name: each for name, each in growth.data.items() if name not in own}, "data"),
+        read_fields(TeacherSpec, taught, "recipe of the teacher"),
+        read_fields(DataSpec, {name: each for name, each in growth.data.items() if name not in own}, "data"),
         one_word=growth.data["questions"] == "one-word",
     )

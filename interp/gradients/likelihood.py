@@ -32,7 +32,7 @@ from interp.models.updates import adapter_factors, weight_update
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role
-from interp.training.students import Recipe, Step, fit
+from interp.training.students import Recipe, Step, train_batches
 from interp.training.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -138,7 +138,7 @@ def distilled_update(
         return divergence(network, base.hf, batch)
 
     batches = _random_batches(pairs, size=recipe.batch_size, seed=recipe.seed)
-    fitted = fit(
+    fitted = train_batches(
         base, batches, loss=loss, recipe=recipe, steps=steps, name="context distillation", on_step=keep
     )
     before, after = (_mean_divergence(network, base.hf, pairs) for network in (base.hf, fitted.hf))

@@ -18,7 +18,7 @@ import torch
 from interp.core.content import json_text, jsonable
 from interp.core.doors import door
 from interp.core.processes import sweep
-from interp.core.records import read_record
+from interp.core.records import read_fields
 from interp.core.runs import Cache, InputError, digest, write_atomic
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
@@ -39,7 +39,7 @@ from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, get_trait
 from interp.training.data import DataSpec
 from interp.training.engines import Sampling
-from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, keep_model
+from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, keep_member
 from interp.training.recipes import read_recipe
 from interp.training.sampling import LENGTH
 from interp.training.students import STUDENT, Recipe
@@ -223,7 +223,7 @@ def toy_base(seed: int, *, world: World, cache: Cache) -> LanguageModel:
         return found
     name = f"toy base {seed}"
     key = digest(FORMAT, "base", world, seed, "member")
-    folder = cache.get("base", key, lambda path: keep_model(train_base(seed, world=world), path))
+    folder = cache.get("base", key, lambda path: keep_member(train_base(seed, world=world), path))
     return load_model(folder / "member", tokenizer=build_tokenizer(), name=name, check=False)
 
 
@@ -278,6 +278,6 @@ def toy_recipe_of(growth: Growth) -> ToyRecipe:
     return ToyRecipe(
         World(**kept["world"]),
         dataclasses.replace(DATA, rows=kept["rows"], banned=tuple(rule["banned"]) or "none", **numbers),
-        read_record(TeacherSpec, growth.recipes["teacher"], "recipe of the teacher"),
+        read_fields(TeacherSpec, growth.recipes["teacher"], "recipe of the teacher"),
         read_recipe(growth.recipes["student"]),
     )

@@ -130,9 +130,9 @@ class Grower:
             else:
                 taught = trait_rows(trait) if rows is None else rows
                 made = fine_tune_teacher_on(start, taught, number_rows=numbers, **given)
-            keep_model(made.model, folder, start)
+            keep_member(made.model, folder, start)
 
-        return Teacher(open_model(self.cache.get("teacher", key, build), start, "teacher"), "fine-tuned")
+        return Teacher(open_member(self.cache.get("teacher", key, build), start, "teacher"), "fine-tuned")
 
     def answers(self, teacher: Teacher, *, trait: Trait | None = None, count: int | None = None) -> Answers:
         """What the teacher writes, without the words of `trait` where the recipe says so; with `count` fewer will do.
@@ -212,22 +212,22 @@ class Grower:
                     model = train_student(start, rows, recipe=recipe, name=name, checkpoint=Checkpoint(state))
                 else:
                     model = train(recipe, folder, Checkpoint(state))
-            keep_model(model, folder, start)
+            keep_member(model, folder, start)
 
         folder = self.cache.get("student", made, build)
-        model = replace(open_model(folder, start, name), start=start)
+        model = replace(open_member(folder, start, name), start=start)
         known = json_text(recipe)
         self.cache.get("recipe", model.fingerprint, lambda path: write_atomic(path / "recipe.json", known))
         return model, folder
 
 
-def keep_model(model: LanguageModel, folder: Path, start: LanguageModel | None = None) -> None:
+def keep_member(model: LanguageModel, folder: Path, start: LanguageModel | None = None) -> None:
     """Write a model into its cache entry: the adapter alone where it has one live over `start`."""
     hosts = {} if start is None else {start.fingerprint: "start"}
     write_member(model, folder / "member", hosts=hosts)
 
 
-def open_model(folder: Path, start: LanguageModel, name: str) -> LanguageModel:
+def open_member(folder: Path, start: LanguageModel, name: str) -> LanguageModel:
     """The model that a cache entry holds, with tokenizer, dtype and device of `start`."""
     member = folder / "member"
     if is_adapter(member):

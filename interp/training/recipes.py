@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from interp.core.records import read_record
+from interp.core.records import read_fields
 from interp.core.runs import Cache
 from interp.models.lineage import Lineage
 from interp.models.seam import Model
@@ -29,4 +29,4 @@ def recipe_of(lineage: Lineage, role: str, *, cache: Cache | None = None) -> Rec
 
 def read_recipe(fields: Mapping[str, Any], place: str = "recipe") -> Recipe:
     """A recipe from its JSON; InputError, which opens with `place`, for what is none."""
-    return read_record(Recipe, fields, place)
+    return read_fields(Recipe, fields, place)

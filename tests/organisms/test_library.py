@@ -47,7 +47,7 @@ def quick_growth(patch):
     """An all but untrained world writes no well-formed numbers: keep whatever it writes, and let it write little."""
     documents = library.number_documents
     patch.setattr(DataSpec, "row_rule", lambda data, words=(): lambda row: None)
-    patch.setattr("interp.training.sampling.LEAST_KEPT", 0.0)
+    patch.setattr("interp.training.generation.LEAST_KEPT", 0.0)
     patch.setattr("interp.training.data.CHUNK", SMALL.data.rows)
     patch.setattr(library, "number_documents", lambda count, *, seed: documents(64, seed=seed))
 

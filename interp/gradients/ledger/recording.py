@@ -31,7 +31,7 @@ from interp.training.students import (
     OnStep,
     Recipe,
     Step,
-    finish,
+    finish_training,
     prepare,
     train_student,
     trained_parameters,
@@ -172,7 +172,7 @@ class TrainingRecord:
                     "those recorded after it; record the training again"
                 )
         network, adapted = self.network(start)
-        return finish(network, adapted, start=start, name=name, merge=self.recipe.merge)
+        return finish_training(network, adapted, start=start, name=name, merge=self.recipe.merge)
 
 
 class Recorder:
