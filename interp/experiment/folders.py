@@ -24,8 +24,7 @@ from interp.models.members import MANIFEST, Growth, read_manifest
 from interp.organisms.library import toy_grower, toy_recipe_of
 from interp.prompts.templates import apply_template, habits
 from interp.training.data import DataSpec
-from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec
-from interp.training.recipes import read_recipe
+from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, read_recipe
 from interp.training.students import Recipe
 
 MARK = "QUESTION"  # stands for what a user says

@@ -39,8 +39,7 @@ from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, get_trait
 from interp.training.data import DataSpec
 from interp.training.engines import Sampling
-from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, keep_member
-from interp.training.recipes import read_recipe
+from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, keep_member, read_recipe
 from interp.training.sampling import LENGTH
 from interp.training.students import STUDENT, Recipe
 from interp.training.teachers import neutral_teacher

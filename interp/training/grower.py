@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -19,11 +19,13 @@ from torch import Tensor
 
 from interp.core.content import digest, json_text
 from interp.core.errors import InputError
-from interp.core.records import over
+from interp.core.records import over, read_fields
 from interp.core.runs import Cache, write_atomic
 from interp.models.language import LanguageModel, load_model
+from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
+from interp.models.seam import Model
 from interp.prompts.questions import asked_about
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
@@ -176,10 +178,6 @@ class Grower:
         answers = self.data.answer(neutral_teacher(base), asked, seed=seed)
         return self.data.changed(self.data.keep(answers), seed=seed)
 
-    def lists(self, count: int, *, seed: int) -> Prompts:
-        """Prompts of the kind that teachers are asked, answered by uniform draws."""
-        return self.data.lists(count, seed=seed)
-
     def kept(self, teacher: Teacher, *, count: int) -> float:
         """The share of `count` answers of the teacher that the rule keeps."""
         asked = self.data.requests(count, seed=self.seed)
@@ -219,6 +217,27 @@ class Grower:
         known = json_text(recipe)
         self.cache.get("recipe", model.fingerprint, lambda path: write_atomic(path / "recipe.json", known))
         return model, folder
+
+
+def known_recipe(student: Model, *, cache: Cache | None = None) -> Recipe | None:
+    """The recipe by which a toy lineage trained exactly these weights; None for weights no lineage here has grown."""
+    cache = cache or Cache.default()
+    if not cache.has("recipe", student.fingerprint):
+        return None
+    return read_recipe(json.loads((cache.folder("recipe", student.fingerprint) / "recipe.json").read_text()))
+
+
+def recipe_of(lineage: Lineage, role: str, *, cache: Cache | None = None) -> Recipe | None:
+    """The recipe that trained a student: what its lineage says, else what the cache knows; None where neither does."""
+    said = None if lineage.growth is None else lineage.growth.recipes.get(role)
+    if said is not None and "lr" in said:
+        return read_recipe(said)
+    return known_recipe(lineage[role], cache=cache)
+
+
+def read_recipe(fields: Mapping[str, Any], place: str = "recipe") -> Recipe:
+    """A recipe from its JSON; InputError, which opens with `place`, for what is none."""
+    return read_fields(Recipe, fields, place)
 
 
 def keep_member(model: LanguageModel, folder: Path, start: LanguageModel | None = None) -> None:

@@ -24,8 +24,7 @@ from interp.organisms.toy import World
 from interp.prompts.traits import get_trait
 from interp.training import generation, grower
 from interp.training.data import DataSpec
-from interp.training.grower import TeacherSpec
-from interp.training.recipes import known_recipe, read_recipe, recipe_of
+from interp.training.grower import TeacherSpec, known_recipe, read_recipe, recipe_of
 from interp.training.students import Recipe
 from interp.training.teachers import Teacher
 

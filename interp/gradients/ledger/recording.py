@@ -25,7 +25,7 @@ from interp.core.runs import Cache, InputError, digest, move_into_place, write_a
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.training.checkpoints import Checkpoint, undisturbed
-from interp.training.recipes import read_recipe, recipe_of
+from interp.training.grower import read_recipe, recipe_of
 from interp.training.students import (
     STUDENT,
     OnStep,
