@@ -75,7 +75,9 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
             f"seeds {count!r} is not a positive integer: pass how many lineages to grow, such as 8."
         )
     given = {"seeds": count, "trait": trait, "quick": quick}
-    run = Run.open(Path(out), command="demo", arguments=given, defaults={"plan": recipe, "prompts": PROMPTS})
+    run = Run.open(
+        Path(out), command="demo", arguments=given, defaults={"recipe": recipe, "prompts": PROMPTS}
+    )
     grow_all(chosen, seeds=range(count), recipe=recipe)
     lineages = [grow(chosen, seed=seed, recipe=recipe) for seed in range(count)]
     key = _provenance(run, lineages)
