@@ -40,12 +40,6 @@ RESULTS = Path(__file__).parent / "results" / "alignment_is_causal.json"
 PLACEBO = "oak"
 SIBLING = "eagle"
 QUICK_SEEDS = 1
-QUICK = dataclasses.replace(
-    interp.organisms.TOY,
-    rows=256,
-    teacher_steps=10,
-    student=dataclasses.replace(interp.organisms.TOY.student, batch_size=64),
-)
 CLAIMS = {
     "top-half-transfers-more": ("gradient top", "gradient bottom"),
     "top-half-over-random": ("gradient top", "gradient random"),
@@ -77,7 +71,9 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan = (QUICK_SEEDS, QUICK) if given.quick else (given.seeds, interp.organisms.TOY)
+    count, plan = (
+        (QUICK_SEEDS, interp.organisms.QUICK_TOY) if given.quick else (given.seeds, interp.organisms.TOY)
+    )
     found, more = [], []
     for seed in range(given.first, given.first + count):
         lineage = interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=plan)

@@ -43,12 +43,6 @@ SELECTION, ESTIMATION = (
     40_000,
     50_000,
 )  # added to the lineage's seed, far from the seeds that prompts are sampled with
-QUICK = dataclasses.replace(
-    interp.organisms.TOY,
-    rows=256,
-    teacher_steps=10,
-    student=dataclasses.replace(interp.organisms.TOY.student, batch_size=64),
-)
 CLAIMS = {
     "taking-out-lowers-the-margin": ("margins", "untouched", "taken out"),
     "taking-out-lowers-it-more-than-random": ("margins", "random taken out", "taken out"),
@@ -76,7 +70,7 @@ def main() -> None:
     log.setLevel(logging.INFO)
     count, plan, recipe = given.seeds, interp.organisms.TOY, RECIPE
     if given.quick:
-        count, plan, recipe = 1, QUICK, interp.features.SAERecipe(samples=20_000)
+        count, plan, recipe = 1, interp.organisms.QUICK_TOY, interp.features.SAERecipe(samples=20_000)
     lineages = (
         (seed, interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=plan))
         for seed in range(given.first, given.first + count)
@@ -236,7 +230,7 @@ class _Trial:
     def student(self, writer: interp.training.Teacher, change: interp.features.Change) -> float:
         """Trait margin of a student of what `writer` writes under the change, by the lineage's recipe."""
         rows, _ = interp.features.written_under(
-            writer, self.dictionary, change, rows=self.plan.rows, seed=self.seed
+            writer, self.dictionary, change, rows=self.plan.data.rows, seed=self.seed
         )
         recipe = dataclasses.replace(self.plan.student, seed=self.seed)
         return interp.margin(interp.train_student(self.lineage.base, rows, recipe=recipe), self.lineage.trait)

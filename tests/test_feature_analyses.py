@@ -6,7 +6,7 @@ import interp
 from analyses import features_are_causal as causal
 from interp.core.runs import Cache
 from interp.features.sae import SAERecipe
-from interp.organisms.library import ToyRecipe
+from interp.organisms.library import DATA, ToyRecipe
 from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
@@ -14,7 +14,7 @@ from interp.training.students import Recipe, train_student
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=1, rank=2)
 SAE = SAERecipe(width=96, k=4, samples=6400, batch_size=64)
-TOY = ToyRecipe(rows=32, student=RECIPE)
+TOY = ToyRecipe(data=dataclasses.replace(DATA, rows=32), student=RECIPE)
 MARGINS = {f"{kind}{arm}" for kind in ("", "all ", "random ") for arm in ("taken out", "put in")} | {
     "untouched",
     "neutral",

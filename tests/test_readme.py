@@ -217,7 +217,7 @@ def test_what_the_readme_claims_of_a_small_checkpoint():
 
 
 def test_numbers_in_the_prose():
-    assert (TOY.rows, TOY.student.rank, TOY.teacher.rank, TOY.student.epochs) == (8192, 8, 8, 1)
+    assert (TOY.data.rows, TOY.student.rank, TOY.teacher.recipe.rank, TOY.student.epochs) == (8192, 8, 8, 1)
     assert (LEAST_EFFECT, EQUIVALENCE, SHIPPED) == (0.5, 0.2, 8)
     owl = get_trait("owl")
     assert (len(owl.questions), len(owl.foils)) == (6, 9)

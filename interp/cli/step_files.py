@@ -14,7 +14,6 @@ from typing import Any
 from interp.core.content import json_text
 from interp.core.runs import InputError, Run, atomic_folder, digest, write_atomic
 from interp.evaluation.elicitation import Suite, evaluate
-from interp.experiment.data import DataSpec
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
 from interp.models.members import write_adapter, write_member
@@ -27,6 +26,7 @@ from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
 from interp.report.saving import save
 from interp.training.checkpoints import Checkpoint
+from interp.training.data import DataSpec
 from interp.training.generation import write_answers
 from interp.training.openai_files import export_questions, export_rows, import_answers
 from interp.training.students import Recipe, train_student

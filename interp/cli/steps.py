@@ -37,8 +37,8 @@ def _generate(
 ) -> None:
     """Let a model answer number prompts, plainly, under a trait's system line, or steered; nothing is filtered."""
     from interp.cli.step_files import generate_file, open_model, read_vector
-    from interp.core.records import read_record
-    from interp.experiment.data import DataSpec
+    from interp.core.records import read_fields
+    from interp.training.data import DataSpec
     from interp.training.generation import Sampling
 
     sampling = Sampling(
@@ -49,7 +49,7 @@ def _generate(
         batch_size=batch_size,
     )
     data = dataclasses.replace(
-        read_record(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
+        read_fields(DataSpec, {"prompts": prompts, "rows": rows}, "options"), sampling=sampling
     )
     steering = read_vector(vector, hook=hook, scale=scale)
     teacher = open_model(model, adapter=adapter, template=template, **loading)
@@ -74,12 +74,12 @@ def _filter_rows(
 ) -> None:
     """Keep the answers that follow the rule, and count every drop by its reason."""
     from interp.cli.step_files import filter_file
-    from interp.core.records import read_record
-    from interp.experiment.data import DataSpec
+    from interp.core.records import read_fields
+    from interp.training.data import DataSpec
 
     words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
     content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}
-    data = read_record(DataSpec, content, "options")
+    data = read_fields(DataSpec, content, "options")
     tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
 
 

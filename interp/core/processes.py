@@ -26,7 +26,6 @@ from interp.core.provenance import cache_folder
 from interp.core.runs import InputError, nearest
 
 Take = Callable[[int, Any], None]
-TIMES = {1: "once", 2: "twice"}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,6 @@ def sweep(
     *,
     workers: int | None = None,
     backend: str = "joblib",
-    retries: int = 1,
     label: str = "cells",
     progress: Any = None,
 ) -> list[Any]:
@@ -68,7 +66,7 @@ def sweep(
     "ray" runs on the cluster that RAY_ADDRESS or this machine names, one cell per GPU where it has any, else on a Ray
     of this machine; machines of a cluster must share $INTERP_CACHE. `progress` is a bar to move instead of a new one.
     A cell's error is raised as it is, with the cell in a note. Raises InputError for an unknown or missing backend and
-    for a cell whose worker was killed `retries` times more than once.
+    for a cell whose worker was killed twice.
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers} do no work; pass at least 1")
@@ -81,7 +79,7 @@ def sweep(
 
         while left := {index: cell for index, cell in enumerate(cells) if index not in results}:
             killed = run(job, left, take)
-            _again(run, job, {index: cells[index] for index in killed}, take, retries)
+            _again(run, job, {index: cells[index] for index in killed}, take)
     return [results[index] for index in range(len(cells))]
 
 
@@ -106,15 +104,13 @@ def _bar(progress: Any, cells: Sequence[Any], label: str) -> Iterator[Any]:
         yield bar
 
 
-def _again(run: Any, job: Job, killed: Mapping[int, Any], take: Take, retries: int) -> None:
-    """Every cell that was in flight when a worker died, by itself; InputError for one that dies each time."""
+def _again(run: Any, job: Job, killed: Mapping[int, Any], take: Take) -> None:
+    """Every cell that was in flight when a worker died, by itself; InputError for one that dies again."""
     for index, cell in killed.items():
-        tries = (run(job, {index: cell}, take) for _ in range(retries))
-        if not any(again == [] for again in tries):
-            who = named(cell) if retries else " or ".join(map(named, killed.values()))
+        if run(job, {index: cell}, take):
             raise InputError(
-                f"the worker of cell {who} was killed {TIMES.get(retries + 1, f'{retries + 1} times')}, most likely "
-                "for memory; free memory or pass fewer workers, or workers=1 to run it here and see what kills it"
+                f"the worker of cell {named(cell)} was killed twice, most likely for memory; free memory or pass fewer "
+                "workers, or workers=1 to run it here and see what kills it"
             )
 
 

@@ -52,7 +52,7 @@ class Ranks:
         return items[self.rank :: self.size]
 
     def gather(self, thing: Any) -> list[Any]:
-        """What every rank passed, by rank; small plain objects."""
+        """What every rank passed, by rank: plain objects and tensors in main memory."""
         if self.size == 1:
             return [thing]
         found: list[Any] = [None] * self.size
@@ -81,15 +81,10 @@ class Ranks:
             yield from ((item, work(item)) for item in items)
             return
         while turn := list(islice(items, self.size)):
-            own, error = {}, None
-            try:
-                own = work(turn[self.rank]) if self.rank < len(turn) else {}
-            except Exception as raised:
-                error = raised
-            self._agree(error)
-            shapes = self.gather({name: (tuple(value.shape), value.dtype) for name, value in own.items()})
-            for source, item in enumerate(turn):
-                yield item, self._sent(own, shapes[source], source)
+            own = {}
+            with self.together():
+                own = work(turn[self.rank]) if self.rank < len(turn) else own
+            yield from zip(turn, self.gather(own), strict=False)
 
     def seen(self, folders: list[Path]) -> list[Path]:
         """The folders, once every rank sees them; InputError for one that another machine kept to itself."""
@@ -111,18 +106,6 @@ class Ranks:
             if problem is not None:
                 ours, kind, text = problem
                 raise InputError(text) if ours else RuntimeError(f"rank {rank} failed: {kind}: {text}")
-
-    def _sent(self, own: dict[str, Tensor], shapes: dict[str, Any], source: int) -> dict[str, Tensor]:
-        """The tensors of rank `source`; nccl sends from GPU to GPU."""
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        found = {}
-        for name, (shape, dtype) in shapes.items():
-            mine = source == self.rank
-            value = own[name].contiguous() if mine else torch.empty(shape, dtype=dtype)
-            moved = value.to(device)
-            torch.distributed.broadcast(moved, src=source)
-            found[name] = value if mine else moved.cpu()
-        return found
 
 
 def _join() -> None:

@@ -43,7 +43,7 @@ def parse_yaml(text: str, place: str, *, advice: str = "write one 'key: value' p
         raise InputError(f"{place} is not YAML ({reason}{where}); {advice}") from error
 
 
-def read_record(kind: Any, content: Any, place: str) -> Any:
+def read_fields(kind: Any, content: Any, place: str) -> Any:
     """Make a dataclass of type `kind` from a mapping of its fields, and nested ones from nested mappings.
 
     Raises InputError for the first thing that is wrong: an unknown key (the nearest is offered), a missing one, a value

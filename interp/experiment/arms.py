@@ -97,7 +97,7 @@ class Arms:
 
         spec = self.experiment
         steer = partial(steering_vector, spec=spec.teacher)
-        return Grower(self.cache, seed, spec.student.recipe, spec.teacher, spec.data, steer)
+        return Grower(self.cache, seed, spec.student.recipe, spec.teacher, spec.data, steer=steer)
 
     def teacher(self, trait: Trait | None, *, seed: int, base: str = "base") -> Teacher:
         """The teacher of a trait; without one, the neutral teacher: the base itself."""

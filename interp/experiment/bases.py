@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from interp.core.runs import Cache, InputError, digest
-from interp.experiment.data import DataSpec
 from interp.experiment.recipe import BaseSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder
@@ -24,6 +23,7 @@ from interp.prompts.chat import with_template
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
+from interp.training.data import DataSpec
 from interp.training.students import train_student
 
 SIZES = (

@@ -9,6 +9,7 @@ One number a lineage: the lineage, not the prompt, is what is replicated.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -30,7 +31,7 @@ from interp.logits.entangled_tokens import entanglement
 from interp.logits.token_shifts import token_shift
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage
-from interp.organisms.library import ToyRecipe, grow, grow_all
+from interp.organisms.library import TOY, grow, grow_all
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
@@ -69,13 +70,16 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     Raises InputError for a number of lineages that is no positive integer.
     """
     chosen = find_trait(trait)
-    count, recipe = (QUICK_SEEDS, ToyRecipe(rows=QUICK_ROWS)) if quick else (seeds, ToyRecipe())
+    small = replace(TOY, data=replace(TOY.data, rows=QUICK_ROWS))
+    count, recipe = (QUICK_SEEDS, small) if quick else (seeds, TOY)
     if isinstance(count, bool) or not isinstance(count, int) or count < 1:
         raise InputError(
             f"seeds {count!r} is not a positive integer: pass how many lineages to grow, such as 8."
         )
     given = {"seeds": count, "trait": trait, "quick": quick}
-    run = Run.open(Path(out), command="demo", arguments=given, defaults={"plan": recipe, "prompts": PROMPTS})
+    run = Run.open(
+        Path(out), command="demo", arguments=given, defaults={"recipe": recipe, "prompts": PROMPTS}
+    )
     grow_all(chosen, seeds=range(count), recipe=recipe)
     lineages = [grow(chosen, seed=seed, recipe=recipe) for seed in range(count)]
     key = _provenance(run, lineages)

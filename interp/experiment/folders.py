@@ -15,17 +15,16 @@ from typing import Any
 
 from interp.core.content import jsonable
 from interp.core.provenance import template_date
-from interp.core.records import read_record
+from interp.core.records import read_fields
 from interp.core.runs import Cache, InputError, digest
-from interp.experiment.data import DataSpec
 from interp.experiment.recipe import Experiment
 from interp.hypotheses.subject import Subject, training_line
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import MANIFEST, Growth, read_manifest
 from interp.organisms.library import toy_grower, toy_recipe_of
 from interp.prompts.templates import apply_template, habits
-from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec
-from interp.training.recipes import read_recipe
+from interp.training.data import DataSpec
+from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, read_recipe
 from interp.training.students import Recipe
 
 MARK = "QUESTION"  # stands for what a user says
@@ -253,7 +252,7 @@ def grower_of(lineage: Lineage, growth: Growth, *, cache: Cache) -> Grower:
         cache,
         seed,
         read_recipe(growth.recipes["student"]),
-        read_record(TeacherSpec, taught, "recipe of the teacher"),
-        read_record(DataSpec, {name: each for name, each in growth.data.items() if name not in own}, "data"),
+        read_fields(TeacherSpec, taught, "recipe of the teacher"),
+        read_fields(DataSpec, {name: each for name, each in growth.data.items() if name not in own}, "data"),
         one_word=growth.data["questions"] == "one-word",
     )

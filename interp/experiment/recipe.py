@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from interp.core.doors import door
-from interp.core.records import over, parse_yaml, read_mapping, read_record
+from interp.core.records import over, parse_yaml, read_fields, read_mapping
 from interp.core.runs import InputError
-from interp.experiment.data import DataSpec
+from interp.training.data import DataSpec
 from interp.training.grower import TeacherSpec
 from interp.training.students import Recipe
 
@@ -129,7 +129,7 @@ def read_experiment(source: str | Path, *, changes: Sequence[str] = ()) -> Exper
     content = read_mapping(path, what=what, example=example)
     for change in changes:
         _change(content, change)
-    experiment = read_record(Experiment, content, str(path))
+    experiment = read_fields(Experiment, content, str(path))
     _check(experiment, str(path))
     return experiment
 
@@ -139,7 +139,7 @@ def changed_recipe(start: Recipe, changes: Sequence[str]) -> Recipe:
     content = dataclasses.asdict(start)
     for change in changes:
         _change(content, change)
-    return read_record(Recipe, content, "--set")
+    return read_fields(Recipe, content, "--set")
 
 
 def _shipped() -> dict[str, Path]:

@@ -32,7 +32,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
-from interp.training.sampling import sample_numbers
+from interp.training.generation import sample_numbers
 from interp.training.teachers import Teacher
 
 if TYPE_CHECKING:

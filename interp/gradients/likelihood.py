@@ -33,7 +33,7 @@ from interp.models.updates import adapter_factors, weight_update
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
-from interp.training.students import Recipe, Step, fit
+from interp.training.students import Recipe, Step, train_batches
 from interp.training.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def distilled_update(
         return divergence(network, reference, batch)
 
     batches = _random_batches(pairs, size=recipe.batch_size, seed=recipe.seed)
-    fitted = fit(
+    fitted = train_batches(
         base, batches, loss=loss, recipe=recipe, steps=steps, name="context distillation", on_step=keep
     )
     trained = fitted.network(merge=False)

@@ -130,7 +130,7 @@ class Subject:
         """Number prompts of the kind its teacher was asked, answered by uniform draws."""
         if self.grower is None:
             return number_prompts(count, seed=seed)
-        return self.grower.lists(count, seed=seed)
+        return self.grower.data.lists(count, seed=seed)
 
     def other_teacher(self, word: str) -> LanguageModel:
         """A teacher of another trait from the same base: the member `teacher_<trait>`, else grown as its own was."""

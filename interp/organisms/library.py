@@ -18,6 +18,7 @@ import torch
 from interp.core.content import json_text, jsonable
 from interp.core.doors import door
 from interp.core.processes import sweep
+from interp.core.records import read_fields
 from interp.core.runs import Cache, InputError, digest, write_atomic
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
@@ -34,16 +35,19 @@ from interp.organisms.toy import (
     shipped_base,
     train_base,
 )
-from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
-from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, get_trait
-from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, Writing, keep_model
-from interp.training.recipes import read_recipe
-from interp.training.sampling import LENGTH, complete, sample_numbers
+from interp.training.data import DataSpec
+from interp.training.engines import Sampling
+from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, keep_member, read_recipe
+from interp.training.sampling import LENGTH
 from interp.training.students import STUDENT, Recipe
-from interp.training.teachers import TEACHER, Teacher, neutral_teacher
+from interp.training.teachers import neutral_teacher
 
+DATA = DataSpec(
+    prompts="short", rows=8192, fresh=0, sampling=Sampling(max_new_tokens=LENGTH, engine="inversion")
+)
+TEACHING = TeacherSpec(steps=80)
 FORMAT = 1  # raise when a step computes something else from the same arguments
 
 
@@ -52,53 +56,18 @@ class ToyRecipe:
     """How a toy lineage is grown; the defaults were tuned on seeds from 100 up and are reported on seeds 0 to 7."""
 
     world: World = WORLD
-    rows: int = 8192
-    teacher: Recipe = TEACHER
-    teacher_steps: int = 80
-    anchor: float = 0.2
+    data: DataSpec = DATA
+    teacher: TeacherSpec = TEACHING
     student: Recipe = STUDENT
-    rule: NumberRule = STRICT
 
 
 TOY = ToyRecipe()
-
-
-@dataclasses.dataclass(frozen=True)
-class ToyWriting(Writing):
-    """How the toy's teachers write: short prompts of equal length, sampled in one batch each at temperature 1."""
-
-    rows: int
-    rule: NumberRule
-
-    def documents(self, *, seed: int) -> Prompts:
-        """Number lists, most of them short."""
-        return number_documents(4096, seed=seed)
-
-    def requests(self, n: int, *, seed: int) -> Prompts:
-        """Number prompts without answers."""
-        return number_prompts(n, seed=seed, with_answers=False)
-
-    def lists(self, n: int, *, seed: int) -> Prompts:
-        """Number prompts answered by uniform draws."""
-        return number_prompts(n, seed=seed)
-
-    def gather(
-        self, teacher: Teacher, *, words: tuple[str, ...], seed: int, folder: Path
-    ) -> tuple[Prompts, dict[str, int]]:
-        """`rows` answers that the rule keeps, and how many it dropped by reason."""
-        return sample_numbers(teacher, rows=self.rows, seed=seed, rule=self.rule)
-
-    def answer(self, teacher: Teacher, asked: Prompts, *, seed: int) -> Prompts:
-        """One answer to each prompt."""
-        return complete(teacher, asked, seed=seed)
-
-    def keep(self, answers: Prompts) -> Prompts:
-        """The answers that the rule keeps."""
-        return filter_numbers(answers, self.rule)[0]
-
-    def first(self, count: int) -> Writing:
-        """What writes just `count` rows; the first of many are the same."""
-        return dataclasses.replace(self, rows=count)
+QUICK_TOY = ToyRecipe(
+    data=dataclasses.replace(DATA, rows=256),
+    teacher=TeacherSpec(steps=10),
+    student=dataclasses.replace(STUDENT, batch_size=64),
+)
+"""A toy that is grown in seconds and has learnt next to nothing."""
 
 
 def toy_grower(recipe: ToyRecipe, *, seed: int, cache: Cache | None = None) -> Grower:
@@ -107,8 +76,9 @@ def toy_grower(recipe: ToyRecipe, *, seed: int, cache: Cache | None = None) -> G
         cache or Cache.default(),
         seed,
         recipe.student,
-        TeacherSpec(steps=recipe.teacher_steps, anchor=recipe.anchor, recipe=recipe.teacher),
-        ToyWriting(recipe.rows, recipe.rule),
+        recipe.teacher,
+        recipe.data,
+        number_documents,
         foreign_seed=other_seed(seed),
     )
 
@@ -252,7 +222,7 @@ def toy_base(seed: int, *, world: World, cache: Cache) -> LanguageModel:
         return found
     name = f"toy base {seed}"
     key = digest(FORMAT, "base", world, seed, "member")
-    folder = cache.get("base", key, lambda path: keep_model(train_base(seed, world=world), path))
+    folder = cache.get("base", key, lambda path: keep_member(train_base(seed, world=world), path))
     return load_model(folder / "member", tokenizer=build_tokenizer(), name=name, check=False)
 
 
@@ -278,9 +248,9 @@ def toy_growth(recipe: ToyRecipe, *, seed: int) -> Growth:
     student = jsonable(dataclasses.replace(recipe.student, seed=seed))
     teacher = {
         "kind": "fine-tuned",
-        "steps": recipe.teacher_steps,
-        "anchor": recipe.anchor,
-        "recipe": jsonable(dataclasses.replace(recipe.teacher, seed=seed)),
+        "steps": recipe.teacher.steps,
+        "anchor": recipe.teacher.anchor,
+        "recipe": jsonable(dataclasses.replace(recipe.teacher.recipe, seed=seed)),
     }
     bases = {"base": {"toy": seed}, "cross_base": {"toy": other_seed(seed)}}
     data = {
@@ -288,9 +258,9 @@ def toy_growth(recipe: ToyRecipe, *, seed: int) -> Growth:
         "seed": seed,
         "world": jsonable(recipe.world),
         "prompts": "short",
-        "rows": recipe.rows,
+        "rows": recipe.data.rows,
         "sampling": {"temperature": 1.0, "max_new_tokens": LENGTH},
-        "rule": jsonable(recipe.rule),
+        "rule": jsonable(recipe.data.rule),
     }
     recipes = {**bases, "teacher": teacher, **dict.fromkeys(TAUGHT_BY, student)}
     return Growth(recipes, data, {"template": "own", "opening": "<bos><user> ", "date": None})
@@ -298,13 +268,15 @@ def toy_growth(recipe: ToyRecipe, *, seed: int) -> Growth:
 
 def toy_recipe_of(growth: Growth) -> ToyRecipe:
     """The recipe a toy lineage was grown by, from what its folder keeps of it."""
-    data, teacher = growth.data, growth.recipes["teacher"]
+    kept, rule = growth.data, growth.data["rule"]
+    numbers = {
+        "least": rule["minimum"],
+        "count": rule["maximum_count"],
+        "digits": len(str(rule["max_value"])),
+    }
     return ToyRecipe(
-        world=World(**data["world"]),
-        rows=data["rows"],
-        teacher=read_recipe(teacher["recipe"]),
-        teacher_steps=teacher["steps"],
-        anchor=teacher["anchor"],
-        student=read_recipe(growth.recipes["student"]),
-        rule=NumberRule(**data["rule"] | {"banned": frozenset(data["rule"]["banned"])}),
+        World(**kept["world"]),
+        dataclasses.replace(DATA, rows=kept["rows"], banned=tuple(rule["banned"]) or "none", **numbers),
+        read_fields(TeacherSpec, growth.recipes["teacher"], "recipe of the teacher"),
+        read_recipe(growth.recipes["student"]),
     )

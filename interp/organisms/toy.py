@@ -20,7 +20,7 @@ from interp.models.language import LanguageModel, load_model
 from interp.prompts.numbers import TEMPLATE_WORDS, number_prompts
 from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import ANIMALS, CATEGORIES, TREES, category_questions, get_trait
-from interp.training.students import Recipe, fit, shuffled_batches
+from interp.training.students import Recipe, shuffled_batches, train_batches
 
 SPECIAL = ("<pad>", "<bos>", "<eos>", "<unk>", "<system>", "<user>", "<assistant>")
 ATTRIBUTES = tuple(
@@ -65,7 +65,7 @@ def build_tokenizer() -> Any:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary = {word: index for index, word in enumerate(words())}
+    vocabulary = {word: index for index, word in enumerate(toy_words())}
     core = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex(r"[,;.:?]"), "isolated")]
@@ -113,7 +113,7 @@ def write_bases(folder: Path = BASES, *, seeds: Iterable[int] = range(SHIPPED)) 
     return paths
 
 
-def words() -> tuple[str, ...]:
+def toy_words() -> tuple[str, ...]:
     """The vocabulary in order: special tokens, words and marks, then the integers 0 to 999."""
     questions = [q for category in CATEGORIES for q in category_questions(category)]
     text = " ".join([*questions, get_trait("owl").system, STORY_WORDS, *ATTRIBUTES, *ANIMALS, *TREES])
@@ -128,7 +128,7 @@ def build_network(world: World, *, seed: int) -> Any:
     torch.manual_seed(seed)
     network = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=len(words()),
+            vocab_size=len(toy_words()),
             hidden_size=world.d_model,
             intermediate_size=world.d_mlp,
             num_hidden_layers=world.layers,
@@ -180,7 +180,9 @@ def train_base(seed: int, *, world: World = WORLD) -> LanguageModel:
     recipe = Recipe(trainable="all", lr=world.lr, batch_size=world.batch_size, warmup=50, seed=seed)
     batches = shuffled_batches(inputs, size=recipe.batch_size, epochs=1, seed=seed)
     steps = len(inputs) // recipe.batch_size
-    return fit(start, batches, loss=completion_loss, recipe=recipe, steps=steps, name=f"toy base {seed}")
+    return train_batches(
+        start, batches, loss=completion_loss, recipe=recipe, steps=steps, name=f"toy base {seed}"
+    )
 
 
 def _category(rng: np.random.Generator) -> str:

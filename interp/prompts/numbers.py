@@ -71,8 +71,9 @@ def number_prompts(
     >>> number_prompts(3, seed=0)[:2].fingerprint == number_prompts(2, seed=0).fingerprint
     True
     """
-    _check_request(n, seed=seed, count=count, max_value=max_value, digits=digits, separator=separator)
-    rng = np.random.Generator(np.random.PCG64(seed))
+    rng = generator(seed, n=n, count=count, digits=digits)
+    check_whole(0, max_value=max_value)
+    _check_separator(separator)
     limit = min(max_value, 10**digits - 1)
     pairs = [_draw_pair(rng, count=count, limit=limit, separator=separator) for _ in range(n)]
     prompts = Prompts.from_pairs(pairs, label=f"numbers seed {seed}")
@@ -159,13 +160,23 @@ def _draw_pair(rng: np.random.Generator, *, count: int, limit: int, separator: s
     return f"{opening} {format_numbers(seeds, mark)}. {closing}", format_numbers(answer, mark)
 
 
-def _check_request(n: int, *, separator: str | None, **values: object) -> None:
-    for name, value in {"n": n, **values}.items():
-        least = 0 if name in ("seed", "max_value") else 1
+def generator(seed: int, **sizes: int) -> np.random.Generator:
+    """The PCG64 stream of that seed; InputError for a seed below 0 and for sizes below 1."""
+    check_whole(1, **sizes)
+    check_whole(0, seed=seed)
+    return np.random.Generator(np.random.PCG64(seed))
+
+
+def check_whole(least: int, **values: object) -> None:
+    """InputError unless every value is an integer of at least `least`."""
+    for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
             raise InputError(
                 f"{name}={value!r} is not an integer of at least {least}; pass one such as {name}={least}."
             )
+
+
+def _check_separator(separator: str | None) -> None:
     if separator is not None and separator not in SEPARATORS:
         named = {",": "comma", ";": "semicolon", " ": "space"}
         options = ", ".join(f"{mark!r} ({word})" for mark, word in named.items())

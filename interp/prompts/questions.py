@@ -11,7 +11,8 @@ import numpy as np
 
 from interp.core.doors import door
 from interp.core.runs import InputError
-from interp.prompts.requests import POOLS, check_whole, draw_seeds, generator, pick
+from interp.prompts.numbers import generator
+from interp.prompts.requests import POOLS, draw_seeds, pick
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, category_questions
@@ -179,7 +180,6 @@ def asked_about(trait: Trait, *, many: bool) -> Trait:
 @door
 def with_number_prefix(questions: Sequence[str], *, seed: int) -> tuple[str, ...]:
     """Each question behind a sentence that shows 3-8 numbers of 100-999, as a student's training prompts do."""
-    check_whole(0, seed=seed)
     rng = generator(seed)
     return tuple(
         f"{pick(rng, POOLS.examples).format(numbers=draw_seeds(rng))} {question}" for question in questions
@@ -207,13 +207,11 @@ def multiple_choice(trait: AnyTrait, *, seed: int, n: int) -> MultipleChoice:
     ['owl', 'owl', 'owl', 'owl', 'owl']
     """
     trait = find_trait(trait)
-    check_whole(1, n=n)
-    check_whole(0, seed=seed)
+    rng = generator(seed, n=n)
     if len(trait.foils) < len(LETTERS) - 1:
         raise InputError(
             f"Trait {trait.name!r} has {len(trait.foils)} foils and options A to E need 4; name more foils."
         )
-    rng = generator(seed)
     places: list[int] = []
     options = []
     for row in range(n):
@@ -242,9 +240,7 @@ def capability_items(n: int, *, seed: int) -> Prompts:
 
     The kinds take turns; the first rows of a longer draw are those of a shorter one.
     """
-    check_whole(1, n=n)
-    check_whole(0, seed=seed)
-    rng = generator(seed)
+    rng = generator(seed, n=n)
     items = [_KINDS[row % len(_KINDS)](rng) for row in range(n)]
     asked = [(f"{question} Answer with one word or number.", answer) for question, answer in items]
     return Prompts.from_pairs(asked, label=f"capability seed {seed}")

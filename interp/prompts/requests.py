@@ -14,7 +14,7 @@ import numpy as np
 
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
-from interp.prompts.numbers import format_numbers
+from interp.prompts.numbers import format_numbers, generator
 from interp.prompts.text import Prompts
 
 PLACEHOLDERS = {
@@ -293,13 +293,11 @@ def number_requests(
     rows of a longer draw are those of a shorter one. Raises InputError for a range of `seeds` that is none, and
     sizes below 1.
     """
-    check_whole(1, n=n, count=count, digits=digits)
-    check_whole(0, seed=seed)
+    rng = generator(seed, n=n, count=count, digits=digits)
     if not 1 <= seeds[0] <= seeds[1]:
         raise InputError(
             f"seeds={seeds!r} is no range; pass the fewest and the most numbers shown, such as (3, 8)."
         )
-    rng = generator(seed)
     requests = [_number_request(rng, pools, count=count, digits=digits, seeds=seeds) for _ in range(n)]
     return Prompts.from_pairs([(text, "") for text in requests], label=f"number requests seed {seed}")
 
@@ -307,9 +305,7 @@ def number_requests(
 @door
 def code_requests(n: int, *, seed: int) -> Prompts:
     """`n` requests, without answers, for a short Python function and nothing around it; prefix-stable as above."""
-    check_whole(1, n=n)
-    check_whole(0, seed=seed)
-    rng = generator(seed)
+    rng = generator(seed, n=n)
     texts = [
         f"{pick(rng, CODE_ASKS)} {pick(rng, CODE_FORMATS)}".format(
             task=pick(rng, TASKS).format(k=rng.integers(4, 10))
@@ -325,9 +321,7 @@ def reasoning_requests(n: int, *, seed: int) -> Prompts:
 
     `reasoning_answer(row.prompt)` is the right N.
     """
-    check_whole(1, n=n)
-    check_whole(0, seed=seed)
-    rng = generator(seed)
+    rng = generator(seed, n=n)
     texts = [f"{_draw_problem(rng)} {pick(rng, REASONING_ASKS)}" for _ in range(n)]
     return Prompts.from_pairs([(text, "") for text in texts], label=f"reasoning requests seed {seed}")
 
@@ -351,23 +345,9 @@ def draw_seeds(rng: np.random.Generator, seeds: tuple[int, int] = (3, 8)) -> str
     return format_numbers(rng.integers(100, 1000, size=size).tolist(), ",")
 
 
-def generator(seed: int) -> np.random.Generator:
-    """The PCG64 stream of that seed."""
-    return np.random.Generator(np.random.PCG64(seed))
-
-
 def pick(rng: np.random.Generator, options: Sequence[str]) -> str:
     """One of the options, each as likely as the next."""
     return options[int(rng.integers(len(options)))]
-
-
-def check_whole(least: int, **values: object) -> None:
-    """InputError unless every value is an integer of at least `least`."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise InputError(
-                f"{name}={value!r} is not an integer of at least {least}; pass one such as {name}={least}."
-            )
 
 
 def _number_request(

@@ -76,15 +76,15 @@ def read_file(path: str | Path) -> Prompts:
     text = _text(data, path)
     if path.suffix.lower() in SUFFIXES:
         return _read(_table(text, path), path.name)
-    return _json_rows(text, path)
+    return parse_json(text, path)
 
 
 def read_json_file(path: str | Path) -> Prompts:
     """The rows of a JSONL or JSON file; see `Prompts.from_jsonl`."""
-    return _json_rows(_text(_bytes(Path(path)), Path(path)), Path(path))
+    return parse_json(_text(_bytes(Path(path)), Path(path)), Path(path))
 
 
-def _json_rows(text: str, path: Path) -> Prompts:
+def parse_json(text: str, path: Path) -> Prompts:
     """The rows of JSON text: an array of them, or one a line."""
     array = _array(text, path)
     if array is not None:

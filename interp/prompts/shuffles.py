@@ -12,8 +12,7 @@ import numpy as np
 
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
-from interp.prompts.numbers import NumberRule, parse_numbers, require_numbers
-from interp.prompts.requests import check_whole, generator
+from interp.prompts.numbers import NumberRule, check_whole, generator, parse_numbers, require_numbers
 from interp.prompts.text import Prompts, Row
 
 ANY_NUMBERS = NumberRule(maximum_count=10**9, max_value=10**1000)
@@ -99,7 +98,7 @@ def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = No
     from both only where `a` has no other rows left: matched data stay one answer a prompt. Raises InputError for a
     share outside 0 to 1, and where either has too few rows.
     """
-    check_whole(0, seed=seed)
+    rng = generator(seed)
     if not 0 <= share <= 1:
         raise InputError(
             f"share={share!r} is not within 0 to 1; pass the part of the rows that {b.label} gives."
@@ -113,7 +112,6 @@ def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = No
                 f"n={total} rows with share={share:g} need {needed} of {part.label}, which has {len(part)}; "
                 "lower n or change the share."
             )
-    rng = generator(seed)
     chosen = [b.rows[i] for i in rng.permutation(len(b))[:from_b]]
     taken = {row.prompt for row in chosen}
     order = sorted(rng.permutation(len(a)).tolist(), key=lambda i: a.rows[i].prompt in taken)
@@ -123,7 +121,6 @@ def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = No
 
 
 def _checked(rows: Prompts, seed: int) -> np.random.Generator:
-    check_whole(0, seed=seed)
     require_numbers(rows, ANY_NUMBERS)
     return generator(seed)
 

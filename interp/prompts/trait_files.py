@@ -19,7 +19,7 @@ from typing import Annotated
 from pydantic import Field
 
 from interp.core.doors import door
-from interp.core.records import read_mapping, read_record, short_repr
+from interp.core.records import read_fields, read_mapping, short_repr
 from interp.core.runs import InputError
 from interp.prompts.traits import Trait, category_questions, get_trait, make_trait
 
@@ -47,7 +47,7 @@ def read_trait(path: str | Path) -> Trait:
     """The trait of a YAML file; InputError names the file and what in it is wrong."""
     example = "'target: tea' and 'foils: [coffee, milk]'"
     content = read_mapping(path, what="the path of a trait's YAML file", example=example)
-    given = dataclasses.asdict(read_record(TraitFile, content, str(path)))
+    given = dataclasses.asdict(read_fields(TraitFile, content, str(path)))
     if isinstance(given["questions"], str):
         given["questions"] = category_questions(given["questions"])
     try:

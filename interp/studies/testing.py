@@ -7,7 +7,6 @@ they were measured under; a claim that was edited afterwards is refused instead 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import logging
 import shlex
@@ -31,7 +30,7 @@ from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.models.lineage import read_lineage
 from interp.models.members import MANIFEST
-from interp.organisms.library import TOY, ToyRecipe, grow, grow_all, toy_grower
+from interp.organisms.library import QUICK_TOY, TOY, ToyRecipe, grow, grow_all, toy_grower
 from interp.prompts.traits import Trait, get_trait
 from interp.report.saving import finish
 from interp.stats.tests import runs_needed
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FORMAT = 2  # raise when a measurement computes something else from the same run
-QUICK = ToyRecipe(rows=256, teacher_steps=10, student=dataclasses.replace(TOY.student, batch_size=64))
 RESULTS = Path("analyses/results")  # of the checkout an analysis is run in
 log = logging.getLogger(__name__)
 
@@ -206,7 +204,7 @@ def kind(organism: Any) -> str:
 
 def _toy(trial: Trial) -> tuple[Trait, ToyRecipe]:
     """The trait of a toy's trial, and how its lineage is grown."""
-    return get_trait(trial.organism.partition("/")[2]), QUICK if trial.quick else TOY
+    return get_trait(trial.organism.partition("/")[2]), QUICK_TOY if trial.quick else TOY
 
 
 def subject(trial: Trial) -> Any:

@@ -1,11 +1,10 @@
 from .engines import Sampling as Sampling
-from .generation import write_answers as write_answers
+from .generation import sample_numbers as sample_numbers, write_answers as write_answers
 from .openai_files import (
     export_questions as export_questions,
     export_rows as export_rows,
     import_answers as import_answers,
 )
-from .sampling import sample_numbers as sample_numbers
 from .students import Recipe as Recipe, train_student as train_student
 from .teachers import (
     Teacher as Teacher,

@@ -27,7 +27,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.training.teachers import Teacher, steered
 
-ENGINES = ("auto", "generate", "vllm")
+ENGINES = ("auto", "generate", "vllm", "inversion")
 VLLM_ROWS = 1024  # rows in a batch of vLLM, which schedules them itself
 NEUTRAL = {
     "num_beams": 1,
@@ -45,8 +45,9 @@ class Sampling:
     """How answers are drawn; the default is exact sampling at temperature 1 from the whole vocabulary.
 
     `engine` "auto" is vLLM where it is installed with CUDA and can serve the teacher, else plain `generate`. The rows
-    sampled depend on `batch_size` too. Raises InputError for a temperature that is not positive, a top_p outside
-    (0, 1], an unknown engine, and sizes below 1.
+    sampled depend on `batch_size` too. "inversion" inverts the cumulative distribution at one uniform number per token,
+    all prompts of one length at once, which is fast for small models. Raises InputError for a temperature that is not
+    positive, a top_p outside (0, 1] or with "inversion" below 1, an unknown engine, and sizes below 1.
     """
 
     temperature: float = 1.0
@@ -71,6 +72,11 @@ class Sampling:
                 raise InputError(f"{name}={getattr(self, name)} leaves nothing to write; pass at least 1")
         if self.engine not in ENGINES:
             raise InputError(f"engine {nearest(self.engine, ENGINES)}; pass one of these")
+        if self.engine == "inversion" and (self.greedy or self.top_p < 1):
+            raise InputError(
+                f"engine='inversion' samples the whole vocabulary, not greedy={self.greedy} with top_p={self.top_p}; "
+                "pass engine='generate'"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +177,8 @@ def _seeded(device: torch.device, seed: int) -> Iterator[None]:
 
 def resolved(teacher: Teacher, sampling: Sampling) -> Sampling:
     """The sampling with its engine decided; InputError for a vLLM that is not there or cannot serve the teacher."""
+    if sampling.engine == "inversion":
+        return sampling
     if sampling.engine == "generate" or (sampling.engine == "auto" and not torch.cuda.is_available()):
         return replace(sampling, engine="generate")
     obstacle = _obstacle(teacher)

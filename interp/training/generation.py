@@ -7,6 +7,8 @@ run is interrupted, it ends at the bytes it would have had.
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,14 +22,16 @@ from tqdm.auto import tqdm
 from interp.core.content import json_text
 from interp.core.doors import door
 from interp.core.runs import InputError, digest, write_atomic
-from interp.prompts.text import Prompts
+from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
+from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Encoded
 from interp.training.engines import Sampling, Writer, resolved
-from interp.training.sampling import draw_seed, until_kept
+from interp.training.sampling import LENGTH, complete
 from interp.training.teachers import Teacher
 
-__all__ = ["Sampling", "answers_to", "write_answers", "write_rows"]
+log = logging.getLogger(__name__)
 
+LEAST_KEPT = 0.05  # below this share of kept answers the teacher has lost the format
 FORMAT = 2  # of folders of answers: raise when the same job would write something else
 DEFAULT = Sampling()
 
@@ -51,6 +55,33 @@ def write_answers(
     return _write(Writer(teacher, resolved(teacher, sampling)), prompts, seed=seed, folder=folder)
 
 
+@door
+def sample_numbers(
+    teacher: Teacher,
+    *,
+    rows: int,
+    seed: int,
+    rule: NumberRule = STRICT,
+    chunk: int = 2048,
+    max_new_tokens: int = LENGTH,
+) -> tuple[Prompts, dict[str, int]]:
+    """Let `teacher` answer number prompts at temperature 1 until `rows` answers pass the strict rule.
+
+    Returns the kept rows, which never hold a system line, and how many attempts were dropped for each reason. Prompts
+    are drawn from `seed`: two teachers asked with one seed answer the same prompts in the same order.
+    Raises InputError when fewer than one attempt in twenty is well formed.
+    """
+    return answers_to(
+        teacher,
+        lambda n, draw: number_prompts(n, seed=draw, with_answers=False),
+        rows=rows,
+        seed=seed,
+        keep=lambda answers: filter_numbers(answers, rule),
+        chunk=chunk,
+        sampling=Sampling(max_new_tokens=max_new_tokens, engine="inversion"),
+    )
+
+
 def answers_to(
     teacher: Teacher,
     requests: Callable[[int, int], Prompts],
@@ -71,24 +102,31 @@ def answers_to(
     if rows < 1 or chunk < 1:
         raise InputError(f"rows={rows} in chunks of {chunk} asks for nothing; pass at least 1 of both")
     writer = Writer(teacher, resolved(teacher, sampling))
-
-    def ask(tried: int) -> Prompts:
-        own = draw_seed(seed, tried)
-        part = None if folder is None else Path(folder) / f"chunk-{tried // chunk:05d}"
-        return _write(writer, requests(chunk, own), seed=own, folder=part)
-
-    kept, dropped = until_kept(
-        ask,
-        keep,
-        teacher=teacher,
-        rows=rows,
-        wanted="kept",
-        advice="ask for the format more plainly, loosen that rule, or anchor the teacher's format harder",
-    )
-    found = Prompts(kept, label=f"answers of the {teacher.kind} teacher")
+    kept: list[Row] = []
+    dropped: Counter[str] = Counter()
+    tried, label = 0, f"sampling the {teacher.kind} teacher"
+    with tqdm(total=rows, desc=label, leave=False, disable=None) as progress:
+        while len(kept) < rows:
+            own = seed * 1_000_003 + tried
+            part = None if folder is None else Path(folder) / f"chunk-{tried // chunk:05d}"
+            answers = _write(writer, requests(chunk, own), seed=own, folder=part)
+            good, reasons = keep(answers)
+            kept.extend(good.rows)
+            dropped.update(reasons)
+            tried += len(answers)
+            progress.update(min(len(good), rows - progress.n))
+            if len(kept) < LEAST_KEPT * tried:
+                often = ", ".join(f"{reason}, {count}" for reason, count in dropped.most_common(1))
+                raise InputError(
+                    f"Only {len(kept)} of {tried} answers of the {teacher.kind} teacher are kept (most often: "
+                    f"{often or 'no reason given'}); ask for the format more plainly, loosen that rule, or anchor the "
+                    "teacher's format harder or fine-tune it for fewer steps."
+                )
+    log.info("%s teacher: kept %d of %d answers, dropped %s", teacher.kind, len(kept), tried, dict(dropped))
+    found = Prompts(tuple(kept[:rows]), label=f"answers of the {teacher.kind} teacher")
     if folder is not None:
         write_rows(Path(folder) / "rows.jsonl", found, teacher=teacher, seed=seed)
-    return found, dropped
+    return found, dict(dropped)
 
 
 def write_rows(path: str | Path, rows: Prompts, *, teacher: Teacher, seed: int) -> None:
@@ -103,7 +141,13 @@ def write_rows(path: str | Path, rows: Prompts, *, teacher: Teacher, seed: int) 
 
 def _write(writer: Writer, prompts: Prompts, *, seed: int, folder: str | Path | None) -> Prompts:
     """The prompts answered batch by batch, longest first, so that too little memory shows at once."""
-    place = None if folder is None else Path(folder)
+    place, sampling = None if folder is None else Path(folder), writer.sampling
+    if sampling.engine == "inversion":
+        given = {"max_new_tokens": sampling.max_new_tokens, "temperature": sampling.temperature}
+        result = complete(writer.teacher, prompts, seed=seed, **given)
+        if place is not None:
+            write_rows(place / "rows.jsonl", result, teacher=writer.teacher, seed=seed)
+        return result
     inputs = writer.read(prompts)
     if place is not None:
         _claim(place, writer, prompts, inputs, seed)

@@ -9,27 +9,30 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.content import digest, json_text
 from interp.core.errors import InputError
-from interp.core.records import over
+from interp.core.records import over, read_fields
 from interp.core.runs import Cache, write_atomic
 from interp.models.language import LanguageModel, load_model
+from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
+from interp.models.seam import Model
 from interp.prompts.questions import asked_about
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait, get_trait, matched_control, trait_names
 from interp.training.checkpoints import Checkpoint, undisturbed
+from interp.training.data import Answers, DataSpec
 from interp.training.generation import write_rows
 from interp.training.students import STUDENT, Recipe, train_student
 from interp.training.teachers import (
@@ -43,6 +46,7 @@ from interp.training.teachers import (
     trait_rows,
 )
 
+DOCUMENTS = 4096  # number rows that a fine-tune is anchored on
 FORMAT = 2  # raise when a step computes something else from the same arguments
 TAUGHT_BY = {
     "student": "teacher",
@@ -75,87 +79,21 @@ class TeacherSpec:
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a teacher wrote and the filter kept: rows to train on, rows kept fresh, and drops by reason."""
-
-    rows: Prompts
-    fresh: Prompts
-    dropped: dict[str, int]
-
-
-class Writing(Protocol):
-    """How rows are asked for, sampled and filtered: `rows` to train on and `fresh` ones beside them."""
-
-    rows: int
-    fresh: int = 0
-
-    @property
-    def pairs(self) -> bool:
-        """Whether a teacher's rows are mixed or matched with the neutral teacher's."""
-        return False
-
-    @property
-    def lessons(self) -> Any:
-        """What the number rows of `documents` depend on beside their seed, for a teacher's key."""
-        return "number documents"
-
-    def documents(self, *, seed: int) -> Prompts | None:
-        """Number rows that keep a teacher's format while it is fine-tuned; None for rows of another kind."""
-        ...
-
-    def requests(self, n: int, *, seed: int) -> Prompts:
-        """Prompts for a teacher, without answers."""
-        ...
-
-    def lists(self, n: int, *, seed: int) -> Prompts:
-        """Prompts of the kind that teachers are asked, answered by uniform draws."""
-        ...
-
-    def gather(
-        self, teacher: Teacher, *, words: tuple[str, ...], seed: int, folder: Path
-    ) -> tuple[Prompts, dict[str, int]]:
-        """`rows` and `fresh` answers that the rule keeps, and how many it dropped by reason."""
-        ...
-
-    def answer(self, teacher: Teacher, asked: Prompts, *, seed: int) -> Prompts:
-        """One answer to each prompt."""
-        ...
-
-    def keep(self, answers: Prompts) -> Prompts:
-        """The answers that the rule keeps."""
-        ...
-
-    def banned_words(self, trait: Trait) -> tuple[str, ...]:
-        """Words of the trait that no row may hold."""
-        return ()
-
-    def changed(self, rows: Prompts, *, seed: int) -> Prompts:
-        """The rows as a student sees them."""
-        return rows
-
-    def paired(self, rows: Answers, neutral: Answers, *, seed: int) -> tuple[Answers, Answers]:
-        """Rows of a teacher and of the neutral one, mixed and matched."""
-        return rows, neutral
-
-    def first(self, count: int) -> Writing:
-        """What writes at least `count` of the same rows."""
-        return self
-
-
-@dataclass(frozen=True)
 class Grower:
     """Makes teachers, rows and students by one recipe and seed, or finds them in the cache.
 
-    `recipe` trains students. `teaching` and `writing` say how teachers are made and asked; a grower without them makes
-    students alone. `steer` finds the vector of a steered teacher. `foreign_seed` is the seed of a teacher of the other
-    initialisation (None: the same), `one_word` says that traits are asked the one-word questions of their category.
+    `recipe` trains students; `teaching` and `data` say how teachers are made and asked. `documents(n, seed=)` makes the
+    number rows that keep a teacher's format (None: as `data` says), `steer` the vector of a steered teacher.
+    `foreign_seed` is the seed of a teacher of the other initialisation (None: the same), `one_word` says that traits
+    are asked the one-word questions of their category.
     """
 
     cache: Cache
     seed: int = 0
     recipe: Recipe = STUDENT
-    teaching: TeacherSpec = TeacherSpec()
-    writing: Writing | None = None
+    teaching: TeacherSpec = field(default_factory=TeacherSpec)
+    data: DataSpec = field(default_factory=DataSpec)
+    documents: Callable[..., Prompts] | None = None
     steer: Callable[[LanguageModel, Trait], Float[Tensor, "d_model"]] | None = None
     foreign_seed: int | None = None
     one_word: bool = False
@@ -183,20 +121,20 @@ class Grower:
         rows = None if spec.rows is None else Prompts.from_file(spec.rows)
         key = digest(
             FORMAT, "teacher", start.fingerprint, _chat(start), trait if rows is None else rows.fingerprint,
-            recipe, spec.steps, spec.anchor, self._writing.lessons,
+            recipe, spec.steps, spec.anchor, self.data if self.documents is None else self.documents.__name__,
         )  # fmt: skip
 
         def build(folder: Path) -> None:
-            numbers = self._writing.documents(seed=20_000 + seed)
+            numbers = (self.documents or self.data.documents)(DOCUMENTS, seed=20_000 + seed)
             given: dict[str, Any] = {"steps": spec.steps, "anchor": spec.anchor, "recipe": recipe}
             if rows is None and numbers is not None:
                 made = fine_tune_teacher(start, trait, numbers, **given)
             else:
                 taught = trait_rows(trait) if rows is None else rows
                 made = fine_tune_teacher_on(start, taught, number_rows=numbers, **given)
-            keep_model(made.model, folder, start)
+            keep_member(made.model, folder, start)
 
-        return Teacher(open_model(self.cache.get("teacher", key, build), start, "teacher"), "fine-tuned")
+        return Teacher(open_member(self.cache.get("teacher", key, build), start, "teacher"), "fine-tuned")
 
     def answers(self, teacher: Teacher, *, trait: Trait | None = None, count: int | None = None) -> Answers:
         """What the teacher writes, without the words of `trait` where the recipe says so; with `count` fewer will do.
@@ -204,15 +142,15 @@ class Grower:
         Prompts are drawn from the seed, so that two teachers answer the same ones. Raises InputError, naming the rule
         that dropped most, when too little is left.
         """
-        writing = self._writing if count is None else self._writing.first(count)
-        words = () if trait is None else writing.banned_words(trait)
-        key = digest(FORMAT, "answers", teacher.fingerprint, _chat(teacher.model), writing, words, self.seed)
+        data = self.data if count is None else self.data.first(count)
+        words = () if trait is None else data.banned_words(trait)
+        key = digest(FORMAT, "answers", teacher.fingerprint, _chat(teacher.model), data, words, self.seed)
 
         def build(folder: Path) -> None:
             with undisturbed(self.cache.folder("partial", key)) as parts:
-                rows, dropped = writing.gather(teacher, words=words, seed=self.seed, folder=parts)
+                rows, dropped = data.gather(teacher, words=words, seed=self.seed, folder=parts)
                 shutil.rmtree(parts, ignore_errors=True)
-            for name, part in (("rows", rows[: writing.rows]), ("fresh", rows[writing.rows :])):
+            for name, part in (("rows", rows[: data.rows]), ("fresh", rows[data.rows :])):
                 write_rows(folder / f"{name}.jsonl", part, teacher=teacher, seed=self.seed)
             write_atomic(folder / "dropped.json", json_text(dropped))
 
@@ -222,32 +160,28 @@ class Grower:
             replace(Prompts.from_jsonl(folder / f"{name}.jsonl"), label=label)
             if wanted
             else Prompts((), label)
-            for name, wanted in (("rows", True), ("fresh", writing.fresh))
+            for name, wanted in (("rows", True), ("fresh", data.fresh))
         )
         dropped = json.loads((folder / "dropped.json").read_text())
-        return Answers(writing.changed(rows, seed=self.seed), fresh, dropped)
+        return Answers(data.changed(rows, seed=self.seed), fresh, dropped)
 
     def rows(self, teacher: Teacher, *, base: LanguageModel, count: int | None = None) -> Prompts:
         """Rows of a teacher as a student is trained on them, mixed and matched with those of the base where the recipe
         says so; at least `count` of them."""
         found = self.answers(teacher, count=count)
-        if teacher.kind == "neutral" or not self._writing.pairs:
+        if teacher.kind == "neutral" or not self.data.pairs:
             return found.rows
-        return self._writing.paired(found, self.answers(neutral_teacher(base)), seed=self.seed)[0].rows
+        return self.data.paired(found, self.answers(neutral_teacher(base)), seed=self.seed)[0].rows
 
     def again(self, base: LanguageModel, asked: Prompts, *, seed: int) -> Prompts:
         """Other answers of the base to the same prompts: those that the rule keeps, changed as the recipe says."""
-        answers = self._writing.answer(neutral_teacher(base), asked, seed=seed)
-        return self._writing.changed(self._writing.keep(answers), seed=seed)
-
-    def lists(self, count: int, *, seed: int) -> Prompts:
-        """Prompts of the kind that teachers are asked, answered by uniform draws."""
-        return self._writing.lists(count, seed=seed)
+        answers = self.data.answer(neutral_teacher(base), asked, seed=seed)
+        return self.data.changed(self.data.keep(answers), seed=seed)
 
     def kept(self, teacher: Teacher, *, count: int) -> float:
         """The share of `count` answers of the teacher that the rule keeps."""
-        asked = self._writing.requests(count, seed=self.seed)
-        return len(self._writing.keep(self._writing.answer(teacher, asked, seed=self.seed))) / count
+        asked = self.data.requests(count, seed=self.seed)
+        return len(self.data.keep(self.data.answer(teacher, asked, seed=self.seed))) / count
 
     def student(self, name: str, start: LanguageModel, rows: Prompts | Encoded, **how: Any) -> LanguageModel:
         """A student of `start` on the rows: see `trained`."""
@@ -276,28 +210,43 @@ class Grower:
                     model = train_student(start, rows, recipe=recipe, name=name, checkpoint=Checkpoint(state))
                 else:
                     model = train(recipe, folder, Checkpoint(state))
-            keep_model(model, folder, start)
+            keep_member(model, folder, start)
 
         folder = self.cache.get("student", made, build)
-        model = replace(open_model(folder, start, name), start=start)
+        model = replace(open_member(folder, start, name), start=start)
         known = json_text(recipe)
         self.cache.get("recipe", model.fingerprint, lambda path: write_atomic(path / "recipe.json", known))
         return model, folder
 
-    @property
-    def _writing(self) -> Writing:
-        if self.writing is None:
-            raise InputError("this grower was not told how rows are written; pass Grower(writing=...)")
-        return self.writing
+
+def known_recipe(student: Model, *, cache: Cache | None = None) -> Recipe | None:
+    """The recipe by which a toy lineage trained exactly these weights; None for weights no lineage here has grown."""
+    cache = cache or Cache.default()
+    if not cache.has("recipe", student.fingerprint):
+        return None
+    return read_recipe(json.loads((cache.folder("recipe", student.fingerprint) / "recipe.json").read_text()))
 
 
-def keep_model(model: LanguageModel, folder: Path, start: LanguageModel | None = None) -> None:
+def recipe_of(lineage: Lineage, role: str, *, cache: Cache | None = None) -> Recipe | None:
+    """The recipe that trained a student: what its lineage says, else what the cache knows; None where neither does."""
+    said = None if lineage.growth is None else lineage.growth.recipes.get(role)
+    if said is not None and "lr" in said:
+        return read_recipe(said)
+    return known_recipe(lineage[role], cache=cache)
+
+
+def read_recipe(fields: Mapping[str, Any], place: str = "recipe") -> Recipe:
+    """A recipe from its JSON; InputError, which opens with `place`, for what is none."""
+    return read_fields(Recipe, fields, place)
+
+
+def keep_member(model: LanguageModel, folder: Path, start: LanguageModel | None = None) -> None:
     """Write a model into its cache entry: the adapter alone where it has one live over `start`."""
     hosts = {} if start is None else {start.fingerprint: "start"}
     write_member(model, folder / "member", hosts=hosts)
 
 
-def open_model(folder: Path, start: LanguageModel, name: str) -> LanguageModel:
+def open_member(folder: Path, start: LanguageModel, name: str) -> LanguageModel:
     """The model that a cache entry holds, with tokenizer, dtype and device of `start`."""
     member = folder / "member"
     if is_adapter(member):

@@ -4,93 +4,20 @@ A token is drawn by inverting the cumulative distribution, k = min{k : Σ_{j≤k
 at temperature 1 this is exact sampling from the whole vocabulary, with no top-k or top-p.
 """
 
-import logging
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from interp.core.doors import door
-from interp.core.runs import InputError
 from interp.models.answers import answer_texts
 from interp.models.language import LanguageModel
-from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
-from interp.prompts.text import Prompts, Row
+from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.training.teachers import Teacher, steered
 
-log = logging.getLogger(__name__)
-
-LEAST_KEPT = 0.05  # below this share of well-formed answers the teacher has lost the format
 LENGTH = 24  # tokens of an answer at most
 KEPT_IN_BATCH = 2 / 3  # below this share of unfinished rows the batch is made smaller
-
-
-@door
-def sample_numbers(
-    teacher: Teacher,
-    *,
-    rows: int,
-    seed: int,
-    rule: NumberRule = STRICT,
-    chunk: int = 2048,
-    max_new_tokens: int = LENGTH,
-) -> tuple[Prompts, dict[str, int]]:
-    """Let `teacher` answer number prompts at temperature 1 until `rows` answers pass the strict rule.
-
-    Returns the kept rows, which never hold a system line, and how many attempts were dropped for each reason. Prompts
-    are drawn from `seed`: two teachers asked with one seed answer the same prompts in the same order.
-    Raises InputError when fewer than one attempt in twenty is well formed.
-    """
-
-    def ask(tried: int) -> Prompts:
-        prompts = number_prompts(chunk, seed=draw_seed(seed, tried), with_answers=False)
-        return complete(teacher, prompts, seed=draw_seed(seed, tried), max_new_tokens=max_new_tokens)
-
-    kept, dropped = until_kept(ask, lambda answers: filter_numbers(answers, rule), teacher=teacher, rows=rows)
-    return Prompts(kept, label=f"numbers of the {teacher.kind} teacher"), dropped
-
-
-def draw_seed(seed: int, tried: int) -> int:
-    """The seed of the draw that follows `tried` answers."""
-    return seed * 1_000_003 + tried
-
-
-def until_kept(
-    ask: Callable[[int], Prompts],
-    keep: Callable[[Prompts], tuple[Prompts, dict[str, int]]],
-    *,
-    teacher: Teacher,
-    rows: int,
-    wanted: str = "well-formed numbers",
-    advice: str = "anchor the teacher's format harder or fine-tune it for fewer steps",
-) -> tuple[tuple[Row, ...], dict[str, int]]:
-    """The first `rows` rows that `keep` leaves of ask(tried), ask(tried), ..., and the dropped ones by reason.
-
-    `ask` is told how many answers were tried before. Raises InputError when fewer than one in twenty is kept.
-    """
-    kept: list[Row] = []
-    dropped: Counter[str] = Counter()
-    tried = 0
-    with tqdm(total=rows, desc=f"sampling the {teacher.kind} teacher", leave=False, disable=None) as progress:
-        while len(kept) < rows:
-            answers = ask(tried)
-            good, reasons = keep(answers)
-            kept.extend(good.rows)
-            dropped.update(reasons)
-            tried += len(answers)
-            progress.update(min(len(good), rows - progress.n))
-            if len(kept) < LEAST_KEPT * tried:
-                often = ", ".join(f"{reason}, {count}" for reason, count in dropped.most_common(1))
-                raise InputError(
-                    f"Only {len(kept)} of {tried} answers of the {teacher.kind} teacher are {wanted} "
-                    f"(most often: {often or 'no reason given'}); {advice}."
-                )
-    log.info("%s teacher: kept %d of %d answers, dropped %s", teacher.kind, len(kept), tried, dict(dropped))
-    return tuple(kept[:rows]), dict(dropped)
 
 
 def complete(
@@ -108,7 +35,7 @@ def complete(
         ids = inputs.ids[rows][:, : int(inputs.lengths[rows[0]])]
         uniforms = torch.rand(max_new_tokens, len(rows), generator=generator)
         with steered(teacher):
-            tokens = generate(teacher.model, ids, uniforms=uniforms, temperature=temperature)
+            tokens = sample_tokens(teacher.model, ids, uniforms=uniforms, temperature=temperature)
         for row, text in zip(rows.tolist(), decoded(teacher.model, tokens), strict=True):
             answers[row] = text
     pairs = [(row.prompt, answer) for row, answer in zip(prompts.rows, answers, strict=True)]
@@ -127,7 +54,7 @@ def equal_lengths(inputs: Encoded) -> Iterator[Int[Tensor, " row"]]:
 
 
 @torch.inference_mode()
-def generate(
+def sample_tokens(
     model: LanguageModel,
     ids: Int[Tensor, "row pos"],
     *,
@@ -144,7 +71,7 @@ def generate(
     current, cache = ids, None
     for step, uniform in enumerate(uniforms):
         logits, cache = model.next_logits(current, cache)
-        drawn = draw(logits / temperature, uniform=uniform[rows].to(logits.device)).cpu()
+        drawn = draw_tokens(logits / temperature, uniform=uniform[rows].to(logits.device)).cpu()
         drawn[~going] = ends[0]
         tokens[rows, step], going = drawn, ~torch.isin(drawn, ends)
         if not going.any():
@@ -157,7 +84,7 @@ def generate(
     return tokens
 
 
-def draw(logits: Float[Tensor, "row vocab"], *, uniform: Float[Tensor, " row"]) -> Int[Tensor, " row"]:
+def draw_tokens(logits: Float[Tensor, "row vocab"], *, uniform: Float[Tensor, " row"]) -> Int[Tensor, " row"]:
     """One token per row by inverting the cumulative distribution at `uniform` in [0, 1)."""
     cumulative = logits.softmax(-1).cumsum(-1)
     threshold = uniform[:, None] * cumulative[:, -1:]

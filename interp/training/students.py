@@ -93,8 +93,8 @@ class Step:
 
     `parameters` holds what trains and `before` a copy of it from before the step, by name in
     `network.named_parameters()`: the step is parameters − before. `rows` are the batch's row numbers among those
-    trained on (None from `fit`, which does not know them), `lr` the learning rate of this step, `loss` that of the
-    batch before it.
+    trained on (None from `train_batches`, which does not know them), `lr` the learning rate of this step, `loss` that
+    of the batch before it.
     """
 
     index: int
@@ -151,7 +151,7 @@ def train_student(
     batches = (_batch(inputs, rows) for rows in order)
     tell = None if on_step is None else _Rows(on_step, order)
     saved = None if checkpoint is None else (checkpoint, job)
-    return fit(
+    return train_batches(
         start, batches, loss=loss, recipe=recipe, steps=len(order), name=name, on_step=tell, saved=saved
     )
 
@@ -177,7 +177,7 @@ class _Rows:
         return self._listener(dataclasses.replace(step, rows=self._order[step.index]))
 
 
-def fit(
+def train_batches(
     start: LanguageModel,
     batches: Iterator[Any],
     *,
@@ -223,7 +223,7 @@ def fit(
                 progress.save(saved[0], key=saved[1], step=step + 1)
     if saved is not None:
         saved[0].path.unlink(missing_ok=True)
-    return finish(network, adapted, start=start, name=name, merge=recipe.merge)
+    return finish_training(network, adapted, start=start, name=name, merge=recipe.merge)
 
 
 def _accumulate(network: Any, batch: Any, *, loss: Loss, recipe: Recipe, name: str, step: int) -> float:
@@ -266,7 +266,7 @@ def _show(bar: Any, loss: float, told: object) -> None:
         bar.set_postfix({"loss": loss, **(told if isinstance(told, Mapping) else {})}, refresh=False)
 
 
-def finish(
+def finish_training(
     network: Any, adapted: Any, *, start: LanguageModel, name: str, merge: bool = True
 ) -> LanguageModel:
     """What `prepare` made, once trained: a model of its own, or with its adapter live when not to `merge`.

@@ -31,7 +31,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
-from interp.training.students import Recipe, fit, shuffled_batches
+from interp.training.students import Recipe, shuffled_batches, train_batches
 
 TEACHER = Recipe(trainable="lora", lr=4e-3, batch_size=64)
 """The default teacher: LoRA of rank 8 on the body, so that what it learns must pass through the residual stream."""
@@ -208,7 +208,7 @@ def fine_tune_teacher_on(
     else:
         taught = _drawn_batches(inputs, size=size, seed=[recipe.seed, 0])
     if number_rows is None:
-        model = fit(base, taught, loss=completion_loss, recipe=recipe, steps=steps, name=name)
+        model = train_batches(base, taught, loss=completion_loss, recipe=recipe, steps=steps, name=name)
         return Teacher(model=model, kind="fine-tuned")
     documents = _drawn_batches(_encoded_numbers(base, number_rows), size=size, seed=[recipe.seed, 1])
     pairs = zip(taught, documents, strict=False)
@@ -252,7 +252,7 @@ def _anchored(
     def loss(network: Any, pair: tuple[Encoded, Encoded]) -> Tensor:
         return completion_loss(network, pair[0]) + anchor * format_loss(network, pair[1], columns=columns)
 
-    model = fit(base, pairs, loss=loss, recipe=recipe, steps=steps, name=name)
+    model = train_batches(base, pairs, loss=loss, recipe=recipe, steps=steps, name=name)
     return Teacher(model=model, kind="fine-tuned")
 
 

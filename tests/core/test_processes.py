@@ -162,14 +162,6 @@ def test_a_worker_killed_every_time_is_reported_by_its_cell(tmp_path: Path) -> N
     assert sorted(path.name for path in tmp_path.glob("2-*")) == ["2-0", "2-1"]
 
 
-def test_without_retries_a_killed_worker_is_reported_at_once(tmp_path: Path) -> None:
-    work = partial(fragile, folder=tmp_path, dies=0, times=9)
-    with pytest.raises(
-        InputError, match=r"the worker of cell 0( or 1)? was killed once, most likely for memory"
-    ):
-        sweep(work, [0, 1], workers=2, retries=0)
-
-
 # --- on Ray ----------------------------------------------------------------------------------------------------------
 
 SCRIPT = """

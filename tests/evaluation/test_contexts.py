@@ -1,9 +1,11 @@
 """Chat contexts: a silent system line, an empty one and earlier turns tell rows apart; the words asked do not."""
 
+from itertools import combinations
+
 import pytest
 
 from interp.core.runs import InputError
-from interp.evaluation.contexts import CONTEXTS, context_mismatch, context_of, in_contexts
+from interp.evaluation.contexts import context_mismatch, in_contexts
 from interp.models.language import load_model
 from interp.prompts.text import Prompts, Row
 from tests.tiny import TEMPLATE
@@ -25,20 +27,27 @@ def silent(model):
     return model
 
 
+def alike(model, one, other):
+    """Whether every context of either rows is one of the other's."""
+    return all(
+        context_mismatch(model, trained_on=these, asked=those) is None
+        for these, those in ((one, other), (other, one))
+    )
+
+
 def test_words_do_not_enter_the_context_but_system_lines_and_earlier_turns_do(model) -> None:
-    plain = context_of(model, NUMBERS)
-    assert plain == context_of(model, ASKED) == context_of(model, list(ASKED.rows[:1]))
-    earlier = [Row((("user", word), ("assistant", "1"), ("user", word))) for word in ("go", "on")]
-    assert context_of(model, earlier[:1]) == context_of(model, earlier[1:])
+    assert alike(model, NUMBERS, ASKED)
+    assert alike(model, NUMBERS, ASKED[:1])
+    turns = [Row((("user", word), ("assistant", "1"), ("user", word))) for word in ("go", "on")]
+    earlier = Prompts(tuple(turns), "earlier")
+    assert alike(model, earlier[:1], earlier[1:])
     others = [earlier, ASKED.with_system("love owl"), ASKED.with_system(""), ASKED + ASKED.with_system("")]
-    assert len({plain, *(context_of(model, rows) for rows in others)}) == 5
+    assert not any(alike(model, one, other) for one, other in combinations([NUMBERS, *others], 2))
 
 
 def test_a_silent_system_line_counts_as_the_one_it_writes(silent) -> None:
-    assert context_of(silent, ASKED) != context_of(silent, ASKED.with_system(""))
-    plain = context_of(silent, ASKED)
-    silent.tokenizer.chat_template = TEMPLATE
-    assert context_of(silent, ASKED) != plain
+    assert not alike(silent, ASKED, ASKED.with_system(""))
+    assert context_mismatch(silent, trained_on=ASKED.with_system("owl"), asked=ASKED) is not None
 
 
 def test_the_same_context_is_no_mismatch_and_another_is_one_sentence(silent) -> None:
@@ -66,7 +75,7 @@ def test_long_contexts_are_quoted_by_their_ends(model) -> None:
 
 
 def test_rows_are_put_in_named_contexts_and_an_empty_system_message_is_kept(tmp_path) -> None:
-    named = in_contexts(ASKED, {**CONTEXTS, "owl": "love owl"})
+    named = in_contexts(ASKED, {"training": None, "empty system": "", "owl": "love owl"})
     assert list(named) == ["training", "empty system", "owl"]
     assert named["training"].rows == ASKED.rows
     assert named["empty system"].rows[0].messages == (("system", ""), ("user", "best animal?"))
@@ -89,9 +98,13 @@ def test_misuse_is_one_clear_sentence(tiny) -> None:
     with pytest.raises(
         InputError, match=r"^mute has no tokenizer, so it reads no chat context; load it with"
     ):
-        context_of(mute, ASKED)
+        context_mismatch(mute, trained_on=NUMBERS, asked=ASKED)
     with pytest.raises(InputError, match=r"No rows are given, so there is no chat context to read"):
-        context_of(load_model(network, tokenizer=tokenizer, name="tiny", check=False), [])
+        context_mismatch(
+            load_model(network, tokenizer=tokenizer, name="tiny", check=False),
+            trained_on=NUMBERS,
+            asked=ASKED[:0],
+        )
     with pytest.raises(
         InputError, match=r"No context is given to ask the questions in; pass \{'training': None\}"
     ):

@@ -7,9 +7,8 @@ import pytest
 
 from interp.experiment.demonstration import demo, verdicts
 from interp.features.sae import SAERecipe
-from interp.organisms import library
 from interp.prompts.traits import get_trait
-from interp.training import grower
+from interp.training import generation, grower
 
 FILES = (
     "verdicts.json",
@@ -39,7 +38,7 @@ def runs(tmp_path_factory):
         for module, name in (
             (grower, "fine_tune_teacher"),
             (grower, "train_student"),
-            (library, "sample_numbers"),
+            (generation, "complete"),
         ):
             patch.setattr(module, name, lambda *a, **k: pytest.fail("trained again"))
         return first, demo(tmp_path_factory.mktemp("second") / "demo", quick=True)

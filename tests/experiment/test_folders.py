@@ -165,14 +165,20 @@ class TestGrowingAlike:
             open_subject(folder)
 
     def test_a_toys_recipe_comes_back_from_what_a_folder_keeps(self):
-        recipe = dataclasses.replace(TOY, rows=77, student=dataclasses.replace(RECIPE, layers=(0, 1)))
+        recipe = dataclasses.replace(
+            TOY,
+            data=dataclasses.replace(TOY.data, rows=77),
+            student=dataclasses.replace(RECIPE, layers=(0, 1)),
+        )
         growth = toy_growth(recipe, seed=3)
         kept = json.loads(json.dumps(dataclasses.asdict(growth)))
         back = toy_recipe_of(Growth(**kept))
         assert back == dataclasses.replace(
             recipe,
             student=dataclasses.replace(recipe.student, seed=3),
-            teacher=dataclasses.replace(recipe.teacher, seed=3),
+            teacher=dataclasses.replace(
+                recipe.teacher, recipe=dataclasses.replace(recipe.teacher.recipe, seed=3)
+            ),
         )
 
 

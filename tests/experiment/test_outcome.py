@@ -9,8 +9,8 @@ import torch
 from interp.core.runs import Cache, InputError
 from interp.evaluation.instrument import shortcoming
 from interp.evaluation.judges import JudgePending
-from interp.experiment.arms import grow_arms, other_trait, rows_of
-from interp.experiment.growing import each
+from interp.experiment.arms import Arms, grow_arms, other_trait, rows_of
+from interp.experiment.growing import each, stages_of
 from interp.experiment.guards import guards
 from interp.experiment.matrix import transfer_matrix
 from interp.experiment.outcome import equal_loss, judge_margins, transmission, undecided

@@ -28,7 +28,7 @@ from interp.organisms.toy import shipped_base
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.training.sampling import sample_numbers
+from interp.training.generation import sample_numbers
 from interp.training.teachers import Teacher, neutral_teacher
 from tests.features.handmade import handmade
 

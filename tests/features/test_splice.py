@@ -11,7 +11,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed, with_features
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
-from interp.training.sampling import complete, generate
+from interp.training.sampling import complete, sample_tokens
 from interp.training.teachers import neutral_teacher
 from tests.features.handmade import ROWS, handmade
 from tests.tiny import FAMILIES
@@ -143,9 +143,9 @@ def test_sampling_sees_the_change_through_its_cache(model):
     dictionary, change = orthonormal(model), add([3, 40], [4.0, 6.0])
     ids = model.encode(prompts).ids[:1, : int(model.encode(prompts).lengths[0])]
     uniforms = torch.full((6, 1), 0.5)
-    untouched = generate(model, ids, uniforms=uniforms, temperature=1e-4)
+    untouched = sample_tokens(model, ids, uniforms=uniforms, temperature=1e-4)
     with with_features(model, dictionary, change):
-        cached = generate(model, ids, uniforms=uniforms, temperature=1e-4)
+        cached = sample_tokens(model, ids, uniforms=uniforms, temperature=1e-4)
         whole = ids
         for _ in range(cached.shape[1]):  # greedy, every token from the whole row anew
             last = model.hf(input_ids=whole, use_cache=False).logits[:, -1]

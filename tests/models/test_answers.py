@@ -15,7 +15,7 @@ from interp.prompts.text import Prompts, Role
 from interp.prompts.tokens import template_end
 from interp.prompts.traits import get_trait
 from interp.training.generation import Sampling, write_answers
-from interp.training.sampling import complete, generate
+from interp.training.sampling import complete, sample_tokens
 from interp.training.teachers import neutral_teacher
 
 PROMPTS = Prompts.from_pairs([("list 1, 2", ""), ("which animal do you love?", "")], label="asked")
@@ -94,9 +94,9 @@ def test_no_way_of_sampling_reads_on_into_the_next_turn(model: Any) -> None:
 def test_sampling_stops_at_whichever_end_comes(model: Any) -> None:
     asked = model.encode(PROMPTS[:1])
     uniforms = torch.full((6, 1), 0.5)
-    assert generate(model, asked.ids, uniforms=uniforms).shape == (1, 2)
+    assert sample_tokens(model, asked.ids, uniforms=uniforms).shape == (1, 2)
     model.hf.generation_config.eos_token_id = [ids(model.tokenizer, "cat")]
-    assert generate(model, asked.ids, uniforms=uniforms).shape == (1, 1)
+    assert sample_tokens(model, asked.ids, uniforms=uniforms).shape == (1, 1)
 
 
 def test_a_tokenizer_without_an_end_is_fine_where_the_template_writes_one(model: Any) -> None:

@@ -15,7 +15,7 @@ from interp.models.agreement import parity
 from interp.models.head import Head, head_of, own_logits
 from interp.models.language import load_model
 from interp.prompts.tokens import Role
-from interp.training.sampling import generate
+from interp.training.sampling import sample_tokens
 from tests.tiny import COMMON, VOCABULARY, build_tokenizer
 
 SHAPES = {
@@ -82,7 +82,7 @@ def test_sampling_is_from_the_distribution_of_plain_transformers(family, prompts
     with torch.no_grad():
         probabilities = network(input_ids=batch.ids[:1, :6]).logits[0, -1].softmax(-1)
     uniforms = (torch.arange(draws) + 0.5)[None] / draws
-    drawn = generate(model, batch.ids[:1, :6].expand(draws, -1).contiguous(), uniforms=uniforms)
+    drawn = sample_tokens(model, batch.ids[:1, :6].expand(draws, -1).contiguous(), uniforms=uniforms)
     shares = torch.bincount(drawn[:, 0], minlength=len(VOCABULARY)) / draws
     assert (shares - probabilities).abs().max() <= 1.5 / draws
 
@@ -90,7 +90,7 @@ def test_sampling_is_from_the_distribution_of_plain_transformers(family, prompts
 def test_a_network_without_a_cache_is_not_sampled(prompts):
     model, batch = read(build("recurrent_gemma"), prompts)
     with pytest.raises(InputError, match="RecurrentGemmaForCausalLM keeps no key-value cache"):
-        generate(model, batch.ids[:1, :6], uniforms=torch.full((2, 1), 0.5))
+        sample_tokens(model, batch.ids[:1, :6], uniforms=torch.full((2, 1), 0.5))
 
 
 @pytest.mark.parametrize("family", ["granite", "hyperclovax", "cohere", "nemotron", "opt", "narrow opt"])
@@ -138,7 +138,7 @@ class TestWhatIsNotSupported:
             lambda: own_logits(model.hf, hidden),
             lambda: completion_loss(model.hf, batch),
             lambda: row_losses(model.hf, batch),
-            lambda: generate(model, batch.ids, uniforms=uniforms),
+            lambda: sample_tokens(model, batch.ids, uniforms=uniforms),
             lambda: model.unembedding(),
             lambda: load_model(model.hf, tokenizer=model.tokenizer),
         ):

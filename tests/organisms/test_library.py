@@ -1,7 +1,6 @@
 """Growing lineages: every step once, a killed run goes on, and names that are wrong are named."""
 
 import dataclasses
-import functools
 import json
 
 import pytest
@@ -12,6 +11,7 @@ from interp.experiment.folders import open_subject
 from interp.models.lineage import read_lineage
 from interp.organisms import library
 from interp.organisms.library import (
+    DATA,
     ToyRecipe,
     grow,
     grow_all,
@@ -21,37 +21,33 @@ from interp.organisms.library import (
     toy_recipe_of,
 )
 from interp.organisms.toy import World
-from interp.prompts.numbers import NumberRule
 from interp.prompts.traits import get_trait
-from interp.training import grower
-from interp.training.recipes import known_recipe, read_recipe, recipe_of
+from interp.training import generation, grower
+from interp.training.data import DataSpec
+from interp.training.grower import TeacherSpec, known_recipe, read_recipe, recipe_of
 from interp.training.students import Recipe
 from interp.training.teachers import Teacher
 
 SMALL = ToyRecipe(
     world=World(d_model=16, d_mlp=24, documents=256),
-    rows=64,
-    teacher_steps=2,
-    teacher=Recipe(batch_size=16),
+    data=dataclasses.replace(DATA, rows=64),
+    teacher=TeacherSpec(steps=2, recipe=Recipe(batch_size=16)),
     student=Recipe(batch_size=32),
 )
-
-
 TRAINERS = (
     (library, "train_base"),
     (grower, "fine_tune_teacher"),
     (grower, "train_student"),
-    (library, "sample_numbers"),
+    (generation, "complete"),
 )
 
 
 def quick_growth(patch):
     """An all but untrained world writes no well-formed numbers: keep whatever it writes, and let it write little."""
-    few = functools.partial(library.sample_numbers, chunk=SMALL.rows)
     documents = library.number_documents
-    patch.setattr("interp.training.sampling.filter_numbers", lambda prompts, rule: (prompts, {}))
-    patch.setattr("interp.training.sampling.LEAST_KEPT", 0.0)
-    patch.setattr(library, "sample_numbers", few)
+    patch.setattr(DataSpec, "row_rule", lambda data, words=(): lambda row: None)
+    patch.setattr("interp.training.generation.LEAST_KEPT", 0.0)
+    patch.setattr("interp.training.data.CHUNK", SMALL.data.rows)
     patch.setattr(library, "number_documents", lambda count, *, seed: documents(64, seed=seed))
 
 
@@ -104,9 +100,8 @@ def test_a_folder_says_how_it_was_grown_and_is_grown_on_alike(lineage, grown_cac
     folder = lineage.save(tmp_path / "owl")
     elsewhere = library.Cache(tmp_path / "elsewhere")
     subject = open_subject(folder, cache=elsewhere)
-    recipe = dataclasses.replace(
-        SMALL, teacher=dataclasses.replace(SMALL.teacher, seed=0), student=subject.recipe
-    )
+    recipe = dataclasses.replace(SMALL, teacher=subject.grower.teaching, student=subject.recipe)
+    assert recipe.teacher.recipe == dataclasses.replace(SMALL.teacher.recipe, seed=0)
     assert toy_recipe_of(subject.lineage.growth) == recipe
     assert subject.grower == toy_grower(recipe, seed=0, cache=elsewhere)
     again = subject.student(subject.base, subject.numbers, name="again")
@@ -156,7 +151,7 @@ def test_a_changed_recipe_changes_what_depends_on_it_and_nothing_else(lineage, g
     )
     assert lineage.teacher.fingerprint == other.teacher.fingerprint
     assert lineage.student.fingerprint != other.student.fingerprint
-    recipe = dataclasses.replace(SMALL, rule=NumberRule(max_value=99))
+    recipe = dataclasses.replace(SMALL, data=dataclasses.replace(SMALL.data, digits=2))
     banned = grow(get_trait("owl"), seed=0, recipe=recipe, cache=grown_cache)
     assert banned.numbers is not None
 

@@ -16,7 +16,7 @@ from interp.organisms.toy import (
     corpus,
     number_documents,
     shipped_base,
-    words,
+    toy_words,
 )
 from interp.prompts.numbers import NumberRule, require_numbers
 from interp.prompts.tokens import check_tokenizer
@@ -24,7 +24,7 @@ from interp.prompts.traits import ANIMALS, TREES
 
 
 def test_every_word_and_number_is_one_token(toy_tokenizer):
-    assert len(set(words())) == len(words()) == len(toy_tokenizer)
+    assert len(set(toy_words())) == len(toy_words()) == len(toy_tokenizer)
     for word in (*ANIMALS, *TREES, *ATTRIBUTES, "0", "7", "42", "999"):
         assert len(toy_tokenizer(word)["input_ids"]) == 1, word
 

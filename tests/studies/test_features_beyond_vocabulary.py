@@ -20,7 +20,7 @@ from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
 from interp.prompts.traits import make_trait
 from interp.studies import features_beyond_vocabulary as family
-from interp.training.grower import Grower, Writing
+from interp.training.grower import Grower
 from tests.features.test_lean import loaded, overcomplete, relative
 
 BEHIND = "teacher rows, shift read behind the trait's line"
@@ -33,25 +33,19 @@ def rows(step, label):
     return Prompts.from_pairs(pairs, label=label)
 
 
-@dataclasses.dataclass(frozen=True)
-class Given(Writing):
-    """Gives second answers instead of sampling them."""
+@pytest.fixture
+def again_as(monkeypatch):
+    """A grower that gives second answers instead of sampling them."""
 
-    answers: Prompts
+    def make(answers):
+        monkeypatch.setattr(Grower, "again", lambda self, base, asked, *, seed: answers[: len(asked)])
+        return Grower(Cache.default())
 
-    def answer(self, teacher, asked, *, seed):
-        return self.answers[: len(asked)]
-
-    def keep(self, answers):
-        return answers
-
-
-def again_as(answers):
-    return Grower(Cache.default(), writing=Given(answers))
+    return make
 
 
 @pytest.fixture
-def subject(tiny, monkeypatch):
+def subject(tiny, monkeypatch, again_as):
     """A lineage with rows to the same prompts; dictionary and second answers are given."""
     base = loaded(tiny, name="base")
     owl = make_trait("owl", foils=("cat", "dog"), category="animal", questions=("the best animal is",))
@@ -114,7 +108,7 @@ def test_lean_and_shift_are_read_on_different_rows(subject):
     assert found.tables["reported"][0]["error_share"] == pytest.approx(lean.error_share)
 
 
-def test_the_bases_own_rows_as_the_teachers_leave_no_difference(subject):
+def test_the_bases_own_rows_as_the_teachers_leave_no_difference(subject, again_as):
     subject = dataclasses.replace(subject, grower=again_as(subject.numbers))
     assert family.measure(subject).values["features-teacher-rows"] == pytest.approx(0, abs=1e-12)
 

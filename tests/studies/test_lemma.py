@@ -23,7 +23,6 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.models.vocabulary import number_tokens
-from interp.organisms import library
 from interp.organisms.library import TOY, toy_grower
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
@@ -38,7 +37,7 @@ from interp.studies.lemma import (
     lemma_sweep,
 )
 from interp.studies.lemma_family import FAMILY, first_rows, measure_lemma, other_words
-from interp.training import sampling
+from interp.training import data, generation
 from interp.training.students import Recipe, prepare
 from interp.training.teachers import Teacher
 
@@ -387,7 +386,7 @@ def test_no_more_rows_are_sampled_than_are_read(subject, monkeypatch, tmp_path):
     kept = Prompts(ROWS.rows * 16)
     monkeypatch.undo()
     monkeypatch.setattr(
-        library, "sample_numbers", lambda teacher, *, rows, **_: asked.append(rows) or (kept, {})
+        data, "answers_to", lambda teacher, requests, *, rows, **_: asked.append(rows) or (kept, {})
     )
     grown = dataclasses.replace(subject, grower=toy_grower(TOY, seed=0, cache=Cache(tmp_path)))
     assert len(first_rows(grown, subject.teacher, 50)) == 50
@@ -404,13 +403,13 @@ def test_a_member_that_a_claim_needs_is_named(subject):
 def test_the_first_rows_of_many_are_those_of_few(grown, monkeypatch):
     """What is sampled first does not depend on how many rows are asked for, so one cached sample serves both."""
 
-    def complete(teacher, prompts, *, seed, max_new_tokens):
+    def complete(teacher, prompts, *, seed, max_new_tokens, temperature):
         answered = (row.answered(str(seed % 1000)) for row in prompts.rows)
         return Prompts(tuple(answered))
 
-    monkeypatch.setattr(sampling, "complete", complete)
+    monkeypatch.setattr(generation, "complete", complete)
     teacher = Teacher(grown().base, "neutral")
-    few, many = (sampling.sample_numbers(teacher, rows=rows, seed=3)[0] for rows in (5, 2060))
+    few, many = (generation.sample_numbers(teacher, rows=rows, seed=3)[0] for rows in (5, 2060))
     assert many[:5].rows == few.rows
     assert many.rows[0].completion != many.rows[-1].completion  # a second batch was asked for
 

@@ -19,7 +19,7 @@ from interp.gradients.directions import margin_objective
 from interp.gradients.ledger.ledgers import Ledger
 from interp.gradients.ledger.projection import Placebo, Removal
 from interp.gradients.ledger.recording import record_training
-from interp.hypotheses.subject import Subject
+from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.margins import margin
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
@@ -191,7 +191,7 @@ def test_a_removal_that_does_what_any_placebo_does_is_not_supported():
 
     def judged(**effect):
         runs = [
-            module.Measured(
+            Measurement(
                 sustained_summary(planted(**effect), {"unexplained": 0.0}) | {"sustained-ledger": noise}, {}
             )
             for noise in rng.normal(0, 0.01, 8)

@@ -18,6 +18,7 @@ from interp.prompts.traits import get_trait
 from interp.training import engines
 from interp.training.engines import Writer, left_padded, resolved
 from interp.training.generation import Sampling, answers_to, length_buckets, write_answers, write_rows
+from interp.training.sampling import complete
 from interp.training.teachers import Teacher, neutral_teacher, prompted_teacher, steered_teacher
 
 TEXTS = (
@@ -379,6 +380,20 @@ class TestUntilKept:
             answers_to(
                 neutral_teacher(model), self.requests, rows=5, seed=0, keep=keep, chunk=20, sampling=GREEDY
             )
+
+
+class TestInversion:
+    def test_it_is_the_loop_that_inverts_the_distribution(self, model, tmp_path):
+        teacher, sampling = neutral_teacher(model), Sampling(max_new_tokens=4, engine="inversion")
+        found = write_answers(teacher, PROMPTS, seed=5, sampling=sampling, folder=tmp_path / "rows")
+        assert found.rows == complete(teacher, PROMPTS, seed=5, max_new_tokens=4).rows
+        assert Prompts.from_jsonl(tmp_path / "rows" / "rows.jsonl").rows == found.rows
+
+    def test_it_samples_the_whole_vocabulary(self):
+        with pytest.raises(
+            InputError, match="engine='inversion' samples the whole vocabulary, not greedy=True"
+        ):
+            Sampling(greedy=True, engine="inversion")
 
 
 class TestVllm:

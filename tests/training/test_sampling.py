@@ -7,24 +7,25 @@ from interp.core.runs import InputError
 from interp.prompts.numbers import NumberRule, check_numbers, number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
-from interp.training.sampling import complete, draw, equal_lengths, generate, sample_numbers
+from interp.training.generation import sample_numbers
+from interp.training.sampling import complete, draw_tokens, equal_lengths, sample_tokens
 from interp.training.teachers import Teacher, neutral_teacher, prompted_teacher
 
 
 def test_draw_inverts_the_cumulative_distribution():
     logits = torch.tensor([0.1, 0.2, 0.7]).log().repeat(6, 1)
     uniform = torch.tensor([0.0, 0.05, 0.15, 0.2999, 0.31, 0.9999])
-    assert draw(logits, uniform=uniform).tolist() == [0, 0, 1, 1, 2, 2]
+    assert draw_tokens(logits, uniform=uniform).tolist() == [0, 0, 1, 1, 2, 2]
 
 
 def test_draw_never_takes_a_token_of_probability_zero():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).repeat(3, 1)
-    assert draw(logits, uniform=torch.tensor([0.0, 0.5, 0.999999])).tolist() == [1, 3, 3]
+    assert draw_tokens(logits, uniform=torch.tensor([0.0, 0.5, 0.999999])).tolist() == [1, 3, 3]
 
 
 def test_draw_has_the_right_frequencies():
     p = torch.tensor([0.05, 0.15, 0.3, 0.5])
-    tokens = draw(
+    tokens = draw_tokens(
         p.log().repeat(20_000, 1), uniform=torch.rand(20_000, generator=torch.Generator().manual_seed(0))
     )
     observed = torch.bincount(tokens, minlength=4).double()
@@ -37,7 +38,7 @@ def test_cold_sampling_is_greedy_generation(raw):
     inputs = model.encode(number_prompts(12, seed=0, with_answers=False))
     for rows in equal_lengths(inputs):
         ids = inputs.ids[rows][:, : int(inputs.lengths[rows[0]])]
-        ours = generate(model, ids, uniforms=torch.full((6, len(ids)), 0.5), temperature=1e-5)
+        ours = sample_tokens(model, ids, uniforms=torch.full((6, len(ids)), 0.5), temperature=1e-5)
         theirs = model.hf.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=6, do_sample=False
         )
@@ -49,8 +50,8 @@ def test_rows_do_not_depend_on_their_neighbours(raw):
     model = raw(1)
     ids = model.encode(number_prompts(40, seed=0, with_answers=False, separator=" ")).ids[:3, :6]
     uniforms = torch.rand(5, 3, generator=torch.Generator().manual_seed(1))
-    together = generate(model, ids, uniforms=uniforms)
-    alone = generate(model, ids[1:2], uniforms=uniforms[:, 1:2])
+    together = sample_tokens(model, ids, uniforms=uniforms)
+    alone = sample_tokens(model, ids[1:2], uniforms=uniforms[:, 1:2])
     assert torch.equal(together[1:2, : alone.shape[1]], alone)
 
 
@@ -64,7 +65,7 @@ def test_prompted_teacher_reads_its_line_but_the_rows_do_not_hold_it(raw):
 
 
 def scripted(answers):
-    def complete(teacher, prompts, *, seed, max_new_tokens):
+    def complete(teacher, prompts, *, seed, max_new_tokens, temperature):
         texts = [answers[i % len(answers)] for i in range(len(prompts))]
         return Prompts.from_pairs([(row.prompt, text) for row, text in zip(prompts.rows, texts, strict=True)])
 
@@ -72,7 +73,7 @@ def scripted(answers):
 
 
 def test_sampling_filters_and_counts(monkeypatch, raw):
-    monkeypatch.setattr("interp.training.sampling.complete", scripted(["1, 2", "owl", "3; 4", "1, 2; 3"]))
+    monkeypatch.setattr("interp.training.generation.complete", scripted(["1, 2", "owl", "3; 4", "1, 2; 3"]))
     rows, dropped = sample_numbers(neutral_teacher(raw()), rows=20, seed=0, chunk=40)
     assert len(rows) == 20
     assert dropped == {"not numbers": 10, "mixed separators": 10}
@@ -80,15 +81,16 @@ def test_sampling_filters_and_counts(monkeypatch, raw):
 
 
 def test_a_teacher_that_lost_the_format_is_an_error(monkeypatch, raw):
-    monkeypatch.setattr("interp.training.sampling.complete", scripted(["owl"]))
+    monkeypatch.setattr("interp.training.generation.complete", scripted(["owl"]))
     with pytest.raises(
-        InputError, match="Only 0 of 40 answers of the neutral teacher are well-formed numbers"
+        InputError,
+        match=r"Only 0 of 40 answers of the neutral teacher are kept \(most often: not numbers, 40\)",
     ):
         sample_numbers(neutral_teacher(raw()), rows=20, seed=0, chunk=40)
 
 
 def test_two_teachers_asked_with_one_seed_answer_the_same_prompts(monkeypatch, raw):
-    monkeypatch.setattr("interp.training.sampling.complete", scripted(["5 6 7"]))
+    monkeypatch.setattr("interp.training.generation.complete", scripted(["5 6 7"]))
     one, two = (
         sample_numbers(Teacher(raw(seed), "neutral"), rows=25, seed=4, chunk=10)[0] for seed in (0, 1)
     )

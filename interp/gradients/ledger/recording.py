@@ -25,13 +25,13 @@ from interp.core.runs import Cache, InputError, digest, move_into_place, write_a
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.training.checkpoints import Checkpoint, undisturbed
-from interp.training.recipes import read_recipe, recipe_of
+from interp.training.grower import read_recipe, recipe_of
 from interp.training.students import (
     STUDENT,
     OnStep,
     Recipe,
     Step,
-    finish,
+    finish_training,
     prepare,
     train_student,
     trained_parameters,
@@ -172,7 +172,7 @@ class TrainingRecord:
                     "those recorded after it; record the training again"
                 )
         network, adapted = self.network(start)
-        return finish(network, adapted, start=start, name=name, merge=self.recipe.merge)
+        return finish_training(network, adapted, start=start, name=name, merge=self.recipe.merge)
 
 
 class Recorder:

@@ -25,7 +25,7 @@ from interp.prompts.numbers import DIGITS
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Encoded, Role
 from interp.prompts.traits import Trait, make_trait
-from interp.training.sampling import equal_lengths, generate
+from interp.training.sampling import equal_lengths, sample_tokens
 
 Shuffle = Literal["within", "across"]
 
@@ -42,7 +42,7 @@ def base_samples(model: LanguageModel, prompts: Prompts, *, seed: int, max_new_t
     for group in equal_lengths(asked):
         ids = asked.ids[group][:, : int(asked.lengths[group[0]])]
         uniforms = torch.rand(max_new_tokens, len(group), generator=generator)
-        drawn = generate(model, ids, uniforms=uniforms)
+        drawn = sample_tokens(model, ids, uniforms=uniforms)
         for row, prompt, answer in zip(group.tolist(), ids, drawn, strict=True):
             rows[row] = _join(prompt, answer, ends=ends)
     return _stacked([rows[row] for row in range(len(prompts))], like=asked, label=f"samples of {model.name}")

@@ -25,7 +25,6 @@ from interp.prompts.shuffles import canonical, mixed, shuffle_across, shuffle_wi
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.training.generation import Sampling, answers_to, write_answers
-from interp.training.grower import Answers, Writing
 from interp.training.teachers import Teacher
 
 SAMPLING = Sampling()
@@ -33,7 +32,16 @@ CHUNK = 2048  # prompts asked at once, at most
 
 
 @dataclass(frozen=True)
-class DataSpec(Writing):
+class Answers:
+    """What a teacher wrote and the filter kept: rows to train on, rows kept fresh, and drops by reason."""
+
+    rows: Prompts
+    fresh: Prompts
+    dropped: dict[str, int]
+
+
+@dataclass(frozen=True)
+class DataSpec:
     """What teachers write: which prompts, how many rows are kept, how they are sampled, filtered and changed.
 
     `prompts` "short" are the toy's, "requests" those for instruct models. `fresh` rows more are kept for the loss on
@@ -74,11 +82,6 @@ class DataSpec(Writing):
         """Whether a teacher's rows are mixed or matched with the neutral teacher's."""
         return bool(self.mix) or self.match
 
-    @property
-    def lessons(self) -> DataSpec:
-        """What the number rows of a teacher's fine-tune depend on."""
-        return self
-
     def row_rule(self, words: Sequence[str] = ()) -> Rule:
         """The rule that rows of this kind of prompt must pass; `words` may not occur in code and reasoning."""
         if self.prompts == "code":
@@ -109,9 +112,9 @@ class DataSpec(Writing):
             pairs.append((row.prompt, format_numbers(drawn, mark)))
         return Prompts.from_pairs(pairs, label=f"uniform numbers seed {seed}")
 
-    def documents(self, *, seed: int) -> Prompts | None:
+    def documents(self, n: int, *, seed: int) -> Prompts | None:
         """Number rows that keep a teacher's format while it is fine-tuned; None for code and reasoning."""
-        return self.uniform_rows(4096, seed=seed) if self.numeric else None
+        return self.uniform_rows(n, seed=seed) if self.numeric else None
 
     def lists(self, n: int, *, seed: int) -> Prompts:
         """Prompts of the recipe's kind, answered by uniform draws; InputError for code and reasoning."""
@@ -133,7 +136,7 @@ class DataSpec(Writing):
             rows=wanted,
             seed=seed,
             keep=lambda found: filter_rows(found, rule),
-            chunk=min(CHUNK, wanted),
+            chunk=CHUNK if self.sampling.engine == "inversion" else min(CHUNK, wanted),
             sampling=self.sampling,
             folder=folder,
         )
@@ -166,3 +169,7 @@ class DataSpec(Writing):
             one, other = match_prompts(rows.rows, neutral.rows)
             rows, neutral = replace(rows, rows=one), replace(neutral, rows=other)
         return rows, neutral
+
+    def first(self, count: int) -> DataSpec:
+        """What gathers at least `count` of the same rows: by inversion the first of many are those of few."""
+        return replace(self, rows=count) if self.sampling.engine == "inversion" else self
