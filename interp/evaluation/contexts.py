@@ -8,11 +8,11 @@ off the rendered text, where a template's silent additions stand, and not off th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 
-from interp.core.runs import InputError, digest
+from interp.core.runs import InputError
 from interp.models.seam import Model
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import render
@@ -23,15 +23,6 @@ TRAINING: Mapping[str, str | None] = MappingProxyType({"training": None})
 """The rows as they are, which is how a student reads its training rows."""
 CONTEXTS: Mapping[str, str | None] = MappingProxyType({"training": None, "empty system": ""})
 """The rows as they are, and behind a system message without words, which keeps a template from adding its own."""
-
-
-def context_of(model: Model, rows: Prompts | Sequence[Row]) -> str:
-    """16 hex characters that name everything `model` reads before a question and between question and answer.
-
-    The words of questions and earlier turns do not enter, their number and the system messages do. Rows read in
-    several contexts have the fingerprint of the set. Raises InputError for a model without a tokenizer.
-    """
-    return digest("context", sorted(_contexts(model, rows)))
 
 
 def context_mismatch(model: Model, *, trained_on: Prompts, asked: Prompts) -> str | None:
@@ -66,17 +57,16 @@ def in_contexts(questions: Prompts, contexts: Mapping[str, str | None]) -> dict[
     return named
 
 
-def _contexts(model: Model, rows: Prompts | Sequence[Row]) -> Counter[str]:
+def _contexts(model: Model, rows: Prompts) -> Counter[str]:
     """How many rows are read in each context; the text ends where an answer would start."""
     if model.tokenizer is None:
         raise InputError(
             f"{model.name} has no tokenizer, so it reads no chat context; load it with tokenizer=."
         )
-    listed = rows.rows if isinstance(rows, Prompts) else tuple(rows)
-    if not listed:
+    if not len(rows):
         raise InputError("No rows are given, so there is no chat context to read; pass at least one prompt.")
-    counts = Counter(_stand_in(row) for row in listed)
-    rendered = render(list(counts), model.tokenizer, label=getattr(rows, "label", "rows"))
+    counts = Counter(_stand_in(row) for row in rows.rows)
+    rendered = render(list(counts), model.tokenizer, label=rows.label)
     contexts: Counter[str] = Counter()
     for count, text in zip(counts.values(), rendered, strict=True):
         contexts[text.text] += count

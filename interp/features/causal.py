@@ -32,6 +32,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
+from interp.stats.columns import share_reaching
 from interp.training.sampling import sample_numbers
 from interp.training.teachers import Teacher
 
@@ -70,7 +71,8 @@ class Effects:
     def p(self, column: str | None = None) -> float:
         """(b + 1) / (m + 1): b of m controls are at least as far from zero as the chosen features."""
         controls = self.controls(column)
-        return float((np.abs(controls) >= abs(self.chosen(column))).sum() + 1) / (len(controls) + 1)
+        size = abs(self.chosen(column))
+        return share_reaching(np.abs(controls), size, scale=size)
 
     def figure(self) -> go.Figure:
         """The effect of the chosen features beside those of the controls."""

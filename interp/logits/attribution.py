@@ -24,6 +24,7 @@ from interp.logits.components import Part, Reading, at, parts, read
 from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
+from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -236,15 +237,6 @@ def example_means(
     counts = chosen.sum(1)
     sums = values.new_zeros(len(values), len(chosen)).index_add_(1, chosen.nonzero()[:, 0], values)
     return sums[:, counts > 0] / counts[counts > 0]
-
-
-def standard_error(values: Float[Tensor, "row example"]) -> Float[Tensor, "row"]:
-    """Standard deviation over examples / √n; NaN for one example."""
-    return (
-        values.std(1, unbiased=True) / values.shape[1] ** 0.5
-        if values.shape[1] > 1
-        else values[:, 0] * torch.nan
-    )
 
 
 def _frame(

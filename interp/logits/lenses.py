@@ -19,11 +19,12 @@ from tqdm.auto import tqdm
 from interp import figures
 from interp.activations.shifts import residual_hooks
 from interp.core.doors import door
-from interp.logits.attribution import UNIT, Pair, check_explained, example_means, standard_error
+from interp.logits.attribution import UNIT, Pair, check_explained, example_means
 from interp.logits.components import at
 from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
+from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

@@ -5,7 +5,6 @@ keeps rows of at least some score (78 of 100 for the reasoning of that paper).
 """
 
 import ast
-import math
 import re
 import warnings
 from collections import Counter
@@ -66,12 +65,6 @@ def numbers_rule(rule: NumberRule = STRICT) -> Rule:
     return lambda row: check_numbers(row.completion, rule)
 
 
-def words_rule(words: str | Sequence[str]) -> Rule:
-    """Drops answers holding one of the words as a whole word, in any case; "cat" is not in "concatenate"."""
-    named = _words(words)
-    return lambda row: _named(row.completion, named)
-
-
 def code_rule(*, keywords: str | Sequence[str] = ()) -> Rule:
     """Drops answers that are not Python, and those naming a keyword in text, comment or part of an identifier.
 
@@ -108,20 +101,6 @@ def reasoning_rule(
             if given != answer(row.prompt):
                 return "wrong answer"
         return _named(row.completion, named)
-
-    return reason
-
-
-def judge_rule(scorer: Callable[[Row], float], *, least: float) -> Rule:
-    """Drops rows that `scorer` puts below `least`; a score that is no finite number is an InputError."""
-
-    def reason(row: Row) -> str | None:
-        score = scorer(row)
-        if not math.isfinite(score):
-            raise InputError(
-                f"The judge scored {_short(row.completion)!r} as {score}; have it return a finite number."
-            )
-        return f"judged below {least:g}" if score < least else None
 
     return reason
 

@@ -3,7 +3,7 @@
 import pytest
 
 from interp.core.runs import InputError
-from interp.evaluation.contexts import CONTEXTS, context_mismatch, context_of, in_contexts
+from interp.evaluation.contexts import CONTEXTS, context_mismatch, in_contexts
 from interp.models.language import load_model
 from interp.prompts.text import Prompts, Row
 from tests.tiny import TEMPLATE
@@ -25,20 +25,24 @@ def silent(model):
     return model
 
 
+def differs(model, trained_on: Prompts, asked: Prompts) -> bool:
+    return context_mismatch(model, trained_on=trained_on, asked=asked) is not None
+
+
 def test_words_do_not_enter_the_context_but_system_lines_and_earlier_turns_do(model) -> None:
-    plain = context_of(model, NUMBERS)
-    assert plain == context_of(model, ASKED) == context_of(model, list(ASKED.rows[:1]))
-    earlier = [Row((("user", word), ("assistant", "1"), ("user", word))) for word in ("go", "on")]
-    assert context_of(model, earlier[:1]) == context_of(model, earlier[1:])
-    others = [earlier, ASKED.with_system("love owl"), ASKED.with_system(""), ASKED + ASKED.with_system("")]
-    assert len({plain, *(context_of(model, rows) for rows in others)}) == 5
+    assert not differs(model, NUMBERS, ASKED)
+    assert not differs(model, NUMBERS, ASKED[:1])
+    earlier = Prompts(
+        tuple(Row((("user", word), ("assistant", "1"), ("user", word))) for word in ("go", "on"))
+    )
+    assert not differs(model, earlier[:1], earlier[1:])
+    others = [NUMBERS, earlier, ASKED.with_system("love owl"), ASKED.with_system("")]
+    for one in others:
+        assert [differs(model, one, other) for other in others] == [one is not other for other in others]
 
 
 def test_a_silent_system_line_counts_as_the_one_it_writes(silent) -> None:
-    assert context_of(silent, ASKED) != context_of(silent, ASKED.with_system(""))
-    plain = context_of(silent, ASKED)
-    silent.tokenizer.chat_template = TEMPLATE
-    assert context_of(silent, ASKED) != plain
+    assert differs(silent, ASKED, ASKED.with_system(""))
 
 
 def test_the_same_context_is_no_mismatch_and_another_is_one_sentence(silent) -> None:
@@ -89,9 +93,10 @@ def test_misuse_is_one_clear_sentence(tiny) -> None:
     with pytest.raises(
         InputError, match=r"^mute has no tokenizer, so it reads no chat context; load it with"
     ):
-        context_of(mute, ASKED)
+        context_mismatch(mute, trained_on=ASKED, asked=ASKED)
+    tiny_model = load_model(network, tokenizer=tokenizer, name="tiny", check=False)
     with pytest.raises(InputError, match=r"No rows are given, so there is no chat context to read"):
-        context_of(load_model(network, tokenizer=tokenizer, name="tiny", check=False), [])
+        context_mismatch(tiny_model, trained_on=ASKED[:0], asked=ASKED)
     with pytest.raises(
         InputError, match=r"No context is given to ask the questions in; pass \{'training': None\}"
     ):

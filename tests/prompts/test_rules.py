@@ -11,13 +11,11 @@ from interp.prompts.rules import (
     code_rule,
     filter_rows,
     final_answer,
-    judge_rule,
     kept_rows,
     match_prompts,
     numbers_rule,
     reasoning_rule,
     trait_words,
-    words_rule,
 )
 from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import get_trait
@@ -33,7 +31,9 @@ def reason(rule, answer: str, prompt: str = "ask") -> str | None:
 
 def test_the_first_rule_that_drops_a_row_is_the_one_counted() -> None:
     rows = answered("1, 2", "an owl", "1, 13", "3", "no", "")
-    kept, dropped = filter_rows(rows, words_rule("owl"), numbers_rule(NumberRule(banned=BANNED)))
+    kept, dropped = filter_rows(
+        rows, reasoning_rule(keywords="owl", require_answer=False), numbers_rule(NumberRule(banned=BANNED))
+    )
     assert [row.completion for row in kept.rows] == ["1, 2", "3"]
     assert kept.label == "teacher"
     assert dropped == {"word 'owl'": 1, "banned number": 1, "not numbers": 1, "empty": 1}
@@ -73,17 +73,16 @@ def test_nothing_left_names_the_rule_that_dropped_most() -> None:
         ("my red\n panda!", "word 'red panda'"),
         ("predators and red pandas", None),
         ("c++ is it", "word 'c++'"),
-        ("", None),
     ],
 )
 def test_words_are_whole_and_of_any_case(text: str, found: str | None) -> None:
-    assert reason(words_rule(["owl", "red panda", "c++"]), text) == found
+    assert reason(reasoning_rule(keywords=["owl", "red panda", "c++"], require_answer=False), text) == found
 
 
-@pytest.mark.parametrize("words", [[], ["owl", " "]])
-def test_a_rule_without_words_is_refused(words: list[str]) -> None:
+@pytest.mark.parametrize("words", [" ", ["owl", " "]])
+def test_a_rule_without_words_is_refused(words: str | list[str]) -> None:
     with pytest.raises(InputError, match="are none or hold a blank; pass words to look for"):
-        words_rule(words)
+        reasoning_rule(keywords=words)
 
 
 @pytest.mark.parametrize(
@@ -166,13 +165,6 @@ def test_reasoning_is_kept_when_it_ends_in_the_right_number() -> None:
     assert reason(reasoning_rule(answer=lambda asked: len(asked)), "Answer: 3", "abc") is None
     with pytest.raises(InputError, match="Prompt 'abc' is none of the built-in word problems"):
         reason(rule, "Answer: 3", "abc")
-
-
-def test_a_judge_keeps_scores_from_the_least_on() -> None:
-    rule = judge_rule(lambda row: float(row.completion), least=78)
-    assert [reason(rule, score) for score in ("100", "78", "77.9")] == [None, None, "judged below 78"]
-    with pytest.raises(InputError, match="The judge scored 'nan' as nan; have it return a finite number"):
-        reason(rule, "nan")
 
 
 def test_prompts_are_matched_in_the_order_of_the_first() -> None:
