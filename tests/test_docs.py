@@ -89,7 +89,7 @@ def test_modules_left_out_of_the_reference_are_few() -> None:
         "interp.cli.experiment", "interp.cli.features", "interp.cli.main", "interp.cli.steps",
         "interp.core.ranks", "interp.experiment.growing", "interp.experiment.guards", "interp.experiment.loads",
         "interp.experiment.steering_vectors", "interp.features.stream",
-        "interp.gradients.scores.dual_attention", "interp.gradients.scores.forward_mode",
+        "interp.gradients.scores.forward_mode",
         "interp.gradients.scores.heads", "interp.gradients.scores.norms", "interp.gradients.scores.plan",
         "interp.gradients.scores.preparation", "interp.gradients.scores.sites", "interp.gradients.scores.work",
         "interp.joined.rows", "interp.joined.self_test", "interp.joined.sources", "interp.joined.table",

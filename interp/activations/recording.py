@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp.activations.arrays import Activations, lineage_root
 from interp.core import storage
 from interp.core.doors import door
+from interp.core.progress import progress
 from interp.core.ranks import Ranks
 from interp.core.runs import InputError, digest
 from interp.models.precision import exactly
@@ -154,11 +154,10 @@ def stream(
     wanted = selection.chosen.any(1).nonzero()[:, 0]
     order = wanted[selection.inputs.lengths.cpu()[wanted].argsort(stable=True)]
     batches = _placed(model.batches(selection.inputs[order], batch_size), order, selection)
-    bar = tqdm(total=len(order), desc=f"reading {model.name}", unit="row", leave=False, delay=2, disable=None)
-    with bar:
-        for (rows, chosen, _), values in Ranks.here().share(batches, partial(_read, model, hooks)):
-            yield Block(rows, chosen, values)
-            bar.update(len(rows))
+    found = Ranks.here().share(batches, partial(_read, model, hooks))
+    shown = progress(found, f"reading {model.name}", total=len(order), size=lambda item: len(item[0][0]))
+    for (rows, chosen, _), values in shown:
+        yield Block(rows, chosen, values)
 
 
 def _placed(batches: Iterable[Encoded], order: Tensor, selection: Selection) -> Iterator[_Placed]:

@@ -23,7 +23,7 @@ from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
-from interp.figures import Table, captioned, scatter
+from interp.figures import Shown, captioned, scatter
 from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.prompts.notes import noting
@@ -42,7 +42,7 @@ Pairs = Sequence[tuple[list[int], list[int]]]  # rows of ours and of the neutral
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FeatureLean:
+class FeatureLean(Shown):
     """The lean of every feature and, on the last line (feature −1), of the error's own direction e / |e|.
 
     `frame`: feature, lean (u_j), standard_error (over rows), per_token (u_j over the tokens read), rate (share of
@@ -94,6 +94,12 @@ class FeatureLean:
             return float("nan")
         return float(self.frame["contribution"].iloc[-1]) / self.alignment
 
+    @property
+    def shown(self) -> pd.DataFrame:
+        """Live features and the error node, largest lean first."""
+        ordered = self.frame.sort_values("lean", key=np.abs, ascending=False, kind="stable")
+        return ordered.loc[ordered["live"]]
+
     def figure(self, *, reported: Sequence[int] = ()) -> go.Figure:
         """Lean against the teacher's shift, a point a live feature, those `reported` in the teacher's colour.
 
@@ -123,10 +129,6 @@ class FeatureLean:
             if self.alignment:
                 aligned += f", error node {self.error_share:.0%} of it"
         return f"{len(self.live)} live features, {rows} prompts{aligned}"
-
-    def _repr_html_(self) -> str:
-        shown = self.frame.sort_values("lean", key=np.abs, ascending=False, kind="stable")
-        return Table(shown.loc[shown["live"]], title=repr(self), notes=self.notes).to_html()
 
 
 @door

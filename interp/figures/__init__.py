@@ -31,7 +31,7 @@ from interp.figures.grammar import (
 )
 from interp.figures.maps import heatmap, interval_maps, interval_text
 from interp.figures.plots import bars, lines, points, scatter
-from interp.figures.results import Result, Table
+from interp.figures.results import Result, Shown, Table
 from interp.figures.token_views import token_html
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "SYMBOLS",
     "TEMPLATE",
     "Result",
+    "Shown",
     "Table",
     "bars",
     "bracket",

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp import figures
 from interp.core.doors import door
+from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.logits.components import Part, Reading, at, parts, read
 from interp.models.precision import exactly
@@ -195,24 +195,15 @@ def _tables(
     """Per batch: example means of every row with the measured change below them, and the largest residual at
     one position.
     """
-    bar = tqdm(
-        total=len(shift.inputs),
-        desc=f"attributing {shift.label}",
-        unit="row",
-        leave=False,
-        delay=2,
-        disable=None,
-    )
-    with bar:
-        for batch in shift.inputs.batches(batch_size):
-            chosen = batch.at(shift.positions).bool().cpu()
-            bar.update(len(batch))
-            if chosen.any():
-                later = pair.later(batch, chosen)
-                rows = torch.cat([pair.explained(batch, chosen), later])
-                measured = pair.measured(batch, chosen) + later.sum(0)
-                worst = check_explained(measured, measured - rows.sum(0), shift.label)
-                yield example_means(torch.cat([rows, measured[None]]), chosen), worst
+    batches = shift.inputs.batches(batch_size)
+    for batch in progress(batches, f"attributing {shift.label}", total=len(shift.inputs), size=len):
+        chosen = batch.at(shift.positions).bool().cpu()
+        if chosen.any():
+            later = pair.later(batch, chosen)
+            rows = torch.cat([pair.explained(batch, chosen), later])
+            measured = pair.measured(batch, chosen) + later.sum(0)
+            worst = check_explained(measured, measured - rows.sum(0), shift.label)
+            yield example_means(torch.cat([rows, measured[None]]), chosen), worst
 
 
 def check_explained(

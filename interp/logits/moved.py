@@ -16,11 +16,11 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
 from interp.core.doors import door
+from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
@@ -87,28 +87,17 @@ def _rows(
     member: Model, start: Model, inputs: Encoded, *, positions: str, batch_size: int
 ) -> Iterator[tuple[Float[Tensor, "pos vocab"], Float[Tensor, "pos"]]]:
     """Per row with such a position: Δ log p of the whole vocabulary, and KL(member ‖ start), at each of them."""
-    bar = tqdm(
-        total=len(inputs),
-        desc=f"logits moved in {member.name}",
-        unit="row",
-        leave=False,
-        delay=2,
-        disable=None,
-    )
-    with bar:
-        for batch in inputs.batches(batch_size):
-            chosen = batch.at(positions, predicting=positions != "last")
-            bar.update(len(batch))
-            if not chosen.any():
-                continue
-            after, before = member.logits(batch), start.logits(batch)
-            for row, places in enumerate(chosen):
-                if places.any():
-                    log_p = after[row][places.to(after.device)].float().log_softmax(-1)
-                    delta = log_p - before[row][places.to(before.device)].float().log_softmax(-1).to(
-                        log_p.device
-                    )
-                    yield delta, (log_p.exp() * delta).sum(-1)
+    batches = inputs.batches(batch_size)
+    for batch in progress(batches, f"logits moved in {member.name}", total=len(inputs), size=len):
+        chosen = batch.at(positions, predicting=positions != "last")
+        if not chosen.any():
+            continue
+        after, before = member.logits(batch), start.logits(batch)
+        for row, places in enumerate(chosen):
+            if places.any():
+                log_p = after[row][places.to(after.device)].float().log_softmax(-1)
+                delta = log_p - before[row][places.to(before.device)].float().log_softmax(-1).to(log_p.device)
+                yield delta, (log_p.exp() * delta).sum(-1)
 
 
 def _frame(moments: Running, texts: list[str]) -> pd.DataFrame:

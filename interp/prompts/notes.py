@@ -49,7 +49,7 @@ def noting(verb: Callable[Given, Found]) -> Callable[Given, Found]:
 
 
 def _with(found: Any, heard: list[str]) -> Any:
-    if not hasattr(found, "notes"):
+    if "notes" not in {each.name for each in dataclasses.fields(found)}:
         return dataclasses.replace(found, table=_with(found.table, heard))  # of a detection
     new = [note for note in _few(heard) if note not in found.notes]
     return dataclasses.replace(found, notes=(*found.notes, *new)) if new else found

@@ -175,7 +175,10 @@ def standard_error(values: Any) -> Any:
     A single value gives NaN.
     """
     n = values.shape[-1]
-    found = values.std(-1, correction=1) / n**0.5 if n > 1 else values[..., 0] * math.nan
+    if n < 2:
+        found = values[..., 0] * math.nan
+    else:
+        found = (values.std(-1, ddof=1) if isinstance(values, np.ndarray) else values.std(-1)) / n**0.5
     return found if found.ndim else float(found)
 
 

@@ -15,8 +15,8 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from interp.gradients.scores.dual_attention import DualAttention
 from interp.gradients.scores.engine import Contributions, Place, answer_columns, summed_losses, token_losses
 from interp.gradients.scores.sites import Site, dense_at, is_transposed, through
 from interp.prompts.tokens import Encoded
@@ -46,7 +46,7 @@ def _losses_along(
     handles = []
     linear = [site for site in sites if site.kind == "matrix"]
     try:
-        with forward_ad.dual_level(), DualAttention():
+        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH):
             for site in linear:
                 site.module.forward = _moving_linear(site, k)
             for site in sites:

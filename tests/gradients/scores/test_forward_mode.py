@@ -1,99 +1,16 @@
-"""Scores by loss token: the kernel on pairs of value and tangent, and what a pass with tangents leaves behind."""
+"""Scores by loss token: against finite differences, and what a pass with tangents leaves behind."""
 
 import copy
 
 import pytest
 import torch
-import torch.autograd.forward_ad as forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
 
-from interp.gradients.scores.dual_attention import DualAttention, dual_attention
 from interp.gradients.scores.engine import contributions, find_sites, token_losses
 from interp.gradients.scores.forward_mode import token_contributions
 from interp.models.backbone import view
 from interp.models.parameters import ParameterDirection
 from interp.prompts.tokens import Role
 from tests.gradients.scores.test_exactness import ROWS, directions, load
-
-
-def draw(*shape: int, seed: int) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def parts(*, groups: int = 4, queries: int = 5, keys: int = 5) -> list[torch.Tensor]:
-    """Query, key and value and their tangents: two rows of four heads of width three."""
-    shapes = [(2, 4, queries, 3), (2, groups, keys, 3), (2, groups, keys, 3)] * 2
-    return [draw(*shape, seed=seed) for seed, shape in enumerate(shapes)]
-
-
-OFFSET = draw(2, 1, 5, 5, seed=9)
-SEEN = (OFFSET > -0.5) | torch.eye(5, dtype=torch.bool)
-CASES = {
-    "everything": {},
-    "causal": {"is_causal": True},
-    "boolean mask": {"attn_mask": SEEN},
-    "float mask": {"attn_mask": OFFSET},
-    "scale": {"scale": 0.3, "is_causal": True},
-}
-
-
-def tangent_of(attention, q, k, v, dq, dk, dv, **options):
-    with forward_ad.dual_level():
-        pairs = [forward_ad.make_dual(x, dx) for x, dx in ((q, dq), (k, dk), (v, dv))]
-        return forward_ad.unpack_dual(attention(*pairs, **options))
-
-
-class TestDualAttention:
-    @pytest.mark.parametrize("case", CASES)
-    @pytest.mark.parametrize("groups", [4, 2, 1])
-    def test_value_and_tangent_by_finite_differences(self, case, groups):
-        q, k, v, *moved = parts(groups=groups)
-        options = CASES[case] | {"enable_gqa": groups < 4}
-        value, tangent = tangent_of(dual_attention, q, k, v, *moved, **options)
-
-        def at(step):
-            return scaled_dot_product_attention(
-                *(x + step * dx for x, dx in zip((q, k, v), moved, strict=True)), **options
-            )
-
-        torch.testing.assert_close(value, at(0.0))
-        difference = (at(1e-5) - at(-1e-5)) / 2e-5
-        torch.testing.assert_close(tangent, difference, rtol=1e-7, atol=1e-8)
-
-    def test_against_the_plain_kernel(self):
-        with sdpa_kernel(SDPBackend.MATH):
-            expected = tangent_of(scaled_dot_product_attention, *parts(), is_causal=True)
-        found = tangent_of(dual_attention, *parts(), is_causal=True)
-        torch.testing.assert_close(found.primal, expected.primal)
-        torch.testing.assert_close(found.tangent, expected.tangent)
-
-    def test_one_part_moves(self):
-        q, k, v, _, _, dv = parts()
-        with forward_ad.dual_level():
-            out = dual_attention(q, k, forward_ad.make_dual(v, dv), is_causal=True)
-            tangent = forward_ad.unpack_dual(out).tangent
-        # linear in v: what the attention makes of dv
-        torch.testing.assert_close(tangent, scaled_dot_product_attention(q, k, dv, is_causal=True))
-
-    def test_nothing_moves(self):
-        q, k, v, *_ = parts()
-        found = dual_attention(q, k, v, is_causal=True)
-        torch.testing.assert_close(found, scaled_dot_product_attention(q, k, v, is_causal=True))
-
-    def test_a_last_query_over_longer_keys(self):
-        found = tangent_of(dual_attention, *parts(queries=1), attn_mask=SEEN[:, :, -1:])
-        with sdpa_kernel(SDPBackend.MATH):
-            expected = tangent_of(scaled_dot_product_attention, *parts(queries=1), attn_mask=SEEN[:, :, -1:])
-        torch.testing.assert_close(found.tangent, expected.tangent)
-
-    def test_it_stands_in_only_while_it_is_open(self):
-        q, k, v, dq, dk, dv = (x.float() for x in parts())
-        with DualAttention():
-            inside = tangent_of(scaled_dot_product_attention, q, k, v, dq, dk, dv, is_causal=True)
-        outside = tangent_of(dual_attention, q, k, v, dq, dk, dv, is_causal=True)
-        torch.testing.assert_close(inside.tangent, outside.tangent)
-        assert scaled_dot_product_attention is torch.nn.functional.scaled_dot_product_attention
 
 
 @pytest.fixture(params=["llama", "gpt2", "gemma2"])
