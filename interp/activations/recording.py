@@ -1,9 +1,7 @@
 """Recording: run a model over prompts and keep named activations at named positions, or only their moments.
 
 Rows are read in order of length, a batch at a time; of each batch only the chosen positions survive, on CPU
-in fp32. Means and covariances are merged batch by batch (Chan, Golub, LeVeque 1983): with
-delta = mean_b - mean_a, mean = mean_a + delta n_b / n, M2 = M2_a + M2_b + delta delta^T n_a n_b / n and
-covariance = M2 / (n - 1).
+in fp32. Means and covariances = M2 / (n - 1) are merged batch by batch (`interp.stats.moments`).
 """
 
 from __future__ import annotations
@@ -19,17 +17,18 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp.activations.arrays import Activations
 from interp.core import storage
 from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.errors import InputError
+from interp.core.progress import progress
 from interp.core.ranks import Ranks
 from interp.models.precision import exactly
 from interp.models.seam import check_hooks, lineage_root
 from interp.prompts.tokens import Encoded
+from interp.stats.moments import Running, products
 
 if TYPE_CHECKING:
     from interp.models.seam import Model
@@ -136,10 +135,11 @@ def moments(
     two positions.
     """
     selection = Selection.of(model, prompts, positions)
-    running: dict[str, _Running] = {}
+    running: dict[str, Running] = {}
     for block in stream(model, selection, hooks=hooks, batch_size=batch_size):
         for hook, values in block.values.items():
-            running[hook] = _merge(running.get(hook), _batch_moments(values.flatten(1).double()))
+            part = Running.of(values.flatten(1).double(), products)
+            running[hook] = running[hook] + part if hook in running else part
     return {hook: _finished(state, selection) for hook, state in running.items()}
 
 
@@ -155,11 +155,10 @@ def stream(
     wanted = selection.chosen.any(1).nonzero()[:, 0]
     order = wanted[selection.inputs.lengths.cpu()[wanted].argsort(stable=True)]
     batches = _placed(model.batches(selection.inputs[order], batch_size), order, selection)
-    bar = tqdm(total=len(order), desc=f"reading {model.name}", unit="row", leave=False, delay=2, disable=None)
-    with bar:
-        for (rows, chosen, _), values in Ranks.here().share(batches, partial(_read, model, hooks)):
-            yield Recorded(rows, chosen, values)
-            bar.update(len(rows))
+    found = Ranks.here().share(batches, partial(_read, model, hooks))
+    shown = progress(found, f"reading {model.name}", total=len(order), size=lambda item: len(item[0][0]))
+    for (rows, chosen, _), values in shown:
+        yield Recorded(rows, chosen, values)
 
 
 def _placed(batches: Iterable[Encoded], order: Tensor, selection: Selection) -> Iterator[_Placed]:
@@ -251,28 +250,9 @@ def _keep_on_disk(
     return replace(header, values={hook: storage.read_tensors(path)[0][hook] for hook, path in paths.items()})
 
 
-_Running = tuple[Tensor, Tensor, int]  # mean, sum of outer products about it, count
-
-
-def _batch_moments(values: Float[Tensor, "n d"]) -> _Running:
-    mean = values.mean(0)
-    centred = values - mean
-    return mean, centred.T @ centred, len(values)
-
-
-def _merge(a: _Running | None, b: _Running) -> _Running:
-    if a is None:
-        return b
-    (mean_a, m2_a, n_a), (mean_b, m2_b, n_b) = a, b
-    delta, n = mean_b - mean_a, n_a + n_b
-    m2_a.add_(m2_b).addr_(delta, delta, alpha=n_a * n_b / n)
-    return mean_a + delta * (n_b / n), m2_a, n
-
-
-def _finished(state: _Running, selection: Selection) -> Moments:
-    mean, m2, count = state
-    if count < 2:
+def _finished(found: Running, selection: Selection) -> Moments:
+    if found.count < 2:
         raise InputError(
             f"{selection.inputs.label!r} has one position {selection.name!r}; a covariance needs at least two"
         )
-    return Moments(mean.float(), (m2 / (count - 1)).float(), count)
+    return Moments(found.mean.float(), (found.squares / (found.count - 1)).float(), found.count)

@@ -37,7 +37,7 @@ UNIT = "activation norm"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Shift:
+class Shift(figures.Shown):
     """A member's activations minus its start's; `inputs` are the tokens both read, `positions` where."""
 
     member: Model
@@ -64,6 +64,16 @@ class Shift:
         """The shift's length along `direction` at every chosen position, as `Activations.project`."""
         return self.activations.project(direction, hook)
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The frame of `norms`."""
+        return self.norms().frame
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of `norms`."""
+        return self.norms().notes
+
     def norms(self) -> figures.Result:
         """One row per hook: norm of the mean shift, mean norm, and what the rows share of it (cosine,
         common).
@@ -85,9 +95,6 @@ class Shift:
         count, rows = int(self.activations.mask.sum()), len(self.activations)
         places = f"{count} positions {self.positions!r} in {rows} rows"
         return f"Shift({self.label}: {len(self.hooks)} hooks, {places})"
-
-    def _repr_html_(self) -> str:
-        return self.norms()._repr_html_()
 
 
 @door

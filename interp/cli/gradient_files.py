@@ -33,16 +33,6 @@ FORMS = "pass update:PATH, trait:NAME or a .safetensors file"
 Reader = Callable[["LanguageModel"], ParameterDirection]
 
 
-def named_direction(text: str, model: LanguageModel) -> ParameterDirection:
-    """The direction at `model` that `text` names, labelled by that text.
-
-    update:PATH, a fine-tuned model or an adapter of it (adapters stay low-rank); trait:NAME, the gradient of the margin
-    of a built-in trait or of a YAML file's; or a safetensors file. Raises InputError for another prefix, an unknown
-    trait, a missing file, tensors that do not fit the model, and a direction that belongs to other weights.
-    """
-    return _reader(text)(model)
-
-
 def score_file(
     base: str,
     data: Path,
@@ -60,7 +50,7 @@ def score_file(
     """
     check_keys(by)
     _check_table(out)
-    readers = [_reader(text) for text in directions]
+    readers = [direction_reader(text) for text in directions]
     if limit is not None and limit < 1:
         raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
     rows = Prompts.from_file(data)[:limit]
@@ -165,8 +155,13 @@ def _write(run: Run, ledger: Ledger, lineage: Lineage, student: str) -> None:
     run.save_json("summary", summary | ledger_summary(ledger))
 
 
-def _reader(text: str) -> Reader:
-    """What reads the direction at a model; what can be refused without a model is refused now."""
+def direction_reader(text: str) -> Reader:
+    """What reads, at a model, the direction that `text` names, labelled by that text.
+
+    update:PATH, a fine-tuned model or an adapter of it (adapters stay low-rank); trait:NAME, the gradient of the margin
+    of a built-in trait or of a YAML file's; or a safetensors file. Raises InputError for another prefix, an unknown
+    trait and a missing file, and the reader for tensors that do not fit the model or belong to other weights.
+    """
     prefix, colon, rest = text.partition(":")
     if colon and prefix in READERS:
         if not rest:

@@ -22,7 +22,7 @@ from interp.core.doors import door
 from interp.core.runs import Cache, InputError
 from interp.evaluation.elicitation import in_context_margin
 from interp.evaluation.judges import Judge, judged, trait_rubric
-from interp.figures import Result, bars, bracket, forest
+from interp.figures import Result, Shown, bars, bracket, forest, points
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.prompts.notes import noting
@@ -32,6 +32,7 @@ from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.tests import Auroc, auroc
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     from scipy.sparse import csr_array
 
 EXPECTED = 5  # Cochran's rule: pooled until every expected count of the chi-squared test reaches it
@@ -42,7 +43,7 @@ Scores = Sequence[float] | Float[np.ndarray, "_"]
 
 
 @dataclass(frozen=True, eq=False)
-class Detection:
+class Detection(Shown):
     """Scores of the rows (or sets of rows) of trait and neutral data, high where the trait is suspected.
 
     `auroc` says how well they tell the datasets apart, 0.5 being chance; `table` holds what they rest on.
@@ -52,6 +53,22 @@ class Detection:
     negative: Float[np.ndarray, " negative"]
     auroc: Auroc
     table: Result
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The frame of the table."""
+        return self.table.frame
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """The notes of the table."""
+        return self.table.notes
+
+    def figure(self) -> "go.Figure":
+        """The scores of both datasets, a point each or, of many, their distribution."""
+        names = np.repeat(["trait", "neutral"], [len(self.positive), len(self.negative)])
+        scores = pd.DataFrame({"dataset": names, "score": np.concatenate([self.positive, self.negative])})
+        return points(scores, x="dataset", y="score", title=repr(self), unit="score")
 
     def __repr__(self) -> str:
         interval = bracket(self.auroc.interval, level=self.auroc.level, form=".3f")

@@ -20,7 +20,7 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.residual_gradients import Network
-from interp.figures import Table, bars
+from interp.figures import Shown, bars
 from interp.models.bridge import FAST
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
@@ -39,7 +39,7 @@ SHOWN = 20  # nodes in the figure
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FeatureAttribution:
+class FeatureAttribution(Shown):
     """Nats of m(h) − m(h°) that every feature, the error and the bias account for, largest first.
 
     `frame`: `node` (a feature's number, "error" or "bias"), `feature` (−1 for the two), `attribution` in nats, and
@@ -67,9 +67,6 @@ class FeatureAttribution:
             f"{self.label}: {len(self.frame)} nodes, change {self.change:+.3g} nats, "
             f"residual {self.residual:+.2g} nats"
         )
-
-    def _repr_html_(self) -> str:
-        return Table(self.frame, title=repr(self), notes=self.notes).to_html()
 
 
 @door

@@ -22,7 +22,7 @@ from interp.features.changes import ablate, add, scaled
 from interp.features.dictionary import Dictionary
 from interp.features.reading import Reading, matched_features, read, token_means
 from interp.features.splice import Change, with_features
-from interp.figures import Table, points
+from interp.figures import Shown, points
 from interp.measures.losses import answer_loss
 from interp.measures.margins import margin
 from interp.models.bridge import FAST
@@ -32,6 +32,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
+from interp.stats.columns import share_reaching
 from interp.training.generation import sample_numbers
 from interp.training.teachers import Teacher
 
@@ -45,7 +46,7 @@ LEAST = 1e-6  # nats of change of margin below which no share of it can be taken
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Effects:
+class Effects(Shown):
     """One line for the chosen features and one for each control; `column` is the effect it is about.
 
     `frame` holds `set` ("chosen" or "control k"), `features`, the outcomes, the mean `size` |Δh| of the change as it
@@ -70,7 +71,8 @@ class Effects:
     def p(self, column: str | None = None) -> float:
         """(b + 1) / (m + 1): b of m controls are at least as far from zero as the chosen features."""
         controls = self.controls(column)
-        return float((np.abs(controls) >= abs(self.chosen(column))).sum() + 1) / (len(controls) + 1)
+        size = abs(self.chosen(column))
+        return share_reaching(np.abs(controls), size, scale=size)
 
     def figure(self) -> go.Figure:
         """The effect of the chosen features beside those of the controls."""
@@ -82,9 +84,6 @@ class Effects:
         controls = self.controls()
         beside = f"{controls.mean():+.3g} over {len(controls)} controls" if len(controls) else "no controls"
         return f"{self.label}: {self.column} {self.chosen():+.3g} {self.unit}, {beside}, p = {self.p():.2g}"
-
-    def _repr_html_(self) -> str:
-        return Table(self.frame, title=repr(self), notes=self.notes).to_html()
 
 
 @door

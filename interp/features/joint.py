@@ -55,18 +55,21 @@ CAVEATS = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class JointDictionary:
+class JointDictionary(figures.Shown):
     """A dictionary of the concatenated activations of a base and a member at one hook, and what its features are.
 
     `models` and `fingerprints` are those of base and member, `norms` the root mean square norms that their activations
-    were divided by. `table` is what `frame` returns.
+    were divided by. `frame` has one line a feature: norm_base, norm_teacher, relative_norm (0 base only, ½ shared, 1
+    teacher only), rate, live, beta_base, beta_teacher, nu, and nu_total, in which only the bias is taken from the
+    activations; "teacher" stands for the member. NaN where a feature never fires or the member's half of its row is
+    zero.
     """
 
     dictionary: Dictionary
     models: tuple[str, str]
     fingerprints: tuple[str, str]
     norms: tuple[float, float]
-    table: pd.DataFrame = field(repr=False)
+    frame: pd.DataFrame = field(repr=False)
     notes: tuple[str, ...] = ()
 
     @property
@@ -80,22 +83,14 @@ class JointDictionary:
         base, member = both.chunk(2, dim=-1)
         return base * self.norms[0], member * self.norms[1]
 
-    def frame(self) -> pd.DataFrame:
-        """One line a feature: norm_base, norm_teacher, relative_norm (0 base only, ½ shared, 1 teacher only), rate,
-        live, beta_base, beta_teacher, nu, and nu_total, in which only the bias is taken from the activations.
-
-        "teacher" stands for the member. NaN where a feature never fires or the member's half of its row is zero.
-        """
-        return self.table.copy()
-
-    def result(self) -> figures.Result:
-        """The frame with notes and figure."""
-        label = f"joint dictionary of {self.models[0]} and {self.models[1]} at {self.dictionary.hook}"
-        return figures.Result(label, self.frame(), UNIT, (*self.notes, *CAVEATS), draw=_draw)
+    @property
+    def label(self) -> str:
+        """The models and the hook."""
+        return f"joint dictionary of {self.models[0]} and {self.models[1]} at {self.dictionary.hook}"
 
     def figure(self) -> go.Figure:
         """Relative norm against ν of the live features."""
-        return self.result().figure()
+        return _draw(self)
 
     def save(self, folder: str | Path) -> Path:
         """Write the folder `load_joint` reads, whole or not at all.
@@ -117,7 +112,7 @@ class JointDictionary:
         }
         with atomic_folder(path) as fresh:
             save_sae(self.dictionary, fresh / "sae")
-            columns = self.table.drop(columns=["feature", "live"])
+            columns = self.frame.drop(columns=["feature", "live"])
             values = {name: torch.from_numpy(columns[name].to_numpy(np.float32).copy()) for name in columns}
             storage.write_tensors(fresh / TABLE, values, {"format": FORMAT})
             (fresh / RECORD).write_text(json.dumps(facts, indent=1))
@@ -125,9 +120,6 @@ class JointDictionary:
 
     def __repr__(self) -> str:
         return f"JointDictionary({self.models[0]} and {self.models[1]}: {self.dictionary!r})"
-
-    def _repr_html_(self) -> str:
-        return self.result()._repr_html_()
 
 
 def load_joint(folder: str | Path) -> JointDictionary:
@@ -144,7 +136,7 @@ def load_joint(folder: str | Path) -> JointDictionary:
     values, _ = storage.read_tensors(path / TABLE)
     dictionary = Dictionary(read_sae(path / "sae"), facts["hook"], facts["label"], facts["lineage"])
     pairs = {name: tuple(facts[name]) for name in ("models", "fingerprints", "norms")}
-    return JointDictionary(dictionary, table=_table(values), notes=tuple(facts["notes"]), **pairs)
+    return JointDictionary(dictionary, frame=_table(values), notes=tuple(facts["notes"]), **pairs)
 
 
 @door
@@ -218,8 +210,9 @@ def measure_joint(
             f"explained variance {share:.3f} in {name}"
             for name, share in zip(joint.models, explained, strict=True)
         ),
+        *CAVEATS,
     )
-    return replace(joint, table=_table(_measures(joint, sums)), notes=notes)
+    return replace(joint, frame=_table(_measures(joint, sums)), notes=notes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -352,7 +345,7 @@ def _pairs(
         yield torch.cat([block.values[hook].flatten(1) / norm for block, norm in both], dim=1)
 
 
-def _draw(result: figures.Result) -> go.Figure:
+def _draw(result: JointDictionary) -> go.Figure:
     live = result.frame[result.frame["live"]]
     shown = live.assign(
         name=[

@@ -23,12 +23,13 @@ from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
 from interp.features.residual_gradients import Network, Pulled, pulled
-from interp.figures import Table, captioned, scatter
+from interp.figures import Shown, captioned, scatter
 from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
 from interp.prompts.tokens import Role
+from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -41,7 +42,7 @@ Pairs = Sequence[tuple[list[int], list[int]]]  # rows of ours and of the neutral
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FeatureLean:
+class FeatureLean(Shown):
     """The lean of every feature and, on the last line (feature −1), of the error's own direction e / |e|.
 
     `frame`: feature, lean (u_j), standard_error (over rows), per_token (u_j over the tokens read), rate (share of
@@ -93,6 +94,12 @@ class FeatureLean:
             return float("nan")
         return float(self.frame["contribution"].iloc[-1]) / self.alignment
 
+    @property
+    def shown(self) -> pd.DataFrame:
+        """Live features and the error node, largest lean first."""
+        ordered = self.frame.sort_values("lean", key=np.abs, ascending=False, kind="stable")
+        return ordered.loc[ordered["live"]]
+
     def figure(self, *, reported: Sequence[int] = ()) -> go.Figure:
         """Lean against the teacher's shift, a point a live feature, those `reported` in the teacher's colour.
 
@@ -122,10 +129,6 @@ class FeatureLean:
             if self.alignment:
                 aligned += f", error node {self.error_share:.0%} of it"
         return f"{len(self.live)} live features, {rows} prompts{aligned}"
-
-    def _repr_html_(self) -> str:
-        shown = self.frame.sort_values("lean", key=np.abs, ascending=False, kind="stable")
-        return Table(shown.loc[shown["live"]], title=repr(self), notes=self.notes).to_html()
 
 
 @door
@@ -165,41 +168,6 @@ def feature_lean(
         found = _lean(dictionary, inputs, ours, theirs, pairs)
     label = f"rows of {inputs.label} at {model.name}, features of {dictionary.label}"
     return replace(found, label=label, positions=positions, inputs=both)
-
-
-@exactly
-def token_lean(
-    dictionary: Dictionary,
-    model: LanguageModel,
-    rows: Prompts | Encoded,
-    features: Sequence[int],
-    *,
-    batch_size: int = 64,
-) -> pd.DataFrame:
-    """<−∂ℓ_i/∂h_t, s d_j> at every token: row, position, feature, lean (nats per unit of feature), rows in order."""
-    dictionary.check(model)
-    dictionary.check_features(features)
-    chosen, parts = list(features), []
-    directions = dictionary.decoder[chosen]
-    for found in pulled(
-        Network.of(model, dictionary.hook),
-        model.encode(rows),
-        batch_size=batch_size,
-    ):
-        leans = (found.pull * dictionary.scale(found.h)) @ directions.to(found.pull).T
-        places = found.batch.mask.nonzero()
-        values = leans[places[:, 0], places[:, 1]]
-        parts.append(
-            pd.DataFrame(
-                {
-                    "row": found.rows[places[:, 0]].repeat_interleave(len(chosen)).numpy(),
-                    "position": places[:, 1].repeat_interleave(len(chosen)).numpy(),
-                    "feature": np.tile(np.array(chosen), len(places)),
-                    "lean": values.flatten().cpu().numpy(),
-                }
-            )
-        )
-    return pd.concat(parts).sort_values(["row", "position"], kind="stable", ignore_index=True)
 
 
 class Measured:
@@ -328,7 +296,7 @@ def _lean(
         {
             "feature": [*range(dictionary.width), ERROR],
             "lean": by_row.mean(0),
-            "standard_error": _standard_error(by_row),
+            "standard_error": standard_error(by_row.T),
             "per_token": by_row.sum(0) / ours.tokens,
             "rate": np.append(fired, np.nan),
             "mean": np.append(sum(each.activation.numpy() for each in both) / tokens, np.nan),
@@ -348,7 +316,7 @@ def _lean(
         differences = (by_prompt - neutral_by_prompt).double().numpy()
         frame["neutral_lean"] = neutral_by_prompt.double().mean(0).numpy()
         frame["difference"] = differences.mean(0)
-        frame["difference_error"] = _standard_error(differences)
+        frame["difference_error"] = standard_error(differences.T)
         neutral_by_prompt = neutral_by_prompt[:, :-1]
     return FeatureLean(
         inputs.label,
@@ -367,11 +335,6 @@ def by_shared_prompt(
     sides = zip((ours, theirs), zip(*pairs, strict=True), strict=True)
     first, second = (torch.stack([leans[rows].mean(0) for rows in side]) for leans, side in sides)
     return first, second
-
-
-def _standard_error(values: Float[np.ndarray, "row node"]) -> Float[np.ndarray, "node"]:
-    n = len(values)
-    return values.std(0, ddof=1) / n**0.5 if n > 1 else np.full(values.shape[1], np.nan)
 
 
 def _about(ours: Measured, rows: int, pairs: Pairs) -> str:

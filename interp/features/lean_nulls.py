@@ -26,14 +26,15 @@ from interp.models.vocabulary import number_tokens
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
+from interp.stats.columns import share_reaching
+from interp.stats.matching import cut_groups
+from interp.stats.ranks import flipped_null, permuted_null, resampled_interval, spearman
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
     from interp.prompts.traits import Trait
 
-RESAMPLES = 1999  # of prompts, for the interval
 LEAST = 8  # live features that a rank correlation needs
-STRATUM, LEAST_STRATUM = 12, 5  # features of a group that is cut in two, and of each part at least
 
 
 @door
@@ -50,10 +51,11 @@ def lean_correlation(lean: FeatureLean, *, draws: int = 9_999, seed: int = 0) ->
     by_prompt, t = lean.contrast[:, live], lean.frame["teacher_shift"].to_numpy()[live]
     paired = lean.neutral_by_prompt
     u = by_prompt.mean(0)
-    nulls = {"matched features": matched_null(u, t, strata(lean.frame, live), draws, seed)}
+    given = {"draws": draws, "seed": seed}
+    nulls = {"matched features": permuted_null(u, t, feature_groups(lean.frame, live), **given)}
     if paired is not None:
-        nulls["neutral teacher"] = exchanged_null(by_prompt, t, draws, seed)
-    interval = prompt_interval(by_prompt, t, seed=seed)
+        nulls["neutral teacher"] = flipped_null(by_prompt, t, **given)
+    interval = resampled_interval(by_prompt, t, seed=seed)
     lines = [_line(what, u, t, null, interval) for what, null in nulls.items()]
     notes = (
         f"{len(live)} live features, {len(by_prompt)} prompts{'' if paired is None else ', less the neutral rows'}",
@@ -65,89 +67,9 @@ def lean_correlation(lean: FeatureLean, *, draws: int = 9_999, seed: int = 0) ->
     return Result(label, pd.DataFrame(lines), "ρ", notes, draw=_draw_nulls)
 
 
-def matched_null(
-    u: Float[np.ndarray, "live"],
-    t: Float[np.ndarray, "live"],
-    groups: Int[np.ndarray, "live"],
-    draws: int,
-    seed: int,
-) -> Float[np.ndarray, "draw"]:
-    """ρ with t permuted within every group."""
-    rng = np.random.default_rng(seed)
-    shuffled = np.tile(t, (draws, 1))
-    for group in np.unique(groups):
-        members = np.flatnonzero(groups == group)
-        shuffled[:, members] = rng.permuted(shuffled[:, members], axis=1)
-    return spearman(shuffled, u)
-
-
-def exchanged_null(
-    differences: Float[np.ndarray, "prompt live"], t: Float[np.ndarray, "live"], draws: int, seed: int
-) -> Float[np.ndarray, "draw"]:
-    """ρ with the sign of every prompt's difference drawn anew."""
-    rng = np.random.default_rng(seed)
-    found = []
-    for start in range(0, draws, 1000):
-        signs = rng.choice([-1.0, 1.0], size=(min(1000, draws - start), len(differences)))
-        found.append(spearman(signs @ differences / len(differences), t))
-    return np.concatenate(found)
-
-
-def prompt_interval(
-    leans: Float[np.ndarray, "prompt live"], t: Float[np.ndarray, "live"], *, seed: int
-) -> tuple[float, float]:
-    """2.5 % and 97.5 % points of ρ over resampled prompts; NaN for one prompt."""
-    n = len(leans)
-    if n < 2:
-        return float("nan"), float("nan")
-    counts = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=RESAMPLES)
-    low, high = np.percentile(spearman(counts @ leans / n, t), [2.5, 97.5])
-    return float(low), float(high)
-
-
-def spearman(
-    several: Float[np.ndarray, "draw live"], one: Float[np.ndarray, "live"]
-) -> Float[np.ndarray, "draw"]:
-    """Spearman's rank correlation of every line of `several` with `one`; zero for a line without spread."""
-    from scipy.stats import rankdata
-
-    ranks, fixed = rankdata(several, axis=1), rankdata(one)
-    ranks, fixed = ranks - ranks.mean(1, keepdims=True), fixed - fixed.mean()
-    size = np.linalg.norm(ranks, axis=1) * np.linalg.norm(fixed)
-    return np.divide(ranks @ fixed, size, out=np.zeros(len(ranks)), where=size > 0)
-
-
-def strata(statistics: pd.DataFrame, features: Int[np.ndarray, "live"]) -> Int[np.ndarray, "live"]:
-    """A group number for every feature: cut in two along one of the three standardised logarithms, again and again.
-
-    Every cut is where it leaves the least variance within the two parts, of at least five features each; a group of
-    fewer than twelve is not cut.
-    """
-    values = logs(statistics)[features]
-    spread = values.std(axis=0)
-    values = values / np.where(spread > 0, spread, 1.0)
-    groups, waiting, count = np.zeros(len(values), dtype=int), [np.arange(len(values))], 0
-    while waiting:
-        members = waiting.pop()
-        if len(members) < STRATUM:
-            groups[members], count = count, count + 1
-            continue
-        axis, size = _cut(values[members])
-        order = members[np.argsort(values[members, axis], kind="stable")]
-        waiting += [order[:size], order[size:]]
-    return groups
-
-
-def _cut(values: Float[np.ndarray, "member 3"]) -> tuple[int, int]:
-    """The axis to order the members by and how many of the first to part from the others."""
-    count = len(values)
-    ordered = np.sort(values, axis=0)
-    sizes = np.arange(LEAST_STRATUM, count - LEAST_STRATUM + 1)
-    sums = np.cumsum(ordered, axis=0)[sizes - 1]
-    apart = sums / sizes[:, None] - (ordered.sum(0) - sums) / (count - sizes)[:, None]
-    between = (sizes * (count - sizes))[:, None] * apart**2
-    place, axis = np.unravel_index(int(between.argmax()), between.shape)
-    return int(axis), int(sizes[place])
+def feature_groups(statistics: pd.DataFrame, features: Int[np.ndarray, "live"]) -> Int[np.ndarray, "live"]:
+    """A group number for every feature, alike in frequency, decoder norm and base activation (`cut_groups`)."""
+    return cut_groups(logs(statistics)[features])
 
 
 @door
@@ -200,7 +122,7 @@ def vocabulary_control(
     lines += [{"what": "random row", "token": token, "rho": rho(token)} for token in drawn]
     frame = pd.DataFrame(lines)
     random = frame["rho"].to_numpy()[2:]
-    p = (int((random <= frame["rho"][1]).sum()) + 1) / (placebos + 1)
+    p = share_reaching(-random, -float(frame["rho"][1]))
     frame["p"] = [p if what == "trait row" else np.nan for what in frame["what"]]
     notes = (
         f"ρ {whole:+.3f}, {frame['rho'][1]:+.3f} without the row of {trait.target!r}, {random.mean():+.3f} ± "
@@ -234,16 +156,12 @@ def _checked(lean: FeatureLean) -> Any:
 def _line(
     what: str, u: Any, t: Any, null: Float[np.ndarray, "draw"], interval: tuple[float, float]
 ) -> dict[str, Any]:
-    rho = float(spearman(u[None], t)[0])
-    p = (int((null >= rho - 1e-12).sum()) + 1) / (len(null) + 1)
-    return {
-        "what": what,
-        "rho": rho,
-        "low": interval[0],
-        "high": interval[1],
+    rho, (low, high) = float(spearman(u[None], t)[0]), interval
+    told = {"what": what, "rho": rho, "low": low, "high": high}
+    return told | {
         "null_mean": null.mean(),
         "null_sd": null.std(),
-        "p": p,
+        "p": share_reaching(null, rho),
         "draws": len(null),
     }
 

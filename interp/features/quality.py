@@ -26,6 +26,7 @@ from interp.models.lineage import Lineage
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.prompts.notes import noting
+from interp.stats.moments import Running, total
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -80,11 +81,9 @@ def quality_card(
 
 @dataclass(frozen=True, eq=False)
 class Fit:
-    """Running sums of a dictionary's fit: count, mean and squared deviations of h, squared error, activity."""
+    """Running sums of a dictionary's fit: moments of h, squared error, activity."""
 
-    count: int
-    mean: Float[Tensor, "d_in"]
-    deviation: float
+    moments: Running
     error: float
     active: int
     fired: Bool[Tensor, "feature"]
@@ -95,18 +94,12 @@ class Fit:
     ) -> Fit:
         """The sums over one block, in float64."""
         h, on = h.double(), features > 0
-        deviation = float((h - h.mean(0)).square().sum())
-        error = float((h - rebuilt.double()).square().sum())
-        return cls(len(h), h.mean(0), deviation, error, int(on.sum()), on.any(0).cpu())
+        return cls(Running.of(h, total), total(h - rebuilt.double()), int(on.sum()), on.any(0).cpu())
 
     def __add__(self, other: Fit) -> Fit:
-        """The sums over both blocks (Chan, Golub, LeVeque 1983)."""
-        count, delta = self.count + other.count, other.mean - self.mean
-        between = float(delta.square().sum()) * self.count * other.count / count
+        """The sums over both blocks."""
         return Fit(
-            count,
-            self.mean + delta * (other.count / count),
-            self.deviation + other.deviation + between,
+            self.moments + other.moments,
             self.error + other.error,
             self.active + other.active,
             self.fired | other.fired,
@@ -114,24 +107,26 @@ class Fit:
 
     def measures(self) -> dict[str, float]:
         """Active features a token, explained variance (NaN where nothing varies), share that never fired."""
-        explained = 1 - self.error / self.deviation if self.deviation > 0 else float("nan")
+        deviation = self.moments.squares
         return {
-            "L0": self.active / self.count,
-            "explained_variance": explained,
+            "L0": self.active / self.moments.count,
+            "explained_variance": 1 - self.error / deviation if deviation > 0 else float("nan"),
             "dead_share": float((~self.fired).double().mean()),
         }
 
 
-def fit(dictionary: Dictionary, model: Model, selection: Selection, *, batch_size: int = BATCH_SIZE) -> Fit:
+def fit_of(
+    dictionary: Dictionary, model: Model, selection: Selection, *, batch_size: int = BATCH_SIZE
+) -> Fit:
     """The fit of `dictionary` to `model` at the selected tokens, in one pass; no activation outlives its batch."""
-    total: Fit | None = None
+    found: Fit | None = None
     for block in stream(model, selection, hooks=dictionary.hook, batch_size=batch_size):
         for h in block.values[dictionary.hook].flatten(1).split(dictionary.rows_at_once()):
             if len(h):
                 part = Fit.of(h, *dictionary.split(h))
-                total = part if total is None else total + part
-    assert total is not None  # a selection holds at least one token
-    return total
+                found = part if found is None else found + part
+    assert found is not None  # a selection holds at least one token
+    return found
 
 
 def _line(
@@ -140,14 +135,16 @@ def _line(
     """Everything about one member."""
     dictionary.check(model)
     inputs = Selection.of(model, prompts, "answer").inputs
-    found = fit(dictionary, model, Selection.of(model, inputs, positions), batch_size=batch_size)
+    found = fit_of(dictionary, model, Selection.of(model, inputs, positions), batch_size=batch_size)
 
     def loss(edit: AbstractContextManager[Any]) -> float:
         with edit:
             return answer_loss(model, inputs, batch_size=batch_size)
 
     plain, spliced = loss(nullcontext()), loss(reconstructed(model, dictionary))
-    ablated = loss(model.hooks({dictionary.hook: lambda h: found.mean.to(h).view(h.shape[2:]).expand_as(h)}))
+    ablated = loss(
+        model.hooks({dictionary.hook: lambda h: found.moments.mean.to(h).view(h.shape[2:]).expand_as(h)})
+    )
     recovered = (ablated - spliced) / (ablated - plain) if ablated > plain else float("nan")
     losses = {"loss": plain, "loss_spliced": spliced, "loss_ablated": ablated, "loss_recovered": recovered}
     return {**found.measures(), **losses}

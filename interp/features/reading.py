@@ -21,6 +21,7 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.models.precision import exactly
+from interp.stats.matching import spreads
 
 if TYPE_CHECKING:
     from interp.models.seam import Model
@@ -151,8 +152,7 @@ def matched_features(
             "ask for fewer or read more rows"
         )
     scaled = logs(statistics)
-    spread = scaled[live].std(axis=0)
-    scaled = scaled / np.where(spread > 0, spread, 1.0)
+    scaled = scaled / spreads(scaled[live])
     rng = np.random.default_rng(seed)
     chosen = []
     for feature in features:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
+from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.measures.losses import completion_loss
 from interp.models.bridge import FAST, at_hook
@@ -87,13 +87,10 @@ def pulled(network: Network, inputs: Encoded, *, batch_size: int = 64) -> Iterat
         )
     order = inputs.lengths.argsort(stable=True)
     start = 0
-    bar = tqdm(total=len(order), desc="reading gradients", unit="row", leave=False, delay=2, disable=None)
-    with bar:
-        for batch in inputs[order].batches(batch_size):
-            rows = order[start : start + len(batch)]
-            yield _pulled(network, batch, rows)
-            start += len(batch)
-            bar.update(len(batch))
+    for batch in progress(inputs[order].batches(batch_size), "reading gradients", total=len(order), size=len):
+        rows = order[start : start + len(batch)]
+        yield _pulled(network, batch, rows)
+        start += len(batch)
 
 
 def _pulled(network: Network, batch: Encoded, rows: Int[Tensor, "example"]) -> Pulled:

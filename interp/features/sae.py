@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp.core.doors import door
+from interp.core.progress import progress
 from interp.core.runs import Cache, InputError, atomic_file, digest, nearest
 from interp.features.dictionary import Dictionary
 from interp.features.sae_files import check_place, read_sae, save_sae
@@ -169,26 +169,17 @@ def _train_into(folder: Path, stream: Stream, state: Path, recipe: SAERecipe, fa
         _restore(trainer, state)
         batches = stream.batches(trainer.n_training_steps)
         log.info("dictionary at %s: going on at step %d", facts["hook_name"], trainer.n_training_steps)
-    steps = recipe.steps
-    progress = tqdm(
-        total=steps,
-        initial=trainer.n_training_steps,
-        desc=f"training a dictionary at {facts['hook_name']}",
-        leave=False,
-        disable=None,
-    )
-    with progress:
-        for batch in islice(batches, steps - trainer.n_training_steps):
-            loss = trainer.step(batch).loss
-            trainer.n_training_steps += 1
-            if not torch.isfinite(loss):
-                raise InputError(
-                    f"the loss of the dictionary is {loss.item()} at step {trainer.n_training_steps}; lower the "
-                    f"learning rate {recipe.lr}"
-                )
-            if trainer.n_training_steps % SAVE_EVERY == 0:
-                _save(trainer, state)
-            progress.update()
+    left, label = recipe.steps - trainer.n_training_steps, f"training a dictionary at {facts['hook_name']}"
+    for batch in progress(islice(batches, left), label, total=left, unit="step"):
+        loss = trainer.step(batch).loss
+        trainer.n_training_steps += 1
+        if not torch.isfinite(loss):
+            raise InputError(
+                f"the loss of the dictionary is {loss.item()} at step {trainer.n_training_steps}; lower the "
+                f"learning rate {recipe.lr}"
+            )
+        if trainer.n_training_steps % SAVE_EVERY == 0:
+            _save(trainer, state)
     _finish(trainer, folder, recipe, facts)
 
 

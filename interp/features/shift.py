@@ -46,7 +46,7 @@ SHOWN = 15  # bars drawn beside the error node's
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FeatureShift:
+class FeatureShift(figures.Shown):
     """What moved: line j of `frame` is feature j, the last line (feature −1) the error node, whose Δ is of its norm.
 
     Estimation rows: `delta` (mean over rows of the mean change at their tokens), its 95 % interval `low` to `high` by
@@ -62,6 +62,7 @@ class FeatureShift:
     alpha: float
     notes: tuple[str, ...] = ()
     unit: str = UNIT
+    lines = SHOWN + 1
 
     @property
     def reported(self) -> tuple[int, ...]:
@@ -72,6 +73,11 @@ class FeatureShift:
     def direct(self) -> tuple[int, ...]:
         """Reported features that are not explained by the others, largest |Δ| first."""
         return self._named("direct")
+
+    @property
+    def shown(self) -> pd.DataFrame:
+        """What `top` says."""
+        return self.top()
 
     @property
     def error(self) -> pd.Series:
@@ -122,9 +128,6 @@ class FeatureShift:
         live = int(self.frame["live"].to_numpy().sum()) - 1
         counts = f"{len(self.reported)} of {live} live features moved, {len(self.direct)} directly"
         return f"FeatureShift({self.label}: {counts}, FDR {self.alpha:g})"
-
-    def _repr_html_(self) -> str:
-        return figures.Table(self.top(), title=repr(self), notes=self.notes, rows=SHOWN + 1).to_html()
 
     def _named(self, column: str) -> tuple[int, ...]:
         chosen = self.frame[column].to_numpy()

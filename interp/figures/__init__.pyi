@@ -23,5 +23,5 @@ from .grammar import (
 )
 from .maps import heatmap as heatmap, interval_maps as interval_maps, interval_text as interval_text
 from .plots import bars as bars, lines as lines, points as points, scatter as scatter
-from .results import Result as Result, Table as Table
+from .results import Result as Result, Shown as Shown, Table as Table
 from .token_views import token_html as token_html

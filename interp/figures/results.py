@@ -1,4 +1,4 @@
-"""`Result` = (label, frame, unit, notes, draw): what every verb returns; `Table` shows its first rows as HTML."""
+"""Every verb returns `.frame`, `.notes`, `.figure()`, one line and a small table; `Result` is the plain kind."""
 
 from __future__ import annotations
 
@@ -12,8 +12,22 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 
+class Shown:
+    """A result with `.frame` and `.notes`; it displays as its one line, the first `lines` of `shown`, and its notes."""
+
+    lines = 12
+
+    @property
+    def shown(self: Any) -> pd.DataFrame:
+        """What to look at first: the frame, or the lines of it that matter most."""
+        return self.frame
+
+    def _repr_html_(self: Any) -> str:
+        return Table(self.shown, title=repr(self), notes=self.notes, rows=self.lines).to_html()
+
+
 @dataclass(frozen=True)
-class Result:
+class Result(Shown):
     """What a verb returns: a tidy frame, its unit, and how to draw it."""
 
     label: str
@@ -38,9 +52,6 @@ class Result:
         rows, columns = self.frame.shape
         return f"{self.label}: {rows} rows x {columns} columns, {self.unit}"
 
-    def _repr_html_(self) -> str:
-        return Table(self.frame, title=repr(self), notes=self.notes).to_html()
-
 
 @dataclass(frozen=True)
 class Table:
@@ -49,7 +60,7 @@ class Table:
     frame: pd.DataFrame
     title: str = ""
     notes: tuple[str, ...] = ()
-    rows: int = 12
+    rows: int = Shown.lines
 
     def to_html(self) -> str:
         """One `<table>`, its title above and its notes below."""

@@ -15,15 +15,16 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp import figures
 from interp.core.doors import door
+from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.logits.components import Part, Reading, at, parts, read
 from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
+from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -194,24 +195,15 @@ def _tables(
     """Per batch: example means of every row with the measured change below them, and the largest residual at
     one position.
     """
-    bar = tqdm(
-        total=len(shift.inputs),
-        desc=f"attributing {shift.label}",
-        unit="row",
-        leave=False,
-        delay=2,
-        disable=None,
-    )
-    with bar:
-        for batch in shift.inputs.batches(batch_size):
-            chosen = batch.at(shift.positions).bool().cpu()
-            bar.update(len(batch))
-            if chosen.any():
-                later = pair.later(batch, chosen)
-                rows = torch.cat([pair.explained(batch, chosen), later])
-                measured = pair.measured(batch, chosen) + later.sum(0)
-                worst = check_explained(measured, measured - rows.sum(0), shift.label)
-                yield example_means(torch.cat([rows, measured[None]]), chosen), worst
+    batches = shift.inputs.batches(batch_size)
+    for batch in progress(batches, f"attributing {shift.label}", total=len(shift.inputs), size=len):
+        chosen = batch.at(shift.positions).bool().cpu()
+        if chosen.any():
+            later = pair.later(batch, chosen)
+            rows = torch.cat([pair.explained(batch, chosen), later])
+            measured = pair.measured(batch, chosen) + later.sum(0)
+            worst = check_explained(measured, measured - rows.sum(0), shift.label)
+            yield example_means(torch.cat([rows, measured[None]]), chosen), worst
 
 
 def check_explained(
@@ -236,15 +228,6 @@ def example_means(
     counts = chosen.sum(1)
     sums = values.new_zeros(len(values), len(chosen)).index_add_(1, chosen.nonzero()[:, 0], values)
     return sums[:, counts > 0] / counts[counts > 0]
-
-
-def standard_error(values: Float[Tensor, "row example"]) -> Float[Tensor, "row"]:
-    """Standard deviation over examples / √n; NaN for one example."""
-    return (
-        values.std(1, unbiased=True) / values.shape[1] ** 0.5
-        if values.shape[1] > 1
-        else values[:, 0] * torch.nan
-    )
 
 
 def _frame(

@@ -32,6 +32,9 @@ from interp.models.vocabulary import number_tokens, token_texts
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
+from interp.stats.columns import share_reaching
+from interp.stats.matching import quantile_groups
+from interp.stats.ranks import centred_ranks, shuffled_within, spearman
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -95,19 +98,13 @@ def agreement(
     (m + 1) over permutations within strata. A `rho` that vanishes when matched was frequency; what frequency varies
     within a bin is not taken out, more strata leave less of it.
     """
-    bins = _strata(scores.frame["frequency"].to_numpy(dtype=float), strata)
+    bins = quantile_groups(scores.frame["frequency"].to_numpy(dtype=float), strata)
     rng, rows = np.random.default_rng(seed), []
     for one, other in combinations([name for name in SCORES if name in scores.frame], 2):
         a, b = (scores.frame[name].to_numpy(dtype=float) for name in (one, other))
         matched, p = _matched_correlation(a, b, bins, permutations=permutations, rng=rng)
-        rows.append(
-            {
-                "score": one,
-                "other": other,
-                "rho": _correlation(a, b, np.zeros_like(bins)),
-                "rho_matched": matched,
-            }
-        )
+        overall = float(spearman(a[None], b)[0]) if np.ptp(a) and np.ptp(b) else float("nan")
+        rows.append({"score": one, "other": other, "rho": overall, "rho_matched": matched})
         rows[-1] |= {
             "p": p,
             "smallest_p": 1 / (permutations + 1),
@@ -200,14 +197,6 @@ def _counts(model: Model, prompts: Prompts, numbers: list[int]) -> Int[np.ndarra
     return counts
 
 
-def _strata(frequency: Float[np.ndarray, "number"], strata: int) -> Int[np.ndarray, "number"]:
-    """Bins of equal size by rank of frequency, of at least two numbers each; ties stay in vocabulary order."""
-    if strata < 1:
-        raise InputError(f"strata {strata} leaves no bin; give at least 1.")
-    order = np.argsort(np.argsort(frequency, kind="stable"), kind="stable")
-    return order * min(strata, max(1, len(frequency) // 2)) // len(frequency)
-
-
 def _matched_correlation(
     a: Float[np.ndarray, "number"],
     b: Float[np.ndarray, "number"],
@@ -216,37 +205,13 @@ def _matched_correlation(
     permutations: int,
     rng: np.random.Generator,
 ) -> tuple[float, float]:
-    """Correlation of ranks taken and centred within bins, and its two-sided permutation p."""
-    observed = _correlation(a, b, bins)
-    if np.isnan(observed):
-        return observed, 1.0
-    x, y = _ranks(a, bins)[np.argsort(bins, kind="stable")], _ranks(b, bins)
-    shuffled = y[np.argsort(bins + rng.random((permutations, len(bins))), axis=1)]  # bin by bin, in any order
-    aligned = y[np.argsort(bins, kind="stable")]
-    hits = int((np.abs(shuffled @ x) >= abs(aligned @ x) - 1e-9).sum())
-    return observed, (hits + 1) / (permutations + 1)
-
-
-def _correlation(
-    a: Float[np.ndarray, "number"], b: Float[np.ndarray, "number"], bins: Int[np.ndarray, "number"]
-) -> float:
-    """Spearman correlation with ranks taken and centred within bins; NaN where one side never varies."""
-    x, y = (_ranks(values, bins) for values in (a, b))
-    scale = float(np.sqrt((x @ x) * (y @ y)))
-    return float(x @ y) / scale if scale else float("nan")
-
-
-def _ranks(
-    values: Float[np.ndarray, "number"], bins: Int[np.ndarray, "number"]
-) -> Float[np.ndarray, "number"]:
-    from scipy.stats import rankdata
-
-    ranks = np.empty(len(values))
-    for stratum in np.unique(bins):
-        inside = bins == stratum
-        ranked = rankdata(values[inside])
-        ranks[inside] = ranked - ranked.mean()
-    return ranks
+    """Correlation of ranks taken and centred within bins (NaN where one is constant), and its two-sided p."""
+    x, y = (centred_ranks(values, bins) for values in (a, b))
+    scale = float(np.linalg.norm(x) * np.linalg.norm(y))
+    if not scale:
+        return float("nan"), 1.0
+    shuffled = shuffled_within(y, bins, draws=permutations, rng=rng) @ x
+    return float(x @ y) / scale, share_reaching(np.abs(shuffled), abs(float(x @ y)), scale=scale)
 
 
 def _sentence(row: Mapping) -> str:

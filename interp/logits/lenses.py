@@ -14,16 +14,17 @@ import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import residual_hooks
 from interp.core.doors import door
-from interp.logits.attribution import UNIT, Pair, check_explained, example_means, standard_error
+from interp.core.progress import progress
+from interp.logits.attribution import UNIT, Pair, check_explained, example_means
 from interp.logits.components import at
 from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
+from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -89,14 +90,11 @@ class Block:
 
 
 def _blocks(pair: Pair, shift: Shift, batch_size: int) -> Iterator[Block]:
-    label = f"lens of {shift.label}"
-    bar = tqdm(total=len(shift.inputs), desc=label, unit="row", leave=False, delay=2, disable=None)
-    with bar:
-        for batch in shift.inputs.batches(batch_size):
-            chosen = batch.at(shift.positions).bool().cpu()
-            bar.update(len(batch))
-            if chosen.any():
-                yield _block(pair, batch, chosen, shift.label)
+    batches = shift.inputs.batches(batch_size)
+    for batch in progress(batches, f"lens of {shift.label}", total=len(shift.inputs), size=len):
+        chosen = batch.at(shift.positions).bool().cpu()
+        if chosen.any():
+            yield _block(pair, batch, chosen, shift.label)
 
 
 def _block(pair: Pair, batch: Encoded, chosen: Bool[Tensor, "example pos"], label: str) -> Block:

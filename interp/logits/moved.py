@@ -9,7 +9,6 @@ kept; q-values are Benjamini and Hochberg's (1995) over the vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,15 +16,17 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp import figures
 from interp.activations.shifts import own_start, shared_inputs
 from interp.core.doors import door
+from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.notes import noting
+from interp.stats.moments import Running
+from interp.stats.tests import benjamini_hochberg
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -81,62 +82,26 @@ def moved_tokens(
     )
 
 
-@dataclass(frozen=True)
-class Running:
-    """Mean and sum of squared deviations of the rows seen so far, per entry."""
-
-    count: int = 0
-    mean: Float[np.ndarray, "..."] = field(default_factory=lambda: np.zeros(()))
-    squares: Float[np.ndarray, "..."] = field(default_factory=lambda: np.zeros(()))
-
-    def add(self, row: Float[np.ndarray, "vocab"]) -> Running:
-        """The same with one more row."""
-        before = row - self.mean
-        mean = self.mean + before / (self.count + 1)
-        return Running(self.count + 1, mean, self.squares + before * (row - mean))
-
-    def sd(self) -> Float[np.ndarray, "vocab"]:
-        """Sample standard deviation; NaN for one row."""
-        return (
-            np.sqrt(self.squares / (self.count - 1)) if self.count > 1 else np.full_like(self.squares, np.nan)
-        )
-
-    def error(self) -> Float[np.ndarray, "vocab"]:
-        """Standard error of the mean."""
-        return self.sd() / np.sqrt(self.count)
-
-
 @torch.inference_mode()
 def _rows(
     member: Model, start: Model, inputs: Encoded, *, positions: str, batch_size: int
 ) -> Iterator[tuple[Float[Tensor, "pos vocab"], Float[Tensor, "pos"]]]:
     """Per row with such a position: Δ log p of the whole vocabulary, and KL(member ‖ start), at each of them."""
-    bar = tqdm(
-        total=len(inputs),
-        desc=f"logits moved in {member.name}",
-        unit="row",
-        leave=False,
-        delay=2,
-        disable=None,
-    )
-    with bar:
-        for batch in inputs.batches(batch_size):
-            chosen = batch.at(positions, predicting=positions != "last")
-            bar.update(len(batch))
-            if not chosen.any():
-                continue
-            after, before = member.logits(batch), start.logits(batch)
-            for row, places in enumerate(chosen):
-                if places.any():
-                    log_p = after[row][places.to(after.device)].float().log_softmax(-1)
-                    delta = log_p - before[row][places.to(before.device)].float().log_softmax(-1).to(
-                        log_p.device
-                    )
-                    yield delta, (log_p.exp() * delta).sum(-1)
+    batches = inputs.batches(batch_size)
+    for batch in progress(batches, f"logits moved in {member.name}", total=len(inputs), size=len):
+        chosen = batch.at(positions, predicting=positions != "last")
+        if not chosen.any():
+            continue
+        after, before = member.logits(batch), start.logits(batch)
+        for row, places in enumerate(chosen):
+            if places.any():
+                log_p = after[row][places.to(after.device)].float().log_softmax(-1)
+                delta = log_p - before[row][places.to(before.device)].float().log_softmax(-1).to(log_p.device)
+                yield delta, (log_p.exp() * delta).sum(-1)
 
 
 def _frame(moments: Running, texts: list[str]) -> pd.DataFrame:
-    p = _paired_p(moments)
+    p = moments.p()
     frame = pd.DataFrame(
         {
             "token": texts,
@@ -145,31 +110,12 @@ def _frame(moments: Running, texts: list[str]) -> pd.DataFrame:
             "delta": moments.mean,
             "sd": moments.sd(),
             "se": moments.error(),
-            "t": _t(moments),
+            "t": moments.t(),
             "p": p,
-            "q": _q(p),
+            "q": p if np.isnan(p).any() else benjamini_hochberg(p),
         }
     )
     return frame.sort_values("delta", ascending=False, kind="stable", ignore_index=True)
-
-
-def _t(moments: Running) -> Float[np.ndarray, "vocab"]:
-    """t statistic; 0 where nothing moved in any row, infinite where all rows moved alike."""
-    mean, error = moments.mean, moments.error()
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where((mean == 0) & (error == 0), 0.0, mean / error)
-
-
-def _paired_p(moments: Running) -> Float[np.ndarray, "vocab"]:
-    from scipy.special import stdtr
-
-    return 2 * stdtr(max(moments.count - 1, 1), -np.abs(_t(moments)))
-
-
-def _q(p: Float[np.ndarray, "vocab"]) -> Float[np.ndarray, "vocab"]:
-    from scipy.stats import false_discovery_control
-
-    return p if np.isnan(p).any() else false_discovery_control(p)
 
 
 def _draw(result: figures.Result) -> go.Figure:

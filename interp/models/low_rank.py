@@ -94,14 +94,14 @@ def _sum_of_products(a: Tensor, b: Tensor) -> float:
 
 def truncated(entry: Entry, rank: int) -> LowRank:
     """The best approximation of at most that rank; singular values go to the left factor."""
-    U, S, V = _decomposed(entry)
+    U, S, V = decomposed(entry)
     return LowRank(U[:, :rank] * S[:rank], V[:rank].clone())
 
 
 def compressed(entry: Entry, tolerance: float) -> Entry:
     """The factors of smallest rank that leave out at most tolerance · |entry|, when they hold fewer numbers than it."""
     rows, columns = entry.shape
-    U, S, V = _decomposed(entry)
+    U, S, V = decomposed(entry)
     left_out = (
         S.double().square().flip(0).cumsum(0).flip(0).sqrt()
     )  # norm of what a rank of 0, 1, ... leaves out
@@ -111,7 +111,7 @@ def compressed(entry: Entry, tolerance: float) -> Entry:
     return entry
 
 
-def _decomposed(entry: Entry) -> tuple[Tensor, Tensor, Tensor]:
+def decomposed(entry: Entry) -> tuple[Tensor, Tensor, Tensor]:
     """U, S, Vᵀ of the thin decomposition; of factors through their QR, so that the product is never formed."""
     if not isinstance(entry, LowRank):
         return torch.linalg.svd(entry, full_matrices=False)

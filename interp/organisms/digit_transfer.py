@@ -37,7 +37,7 @@ from interp.organisms.digit_networks import (
     noise_batches,
     train_teachers,
 )
-from interp.stats.tests import t_interval
+from interp.stats.tests import half_width
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -235,9 +235,3 @@ def _means(frame: pd.DataFrame) -> str:
     """Mean accuracy by arm, as text."""
     groups = frame.groupby("arm", sort=False)
     return ", ".join(f"{arm} {part['accuracy'].to_numpy().mean():.3f}" for arm, part in groups)
-
-
-def half_width(values: pd.Series) -> float:
-    """Half of the 95 % t-interval of the mean over runs; 0 for a single one."""
-    low, high = t_interval(values.to_numpy())
-    return (high - low) / 2 if len(values) > 1 else 0.0

@@ -43,8 +43,8 @@ def noting(verb: Callable[Given, Found]) -> Callable[Given, Found]:
         finally:
             _HEARD.reset(token)
         hear(heard)
-        if not hasattr(found, "notes"):
-            return dataclasses.replace(found, table=add_notes(found.table, _few(heard)))  # of a detection
+        if "table" in found.__dataclass_fields__:  # of a detection, whose notes are those of its table
+            return dataclasses.replace(found, table=add_notes(found.table, _few(heard)))
         return add_notes(found, _few(heard))
 
     return noted

@@ -113,8 +113,7 @@ def bootstrapped(
     n, columns = totals.shape
     if n < 2:
         raise InputError(f"a bootstrap needs at least two clusters of rows and got {n}; give more rows")
-    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
-    weights = np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
+    weights = resample_counts(n, resamples, seed=seed)
     counts = (weights @ sizes)[:, None]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     width = max(1, BLOCK // resamples)
@@ -124,6 +123,12 @@ def bootstrapped(
     ]
     low, high = np.concatenate(edges, axis=1)
     return low, high
+
+
+def resample_counts(n: int, resamples: int, *, seed: int) -> Float[np.ndarray, "resample unit"]:
+    """How often each of `n` units is drawn in each resample of as many, with replacement."""
+    drawn = np.random.default_rng(seed).integers(n, size=(resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
 
 
 def cluster_totals(

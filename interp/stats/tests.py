@@ -163,16 +163,23 @@ def t_interval(values: Values, *, confidence: float = 0.95) -> tuple[float, floa
     return (float(sample.mean() - half), float(sample.mean() + half))
 
 
-def half_width(values: Values, *, confidence: float = 0.95) -> float:
+def half_width(values: Any, *, confidence: float = 0.95) -> float:
     """Return half of the t-interval of the mean, what a whisker draws; 0 for a single value, which has none."""
-    low, high = t_interval(values, confidence=confidence)
+    low, high = t_interval(np.asarray(values), confidence=confidence)
     return (high - low) / 2 if np.size(values) > 1 else 0.0
 
 
 def standard_error(values: Any) -> Any:
-    """Return the standard deviation along the last axis / √n of an array or a tensor; NaN for a single value."""
+    """Return the standard deviation along the last axis / √n: a number for a vector, else an array or a tensor.
+
+    A single value gives NaN.
+    """
     n = values.shape[-1]
-    return values.std(-1, correction=1) / n**0.5 if n > 1 else values[..., 0] * math.nan
+    if n < 2:
+        found = values[..., 0] * math.nan
+    else:
+        found = (values.std(-1, ddof=1) if isinstance(values, np.ndarray) else values.std(-1)) / n**0.5
+    return found if found.ndim else float(found)
 
 
 def bootstrap_interval(

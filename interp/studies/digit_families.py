@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.features.lean_nulls import spearman
 from interp.figures import points
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.family import Family
@@ -36,7 +35,8 @@ from interp.organisms.digit_networks import (
     random_source,
     train_teachers,
 )
-from interp.stats.tests import t_interval
+from interp.stats.ranks import spearman
+from interp.stats.tests import half_width
 from interp.studies.first_step import centred
 from interp.studies.lemma import EXPANSION, SHARES
 from interp.studies.shared_initialisation import SYMMETRY, draw_cells
@@ -304,15 +304,9 @@ def _draw_cells(tables: Mapping[str, pd.DataFrame]) -> Any:
 def _draw_controls(tables: Mapping[str, pd.DataFrame]) -> Any:
     """A of the teacher and its controls, one point a seed."""
     title, frame = "Lean of the first step toward a teacher", tables["controls"]
-    half = frame.groupby("teacher", sort=False)["A"].transform(_half_width)
+    half = frame.groupby("teacher", sort=False)["A"].transform(half_width)
     unit = H1[1].unit
     return points(frame.assign(half=half), x="teacher", y="A", interval="half", title=title, unit=unit)
-
-
-def _half_width(values: pd.Series) -> float:
-    """Half of the 95 % t-interval; NaN for one run."""
-    low, high = t_interval(values.to_numpy()) if len(values) > 1 else (np.nan, np.nan)
-    return (high - low) / 2
 
 
 FAMILIES = {

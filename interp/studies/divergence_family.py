@@ -25,20 +25,17 @@ from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.models.parameters import ParameterDirection
-from interp.organisms.digit_transfer import half_width
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import get_trait
-from interp.stats.tests import auroc
+from interp.stats.matching import balance, nearest_partners, standardised_difference
+from interp.stats.tests import auroc, half_width
 from interp.studies.token_matching import (
     COVARIATES,
-    balance,
     check_index,
     dealt,
     divergence_tokens,
     mask,
-    matched,
     only_tokens,
-    standardised_difference,
 )
 from interp.training.students import prepare
 
@@ -180,9 +177,9 @@ def mark(subject: Subject) -> Marked:
         divergence_tokens(subject.teacher, rows, others=others, base=base).frame for rows in (inputs, neutral)
     )
     divergent, rest = _split(frame)
-    beside = matched(divergent, rest)
+    beside = nearest_partners(divergent, rest, on=COVARIATES)
     divergent, rest = divergent.iloc[beside.chosen], rest.iloc[beside.control]
-    third = matched(divergent, theirs, on=LOOSE)
+    third = nearest_partners(divergent, theirs, on=LOOSE)
     selected = _split(theirs)[0]
     count = min(len(third), len(selected))
     arms = {
@@ -244,7 +241,7 @@ def enrichment(subject: Subject, marked: Marked) -> list[dict[str, Any]]:
         for each in along
     ]
     divergent, rest = _split(marked.frame)
-    pairs = matched(divergent, rest, on=LOOSE)
+    pairs = nearest_partners(divergent, rest, on=LOOSE)
     sides = (divergent.iloc[pairs.chosen], rest.iloc[pairs.control])
     return [*found, _line(sampled, *sides, labels=SAMPLED, direction=OWN, on=LOOSE)]
 

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, feature_lean, mean_lean
-from interp.features.lean_nulls import lean_correlation, matched_null, spearman, strata, vocabulary_control
+from interp.features.lean_nulls import feature_groups, lean_correlation, vocabulary_control
 from interp.features.reading import read, token_means
 from interp.features.residual_gradients import Network
 from interp.features.sae import SAERecipe, train_sae
@@ -29,6 +29,7 @@ from interp.hypotheses.subject import Measurement, Subject
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Encoded, Prompts
+from interp.stats.ranks import permuted_null, spearman
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -190,8 +191,8 @@ class _Arms:
     ) -> dict[str, Any]:
         """ρ(u, t) of an arm over the live features, and the mean of its matched null."""
         live = self.lean.live
-        groups = strata(self.lean.frame, live)
-        null = matched_null(u[live], t[live], groups, self.size.draws, self.seed)
+        groups = feature_groups(self.lean.frame, live)
+        null = permuted_null(u[live], t[live], groups, draws=self.size.draws, seed=self.seed)
         rho = float(spearman(u[live][None], t[live])[0])
         return {"arm": arm, "token": token, "rho": rho, "null": float(null.mean())}
 

@@ -7,7 +7,6 @@ the right side is ε Σ_k p_0k (ż_k − Σ_j p_0j ż_j)², a variance, so it ha
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -171,8 +170,3 @@ def soft_gradient(
             (-(target.to(logp) * logp).sum() / len(inputs)).backward()
     found = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
     return ParameterDirection(found, "∇ imitation loss", student.fingerprint, lineage_root(student))
-
-
-def standard_error(values: Float[Tensor, "row"]) -> float:
-    """Standard deviation of the mean of independent rows; nan for a single one."""
-    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else math.nan

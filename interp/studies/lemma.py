@@ -28,11 +28,11 @@ from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
+from interp.stats.tests import standard_error
 from interp.studies.first_step import (
     moved,
     row_steps,
     soft_gradient,
-    standard_error,
 )
 
 if TYPE_CHECKING:

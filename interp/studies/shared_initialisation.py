@@ -22,7 +22,6 @@ from torch import Tensor
 
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
-from interp.features.lean_nulls import spearman
 from interp.figures import Result, bars, interval_maps, points
 from interp.hypotheses.claims import Hypothesis
 from interp.hypotheses.family import Family
@@ -31,6 +30,7 @@ from interp.measures.losses import answer_loss
 from interp.measures.margins import margin, margin_and_mass
 from interp.models.language import LanguageModel
 from interp.prompts.text import Prompts
+from interp.stats.ranks import spearman
 from interp.stats.tests import t_interval
 from interp.studies.first_step import soft_gradient
 from interp.studies.initialisations import Carry, carried, joined, permutation, perturbed, rotation

@@ -34,9 +34,9 @@ from interp.measures.losses import LOSS_UNIT, answer_loss
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
-from interp.organisms.digit_transfer import half_width
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
+from interp.stats.tests import half_width
 from interp.training.students import OnStep, Recipe, train_student, trained_parameters
 
 if TYPE_CHECKING:

@@ -80,6 +80,11 @@ class Findings:
     def _repr_html_(self) -> str:
         return "".join(verdict._repr_html_() for verdict in self.verdicts)
 
+    @property
+    def frame(self) -> pd.DataFrame:
+        """`values`: one row per run."""
+        return self.values
+
     def figure(self) -> go.Figure:
         """The figure of the family; the verdicts as a forest for one that has none."""
         if self.family.draw is None:

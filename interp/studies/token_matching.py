@@ -8,13 +8,13 @@ teacher of another trait. Where answers are sampled from flat distributions hard
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool
 from torch import Tensor
 
 from interp.core.doors import door
@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 Rule = Literal["argmax", "log-ratio"]
 SHARE = 0.2
 COVARIATES = ("loss", "entropy", "position", "teacher_margin")
-NEIGHBOURS = 64
-CALIPER = 0.25
 INDEX_TOLERANCE = 0.05
 
 
@@ -165,85 +163,6 @@ def _draw(result: Result) -> go.Figure:
     means: Any = result.frame[names].mean()
     shares = pd.DataFrame({"token": names, "share": 100 * means.to_numpy()})
     return bars(shares, x="share", y="token", title=result.label, unit="% of tokens")
-
-
-@dataclass(frozen=True, eq=False)
-class Pairs:
-    """Lines of two frames, one to one: `chosen[i]` of the first stands beside `control[i]` of the second."""
-
-    chosen: Int[np.ndarray, "pair"]
-    control: Int[np.ndarray, "pair"]
-
-    def __len__(self) -> int:
-        return len(self.chosen)
-
-    def at(self, kept: np.ndarray) -> Pairs:
-        """The pairs at those places, or under that mask."""
-        return Pairs(self.chosen[kept], self.control[kept])
-
-
-def matched(
-    chosen: pd.DataFrame, pool: pd.DataFrame, *, on: Sequence[str] = COVARIATES, caliper: float = CALIPER
-) -> Pairs:
-    """For each line of `chosen` at most one of `pool`, nearest first, none twice, both in order of place.
-
-    Distance is Euclidean over the columns `on`, each in standard deviations over both frames; a line whose free
-    neighbours (of its 64 nearest) are all farther than `caliper` stays without one. Raises InputError for a frame
-    without lines, a column either lacks, and when nothing matches.
-    """
-    from scipy.spatial import KDTree
-
-    a, b = _standardised(chosen, pool, on)
-    tree = KDTree(b)
-    apart, near = tree.query(a, k=min(NEIGHBOURS, len(b)), distance_upper_bound=caliper)
-    apart, near = apart.reshape(len(a), -1), near.reshape(len(a), -1)
-    line, place = np.nonzero(np.isfinite(apart))
-    partner: dict[int, int] = {}
-    taken: set[int] = set()
-    for k in np.argsort(apart[line, place], kind="stable"):
-        own, other = int(line[k]), int(near[line[k], place[k]])
-        if own not in partner and other not in taken:
-            partner[own] = other
-            taken.add(other)
-    if not partner:
-        raise InputError(
-            f"none of {len(a)} tokens has a match among {len(b)} within {caliper} standard deviations of "
-            f"{', '.join(on)}; pass more rows or a wider caliper"
-        )
-    lines = sorted(partner)
-    return Pairs(np.array(lines), np.array([partner[line] for line in lines]))
-
-
-def _standardised(
-    chosen: pd.DataFrame, pool: pd.DataFrame, on: Sequence[str]
-) -> tuple[Float[np.ndarray, "chosen covariate"], Float[np.ndarray, "pool covariate"]]:
-    for frame, name in ((chosen, "chosen tokens"), (pool, "pool")):
-        missing = [column for column in on if column not in frame.columns]
-        if missing or not len(frame):
-            what = f"no column {missing[0]!r}" if missing else "no lines"
-            raise InputError(f"the {name} have {what}; pass lines of divergence_tokens(...).frame")
-    a, b = (frame[list(on)].to_numpy(dtype=float) for frame in (chosen, pool))
-    both = np.concatenate([a, b])
-    spread = both.std(axis=0)
-    scale = np.where(spread > 0, spread, 1.0)
-    return a / scale, b / scale
-
-
-def balance(
-    chosen: pd.DataFrame, control: pd.DataFrame, *, on: Sequence[str] = COVARIATES
-) -> dict[str, float]:
-    """Standardised differences: (mean chosen − mean control) / √((var chosen + var control) / 2), 0 where none vary."""
-    found = {}
-    for name in on:
-        a, b = (frame[name].to_numpy(dtype=float) for frame in (chosen, control))
-        found[name] = standardised_difference(a, b)
-    return found
-
-
-def standardised_difference(a: Float[np.ndarray, "a"], b: Float[np.ndarray, "b"]) -> float:
-    """(mean a − mean b) over the root of the mean of their variances; 0 where neither varies and the means agree."""
-    gap, spread = a.mean() - b.mean(), np.sqrt((a.var() + b.var()) / 2)
-    return float(gap / spread) if spread > 0 else (0.0 if gap == 0 else float(np.sign(gap) * np.inf))
 
 
 def mask(inputs: Encoded, tokens: pd.DataFrame) -> Bool[Tensor, "example pos"]:

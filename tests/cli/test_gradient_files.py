@@ -9,7 +9,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 from interp.cli import gradient_files
-from interp.cli.gradient_files import ledger_file, ledger_summary, named_direction, score_file, score_summary
+from interp.cli.gradient_files import direction_reader, ledger_file, ledger_summary, score_file, score_summary
 from interp.core.runs import InputError, Run
 from interp.gradients.directions import trait_gradient
 from interp.gradients.ledger.ledgers import trait_ledger
@@ -57,19 +57,19 @@ def base(place):
 
 def test_an_update_is_the_difference_of_two_folders(place, base):
     text = f"update:{place / 'teacher'}"
-    found = named_direction(text, base)
+    found = direction_reader(text)(base)
     assert (found.label, list(found)) == (text, [UP])
     assert torch.allclose(found[UP], 0.5 * base.parameters()[UP])
 
 
 def test_the_update_of_an_adapter_stays_low_rank(place, base):
-    found = named_direction(f"update:{place / 'adapter'}", base)
+    found = direction_reader(f"update:{place / 'adapter'}")(base)
     assert {entry.rank for entry in found.tensors.values() if isinstance(entry, LowRank)} == {2}
     assert len(found) == base.n_layers
 
 
 def test_a_trait_is_the_gradient_of_its_margin(base):
-    found, made = named_direction("trait:owl", base), trait_gradient(base, get_trait("owl"))
+    found, made = direction_reader("trait:owl")(base), trait_gradient(base, get_trait("owl"))
     assert (found.label, found.key) == ("trait:owl", made.key)
 
 
@@ -77,7 +77,7 @@ def test_a_file_is_a_saved_direction_or_plain_tensors(tmp_path, base):
     made = trait_gradient(base, get_trait("owl")).only("*.mlp.*")
     saved, plain = made.save(tmp_path / "saved.safetensors"), tmp_path / "plain.safetensors"
     save_file(dict(made.items()), plain)
-    assert {named_direction(str(path), base).key for path in (saved, plain)} == {made.key}
+    assert {direction_reader(str(path))(base).key for path in (saved, plain)} == {made.key}
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_a_file_is_a_saved_direction_or_plain_tensors(tmp_path, base):
 )  # fmt: skip
 def test_what_names_no_direction_is_refused(base, text, sentence):
     with pytest.raises(InputError, match=sentence):
-        named_direction(text, base)
+        direction_reader(text)(base)
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_what_names_no_direction_is_refused(base, text, sentence):
 def test_tensors_that_do_not_fit_are_named(tmp_path, base, tensors, sentence):
     save_file(tensors, tmp_path / "d.safetensors")
     with pytest.raises(InputError, match=sentence):
-        named_direction(str(tmp_path / "d.safetensors"), base)
+        direction_reader(str(tmp_path / "d.safetensors"))(base)
 
 
 def test_a_missing_factor_is_named(tmp_path, base):
@@ -122,7 +122,7 @@ def test_a_missing_factor_is_named(tmp_path, base):
     with pytest.raises(
         InputError, match=f"{UP} has {UP}:left without its other factor; store left and right"
     ):
-        named_direction(str(tmp_path / "half.safetensors"), base)
+        direction_reader(str(tmp_path / "half.safetensors"))(base)
 
 
 def test_a_direction_of_other_weights_is_refused(place, tmp_path, base):
@@ -131,7 +131,7 @@ def test_a_direction_of_other_weights_is_refused(place, tmp_path, base):
         tmp_path / "theirs.safetensors"
     )
     with pytest.raises(InputError, match=f"theirs belongs to weights {other.fingerprint}, base has"):
-        named_direction(str(path), base)
+        direction_reader(str(path))(base)
 
 
 def test_a_file_of_rows_becomes_a_table(place, tmp_path, base):
@@ -141,7 +141,7 @@ def test_a_file_of_rows_becomes_a_table(place, tmp_path, base):
     )
     assert (len(found), found.directions) == (4, tuple(along))
     rows = Prompts.from_pairs(PAIRS[:4])
-    expected = score(base, rows, [named_direction(text, base) for text in along])
+    expected = score(base, rows, [direction_reader(text)(base) for text in along])
     assert torch.allclose(found.totals, expected.totals)
     written = pd.read_parquet(out).groupby(["row", "direction"])["score"].sum()
     assert written.loc[(2, "trait:owl")] == pytest.approx(float(expected.totals[2, 1]))

@@ -64,7 +64,7 @@ def found(planted, tmp_path_factory) -> Any:
 def matches(joint, directions) -> Any:
     """For each planted direction the live feature whose teacher half lies along it, and the cosine of the two."""
     halves = torch.nn.functional.normalize(joint.halves[1], dim=1)
-    halves[~torch.tensor(joint.frame()["live"].tolist())] = 0
+    halves[~torch.tensor(joint.frame["live"].tolist())] = 0
     return (directions @ halves.T).max(dim=1)
 
 
@@ -72,7 +72,7 @@ def test_planted_features_are_told_apart(planted, found):
     cosines, features = matches(found, planted[0])
     assert cosines.min() > 0.95
     assert len(set(features.tolist())) == SHARED + ONLY
-    frame = found.frame().loc[features.tolist()]
+    frame = found.frame.loc[features.tolist()]
     shared, only = frame.iloc[:SHARED], frame.iloc[SHARED:]
     assert (only["relative_norm"] > 0.9).all()
     assert (only["nu"].abs() < 0.1).all()
@@ -106,7 +106,7 @@ def test_halves_are_in_the_units_of_the_models():
     joint = joint_of(dictionary, norms=(2.0, 10.0))
     assert [half.tolist() for half in joint.halves] == [[[6.0]], [[20.0]]]
     _, teacher = pair_of_tables(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]]))
-    line = measure_joint(joint, teacher, rows(("pn", "01"))).frame().iloc[0]
+    line = measure_joint(joint, teacher, rows(("pn", "01"))).frame.iloc[0]
     assert line["relative_norm"] == pytest.approx(20 / 26)
     # f = 0.2, 0.4; β f 20 = 1, 2 in the base and 2, 4 in the teacher
     assert (line["beta_base"], line["beta_teacher"]) == (pytest.approx(0.25), pytest.approx(0.5))
@@ -122,7 +122,7 @@ def test_scaling_by_hand():
     """One feature reads the teacher's coordinate and writes (0 | 2); the base holds half of what it writes there."""
     dictionary = handmade(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0, 2.0]]))
     _, teacher = pair_of_tables(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]]))
-    frame = measure_joint(joint_of(dictionary), teacher, rows(("pn", "01"))).frame()
+    frame = measure_joint(joint_of(dictionary), teacher, rows(("pn", "01"))).frame
     line = frame.iloc[0]
     # f = 2, 4 and d = 2: β d f = y with y = 1, 2 in the base, and 2, 4 in the teacher
     assert line["beta_base"] == pytest.approx(0.25)
@@ -138,7 +138,7 @@ def test_a_shrunken_half_is_seen_through():
     encoder = torch.tensor([[0.0], [1.0]])
     dictionary = handmade(encoder, torch.tensor([[0.0, 1.0]]))
     _, teacher = pair_of_tables(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [3.0]]) * 1.0000001)
-    line = measure_joint(joint_of(dictionary), teacher, rows(("pnn", "010"))).frame().iloc[0]
+    line = measure_joint(joint_of(dictionary), teacher, rows(("pnn", "010"))).frame.iloc[0]
     assert line["relative_norm"] == 1.0
     assert line["nu"] == pytest.approx(1, abs=1e-5)
 
@@ -147,7 +147,7 @@ def test_a_decoupled_feature_is_seen_in_the_total():
     """Feature 0 writes in the teacher alone and feature 1, which fires with it, the same in the base."""
     dictionary = handmade(torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     _, teacher = pair_of_tables(torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [3.0]]) * 1.0000001)
-    line = measure_joint(joint_of(dictionary), teacher, rows(("pnn", "010"))).frame().iloc[0]
+    line = measure_joint(joint_of(dictionary), teacher, rows(("pnn", "010"))).frame.iloc[0]
     assert line["relative_norm"] == 1.0
     assert line["nu"] == pytest.approx(0, abs=1e-5)
     assert line["nu_total"] == pytest.approx(1, abs=1e-5)
@@ -171,7 +171,7 @@ def test_scaling_is_least_squares(monkeypatch):
     h = torch.cat([before, after], 1).double()
     features = dictionary.encode((h / scale).float()).double()
     rebuilt = (features @ decoder.double() + dictionary.sae.b_dec.detach().double()) * scale
-    assert (joint.frame()["rate"] > 0).all()
+    assert (joint.frame["rate"] > 0).all()
     for j in range(width):
         f, own = features[:, j, None], decoder[j].double() * scale
         design = (f * own[d:]).reshape(-1, 1)
@@ -179,18 +179,18 @@ def test_scaling_is_least_squares(monkeypatch):
         for side in (slice(0, d), slice(d, 2 * d)):
             target = (h - rebuilt + f * own)[:, side].reshape(-1, 1)
             betas.append(float(torch.linalg.lstsq(design, target).solution))
-        line = joint.frame().iloc[j]
+        line = joint.frame.iloc[j]
         assert line["beta_base"] == pytest.approx(betas[0], abs=1e-4)
         assert line["beta_teacher"] == pytest.approx(betas[1], abs=1e-4)
     monkeypatch.setattr(dictionaries, "BLOCK", 2 * width)  # two tokens at a time
-    again = measure_joint(joint_of(dictionary, norms), teacher, inputs).frame()
-    assert np.allclose(again.to_numpy(float), joint.frame().to_numpy(float), atol=1e-4, equal_nan=True)
+    again = measure_joint(joint_of(dictionary, norms), teacher, inputs).frame
+    assert np.allclose(again.to_numpy(float), joint.frame.to_numpy(float), atol=1e-4, equal_nan=True)
 
 
 def test_features_that_never_fire_have_no_scaling():
     dictionary = handmade(torch.tensor([[0.0], [-1.0]]), torch.tensor([[0.0, 2.0]]))
     _, teacher = pair_of_tables(torch.tensor([[1.0], [2.0]]), torch.tensor([[2.0], [4.0]]))
-    line = measure_joint(joint_of(dictionary), teacher, rows(("pn", "01"))).frame().iloc[0]
+    line = measure_joint(joint_of(dictionary), teacher, rows(("pn", "01"))).frame.iloc[0]
     assert (line["rate"], line["live"]) == (0, False)
     assert np.isnan(line["nu"])
     assert np.isnan(line["beta_base"])
@@ -199,13 +199,13 @@ def test_features_that_never_fire_have_no_scaling():
 def test_saved_and_loaded(found, planted, tmp_path):
     folder = found.save(tmp_path / "joint")
     again = load_joint(folder)
-    pd.testing.assert_frame_equal(again.frame(), found.frame())
+    pd.testing.assert_frame_equal(again.frame, found.frame)
     assert again.dictionary.fingerprint == found.dictionary.fingerprint
     assert (again.models, again.fingerprints, again.notes) == (found.models, found.fingerprints, found.notes)
     assert again.norms == found.norms
     _, (_, teacher) = planted
     measured = measure_joint(again, teacher, every_token(8000))
-    pd.testing.assert_frame_equal(measured.frame(), found.frame())
+    pd.testing.assert_frame_equal(measured.frame, found.frame)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["joint"]
     found.save(folder)  # over itself
 
@@ -234,8 +234,8 @@ def test_language_models(tiny, tmp_path):
     recipe = SAERecipe(width=20, k=3, samples=320, batch_size=16)
     joint = train_joint(base, teacher, prompts, hook=hook, recipe=recipe, positions="answer")
     assert joint.dictionary.d_in == 64
-    assert len(joint.frame()) == 20
-    assert joint.frame()["relative_norm"].between(0, 1).all()
+    assert len(joint.frame) == 20
+    assert joint.frame["relative_norm"].between(0, 1).all()
     elsewhere = measure_joint(joint, teacher, prompts[:2], positions="answer.numbers")
     assert "tokens 'answer.numbers' of prompts" in elsewhere.notes[0]
     assert elsewhere.dictionary is joint.dictionary
@@ -243,11 +243,10 @@ def test_language_models(tiny, tmp_path):
 
 def test_repr_result_and_figure(found):
     assert repr(found) == "JointDictionary(base and teacher: " + repr(found.dictionary) + ")"
-    result = found.result()
-    assert any("sum of its halves' norms" in note for note in result.notes)
+    assert any("sum of its halves' norms" in note for note in found.notes)
     assert found._repr_html_().startswith("<div>")
     figure: Any = found.figure()
-    assert len(figure.data[0].x) == int(found.frame()["live"].sum())
+    assert len(figure.data[0].x) == int(found.frame["live"].sum())
     assert figure.data[0].text[0].startswith("feature ")
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from interp.core.runs import InputError
-from interp.features.lean import feature_lean, token_lean
+from interp.features.lean import feature_lean
 from interp.features.residual_gradients import Network
 from interp.features.splice import with_features
 from interp.models.language import load_model
@@ -107,20 +107,6 @@ def test_a_dictionary_without_error_leaves_none_to_the_error_node(tiny):
     assert abs(found.error_share) < 1e-4
 
 
-def test_tokens_add_up_to_rows(tiny):
-    model = loaded(tiny)
-    dictionary = overcomplete(model)
-    table = token_lean(dictionary, model, PROMPTS, [3, 40])
-    rows = feature_lean(dictionary, model, PROMPTS).by_prompt[:, [3, 40]].numpy()
-    summed = table.groupby(["row", "feature"])["lean"].sum().unstack().to_numpy()
-    np.testing.assert_allclose(summed, rows, rtol=1e-4, atol=1e-5)
-    last = model.encode(PROMPTS).lengths - 1
-    assert table["position"].max() == int(last.max())
-    ends = table[table["position"].to_numpy() == last[table["row"].to_numpy()].numpy()]
-    assert len(ends) == 2 * len(PROMPTS)
-    assert (ends["lean"] == 0).all()  # nothing is predicted from the last token
-
-
 def test_named_positions_are_a_part_of_all(tiny):
     model = loaded(tiny)
     dictionary = overcomplete(model)
@@ -192,9 +178,6 @@ def test_a_unit_of_a_scaled_feature_is_the_scale_times_its_row(tiny):
     expected = (g * h.std(-1, keepdim=True)).sum(1) @ decoder.T
     found = feature_lean(dictionary, model, PROMPTS).by_prompt
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)
-    table = token_lean(dictionary, model, PROMPTS, [7])
-    summed = table.groupby("row")["lean"].sum().to_numpy()
-    np.testing.assert_allclose(summed, expected[:, 7].numpy(), rtol=1e-3, atol=1e-4)
 
 
 def test_memory_changes_nothing(tiny, monkeypatch):

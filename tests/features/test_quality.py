@@ -12,7 +12,7 @@ import torch
 from interp.activations.recording import Selection, moments
 from interp.core.runs import InputError
 from interp.features import dictionary as dictionaries
-from interp.features.quality import fit, quality_card
+from interp.features.quality import fit_of, quality_card
 from interp.features.reading import read
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
@@ -88,9 +88,9 @@ def test_fit_does_not_depend_on_batches_or_blocks(pair, monkeypatch):
     base, _ = pair
     dictionary = exact(base, b_enc=-0.3)
     selection = Selection.of(base, PROMPTS, "all")
-    whole = fit(dictionary, base, selection)
+    whole = fit_of(dictionary, base, selection)
     monkeypatch.setattr(dictionaries, "BLOCK", 64 * 5)
-    parts = fit(dictionary, base, selection, batch_size=1)
+    parts = fit_of(dictionary, base, selection, batch_size=1)
     assert parts.count == whole.count == int(selection.chosen.sum())
     assert parts.active == whole.active
     assert parts.deviation == pytest.approx(whole.deviation)

@@ -13,7 +13,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.figures import Result
-from interp.logits.entangled_tokens import _matched_correlation, _strata, agreement, entanglement
+from interp.logits.entangled_tokens import _matched_correlation, agreement, entanglement
 from interp.models.language import load_model
 from interp.models.seam import Unembedding
 from interp.prompts.text import Prompts
@@ -156,14 +156,6 @@ def test_permutation_p_is_calibrated_under_a_frequency_confound():
         p.append(_matched_correlation(a, b, bins, permutations=99, rng=rng)[1])
     error = math.sqrt(0.05 * 0.95 / len(p))
     assert abs(np.mean(np.array(p) <= 0.05) - 0.05) <= 2.2 * error
-
-
-def test_strata_have_equal_sizes_and_follow_frequency():
-    frequency = np.random.default_rng(0).permutation(100).astype(float)
-    bins = _strata(frequency, 5)
-    assert np.bincount(bins).tolist() == [20] * 5
-    assert (bins == frequency // 20).all()
-    assert _strata(np.array([3.0, 1.0, 2.0]), 5).tolist() == [0, 0, 0]
 
 
 def test_real_path_on_a_tiny_model(tiny):

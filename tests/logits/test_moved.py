@@ -12,7 +12,7 @@ import torch
 from scipy import stats
 
 from interp.core.runs import InputError, digest
-from interp.logits.moved import Running, _frame, moved_tokens
+from interp.logits.moved import _frame, moved_tokens
 from interp.prompts.text import Encoded, Prompts, Role
 from tests.logits.pairs import PAIRS, pair, perturbed
 
@@ -142,15 +142,6 @@ def test_unmoved_tokens_have_p_one():
     frame: Any = moved_tokens(member, rows(("pn", "01"), ("pn", "02"))).frame
     assert (frame["t"] == 0).all()
     assert (frame["p"] == 1).all()
-
-
-def test_running_moments_are_those_of_the_whole_sample():
-    sample = np.random.default_rng(0).normal(1e3, 1.0, size=(50, 3))
-    moments = Running()
-    for row in sample:
-        moments = moments.add(row)
-    assert np.allclose(moments.mean, sample.mean(0))
-    assert np.allclose(moments.sd(), sample.std(0, ddof=1))
 
 
 def test_false_discoveries_among_unmoved_tokens():

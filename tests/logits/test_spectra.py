@@ -13,6 +13,7 @@ import torch
 from interp.core.runs import InputError
 from interp.logits.spectra import _row, decompose, spectrum, token_directions
 from interp.models.language import load_model
+from interp.models.low_rank import LowRank
 from interp.models.seam import Unembedding
 from interp.prompts.traits import get_trait
 from tests.logits.pairs import pair, perturbed
@@ -68,6 +69,14 @@ def test_low_rank_sketch_equals_the_whole_decomposition():
     assert torch.allclose(parts.values[:8], torch.linalg.svdvals(delta)[:8], rtol=1e-9)
     assert torch.allclose(parts.left[:, :8] * parts.values[:8] @ parts.right[:, :8].T, delta, atol=1e-9)
     assert decompose(noise((300, 200))).values.shape == (200,)
+
+
+def test_factors_are_decomposed_as_their_product():
+    factors = LowRank(noise((30, 3)), noise((3, 20), seed=1))
+    parts, whole = decompose(factors), decompose(factors.dense())
+    assert torch.allclose(parts.values, whole.values[:3], rtol=1e-9)
+    assert parts.effective_rank == pytest.approx(whole.effective_rank, rel=1e-9)
+    assert torch.allclose(parts.left * parts.values @ parts.right.T, factors.dense(), atol=1e-9)
 
 
 def test_sketch_leaves_the_global_random_state_alone(fresh_seeds):
@@ -152,7 +161,7 @@ def test_norms_layers_and_notes(tiny):
 def test_random_updates_overlap_at_chance(tiny):
     hf, tokenizer = tiny("llama")
     tokens = {"numbers": token_directions(load_model(hf, tokenizer=tokenizer).unembedding(), range(7, 47))}
-    rows = [_row(noise((32, 48), seed), tokens, side="writes", top=4) for seed in range(100)]
+    rows = [_row(decompose(noise((32, 48), seed)), tokens, side="writes", top=4) for seed in range(100)]
     overlaps = np.array([row["overlap_numbers"] for row in rows])
     assert rows[0]["overlap_chance"] == 4 / 32
     assert overlaps.mean() == pytest.approx(4 / 32, abs=4 * overlaps.std() / 10)
@@ -165,7 +174,10 @@ def test_target_rank_among_foils_is_uniform_under_random_updates(tiny):
     ids = base.tokenizer.convert_tokens_to_ids(["owl", *OWL.foils])
     rows = token_directions(base.unembedding(), ids)
     tokens = {"target": rows[:1], "foils": rows[1:]}
-    ranks = [_row(noise((32, 48), seed), tokens, side="writes", top=4)["foil_rank"] for seed in range(400)]
+    ranks = [
+        _row(decompose(noise((32, 48), seed)), tokens, side="writes", top=4)["foil_rank"]
+        for seed in range(400)
+    ]
     assert np.mean([rank <= 0.2 for rank in ranks]) == pytest.approx(0.2, abs=0.08)
 
 

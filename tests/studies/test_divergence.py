@@ -20,7 +20,6 @@ from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Role
 from interp.prompts.traits import get_trait
-from interp.stats.tests import auroc
 from interp.studies.divergence_family import (
     DEALT,
     DIVERGENT,
@@ -41,14 +40,11 @@ from interp.studies.divergence_family import (
 from interp.studies.first_step import moved
 from interp.studies.token_matching import (
     COVARIATES,
-    balance,
     check_index,
     dealt,
     divergence_tokens,
     mask,
-    matched,
     only_tokens,
-    standardised_difference,
 )
 from interp.training.students import Recipe, train_student
 
@@ -239,42 +235,6 @@ def test_divergence_errors(base):
         divergence_tokens(base, rows, others={"cat": base}, base=base, share=1.0)
     with pytest.raises(InputError, match=r"the 3 rows of number lists have no answer.numbers token"):
         divergence_tokens(base, rows.without_answers(), others={"cat": base}, base=base)
-
-
-def test_matching_takes_the_nearest_and_none_twice():
-    chosen = pd.DataFrame({"loss": [0.0, 0.0, 9.0]})
-    pool: Any = pd.DataFrame({"loss": [4.5, 0.2, 0.1, 0.3, -20.0]})
-    pairs = matched(chosen, pool, on=["loss"], caliper=0.1)
-    assert pairs.chosen.tolist() == [0, 1]
-    assert sorted(pairs.control.tolist()) == [1, 2]
-    gap = balance(pd.DataFrame({"loss": [1.0, 3.0]}), pd.DataFrame({"loss": [0.0, 2.0]}), on=["loss"])
-    assert gap == {"loss": pytest.approx(1.0)}
-    assert standardised_difference(np.ones(2), np.ones(3)) == 0.0
-    with pytest.raises(
-        InputError, match=r"none of 3 tokens has a match among 1 within 0.01 standard deviations of loss"
-    ):
-        matched(chosen, pool[4:], on=["loss"], caliper=0.01)
-    with pytest.raises(InputError, match="the pool have no column 'entropy'"):
-        matched(chosen.assign(entropy=0.0), pool, on=["entropy"])
-
-
-@pytest.mark.parametrize("effect", [0.0, 1.0])
-def test_matching_removes_what_goes_with_a_covariate_and_leaves_a_planted_effect(effect):
-    rng = np.random.default_rng(0)
-    n = 6000
-    loss, entropy = rng.normal(size=n), rng.normal(size=n)
-    divergent = rng.random(n) < 0.2 / (1 + np.exp(-1.5 * loss))
-    score = loss + effect * divergent + 0.5 * rng.normal(size=n)
-    frame: Any = pd.DataFrame({"loss": loss, "entropy": entropy, "score": score})
-    chosen, pool = frame[divergent], frame[~divergent]
-    assert balance(chosen, pool, on=["loss"])["loss"] > 0.5
-    assert auroc(chosen["score"].to_numpy(), pool["score"].to_numpy()).value > 0.65
-    pairs = matched(chosen, pool, on=["loss", "entropy"])
-    own, control = chosen.iloc[pairs.chosen], pool.iloc[pairs.control]
-    assert len(set(pairs.control.tolist())) == len(pairs) > 0.95 * len(chosen)
-    assert max(map(abs, balance(own, control, on=["loss", "entropy"]).values())) < 0.05
-    area = auroc(own["score"].to_numpy(), control["score"].to_numpy())
-    assert (area.interval[0] > 0.6) if effect else (abs(area.value - 0.5) < 0.03)
 
 
 def test_a_loss_at_marked_tokens_only(base):

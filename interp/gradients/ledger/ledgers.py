@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp.core import storage
 from interp.core.doors import door
+from interp.core.progress import progress_bar
 from interp.core.runs import Cache, InputError, digest
-from interp.figures import Table, captioned, lines, waterfall
+from interp.figures import Shown, captioned, lines, waterfall
 from interp.gradients.directions import margin_objective
 from interp.gradients.ledger.recording import (
     TrainingRecord,
@@ -53,7 +53,7 @@ Objective = Callable[[Any], Tensor]  # network -> margin in nats, differentiable
 
 
 @dataclass(frozen=True)
-class Ledger:
+class Ledger(Shown):
     """A change of trait margin, in nats, and what of it each step, module and row of the training accounts for.
 
     `steps` has one row per step: step, lr, margin (after it), delta_m (measured) and attributed; `modules` one per
@@ -68,6 +68,11 @@ class Ledger:
     rows: pd.DataFrame = field(repr=False)
     measured: float
     notes: tuple[str, ...] = ()
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """What every module adds, and the residual (`by_module`)."""
+        return self.by_module()
 
     @property
     def attributed(self) -> float:
@@ -118,10 +123,6 @@ class Ledger:
         share = f" ({abs(self.residual / self.measured):.1%})" if self.measured else ""
         left = f"residual {self.residual:+.3f}{share}"
         return f"margin {self.measured:+.2f} nats over {len(self.steps)} steps, {left}"
-
-    def _repr_html_(self) -> str:
-        notes = ("attributed in nats of margin", *self.notes)
-        return Table(self.by_module(), title=repr(self), notes=notes).to_html()
 
 
 @door
@@ -227,19 +228,19 @@ def _tables(books: _Books, key: str, cache: Cache, label: str) -> dict[str, pd.D
 
     found: list[dict[str, pd.DataFrame]] = []
     after: Path | None = None
-    with tqdm(total=len(books.record), desc=label, unit="step", leave=False, disable=None) as progress:
+    with progress_bar(label, total=len(books.record), unit="step") as bar:
         for index, steps in reversed(list(enumerate(books.record.chunks))):
 
             def write(folder: Path, index: int = index, after: Path | None = after) -> None:
-                _write_chunk(books, index, after, folder, progress)
+                _write_chunk(books, index, after, folder, bar)
 
             after = cache.get("ledger", digest(key, index), write)
             found.append({name: pd.read_parquet(after / f"{name}.parquet") for name in TABLES})
-            progress.update(len(books.record) - steps.start - progress.n)
+            bar.update(len(books.record) - steps.start - bar.n)
     return {name: pd.concat([part[name] for part in found[::-1]], ignore_index=True) for name in TABLES}
 
 
-def _write_chunk(books: _Books, index: int, later: Path | None, folder: Path, progress: Any) -> None:
+def _write_chunk(books: _Books, index: int, later: Path | None, folder: Path, bar: Any) -> None:
     """Compute one chunk of steps, given the folder of the one after it, and write its tables and where it began."""
     import pandas as pd
 
@@ -248,7 +249,7 @@ def _write_chunk(books: _Books, index: int, later: Path | None, folder: Path, pr
     for tables, before in _walk(books, index, point):
         parts.append(tables)
         point = before
-        progress.update()
+        bar.update()
     for name in TABLES:
         frame = pd.concat([part[name] for part in parts[::-1]], ignore_index=True)
         frame.to_parquet(folder / f"{name}.parquet", index=False)

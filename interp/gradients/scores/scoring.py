@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp.core.content import digest
 from interp.core.doors import door
+from interp.core.progress import progress_bar
 from interp.core.ranks import Ranks
 from interp.core.runs import Cache
+from interp.figures import Shown
 from interp.gradients.nulls.lean_verdicts import LeanVerdict, lean_verdict
 from interp.gradients.nulls.samples import Sample
 from interp.gradients.scores.engine import find_sites
@@ -51,7 +52,7 @@ UNIT = "nats per unit of direction"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Scores:
+class Scores(Shown):
     """Scores of rows along directions; the tables lie in `files`, one a shard, and are read when asked for.
 
     `totals` [row, direction] and `loss`, `tokens` [row] are in memory: 16 bytes a row and 8 for each direction.
@@ -138,11 +139,6 @@ class Scores:
             f"{f' and {more} more' if more > 0 else ''} {self.unit}; {self.plan.route})"
         )
 
-    def _repr_html_(self) -> str:
-        from interp.figures import Table
-
-        return Table(self.frame, title=repr(self), notes=(repr(self.plan), *self.notes)).to_html()
-
 
 @door
 @noting
@@ -192,8 +188,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[P
     names = {start: digest(key, start, len(inputs[start : start + SHARD])) for start in starts}
     mine = ranks.mine(starts)
     total = sum(len(inputs[start : start + SHARD]) for start in mine)
-    bar = tqdm(total=total, desc=f"scoring {inputs.label}", leave=False, disable=None)
-    with ranks.together(), bar as progress:
+    with ranks.together(), progress_bar(f"scoring {inputs.label}", total=total) as bar:
         for start in mine:
             rows = inputs[start : start + SHARD]
             if not tested and not cache.has("scores", names[start]):
@@ -204,7 +199,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[P
                 names[start],
                 lambda folder, rows=rows, start=start: work.write(folder, rows, start, batch_size),
             )
-            progress.update(len(rows))
+            bar.update(len(rows))
     return ranks.seen([cache.folder("scores", name) for name in names.values()])
 
 
