@@ -6,7 +6,6 @@ from .feature_files import (
 )
 from .gradient_files import (
     ledger_file as ledger_file,
-    named_direction as named_direction,
     score_file as score_file,
 )
 from .step_files import (

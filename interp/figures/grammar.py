@@ -36,7 +36,10 @@ _LOOKS = {  # role: colour, marker, dash, hatching
     "other_student": ("#CC79A7", "cross", "8px,3px,2px,3px,2px,3px", "+"),
     "in_context": ("#D55E00", "star", "14px,3px,2px,3px", "-"),
 }
-ROLES, SYMBOLS, DASHES, HATCHES = ({role: look[part] for role, look in _LOOKS.items()} for part in range(4))
+ROLES = {role: look[0] for role, look in _LOOKS.items()}
+SYMBOLS = {role: look[1] for role, look in _LOOKS.items()}
+DASHES = {role: look[2] for role, look in _LOOKS.items()}
+HATCHES = {role: look[3] for role, look in _LOOKS.items()}
 DECISIONS = {"supported": BLUE, "refuted": ORANGE, "inconclusive": GREY}
 DECIDED = {"supported": "circle", "refuted": "x", "inconclusive": "circle-open"}
 OTHERS = ("#CC79A7", "#D55E00", "#000000", BLUE, ORANGE, GREEN, "#882255", SKY)

@@ -43,7 +43,9 @@ def noting(verb: Callable[Given, Found]) -> Callable[Given, Found]:
         finally:
             _HEARD.reset(token)
         hear(heard)
-        if "table" in found.__dataclass_fields__:  # of a detection, whose notes are those of its table
+        if "table" in getattr(
+            found, "__dataclass_fields__", ()
+        ):  # of a detection, whose notes are those of its table
             return dataclasses.replace(found, table=add_notes(found.table, _few(heard)))
         return add_notes(found, _few(heard))
 
