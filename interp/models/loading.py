@@ -247,6 +247,7 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
 
 
 def no_weights(folder: Path) -> str:
+    """Why a folder gives no weights, and what to do: they are a pickle, or there are none."""
     pickles = sorted(
         path.name for path in folder.iterdir() if path.suffix in PICKLES and path.name != "training_args.bin"
     )
