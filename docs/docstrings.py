@@ -1,7 +1,7 @@
 """Docstrings are prose with formulas, not markup: ⟨g, v⟩ may be written <g, v>, and a * b is a product.
 
 A griffe extension that escapes what Markdown would take for a tag, a link or emphasis, outside `code` and indented
-formulas, that fences examples, and that leaves the sections of Google's style (Args, Returns, Raises, Example) to griffe.
+formulas, that fences examples, and that leaves the sections (Args, Returns, Raises, Example) to griffe.
 """
 
 from __future__ import annotations
