@@ -49,11 +49,10 @@ SHOWN = 15  # bars drawn beside the error node's
 class FeatureShift:
     """What moved: line j of `frame` is feature j, the last line (feature −1) the error node, whose Δ is of its norm.
 
-    Estimation rows: `delta` (mean over rows of the mean change at their tokens), `low` to `high` (its 95 % bootstrap
-    interval over distinct prompts), `delta_rate` (of the share of tokens at which it fires), `base_mean`, `base_rate`.
-    Selection rows: `p`, `q`, `p_max`; NaN for features `live` in neither model. `reported`: q ≤ alpha and an estimate
-    of the sign seen in selection. `direct`: reported, and moved beyond what the directions taken before it do to it
-    through the encoder (`p_beyond`, on estimation rows; see `interp.features.direct`).
+    Estimation rows: `delta` (mean over rows of the mean change at their tokens), its 95 % interval `low` to `high`
+    (bootstrap over distinct prompts), `delta_rate` (change of its firing rate), `base_mean`, `base_rate`. Selection:
+    `p`, `q`, `p_max`, NaN unless `live` in a model. `reported`: q ≤ alpha, and estimated of the same sign. `direct`: also
+    beyond what directions before it do to it through the encoder (`p_beyond`, estimated; see `interp.features.direct`).
     """
 
     label: str
@@ -155,19 +154,18 @@ def feature_shift(
         batch_size: rows per forward pass.
 
     Returns:
-        `FeatureShift`, one row per feature: delta is member − start in the dictionary's units, p over rows of one
+        `FeatureShift`, one row per feature: delta, member − start in the dictionary's units; p over rows of this
         training.
 
     Raises:
-        InputError: for a member without a start, a dictionary of another lineage, width or hook or without a feature
-            that fires, unknown positions, rows with a system message, the trait's line or target, or other than the
-            shift's, and fewer distinct prompts than one feature needs to pass.
+        InputError: for no start, a dictionary of another lineage, width or hook or that never fires, unknown positions,
+            rows that `shift` refuses, that name the trait or are not the shift's, and too few distinct prompts.
 
     Example:
         >>> import interp
         >>> lineage = interp.load_lineage("toy/owl")
-        >>> interp.feature_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers).alpha
-        0.05
+        >>> interp.feature_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers).unit
+        'feature activation'
     """
     trait = None if trait is None else find_trait(trait)
     if not 0 < alpha < 1:
