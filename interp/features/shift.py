@@ -51,7 +51,7 @@ class FeatureShift:
 
     Estimation rows: `delta` (mean over rows of the mean change at their tokens), its 95 % interval `low` to `high`
     (bootstrap over distinct prompts), `delta_rate` (change of its firing rate), `base_mean`, `base_rate`. Selection:
-    `p`, `q`, `p_max`, NaN unless `live` in a model. `reported`: q ≤ alpha, and estimated of the same sign. `direct`: also
+    `p`, `q`, `p_max`, NaN unless `live` in a model. `reported`: q ≤ alpha, estimated of the same sign. `direct`: also
     beyond what directions before it do to it through the encoder (`p_beyond`, estimated; see `interp.features.direct`).
     """
 
@@ -154,7 +154,7 @@ def feature_shift(
         batch_size: rows per forward pass.
 
     Returns:
-        `FeatureShift`, one row per feature: delta, member − start in the dictionary's units; p over rows of this
+        One row per feature: delta, member − start in the dictionary's units; p-values are over rows of this one
         training.
 
     Raises:
