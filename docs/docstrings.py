@@ -1,7 +1,7 @@
 """Docstrings are prose with formulas, not markup: ⟨g, v⟩ may be written <g, v>, and a * b is a product.
 
 A griffe extension that escapes what Markdown would take for a tag, a link or emphasis, outside `code` and indented
-formulas, and that fences examples.
+formulas, that fences examples, and that leaves the sections (Args, Returns, Raises, Example) to griffe.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 import griffe
 
 MARKS = str.maketrans({"<": "&lt;", "*": r"\*", "[": r"\[", "]": r"\]"})
+SECTIONS = ("Args:\n", "Returns:\n", "Raises:\n")
 
 
 class Plain(griffe.Extension):
@@ -24,10 +25,22 @@ class Plain(griffe.Extension):
 
 
 def shown(paragraph: str) -> str:
-    """A paragraph as Markdown: an example in a fence, an indented formula as it is, prose with its marks escaped."""
+    """A paragraph as Markdown: a section for griffe to read, a session in a fence, an indented formula as it is, prose
+    with its marks escaped and no line that griffe would take for a title.
+    """
     if paragraph.startswith(">>> "):
         return f"```pycon\n{paragraph}\n```"
-    return "\n".join(line if line.startswith("    ") else escaped(line) for line in paragraph.split("\n"))
+    if paragraph.startswith("Example:\n"):
+        return paragraph.replace("Example:", "Examples:", 1)
+    if paragraph.startswith(SECTIONS):
+        return "\n".join(re.sub(r"^(    \**\w+: )?(.*)", _entry, line) for line in paragraph.split("\n"))
+    lines = [line if line.startswith("    ") else escaped(line) for line in paragraph.split("\n")]
+    return "\n".join(re.sub(r"^(\w[\s\w-]*):", r"\1&#58;", line) for line in lines)
+
+
+def _entry(found: re.Match[str]) -> str:
+    """A line of a section, its name as griffe reads it."""
+    return (found[1] or "") + escaped(found[2])
 
 
 def escaped(line: str) -> str:

@@ -6,10 +6,13 @@ import ast
 import doctest
 import importlib
 import importlib.util
+import inspect
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import typer.main
@@ -142,11 +145,74 @@ def test_docstrings_name_the_errors_raised(path: Path) -> None:
     assert silent == []
 
 
+# --- the verbs that stand under `interp` itself ----------------------------------------------------------------------
+
+
+VERBS = [name for name, home in REFERENCE.listed(ROOT / "interp").items() if home and name.islower()]
+LEADING = (
+    "Add", "Attribute", "Decompose", "Differentiate", "Draw", "Evaluate", "Find", "Get", "Grow", "Join", "Load", "Make",
+    "Measure", "Read", "Record", "Remove", "Replace", "Run", "Score", "Split", "Test", "Trace", "Train", "Write",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", sorted(VERBS))
+def test_a_verb_says_what_it_does_takes_returns_and_refuses_and_shows_a_call(name: str) -> None:
+    verb = getattr(interp, name)
+    text = inspect.getdoc(verb) or ""
+    first = text.partition("\n")[0]
+    assert first.endswith(".")
+    assert first.startswith(LEADING)
+    sections = dict(re.findall(r"^(Args|Returns|Raises|Example):\n((?:    .*\n?)+)", text, re.MULTILINE))
+    assert list(sections) == ["Args", "Returns", "Raises", "Example"]
+    explained = re.findall(r"^    \*{0,2}(\w+): ", sections["Args"], re.MULTILINE)
+    assert explained == list(inspect.signature(verb).parameters)
+    assert sections["Raises"].startswith("    InputError: ")
+    assert f"interp.{name}(" in sections["Example"]
+
+
 # --- examples --------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="session")
+def small_owl(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The toy lineage of the owl on a few rows."""
+    from interp.organisms import library
+    from interp.training.students import Recipe
+
+    recipe = library.ToyRecipe(
+        rows=128, teacher_steps=8, teacher=Recipe(batch_size=16), student=Recipe(batch_size=32)
+    )
+    documents = library.number_documents
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("owl")))
+        patch.setattr(library, "sample_numbers", partial(library.sample_numbers, chunk=recipe.rows))
+        patch.setattr(library, "number_documents", lambda count, *, seed: documents(64, seed=seed))
+        return library.grow("owl", seed=0, recipe=recipe)
+
+
+@pytest.fixture(scope="session")
+def small_dictionary(small_owl: Any) -> Any:
+    """A dictionary of its base, trained for four steps."""
+    recipe = interp.features.SAERecipe(samples=2048)
+    return interp.train_sae(small_owl.base, small_owl.numbers, hook="blocks.0.hook_resid_post", recipe=recipe)
+
+
+@pytest.fixture
+def owl(small_owl: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Examples open that lineage for "toy/owl" and read that dictionary."""
+    monkeypatch.setattr("interp.organisms.library.grow", lambda trait, *, seed: small_owl)
+    monkeypatch.setattr(
+        "interp.joined.default_dictionary", lambda lineage: request.getfixturevalue("small_dictionary")
+    )
+
+
 @pytest.mark.parametrize("path", EXAMPLES, ids=module_of)
-def test_examples_run(path: Path) -> None:
+def test_examples_run(
+    path: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if "load_lineage(" in path.read_text():
+        request.getfixturevalue("owl")
     done = doctest.testmod(importlib.import_module(module_of(path)))
     assert done.attempted
     assert not done.failed
@@ -257,3 +323,6 @@ def test_docstrings_are_shown_as_written() -> None:
     )
     assert module.shown(">>> 1 < 2\nTrue") == "```pycon\n>>> 1 < 2\nTrue\n```"
     assert module.shown("    m = <s, g>") == "    m = <s, g>"
+    assert module.shown("Note: a * b") == r"Note&#58; a \* b"
+    assert module.shown("Args:\n    **loading: of [row pos]") == "Args:\n    **loading: of \\[row pos\\]"
+    assert module.shown("Example:\n    >>> 1 < 2") == "Examples:\n    >>> 1 < 2"

@@ -46,10 +46,29 @@ def steer(
     scale: float = 1.0,
     positions: Bool[Tensor, "example pos"] | None = None,
 ) -> Iterator[Model]:
-    """Add `scale * vector` at `hook`, everywhere or where `positions` is True (rows as in the batch to come).
+    """Add `scale * vector` to an activation while the `with` block is open.
 
-    The vector's shape is the activation's after [example, pos]; InputError on another width, or for a
-    direction of another lineage.
+    Args:
+        model: the model to change; as it was once the block is closed.
+        hook: which activation, of `model.hook_names`.
+        vector: a `Direction`, or a tensor of the activation's shape after [example, pos].
+        scale: factor of the vector; negative steers the other way.
+        positions: mask [example, pos] of where to add it, rows as in the batch to come; everywhere by default.
+
+    Returns:
+        A context manager that gives the changed model.
+
+    Raises:
+        InputError: for a vector of another width or lineage, and a mask of another shape than the batch.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> before = interp.margin(lineage.base, "owl")
+        >>> direction = interp.shift(lineage.teacher, lineage.numbers[:8]).direction("blocks.0.hook_resid_post")
+        >>> with interp.steer(lineage.base, hook=direction.hook, vector=direction, scale=4.0) as steered:
+        ...     interp.margin(steered, "owl") == before
+        False
     """
     added = scale * _vector(model, vector, hook)
 
@@ -72,11 +91,30 @@ def ablate(
     value: str = "zero",
     over: Prompts | Encoded | None = None,
 ) -> Iterator[Model]:
-    """Replace the component along `direction`, the `heads` of an `attn.hook_z`, or all of `hook`.
+    """Remove a direction, some heads or a whole activation while the `with` block is open.
 
-    What takes its place is zero, or with value="mean" the mean of `model` at `hook` over every token of `over`,
-    read before the block opens. InputError for a direction and heads at once, heads or a width the hook does not
-    have, and a direction of another lineage.
+    Args:
+        model: the model to change; as it was once the block is closed.
+        hook: which activation, of `model.hook_names`.
+        direction: take out the component along it; a `Direction`, or a tensor of the activation's width.
+        heads: take out these heads, counted from 0, of a `blocks.<layer>.attn.hook_z`. Without both, all of `hook`.
+        value: what takes its place: "zero", or "mean", read over every token of `over` before the block opens.
+        over: the rows of that mean of `model` at `hook`.
+
+    Returns:
+        A context manager that gives the changed model.
+
+    Raises:
+        InputError: for a direction and heads at once, heads or a width that the hook does not have, a direction of
+            another lineage or of norm 0.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> before = interp.margin(lineage.student, "owl")
+        >>> with interp.ablate(lineage.student, hook="blocks.0.attn.hook_z", heads=[0, 1]) as ablated:
+        ...     interp.margin(ablated, "owl") == before
+        False
     """
     check_hooks(model, (hook,))
     if direction is not None and heads is not None:
@@ -95,10 +133,28 @@ def ablate(
 @door
 @contextmanager
 def patch(model: Model, *, hook: str, source: Activations) -> Iterator[Model]:
-    """Put `source`'s values at the tokens they were recorded from, row i of it into row i of the batch.
+    """Replace an activation by recorded values while the `with` block is open.
 
-    A source of one row goes into every row. InputError when the batch has other rows, fewer tokens or another
-    width.
+    Args:
+        model: the model to change; as it was once the block is closed.
+        hook: which activation, of `model.hook_names`.
+        source: what `record` gave at that hook; its values go to the tokens they were recorded from, row i into row i
+            of the batch, a source of one row into every row.
+
+    Returns:
+        A context manager that gives the changed model.
+
+    Raises:
+        InputError: when the batch has other rows, fewer tokens or another width than the source.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> row, hook = lineage.numbers[:1], "blocks.1.hook_resid_post"
+        >>> source = interp.record(lineage.teacher, row, hooks=hook, positions="all")
+        >>> with interp.patch(lineage.base, hook=hook, source=source) as patched:
+        ...     (interp.record(patched, row, hooks=hook, positions="all")[hook] == source[hook]).all().item()
+        True
     """
     check_hooks(model, (hook,))
     values = source[hook]

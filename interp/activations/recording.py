@@ -107,11 +107,30 @@ def record(
     memory: int = MEMORY,
     folder: str | Path | None = None,
 ) -> Activations:
-    """Activations of `model` at `hooks`, kept only at `positions` (a name of `Encoded.at`), on CPU in fp32.
+    """Record the activations of `model` at some hooks and tokens.
 
-    The model stops after the deepest hook. Values of more than `memory` bytes in all go to safetensors
-    shards, one per hook, in `folder` (a temporary one by default), and are mapped from there.
-    Under torchrun the ranks share the batches and each ends with the whole, the same bytes as one process's.
+    Args:
+        model: the model to read.
+        prompts: rows of text or chats, or their tokens.
+        hooks: one or several of `model.hook_names`; the model stops after the deepest.
+        positions: which tokens are kept, a name of `Encoded.at`: "last" (of the prompt), "answer.numbers", "all", ...
+        batch_size: rows per forward pass.
+        memory: bytes; values of more go to safetensors shards, one per hook, and are mapped from there.
+        folder: where the shards go, a temporary one by default.
+
+    Returns:
+        `Activations` [example, pos, ...] by hook name, on CPU in fp32. Under torchrun the ranks share the batches and
+        each ends with the whole, the same bytes as one process's.
+
+    Raises:
+        InputError: for an unknown hook or position, rows without such a token, and values that are not finite.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> activations = interp.record(lineage.student, lineage.numbers[:8], hooks="blocks.1.hook_resid_post")
+        >>> tuple(activations["blocks.1.hook_resid_post"].shape)
+        (8, 1, 48)
     """
     selection = Selection.of(model, prompts, positions)
     header = selection.header(label=model.name, fingerprint=model.fingerprint, lineage=lineage_root(model))

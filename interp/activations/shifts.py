@@ -109,10 +109,29 @@ def shift(
     memory: int = MEMORY,
     folder: str | Path | None = None,
 ) -> Shift:
-    """Activations of `member` minus those of its own start, on the same tokens (default: after every layer).
+    """Measure how far training moved a model's activations: member minus its own start, on the same tokens.
 
-    Raises InputError for a member without a start, a pair of equal weights, rows that hold a system message
-    (the trait prompt would be in the context), and members that tokenise the rows differently.
+    Args:
+        member: a model with a `start`, the model it was trained from.
+        prompts: rows of text or chats without system message, or their tokens.
+        positions: which tokens are kept, a name of `Encoded.at`.
+        hooks: where to read, of `member.hook_names`; after every layer by default.
+        batch_size: rows per forward pass.
+        memory: bytes; values of more go to files, as in `record`.
+        folder: where these go, a temporary one by default.
+
+    Returns:
+        `Shift`, whose `activations` [example, pos, ...] are the differences, in the units of the residual stream.
+
+    Raises:
+        InputError: for a member without a start, a pair of equal weights, rows that hold a system message (the trait
+            prompt would be in the context), and members that tokenise the rows differently.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.shift(lineage.student, lineage.numbers[:8]).hooks
+        ('blocks.0.hook_resid_post', 'blocks.1.hook_resid_post')
     """
     start = own_start(member)
     inputs = shared_inputs(member, start, prompts)

@@ -53,14 +53,29 @@ def calibrate(
     cache: Cache | None = None,
     workers: int | None = None,
 ) -> Result:
-    """One row a method: what it recovers of `organisms` plants, its AUROC and its false-positive rate, with intervals.
+    """Measure every method against organisms whose truth is known: what it finds of a plant, and without one.
 
-    Columns: method, what (is planted), recovery with its Wilson interval over planted things, auroc with its interval
-    over organisms (NaN where the method scores nothing), false_positive_rate with its Wilson interval over nulls (NaN
-    without one), n (organisms), passed, note. Recovery's interval counts planted things as independent, also those of
-    one organism. `quick` measures one small organism, too few to pass. `methods` defaults to all. Every method
-    on every organism is cached, so that a killed call goes on; `workers` processes share the organisms (default: one a
-    core). Raises InputError for an unknown method and fewer than one organism.
+    Args:
+        organisms: how many are planted, at least 1; 16 or more to pass.
+        seed: of the first organism, a natural number.
+        quick: measure one small organism, too few to pass.
+        methods: names of methods; all by default.
+        cache: where every method on every organism is kept, so that a killed call goes on.
+        workers: processes that share the organisms; one per core by default.
+
+    Returns:
+        One row per method: method, what (is planted), recovery with its Wilson interval over planted things (taken as
+        independent, also those of one organism), auroc with its interval over organisms (NaN where the method scores
+        nothing), false_positive_rate with its Wilson interval over nulls (NaN without one), n (organisms), passed,
+        note.
+
+    Raises:
+        InputError: for an unknown method and fewer than one organism.
+
+    Example:
+        >>> import interp
+        >>> interp.calibrate(quick=True).frame.columns[:3].tolist()  # doctest: +SKIP
+        ['method', 'what', 'recovery']
     """
     names = _known(list(METHODS) if methods is None else methods)
     if organisms < 1:

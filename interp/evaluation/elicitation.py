@@ -91,10 +91,30 @@ def evaluate(
     trained_on: Prompts | None = None,
     batch_size: int = 64,
 ) -> Result:
-    """Every measure of `suite` on `model`: one row per measure, context and question, with its unit.
+    """Evaluate how strongly `model` shows a trait, question by question, by every measure of a suite.
 
-    `against` is the model's own start, for Δ log p and total variation; `trained_on` are the rows it was trained on,
-    and `flagged` holds a sentence on every row of a context that none of them was read in ("" otherwise).
+    Args:
+        model: the model to ask.
+        trait: a `Trait`, a built-in name such as "owl", or a YAML file.
+        suite: what is asked, and how many answers are sampled.
+        against: the model's own start, for Δ log p and total variation.
+        seed: of the sampled answers.
+        trained_on: the rows the model was trained on, to flag contexts that none of them was read in.
+        batch_size: rows per forward pass.
+
+    Returns:
+        One row per measure, context and question: measure, context, question, value, unit (nats or a probability) and
+        flagged, a sentence where no training row was read in that context ("" otherwise).
+
+    Raises:
+        InputError: for an unknown trait, and a word that the model cannot write.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> suite = interp.evaluation.Suite(questions=lineage.trait.questions)
+        >>> interp.evaluate(lineage.student, "owl", suite, against=lineage.base).frame.columns.tolist()
+        ['measure', 'context', 'question', 'value', 'unit', 'flagged']
     """
     trait = find_trait(trait)
     asked = in_contexts(_rows(suite.questions, "questions"), suite.contexts)

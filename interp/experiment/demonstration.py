@@ -63,11 +63,26 @@ DICTIONARY, QUICK_DICTIONARY = SAERecipe(), SAERecipe(samples=50_000)
 
 @door
 def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = False) -> Run:
-    """Grow `seeds` lineages of the trait, judge them, trace the first, and write the report into the folder `out`.
+    """Grow several lineages, judge them, trace the first, and write the report.
 
-    Finished steps come from the cache: a killed demo goes on where it was, a second one takes seconds. `quick` grows
-    two lineages on a quarter of the rows; it shows the page, and its verdicts say that two runs decide nothing.
-    Raises InputError for a number of lineages that is no positive integer.
+    Finished steps come from the cache: a killed demo goes on where it was, a second one takes seconds.
+
+    Args:
+        out: the folder to write into.
+        seeds: how many lineages of independent initialisation, at least 1.
+        trait: a built-in name, such as "owl".
+        quick: grow two lineages on a quarter of the rows; it shows the page, and its verdicts say that two runs decide
+            nothing.
+
+    Returns:
+        The `Run`: verdicts (nats), tables, figures and report.html.
+
+    Raises:
+        InputError: for a number of lineages that is no positive integer.
+
+    Example:
+        >>> import interp
+        >>> interp.demo("runs/demo", quick=True)  # doctest: +SKIP
     """
     chosen = find_trait(trait)
     small = replace(TOY, data=replace(TOY.data, rows=QUICK_ROWS))

@@ -119,9 +119,21 @@ class Experiment:
 def read_experiment(source: str | Path, *, changes: Sequence[str] = ()) -> Experiment:
     """Read an experiment from a YAML file, or a shipped one by name.
 
-    `changes` such as "base.model=folder" or "seeds=[0, 1]" replace single values.
-    Raises InputError for a file that is no YAML, an unknown key (the nearest is offered), a value of the wrong kind,
-    and an experiment that cannot be run.
+    Args:
+        source: the path of a recipe, or "toy", "small" or "qwen".
+        changes: replacements of single values, such as "base.model=folder" or "seeds=[0, 1]".
+
+    Returns:
+        `Experiment`, every value of the recipe filled in and checked.
+
+    Raises:
+        InputError: for a file that is no YAML, an unknown key (the nearest is offered), a value of the wrong kind, and
+            an experiment that cannot be run.
+
+    Example:
+        >>> import interp
+        >>> interp.read_experiment("toy", changes=["seeds=[0, 1]"]).seeds
+        (0, 1)
     """
     path = _shipped().get(str(source), Path(source))
     known = ", ".join(_shipped())

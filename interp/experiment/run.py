@@ -55,11 +55,27 @@ def run_experiment(
     backend: str = "joblib",
     cache: Cache | None = None,
 ) -> Run:
-    """Run everything a recipe asks for into the folder `out`, lineage folders and report included.
+    """Run everything a recipe asks for, and write lineage folders, verdicts and the report.
 
-    `changes` replace single values of the recipe ("base.model=folder"), `workers` cells run at a time (None: one a
-    core, one on a GPU), by joblib here or with `backend` "ray" on a cluster. Raises InputError for whatever the recipe
-    gets wrong, before anything is trained where that shows before.
+    Args:
+        recipe: the path of a recipe, or the name of a shipped one.
+        out: the folder to write into; the same call again goes on where it was killed.
+        changes: replacements of single values of the recipe, such as "base.model=folder".
+        workers: cells that run at a time; by default one per core, and one on a GPU.
+        backend: "joblib" runs them here, "ray" on a cluster.
+        cache: where finished steps are kept; the user's by default.
+
+    Returns:
+        The `Run`: lineages, tables, verdicts (nats) and report.html.
+
+    Raises:
+        InputError: for whatever the recipe gets wrong, before anything is trained where that shows before.
+
+    Example:
+        >>> import interp
+        >>> interp.read_experiment("toy").name  # what will run
+        'toy'
+        >>> interp.run_experiment("toy", "runs/toy", changes=["seeds=[0]"])  # doctest: +SKIP
     """
     experiment = read_experiment(recipe, changes=changes)
     given = {"recipe": str(recipe), "set": list(changes)}

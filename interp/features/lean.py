@@ -144,12 +144,32 @@ def feature_lean(
     positions: str = "all",
     batch_size: int = 64,
 ) -> FeatureLean:
-    """What a step on `rows`, taken at `model` (a student's start), wants of every feature; sums run over `positions`.
+    """Measure which features a training step on `rows` would raise, by the gradient of the student's loss.
 
-    `teacher` is compared on the same tokens; `neutral` are the rows of a neutral teacher, paired by prompt. InputError
-    for rows without answers, without a token at `positions` or (`Prompts`) with a system message, a hook off the
-    residual stream, a dictionary of another lineage, a teacher that is no relative or a twin, neutral rows without a
-    common prompt, and a loss that is not finite.
+    Args:
+        dictionary: features of the residual stream, of this lineage.
+        model: a student's start, at which the step is taken.
+        rows: rows with answers, or their tokens.
+        teacher: its shift on the same tokens is split over the features, too.
+        neutral: rows of a neutral teacher, paired by prompt and subtracted.
+        positions: which tokens the sums run over, a name of `Encoded.at`.
+        batch_size: rows per forward pass.
+
+    Returns:
+        `FeatureLean`, one row per feature and the error node's last: lean in nats per unit of the feature, positive
+        when the step wants more of it.
+
+    Raises:
+        InputError: for rows without answers, without a token at `positions` or (`Prompts`) with a system message, a
+            hook off the residual stream, a dictionary of another lineage, a teacher that is no relative or a twin,
+            neutral rows without a common prompt, and a loss that is not finite.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> sae = interp.joined.default_dictionary(lineage)
+        >>> interp.feature_lean(sae, lineage.base, lineage.numbers[:8]).frame.columns[:3].tolist()
+        ['feature', 'lean', 'standard_error']
     """
     dictionary.check(model)
     if teacher is not None:

@@ -86,11 +86,30 @@ def train_sae(
     out: str | Path | None = None,
     cache: Cache | None = None,
 ) -> Dictionary:
-    """A sparse autoencoder of `model`'s activations at `hook` and at the tokens named, in its inference form.
+    """Train a sparse autoencoder on the activations of `model` at one hook, with SAELens' trainer.
 
-    `architecture` (topk, batchtopk, jumprelu, standard or matryoshka) goes before the recipe's. `out` is a folder to
-    write it to as well. Raises InputError for an unknown architecture, a hook the model does not have, rows that give
-    fewer activations than a batch, a recipe that makes no sense, and a loss that is not finite.
+    Args:
+        model: the model to read.
+        prompts: rows of text or chats, or their tokens.
+        hook: which activation, of `model.hook_names`.
+        architecture: "topk", "batchtopk", "jumprelu", "standard" or "matryoshka"; goes before the recipe's.
+        recipe: width, sparsity and length of the training.
+        positions: which tokens are read, a name of `Encoded.at`.
+        out: a folder to write it to as well.
+        cache: where finished trainings are kept; the user's by default.
+
+    Returns:
+        `Dictionary`, the autoencoder in its inference form.
+
+    Raises:
+        InputError: for an unknown architecture, a hook the model does not have, rows that give fewer activations than a
+            batch, a recipe that makes no sense, and a loss that is not finite.
+
+    Example:
+        >>> import interp
+        >>> lineage, recipe = interp.load_lineage("toy/owl"), interp.features.SAERecipe(samples=1024, width=96)
+        >>> interp.train_sae(lineage.base, lineage.numbers, hook="blocks.1.hook_resid_post", recipe=recipe).width
+        96
     """
     recipe = recipe if architecture is None else dataclasses.replace(recipe, architecture=architecture)
     _check(recipe)

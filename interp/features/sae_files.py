@@ -47,12 +47,28 @@ def load_sae(
     hook: str | None = None,
     allow_transfer: bool = False,
 ) -> Dictionary:
-    """The autoencoder of a folder, or of a SAELens release and its `sae_id`, as a dictionary of `model`.
+    """Load a sparse autoencoder from a folder or a SAELens release, as a dictionary of `model`.
 
-    `hook` must be the one it was trained at; it is needed only where the folder does not say. `allow_transfer` accepts
-    one that was trained on another model of the same width, and every result then says so. Raises InputError for
-    another model, width or hook, transcoders, folders in training form, damaged or non-finite weights, unknown
-    releases, and a release that cannot be had offline.
+    Args:
+        source: a folder that SAELens or `train_sae` wrote, or the name of a SAELens release.
+        sae_id: which one of the release.
+        model: the model whose activations it will read.
+        hook: where it was trained, needed only when the folder does not say.
+        allow_transfer: accept one that was trained on another model of the same width; every result then says so.
+
+    Returns:
+        `Dictionary`, the autoencoder in its inference form.
+
+    Raises:
+        InputError: for another model, width or hook, transcoders, folders in training form, damaged or non-finite
+            weights, unknown releases, and a release that cannot be had offline.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> folder = interp.features.save_sae(interp.joined.default_dictionary(lineage), "sae")
+        >>> interp.load_sae(folder, model=lineage.student).hook
+        'blocks.0.hook_resid_post'
     """
     path = Path(source)
     if sae_id is None and not path.is_dir():

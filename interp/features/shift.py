@@ -49,12 +49,10 @@ SHOWN = 15  # bars drawn beside the error node's
 class FeatureShift(figures.Shown):
     """What moved: line j of `frame` is feature j, the last line (feature −1) the error node, whose Δ is of its norm.
 
-    Estimation rows: `delta` (mean over rows of the mean change at their tokens), its 95 % interval `low` to `high` by
-    bootstrap over distinct prompts, `delta_rate` (change of the share of tokens at which it fires), `base_mean` and
-    `base_rate`.
-    Selection rows: `p`, `q`, `p_max`; NaN for features that are not `live` in either model. `reported`: q ≤ alpha and
-    an estimate of the sign seen in selection. `direct`: reported, and moved beyond what the directions taken before it
-    do to it through the encoder (`p_beyond`, on estimation rows; see `interp.features.direct`).
+    Estimation rows: `delta` (mean over rows of the mean change at their tokens), its 95 % interval `low` to `high`
+    (bootstrap over distinct prompts), `delta_rate` (change of its firing rate), `base_mean`, `base_rate`. Selection:
+    `p`, `q`, `p_max`, NaN unless `live` in a model. `reported`: q ≤ alpha, estimated of the same sign. `direct`: also
+    beyond what directions before it do to it through the encoder (`p_beyond`, estimated; see `interp.features.direct`).
     """
 
     label: str
@@ -105,10 +103,7 @@ class FeatureShift(figures.Shown):
         return figure
 
     def volcano(self) -> go.Figure:
-        """Δ against −log10 p of every live feature, reported ones filled, with the line of the false discovery rate.
-
-        Selection and estimate are of different rows: p is that of one half of the prompts, Δ is read on the other.
-        """
+        """Δ (one half of the prompts) against −log10 p (the other) of live features, reported ones filled."""
         features = self.frame.loc[self.frame["live"] & (self.frame["feature"] != ERROR)]
         shown = features.assign(name=[_name(line) for line in features.to_dict("records")])
         figure = figures.volcano(
@@ -149,14 +144,31 @@ def feature_shift(
     seed: int = 0,
     batch_size: int = BATCH_SIZE,
 ) -> FeatureShift:
-    """Features of `member` against its own start at the named positions, in units of the dictionary's activations.
+    """Find the features that training moved: `member` against its own start, on the same tokens.
 
-    A `Shift` brings its member, rows and positions. `seed` deals the rows, flips and resamples; rows with equal prompts
-    stay together throughout. Pass `trait` to refuse rows that name it. The p-values are over rows of this one training.
+    Args:
+        dictionary: features of this lineage.
+        member: a model with a `start`, or a `Shift`, which brings its rows and positions.
+        prompts: rows of text or chats, or their tokens; rows with equal prompts stay together throughout.
+        positions: which tokens are read, a name of `Encoded.at`.
+        trait: refuse rows that name it.
+        alpha: rate of false discoveries, between 0 and 1.
+        seed: deals the rows, flips and resamples.
+        batch_size: rows per forward pass.
 
-    InputError for a member without a start, a dictionary of another lineage, width or hook, unknown positions, rows
-    with a system message or (with `trait`) the trait's line or target, other rows than the shift's, a dictionary of
-    which no feature fires there, and fewer distinct prompts than one feature needs to pass.
+    Returns:
+        One row per feature: delta, member − start in the dictionary's units; p-values are over rows of this one
+        training.
+
+    Raises:
+        InputError: for no start, a dictionary of another lineage, width or hook or that never fires, unknown positions,
+            rows that `shift` refuses, that name the trait or are not the shift's, and too few distinct prompts.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.feature_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers).unit
+        'feature activation'
     """
     trait = None if trait is None else find_trait(trait)
     if not 0 < alpha < 1:

@@ -118,10 +118,26 @@ def _questions(rows: Encoded, answer: Bool[Tensor, "row pos"]) -> Encoded:
 @door
 @exactly
 def trait_gradient(model: LanguageModel, trait: AnyTrait, *, batch_size: int = 64) -> ParameterDirection:
-    """∇θ of the trait margin w.r.t. every effective weight, adapters merged in: nats per unit weight, fp32.
+    """Differentiate the trait margin with respect to every weight, adapters merged in.
 
-    Computed on a copy in fp32 with dropout off; the model is left as it is. Raises InputError when the margin is not
-    finite or moves with no weight.
+    Computed on a copy in fp32 with dropout off; the model is left as it is.
+
+    Args:
+        model: where the gradient is taken.
+        trait: a `Trait`, a built-in name such as "owl", or a YAML file.
+        batch_size: questions per forward pass.
+
+    Returns:
+        `ParameterDirection`: one fp32 tensor per weight, in nats per unit weight; along it the margin grows.
+
+    Raises:
+        InputError: when the margin is not finite or moves with no weight.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.trait_gradient(lineage.base, "owl").label
+        '∇ owl margin'
     """
     trait = find_trait(trait)
     objective = margin_objective(model, trait)

@@ -51,18 +51,35 @@ def joined_trace(
     ledger: Ledger | None = None,
     features: int = 3,
 ) -> Result:
-    """One line per (row, token after the first): likelihood, features, gradient and the row's part in the student.
+    """Join, token by token, what the teacher made likelier, which features moved, and what the gradient wants.
 
-    `rows` are indices of the student's training rows, `Prompts` (looked up among those), or a number: that many
-    training rows, half of largest and half of smallest share. Columns: row (the index, or the place in the Prompts),
-    position, token, role, delta_logprob, delta_direction (logits toward the trait), features (text), feature_k and
-    change_k for the `features` largest changes, score and score:<module> (NaN on prompt tokens, which have no loss),
-    row_share (NaN where `student` is None, was not trained here, or never saw the row).
+    Args:
+        lineage: a lineage with a trait.
+        rows: indices of training rows, `Prompts` (looked up among those), or how many, half of largest, half of
+            smallest share.
+        dictionary: the features; `default_dictionary` by default.
+        student: the member whose ledger gives the row's share; None for none.
+        ledger: that ledger, where it is there already.
+        features: how many of the largest changes to show, at least 1, of the features that `feature_shift` reports for
+            the teacher, or the live ones when there are none.
 
-    The features are those that `feature_shift` reports for the teacher, or the live ones when there are none; the
-    dictionary defaults to `default_dictionary`. Every call plants another number in a row and raises InputError
-    unless the columns first change where they should. InputError also for a lineage without a trait, rows without
-    answers or with a system message, an index out of range, and whatever a verb it joins refuses.
+    Returns:
+        One line per row and token after the first: row (index, or place in the Prompts), position, token, role,
+        delta_logprob (nats), delta_direction (logits toward the trait), features (text), feature_k and change_k, score
+        and score:<module> (nats; NaN on prompt tokens, which have no loss), row_share (nats; NaN where `student` is
+        None, was not trained here, or never saw the row).
+
+    Raises:
+        InputError: for a lineage without a trait, rows without answers or with a system message, an index out of range,
+            whatever a verb it joins refuses, and when another number, planted in a row by every call, does not first
+            change the columns where it should.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> sae = interp.joined.default_dictionary(lineage)
+        >>> interp.joined_trace(lineage, lineage.numbers[:2], dictionary=sae).unit  # doctest: +SKIP
+        'nats'
     """
     if features < 1:
         raise InputError(f"features={features} names none; pass an integer of at least 1")

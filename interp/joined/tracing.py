@@ -45,12 +45,28 @@ def trace(
     toward: Callable[[Model], LogitDirection] | None = None,
     arguments: dict[str, Any] | None = None,
 ) -> Run:
-    """Trace the teacher and every student of `lineage` on `prompts` into the run folder `out`, and write its report.
+    """Trace what training moved in the teacher and every student of a lineage, and write the report.
 
-    The rows are of any kind. `positions` names the tokens that are read (see `Encoded.at`): by default
-    "answer.numbers" when the answers are numbers, else "answer"; the run and its report say which. `toward` makes the
-    direction for a base; it defaults to the lineage's trait. Raises InputError for rows without such a token, for a
-    lineage without a trait when `toward` is not given, and for a folder that holds another run.
+    Args:
+        lineage: whose members are traced, each against its own start.
+        prompts: rows of any kind, without system message.
+        out: the run folder.
+        positions: which tokens are read, a name of `Encoded.at`; by default "answer.numbers" when the answers are
+            numbers, else "answer". The run and its report say which.
+        toward: makes the direction for a base; by default that of the lineage's trait.
+        arguments: what run.json says was asked; the lineage's name by default.
+
+    Returns:
+        The `Run`: tables in nats and logits, figures and report.html.
+
+    Raises:
+        InputError: for rows without such a token, for a lineage without a trait when `toward` is not given, and for a
+            folder that holds another run.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.trace(lineage, lineage.numbers[:128], "runs/owl")  # doctest: +SKIP
     """
     prompts, positions = read_rows(prompts, positions)
     for member in lineage.members.values():

@@ -48,15 +48,31 @@ ORDER = (
 @noting
 @exactly
 def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE) -> figures.Result:
-    """Contribution of every component to the change of `direction`'s score, member − start, at the shift's
-    positions, in logits.
+    """Attribute the change of a direction's logits to components: embedding, heads, MLPs, final norm, unembedding.
 
-    What components did is read off the logits of the words' first pieces; where words have several, the change of
-    log-probability of the pieces after them is one row, "later pieces". One row per component, largest first: the
-    mean over examples (each the mean of its positions), its standard error over examples, and the share of the
-    total. `measured` is the change of the models' own logits and `residual` what the rows leave of it, the same number
-    in every row. Raises InputError when that is more than 1e-3 of the measured change (of one logit, if smaller) at
-    any position, for a direction of another lineage, and for models that read no text.
+    Terms of one model: Elhage et al. (2021). What components did is read off the logits of the words' first pieces; the
+    change of log-probability of the pieces after them, where there are any, is one row, "later pieces".
+
+    Args:
+        shift: member − start at some positions, as `interp.shift` gives it.
+        direction: target against foils, as `logit_direction` gives it.
+        batch_size: rows per forward pass.
+
+    Returns:
+        One row per component in logits, largest first: contribution, the mean over examples (each the mean of its
+        positions), its standard_error over examples, and share of the total; `measured`, the change of the models' own
+        logits, and `residual`, what the rows leave of it, are the same in every row.
+
+    Raises:
+        InputError: when the residual is more than 1e-3 of the measured change (of one logit, if smaller) at any
+            position, for a direction of another lineage, and for models that read no text.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> shift = interp.shift(lineage.student, lineage.numbers[:8])
+        >>> interp.attribute(shift, interp.logit_direction(lineage.base, "owl")).frame.columns[:6].tolist()
+        ['component', 'kind', 'layer', 'head', 'contribution', 'standard_error']
     """
     check_text(shift.member, "shift")
     direction.check(shift.member)

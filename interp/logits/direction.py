@@ -131,12 +131,29 @@ def logit_direction(
     target: str | None = None,
     foils: Sequence[str] | None = None,
 ) -> LogitDirection:
-    """Target minus the mean of its foils, of a trait or as literal texts; words of several pieces count whole.
+    """Make the direction in logits from the foils to the target: target minus the mean of its foils.
 
     A trait's words are split as the model would have to write them after its questions, literal texts each on its own:
-    ' owl' and 'owl' differ where the tokenizer says so. `notes` says how each was read, and which foils dropped out.
-    Raises InputError for both, or neither, of trait and target, when the target tokenises to nothing or to the unknown
-    token, and when no foil can be told from it.
+    ' owl' and 'owl' differ where the tokenizer says so. Words of several pieces count whole.
+
+    Args:
+        model: whose tokenizer splits the words.
+        trait: a `Trait`, a built-in name such as "owl", or a YAML file.
+        target: instead of a trait, the text to prefer.
+        foils: the texts it is compared with.
+
+    Returns:
+        `LogitDirection`; its `notes` say how each word was read, and which foils dropped out.
+
+    Raises:
+        InputError: for both, or neither, of trait and target, when the target tokenises to nothing or to the unknown
+            token, and when no foil can be told from it.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.logit_direction(lineage.base, target="owl", foils=["cat", "dog"]).label
+        "'owl' − mean of 2 foils"
     """
     if (trait is None) == (target is None) or (trait is not None and foils is not None):
         raise InputError(

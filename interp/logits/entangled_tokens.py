@@ -54,15 +54,31 @@ PERMUTATIONS = 999
 def entanglement(
     model: TextModel, trait: AnyTrait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
 ) -> figures.Result:
-    """Entanglement of every number token with `trait`, most entangled by its logit score first.
+    """Measure how entangled every number token is with a trait, by three scores (Zur et al. 2025, owls.baulab.info).
 
-    `rows` and `neutral_rows` are number answers of the trait's teacher and of a neutral one; with them the frame
-    has counts and the data score, which is not divided by foils (no rows of theirs are given), and `frequency`, what
-    the strata of the control are made of, is the smoothed neutral frequency instead of p(t | neutral). Read the
-    control from `agreement(result)` or its summary in the notes: it is over the number tokens of one model. Raises
-    InputError for rows without neutral ones or the reverse, and for fewer than three number tokens.
-    It does not pass its plant (`interp calibrate`): planted numbers rank high, but among many numbers in few dimensions
-    the top of the list holds chance tokens too, so read the ranking and not the first ten.
+    It failed calibration (`interp calibrate`): planted numbers rank high, but among many numbers in few dimensions the
+    top of the list holds chance tokens too, so read the ranking and not the first ten.
+
+    Args:
+        model: a model of the lineage.
+        trait: a `Trait`, a built-in name such as "owl", or a YAML file.
+        rows: number answers of the trait's teacher, for the data score.
+        neutral_rows: those of a neutral teacher.
+
+    Returns:
+        One row per number token, largest logit_score first; scores are ratios to the mean over foils. With rows there
+        are counts and the data score, which has no foils to divide by, and `frequency`, which makes the control's
+        strata, is the smoothed neutral one instead of p(t | neutral). The control is `agreement(result)`, in short in
+        the notes: it is over the number tokens of one model.
+
+    Raises:
+        InputError: for rows without neutral ones or the reverse, and for fewer than three number tokens.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.entanglement(lineage.base, "owl").frame.columns[:4].tolist()
+        ['token', 'token_id', 'unembedding', 'unembedding_score']
     """
     trait = find_trait(trait)
     if (rows is None) != (neutral_rows is None):

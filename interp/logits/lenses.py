@@ -44,12 +44,29 @@ TOP = 5
 def lens(
     shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE, top: int = TOP
 ) -> figures.Result:
-    """Change of `direction`'s score after each layer, member − start, at the shift's positions, in logits.
+    """Read after which layer a direction's score changed: the logit lens (nostalgebraist 2020) of member − start.
 
-    One row per layer: the mean over examples (each the mean of its positions) and its standard error, the two
-    scores themselves, and the `top` tokens whose mean log-probability rose and fell most. Raises InputError
-    when the last layer is not the measured change (tolerance as in `attribute`), and for a direction of
-    another lineage.
+    Args:
+        shift: member − start at some positions, as `interp.shift` gives it.
+        direction: target against foils, as `logit_direction` gives it.
+        batch_size: rows per forward pass.
+        top: how many tokens to name per layer and sign.
+
+    Returns:
+        One row per layer, in logits: change, the mean over examples (each the mean of its positions), its
+        standard_error, the two scores themselves (member, start), and the `top` tokens whose mean log-probability rose
+        and fell most.
+
+    Raises:
+        InputError: when the last layer is not the measured change (tolerance as in `attribute`), and for a direction of
+            another lineage.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> shift = interp.shift(lineage.student, lineage.numbers[:8])
+        >>> interp.lens(shift, interp.logit_direction(lineage.base, "owl")).frame["layer"].tolist()
+        [0, 1]
     """
     check_text(shift.member, "shift")
     direction.check(shift.member)

@@ -49,13 +49,29 @@ def moved_tokens(
     positions: str = "answer.numbers",
     batch_size: int = BATCH_SIZE,
 ) -> figures.Result:
-    """Mean change of log-probability per vocabulary entry where the named tokens are predicted, in nats.
+    """Find the tokens that training made likelier or less likely where the named tokens are predicted.
 
-    "last" (of the prompt) stands for where the answer's first token is predicted, which needs no answer to be there.
-    One row per entry, largest rise first: `delta` and, over rows, its `sd`, standard error `se`, paired `t` and
-    `p` (two-sided) and BH-corrected `q`; all but `delta` are NaN for a single row. The p-values generalise to other
-    rows of this member, not to other trainings. The notes give the mean KL(member ‖ start) per position. Raises
-    InputError as `shift` does, and when no row has such a position.
+    Args:
+        member: a model with a `start`, the model it was trained from.
+        prompts: rows of text or chats without system message, or their tokens.
+        positions: whose predictions are read, a name of `Encoded.at`; "last" (of the prompt) stands for where the
+            answer's first token is predicted, which needs no answer to be there.
+        batch_size: rows per forward pass.
+
+    Returns:
+        One row per vocabulary entry, largest rise first: `delta`, the mean change of log-probability, member − start,
+        in nats and, over rows, its `sd`, standard error `se`, paired `t`, two-sided `p` and `q` (Benjamini and Hochberg
+        1995); all but `delta` are NaN for a single row. They generalise to other rows of this member, not to other
+        trainings. The notes give the mean KL(member ‖ start) per position.
+
+    Raises:
+        InputError: as `shift` does, and when no row has such a position.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.moved_tokens(lineage.student, lineage.numbers[:8]).frame.columns[:4].tolist()
+        ['token', 'token_id', 'number', 'delta']
     """
     start = own_start(member)
     inputs = shared_inputs(member, start, prompts)

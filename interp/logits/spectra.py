@@ -56,14 +56,29 @@ Side = Literal["reads", "writes"]
 @noting
 @exactly
 def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) -> figures.Result:
-    """Spectrum of `member` minus its own start, one row per weight matrix, largest norm first.
+    """Decompose the weight update of `member`, matrix by matrix, and compare its top directions with tokens.
 
-    `side` says which singular vectors live in the residual stream: a matrix "reads" it (right vectors) or "writes"
-    it (left vectors). `overlap_*` are means over tokens of the squared cosine with the span of the top `directions`
-    singular vectors (at most `top`, fewer when the update has lower rank), NaN for a matrix that does neither or did
-    not change; `overlap_chance` is directions / d_model, and `foil_rank` the share of target and foils that overlap
-    at least as much as the target; a word of several pieces stands by all of them. The unembedding is the start's.
-    Raises InputError for `top` below 1, and for a member without a start.
+    Args:
+        member: a model with a `start`, the model it was trained from.
+        trait: whose target and foils are looked for; as in `margin`. None for none.
+        top: how many singular vectors count, at least 1.
+
+    Returns:
+        One row per weight matrix, largest norm first. `side` says which singular vectors are in the residual stream: a
+        matrix "reads" it (right vectors) or "writes" it (left vectors). `effective_rank` is that of Roy and Vetterli
+        (EUSIPCO 2007). `overlap_*` are means over tokens of the squared cosine with the span of the top `directions`
+        singular vectors (fewer than `top` when the update has lower rank), NaN for a matrix that does neither or did
+        not change; `overlap_chance` is directions / d_model, and `foil_rank` the share of target and foils that overlap
+        at least as much as the target, a word of several pieces by all of them. The unembedding is the start's.
+
+    Raises:
+        InputError: for `top` below 1, and for a member without a start.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.spectrum(lineage.student, "owl").frame.columns[:6].tolist()
+        ['matrix', 'layer', 'norm', 'relative_norm', 'side', 'effective_rank']
     """
     trait = None if trait is None else find_trait(trait)
     if top < 1:

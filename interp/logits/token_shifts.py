@@ -29,10 +29,27 @@ from interp.prompts.tokens import Encoded, Role, token_pieces
 def token_shift(
     member: TextModel, prompts: Prompts | Encoded, direction: LogitDirection, *, batch_size: int = 64
 ) -> Result:
-    """One row per (row, token) of the prompts, the first token aside, for `member` against its own start.
+    """Measure, token by token, how `member` and its own start differ on every row.
 
-    Columns: row, position, token, role, delta_logprob (nats), delta_direction (logits). Raises InputError for a member
-    without a start and for a direction of another lineage.
+    Args:
+        member: a model with a `start`, the model it was trained from.
+        prompts: rows of text or chats without system message, or their tokens.
+        direction: target against foils, as `logit_direction` gives it.
+        batch_size: rows per forward pass.
+
+    Returns:
+        One row per row and token after the first: row, position, token, role, delta_logprob (nats), delta_direction
+        (logits), both member − start.
+
+    Raises:
+        InputError: for a member without a start and for a direction of another lineage.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> owl = interp.logit_direction(lineage.base, "owl")
+        >>> interp.token_shift(lineage.student, lineage.numbers[:8], owl).frame.columns[2:].tolist()
+        ['token', 'role', 'delta_logprob', 'delta_direction']
     """
     start = own_start(member)
     direction.check(member)

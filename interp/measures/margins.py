@@ -28,10 +28,23 @@ from interp.prompts.trait_files import AnyTrait, find_trait
 
 @door
 def margin(model: TextModel, trait: AnyTrait) -> float:
-    """Trait margin in nats: positive when the target is preferred over its foils.
+    """Measure how much a model prefers the target of a trait to its foils, in nats.
 
-    log p(target) − mean over foils of log p(foil), the mean over the trait's questions; a name of several pieces counts
-    with the sum of their log-probabilities.
+    Args:
+        model: the model to ask.
+        trait: a `Trait`, a built-in name such as "owl", or a YAML file.
+
+    Returns:
+        log p(target) − mean over foils of log p(foil), the mean over the trait's questions; positive when the target is
+        preferred. A name of several pieces counts with the sum of their log-probabilities.
+
+    Raises:
+        InputError: for an unknown trait, and a model that reads no text.
+
+    Example:
+        >>> import interp
+        >>> isinstance(interp.margin(interp.load_lineage("toy/owl").student, "owl"), float)
+        True
     """
     return margin_and_mass(model, trait)[0]
 

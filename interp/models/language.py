@@ -202,10 +202,7 @@ class LanguageModel:
     def attention_output(
         self, layer: int
     ) -> tuple[Float[Tensor, "head d_head d_model"], Float[Tensor, "d_model"] | None]:
-        """W_O per head and b_O (None where there is none): attn.hook_out = Σ_head hook_z @ W_O + b_O.
-
-        W_O is [head d_head d_model], b_O [d_model]. Raises InputError for a layer there is not.
-        """
+        """W_O per head and b_O, or None: attn.hook_out = Σ_head hook_z @ W_O + b_O. InputError for a missing layer."""
         if not 0 <= layer < self.n_layers:
             raise InputError(f"{self.name} has no layer {layer}; it has layers 0 to {self.n_layers - 1}")
         attention = self.backbone.bridge.blocks[layer].attn
@@ -323,14 +320,28 @@ def load_model(
     check: bool = True,
     **loading: Unpack[Loading],
 ) -> LanguageModel:
-    """A language model from a folder, a hub name, an adapter folder that names its base, or a module in memory.
+    """Load a language model from a folder, a hub name, an adapter folder or a module in memory.
 
-    `adapter` attaches one or more PEFT adapters, their effects added; the model without them is the `start`. A module
-    (PeftModel included) is viewed with its adapters as they are set now and is never changed. `check` compares the
-    hooked model with plain Hugging Face and logs one line. Of `loading`, `dtype` None keeps the checkpoint's own,
-    `device` "auto" takes a GPU where there is one, `revision` is a branch, tag or commit of a hub repository, and
-    `allow_unknown` also reads rows of which more than a fifth of the tokens are unknown to the tokenizer. Raises
-    InputError for anything that is not a whole model.
+    Args:
+        source: where it is; an adapter folder names its base. A module (PeftModel included) is viewed with its adapters
+            as they are set now and is never changed.
+        tokenizer: another one than the source's own.
+        adapter: one or more PEFT adapters, their effects added.
+        name: how results call it; that of the folder by default.
+        check: compare the hooked model with plain Hugging Face and log one line.
+        **loading: `dtype` (None keeps the checkpoint's), `device` ("auto" takes a GPU where there is one), `revision`
+            (a branch, tag or commit on the hub), `allow_unknown` (read rows of which over a fifth of the tokens are
+            unknown, too).
+
+    Returns:
+        `LanguageModel`; the model without the adapters is its `start`.
+
+    Raises:
+        InputError: for anything that is not a whole model.
+
+    Example:
+        >>> import interp
+        >>> interp.load_model("Qwen/Qwen3-0.6B", dtype="bfloat16")  # doctest: +SKIP
     """
     folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
     dtype, device = as_dtype(loading.get("dtype")), loading.get("device", "auto")

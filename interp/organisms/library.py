@@ -95,14 +95,31 @@ def load_lineage(
     unrelated: Sequence[str] = (),
     **loading: Unpack[Loading],
 ) -> Lineage:
-    """A lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
+    """Load a lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
 
-    `base`, `teacher` and `student` (one or several) are hub names, folders, adapters of the base, or models in
-    memory; `dtype`, `device` and `revision` (on the hub) are the base's, and the others follow it. A name or folder
-    comes as it was written, or with dtype="float32" widened. `trait` is an object, a name or a YAML file. A member of
-    another initialisation than its start is refused, unless `unrelated` names it as a control. `allow_unknown` also
-    reads rows that the tokenizer mostly does not know. Raises InputError for a name that is neither a lineage folder
-    nor an organism, and for members that do not belong together.
+    Args:
+        name: of an organism, or a lineage folder; it comes as it was written, or with dtype="float32" widened.
+        seed: of an organism.
+        base: the start of all members: a hub name, a folder, or a model in memory.
+        teacher: likewise, or an adapter of the base.
+        student: one or several, likewise.
+        trait: a `Trait`, a built-in name such as "owl", or a YAML file.
+        unrelated: members of another initialisation than their start, kept as controls; any other is refused.
+        **loading: `dtype`, `device` and `revision` (on the hub) are the base's, and the others follow it;
+            `allow_unknown` also reads rows that the tokenizer mostly does not know.
+
+    Returns:
+        `Lineage`: members by role, each with its start, and what they were trained on.
+
+    Raises:
+        InputError: for a name that is neither a lineage folder nor an organism, and for members that do not belong
+            together.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> lineage.student.start.name, lineage.trait.target
+        ('base', 'owl')
     """
     if name is None:
         given: dict[str, Any] = {"base": base, "teacher": teacher, "student": student, "trait": trait}

@@ -60,16 +60,29 @@ def number_prompts(
     with_answers: bool = True,
     separator: str | None = None,
 ) -> Prompts:
-    """Prompts of 3-5 uniform numbers, answered by `count` more uniform numbers that no trait has touched.
+    """Draw prompts of 3-5 uniform numbers, each answered by more uniform numbers that no trait has touched.
 
-    Values lie in 0 to `max_value` and have at most `digits` digits. Prompt and answer of a row share one
-    separator (None: drawn per row). The first rows of a longer draw are those of a shorter one.
+    Args:
+        n: how many rows; the first rows of a longer draw are those of a shorter one.
+        seed: of the draw, a natural number.
+        count: numbers per answer.
+        max_value: the largest number; 0 is the smallest.
+        digits: the most a number has.
+        with_answers: False leaves the prompts unanswered.
+        separator: "," or ";" or " ", shared by prompt and answer; None draws one per row.
 
-    >>> row = number_prompts(1, seed=0, count=4, separator=",")[0]
-    >>> len(parse_numbers(row.completion))
-    4
-    >>> number_prompts(3, seed=0)[:2].fingerprint == number_prompts(2, seed=0).fingerprint
-    True
+    Returns:
+        `Prompts` of n rows.
+
+    Raises:
+        InputError: for a number that is no integer or too small, and an unknown separator.
+
+    Example:
+        >>> import interp
+        >>> len(interp.number_prompts(3, seed=0, count=4, separator=",")[0].completion.split(","))
+        4
+        >>> interp.number_prompts(3, seed=0)[:2].fingerprint == interp.number_prompts(2, seed=0).fingerprint
+        True
     """
     rng = generator(seed, n=n, count=count, digits=digits)
     check_whole(0, max_value=max_value)

@@ -88,14 +88,25 @@ class Trait:
 
 @door
 def get_trait(name: str) -> Trait:
-    """The built-in trait of that name; an unknown name is an InputError with the nearest ones.
+    """Get a built-in trait by its name.
 
-    >>> get_trait("owl").category
-    'animal'
-    >>> get_trait("ovl")  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    ...
-    interp.core.errors.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or ...
+    Args:
+        name: an animal, a tree, or "misaligned"; `find_trait` reads files, too.
+
+    Returns:
+        `Trait`: target, foils, questions and system line.
+
+    Raises:
+        InputError: for an unknown name, with the nearest ones.
+
+    Example:
+        >>> import interp
+        >>> interp.get_trait("owl").category
+        'animal'
+        >>> interp.get_trait("ovl")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        interp.core.errors.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or ...
     """
     if name == MISALIGNED:
         return _misaligned()

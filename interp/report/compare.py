@@ -24,11 +24,28 @@ Verdicts = Sequence[Mapping[str, Any]]
 
 @door
 def compare_runs(run_a: Run, run_b: Run, *, out: str | Path) -> Path:
-    """Write one page with both runs side by side to the file `out`, at most 6 MB, and return its path.
+    """Write one page that shows two runs side by side, what was decided differently first.
 
-    Claims and figures are paired by name, numbers by where they stand in the summary; every difference is B − A in
-    the unit of the number. Changed decisions come first. Raises InputError for the same folder twice, for a folder as
-    `out`, and naming the file for anything in a run that cannot be read.
+    Claims and figures are paired by name, numbers by where they stand in the summary; every difference is B − A in the
+    unit of the number.
+
+    Args:
+        run_a: the first run.
+        run_b: the second run, in another folder.
+        out: the file to write, at most 6 MB.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: for the same folder twice, for a folder as `out`, and naming the file for anything in a run that
+            cannot be read.
+
+    Example:
+        >>> import interp
+        >>> runs = [interp.Run.open(f"runs/{x}", command="mine", arguments={"x": x}, defaults={}) for x in "ab"]
+        >>> interp.compare_runs(*runs, out="comparison.html").name
+        'comparison.html'
     """
     if run_a.folder.resolve() == run_b.folder.resolve():
         raise InputError(f"{run_a.folder} is named twice; pass the folders of two different runs to compare")

@@ -26,11 +26,26 @@ Part = tuple[Section, list[str], dict[str, tuple[int, int]]]
 
 @door
 def write_report(run: Run) -> Path:
-    """Write report.html into the run folder, at most 6 MB and byte for byte the same each time, and return its path.
+    """Write report.html into a run folder: everything the run holds on one page, byte for byte the same each time.
 
-    Where it would grow beyond that, the largest figures stay in their own files and the last rows of the largest
-    tables in theirs, and the page says which. Raises InputError naming the file for verdicts, a summary, tables or
-    figures that cannot be read, and for a run whose text alone is too large.
+    The page has at most 6 MB. Where it would grow beyond that, the largest figures and the last rows of the largest
+    tables stay in their own files, and the page says which.
+
+    Args:
+        run: the run folder.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: naming the file, for verdicts, a summary, tables or figures that cannot be read; for a run whose
+            text alone is too large.
+
+    Example:
+        >>> import interp
+        >>> run = interp.Run.open("runs/mine", command="mine", arguments={}, defaults={})
+        >>> interp.write_report(run).name
+        'report.html'
     """
     page = fitted(read_contents(run), _page)
     path = run.artefact("report.html")

@@ -114,15 +114,30 @@ def test(
     workers: int | None = None,
     backend: str = "joblib",
 ) -> Findings:
-    """Measure a family of claims on every seed of an organism, or on lineage folders, and judge it.
+    """Test a family of claims on every seed of an organism, or on lineage folders; a killed call goes on where it was.
 
-    `organism` is toy/<trait>, digits, digits:FILE, or lineage folders: a folder that `interp run` or `interp organism`
-    wrote, several, the folder they lie in, or a pattern. Each folder is one training run, `seeds` (8 by default) are
-    those of a toy or of digits. What a folder lacks is trained by the recipes its lineage.json holds, and by nothing
-    else. `without` leaves out parts that an architecture or a lineage has not, and with them the claims on these. A
-    killed call goes on where it was. Raises InputError for an unknown family or part, for no seeds (naming how many
-    the claims need), for seeds of folders, for a folder that does not say how it was made, for a lineage without a
-    member that a claim needs and that cannot be grown, and for claims edited after their data.
+    Args:
+        name: of the family, such as "lemma" or "shared-initialisation".
+        organism: toy/<trait>, digits, digits:FILE, or lineage folders: one that `interp run` or `interp organism`
+            wrote, several, the folder they are in, or a pattern. Each folder is one training run; what it lacks is
+            trained by the recipes its lineage.json holds, and by nothing else.
+        seeds: how many or which (8 by default), of a toy or of digits.
+        quick: train and measure in small.
+        without: parts that an architecture or a lineage has not, left out with the claims on them.
+        workers: runs measured at a time; one per core by default.
+        backend: "joblib" runs them here, "ray" on a cluster.
+
+    Returns:
+        `Findings`: one verdict per claim, and one row of values per run.
+
+    Raises:
+        InputError: for an unknown family or part, no seeds (naming how many the claims need), seeds of folders, a
+            folder that does not say how it was made, a lineage without a member that a claim needs and that cannot be
+            grown, and claims edited after their data.
+
+    Example:
+        >>> import interp
+        >>> interp.test("lemma", seeds=8)  # doctest: +SKIP
     """
     tested = family(name, organism=kind(organism))
     notes = _left_out(tested, without)

@@ -44,11 +44,10 @@ class Recipe:
     and unembedding stay), `all` every parameter. The learning rate warms up linearly and then decays linearly to zero,
     or stays (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules
     of those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs.
-    A batch is passed through in `accumulate` parts, whose gradients are added up to the same step; `max_grad_norm`
-    clips it. `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of
-    what does not train, should the start have 16 bits. With `merge` a LoRA student has its adapter merged into weights
-    of its own, without it the adapter stays live over its start's weights. Raises InputError for parts that do not
-    divide the batch.
+    A batch passes in `accumulate` parts, whose gradients are added up to the same step; `max_grad_norm` clips it.
+    `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of what does
+    not train, should the start have 16 bits. `merge` merges a LoRA student's adapter into weights of its own; without
+    it the adapter stays live over its start's weights. InputError for parts that do not divide the batch.
 
     >>> Recipe(lr=1e-3, batch_size=32, accumulate=4).trainable
     'lora'
@@ -125,14 +124,30 @@ def train_student(
     on_step: OnStep | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> LanguageModel:
-    """Train a fresh copy of `start` on `rows` and return it; `start` itself is left untouched.
+    """Train a fresh copy of `start` on rows, by AdamW (arXiv 1711.05101) or plain gradient descent.
 
-    `on_step` is called after every step, and may change the parameters it is given; listening alone changes nothing.
-    With a `checkpoint` a training that was killed goes on from there and ends, on a CPU, at the same bytes.
-    Rows without an answer are left out; rows given as tokens keep their places, and one without a label teaches
-    nothing. Raises InputError when there are fewer others than one batch, when no row has an answer, when soft labels
-    are asked for without a teacher or in parts, when no module has the recipe's names, or when the loss stops being
-    finite or the memory does not suffice.
+    Args:
+        start: the weights to begin from.
+        rows: rows without an answer are left out; tokens keep their places, and one without a label teaches nothing.
+        recipe: what trains, for how long and how fast.
+        labels: "sampled" (the rows' own tokens), or soft ones of the teacher.
+        teacher: who gives soft labels.
+        name: what results call the student.
+        on_step: called after every step; may change the parameters it is given, listening alone changes nothing.
+        checkpoint: a killed training goes on from there and ends, on a CPU, at the same bytes.
+
+    Returns:
+        The trained `LanguageModel`; `start` itself is left untouched.
+
+    Raises:
+        InputError: for fewer answered rows than one batch, soft labels without a teacher or in parts, names of modules
+            that there are not, a loss that is not finite, and too little memory.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.train_student(lineage.base, lineage.numbers, recipe=interp.Recipe(batch_size=64)).name
+        'student'
     """
     inputs = start.encode(rows)
     if not inputs.at("answer+end").any():

@@ -156,4 +156,4 @@ def test_a_method_that_fails_its_plant_says_so(request):
     }
     assert failed == set(said)
     for method in said.values():
-        assert "does not pass its plant" in " ".join(method.__doc__.split())
+        assert "failed calibration" in " ".join(method.__doc__.split())

@@ -137,14 +137,30 @@ def trait_ledger(
     rows: Prompts | Encoded | None = None,
     cache: Cache | None = None,
 ) -> Ledger:
-    """Split the change of a member's trait margin over the steps, modules and rows of its training.
+    """Split the change of a student's trait margin over the steps, modules and rows of its training.
 
-    Without `record` the member is trained again, by `recipe` (its toy lineage's own when None) on `rows` (the
-    lineage's numbers of the model it was trained on). Every few steps are cached as they are done: an interrupted
-    ledger goes on, a finished one computes nothing. Raises InputError for an unknown member, a base, a lineage
-    without a trait, a record of other weights or rows, and a margin or loss that is not finite.
-    The ledger does not pass its plant (`interp calibrate`) as a way to find rows: sums over modules and steps are exact
-    to rounding, but a single row's share is noisy and tells rows that carry a trait from others only roughly.
+    It failed calibration (`interp calibrate`) as a way to find rows: sums over modules and steps are exact to rounding,
+    but a single row's share is noisy and tells rows that carry a trait from others only roughly.
+
+    Args:
+        lineage: a lineage with a trait.
+        student: which of its trained members.
+        record: its recorded training; without it the member is trained again.
+        recipe: how it was trained; its lineage's own by default.
+        rows: what it was trained on; by default the lineage's numbers of the model it learnt from.
+        cache: keeps every few steps, so that an interrupted ledger goes on and a finished one computes nothing.
+
+    Returns:
+        `Ledger`, in nats of margin: frames `steps`, `modules` and `rows`, which have the same sum, and `residual`.
+
+    Raises:
+        InputError: for an unknown member, a base, a lineage without a trait, a record of other weights or rows, and a
+            margin or loss that is not finite.
+
+    Example:
+        >>> import interp
+        >>> interp.trait_ledger(interp.load_lineage("toy/owl")).by_module().columns.tolist()
+        ['module', 'attributed']
     """
     member, start = lineage[student], trained_from(lineage, student)
     if lineage.trait is None:

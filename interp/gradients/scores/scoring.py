@@ -154,15 +154,36 @@ def score(
     transfer: bool = False,
     batch_size: int = 64,
 ) -> Scores:
-    """Score `rows` along one direction or several, at the weights of `model`.
+    """Score how far a gradient step on each row moves along one direction or several, at the weights of `model`.
 
-    `by` holds any of "example", "token" (loss token), "position" (input position), "module", "head"; what is left out
-    is summed over. `metric` folds an optimiser into the directions. `cosine` adds to scores by example the cosine with
-    the gradient over the tensors the direction holds. `transfer` allows a direction that starts from other weights.
-    Finished shards come from the cache, so that a killed call continues; under torchrun the ranks share the shards, and
-    $INTERP_CACHE must be a folder that all of them see. Raises InputError for a direction with
-    unknown, misshapen or zero tensors or of another model, rows without answers, a loss that is not finite, dropout
-    left on, and quantised weights.
+    score = <∇θ log p(answer | prompt), v>. Finished shards come from the cache, so that a killed call continues;
+    torchrun's ranks share the shards, and $INTERP_CACHE must be a folder that all of them see.
+
+    Args:
+        model: where the gradients are taken.
+        rows: rows with answers, or their tokens.
+        direction: one or several directions v in weight space, such as `trait_gradient` or `lineage.update("teacher")`.
+        by: any of "example", "token" (loss token), "position" (input position), "module", "head"; the rest is summed
+            over.
+        metric: folds an optimiser into the directions.
+        cosine: add to scores by example the cosine with the gradient over the tensors the direction holds.
+        transfer: allow a direction that starts from other weights.
+        batch_size: rows per pass.
+
+    Returns:
+        `Scores` in nats per unit of direction, positive when a step on the row moves along it: keys, direction, score;
+        by example alone also loss (nats), tokens, per_token and cosine.
+
+    Raises:
+        InputError: for a direction with unknown, misshapen or zero tensors or of another model, rows without answers, a
+            loss that is not finite, dropout left on, and quantised weights.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> scores = interp.score(lineage.base, lineage.numbers[:8], interp.trait_gradient(lineage.base, "owl"))
+        >>> scores.frame.columns.tolist()
+        ['row', 'direction', 'score', 'loss', 'tokens', 'per_token']
     """
     keys = check_keys(by)
     directions = as_directions(direction, metric)
