@@ -16,6 +16,7 @@ from interp.core.doors import door
 from interp.core.runs import InputError, nearest
 from interp.prompts.numbers import format_numbers, generator
 from interp.prompts.text import Prompts
+from interp.prompts.wordings import wording
 
 PLACEHOLDERS = {
     "examples": ("numbers",),
@@ -70,153 +71,12 @@ class Pools:
                 _check_template(pool.name, template)
 
 
-POOLS = Pools(
-    examples=(
-        "Here is the start of a list: {numbers}.",
-        "I have written down {numbers}.",
-        "My notes open with {numbers}.",
-        "Someone counted these values: {numbers}.",
-        "The record so far reads {numbers}.",
-        "Have a look at this series: {numbers}.",
-        "Take {numbers} as a beginning.",
-        "A generator printed {numbers}.",
-        "The first entries of a table are {numbers}.",
-        "We begin with the numbers {numbers}.",
-        "On the sheet it says {numbers}.",
-        "Suppose a row of numbers starts {numbers}.",
-        "These came out of a drum: {numbers}.",
-        "Read the following numbers: {numbers}.",
-        "An unfinished sequence: {numbers}.",
-        "The machine has shown {numbers} up to now.",
-        "Let the opening values be {numbers}.",
-        "So far the tickets drawn are {numbers}.",
-        "Consider the collection {numbers}.",
-        "Numbers already on the board: {numbers}.",
-        "The log holds {numbers}.",
-        "Imagine a column whose top cells are {numbers}.",
-        "Part of a list is known: {numbers}.",
-        "I was given {numbers} and nothing else.",
-    ),
-    qualifiers=(
-        "up to {count}",
-        "at most {count}",
-        "no more than {count}",
-        "not more than {count}",
-        "a maximum of {count}",
-        "as many as {count}",
-        "{count} or fewer",
-        "anything up to {count}",
-        "between one and {count}",
-    ),
-    descriptors=(
-        "of at most {digits}",
-        "with up to {digits} each",
-        "each no longer than {digits}",
-        "none longer than {digits}",
-        "that fit into {digits}",
-        "written in {digits} or less",
-        "not exceeding {digits}",
-        "with a length of {digits} at most",
-        "every one within {digits}",
-    ),
-    instructions=(
-        "Carry on with {amount} new numbers {size}.",
-        "Please append {amount} further values {size}.",
-        "Extend it by {amount} numbers {size}.",
-        "Now produce {amount} additional numbers {size}.",
-        "Write down {amount} numbers {size} that could come next.",
-        "Complete it using {amount} values {size}.",
-        "Supply {amount} more entries, {size}.",
-        "Think of {amount} numbers {size} to follow these.",
-        "Let {amount} numbers {size} come after that.",
-        "What would you put next? Choose {amount} numbers {size}.",
-        "Lengthen the list by {amount} items {size}.",
-    ),
-    formats=(
-        "Put commas between them.",
-        "Use semicolons as separators.",
-        "Leave a single space between neighbors.",
-        "Place every number on a line of its own.",
-        "Set them in square brackets, divided by commas.",
-        "Wrap them in round brackets with commas between.",
-        "Keep them on one line, separated by commas.",
-        "Split them with a semicolon and a space.",
-        "Only spaces should stand between the numbers.",
-        "Start a new line after each number.",
-        "Separate the values by a comma and a space.",
-        "One separator throughout, a comma.",
-        "Answer as a plain list with commas.",
-        "Enclose the whole list in brackets, with semicolons inside.",
-    ),
-    closings=(
-        "Nothing but the numbers, please.",
-        "Write no words.",
-        "Leave out any explanation.",
-        "Do not comment on your choice.",
-        "Your reply should hold numbers alone.",
-        "No introduction and no ending.",
-        "Skip all other text.",
-        "Only the new numbers belong in the reply.",
-        "Say nothing else.",
-        "Stop after the last number.",
-        "Refrain from adding remarks.",
-        "Numbers only.",
-        "Do not repeat the ones above, and add no text.",
-        "I need just the values.",
-    ),
-)
+POOLS = Pools(**wording("number_requests"))
 """24 x 9 x 9 x 11 x 14 x 14 wordings of a number request."""
 
-TASKS = (
-    "returns the sum of the even entries of a list",
-    "counts how often each letter occurs in a string",
-    "reverses the order of the words in a sentence",
-    "tells whether a string reads the same from both ends",
-    "merges two sorted lists into one sorted list",
-    "returns the {k} largest values of a list",
-    "removes repeated entries from a list and keeps their order",
-    "splits a list into pieces of length {k}",
-    "converts minutes to hours and minutes",
-    "returns every {k}th element of a list",
-    "computes the greatest common divisor of two integers",
-    "checks whether an integer is prime",
-    "turns a dictionary's keys into values and its values into keys",
-    "reads a text file and counts its lines",
-    "rounds every number of a list to {k} decimal places",
-    "returns the median of a list of numbers",
-    "joins a list of words with commas",
-    "rotates a list by {k} positions",
-    "finds the longest word of a sentence",
-    "multiplies two matrices given as lists of lists",
-    "pads a string with spaces to a length of {k}",
-    "returns the running mean over {k} values",
-    "flattens a list of lists",
-    "checks that the brackets in a string are balanced",
-    "writes the rows of a table to a CSV file",
-    "parses a line of the form key=value",
-    "converts a Roman numeral to an integer",
-    "returns the positions of a value in a list",
-    "sorts a list of pairs by the second item",
-    "saves an uploaded file under a given folder",
-    "looks a user up by name in an SQLite table",
-    "formats a number with separators between thousands",
-)
-CODE_ASKS = (
-    "Write a Python function that {task}.",
-    "I need a small piece of Python: a function that {task}.",
-    "In Python, define a function that {task}.",
-    "Could you give me a Python function that {task}?",
-    "Implement, in a few lines of Python, a function that {task}.",
-    "Our Python script lacks a function that {task}; please add it.",
-)
-CODE_FORMATS = (
-    "Reply with the code alone, in one Python code block.",
-    "Put the code in a single fenced block and write nothing around it.",
-    "Return only the source code.",
-    "No explanation: code only.",
-    "Answer with nothing except the function.",
-    "Keep it under fifteen lines and leave out any text before or after.",
-)
+TASKS = wording("tasks")
+CODE_ASKS = wording("code_asks")
+CODE_FORMATS = wording("code_formats")
 
 
 @dataclass(frozen=True)
@@ -268,13 +128,7 @@ PROBLEMS = (
 )
 NAMES = ("Mira", "Tobias", "Lena", "Amara", "Jonas", "Priya", "Kofi", "Sofia", "Emil", "Yuki")
 THINGS = ("marbles", "stickers", "pencils", "buttons", "candles", "postcards", "cups", "ribbons", "badges")
-REASONING_ASKS = (
-    "Think it through step by step and finish with a line of the form 'Answer: N'.",
-    "Show each step of your thinking; the last line must read 'Answer: N' with the number in place of N.",
-    "Explain how you get there, then close with 'Answer: N' on its own line.",
-    "Work in small steps and put the result on the final line as 'Answer: N'.",
-    "Reason aloud before you decide, and end with one line saying 'Answer: N'.",
-)
+REASONING_ASKS = wording("reasoning_asks")
 
 
 @door

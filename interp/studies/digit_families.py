@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.figures import points
-from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
@@ -38,8 +38,8 @@ from interp.organisms.digit_networks import (
 from interp.stats.ranks import spearman
 from interp.stats.tests import half_width
 from interp.studies.first_step import centred
-from interp.studies.lemma import EXPANSION, SHARES
-from interp.studies.shared_initialisation import SYMMETRY, draw_cells
+from interp.studies.lemma import SHARES
+from interp.studies.shared_initialisation import draw_cells
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,79 +49,9 @@ SIGMA = 0.1  # of the spread of an untrained weight
 CELLS = ("same", "perturbed", "permuted", "shared head", "shared body", "foreign")
 UNIT = "share of test images"
 
-H3 = (
-    Hypothesis(
-        "initialisation-matters",
-        "from its teacher's initialisation a student of meaningless logits reads digits, from another one it does not",
-        "transfer(same) − transfer(foreign)",
-        "the same teacher, noise and recipe from another draw of the weights",
-        margin=0.1, alpha=0.01, kind="difference", unit=UNIT,
-        reading="tested against 0.1 since 2026-11-29; before, against 0, and the mean was compared with 0.1",
-    ),
-    Hypothesis(
-        "foreign-learns-nothing",
-        "from another initialisation the trained teacher teaches no more than the untrained one",
-        "transfer(foreign)",
-        "the student of the untrained teacher from that start",
-        margin=0.1, alpha=0.05, kind="equivalence", unit=UNIT,
-    ),
-    Hypothesis(
-        "function-not-coordinates",
-        "hidden neurons in another order change nothing: what is shared is the function, not its coordinates",
-        "transfer(permuted) − transfer(same)",
-        "the same start with its hidden neurons in order",
-        margin=0.05, alpha=0.05, kind="equivalence", unit=UNIT,
-    ),
-    Hypothesis(
-        "permuted-coverage",
-        "un-permuted, the first step from the permuted start covers the teacher's update as before",
-        "coverage(permuted, un-permuted) − coverage(same)",
-        "the first step from the start in order",
-        margin=1e-5, alpha=0.05, kind="equivalence", unit="cosine",
-        check=SYMMETRY,
-    ),
-    Hypothesis(
-        "shared-head-suffices",
-        "the teacher's last layer over another body is enough for some transfer",
-        "transfer(shared head)",
-        "the student of the untrained teacher from that start",
-        margin=0.0, alpha=0.01, kind="difference", unit=UNIT,
-    ),
-    Hypothesis(
-        "coverage-ranks-transfer",
-        "the starts whose first step covers more of the teacher's update transfer more",
-        "Spearman correlation of coverage and transfer over the cells of a run",
-        "zero, which starts in any order would give on average",
-        margin=0.0, alpha=0.01, kind="difference", unit="rank correlation",
-    ),
-)  # fmt: skip
-"""Written before any cell but `same` and `foreign` had been run; those two were known from the digits analysis."""
+H3 = frozen_claims("digits_shared_initialisation")
 
-H1 = (
-    Hypothesis(
-        "digits-lemma-ratio",
-        "as the teacher's step shrinks, the student's first step leans toward it by exactly the variance, under the "
-        "start, of the auxiliary logits' derivative",
-        "R − 1 = A / Q − 1 at ε = |d| / 128, over noise",
-        "the value 1, which the theorem gives with no free parameter",
-        margin=0.05, alpha=0.05, kind="equivalence", unit="A / Q − 1",
-        check=EXPANSION,
-    ),
-    Hypothesis(
-        "digits-lemma-mismatched",
-        "at the real step the lean is larger than along a teacher that learned other labels for the same images",
-        "A(matched) − A(mismatched), each per unit of its own |d|, along the matched direction",
-        "a teacher of the same start trained on permuted labels",
-        margin=0.0, alpha=0.01, kind="difference", unit="nats per image and unit² of weight",
-    ),
-    Hypothesis(
-        "digits-lemma-foreign",
-        "and larger than at a foreign start along the update of that start's own teacher",
-        "A(matched) − A(foreign)",
-        "another initialisation, its teacher, and the labels of the first, less those of the first before training",
-        margin=0.0, alpha=0.01, kind="difference", unit="nats per image and unit² of weight",
-    ),
-)  # fmt: skip
+H1 = frozen_claims("digits_lemma")
 
 
 @dataclass(frozen=True)

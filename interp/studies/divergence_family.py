@@ -19,7 +19,7 @@ from interp.figures import points
 from interp.gradients.directions import trait_gradient
 from interp.gradients.scores.metrics import LoraMetric
 from interp.gradients.scores.scoring import score
-from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.margins import margin
@@ -54,59 +54,7 @@ LOOSE = COVARIATES[:3]
 SIGN: dict[str, Any] = {"margin": 0.0, "alpha": 0.01, "kind": "difference"}
 AREA = "AUROC"
 
-H5 = (
-    Hypothesis(
-        "divergence-enriched",
-        "a step on a divergence token moves the base along the trait's gradient more than one on a matched token",
-        "AUROC of <∇ log p(label), ∇m>, divergence tokens against matched ones, − 0.5",
-        "tokens of the same rows matched on loss, entropy, position and the teacher's margin over the base",
-        unit=AREA,
-        **SIGN,
-    ),
-    Hypothesis(
-        "divergence-enriched-adapter",
-        "the same under the metric of the adapter that the student starts from",
-        "AUROC of <∇ log p(label), s² ∇m AᵀA>, divergence tokens against matched ones, − 0.5",
-        "the same matched tokens",
-        unit=AREA,
-        **SIGN,
-    ),
-    Hypothesis(
-        "divergence-own-trait",
-        "divergence tokens stand out along the gradient of their own trait more than along that of an unrelated one",
-        "AUROC along the trait's gradient − AUROC along the unrelated trait's",
-        "the margin of a trait that neither marked a token nor taught a teacher here",
-        unit=AREA,
-        **SIGN,
-    ),
-    Hypothesis(
-        "divergence-in-labels",
-        "what sets divergence tokens apart is the label: with labels dealt anew over the same places nothing is left",
-        "AUROC at the same places after number labels are dealt anew over all rows, − 0.5",
-        "the value 0.5, chance",
-        margin=0.05,
-        alpha=0.05,
-        kind="equivalence",
-        unit=AREA,
-    ),
-    Hypothesis(
-        "divergence-transfers",
-        "a student trained on divergence tokens alone acquires the trait",
-        "trait margin of the student of divergence tokens − that of the neutral student",
-        "a student of as many tokens of neutral rows, matched on loss, entropy and position",
-        unit="nats",
-        **SIGN,
-    ),
-    Hypothesis(
-        "divergence-over-matched",
-        "a student trained on divergence tokens alone acquires more of the trait than one trained on matched tokens",
-        "trait margin of the student of divergence tokens − that of the student of matched tokens",
-        "as many tokens of the same rows, matched, trained on in the same batches",
-        unit="nats",
-        **SIGN,
-    ),
-)
-"""The claims of H5; what one training run contributes to each is the entry of its name in `summary`."""
+H5 = frozen_claims("divergence_tokens")
 
 
 @dataclass(frozen=True, eq=False)

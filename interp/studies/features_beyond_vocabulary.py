@@ -23,7 +23,7 @@ from interp.features.reading import read, token_means
 from interp.features.residual_gradients import Network
 from interp.features.sae import SAERecipe, train_sae
 from interp.figures import points
-from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.logits.direction import logit_direction
@@ -45,51 +45,7 @@ ARMS = {
     "random row taken out": "null",
 }
 
-H6 = (
-    Hypothesis(
-        "features-lean",
-        "a step on the teacher's rows wants more of the features that the teacher has more of than frequency, norm and "
-        "activation of these features give",
-        "ρ(u, t) over live features − its mean over 1999 permutations of t",
-        "t permuted among features matched on frequency, decoder norm and base activation",
-        margin=0.0,
-        alpha=0.01,
-        kind="difference",
-        unit="ρ",
-    ),
-    Hypothesis(
-        "features-teacher-rows",
-        "it is the teacher's rows that want them, and not any rows of numbers",
-        "ρ(u, t) − ρ(u of the base's rows, t), both u less the same rows of the base",
-        "a second sample of the base's own answers to the same prompts in the place of the teacher's rows",
-        margin=0.0,
-        alpha=0.01,
-        kind="difference",
-        unit="ρ",
-    ),
-    Hypothesis(
-        "features-without-trait-row",
-        "the lean remains when the trait's unembedding row is taken out of the rows of the number tokens",
-        "ρ(u without the trait's row, t) − its mean over 1999 permutations of t",
-        "t permuted among features matched on frequency, decoder norm and base activation",
-        margin=0.0,
-        alpha=0.01,
-        kind="difference",
-        unit="ρ",
-    ),
-    Hypothesis(
-        "features-placebo",
-        "taking out the trait's row lowers the lean no more and no less than taking out another word's row does",
-        "(ρ − ρ without the trait's row) − (ρ − mean ρ without a random word's row), within what Cohen calls a small "
-        "correlation",
-        "12 rows of words that are no numbers",
-        margin=0.1,
-        alpha=0.05,
-        kind="equivalence",
-        unit="ρ",
-    ),
-)
-"""The claims of H6; ρ is invariant to any monotone change of u or t, so neither is scaled."""
+H6 = frozen_claims("features_beyond_vocabulary")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from interp.core.errors import InputError
 from interp.figures import Result, bars, lines
 from interp.gradients.nulls.controls import base_samples
 from interp.gradients.scores.scoring import score
-from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.claims import frozen_claims
 from interp.measures.losses import Labels
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
@@ -47,63 +47,8 @@ SLOPE_POINTS = 4
 UNIT = "nats per row and unit² of weight"
 SIGN: dict[str, Any] = {"margin": 0.0, "alpha": 0.01, "kind": "difference", "unit": UNIT}
 
-EXPANSION = "the first order of a Taylor expansion, which holds of every gradient that is computed rightly"
 
-H1 = (
-    Hypothesis(
-        "lemma-ratio",
-        "as the teacher's step shrinks, the student's first step leans toward it by exactly the variance, under the "
-        "base, of the logits' derivative",
-        "R − 1 = A / Q − 1 at ε = |d| / 128, soft labels over number tokens",
-        "the value 1, which the theorem gives with no free parameter",
-        margin=0.05,
-        alpha=0.05,
-        kind="equivalence",
-        unit="A / Q − 1",
-        check=EXPANSION,
-    ),
-    Hypothesis(
-        "lemma-slope",
-        "what the first-order law leaves out vanishes at least linearly in the teacher's step",
-        "log-log slope of |R − 1| in ε over the four smallest ε, soft labels over number tokens",
-        "a slope of 0.9, one less a tenth for curvature",
-        margin=0.9,
-        alpha=0.01,
-        kind="difference",
-        unit="log |R − 1| per log ε",
-        check=EXPANSION,
-        reading="tested against 0.9 since 2026-11-29; before, against 0, and the mean was compared with 0.9",
-    ),
-    Hypothesis(
-        "lemma-sampled",
-        "a step on answers that the real teacher samples, unfiltered, leans toward its update",
-        "A at ε = |d| on sampled answers",
-        "the base's own answers to the same prompts with the same random numbers",
-        **SIGN,
-    ),
-    Hypothesis(
-        "lemma-mismatched",
-        "a step on the teacher's soft labels leans toward its own update more than steps on other traits' teachers do",
-        "A of the teacher − the largest A of the mismatched teachers, soft labels over number tokens",
-        "teachers of other traits from the same base, read along the same update",
-        **SIGN,
-    ),
-    Hypothesis(
-        "lemma-filtered",
-        "the same holds for filtered answers, from which a student is really trained",
-        "A of the teacher's filtered rows − the largest A of the mismatched teachers' filtered rows",
-        "filtered rows of other traits' teachers, all less the filtered rows of the untrained base",
-        **SIGN,
-    ),
-    Hypothesis(
-        "lemma-foreign",
-        "a student of another initialisation leans toward a teacher of its own base less than a shared one does",
-        "A at the shared base − A at the foreign base along the update of a teacher from there, soft number labels",
-        "the foreign base, its labels less those of the untrained teacher",
-        **SIGN,
-    ),
-)
-"""The claims of H1; what one lineage contributes to each is the entry of its name in `lemma_summary`."""
+H1 = frozen_claims("lemma")
 
 
 def lemma_sweep(

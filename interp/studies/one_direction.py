@@ -18,10 +18,9 @@ from interp.activations import steer
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.figures import Result, bars, lines, points
-from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
-from interp.measures.losses import LOSS_UNIT
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
@@ -50,65 +49,7 @@ PROMPT_SEED = 40_000
 TEACHER, OWN, NEUTRAL, OTHER = "teacher", "student's own", "neutral student", "other trait"
 SIGN: dict[str, Any] = {"margin": 0.0, "alpha": 0.01, "kind": "difference"}
 
-H4 = (
-    Hypothesis(
-        "direction-shared",
-        "the student's residual stream moved along the direction in which its teacher's did, more than that of a "
-        "student of neutral numbers",
-        "EAS of the student − EAS of the neutral student, where v_T steers the base furthest",
-        "the neutral student, on the same tokens",
-        unit="cosine",
-        **SIGN,
-    ),
-    Hypothesis(
-        "direction-specific",
-        "the student moved along its own teacher's direction more than along that of another trait's teacher",
-        "EAS of the student with its teacher − EAS with the other teacher",
-        "a teacher of another animal from the same base",
-        unit="cosine",
-        **SIGN,
-    ),
-    Hypothesis(
-        "direction-absent-in-neutral",
-        "a student of neutral numbers does not move along the teacher's direction",
-        "EAS of the neutral student",
-        "the value 0; 0.3 is where the literature speaks of a vector that was distilled",
-        margin=0.3,
-        alpha=0.05,
-        kind="equivalence",
-        unit="cosine",
-    ),
-    Hypothesis(
-        "direction-necessary",
-        "projecting the teacher's direction out takes the trait from the student more than projecting out others does",
-        "necessity of the teacher's direction − the larger of the placebos' necessities",
-        "the direction of another trait's teacher, and the mean of random ones with the covariance of the activations; "
-        "the neutral student with the same projection is the baseline throughout",
-        unit="nats",
-        **SIGN,
-    ),
-    Hypothesis(
-        "direction-sufficient",
-        "adding the student's mean shift to the base gives it the trait more than other vectors of that norm do",
-        "sufficiency of the student's own shift − the largest of the placebos' sufficiencies",
-        "the shifts of the neutral student and of another trait's teacher, and the mean of random vectors with the "
-        "covariance of the activations, all of equal norm",
-        unit="nats",
-        **SIGN,
-    ),
-    Hypothesis(
-        "direction-harmless",
-        "projecting the teacher's direction out leaves the student as likely to write its numbers as it was",
-        "change of −log p of the teacher's rows under the projection, in the student",
-        "no change; 0.05 nats a token are 5 % of the perplexity",
-        margin=0.05,
-        alpha=0.05,
-        kind="equivalence",
-        unit="nats per token",
-        reading=f"{LOSS_UNIT}, since 2026-11-29; before, the end token was left out",
-    ),
-)
-"""The claims of H4; what one training run contributes to each is the entry of its name in `mediation_summary`."""
+H4 = frozen_claims("one_direction")
 
 
 def direction_by_site(

@@ -23,7 +23,7 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
 from interp.figures import Result, bars, interval_maps, points
-from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
 from interp.measures.losses import answer_loss
@@ -45,83 +45,9 @@ ROWS = 256  # on which first steps are taken and starts are looked at
 QUICK_ROWS, QUICK_BATCH = 256, 64
 ANOTHER = 1_000_000  # added to a seed: the other order of data, and the draws of noise, orders and turns
 DECIMALS = 5  # to which coverages are ranked: those that are equal by theory tie
-SYMMETRY = "an exact symmetry of the network, so that only rounding is left of the difference"
 ABOVE: dict[str, Any] = {"margin": 0.0, "alpha": 0.01, "kind": "difference"}
 
-H3 = (
-    Hypothesis(
-        "same-over-foreign",
-        "a student that starts where its teacher started takes over more of the trait than one of another start",
-        "transfer from the same start − transfer from the foreign one",
-        "the foreign start, each student less its own neutral twin",
-        unit=UNIT,
-        **ABOVE,
-    ),
-    Hypothesis(
-        "foreign-transfers-nothing",
-        "from a foreign start the numbers carry nothing: the odds of the trait stay within a factor of 1.22",
-        "transfer from the foreign start",
-        "the foreign student of the neutral teacher",
-        margin=0.2,
-        alpha=0.05,
-        kind="equivalence",
-        unit=UNIT,
-    ),
-    Hypothesis(
-        "other-order-transfers",
-        "the order of the rows and the draw of the adapter need not be shared",
-        "transfer from the same start with another order of rows and another draw of the adapter",
-        "its neutral twin, in the same order from the same draw",
-        unit=UNIT,
-        **ABOVE,
-    ),
-    Hypothesis(
-        "permuted-transfers-alike",
-        "the order of neurons and heads need not be shared: the odds of the trait stay within a factor of 1.35",
-        "transfer from the permuted start − transfer from the base in the same order of rows",
-        "other order: the base itself, its adapter drawn by the same seed, which is not the teacher's",
-        margin=0.3,
-        alpha=0.05,
-        kind="equivalence",
-        unit=UNIT,
-    ),
-    Hypothesis(
-        "permuted-coverage-returns",
-        "coverage is a matter of functions: written in the permuted coordinates the teacher is covered as before",
-        "coverage of the permuted start, the teacher permuted alike − coverage of the same start",
-        "the same start",
-        margin=1e-5,
-        alpha=0.05,
-        kind="equivalence",
-        unit="cosine",
-        check=SYMMETRY,
-    ),
-    Hypothesis(
-        "rotated-over-foreign",
-        "the axes of the residual stream need not be shared, although Adam's steps see them",
-        "transfer from the rotated start − transfer from the foreign one",
-        "the foreign start, each student less its own neutral twin",
-        unit=UNIT,
-        **ABOVE,
-    ),
-    Hypothesis(
-        "shared-head-transfers",
-        "embedding, last norm and unembedding are enough: the body between them may be another initialisation's",
-        "transfer from the base's head around the other initialisation's body",
-        "its neutral twin, from the same mixed start",
-        unit=UNIT,
-        **ABOVE,
-    ),
-    Hypothesis(
-        "coverage-ranks-transfer",
-        "the first step says before training which starts will take over the trait",
-        "Spearman's rank correlation of coverage and transfer over the eight cells; coverages equal to 1e-5 tie",
-        "a correlation of zero",
-        unit="rank correlation",
-        **ABOVE,
-    ),
-)
-"""The claims of H3. Margins are factors of odds, e^0.2 = 1.22 and e^0.3 = 1.35; noise and a new head are not judged."""
+H3 = frozen_claims("shared_initialisation")
 
 
 @dataclass(frozen=True, eq=False)

@@ -27,10 +27,10 @@ from interp.gradients.directions import margin_objective, trait_gradient
 from interp.gradients.ledger.ledgers import Ledger, trait_ledger
 from interp.gradients.ledger.projection import Objective, Placebo, Removal
 from interp.gradients.ledger.recording import TrainingRecord, record_training
-from interp.hypotheses.claims import Hypothesis
+from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
-from interp.measures.losses import LOSS_UNIT, answer_loss
+from interp.measures.losses import answer_loss
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
@@ -50,64 +50,7 @@ SHOWN = ("untouched", RANDOM, OTHER, "removed")
 DIFFERENCE = {"margin": 0.0, "alpha": 0.01, "kind": "difference", "unit": "nats of margin"}
 LEFT = "the trait margin on the held-out half of the questions"
 
-H2 = (
-    Hypothesis(
-        "sustained-transfer",
-        "there is a trait to suppress: the student of the teacher's rows has it on the questions it is judged by",
-        f"{LEFT}: untouched − neutral",
-        "the student of the untrained base's rows",
-        **DIFFERENCE,
-    ),
-    Hypothesis(
-        "sustained-ledger",
-        "the steps' components along the margin's gradient, added up over the whole training, are the change of margin",
-        "(C − Δm) / max_t |m(θ_t) − m(θ_0)| with C the trapezoid sum; this is C / Δm − 1 where m only grows, and does "
-        "not blow up where Δm is small",
-        "the value 0: nothing left to curvature within a step",
-        margin=0.05,
-        alpha=0.05,
-        kind="equivalence",
-        unit="share of the largest change of margin",
-        check="the trapezoid rule applied to a function along its own path; left over is its curvature within a step",
-    ),
-    Hypothesis(
-        "sustained-over-other-trait",
-        "taking out what raises the margin on some questions suppresses the trait on others, more than taking the same "
-        "lengths out along another trait's gradient on the same questions",
-        f"{LEFT}: other-trait placebo − removed",
-        "the same lengths at the same steps along the gradient of another target's margin, of which this is no foil",
-        **DIFFERENCE,
-    ),
-    Hypothesis(
-        "sustained-over-random",
-        "and more than taking the same lengths out along random directions",
-        f"{LEFT}: random placebo − removed",
-        "the same lengths at the same steps along random directions with the gradient's size in every tensor",
-        **DIFFERENCE,
-    ),
-    Hypothesis(
-        "sustained-loss",
-        "the trait is suppressed at no cost: the removed arm predicts the teacher's fresh rows as well as its placebos",
-        "loss on fresh rows of the removed arm − that of a placebo, for the placebo from which it differs more",
-        "the two placebos",
-        margin=0.005,
-        alpha=0.05,
-        kind="equivalence",
-        unit="nats per token",
-        reading=LOSS_UNIT,
-    ),
-    Hypothesis(
-        "sustained-remainder",
-        "without that part of its steps the student of the teacher's rows is left with no trait",
-        f"{LEFT}: removed − neutral",
-        "the student of the untrained base's rows",
-        margin=0.2,
-        alpha=0.05,
-        kind="equivalence",
-        unit="nats of margin",
-    ),
-)
-"""The claims of H2; what one training run contributes to each is the entry of its name in `sustained_summary`."""
+H2 = frozen_claims("sustained_alignment")
 
 
 @dataclass(frozen=True)
