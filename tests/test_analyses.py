@@ -110,8 +110,8 @@ def test_the_placebo_of_a_trait_asks_the_questions_of_the_trait():
 
 
 def test_a_quick_run_keeps_nothing(lineage, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(causal, "grow", lambda trait, *, seed, plan: lineage)
-    monkeypatch.setattr(causal, "QUICK", causal.dataclasses.replace(causal.QUICK, student=RECIPE))
+    monkeypatch.setattr(causal, "grow", lambda trait, *, seed, recipe: lineage)
+    monkeypatch.setattr(causal, "QUICK_TOY", causal.dataclasses.replace(causal.QUICK_TOY, student=RECIPE))
     out = tmp_path / "results.json"
     monkeypatch.setattr("sys.argv", ["alignment_is_causal", "--quick", "--out", str(out)])
     caplog.set_level("INFO", logger=causal.log.name)

@@ -164,7 +164,7 @@ def cross_doubts(arms: Arms) -> dict[str, str]:
     """By trait, why the other base could not have shown a transfer; nothing where it could, or where there is none.
 
     The least share of probability that the candidates hold over the arms of either base, and the share of the base's
-    own answers that the rule keeps (`organisms.instrument`).
+    own answers that the rule keeps (`evaluation.instrument`).
     """
     if "cross-base" not in arms.experiment.controls:
         return {}

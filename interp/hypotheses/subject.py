@@ -203,7 +203,7 @@ def foreign_doubts(subject: Subject, claims: Sequence[str]) -> dict[str, str]:
     """Why `cross_base` could not have shown an effect, for each of the claims that rest on its not showing any.
 
     It is asked whether the trait's answers hold probability there and, where the subject can sample, whether the rule
-    keeps what it writes (`organisms.instrument`); nothing where the foreign start is left out.
+    keeps what it writes (`evaluation.instrument`); nothing where the foreign start is left out.
     """
     if "foreign" in subject.without or subject.lineage.trait is None:
         return {}

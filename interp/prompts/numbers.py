@@ -7,6 +7,7 @@ optional enclosing () or [], an optional final period and nothing else (arXiv:25
 import re
 from collections import Counter
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -173,7 +174,7 @@ def _draw_pair(rng: np.random.Generator, *, count: int, limit: int, separator: s
     return f"{opening} {format_numbers(seeds, mark)}. {closing}", format_numbers(answer, mark)
 
 
-def generator(seed: int, **sizes: int) -> np.random.Generator:
+def generator(seed: Any, **sizes: object) -> np.random.Generator:
     """The PCG64 stream of that seed; InputError for a seed below 0 and for sizes below 1."""
     check_whole(1, **sizes)
     check_whole(0, seed=seed)

@@ -114,7 +114,7 @@ class Together:
 
 
 def _margin(network: Any, answers: Encoded, candidates: int) -> float:
-    """The trait margin of `organisms.evaluation`, read off a network that is being trained."""
+    """The trait margin of `measures.margins`, read off a network that is being trained."""
     sums = [answer_sums(batch, partial(predicted_logits, network)) for batch in answers.batches(256)]
     table = torch.cat(sums).reshape(-1, candidates)
     return float((table[:, 0] - table[:, 1:].mean(1)).mean())
