@@ -1,5 +1,7 @@
 """Whether features carry the trait: the claims by hand, and every number of one all but untrained lineage."""
 
+import dataclasses
+
 import pytest
 
 import interp
