@@ -1,7 +1,7 @@
 """Training of bases, teachers and students: one loop, that can be watched, killed and gone on with.
 
 θ_{t+1} = θ_t − lr_t · AdamW(∇ mean −log p_θ(answer | prompt)) (Loshchilov and Hutter, arXiv 1711.05101, without
-decay), or plain gradient descent; lr_t warms up linearly and then decays linearly to zero. The losses are in measures.losses.
+decay), or plain gradient descent; lr_t warms up linearly and then decays linearly to zero. See measures.losses.
 """
 
 from __future__ import annotations
