@@ -26,14 +26,14 @@ from interp.core.runs import write_atomic
 from interp.gradients.directions import trait_gradient
 from interp.gradients.ledger.ledgers import trait_ledger
 from interp.gradients.nulls.controls import transplant
-from interp.gradients.nulls.samples import Sample
-from interp.stats.exchanges import standardised
 from interp.gradients.nulls.lean_verdicts import LeanVerdict, across_lineages
 from interp.gradients.nulls.power import kl_per_row
+from interp.gradients.nulls.samples import Sample
 from interp.gradients.scores.scoring import score
 from interp.models.lineage import Lineage
 from interp.organisms.library import load_lineage
 from interp.prompts.traits import get_trait
+from interp.stats.exchanges import standardised
 from interp.stats.verdict import paired_verdict
 
 RESULTS = Path(__file__).parent / "results"

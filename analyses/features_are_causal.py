@@ -43,9 +43,9 @@ from interp.features.causal import (
     sufficiency,
     written_under,
 )
-from interp.features.changes import ablate, add, scaled
+from interp.features.changes import ablate_features, add, scaled_change
 from interp.features.dictionary import Dictionary
-from interp.features.reading import feature_statistics, read
+from interp.features.reading import feature_statistics, read_tokens
 from interp.features.sae import SAERecipe, train_sae
 from interp.features.shift import feature_shift
 from interp.features.splice import Change
@@ -220,7 +220,7 @@ class _Trial:
         margins: dict[str, Any] = {
             arm: margin(self.lineage.members[role], self.lineage.trait) for arm, role in members.items()
         }
-        reading = read(self.dictionary, self.lineage.base, rows[:64], positions="all")
+        reading = read_tokens(self.dictionary, self.lineage.base, rows[:64], positions="all")
         for arm, writer, sign in (("taken out", teacher, -1.0), ("put in", base, 1.0)):
             amounts = sign * moved[list(features)]
             own = add(features, amounts)
@@ -231,7 +231,7 @@ class _Trial:
             for some in controls:
                 other = add(some, amounts)
                 draws.append(
-                    self.student(writer, scaled(other, size / change_size(self.dictionary, reading, other)))
+                    self.student(writer, scaled_change(other, size / change_size(self.dictionary, reading, other)))
                 )
             margins[f"random {arm}"] = float(np.mean(draws))
             margins[f"random {arm}, each"] = draws
@@ -266,7 +266,7 @@ class _Trial:
                 feature_effects(self.dictionary, self.lineage.members[role], features, change=change, **asked)
             )
             for role in ("teacher", "student")
-            for name, change in (("ablated", ablate), ("shift taken out", lambda some: add(some, amounts)))
+            for name, change in (("ablated", ablate_features), ("shift taken out", lambda some: add(some, amounts)))
         }
 
 

@@ -19,7 +19,7 @@ from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
-from interp.features.residual_gradients import Network
+from interp.features.residual_gradients import ResidualNetwork
 from interp.figures import GREY, Result, bars, captioned, points
 from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
@@ -106,7 +106,7 @@ def vocabulary_control(
     drawn = _random_tokens(model, W_U.shape[1], placebos, barred={own, *numbers}, seed=seed)
 
     def rho(token: int | None) -> float:
-        network = Network.of(model, dictionary.hook)
+        network = ResidualNetwork.of(model, dictionary.hook)
         if token is not None:
             network.without(W_U[:, token], tokens=numbers)
         u = mean_lean(dictionary, network, lean.inputs, positions=lean.positions)[live]

@@ -37,7 +37,7 @@ class Pulled:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class ResidualNetwork:
     """A frozen view of a model's network whose unembedding rows may be other ones, and its layer at a hook."""
 
     module: Any
@@ -45,7 +45,7 @@ class Network:
     end: str  # "pre" where the hook is what enters the layer, "post" where it is what leaves it
 
     @classmethod
-    def of(cls, model: LanguageModel, hook: str) -> Network:
+    def of(cls, model: LanguageModel, hook: str) -> ResidualNetwork:
         """InputError for a hook off the residual stream."""
         match = FAST.fullmatch(hook)
         if match is None:
@@ -83,7 +83,7 @@ class Network:
         return weight[list(tokens)]
 
 
-def pulled(network: Network, inputs: Encoded, *, batch_size: int = 64) -> Iterator[Pulled]:
+def pulled(network: ResidualNetwork, inputs: Encoded, *, batch_size: int = 64) -> Iterator[Pulled]:
     """Batches of rows in order of length. InputError for a row without answer and for a loss that is not finite."""
     answered = (inputs.roles >= Role.OTHER)[:, 1:].any(1)
     if not len(inputs) or not answered.all():
@@ -99,7 +99,7 @@ def pulled(network: Network, inputs: Encoded, *, batch_size: int = 64) -> Iterat
         start += len(batch)
 
 
-def _pulled(network: Network, batch: Encoded, rows: Int[Tensor, "example"]) -> Pulled:
+def _pulled(network: ResidualNetwork, batch: Encoded, rows: Int[Tensor, "example"]) -> Pulled:
     tokens = int((batch.roles >= Role.OTHER)[:, 1:].sum())
     with torch.inference_mode(False), torch.enable_grad(), _leaf(network) as found:
         loss = completion_loss(network.module, batch) * tokens
@@ -114,7 +114,7 @@ def _pulled(network: Network, batch: Encoded, rows: Int[Tensor, "example"]) -> P
 
 
 @contextmanager
-def _leaf(network: Network) -> Iterator[list[Tensor]]:
+def _leaf(network: ResidualNetwork) -> Iterator[list[Tensor]]:
     """While open the activation at the hook is a leaf of its own; yields the list it is put into."""
     found: list[Tensor] = []
 

@@ -24,8 +24,8 @@ from interp.activations.shifts import Shift, own_start, shared_inputs
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
-from interp.features.direct import STEPS, Direct, Pair, direct_features
-from interp.features.reading import LIVE, Reading, RowMeans, read, row_means
+from interp.features.direct import STEPS, Direct, RowPair, direct_features
+from interp.features.reading import LIVE, RowMeans, TokenReading, read_tokens, row_means
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts
@@ -167,7 +167,7 @@ def feature_shift(
         _refuse_trait(compared, trait)
         compared = replace(compared, checked=True)
     readings = [
-        read(dictionary, model, compared.inputs, positions=compared.positions, batch_size=batch_size)
+        read_tokens(dictionary, model, compared.inputs, positions=compared.positions, batch_size=batch_size)
         for model in (compared.start, compared.member)
     ]
     measured = _measure(dictionary, compared, *readings)
@@ -193,7 +193,7 @@ class _Measured:
 
     before: RowMeans
     after: RowMeans
-    pair: Pair
+    pair: RowPair
     live: Int[np.ndarray, "live"]
 
     def moved(self) -> Float[np.ndarray, "row line"]:
@@ -251,12 +251,14 @@ def _texts(compared: _Compared) -> Iterator[str]:
         yield tokenizer.decode(ids[mask].tolist())
 
 
-def _measure(dictionary: Dictionary, compared: _Compared, before: Reading, after: Reading) -> _Measured:
+def _measure(
+    dictionary: Dictionary, compared: _Compared, before: TokenReading, after: TokenReading
+) -> _Measured:
     start, member = row_means(dictionary, before), row_means(dictionary, after)
     tokens = start.tokens.double() / start.tokens.sum()
     live = torch.maximum(tokens @ start.rate.double(), tokens @ member.rate.double()) >= LIVE
     clusters = _clusters(compared.inputs, before.rows.unique())
-    return _Measured(start, member, Pair.of(before, after, clusters), live.nonzero()[:, 0].numpy())
+    return _Measured(start, member, RowPair.of(before, after, clusters), live.nonzero()[:, 0].numpy())
 
 
 def _clusters(inputs: Encoded, rows: Int[Tensor, "row"]) -> Int[np.ndarray, "row"]:
@@ -369,7 +371,7 @@ def _notes(
     )
 
 
-def _error_share(dictionary: Dictionary, pair: Pair) -> str:
+def _error_share(dictionary: Dictionary, pair: RowPair) -> str:
     """|Δh − Δĥ|² / |Δh|² of the mean shift in per cent: 0 when features explain it, in words without a shift."""
     moved = pair.shift().mean(0)
     size = dictionary.rows_at_once()
@@ -379,7 +381,7 @@ def _error_share(dictionary: Dictionary, pair: Pair) -> str:
         for start in range(0, len(pair.rows), size)
     ]
     explained = (
-        Pair(torch.zeros_like(pair.before), torch.cat(parts), pair.rows, pair.clusters).shift().mean(0)
+        RowPair(torch.zeros_like(pair.before), torch.cat(parts), pair.rows, pair.clusters).shift().mean(0)
     )
     energy = float(moved.square().sum())
     return f"{float((moved - explained).square().sum()) / energy:.1%}" if energy else "no share"

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Cell:
+class ClaimCell:
     """One run to be measured: family, organism or lineage folder, seed, whether in small, and what is left out."""
 
     name: str
@@ -129,7 +129,7 @@ def test(
     tested = family(name, organism=kind(organism))
     notes = _left_out(tested, without)
     runs = _runs(tested, organism, seeds)
-    cells = [Cell(name, *each, quick, tuple(without)) for each in runs]
+    cells = [ClaimCell(name, *each, quick, tuple(without)) for each in runs]
     if short := tested.undecided(len(cells), without=without):
         log.warning("%s on %s: %s", name, _named(cells), short)
         notes = (*notes, short)
@@ -149,11 +149,11 @@ def test(
     )
 
 
-def _named(cells: Sequence[Cell]) -> str:
+def _named(cells: Sequence[ClaimCell]) -> str:
     return ", ".join(dict.fromkeys(cell.organism for cell in cells))
 
 
-def _numbers(cells: Sequence[Cell]) -> list[int]:
+def _numbers(cells: Sequence[ClaimCell]) -> list[int]:
     """What tells the runs apart in tables: their seeds, or where two folders have one seed, their places."""
     seeds = [cell.seed for cell in cells]
     return seeds if len(set(seeds)) == len(seeds) else list(range(len(cells)))
@@ -208,23 +208,23 @@ def kind(organism: Any) -> str:
     return first if known else "folder"
 
 
-def grown(cell: Cell) -> None:
+def grown(cell: ClaimCell) -> None:
     """Grow the toy lineage of a cell into the cache."""
     trait, plan = _toy(cell)
     grow(trait, seed=cell.seed, plan=plan)
 
 
-def _is_grown(cell: Cell) -> bool:
+def _is_grown(cell: ClaimCell) -> bool:
     trait, plan = _toy(cell)
     return is_grown(trait, seed=cell.seed, plan=plan)
 
 
-def _toy(cell: Cell) -> tuple[Trait, Plan]:
+def _toy(cell: ClaimCell) -> tuple[Trait, Plan]:
     """The trait of a toy's cell, and how its lineage is grown."""
     return get_trait(cell.organism.partition("/")[2]), QUICK if cell.quick else PLAN
 
 
-def subject(cell: Cell) -> Any:
+def subject(cell: ClaimCell) -> Any:
     """What a cell is measured on, opened or grown."""
     if kind(cell.organism) == "digits":
         from interp.studies.digit_families import DigitSubject
@@ -238,7 +238,7 @@ def subject(cell: Cell) -> Any:
     return open_subject(Path(cell.organism), quick=cell.quick, without=cell.without)
 
 
-def measured(cell: Cell) -> Measured:
+def measured(cell: ClaimCell) -> Measured:
     """The values and tables of one cell, from the cache where they are done.
 
     Raises InputError for values that are not finite and for claims edited after their data.
@@ -252,7 +252,7 @@ def measured(cell: Cell) -> Measured:
     return Measured(kept["values"], kept["tables"], kept["doubts"])
 
 
-def _measure(cell: Cell, tested: Family, claims: dict[str, str], folder: Path) -> None:
+def _measure(cell: ClaimCell, tested: Family, claims: dict[str, str], folder: Path) -> None:
     given = subject(cell)
     found = tested.measure(given)
     for name, value in found.values.items():
@@ -267,7 +267,7 @@ def _measure(cell: Cell, tested: Family, claims: dict[str, str], folder: Path) -
     write_atomic(folder / "measured.json", json_text(kept))
 
 
-def _key(cell: Cell) -> str:
+def _key(cell: ClaimCell) -> str:
     if kind(cell.organism) == "digits":
         return digest(FORMAT, cell)
     if kind(cell.organism) == "toy":
@@ -279,7 +279,7 @@ def _key(cell: Cell) -> str:
     return digest(FORMAT, given, members, lineage.trait, rows, lineage.growth)
 
 
-def _tables(cells: Sequence[Cell], found: Sequence[Measured]) -> dict[str, pd.DataFrame]:
+def _tables(cells: Sequence[ClaimCell], found: Sequence[Measured]) -> dict[str, pd.DataFrame]:
     """Every table of all runs, with the seed of each row."""
     names = dict.fromkeys(name for run in found for name in run.tables)
     return {

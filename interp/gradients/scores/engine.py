@@ -21,10 +21,10 @@ from interp.gradients.scores.sites import (
     Site,
     by_example,
     by_position,
-    is_transposed,
     kind_of,
     stack,
     still_row,
+    stores_inputs_first,
 )
 from interp.models.bridge import FAST
 from interp.models.head import own_logits
@@ -236,7 +236,7 @@ def _owners(network: nn.Module) -> dict[str, list[tuple[str, str]]]:
 
 def _site(name: str, module: Any, weights: dict[str, str], directions: Sequence[ParameterDirection]) -> Site:
     kind = kind_of(module)
-    transposed = kind == "matrix" and is_transposed(module)
+    transposed = kind == "matrix" and stores_inputs_first(module)
     stacks = {
         leaf: stack(
             [direction.tensors.get(weight) for direction in directions],

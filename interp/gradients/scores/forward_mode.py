@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from interp.gradients.scores.engine import Contributions, Place, answer_columns, summed_losses, token_losses
-from interp.gradients.scores.sites import Site, dense_at, is_transposed, through
+from interp.gradients.scores.sites import Site, dense_at, stores_inputs_first, through
 from interp.prompts.tokens import Encoded
 
 
@@ -81,7 +81,7 @@ class _Losses(nn.Module):
 def _moving_linear(site: Site, k: int) -> Callable[[Tensor], Tensor]:
     """The layer's forward on pairs of value and tangent."""
     module: Any = site.module
-    weight = module.weight.detach().T if is_transposed(module) else module.weight.detach()
+    weight = module.weight.detach().T if stores_inputs_first(module) else module.weight.detach()
     bias = None if module.bias is None else module.bias.detach()
     stack = site.stacks.get("weight")
     moved_bias = None if bias is None else dense_at(site.stacks.get("bias"), k, like=bias)

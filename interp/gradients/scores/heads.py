@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.runs import InputError
-from interp.gradients.scores.sites import Site, by_position, dense_at, is_transposed, through
+from interp.gradients.scores.sites import Site, by_position, dense_at, stores_inputs_first, through
 from interp.models.low_rank import wide
 
 WRITES = {
@@ -57,7 +57,7 @@ def head_layout(site: Site, config: Any) -> Heads | None:
         found = Heads((WRITES[leaf],), queries if WRITES[leaf] == "q" else groups, reads=False)
     elif leaf in READS:
         found = Heads(("o",), queries, reads=True)
-    elif leaf in FUSED and groups == queries and (leaf != "c_attn" or is_transposed(site.module)):
+    elif leaf in FUSED and groups == queries and (leaf != "c_attn" or stores_inputs_first(site.module)):
         found = Heads(("q", "k", "v"), queries, reads=False, inside=FUSED[leaf] == "heads")
     if found and _width(site, reads=found.reads) == len(found.parts) * found.count * _head_width(config):
         return found
@@ -69,7 +69,7 @@ def head_layout(site: Site, config: Any) -> Heads | None:
 def _width(site: Site, *, reads: bool) -> int:
     """Features of the matrix along the axis that the heads cut."""
     rows, columns = site.module.get_parameter("weight").shape
-    return columns if reads != is_transposed(site.module) else rows
+    return columns if reads != stores_inputs_first(site.module) else rows
 
 
 def _head_width(config: Any) -> int:

@@ -22,7 +22,7 @@ KEYS = ("example", "token", "position", "module", "head")
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScorePlan:
     """The route, the reason for it, its arithmetic over that of a training step, and where differentiation ends."""
 
     route: Route
@@ -52,12 +52,12 @@ def check_keys(by: Collection[str]) -> tuple[str, ...]:
     return tuple(key for key in KEYS if key in wanted)
 
 
-def make_plan(sites: Sequence[Site], *, by: Collection[str], length: float) -> Plan:
+def make_plan(sites: Sequence[Site], *, by: Collection[str], length: float) -> ScorePlan:
     """The cheapest exact route to scores told apart by `by`; `length` is the mean number of positions in a row."""
     dense = max((len(_dense_at(site)) for site in sites), default=0)
     thin = max((len(s.thin_at) for site in sites for s in site.stacks.values()), default=0)
     route, reason = _choose(sites, dense, by)
-    return Plan(route, reason, _cost(route, sites, dense, thin, length), sites[0].name)
+    return ScorePlan(route, reason, _cost(route, sites, dense, thin, length), sites[0].name)
 
 
 def _choose(sites: Sequence[Site], dense: int, by: Collection[str]) -> tuple[Route, str]:

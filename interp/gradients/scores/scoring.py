@@ -27,10 +27,10 @@ from interp.figures import Shown
 from interp.gradients.nulls.lean_verdicts import LeanVerdict, lean_verdict
 from interp.gradients.nulls.samples import Sample
 from interp.gradients.scores.engine import find_sites
-from interp.gradients.scores.plan import Plan, check_keys, make_plan
+from interp.gradients.scores.plan import ScorePlan, check_keys, make_plan
 from interp.gradients.scores.preparation import as_directions, check_cosine, check_rows, prepared
 from interp.gradients.scores.tables import read_tables, write_table
-from interp.gradients.scores.work import Work, self_test
+from interp.gradients.scores.work import Work, check_alone
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
@@ -60,7 +60,7 @@ class Scores(Shown):
     label: str
     directions: tuple[str, ...]
     by: tuple[str, ...]
-    plan: Plan
+    plan: ScorePlan
     totals: Float[Tensor, "row direction"]
     loss: Float[Tensor, "row"]
     tokens: Int[Tensor, "row"]
@@ -119,10 +119,10 @@ class Scores(Shown):
         return write_table(self.files, Path(path), by=self.by)
 
     def figure(self, **options: Any) -> Any:
-        """Scores by what they were told apart by: see `interp.gradients.scores.views.draw`."""
-        from interp.gradients.scores.views import draw
+        """Scores by what they were told apart by: see `interp.gradients.scores.views.draw_scores`."""
+        from interp.gradients.scores.views import draw_scores
 
-        return draw(self, **options)
+        return draw_scores(self, **options)
 
     def __len__(self) -> int:
         return len(self.totals)
@@ -191,7 +191,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[P
         for start in mine:
             rows = inputs[start : start + SHARD]
             if not tested and not cache.has("scores", names[start]):
-                self_test(work, rows, batch_size=batch_size)
+                check_alone(work, rows, batch_size=batch_size)
                 tested = True
             cache.get(
                 "scores",

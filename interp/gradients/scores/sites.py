@@ -94,7 +94,7 @@ def kind_of(module: nn.Module) -> Kind:
     return "other"
 
 
-def is_transposed(module: nn.Module) -> bool:
+def stores_inputs_first(module: nn.Module) -> bool:
     """Whether the module stores its matrix as (input, output), as GPT-2 does."""
     from transformers.pytorch_utils import Conv1D
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Block:
+class ScoreBlock:
     """The scores of one batch, the roles of its tokens and the numbers of its rows."""
 
     found: Contributions
@@ -30,7 +30,9 @@ class Block:
     cosine: Float[Tensor, "direction example"] | None = None
 
 
-def write_block(blocks: Sequence[Block], folder: Path, *, labels: Sequence[str], by: Sequence[str]) -> None:
+def write_block(
+    blocks: Sequence[ScoreBlock], folder: Path, *, labels: Sequence[str], by: Sequence[str]
+) -> None:
     """The table of a shard (scores.parquet) and its totals, losses and token counts (rows.safetensors), in order."""
     import pandas as pd
     from safetensors.torch import save_file
@@ -75,7 +77,7 @@ def write_table(files: Sequence[Path], path: Path, *, by: Sequence[str]) -> Path
     return path
 
 
-def _frame(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
+def _frame(block: ScoreBlock, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
     if "position" in by or "token" in by:
         return _by_column(block, labels, by)
     if "module" in by or "head" in by:
@@ -83,7 +85,7 @@ def _frame(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFra
     return _by_example(block, labels)
 
 
-def _by_example(block: Block, labels: Sequence[str]) -> pd.DataFrame:
+def _by_example(block: ScoreBlock, labels: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     scores, n = block.found.totals().cpu(), len(block.index)
@@ -101,7 +103,7 @@ def _by_example(block: Block, labels: Sequence[str]) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _by_place(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
+def _by_place(block: ScoreBlock, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
     """[place, direction, example] as lines; by head without module, modules are added up."""
     import pandas as pd
 
@@ -117,7 +119,7 @@ def _by_place(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.Data
     return pd.DataFrame(columns)
 
 
-def _by_column(block: Block, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
+def _by_column(block: ScoreBlock, labels: Sequence[str], by: Sequence[str]) -> pd.DataFrame:
     """[place, direction, example, pos] as lines, padding left out; loss tokens are answer and end tokens only."""
     import pandas as pd
 

@@ -35,7 +35,7 @@ BLANK = "#e8e8e8"  # where there is no module, unlike the white of zero
 LAYER = re.compile(r"(?:.*?\.)?(\d+)(?:\.(.+))?")
 
 
-def draw(
+def draw_scores(
     scores: Scores,
     *,
     by: str | None = None,

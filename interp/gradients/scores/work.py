@@ -28,9 +28,9 @@ from interp.gradients.scores.engine import (
 from interp.gradients.scores.forward_mode import token_contributions
 from interp.gradients.scores.heads import by_head, head_layout
 from interp.gradients.scores.norms import NormMeter
-from interp.gradients.scores.plan import Plan
+from interp.gradients.scores.plan import ScorePlan
 from interp.gradients.scores.sites import Site
-from interp.gradients.scores.tables import Block, write_block
+from interp.gradients.scores.tables import ScoreBlock, write_block
 from interp.models.parameters import ParameterDirection
 from interp.prompts.tokens import Encoded
 
@@ -49,7 +49,7 @@ class Work:
     sites: Sequence[Site]
     directions: tuple[ParameterDirection, ...]
     by: tuple[str, ...]
-    plan: Plan
+    plan: ScorePlan
     cosine: bool = False
 
     def write(self, folder: Path, rows: Encoded, start: int, batch_size: int) -> None:
@@ -57,7 +57,7 @@ class Work:
         blocks = list(self.blocks(rows, start=start, batch_size=batch_size))
         write_block(blocks, folder, labels=[direction.label for direction in self.directions], by=self.by)
 
-    def blocks(self, rows: Encoded, *, start: int, batch_size: int) -> Iterator[Block]:
+    def blocks(self, rows: Encoded, *, start: int, batch_size: int) -> Iterator[ScoreBlock]:
         """Scores by batch; rows of similar length go together."""
         order = rows.lengths.argsort(stable=True)
         for first in range(0, len(order), batch_size):
@@ -65,7 +65,7 @@ class Work:
             batch = next(rows[index].batches(len(index)))
             yield self.block(batch, index + start)
 
-    def block(self, batch: Encoded, index: Int[Tensor, "example"]) -> Block:
+    def block(self, batch: Encoded, index: Int[Tensor, "example"]) -> ScoreBlock:
         """Scores of one batch whose rows have these numbers."""
         if self.plan.route == "forward-mode":
             found = token_contributions(self.network, batch, sites=self.sites, numbers=index.tolist())
@@ -78,7 +78,7 @@ class Work:
             )
             cosine = self._cosine(found, meter) if self.cosine else None
         _check_finite(found, batch, index)
-        return Block(found, batch.roles.cpu(), index.cpu(), cosine)
+        return ScoreBlock(found, batch.roles.cpu(), index.cpu(), cosine)
 
     @property
     def reader(self) -> Reader:
@@ -119,7 +119,7 @@ def _read_heads(
     return {place: values if keep else values.sum(-1) for place, values in found.items()}
 
 
-def self_test(work: Work, rows: Encoded, *, batch_size: int) -> float:
+def check_alone(work: Work, rows: Encoded, *, batch_size: int) -> float:
     """Largest change of a row's score between being alone and being in a batch, over the root mean square score.
 
     The shortest row is taken, which the batch pads most. Raises InputError when it is more than the dtype allows.

@@ -11,9 +11,9 @@ from interp.gradients.scores.sites import (
     by_example,
     by_position,
     dense_at,
-    is_transposed,
     kind_of,
     stack,
+    stores_inputs_first,
     through,
 )
 from interp.models.low_rank import LowRank
@@ -34,7 +34,7 @@ def site_of(module: nn.Module, *directions: dict) -> Site:
         leaf: stack(
             [direction.get(leaf) for direction in directions],
             like=module.get_parameter(leaf),
-            transposed=kind == "matrix" and is_transposed(module),
+            transposed=kind == "matrix" and stores_inputs_first(module),
         )
         for leaf in leaves
     }

@@ -7,15 +7,15 @@ import torch
 
 from interp.core.runs import InputError
 from interp.gradients.directions import trait_gradient
-from interp.gradients.scores.plan import Plan
+from interp.gradients.scores.plan import ScorePlan
 from interp.gradients.scores.scoring import Scores, score
-from interp.gradients.scores.views import draw, extreme_rows
+from interp.gradients.scores.views import draw_scores, extreme_rows
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from tests.tiny import build_tokenizer
 
-PLAN = Plan("direction-first", "by hand", 1.0, "model.embed_tokens")
+PLAN = ScorePlan("direction-first", "by hand", 1.0, "model.embed_tokens")
 ROWS = Prompts.from_pairs([("numbers 1", "2 , 3"), ("1 , 2", "4"), ("list", "7")], label="three rows")
 
 
@@ -274,7 +274,7 @@ def test_real_scores_draw_in_every_view(tiny, family):
     along = trait_gradient(model, get_trait("owl"))
     for by in ("example", "token", "position", "module", "head"):
         scores = score(model, rows, along, by=["example", by])
-        figure = draw(scores)
+        figure = draw_scores(scores)
         assert figure.data
         assert figure.layout.title.text
         if by == "module":
