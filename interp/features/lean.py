@@ -27,8 +27,7 @@ from interp.figures import Shown, captioned, scatter
 from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.prompts.notes import noting
-from interp.prompts.text import Encoded, Prompts
-from interp.prompts.tokens import Role
+from interp.prompts.text import Encoded, Prompts, grouped, prompts_of
 from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
@@ -344,7 +343,7 @@ def _about(ours: LeanSums, rows: int, pairs: Pairs) -> str:
 
 def _shared_prompts(inputs: Encoded, other: Encoded) -> Pairs:
     """For every prompt that both hold, the rows of each that answer it."""
-    ours, theirs = _by_prompt(inputs), _by_prompt(other)
+    ours, theirs = (grouped(prompts_of(each)) for each in (inputs, other))
     pairs = [(rows, theirs[prompt]) for prompt, rows in ours.items() if prompt in theirs]
     if not pairs:
         raise InputError(
@@ -352,11 +351,3 @@ def _shared_prompts(inputs: Encoded, other: Encoded) -> Pairs:
             "same prompts"
         )
     return pairs
-
-
-def _by_prompt(inputs: Encoded) -> dict[tuple[int, ...], list[int]]:
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for row in range(len(inputs)):
-        prompt = inputs.ids[row][inputs.roles[row] == int(Role.PROMPT)]
-        rows.setdefault(tuple(prompt.tolist()), []).append(row)
-    return rows

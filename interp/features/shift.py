@@ -28,8 +28,7 @@ from interp.features.direct import STEPS, Direct, RowPair, direct_features
 from interp.features.reading import LIVE, RowMeans, TokenReading, read_tokens, row_means
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
-from interp.prompts.text import Encoded, Prompts
-from interp.prompts.tokens import Role
+from interp.prompts.text import Encoded, Prompts, numbered, prompts_of
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.columns import bootstrapped
 from interp.stats.many import FamilyTest, halves, sign_flip_family, units_needed
@@ -98,11 +97,7 @@ class FeatureShift(figures.Shown):
         shown = shown.assign(name=[_name(line) for line in shown.to_dict("records")])
         title = f"{self.label} (interval: 95 %, bootstrap over prompts)"
         figure = figures.bars(shown, x="delta", y="name", title=title, unit=self.unit)
-        delta, low, high = (shown[name].to_numpy() for name in ("delta", "low", "high"))
-        reach = {"type": "data", "symmetric": False, "color": "#333333"}
-        reach |= {"array": (high - delta).tolist(), "arrayminus": (delta - low).tolist()}
-        figure.update_traces(error_x=reach)
-        return figure
+        return figures.whiskers(figure, shown, x="delta")
 
     def volcano(self) -> go.Figure:
         """Δ against −log10 p of every live feature, reported ones filled, with the line of the false discovery rate.
@@ -263,14 +258,9 @@ def _measure(
 
 def _clusters(inputs: Encoded, rows: Int[Tensor, "row"]) -> Int[np.ndarray, "row"]:
     """One number per distinct prompt; rows without a prompt are told apart by all their tokens."""
-    ids, mask = inputs.ids.cpu().numpy(), inputs.mask.cpu().numpy()
-    prompt = inputs.roles.cpu().numpy() == int(Role.PROMPT)
-    known: dict[bytes, int] = {}
-    labels = []
-    for row in rows.tolist():
-        chosen = prompt[row] if prompt[row].any() else mask[row]
-        labels.append(known.setdefault(ids[row][chosen].tobytes(), len(known)))
-    return np.array(labels)
+    chosen = inputs[rows]
+    whole = (tuple(ids[mask].tolist()) for ids, mask in zip(chosen.ids, chosen.mask, strict=True))
+    return numbered([prompt or tokens for prompt, tokens in zip(prompts_of(chosen), whole, strict=True)])
 
 
 def _check_size(dictionary: Dictionary, compared: _Compared, measured: _Measured, alpha: float) -> None:

@@ -30,8 +30,8 @@ from interp.figures.grammar import (
     signed,
 )
 from interp.figures.maps import heatmap, interval_maps, interval_text
-from interp.figures.plots import bars, lines, points, scatter
-from interp.figures.results import Result, Shown, Table
+from interp.figures.plots import bars, lines, points, scatter, whiskers
+from interp.figures.results import Result, Shown, Table, drawing
 from interp.figures.token_views import token_html
 
 __all__ = [
@@ -54,6 +54,7 @@ __all__ = [
     "bars",
     "bracket",
     "captioned",
+    "drawing",
     "forest",
     "heatmap",
     "interval_maps",
@@ -69,4 +70,5 @@ __all__ = [
     "token_html",
     "volcano",
     "waterfall",
+    "whiskers",
 ]

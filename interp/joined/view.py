@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.core.runs import InputError, nearest
-from interp.figures import Result, heatmap
+from interp.figures import Result, heatmap, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -95,4 +95,4 @@ def _hover(line: dict[str, Any]) -> str:
 
 def signed_or_dash(value: float) -> str:
     """A number with its sign and two digits, such as "+0.42" and "−0.11"; a dash when it is missing."""
-    return figures.signed(value) or "\N{EN DASH}"
+    return signed(value) or "\N{EN DASH}"

@@ -30,6 +30,7 @@ from interp.gradients.scores.engine import find_sites
 from interp.gradients.scores.plan import ScorePlan, check_keys, make_plan
 from interp.gradients.scores.preparation import as_directions, check_cosine, check_rows, prepared
 from interp.gradients.scores.tables import read_tables, write_table
+from interp.gradients.scores.views import draw_scores
 from interp.gradients.scores.work import Work, check_alone
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
@@ -120,8 +121,6 @@ class Scores(Shown):
 
     def figure(self, **options: Any) -> Any:
         """Scores by what they were told apart by: see `interp.gradients.scores.views.draw_scores`."""
-        from interp.gradients.scores.views import draw_scores
-
         return draw_scores(self, **options)
 
     def __len__(self) -> int:
