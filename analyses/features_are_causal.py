@@ -203,7 +203,7 @@ class _Trial:
             arm: interp.margin(self.lineage.members[role], self.lineage.trait)
             for arm, role in members.items()
         }
-        reading = interp.features.read(self.dictionary, self.lineage.base, rows[:64], positions="all")
+        reading = interp.features.read_tokens(self.dictionary, self.lineage.base, rows[:64], positions="all")
         for arm, writer, sign in (("taken out", teacher, -1.0), ("put in", base, 1.0)):
             amounts = sign * moved[list(features)]
             own = interp.features.add(features, amounts)
@@ -218,7 +218,7 @@ class _Trial:
                 draws.append(
                     self.student(
                         writer,
-                        interp.features.scaled(
+                        interp.features.scaled_change(
                             other, size / interp.features.change_size(self.dictionary, reading, other)
                         ),
                     )
@@ -264,7 +264,7 @@ class _Trial:
             )
             for role in ("teacher", "student")
             for name, change in (
-                ("ablated", interp.features.ablate),
+                ("ablated", interp.features.ablate_features),
                 ("shift taken out", lambda some: interp.features.add(some, amounts)),
             )
         }

@@ -1,4 +1,4 @@
-"""Are the error rates of `interp.stats.tests` what they say? Each public function on simulated nulls: rate near 0.05.
+"""Are the error rates of `interp.stats` what they say? Each test on simulated nulls: rate near 0.05.
 
 A rate is #{p ≤ 0.05} / nulls, or of intervals the share that miss, with Wilson's interval. KS is Kolmogorov-Smirnov's p
 against uniform. A permutation p lies on a grid; minus a uniform draw over its own step it is exactly uniform under the
@@ -16,11 +16,13 @@ import numpy as np
 
 from interp.core.content import json_text
 from interp.core.runs import write_atomic
-from interp.stats.many import max_t
+from interp.stats.columns import bootstrapped, share_reaching
+from interp.stats.exchanges import Matrix, Paired, Ranked, TwoSample
+from interp.stats.many import sign_flip_family
+from interp.stats.ranks import flipped_null, permuted_null, spearman
 from interp.stats.tests import (
     auroc,
     benjamini_hochberg,
-    bootstrap_interval,
     equivalence_test,
     holm,
     permutation_test,
@@ -62,7 +64,7 @@ def permutation(nulls: int, rng: np.random.Generator) -> Calibration:
 def max_t_family(nulls: int, rng: np.random.Generator) -> Calibration:
     """Ten tests on eight runs, correlated by half: the smallest adjusted p is on the grid of all patterns."""
     draws = rng.normal(size=(nulls, 8, 10)) + rng.normal(size=(nulls, 8, 1))
-    p = [float(max_t(each).min()) for each in draws]
+    p = [float(sign_flip_family(each).p_max.min()) for each in draws]
     return _of_p("max-T, family-wise, 10 tests, n = 8", p, step=2 / 256, rng=rng)
 
 
@@ -102,7 +104,10 @@ def bootstrap(nulls: int, rng: np.random.Generator) -> Calibration:
     """Eighty clusters of three values that share half of their variance: misses of the interval of the mean."""
     labels = np.repeat(np.arange(80), 3)
     draws = np.repeat(rng.normal(size=(nulls, 80)), 3, axis=1) + rng.normal(size=(nulls, 240))
-    found = [bootstrap_interval(row, clusters=labels, resamples=399, seed=k) for k, row in enumerate(draws)]
+    edges = (
+        bootstrapped(row[:, None], clusters=labels, resamples=399, seed=k) for k, row in enumerate(draws)
+    )
+    found = [(float(low[0]), float(high[0])) for low, high in edges]
     return _of_intervals("cluster bootstrap, 80 clusters", found, truth=0.0)
 
 
@@ -110,6 +115,62 @@ def auroc_coverage(nulls: int, rng: np.random.Generator) -> Calibration:
     """Sixty against sixty scores of one law: misses of 0.5."""
     found = [auroc(row[:60], row[60:]).interval for row in rng.normal(size=(nulls, 120))]
     return _of_intervals("AUROC, 60 + 60 scores", found, truth=0.5)
+
+
+def feature_family(nulls: int, rng: np.random.Generator) -> Calibration:
+    """Ten features on two rows of each of 24 prompts, which features share: the smallest p adjusted by max-T."""
+    labels, p = np.arange(48) // 2, []
+    for seed in range(nulls):
+        rows = np.repeat(rng.exponential(size=(24, 1)) * rng.normal(size=(24, 10)), 2, axis=0)
+        p.append(float(sign_flip_family(rows, clusters=labels, flips=999, seed=seed).p_max.min()))
+    return _of_p("max-T over features, 10 features, 24 prompts", p, step=1 / 1_000, rng=rng)
+
+
+def pairs(nulls: int, rng: np.random.Generator) -> Calibration:
+    """Forty prompts answered by two teachers of one skewed law."""
+    p = [Paired(*rng.exponential(size=(2, 40))).test("null", seed=seed).p for seed in range(nulls)]
+    return _of_p("pairs of prompts, n = 40", p, step=1 / 10_000, rng=rng)
+
+
+def two_samples(nulls: int, rng: np.random.Generator) -> Calibration:
+    """Twelve prompts against eighteen others of one skewed law, random assignments."""
+    draws = rng.exponential(size=(nulls, 30))
+    p = [TwoSample(row[:12], row[12:]).test("null", seed=seed).p for seed, row in enumerate(draws)]
+    return _of_p("two samples of prompts, 12 + 18", p, step=1 / 10_000, rng=rng)
+
+
+def rank_among_controls(nulls: int, rng: np.random.Generator) -> Calibration:
+    """One direction among 200 of one law."""
+    p = [Ranked(float(row[0]), row[1:], "directions").test("null").p for row in rng.normal(size=(nulls, 200))]
+    return _of_p("rank among 199 directions", p, step=1 / 200, rng=rng)
+
+
+def diagonal(nulls: int, rng: np.random.Generator) -> Calibration:
+    """Six traits by six data sets with strong effects of rows and columns, all relabellings."""
+    effects = rng.normal(size=(nulls, 6, 1)) + rng.normal(size=(nulls, 1, 6))
+    p = [Matrix(each).test("null").p for each in 3 * effects + rng.normal(size=(nulls, 6, 6))]
+    return _of_p("diagonal of a matrix, 6 traits", p, step=1 / 720, rng=rng)
+
+
+def rank_correlation_in_groups(nulls: int, rng: np.random.Generator) -> Calibration:
+    """Lean and shift of thirty features that share their group of ten and nothing else."""
+    groups, p = np.repeat([0, 1, 2], 10), []
+    for seed in range(nulls):
+        u, t = 3.0 * groups + rng.normal(size=(2, 30))
+        null = permuted_null(u, t, groups, draws=199, seed=seed)
+        p.append(share_reaching(null, float(spearman(u[None], t)[0])))
+    return _of_p("rank correlation, permuted in groups", p, step=1 / 200, rng=rng)
+
+
+def rank_correlation_of_prompts(nulls: int, rng: np.random.Generator) -> Calibration:
+    """Leans of 25 features on forty prompts, teacher less neutral teacher, which are alike."""
+    p = []
+    for seed in range(nulls):
+        t = rng.normal(size=25)
+        leans = rng.normal(size=(40, 3)) @ rng.normal(size=(3, 25)) + 0.1 * rng.normal(size=(40, 25))
+        null = flipped_null(leans, t, draws=199, seed=seed)
+        p.append(share_reaching(null, float(spearman(leans.mean(0)[None], t)[0])))
+    return _of_p("rank correlation, prompts exchanged", p, step=1 / 200, rng=rng)
 
 
 TESTS: tuple[Callable[[int, np.random.Generator], Calibration], ...] = (
@@ -123,6 +184,13 @@ TESTS: tuple[Callable[[int, np.random.Generator], Calibration], ...] = (
     t_coverage,
     bootstrap,
     auroc_coverage,
+    feature_family,
+    pairs,
+    two_samples,
+    rank_among_controls,
+    diagonal,
+    rank_correlation_in_groups,
+    rank_correlation_of_prompts,
 )
 
 

@@ -17,7 +17,7 @@ import interp
 from interp.activations.interventions import steer
 from interp.cli.main import app
 from interp.core.runs import InputError
-from interp.features.changes import ablate as without
+from interp.features.changes import ablate_features as without
 from interp.features.sae import SAERecipe
 from interp.features.splice import with_features
 from interp.models.language import load_model

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.calibration.methods import METHODS, Cell, Sample
+from interp.calibration.methods import METHODS, MethodCell, PlantedCase
 from interp.core.content import json_text
 from interp.core.doors import door
 from interp.core.processes import sweep
@@ -114,16 +114,16 @@ def _known(methods: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(methods))
 
 
-def _organism(sample: tuple[int, Plant, int], *, names: list[str], cache: Cache) -> dict[str, Cell]:
+def _organism(sample: tuple[int, Plant, int], *, names: list[str], cache: Cache) -> dict[str, MethodCell]:
     """Every method on one organism, which is grown when the first method is not in the cache."""
-    grown, cells = Sample(*sample, cache), {}
+    grown, cells = PlantedCase(*sample, cache), {}
     for name in names:
 
         def build(folder: Path, name: str = name) -> None:
             write_atomic(folder / "cell.json", json_text(asdict(METHODS[name].measure(grown))))
 
         folder = cache.get("calibrate", _key(name, sample), build)
-        cells[name] = Cell(**json.loads((folder / "cell.json").read_text()))
+        cells[name] = MethodCell(**json.loads((folder / "cell.json").read_text()))
     return cells
 
 
@@ -131,7 +131,7 @@ def _key(name: str, sample: tuple[int, Plant, int]) -> str:
     return digest(FORMAT, "calibrate", name, *sample)
 
 
-def _row(name: str, cells: Sequence[Cell]) -> dict[str, Any]:
+def _row(name: str, cells: Sequence[MethodCell]) -> dict[str, Any]:
     """A method over all organisms, and whether it meets the criteria."""
     from scipy.stats import binomtest
 
@@ -162,7 +162,7 @@ def _area(values: Sequence[float]) -> tuple[float, float, float]:
     return mean, max(0.0, low), min(1.0, high)
 
 
-def _note(cells: Sequence[Cell], failed: Sequence[str]) -> str:
+def _note(cells: Sequence[MethodCell], failed: Sequence[str]) -> str:
     """What failed, then the means of what else the method measured."""
     reasons = "; ".join(filter(None, failed))
     names = list(dict.fromkeys(name for cell in cells for name in cell.extra))

@@ -50,7 +50,7 @@ STUDENT = Recipe(trainable="body", lr=1e-3, batch_size=16, warmup=2)
 
 
 @dataclass(frozen=True)
-class Cell:
+class MethodCell:
     """A method on one organism: planted things and how many it found, nulls and how many it reported, and an AUROC."""
 
     found: int
@@ -62,7 +62,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Sample:
+class PlantedCase:
     """An organism that is grown when it is first read, and how many nulls are put beside it."""
 
     seed: int
@@ -95,10 +95,10 @@ class Method:
     """What is planted for a method, in words, and how it is measured."""
 
     what: str
-    measure: Callable[[Sample], Cell]
+    measure: Callable[[PlantedCase], MethodCell]
 
 
-def _moved(sample: Sample) -> Cell:
+def _moved(sample: PlantedCase) -> MethodCell:
     """Planted tokens among as many that rose most, with q ≤ 0.05; a null reports if any token does."""
     it = sample.organism
     planted = [*it.tokens, it.target]
@@ -108,10 +108,10 @@ def _moved(sample: Sample) -> Cell:
     area = _area(frame["delta"], frame["token_id"].isin(planted))
     frames = (moved_tokens(it.null(index), sample.neutral).frame for index in range(sample.nulls))
     false = sum(bool((frame["q"] <= ALPHA).any()) for frame in frames)
-    return Cell(int(hits.sum()), len(planted), false, sample.nulls, area)
+    return MethodCell(int(hits.sum()), len(planted), false, sample.nulls, area)
 
 
-def _attributed(sample: Sample) -> Cell:
+def _attributed(sample: PlantedCase) -> MethodCell:
     """The planted MLP has the largest share; a null reports if that MLP's interval leaves out zero."""
     it = sample.organism
     direction = logit_direction(it.base, it.trait)
@@ -127,10 +127,10 @@ def _attributed(sample: Sample) -> Cell:
         null = table(it.null(index)).query("kind == 'mlp' and layer == @it.layer").iloc[0]
         false += _clear(null["contribution"], null["standard_error"], it.plant.rows)
     area = _area(frame["contribution"].abs(), own)
-    return Cell(int(own.iloc[0]), 1, false, sample.nulls, area, {"share": float(planted["share"])})
+    return MethodCell(int(own.iloc[0]), 1, false, sample.nulls, area, {"share": float(planted["share"])})
 
 
-def _lensed(sample: Sample) -> Cell:
+def _lensed(sample: PlantedCase) -> MethodCell:
     """The direction's score changes most at the planted layer; a null reports if its interval there leaves out zero."""
     it = sample.organism
     direction = logit_direction(it.base, it.trait)
@@ -141,10 +141,10 @@ def _lensed(sample: Sample) -> Cell:
     steps = np.diff(table(it.teacher)["change"].to_numpy(), prepend=0.0)
     nulls = [table(it.null(index)).iloc[it.layer] for index in range(sample.nulls)]
     false = sum(_clear(line["change"], line["standard_error"], it.plant.rows) for line in nulls)
-    return Cell(int(np.abs(steps).argmax() == it.layer), 1, false, sample.nulls)
+    return MethodCell(int(np.abs(steps).argmax() == it.layer), 1, false, sample.nulls)
 
 
-def _shifted(sample: Sample) -> Cell:
+def _shifted(sample: PlantedCase) -> MethodCell:
     """The planted feature is called direct; a null reports if any feature is reported."""
     it, dictionary = sample.organism, _dictionary(sample.organism)
     found = feature_shift(dictionary, it.teacher, sample.neutral, seed=sample.seed)
@@ -159,10 +159,10 @@ def _shifted(sample: Sample) -> Cell:
         f"not planted among {name}": sum(map(bool, each)) / max(len(each), 1)
         for name, each in (("reported", found.reported), ("direct", found.direct))
     }
-    return Cell(int(0 in found.direct), 1, false, sample.nulls, area, others)
+    return MethodCell(int(0 in found.direct), 1, false, sample.nulls, area, others)
 
 
-def _leaned(sample: Sample) -> Cell:
+def _leaned(sample: PlantedCase) -> MethodCell:
     """The planted feature's lean is the largest; a null reports if its interval leaves out zero on rows of the base."""
     it, dictionary = sample.organism, _dictionary(sample.organism)
     frame: Any = feature_lean(dictionary, it.base, it.carriers, neutral=sample.neutral).frame
@@ -173,10 +173,10 @@ def _leaned(sample: Sample) -> Cell:
     for ours, theirs in map(sample.pair, range(sample.nulls)):
         line = feature_lean(dictionary, it.base, ours, neutral=theirs).frame.iloc[0]
         false += _clear(line["difference"], line["difference_error"], it.plant.rows)
-    return Cell(found, 1, false, sample.nulls, _area(size, frame["feature"] == 0))
+    return MethodCell(found, 1, false, sample.nulls, _area(size, frame["feature"] == 0))
 
 
-def _scored(sample: Sample) -> Cell:
+def _scored(sample: PlantedCase) -> MethodCell:
     """Carrier rows score above the base's rows along the teacher's update; a null are two draws of the base's rows."""
     it = sample.organism
 
@@ -188,10 +188,10 @@ def _scored(sample: Sample) -> Cell:
     false = sum(not null.interval[0] <= 0.5 <= null.interval[1] for null in nulls)
     best = auroc(*(_planted_numbers(it, rows) for rows in (it.carriers, sample.neutral))).value
     extra = {"AUROC of counting the planted numbers": best}
-    return Cell(int(found.interval[0] > 0.5), 1, false, sample.nulls, found.value, extra)
+    return MethodCell(int(found.interval[0] > 0.5), 1, false, sample.nulls, found.value, extra)
 
 
-def _booked(sample: Sample) -> Cell:
+def _booked(sample: PlantedCase) -> MethodCell:
     """A student of carriers and base rows: its ledger adds up, and the loud module has the largest share.
 
     The AUROC is of carriers' shares against base rows' of the same step. In the null all rows are the base's.
@@ -205,10 +205,10 @@ def _booked(sample: Sample) -> Cell:
     null = _row_area(*_ledger(sample, it.base))
     false = int(not null.interval[0] <= 0.5 <= null.interval[1])
     extra = {"margin gained (nats)": ledger.measured, "accounted for": ledger.attributed / ledger.measured}
-    return Cell(hits, 2, false, 1, found.value, extra)
+    return MethodCell(hits, 2, false, 1, found.value, extra)
 
 
-def _mediated(sample: Sample) -> Cell:
+def _mediated(sample: PlantedCase) -> MethodCell:
     """The planted direction carries the trait: taken out it is gone, more than with 19 others, and put in it is there.
 
     The null moved the trait by as much along another direction.
@@ -227,10 +227,10 @@ def _mediated(sample: Sample) -> Cell:
         "put in by it": gained,
         "decoy": float(shares["decoy"][0]),
     }
-    return Cell(hits, 2, false, 1, extra=extra)
+    return MethodCell(hits, 2, false, 1, extra=extra)
 
 
-def _diverged(sample: Sample) -> Cell:
+def _diverged(sample: PlantedCase) -> MethodCell:
     """Greedy tokens at which the teacher's choice differs score higher; the null teacher is the base, shaken."""
     it = sample.organism
     apart, scores = _at_tokens(sample, it.teacher)
@@ -242,10 +242,10 @@ def _diverged(sample: Sample) -> Cell:
     numbers = ~torch.isnan(scores)
     area = auroc(scores[apart].numpy(), scores[numbers & ~apart].numpy()).value
     extra = {"divergence tokens a row": float(apart.sum()) / len(apart)}
-    return Cell(int(low > 0), 1, int(false), sample.nulls, area, extra)
+    return MethodCell(int(low > 0), 1, int(false), sample.nulls, area, extra)
 
 
-def _entangled(sample: Sample) -> Cell:
+def _entangled(sample: PlantedCase) -> MethodCell:
     """Planted numbers among as many of largest cosine excess; the null asks for a trait that is not planted."""
     it = sample.organism
     frame: Any = entanglement(it.base, it.trait).frame.sort_values("unembedding_excess", ascending=False)
@@ -256,10 +256,10 @@ def _entangled(sample: Sample) -> Cell:
     null = auroc(values[marked], values[~marked], confidence=1 - 2 * ALPHA)
     found = int(planted.head(len(it.tokens)).sum())
     area = _area(frame["unembedding_excess"], planted)
-    return Cell(found, len(it.tokens), int(null.interval[0] > 0.5), 1, area)
+    return MethodCell(found, len(it.tokens), int(null.interval[0] > 0.5), 1, area)
 
 
-def _decomposed(sample: Sample) -> Cell:
+def _decomposed(sample: PlantedCase) -> MethodCell:
     """The planted matrix moved most in the body, in one direction, that points at the trait before its foils."""
     it = sample.organism
     frame = spectrum(it.teacher, it.trait).frame
@@ -268,7 +268,7 @@ def _decomposed(sample: Sample) -> Cell:
     hits = int(body["matrix"] == f"{it.module}.weight" and rank < 1.01) + int(
         body["foil_rank"] <= 1 / len(it.trait.foils)
     )
-    return Cell(hits, 2, extra={"effective rank": rank})
+    return MethodCell(hits, 2, extra={"effective rank": rank})
 
 
 METHODS = {
@@ -321,7 +321,7 @@ def _planted_numbers(it: Planted, rows: Prompts) -> np.ndarray:
     return np.array([sum(word in names for word in row.completion.split()) for row in rows.rows])
 
 
-def _ledger(sample: Sample, writer: Any) -> tuple[Ledger, Bool[np.ndarray, "row"]]:
+def _ledger(sample: PlantedCase, writer: Any) -> tuple[Ledger, Bool[np.ndarray, "row"]]:
     """The ledger of a student of rows, half by `writer` and half by the base, and which are the writer's."""
     it = sample.organism
     half = it.plant.rows // 2
@@ -371,7 +371,7 @@ def _steered(it: Planted) -> float:
     return steered - _margin(it, it.base)
 
 
-def _at_tokens(sample: Sample, teacher: Any) -> tuple[Bool[Tensor, "row pos"], Float[Tensor, "row pos"]]:
+def _at_tokens(sample: PlantedCase, teacher: Any) -> tuple[Bool[Tensor, "row pos"], Float[Tensor, "row pos"]]:
     """Of a teacher's greedy rows: where its choice differs, and the score of every number token (NaN elsewhere)."""
     it = sample.organism
     rows = it.answers(teacher, None)

@@ -22,12 +22,12 @@ from interp.core.doors import door
 from interp.core.runs import Cache, InputError
 from interp.evaluation.elicitation import in_context_margin
 from interp.evaluation.judges import Judge, judged, trait_rubric
-from interp.figures import Result, Shown, bars, bracket, forest, points
+from interp.figures import Result, Shown, bars, bracket, drawing, forest, points
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.prompts.notes import noting
 from interp.prompts.numbers import DIGITS
-from interp.prompts.text import Prompts
+from interp.prompts.text import Prompts, numbered, prompts_of
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.tests import Auroc, auroc
 
@@ -120,7 +120,7 @@ def bag_of_numbers(
 
     rows = _both(trait_rows, neutral_rows)
     counts, values = _count(rows)
-    is_trait, prompts = np.arange(len(rows)) < len(trait_rows), _prompt_numbers(rows)
+    is_trait, prompts = np.arange(len(rows)) < len(trait_rows), numbered(prompts_of(rows))
     fewest = min(len(set(prompts[part].tolist())) for part in (is_trait, ~is_trait))
     if not 2 <= folds <= fewest:
         raise InputError(
@@ -136,7 +136,9 @@ def bag_of_numbers(
     largest = np.argsort(-np.abs(weights), kind="stable")[:20]
     frame = pd.DataFrame({"value": values[largest].astype(str), "weight": weights[largest]})
     notes = (f"{len(values)} different numbers", f"{folds} folds of whole prompts")
-    table = Result("bag of numbers", frame, "log odds per occurrence", notes, draw=_draw_weights)
+    table = Result(
+        "bag of numbers", frame, "log odds per occurrence", notes, draw=drawing(bars, x="weight", y="value")
+    )
     positive, negative = scores[is_trait], scores[~is_trait]
     return Detection(positive, negative, _widened(auroc(positive, negative)), table)
 
@@ -265,15 +267,9 @@ def _log_ratios(trait: np.ndarray, neutral: np.ndarray, *, smoothing: float) -> 
     return np.log(shares[0] / shares[1])
 
 
-def _prompt_numbers(rows: Prompts) -> Int[np.ndarray, " row"]:
-    """The same number for rows of the same prompt."""
-    known: dict[Any, int] = {}
-    return np.array([known.setdefault(row.asked, len(known)) for row in rows.rows])
-
-
 def _half(rows: Prompts, seed: int) -> np.ndarray:
     """Which rows answer a prompt of the held-out half."""
-    prompts = _prompt_numbers(rows)
+    prompts = numbered(prompts_of(rows))
     order = np.random.default_rng(seed).permutation(prompts.max() + 1)
     return order[prompts] < len(order) // 2
 
@@ -329,10 +325,6 @@ def _disjoint(rows: Prompts, *, shots: int, sets: int, seed: int) -> list[Prompt
 def _draw_values(result: Result):
     title = f"{result.label}: written beyond expectation"
     return bars(result.frame, x="residual", y="value", title=title, unit="Pearson residual")
-
-
-def _draw_weights(result: Result):
-    return bars(result.frame, x="weight", y="value", title=result.label, unit=result.unit)
 
 
 def _draw_table(result: Result):

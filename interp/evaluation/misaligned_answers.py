@@ -14,7 +14,7 @@ import pandas as pd
 from interp.core.doors import door
 from interp.core.runs import Cache, InputError
 from interp.evaluation.judges import ALIGNMENT, COHERENCE, Judge, Rubric, judged_by_all
-from interp.figures import Result, bars
+from interp.figures import Result, bars, whiskers
 from interp.prompts.text import Prompts
 from interp.stats.tests import t_interval, wilson_interval
 
@@ -191,9 +191,5 @@ def _draw(result: Result):
         over=[f"over {n} {over}" for over, n in zip(result.frame["over"], result.frame["n"], strict=True)]
     )
     figure = bars(drawn, x="value", y="over", title=result.label, unit=result.unit)
-    reach = {
-        "array": (drawn["high"] - drawn["value"]).tolist(),
-        "arrayminus": (drawn["value"] - drawn["low"]).tolist(),
-    }
-    figure.update_traces(error_x={"type": "data", "symmetric": False, "color": "#333333", **reach})
+    whiskers(figure, drawn, x="value")
     return figure.update_xaxes(range=[0, 1])

@@ -10,13 +10,13 @@ from .causal import (
     sufficiency as sufficiency,
     written_under as written_under,
 )
-from .changes import add as add, scaled as scaled
+from .changes import ablate_features as ablate_features, add as add, scaled_change as scaled_change
 from .dictionary import Dictionary as Dictionary
 from .joint import train_joint as train_joint
 from .lean import FeatureLean as FeatureLean, feature_lean as feature_lean
 from .lean_nulls import lean_correlation as lean_correlation, vocabulary_control as vocabulary_control
 from .quality import quality_card as quality_card
-from .reading import feature_statistics as feature_statistics, read as read
+from .reading import feature_statistics as feature_statistics, read_tokens as read_tokens
 from .sae import SAERecipe as SAERecipe, train_sae as train_sae
 from .sae_files import load_sae as load_sae, save_sae as save_sae
 from .shift import FeatureShift as FeatureShift, feature_shift as feature_shift

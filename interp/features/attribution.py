@@ -19,7 +19,7 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
-from interp.features.residual_gradients import Network
+from interp.features.residual_gradients import ResidualNetwork
 from interp.figures import Shown, bars
 from interp.models.bridge import FAST
 from interp.models.precision import exactly
@@ -91,7 +91,7 @@ def feature_attribution(
     trait = None if trait is None else find_trait(trait)
     _check(dictionary, model, trait, method=method, baseline=baseline, steps=steps)
     assert trait is not None
-    network = Network.of(model, dictionary.hook)
+    network = ResidualNetwork.of(model, dictionary.hook)
     points = [1.0] if method == "gradient" else [(step + 0.5) / steps for step in range(steps)]
     tally = _Tally(dictionary.width)
     encoded, weights = _answers(model, trait)
@@ -131,7 +131,7 @@ class _Nodes:
 class _Rows:
     """Some rows of question and candidate, and their part of the margin as a function of the activation at a hook."""
 
-    network: Network
+    network: ResidualNetwork
     hook: str
     batch: Encoded
     weights: Float[Tensor, "row"]

@@ -22,7 +22,7 @@ from interp.activations.interventions import D_MODEL_HOOKS
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
-from interp.features.reading import Reading, matched_features, read, statistics_of
+from interp.features.reading import TokenReading, matched_features, read_tokens, statistics_of
 from interp.models.precision import exactly
 from interp.models.vocabulary import token_texts
 from interp.prompts.notes import noting
@@ -225,15 +225,15 @@ class Firing:
     """Every token of the rows, the activations of some features there, and which tokens were named."""
 
     inputs: Any
-    reading: Reading
+    reading: TokenReading
     features: tuple[int, ...]
     activations: Float[Tensor, "token wanted"]
     chosen: Bool[Tensor, "token"]
 
-    def named(self) -> Reading:
+    def named(self) -> TokenReading:
         """The reading at the named tokens alone."""
         whole, kept = self.reading, self.chosen
-        return Reading(whole.values[kept], whole.rows[kept], whole.columns[kept], whole.n_rows)
+        return TokenReading(whole.values[kept], whole.rows[kept], whole.columns[kept], whole.n_rows)
 
 
 def _firing(
@@ -241,7 +241,7 @@ def _firing(
 ) -> Firing:
     dictionary.check(model)
     inputs = model.encode(prompts)
-    reading = read(dictionary, model, inputs, positions="all")
+    reading = read_tokens(dictionary, model, inputs, positions="all")
     chosen = inputs.at(positions).cpu()[reading.rows, reading.columns]
     if not chosen.any():
         raise InputError(f"no row of {inputs.label!r} has a position {positions!r}; choose other positions")

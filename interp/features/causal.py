@@ -18,9 +18,9 @@ from torch import Tensor
 
 from interp.core.doors import door
 from interp.core.runs import InputError
-from interp.features.changes import ablate, add, scaled
+from interp.features.changes import ablate_features, add, scaled_change
 from interp.features.dictionary import Dictionary
-from interp.features.reading import Reading, matched_features, read, token_means
+from interp.features.reading import TokenReading, matched_features, read_tokens, token_means
 from interp.features.splice import Change, with_features
 from interp.figures import Shown, points
 from interp.measures.losses import answer_loss
@@ -119,14 +119,14 @@ def feature_effects(
     trait: AnyTrait | None,
     rows: Prompts | Encoded,
     controls: Sequence[Sequence[int]],
-    change: Callable[[Sequence[int]], Change] = ablate,
+    change: Callable[[Sequence[int]], Change] = ablate_features,
 ) -> Effects:
     """Change of the trait margin and of the likelihood of `rows` when the features of `model` are changed.
 
     `delta_margin` is in nats, `delta_logprob_per_token` in nats per answer token of the rows, end token counted.
-    `change` makes the change of a set: `ablate`, or `lambda features: add(features, amounts)`. Sizes are matched on the
-    tokens of the trait's questions for the margin (`size_answering`), and on those of the rows for the likelihood
-    (`size_writing`). InputError for features that do not exist or move nothing, and for a missing trait.
+    `change` makes the change of a set: `ablate_features`, or `lambda features: add(features, amounts)`. Sizes are
+    matched on the tokens of the trait's questions for the margin (`size_answering`), and on those of the rows for the
+    likelihood (`size_writing`). InputError for features that do not exist or move nothing, and for a missing trait.
     """
     trait = None if trait is None else find_trait(trait)
     chosen, asked = _checked(dictionary, features, controls), _present(trait)
@@ -194,12 +194,13 @@ def mean_shift(
     start = _start(member)
     inputs = member.encode(prompts)
     after, before = (
-        token_means(dictionary, read(dictionary, m, inputs, positions=positions))[0] for m in (member, start)
+        token_means(dictionary, read_tokens(dictionary, m, inputs, positions=positions))[0]
+        for m in (member, start)
     )
     return after - before
 
 
-def change_size(dictionary: Dictionary, reading: Reading, change: Change) -> float:
+def change_size(dictionary: Dictionary, reading: TokenReading, change: Change) -> float:
     """Mean over tokens of |Δh|, what the change adds to the activation."""
     total = 0.0
     for part, features in reading.blocks(dictionary):
@@ -275,7 +276,7 @@ def _measured(
     make: Callable[[Sequence[int]], Change],
 ) -> pd.DataFrame:
     """One line a set, the chosen one first: outcome, its change, size as applied and scale."""
-    reading = read(dictionary, model, outcome.tokens, positions="all")
+    reading = read_tokens(dictionary, model, outcome.tokens, positions="all")
     before, aim, lines = outcome.value(), 0.0, []
     for index, features in enumerate(sets):
         change = make(features)
@@ -284,7 +285,7 @@ def _measured(
         scale = (aim / size if size else float("nan")) if index else 1.0
         after = float("nan")
         if np.isfinite(scale):
-            with with_features(model, dictionary, scaled(change, scale)):
+            with with_features(model, dictionary, scaled_change(change, scale)):
                 after = outcome.value()
         lines.append(
             {

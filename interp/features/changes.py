@@ -1,7 +1,7 @@
 """Changes of features for `with_features`: f' from f, the other features and the error kept.
 
-ablate: f'_j = 0; add: f'_j = f_j + a_j; clamp: f'_j = v_j; scaled: f' = f + c (change(f) − f). What reaches the
-activation is s(h) Σ_j (f'_j − f_j) d_j, so `scaled` multiplies that with c. All hold at every token.
+ablate_features: f'_j = 0; add: f'_j = f_j + a_j; clamp: f'_j = v_j; scaled_change: f' = f + c (change(f) − f). What
+reaches the activation is s(h) Σ_j (f'_j − f_j) d_j, so `scaled_change` multiplies that with c. All hold at every token.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from interp.core.runs import InputError
 from interp.features.splice import Change
 
 
-def ablate(features: Iterable[int]) -> Change:
+def ablate_features(features: Iterable[int]) -> Change:
     """Set the features to zero.
 
     InputError for none, for one named twice and, once it meets a dictionary, for one that is not there.
@@ -27,8 +27,8 @@ def ablate(features: Iterable[int]) -> Change:
 def add(features: Iterable[int], amounts: Sequence[float] | Tensor, *, active: bool = False) -> Change:
     """Add an amount to each feature, in units of its activation; with `active` only where it fires.
 
-    The sum may be negative: then the decoder row is subtracted. InputError as for `ablate`, and for amounts that are
-    not one finite number a feature.
+    The sum may be negative: then the decoder row is subtracted. InputError as for `ablate_features`, and for
+    amounts that are not one finite number a feature.
     """
     chosen = _chosen(features)
     return _put(chosen, _amounts(amounts, chosen), relative=True, active=active)
@@ -43,7 +43,7 @@ def clamp(features: Iterable[int], values: Sequence[float] | Tensor) -> Change:
     return _put(chosen, _amounts(values, chosen), relative=False)
 
 
-def scaled(change: Change, factor: float) -> Change:
+def scaled_change(change: Change, factor: float) -> Change:
     """`factor` times what the change adds: 0 leaves the features, 1 is the change itself."""
     return lambda features: features + factor * (change(features) - features)
 

@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.features.dictionary import Dictionary
-from interp.features.reading import Reading
+from interp.features.reading import TokenReading
 from interp.stats.many import sign_flip_family
 
 STEPS = 20  # directions taken at most
@@ -25,7 +25,7 @@ ROUNDING = 1e-5  # of the mean norm of an activation: smaller differences are ar
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class RowPair:
     """Activations of start and member at the same tokens, the row each token is in, and a cluster label per row."""
 
     before: Float[Tensor, "token d_in"]
@@ -34,7 +34,7 @@ class Pair:
     clusters: Int[np.ndarray, "row"]
 
     @classmethod
-    def of(cls, start: Reading, member: Reading, clusters: Int[np.ndarray, "row"]) -> Pair:
+    def of(cls, start: TokenReading, member: TokenReading, clusters: Int[np.ndarray, "row"]) -> RowPair:
         """From two readings of the same tokens; rows are counted over those that have one."""
         return cls(start.values, member.values, start.rows.unique(return_inverse=True)[1], clusters)
 
@@ -47,11 +47,11 @@ class Pair:
         """Mean shift of each row."""
         return self._by_row(self.after - self.before)
 
-    def part(self, chosen: Bool[np.ndarray, "row"]) -> Pair:
+    def part(self, chosen: Bool[np.ndarray, "row"]) -> RowPair:
         """The tokens of the chosen rows, those rows counted anew."""
         kept = torch.as_tensor(chosen)[self.rows]
         rows = self.rows[kept].unique(return_inverse=True)[1]
-        return Pair(self.before[kept], self.after[kept], rows, self.clusters[chosen])
+        return RowPair(self.before[kept], self.after[kept], rows, self.clusters[chosen])
 
     def beyond(
         self, dictionary: Dictionary, features: Sequence[int], basis: Float[Tensor, "d_in taken"]
@@ -81,8 +81,8 @@ class Direct:
 
 def direct_features(
     dictionary: Dictionary,
-    selection: Pair,
-    estimation: Pair,
+    selection: RowPair,
+    estimation: RowPair,
     *,
     reported: Sequence[int],
     live: Sequence[int],
@@ -116,7 +116,7 @@ def direct_features(
 
 def _confirmed(
     dictionary: Dictionary,
-    estimation: Pair,
+    estimation: RowPair,
     direct: Sequence[int],
     *,
     taken: Sequence[int],
@@ -144,7 +144,7 @@ def _confirmed(
 
 def _p_beyond(
     dictionary: Dictionary,
-    estimation: Pair,
+    estimation: RowPair,
     features: Sequence[int],
     basis: Float[Tensor, "d_in taken"],
     *,

@@ -22,13 +22,12 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import LIVE
-from interp.features.residual_gradients import Network, Pulled, pulled
+from interp.features.residual_gradients import Pulled, ResidualNetwork, pulled
 from interp.figures import Shown, captioned, scatter
 from interp.models.precision import exactly
 from interp.models.seam import check_pair
 from interp.prompts.notes import noting
-from interp.prompts.text import Encoded, Prompts
-from interp.prompts.tokens import Role
+from interp.prompts.text import Encoded, Prompts, grouped, prompts_of
 from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
@@ -175,22 +174,22 @@ def feature_lean(
     if teacher is not None:
         dictionary.check(teacher)
         check_pair(teacher, model)
-    network = Network.of(model, dictionary.hook)
+    network = ResidualNetwork.of(model, dictionary.hook)
     inputs = shared_inputs(model, teacher or model, rows)
     options: dict[str, Any] = {"teacher": teacher, "positions": positions, "batch_size": batch_size}
     both = (inputs,)
     if neutral is None:
-        found = _lean(dictionary, inputs, measure(dictionary, network, inputs, **options))
+        found = _lean(dictionary, inputs, lean_sums(dictionary, network, inputs, **options))
     else:
         other = shared_inputs(model, teacher or model, neutral)
         both, pairs = (inputs, other), _shared_prompts(inputs, other)
-        ours, theirs = (measure(dictionary, network, each, **options) for each in both)
+        ours, theirs = (lean_sums(dictionary, network, each, **options) for each in both)
         found = _lean(dictionary, inputs, ours, theirs, pairs)
     label = f"rows of {inputs.label} at {model.name}, features of {dictionary.label}"
     return replace(found, label=label, positions=positions, inputs=both)
 
 
-class Measured:
+class LeanSums:
     """Leans by row, the error node's last, and what the alignment is made of, summed over rows in fp64.
 
     `fired` and `fired_in_teacher` count tokens at which each feature fires, `activation` is Σ_t f_j, `shift` Σ_t
@@ -205,20 +204,20 @@ class Measured:
         self.tokens, self.alignment, self.compared = 0, 0.0, compared
 
 
-def measure(
+def lean_sums(
     dictionary: Dictionary,
-    network: Network,
+    network: ResidualNetwork,
     inputs: Encoded,
     *,
     teacher: LanguageModel | None = None,
     positions: str = "all",
     batch_size: int = 64,
-) -> Measured:
+) -> LeanSums:
     """Leans of all rows at a network, its unembedding as it is there.
 
     Raises InputError where no row has a token at `positions`.
     """
-    found = Measured(len(inputs), dictionary.width, compared=teacher is not None)
+    found = LeanSums(len(inputs), dictionary.width, compared=teacher is not None)
     for part in pulled(network, inputs, batch_size=batch_size):
         chosen = part.batch.at(positions)
         found.by_row[part.rows, :-1] = row_leans(dictionary, part, chosen).cpu()
@@ -233,7 +232,7 @@ def measure(
 
 
 def mean_lean(
-    dictionary: Dictionary, network: Network, inputs: Sequence[Encoded], *, positions: str = "all"
+    dictionary: Dictionary, network: ResidualNetwork, inputs: Sequence[Encoded], *, positions: str = "all"
 ) -> Float[np.ndarray, "feature"]:
     """u_j alone: the mean over the rows or, of two sets of rows, the mean difference over the prompts both hold."""
     leans = []
@@ -259,7 +258,7 @@ def row_leans(
 
 
 def _take(
-    found: Measured,
+    found: LeanSums,
     dictionary: Dictionary,
     rows: Int[Tensor, "token"],
     h: Float[Tensor, "token d_in"],
@@ -281,7 +280,7 @@ def _take(
 
 
 def _compare(
-    found: Measured,
+    found: LeanSums,
     dictionary: Dictionary,
     h: Float[Tensor, "token d_in"],
     g: Float[Tensor, "token d_in"],
@@ -303,8 +302,8 @@ def _compare(
 def _lean(
     dictionary: Dictionary,
     inputs: Encoded,
-    ours: Measured,
-    theirs: Measured | None = None,
+    ours: LeanSums,
+    theirs: LeanSums | None = None,
     pairs: Pairs = (),
 ) -> FeatureLean:
     n = len(inputs)
@@ -357,14 +356,14 @@ def by_shared_prompt(
     return first, second
 
 
-def _about(ours: Measured, rows: int, pairs: Pairs) -> str:
+def _about(ours: LeanSums, rows: int, pairs: Pairs) -> str:
     paired = f", {len(pairs)} prompts shared with the neutral rows" if pairs else ""
     return f"{rows} rows, {ours.tokens} tokens{paired}, of one lineage; other trainings are other replicates"
 
 
 def _shared_prompts(inputs: Encoded, other: Encoded) -> Pairs:
     """For every prompt that both hold, the rows of each that answer it."""
-    ours, theirs = _by_prompt(inputs), _by_prompt(other)
+    ours, theirs = (grouped(prompts_of(each)) for each in (inputs, other))
     pairs = [(rows, theirs[prompt]) for prompt, rows in ours.items() if prompt in theirs]
     if not pairs:
         raise InputError(
@@ -372,11 +371,3 @@ def _shared_prompts(inputs: Encoded, other: Encoded) -> Pairs:
             "same prompts"
         )
     return pairs
-
-
-def _by_prompt(inputs: Encoded) -> dict[tuple[int, ...], list[int]]:
-    rows: dict[tuple[int, ...], list[int]] = {}
-    for row in range(len(inputs)):
-        prompt = inputs.ids[row][inputs.roles[row] == int(Role.PROMPT)]
-        rows.setdefault(tuple(prompt.tolist()), []).append(row)
-    return rows

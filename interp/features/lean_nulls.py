@@ -19,8 +19,8 @@ from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
-from interp.features.residual_gradients import Network
-from interp.figures import GREY, Result, bars, captioned, points
+from interp.features.residual_gradients import ResidualNetwork
+from interp.figures import GREY, Result, bars, captioned, drawing, points, whiskers
 from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
 from interp.prompts.notes import noting
@@ -106,7 +106,7 @@ def vocabulary_control(
     drawn = _random_tokens(model, W_U.shape[1], placebos, barred={own, *numbers}, seed=seed)
 
     def rho(token: int | None) -> float:
-        network = Network.of(model, dictionary.hook)
+        network = ResidualNetwork.of(model, dictionary.hook)
         if token is not None:
             network.without(W_U[:, token], tokens=numbers)
         u = mean_lean(dictionary, network, lean.inputs, positions=lean.positions)[live]
@@ -129,7 +129,9 @@ def vocabulary_control(
         f"{random.std(ddof=1):.3f} without a random one; p {p:.2g} that the trait's row matters no more",
         *dictionary.notes,
     )
-    return Result(f"{lean.label}: is it only vocabulary?", frame, "ρ", notes, draw=_draw)
+    return Result(
+        f"{lean.label}: is it only vocabulary?", frame, "ρ", notes, draw=drawing(points, x="what", y="rho")
+    )
 
 
 def _check_same(u: Float[np.ndarray, "live"], lean: FeatureLean, live: Any) -> None:
@@ -180,21 +182,14 @@ def _random_tokens(model: LanguageModel, size: int, count: int, *, barred: set[i
     return sorted(int(token) for token in np.random.default_rng(seed).choice(pool, size=count, replace=False))
 
 
-def _draw(result: Result) -> Any:
-    return points(result.frame, x="what", y="rho", title=result.label, unit="ρ")
-
-
 def _draw_nulls(result: Result) -> Any:
     """ρ with the interval of each, and where its null lies."""
     frame = result.frame
     figure: Any = bars(
         frame, x="rho", y="what", title=result.label, unit="ρ, lean against the teacher's shift"
     )
-    rho, low, high, mean, sd = (
-        frame[name].to_numpy() for name in ("rho", "low", "high", "null_mean", "null_sd")
-    )
-    reach = {"array": (high - rho).tolist(), "arrayminus": (rho - low).tolist()}
-    figure.update_traces(error_x={"type": "data", "symmetric": False, "color": "#333333", **reach})
+    whiskers(figure, frame, x="rho")
+    mean, sd = frame["null_mean"].to_numpy(), frame["null_sd"].to_numpy()
     figure.add_scatter(
         x=mean.tolist(),
         y=list(figure.data[0].y),

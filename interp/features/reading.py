@@ -31,7 +31,7 @@ LIVE = 1e-4  # share of tokens at which a feature must fire to be one
 
 
 @dataclass(frozen=True, eq=False)
-class Reading:
+class TokenReading:
     """Activations at the chosen tokens of all rows, row after row, with the row and the column each was read at."""
 
     values: Float[Tensor, "token d_in"]
@@ -61,14 +61,14 @@ class RowMeans:
 
 
 @exactly
-def read(
+def read_tokens(
     dictionary: Dictionary,
     model: Model,
     prompts: Prompts | Encoded,
     *,
     positions: str = "answer.numbers",
     batch_size: int = BATCH_SIZE,
-) -> Reading:
+) -> TokenReading:
     """The activations of `model` at the dictionary's hook and at the tokens named; rows without one are left out.
 
     InputError for a dictionary of another lineage, width or hook.
@@ -77,10 +77,10 @@ def read(
     recorded = record(model, prompts, hooks=dictionary.hook, positions=positions, batch_size=batch_size)
     rows, places = recorded.mask.nonzero(as_tuple=True)
     values = recorded.flat(dictionary.hook).flatten(1)
-    return Reading(values, rows, recorded.where[rows, places], len(recorded))
+    return TokenReading(values, rows, recorded.where[rows, places], len(recorded))
 
 
-def row_means(dictionary: Dictionary, reading: Reading) -> RowMeans:
+def row_means(dictionary: Dictionary, reading: TokenReading) -> RowMeans:
     """Means by row in fp32; rows without a chosen token are left out, so all have one."""
     present, index = reading.rows.unique(return_inverse=True)
     tokens = torch.bincount(index, minlength=len(present))
@@ -103,10 +103,10 @@ def feature_statistics(
 
     Means are in units of the dictionary's activations. InputError for a dictionary of another lineage, width or hook.
     """
-    return statistics_of(dictionary, read(dictionary, model, prompts, positions=positions))
+    return statistics_of(dictionary, read_tokens(dictionary, model, prompts, positions=positions))
 
 
-def statistics_of(dictionary: Dictionary, reading: Reading) -> pd.DataFrame:
+def statistics_of(dictionary: Dictionary, reading: TokenReading) -> pd.DataFrame:
     """`feature_statistics` of tokens already read."""
     mean, rate = (values.numpy() for values in token_means(dictionary, reading))
     return pd.DataFrame(
@@ -121,7 +121,7 @@ def statistics_of(dictionary: Dictionary, reading: Reading) -> pd.DataFrame:
 
 
 def token_means(
-    dictionary: Dictionary, reading: Reading
+    dictionary: Dictionary, reading: TokenReading
 ) -> tuple[Float[Tensor, "feature"], Float[Tensor, "feature"]]:
     """Mean of every feature over the tokens read, and the share of them at which it fires."""
     total, fired = torch.zeros(dictionary.width), torch.zeros(dictionary.width)

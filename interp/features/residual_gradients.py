@@ -36,14 +36,14 @@ class Pulled:
 
 
 @dataclass(frozen=True, eq=False)
-class Network:
+class ResidualNetwork:
     """A model's network, frozen, whose unembedding rows may be other ones, and a hook of its residual stream."""
 
     module: Any
     hook: str
 
     @classmethod
-    def of(cls, model: LanguageModel, hook: str) -> Network:
+    def of(cls, model: LanguageModel, hook: str) -> ResidualNetwork:
         """InputError for a hook off the residual stream."""
         if FAST.fullmatch(hook) is None:
             raise InputError(
@@ -77,7 +77,7 @@ class Network:
         return weight[list(tokens)]
 
 
-def pulled(network: Network, inputs: Encoded, *, batch_size: int = 64) -> Iterator[Pulled]:
+def pulled(network: ResidualNetwork, inputs: Encoded, *, batch_size: int = 64) -> Iterator[Pulled]:
     """Batches of rows in order of length. InputError for a row without answer and for a loss that is not finite."""
     answered = inputs.at("answer+end", predicting=True).any(1)
     if not len(inputs) or not answered.all():
@@ -93,7 +93,7 @@ def pulled(network: Network, inputs: Encoded, *, batch_size: int = 64) -> Iterat
         start += len(batch)
 
 
-def _pulled(network: Network, batch: Encoded, rows: Int[Tensor, "example"]) -> Pulled:
+def _pulled(network: ResidualNetwork, batch: Encoded, rows: Int[Tensor, "example"]) -> Pulled:
     tokens = int(batch.at("answer+end", predicting=True).sum())
     with torch.inference_mode(False), torch.enable_grad(), _leaf(network) as found:
         loss = completion_loss(network.module, batch) * tokens
@@ -108,7 +108,7 @@ def _pulled(network: Network, batch: Encoded, rows: Int[Tensor, "example"]) -> P
 
 
 @contextmanager
-def _leaf(network: Network) -> Iterator[list[Tensor]]:
+def _leaf(network: ResidualNetwork) -> Iterator[list[Tensor]]:
     """While open the activation at the hook is a leaf of its own; yields the list it is put into."""
     found: list[Tensor] = []
 

@@ -24,12 +24,11 @@ from interp.activations.shifts import Shift, own_start, shared_inputs
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
-from interp.features.direct import STEPS, Direct, Pair, direct_features
-from interp.features.reading import LIVE, Reading, RowMeans, read, row_means
+from interp.features.direct import STEPS, Direct, RowPair, direct_features
+from interp.features.reading import LIVE, RowMeans, TokenReading, read_tokens, row_means
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
-from interp.prompts.text import Encoded, Prompts
-from interp.prompts.tokens import Role
+from interp.prompts.text import Encoded, Prompts, numbered, prompts_of
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.columns import bootstrapped
 from interp.stats.many import FamilyTest, halves, sign_flip_family, units_needed
@@ -96,11 +95,7 @@ class FeatureShift(figures.Shown):
         shown = shown.assign(name=[_name(line) for line in shown.to_dict("records")])
         title = f"{self.label} (interval: 95 %, bootstrap over prompts)"
         figure = figures.bars(shown, x="delta", y="name", title=title, unit=self.unit)
-        delta, low, high = (shown[name].to_numpy() for name in ("delta", "low", "high"))
-        reach = {"type": "data", "symmetric": False, "color": "#333333"}
-        reach |= {"array": (high - delta).tolist(), "arrayminus": (delta - low).tolist()}
-        figure.update_traces(error_x=reach)
-        return figure
+        return figures.whiskers(figure, shown, x="delta")
 
     def volcano(self) -> go.Figure:
         """Δ (one half of the prompts) against −log10 p (the other) of live features, reported ones filled."""
@@ -179,7 +174,7 @@ def feature_shift(
         _refuse_trait(compared, trait)
         compared = replace(compared, checked=True)
     readings = [
-        read(dictionary, model, compared.inputs, positions=compared.positions, batch_size=batch_size)
+        read_tokens(dictionary, model, compared.inputs, positions=compared.positions, batch_size=batch_size)
         for model in (compared.start, compared.member)
     ]
     measured = _measure(dictionary, compared, *readings)
@@ -205,7 +200,7 @@ class _Measured:
 
     before: RowMeans
     after: RowMeans
-    pair: Pair
+    pair: RowPair
     live: Int[np.ndarray, "live"]
 
     def moved(self) -> Float[np.ndarray, "row line"]:
@@ -259,24 +254,21 @@ def _texts(compared: _Compared) -> Iterator[str]:
         yield tokenizer.decode(ids[mask].tolist())
 
 
-def _measure(dictionary: Dictionary, compared: _Compared, before: Reading, after: Reading) -> _Measured:
+def _measure(
+    dictionary: Dictionary, compared: _Compared, before: TokenReading, after: TokenReading
+) -> _Measured:
     start, member = row_means(dictionary, before), row_means(dictionary, after)
     tokens = start.tokens.double() / start.tokens.sum()
     live = torch.maximum(tokens @ start.rate.double(), tokens @ member.rate.double()) >= LIVE
     clusters = _clusters(compared.inputs, before.rows.unique())
-    return _Measured(start, member, Pair.of(before, after, clusters), live.nonzero()[:, 0].numpy())
+    return _Measured(start, member, RowPair.of(before, after, clusters), live.nonzero()[:, 0].numpy())
 
 
 def _clusters(inputs: Encoded, rows: Int[Tensor, "row"]) -> Int[np.ndarray, "row"]:
     """One number per distinct prompt; rows without a prompt are told apart by all their tokens."""
-    ids, mask = inputs.ids.cpu().numpy(), inputs.mask.cpu().numpy()
-    prompt = inputs.roles.cpu().numpy() == int(Role.PROMPT)
-    known: dict[bytes, int] = {}
-    labels = []
-    for row in rows.tolist():
-        chosen = prompt[row] if prompt[row].any() else mask[row]
-        labels.append(known.setdefault(ids[row][chosen].tobytes(), len(known)))
-    return np.array(labels)
+    chosen = inputs[rows]
+    whole = (tuple(ids[mask].tolist()) for ids, mask in zip(chosen.ids, chosen.mask, strict=True))
+    return numbered([prompt or tokens for prompt, tokens in zip(prompts_of(chosen), whole, strict=True)])
 
 
 def _check_size(dictionary: Dictionary, compared: _Compared, measured: _Measured, alpha: float) -> None:
@@ -377,7 +369,7 @@ def _notes(
     )
 
 
-def _error_share(dictionary: Dictionary, pair: Pair) -> str:
+def _error_share(dictionary: Dictionary, pair: RowPair) -> str:
     """|Δh − Δĥ|² / |Δh|² of the mean shift in per cent: 0 when features explain it, in words without a shift."""
     moved = pair.shift().mean(0)
     size = dictionary.rows_at_once()
@@ -387,7 +379,7 @@ def _error_share(dictionary: Dictionary, pair: Pair) -> str:
         for start in range(0, len(pair.rows), size)
     ]
     explained = (
-        Pair(torch.zeros_like(pair.before), torch.cat(parts), pair.rows, pair.clusters).shift().mean(0)
+        RowPair(torch.zeros_like(pair.before), torch.cat(parts), pair.rows, pair.clusters).shift().mean(0)
     )
     energy = float(moved.square().sum())
     return f"{float((moved - explained).square().sum()) / energy:.1%}" if energy else "no share"

@@ -22,6 +22,6 @@ from .grammar import (
     signed as signed,
 )
 from .maps import heatmap as heatmap, interval_maps as interval_maps, interval_text as interval_text
-from .plots import bars as bars, lines as lines, points as points, scatter as scatter
-from .results import Result as Result, Shown as Shown, Table as Table
+from .plots import bars as bars, lines as lines, points as points, scatter as scatter, whiskers as whiskers
+from .results import Result as Result, Shown as Shown, Table as Table, drawing as drawing
 from .token_views import token_html as token_html

@@ -78,6 +78,13 @@ def bars(
     return styled(figure, title=title, x=x, y=with_unit(y, unit), legend=colour is not None)
 
 
+def whiskers(figure: go.Figure, frame: pd.DataFrame, *, x: str) -> go.Figure:
+    """Bars of the column `x` with whiskers from the frame's `low` to its `high`."""
+    above, below = (frame["high"] - frame[x]).tolist(), (frame[x] - frame["low"]).tolist()
+    reach = {"type": "data", "symmetric": False, "color": "#333333", "array": above, "arrayminus": below}
+    return figure.update_traces(error_x=reach)
+
+
 def lines(
     frame: pd.DataFrame,
     *,

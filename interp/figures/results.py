@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -51,6 +52,15 @@ class Result(Shown):
     def __repr__(self) -> str:
         rows, columns = self.frame.shape
         return f"{self.label}: {rows} rows x {columns} columns, {self.unit}"
+
+
+def drawing(chart: Callable[..., Any], **columns: str) -> Callable[[Any], Any]:
+    """A `draw` for `Result`: this chart of its frame, with these columns, under its label and in its unit."""
+    return partial(_chart_of, chart, columns)
+
+
+def _chart_of(chart: Callable[..., Any], columns: dict[str, str], result: Result) -> Any:
+    return chart(result.frame, title=result.label, unit=result.unit, **columns)
 
 
 @dataclass(frozen=True)

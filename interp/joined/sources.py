@@ -18,7 +18,7 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
-from interp.features.reading import read
+from interp.features.reading import read_tokens
 from interp.features.sae import SAERecipe, train_sae
 from interp.gradients.scores.scoring import score
 from interp.logits.direction import LogitDirection, logit_direction
@@ -113,7 +113,7 @@ class Sources:
         The line after a row's last token, which nothing wrote, is among them.
         """
         after, before = (
-            read(self.dictionary, model, rows, positions="all")
+            read_tokens(self.dictionary, model, rows, positions="all")
             for model in (self.lineage.teacher, self.lineage.base)
         )
         for part, features in after.blocks(self.dictionary):

@@ -30,7 +30,7 @@ from interp.gradients.scores.preparation import check_rows
 from interp.joined.rows import Chosen, choose
 from interp.joined.self_test import self_test
 from interp.joined.sources import Sources
-from interp.joined.view import joined_figure, signed
+from interp.joined.view import joined_figure, signed_or_dash
 from interp.models.lineage import Lineage
 from interp.prompts.notes import noting
 from interp.prompts.numbers import answer_positions
@@ -151,6 +151,6 @@ def _moved(sources: Sources, rows: Encoded, candidates: Int[Tensor, "feature"], 
 def _words(ids: Int[Tensor, "token k"], values: Float[Tensor, "token k"]) -> list[str]:
     """ "17 +0.42, 203 −0.11", without the features that did not change."""
     return [
-        ", ".join(f"{feature} {signed(value)}" for feature, value in zip(*line, strict=True) if value)
+        ", ".join(f"{feature} {signed_or_dash(value)}" for feature, value in zip(*line, strict=True) if value)
         for line in zip(ids.tolist(), values.tolist(), strict=True)
     ]

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.core.runs import InputError, nearest
-from interp.figures import Result, heatmap
+from interp.figures import Result, heatmap, signed
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -38,7 +38,7 @@ def joined_figure(result: Result, *, colour: str = "score") -> go.Figure:
     )
     figure = heatmap(
         [_padded([line[colour] for line in cells[row]], width, math.nan) for row in rows],
-        rows=[f"{row} ({signed(cells[row][0]['row_share'])})" for row in rows],
+        rows=[f"{row} ({signed_or_dash(cells[row][0]['row_share'])})" for row in rows],
         columns=list(range(1, width + 1)),
         title=f"{result.label}, coloured by {colour}",
         unit=unit,
@@ -80,21 +80,19 @@ def _hover(line: dict[str, Any]) -> str:
         name.removeprefix("score:"): value for name, value in line.items() if name.startswith("score:")
     }
     top = sorted(modules, key=lambda name: -abs(modules[name]))[:3]
-    by_module = ", ".join(f"{html.escape(name)} {signed(modules[name])}" for name in top)
+    by_module = ", ".join(f"{html.escape(name)} {signed_or_dash(modules[name])}" for name in top)
     return "<br>".join(
         [
             f"<b>{_visible(line['token'])}</b>: row {line['row']}, position {line['position']}, {line['role']}",
-            f"teacher \N{MINUS SIGN} base: log-probability {signed(line['delta_logprob'])} nats, "
-            f"trait {signed(line['delta_direction'])} logits",
+            f"teacher \N{MINUS SIGN} base: log-probability {signed_or_dash(line['delta_logprob'])} nats, "
+            f"trait {signed_or_dash(line['delta_direction'])} logits",
             f"features, teacher \N{MINUS SIGN} base: {line['features'] or 'unmoved'}",
-            f"gradient score along the teacher's update {signed(line['score'])} nats: {by_module}",
-            f"the row's share of the student's margin {signed(line['row_share'])} nats",
+            f"gradient score along the teacher's update {signed_or_dash(line['score'])} nats: {by_module}",
+            f"the row's share of the student's margin {signed_or_dash(line['row_share'])} nats",
         ]
     )
 
 
-def signed(value: float) -> str:
+def signed_or_dash(value: float) -> str:
     """A number with its sign and two digits, such as "+0.42" and "−0.11"; a dash when it is missing."""
-    if not math.isfinite(value):
-        return "\N{EN DASH}"
-    return f"{value:+.2g}".replace("-", "\N{MINUS SIGN}")
+    return signed(value) or "\N{EN DASH}"

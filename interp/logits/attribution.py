@@ -20,7 +20,7 @@ from interp import figures
 from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import InputError
-from interp.logits.components import Part, Reading, at, parts, read
+from interp.logits.components import ComponentReading, Part, at, parts, read_components
 from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
@@ -76,7 +76,7 @@ def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATC
     """
     check_text(shift.member, "shift")
     direction.check(shift.member)
-    pair = Pair.of(shift, direction)
+    pair = ReadoutPair.of(shift, direction)
     tables = list(_tables(pair, shift, batch_size))
     values = torch.cat([table for table, _ in tables], dim=1)
     worst = max(residual for _, residual in tables)
@@ -91,7 +91,7 @@ def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATC
 
 
 @dataclass(frozen=True)
-class Pair:
+class ReadoutPair:
     """Member and start, and their readouts restricted to the direction's tokens, in fp64 on CPU."""
 
     member: Model
@@ -101,7 +101,7 @@ class Pair:
     before: Unembedding
 
     @classmethod
-    def of(cls, shift: Shift, direction: LogitDirection) -> Pair:
+    def of(cls, shift: Shift, direction: LogitDirection) -> ReadoutPair:
         """The pair a shift was taken over."""
         check_text(shift.member, "shift")
         after, before = (restrict(model.unembedding(), direction) for model in (shift.member, shift.start))
@@ -138,7 +138,7 @@ class Pair:
 
     def explained(self, batch: Encoded, chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "row chosen"]:
         """The value of every row at every chosen position."""
-        member, start = (read(model, batch, chosen, self.q) for model in (self.member, self.start))
+        member, start = (read_components(model, batch, chosen, self.q) for model in (self.member, self.start))
         moved = (member.along - start.along) / self.before.scale(start.resid).squeeze(-1)
         return torch.cat(
             [moved, self._norm(member, start), self._unembedding(member), self._softcap(member, start)]
@@ -153,7 +153,7 @@ class Pair:
         )
         return (after - before)[None]
 
-    def _norm(self, member: Reading, start: Reading) -> Float[Tensor, "row chosen"]:
+    def _norm(self, member: ComponentReading, start: ComponentReading) -> Float[Tensor, "row chosen"]:
         """Scale, weight and bias of the final norm, read by the start's unembedding."""
         after, before, w = self.after, self.before, self.before.W_U @ self.u
         resid, scale = member.resid, after.scale(member.resid)
@@ -165,14 +165,14 @@ class Pair:
         ]
         return torch.stack(rows)[: {"none": 0, "rms": 2, "layer": 3}[before.kind]]
 
-    def _unembedding(self, member: Reading) -> Float[Tensor, "row chosen"]:
+    def _unembedding(self, member: ComponentReading) -> Float[Tensor, "row chosen"]:
         """Target row, foil rows and bias, read on the member's normed residual stream."""
         normed, moved = self.after.normed(member.resid), self.after.W_U - self.before.W_U
         bias = (self.after.b_U - self.before.b_U) @ self.u
         target, foils = moved @ self.u.clamp(min=0), moved @ self.u.clamp(max=0)
         return torch.stack([normed @ target, normed @ foils, bias.expand(len(normed))])
 
-    def _softcap(self, member: Reading, start: Reading) -> Float[Tensor, "row chosen"]:
+    def _softcap(self, member: ComponentReading, start: ComponentReading) -> Float[Tensor, "row chosen"]:
         """Change of what the softcap adds to the raw logits."""
         if self.before.softcap is None:
             return member.resid.new_zeros(0, len(member.resid))
@@ -206,7 +206,7 @@ def _capped(unembedding: Unembedding, resid: Float[Tensor, "chosen d_model"]) ->
 
 
 def _tables(
-    pair: Pair, shift: Shift, batch_size: int
+    pair: ReadoutPair, shift: Shift, batch_size: int
 ) -> Iterator[tuple[Float[Tensor, "row example"], float]]:
     """Per batch: example means of every row with the measured change below them, and the largest residual at
     one position.

@@ -35,7 +35,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ComponentReading:
     """One batch at its chosen positions, fp64 on CPU: every part along the direction, and the whole final
     residual stream.
     """
@@ -45,7 +45,7 @@ class Reading:
 
 
 def parts(model: Model) -> tuple[Part, ...]:
-    """The addends of `model`'s final residual stream, in the order `read` returns them."""
+    """The addends of `model`'s final residual stream, in the order `read_components` returns them."""
     found = [Part("embed", "embedding")]
     if POS_EMBED in model.hook_names:
         found.append(Part("pos_embed", "positional embedding"))
@@ -59,7 +59,7 @@ def parts(model: Model) -> tuple[Part, ...]:
 
 
 def hooks(model: Model) -> tuple[str, ...]:
-    """Hook names `read` needs, in the order of the forward pass."""
+    """Hook names `read_components` needs, in the order of the forward pass."""
     names = [EMBED, *([POS_EMBED] if POS_EMBED in model.hook_names else [])]
     for layer in range(model.n_layers):
         names += [f"blocks.{layer}.attn.hook_z", f"blocks.{layer}.hook_mlp_out"]
@@ -73,9 +73,9 @@ def final_hook(model: Model) -> str:
     return f"blocks.{model.n_layers - 1}.hook_resid_post"
 
 
-def read(
+def read_components(
     model: Model, batch: Encoded, chosen: Bool[Tensor, "example pos"], q: Float[Tensor, "d_model"]
-) -> Reading:
+) -> ComponentReading:
     """Dot product of every part with `q` at the chosen positions, from one forward pass that stops at the
     last layer.
     """
@@ -86,7 +86,7 @@ def read(
     for layer in range(model.n_layers):
         along += _attention(model, captured, layer, q)
         along.append(captured[f"blocks.{layer}.hook_mlp_out"] @ q)
-    return Reading(torch.stack(along), captured[final_hook(model)])
+    return ComponentReading(torch.stack(along), captured[final_hook(model)])
 
 
 def at(

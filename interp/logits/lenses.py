@@ -19,7 +19,7 @@ from interp import figures
 from interp.activations.shifts import residual_hooks
 from interp.core.doors import door
 from interp.core.progress import progress
-from interp.logits.attribution import UNIT, Pair, check_explained, example_means
+from interp.logits.attribution import UNIT, ReadoutPair, check_explained, example_means
 from interp.logits.components import at
 from interp.models.precision import exactly
 from interp.models.seam import check_text
@@ -70,7 +70,7 @@ def lens(
     """
     check_text(shift.member, "shift")
     direction.check(shift.member)
-    pair = Pair.of(shift, direction)
+    pair = ReadoutPair.of(shift, direction)
     blocks = list(_blocks(pair, shift, batch_size))
     after, before = (
         torch.cat([getattr(block, end) for block in blocks], dim=1) for end in ("after", "before")
@@ -95,7 +95,7 @@ def lens(
 
 
 @dataclass(frozen=True)
-class Block:
+class LensBlock:
     """One batch: example means of the score of member and start, summed example means of Δ log p, and the
     largest residual of the last layer at one position.
     """
@@ -106,7 +106,7 @@ class Block:
     residual: float
 
 
-def _blocks(pair: Pair, shift: Shift, batch_size: int) -> Iterator[Block]:
+def _blocks(pair: ReadoutPair, shift: Shift, batch_size: int) -> Iterator[LensBlock]:
     batches = shift.inputs.batches(batch_size)
     for batch in progress(batches, f"lens of {shift.label}", total=len(shift.inputs), size=len):
         chosen = batch.at(shift.positions).bool().cpu()
@@ -114,7 +114,7 @@ def _blocks(pair: Pair, shift: Shift, batch_size: int) -> Iterator[Block]:
             yield _block(pair, batch, chosen, shift.label)
 
 
-def _block(pair: Pair, batch: Encoded, chosen: Bool[Tensor, "example pos"], label: str) -> Block:
+def _block(pair: ReadoutPair, batch: Encoded, chosen: Bool[Tensor, "example pos"], label: str) -> LensBlock:
     after, before = (_residuals(model, batch, chosen) for model in (pair.member, pair.start))
     score_after, score_before = pair.after.logits(after) @ pair.u, pair.before.logits(before) @ pair.u
     measured = pair.measured(batch, chosen)
@@ -122,7 +122,7 @@ def _block(pair: Pair, batch: Encoded, chosen: Bool[Tensor, "example pos"], labe
         score_after = score_after + _later(pair, pair.member, batch, chosen)
         score_before = score_before + _later(pair, pair.start, batch, chosen)
         measured = measured + pair.later(batch, chosen)[0]
-    return Block(
+    return LensBlock(
         after=example_means(score_after, chosen),
         before=example_means(score_before, chosen),
         moved=_moved(pair, after, before, _weights(chosen)),
@@ -139,7 +139,7 @@ def _residuals(
 
 
 def _later(
-    pair: Pair, model: Model, batch: Encoded, chosen: Bool[Tensor, "example pos"]
+    pair: ReadoutPair, model: Model, batch: Encoded, chosen: Bool[Tensor, "example pos"]
 ) -> Float[Tensor, "layer chosen"]:
     """The score of the words' later pieces after every layer, read with the model's own norm and unembedding."""
     hooks, unembedding = residual_hooks(model), model.unembedding()
@@ -160,7 +160,7 @@ def _weights(chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "chosen"]:
 
 
 def _moved(
-    pair: Pair,
+    pair: ReadoutPair,
     after: Float[Tensor, "layer chosen d_model"],
     before: Float[Tensor, "layer chosen d_model"],
     weights: Float[Tensor, "chosen"],

@@ -5,11 +5,14 @@ carries no system line unless one is given. Tokens, roles and named positions ar
 """
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Int
 
 from interp.core.content import digest
 from interp.core.doors import door
@@ -18,7 +21,9 @@ from interp.core.runs import write_atomic
 from interp.prompts.templates import answer_of, asked_of
 from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, check_tokenizer, encode, token_pieces
 
-__all__ = ["Encoded", "Prompts", "Role", "Row", "check_tokenizer", "token_pieces"]
+__all__ = [
+    "Encoded", "Prompts", "Role", "Row", "check_tokenizer", "grouped", "numbered", "prompts_of", "token_pieces",
+]  # fmt: skip
 
 METADATA = frozenset({"id", "index", "label", "seed", "source", "split", "teacher", "temperature"})
 """Keys a JSONL row may carry beside its text, read past in silence; any other key is counted and logged."""
@@ -195,3 +200,25 @@ class Prompts:
         token that ends the answer; plain text is ended by the tokenizer's EOS.
         """
         return encode([row.messages for row in self.rows], tokenizer, label=self.label, context=context)
+
+
+def prompts_of(rows: Prompts | Encoded) -> tuple[Hashable, ...]:
+    """What each row answers: its messages before the answer, or the tokens of its prompt."""
+    if isinstance(rows, Prompts):
+        return tuple(row.asked for row in rows.rows)
+    asked = rows.roles == Role.PROMPT
+    return tuple(tuple(ids[mask].tolist()) for ids, mask in zip(rows.ids, asked, strict=True))
+
+
+def grouped(keys: Iterable[Hashable]) -> dict[Hashable, list[int]]:
+    """The places of every key, in order of first appearance."""
+    groups: dict[Hashable, list[int]] = {}
+    for place, key in enumerate(keys):
+        groups.setdefault(key, []).append(place)
+    return groups
+
+
+def numbered(keys: Sequence[Hashable]) -> Int[np.ndarray, "row"]:
+    """The same number for equal keys, from 0 in order of first appearance."""
+    numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+    return np.array([numbers[key] for key in keys], dtype=int)

@@ -107,7 +107,8 @@ def bootstrapped(
 ) -> tuple[Float[np.ndarray, "column"], Float[np.ndarray, "column"]]:
     """Percentile bootstrap intervals (low, high) of every column's mean, whole clusters resampled together.
 
-    The same resamples serve all columns. InputError with fewer than two clusters.
+    The same resamples serve all columns. Below some ten clusters an interval is too narrow, so verdicts use
+    `t_interval` over run means. InputError with fewer than two clusters.
     """
     totals, sizes = cluster_totals(differences, clusters)
     n, columns = totals.shape

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from interp.stats.columns import Clusters, Flips, cluster_totals, flipped
-from interp.stats.tests import EXACT_LIMIT, benjamini_hochberg
+from interp.stats.tests import benjamini_hochberg
 
 FLIPS = 9_999  # sign patterns drawn at least
 MOST_FLIPS = 499_999  # and at most
@@ -71,24 +71,6 @@ def sign_flip_family(
         smallest_p=patterns.smallest_p,
         notes=_notes(patterns.smallest_p, features, alpha),
     )
-
-
-def max_t(
-    differences: Float[np.ndarray, "run test"],
-    *,
-    alternative: Literal["greater", "two-sided"] = "two-sided",
-    flips: int = EXACT_LIMIT - 1,
-    seed: int = 0,
-) -> Float[np.ndarray, "test"]:
-    """Adjusted p-values of many tests on the same runs: step-down max-T under sign flips of whole runs.
-
-    All 2^n patterns are enumerated up to n = 16. Family-wise error, however the tests depend (Westfall and Young 1993).
-    """
-    columns, _ = cluster_totals(differences, None)
-    n = len(columns)
-    exact = 2**n <= EXACT_LIMIT
-    patterns = Flips(n, 2**n if exact else flips, exact, seed)
-    return flipped(columns, patterns, size=np.abs if alternative == "two-sided" else np.positive)[1]
 
 
 def flips_needed(features: int, alpha: float) -> int:

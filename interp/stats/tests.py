@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.core.runs import InputError
-from interp.stats.columns import Clusters, Flips, bootstrapped, flipped, reaching
+from interp.stats.columns import Flips, flipped, reaching
 
 Alternative = Literal["greater", "less", "two-sided"]
 Values = Sequence[float | int] | np.ndarray
@@ -180,32 +180,6 @@ def standard_error(values: Any) -> Any:
     else:
         found = (values.std(-1, ddof=1) if isinstance(values, np.ndarray) else values.std(-1)) / n**0.5
     return found if found.ndim else float(found)
-
-
-def bootstrap_interval(
-    values: Values,
-    *,
-    clusters: Clusters = None,
-    confidence: float = 0.95,
-    resamples: int = 9_999,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean, resampling whole clusters (training seeds).
-
-    `clusters` labels each value with its run; without it every value is a run of its own. Below some ten clusters
-    the interval is too narrow, so verdicts use `t_interval` over run means.
-    """
-    sample = _values(values, minimum=2)
-    _level(confidence, "confidence")
-    if clusters is not None and len(clusters) != len(sample):
-        raise InputError(
-            f"{len(clusters)} cluster labels for {len(sample)} values; give one label per value."
-        )
-    if clusters is not None and len(np.unique(np.asarray(clusters))) < 2:
-        raise InputError("all values share one cluster; a bootstrap over runs needs at least two.")
-    options = {"clusters": clusters, "confidence": confidence, "resamples": resamples, "seed": seed}
-    low, high = bootstrapped(sample[:, None], **options)
-    return (float(low[0]), float(high[0]))
 
 
 def equivalence_test(differences: Values, *, margin: float, alpha: float = 0.05) -> Equivalence:

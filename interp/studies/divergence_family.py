@@ -71,7 +71,7 @@ class Marked:
     arms: dict[str, Any]
 
 
-def measure(subject: Subject) -> Measurement:
+def measure_divergence(subject: Subject) -> Measurement:
     """Enrichment of divergence tokens in trait-aligned credit, and the margins of students trained on them alone.
 
     Tables: "shares" of the candidate tokens that diverge by each definition, "balance" of what was matched,
@@ -105,7 +105,7 @@ def summary(tables: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, floa
     }
 
 
-def words(trait: str) -> tuple[tuple[str, ...], str]:
+def counterfactual_words(trait: str) -> tuple[tuple[str, ...], str]:
     """The traits of the two counterfactual teachers, and the unrelated trait."""
     first, second, third = [word for word in WORDS if word != trait][:3]
     return (first, second), third
@@ -120,7 +120,7 @@ def mark(subject: Subject) -> Marked:
     """
     base, limit = subject.base, QUICK_ROWS if subject.quick else None
     inputs, neutral = (base.encode(rows[:limit]) for rows in (subject.numbers, subject.neutral_numbers))
-    others = {word: subject.other_teacher(word) for word in words(subject.trait.name)[0]}
+    others = {word: subject.other_teacher(word) for word in counterfactual_words(subject.trait.name)[0]}
     frame, theirs = (
         divergence_tokens(subject.teacher, rows, others=others, base=base).frame for rows in (inputs, neutral)
     )
@@ -228,7 +228,7 @@ def credit_directions(subject: Subject) -> list[ParameterDirection]:
 
     base = subject.base
     own = trait_gradient(base, subject.trait)
-    other = trait_gradient(base, get_trait(words(subject.trait.name)[1]))
+    other = trait_gradient(base, get_trait(counterfactual_words(subject.trait.name)[1]))
     followed = own
     if subject.students_recipe.trainable == "lora":
         with torch.random.fork_rng(devices=[]):
@@ -272,7 +272,7 @@ def margins(subject: Subject, marked: Marked) -> list[dict[str, Any]]:
     return [*lines, {"arm": ALL, "tokens": every, "margin": whole, "gain": whole - none}]
 
 
-def draw(tables: Mapping[str, Any]) -> go.Figure:
+def draw_divergence(tables: Mapping[str, Any]) -> go.Figure:
     """Left: AUROC by labels and direction. Right: gain in trait margin by arm. A point a run, mean and 95 % t-interval.
 
     `tables` holds "enrichment" and "margins" of all runs, with the column seed.
@@ -313,4 +313,4 @@ def _with_interval(frame: pd.DataFrame, by: str, value: str) -> pd.DataFrame:
     return frame.assign(half=frame.groupby(by, sort=False)[value].transform(half_width))
 
 
-FAMILY = Family("divergence-tokens", H5, measure, draw=draw)
+FAMILY = Family("divergence-tokens", H5, measure_divergence, draw=draw_divergence)

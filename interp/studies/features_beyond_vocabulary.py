@@ -19,8 +19,8 @@ from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.lean import FeatureLean, feature_lean, mean_lean
 from interp.features.lean_nulls import feature_groups, lean_correlation, vocabulary_control
-from interp.features.reading import read, token_means
-from interp.features.residual_gradients import Network
+from interp.features.reading import read_tokens, token_means
+from interp.features.residual_gradients import ResidualNetwork
 from interp.features.sae import SAERecipe, train_sae
 from interp.figures import points
 from interp.hypotheses.claims import frozen_claims
@@ -49,7 +49,7 @@ H6 = frozen_claims("features_beyond_vocabulary")
 
 
 @dataclass(frozen=True)
-class Size:
+class FeatureSize:
     """Rows that u is read on, other rows that t is read on, rows taken out as placebos, permutations."""
 
     pulled: int = 2048
@@ -59,10 +59,10 @@ class Size:
     samples: int = SAERecipe.samples  # activations that the dictionary is trained on
 
 
-QUICK = Size(pulled=128, read=64, placebos=2, draws=199, samples=20_000)
+QUICK = FeatureSize(pulled=128, read=64, placebos=2, draws=199, samples=20_000)
 
 
-def measure(subject: Subject) -> Measurement:
+def measure_correlations(subject: Subject) -> Measurement:
     """ρ(u, t) of one lineage beside its controls, and what is reported without a claim.
 
     Tables: `correlations` (a line an arm, a line a placebo), `within` (`lean_correlation`, whose p-values are over the
@@ -70,7 +70,7 @@ def measure(subject: Subject) -> Measurement:
     share of it, and the mean percentile of u of the features that write the trait most (50 by chance). Raises
     InputError for fewer than eight live features and as `feature_lean` does.
     """
-    size = QUICK if subject.quick else Size()
+    size = QUICK if subject.quick else FeatureSize()
     ours, neutral = subject.numbers, subject.neutral_numbers
     cut = min(size.pulled, len(ours) * 2 // 3)
     held_out = ours[cut : cut + size.read] + neutral[cut : cut + size.read]
@@ -120,7 +120,9 @@ def dictionary_of(subject: Subject, recipe: SAERecipe) -> Dictionary:
 def teacher_shift(dictionary: Dictionary, subject: Subject, inputs: Encoded) -> Float[np.ndarray, "feature"]:
     """t_j: mean of f_j over the answer tokens in the teacher, less that in the base on the same tokens."""
     taught, before = (
-        token_means(dictionary, read(dictionary, model, inputs, positions=POSITIONS))[0].double().numpy()
+        token_means(dictionary, read_tokens(dictionary, model, inputs, positions=POSITIONS))[0]
+        .double()
+        .numpy()
         for model in (subject.teacher, subject.base)
     )
     return taught - before
@@ -139,7 +141,7 @@ class _Arms:
     """The lean whose live features and strata every arm is judged by."""
 
     lean: FeatureLean
-    size: Size
+    size: FeatureSize
     seed: int
 
     def line(
@@ -175,7 +177,7 @@ def _vocabulary(
     control = vocabulary_control(dictionary, base, lean, **given).frame.set_index("what")
     token = int(control.loc["trait row", "token"])
     W_U = base.unembedding().W_U.detach().float()
-    network = Network.of(base, dictionary.hook)
+    network = ResidualNetwork.of(base, dictionary.hook)
     network.without(W_U[:, token], tokens=number_tokens(base, W_U.shape[1]))
     u = mean_lean(dictionary, network, lean.inputs, positions=lean.positions)
     random = control.loc["random row"].to_dict("records")
@@ -211,7 +213,7 @@ def percentile(u: Float[np.ndarray, "live"], chosen: Any) -> float:
     return float(100 * (others[None] < u[chosen][:, None]).mean())
 
 
-def draw(tables: Mapping[str, Any]) -> go.Figure:
+def draw_correlations(tables: Mapping[str, Any]) -> go.Figure:
     """ρ of every arm, a point a training run; the random rows of a run as their mean."""
     frame = tables["correlations"].groupby(["arm", "seed"], sort=False, as_index=False)["rho"].mean()
     frame["role"] = frame["arm"].map(ARMS)
@@ -221,4 +223,4 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     return points(frame, x="arm", y="rho", colour="role", title=title, unit="ρ")
 
 
-FAMILY = Family("features-beyond-vocabulary", H6, measure, draw)
+FAMILY = Family("features-beyond-vocabulary", H6, measure_correlations, draw_correlations)

@@ -43,11 +43,11 @@ class MeanShifts:
 
     def similarity(self, student: str, teacher: str, site: Site) -> float:
         """Cosine of two members' mean shifts."""
-        return cosine(self(student, site), self(teacher, site))
+        return vector_cosine(self(student, site), self(teacher, site))
 
 
 @dataclass(frozen=True, eq=False)
-class Effects:
+class ShiftEffects:
     """What vectors at one hook do to a lineage's margins on `questions` (nats) and to the loss of its numbers."""
 
     lineage: Lineage
@@ -58,7 +58,7 @@ class Effects:
     loss_before: float = field(default=0.0)
 
     @classmethod
-    def of(cls, lineage: Lineage, questions: Trait, hook: str) -> Effects:
+    def of(cls, lineage: Lineage, questions: Trait, hook: str) -> ShiftEffects:
         """The untouched members' margins and the student's loss; InputError for a lineage without rows."""
         if not len(lineage.numbers or ()):
             raise InputError(
@@ -66,7 +66,9 @@ class Effects:
             )
         student = lineage.text("student")
         rows = student.encode(lineage.numbers)  # pyright: ignore[reportArgumentType]
-        return cls(lineage, questions, hook, margins_of(lineage, questions), rows, answer_loss(student, rows))
+        return cls(
+            lineage, questions, hook, member_margins(lineage, questions), rows, answer_loss(student, rows)
+        )
 
     def necessity(self, vector: Float[Tensor, "d_model"]) -> float:
         """Δm less what is left of it when `vector` is projected out of both students."""
@@ -130,11 +132,11 @@ def like_activations(
     return list(((noise * values.clamp_min(0).sqrt()) @ axes.T).float())
 
 
-def margins_of(lineage: Lineage, questions: Trait) -> dict[str, float]:
+def member_margins(lineage: Lineage, questions: Trait) -> dict[str, float]:
     """Trait margin of every member in nats."""
     return {role: margin(lineage.text(role), questions) for role in ("base", *ROLES)}
 
 
-def cosine(one: Float[Tensor, "d_model"], other: Float[Tensor, "d_model"]) -> float:
+def vector_cosine(one: Float[Tensor, "d_model"], other: Float[Tensor, "d_model"]) -> float:
     """Cosine in double precision."""
     return float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))

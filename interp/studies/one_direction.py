@@ -29,12 +29,12 @@ from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.studies.mean_shifts import (
-    Effects,
     MeanShifts,
-    cosine,
+    ShiftEffects,
     like_activations,
-    margins_of,
     mean_shifts,
+    member_margins,
+    vector_cosine,
 )
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def mediation(
     return _directions(lineage, shifts, asked, site=site, random=random, seed=seed)
 
 
-def measure(subject: Subject) -> Measurement:
+def measure_direction(subject: Subject) -> Measurement:
     """The sites and the directions of one training run, and what it contributes to every claim."""
     import pandas as pd
 
@@ -112,7 +112,7 @@ def measure(subject: Subject) -> Measurement:
         lineage, shifts, asked,
         site=_steering_site(sites), random=QUICK_RANDOM if subject.quick else RANDOM, seed=subject.seed,
     ).frame  # fmt: skip
-    margins = pd.DataFrame([margins_of(lineage, asked)])
+    margins = pd.DataFrame([member_margins(lineage, asked)])
     tables = {"sites": sites, "directions": directions, "margins": margins}
     if (
         len(subject.trait.questions) >= 4
@@ -231,13 +231,13 @@ def _directions(
     chosen = {label: shifts(name, site) for label, name in named.items() if name in shifts.vectors}
     drawn = like_activations(base, shifts, site, count=random, seed=seed)
     chosen |= {f"random {index + 1}": vector for index, vector in enumerate(drawn)}
-    effects = Effects.of(lineage, questions, site[1])
+    effects = ShiftEffects.of(lineage, questions, site[1])
     rows = [
         {
             "positions": site[0],
             "hook": site[1],
             "direction": name,
-            "eas": cosine(own, vector),
+            "eas": vector_cosine(own, vector),
             "norm": float(vector.norm()),
             "necessity": effects.necessity(vector),
             "sufficiency": effects.sufficiency(vector * (own.norm() / vector.norm())),
@@ -278,7 +278,7 @@ def _kinds(tables: Mapping[str, Any]) -> Any:
     return frame.groupby(["seed", "direction"], sort=False).mean(numeric_only=True).reset_index()
 
 
-def draw(tables: Mapping[str, Any]) -> go.Figure:
+def draw_direction(tables: Mapping[str, Any]) -> go.Figure:
     """Necessity and sufficiency of every direction, one point a run, with the shares of the mean in the labels."""
     import pandas as pd
 
@@ -318,4 +318,4 @@ def _draw(result: Result) -> go.Figure:
     return bars(frame, x="direction", y="margin", colour="effect", title=result.label, unit=result.unit)
 
 
-FAMILY = Family("one-direction", H4, measure, draw=draw)
+FAMILY = Family("one-direction", H4, measure_direction, draw=draw_direction)

@@ -51,7 +51,7 @@ H3 = frozen_claims("shared_initialisation")
 
 
 @dataclass(frozen=True, eq=False)
-class Cell:
+class StartCell:
     """Where the students of a cell start, and how the base's weights are written there.
 
     `members` are the lineage's own students of this start, of the lineage's seed, which are not trained again; without
@@ -63,41 +63,45 @@ class Cell:
     members: tuple[str, str] | None = None
 
 
-def _same(subject: Subject) -> Cell:
-    return Cell(subject.base, members=("student", "neutral_student"))
+def _same(subject: Subject) -> StartCell:
+    return StartCell(subject.base, members=("student", "neutral_student"))
 
 
-def _other_order(subject: Subject) -> Cell:
-    return Cell(subject.base)
+def _other_order(subject: Subject) -> StartCell:
+    return StartCell(subject.base)
 
 
-def _noise(subject: Subject) -> Cell:
-    return Cell(perturbed(subject.base, seed=subject.seed + ANOTHER, name="base with noise"))
+def _noise(subject: Subject) -> StartCell:
+    return StartCell(perturbed(subject.base, seed=subject.seed + ANOTHER, name="base with noise"))
 
 
-def _permuted(subject: Subject) -> Cell:
+def _permuted(subject: Subject) -> StartCell:
     carry = permutation(subject.base, seed=subject.seed + ANOTHER)
-    return Cell(carried(subject.base, carry, name="permuted base"), carry)
+    return StartCell(carried(subject.base, carry, name="permuted base"), carry)
 
 
-def _rotated(subject: Subject) -> Cell:
+def _rotated(subject: Subject) -> StartCell:
     carry = rotation(subject.base, seed=subject.seed + ANOTHER)
-    return Cell(carried(subject.base, carry, name="rotated base"), carry)
+    return StartCell(carried(subject.base, carry, name="rotated base"), carry)
 
 
-def _shared_head(subject: Subject) -> Cell:
-    return Cell(joined(head=subject.base, body=subject.member("cross_base"), name="base's head, other body"))
+def _shared_head(subject: Subject) -> StartCell:
+    return StartCell(
+        joined(head=subject.base, body=subject.member("cross_base"), name="base's head, other body")
+    )
 
 
-def _new_head(subject: Subject) -> Cell:
-    return Cell(joined(head=subject.member("cross_base"), body=subject.base, name="base's body, other head"))
+def _new_head(subject: Subject) -> StartCell:
+    return StartCell(
+        joined(head=subject.member("cross_base"), body=subject.base, name="base's body, other head")
+    )
 
 
-def _foreign(subject: Subject) -> Cell:
-    return Cell(subject.member("cross_base"), members=("cross_student", "cross_neutral_student"))
+def _foreign(subject: Subject) -> StartCell:
+    return StartCell(subject.member("cross_base"), members=("cross_student", "cross_neutral_student"))
 
 
-CELLS: dict[str, Callable[[Subject], Cell]] = {
+CELLS: dict[str, Callable[[Subject], StartCell]] = {
     "same": _same,
     "other order": _other_order,
     "noise": _noise,
@@ -152,7 +156,7 @@ def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result
     return Result(f"Starts of students in {subject.lineage.name}", frame, UNIT, (note,), draw=_draw_cells)
 
 
-def _line(subject: Subject, name: str, cell: Cell) -> dict[str, float]:
+def _line(subject: Subject, name: str, cell: StartCell) -> dict[str, float]:
     """Transfer, coverages and validity of one cell."""
     ours, theirs = _pair(subject, name, cell)
     update = _difference(cell.carry(subject.teacher.parameters()), cell.carry(subject.base.parameters()))
@@ -162,9 +166,9 @@ def _line(subject: Subject, name: str, cell: Cell) -> dict[str, float]:
     start, mass = margin_and_mass(cell.start, subject.trait)
     return {
         "transfer": margins[0] - margins[1],
-        "coverage": cosine(step, update),
-        "raw_coverage": cosine(step, raw),
-        "trained_coverage": cosine(trained, update),
+        "coverage": update_cosine(step, update),
+        "raw_coverage": update_cosine(step, raw),
+        "trained_coverage": update_cosine(trained, update),
         "loss": answer_loss(cell.start, cell.start.encode(subject.numbers[:ROWS])),
         "apart": _apart(cell.start, subject.base, subject.neutral_numbers[:64]),
         "margin": margins[0],
@@ -174,7 +178,7 @@ def _line(subject: Subject, name: str, cell: Cell) -> dict[str, float]:
     }
 
 
-def _pair(subject: Subject, name: str, cell: Cell) -> tuple[LanguageModel, LanguageModel]:
+def _pair(subject: Subject, name: str, cell: StartCell) -> tuple[LanguageModel, LanguageModel]:
     """The student of the teacher's numbers and its neutral twin, from the lineage or trained by its recipe."""
     if cell.members and not subject.quick and all(role in subject.lineage.members for role in cell.members):
         return subject.member(cell.members[0]), subject.member(cell.members[1])
@@ -212,7 +216,7 @@ def _difference(ours: Mapping[str, Tensor], theirs: Mapping[str, Tensor]) -> dic
     return {name: change for name, change in found.items() if change.any()}
 
 
-def cosine(step: Mapping[str, Tensor], update: Mapping[str, Tensor]) -> float:
+def update_cosine(step: Mapping[str, Tensor], update: Mapping[str, Tensor]) -> float:
     """cos over the weights of `update`, of all its tensors together; a weight that `step` lacks did not move.
 
     Zero when nothing of these weights moved. Raises InputError for an update that is empty.
@@ -235,7 +239,7 @@ def _apart(model: LanguageModel, base: LanguageModel, rows: Prompts) -> float:
     return float((ours - theirs).abs().max())
 
 
-def measure(subject: Subject) -> Measurement:
+def measure_starts(subject: Subject) -> Measurement:
     """All cells of one lineage that are not left out, and what it contributes to every claim that needs no other.
 
     Claims that something is absent from the foreign start are doubted where that start could not have shown it.
@@ -265,7 +269,7 @@ def claim_values(frame: pd.DataFrame) -> dict[str, float]:
     return {claim: value() for claim, value in values.items() if set(NEEDS[claim]) <= set(transfer)}
 
 
-def draw(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
+def draw_starts(tables: Mapping[str, pd.DataFrame]) -> go.Figure:
     """Transfer of every lineage by cell; below, means of transfer and coverage with their 95 % t-intervals."""
     return draw_cells(tables["cells"], title="What a student takes over, by where it starts", unit=UNIT)
 
@@ -314,7 +318,7 @@ def _draw_cells(result: Result) -> go.Figure:
 FAMILY = Family(
     "shared-initialisation",
     claims=H3,
-    measure=measure,
-    draw=draw,
+    measure=measure_starts,
+    draw=draw_starts,
     needs=NEEDS,
 )

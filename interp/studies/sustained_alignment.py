@@ -161,7 +161,7 @@ class _Arms:
         }
 
 
-def measure(subject: Subject) -> Measurement:
+def measure_alignment(subject: Subject) -> Measurement:
     """Train the five arms of one subject, take the untouched one's ledger, and read margins and fresh loss.
 
     Tables: "arms" (arm, margin on the held-out and on the asked questions, that of the other trait on the held-out
@@ -280,7 +280,7 @@ def sustained_summary(arms: list[dict[str, Any]], ledger: Mapping[str, float]) -
     }
 
 
-def draw(tables: Mapping[str, Any]) -> go.Figure:
+def draw_alignment(tables: Mapping[str, Any]) -> go.Figure:
     """Margin of every arm over the neutral student of its seed, one point a training run, with 95% t-intervals."""
     import pandas as pd
 
@@ -299,4 +299,4 @@ def draw(tables: Mapping[str, Any]) -> go.Figure:
     )
 
 
-FAMILY = Family("sustained-alignment", H2, measure, draw=draw)
+FAMILY = Family("sustained-alignment", H2, measure_alignment, draw=draw_alignment)

@@ -8,7 +8,7 @@ import pytest
 
 from interp.calibration import harness as module
 from interp.calibration.harness import COLUMNS, calibrate
-from interp.calibration.methods import METHODS, Cell, Method, Sample
+from interp.calibration.methods import METHODS, Method, MethodCell, PlantedCase
 from interp.core.runs import Cache, InputError
 from interp.gradients.ledger.ledgers import trait_ledger
 from interp.logits.entangled_tokens import entanglement
@@ -25,7 +25,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory):
-    return Sample(1008, Plant(rows=48), 1, Cache(tmp_path_factory.mktemp("cache")))
+    return PlantedCase(1008, Plant(rows=48), 1, Cache(tmp_path_factory.mktemp("cache")))
 
 
 @pytest.fixture
@@ -50,7 +50,9 @@ def line(cells, given, cache):
 
 
 def test_a_row_is_the_sum_of_its_cells(given, cache):
-    row = line([Cell(1, 2, 0, 3, 0.9, {"a": 1.0}), Cell(2, 2, 1, 3, 0.7, {"a": 2.0})], given, cache)
+    row = line(
+        [MethodCell(1, 2, 0, 3, 0.9, {"a": 1.0}), MethodCell(2, 2, 1, 3, 0.7, {"a": 2.0})], given, cache
+    )
     assert tuple(row.index) == COLUMNS
     assert (row["recovery"], row["n"], bool(row["passed"])) == (0.75, 2, False)
     assert (row["recovery_low"], row["recovery_high"]) == wilson_interval(3, 4)
@@ -62,15 +64,17 @@ def test_a_row_is_the_sum_of_its_cells(given, cache):
 
 
 def test_sixteen_of_sixteen_pass_and_fifteen_do_not(given, cache):
-    assert line([Cell(1, 1, 0, 3, 1.0)] * 16, given, cache)["passed"]
-    row = line([Cell(0, 1, 0, 3, 1.0), *[Cell(1, 1, 0, 3, 1.0)] * 15], given, Cache(cache.root / "other"))
+    assert line([MethodCell(1, 1, 0, 3, 1.0)] * 16, given, cache)["passed"]
+    row = line(
+        [MethodCell(0, 1, 0, 3, 1.0), *[MethodCell(1, 1, 0, 3, 1.0)] * 15], given, Cache(cache.root / "other")
+    )
     assert (bool(row["passed"]), row["note"]) == (False, "fails: recovery from 0.72")
 
 
 def test_too_many_false_positives_fail_by_the_exact_binomial_test(given, cache):
     """P(X ≥ 7 | 60, 0.05) = 0.030 and P(X ≥ 8 | 60, 0.05) = 0.0098, either side of 1 %."""
     for false, passed in ((7, True), (8, False)):
-        cells = [Cell(1, 1, int(index < false), 3) for index in range(20)]
+        cells = [MethodCell(1, 1, int(index < false), 3) for index in range(20)]
         row = line(cells, given, Cache(cache.root / str(false)))
         assert row["false_positive_rate"] == pytest.approx(false / 60)
         assert row["passed"] == passed
@@ -79,7 +83,7 @@ def test_too_many_false_positives_fail_by_the_exact_binomial_test(given, cache):
 
 
 def test_cells_are_cached_and_a_killed_call_goes_on(given, cache):
-    ran = given([Cell(1, 1)] * 3)
+    ran = given([MethodCell(1, 1)] * 3)
     first = calibrate(organisms=2, methods=["given"], cache=cache, workers=1)
     again = calibrate(organisms=3, methods=["given"], cache=cache, workers=1)
     assert ran == [0, 1, 2]
@@ -97,7 +101,7 @@ def test_one_organism_gives_its_cells(cache):
 
 
 def test_a_run_folder_holds_the_table(given, cache, monkeypatch, tmp_path):
-    given([Cell(1, 1, 0, 3, 1.0)] * 2)
+    given([MethodCell(1, 1, 0, 3, 1.0)] * 2)
     monkeypatch.setenv("INTERP_CACHE", str(cache.root))
     run = module.calibrated_run(tmp_path / "run", workers=1, organisms=2, methods=["given"])
     assert run.tables["calibration"]["method"].tolist() == ["given"]

@@ -1,6 +1,7 @@
 """Two thousand nulls a test: errors at their level, p-values uniform, and miscalibration is seen.
 
-Sign flips, bootstrap and AUROC cost most and are held to the same band in test_statistics; the benchmark runs all. At
+Sign flips, bootstrap, AUROC and exchanges of prompts cost most and are held to the same band in tests/stats and
+tests/gradients; the benchmark runs all. At
 2 000 nulls the band is three standard deviations wide to either side.
 """
 
@@ -13,7 +14,7 @@ import pytest
 
 import benchmarks.calibration as bench
 
-SLOW = ("sign_flip", "bootstrap", "auroc_coverage")
+SLOW = ("sign_flip", "bootstrap", "auroc_coverage", "pairs", "two_samples")
 CHEAP = [index for index, test in enumerate(bench.TESTS) if test.__name__ not in SLOW]
 
 

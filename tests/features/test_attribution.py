@@ -8,7 +8,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.features.attribution import feature_attribution
-from interp.features.changes import ablate, scaled
+from interp.features.changes import ablate_features, scaled_change
 from interp.features.splice import with_features
 from interp.measures.margins import margin
 from interp.models.language import load_model
@@ -128,7 +128,7 @@ def test_a_feature_gets_what_removing_it_takes(tiny, family):
     for feature, given in lines[["feature", "attribution"]].head(3).itertuples(index=False):
         sides = []
         for factor in (0.02, -0.02):
-            with with_features(model, dictionary, scaled(ablate([feature]), factor)):
+            with with_features(model, dictionary, scaled_change(ablate_features([feature]), factor)):
                 sides.append(margin(model, OWL))
         assert (sides[1] - sides[0]) / 0.04 == pytest.approx(given, rel=1e-2, abs=1e-3)
 

@@ -19,8 +19,8 @@ from interp.features.causal import (
     sufficiency,
     written_under,
 )
-from interp.features.changes import ablate, add, scaled
-from interp.features.reading import feature_statistics, read
+from interp.features.changes import ablate_features, add, scaled_change
+from interp.features.reading import feature_statistics, read_tokens
 from interp.features.splice import with_features
 from interp.measures.margins import completion_logprobs, margin
 from interp.models.language import load_model
@@ -102,11 +102,13 @@ def test_control_sets_say_what_is_missing():
 
 def test_size_is_the_mean_length_of_what_is_added(toy, numbers):
     dictionary = orthonormal(toy)
-    reading = read(dictionary, toy, numbers, positions="all")
+    reading = read_tokens(dictionary, toy, numbers, positions="all")
     assert change_size(dictionary, reading, add([3, 7], [3.0, -4.0])) == pytest.approx(5.0, rel=1e-5)
     features = dictionary.encode(reading.values)[:, 3]
-    assert change_size(dictionary, reading, ablate([3])) == pytest.approx(float(features.mean()), rel=1e-5)
-    assert change_size(dictionary, reading, scaled(ablate([3]), 2.5)) == pytest.approx(
+    assert change_size(dictionary, reading, ablate_features([3])) == pytest.approx(
+        float(features.mean()), rel=1e-5
+    )
+    assert change_size(dictionary, reading, scaled_change(ablate_features([3]), 2.5)) == pytest.approx(
         2.5 * float(features.mean()), rel=1e-5
     )
 
@@ -124,12 +126,12 @@ def test_effects_are_those_of_the_splice_and_controls_are_of_equal_size(toy, num
     inputs = toy.encode(numbers)
     tokens = int(inputs.at("answer").sum() + inputs.at("answer.end").sum())
     before = margin(toy, OWL), float(completion_logprobs(toy, inputs, end=True).sum()) / tokens
-    with with_features(toy, dictionary, ablate([3, 40])):
+    with with_features(toy, dictionary, ablate_features([3, 40])):
         after = margin(toy, OWL), float(completion_logprobs(toy, inputs, end=True).sum()) / tokens
     assert found.chosen() == pytest.approx(after[0] - before[0], abs=1e-4)
     assert found.chosen("delta_logprob_per_token") == pytest.approx(after[1] - before[1], abs=1e-4)
     line = found.frame.iloc[2]
-    with with_features(toy, dictionary, scaled(ablate(controls[1]), line["scale_answering"])):
+    with with_features(toy, dictionary, scaled_change(ablate_features(controls[1]), line["scale_answering"])):
         assert line["margin"] == pytest.approx(margin(toy, OWL), abs=1e-4)
 
 
@@ -290,7 +292,7 @@ def test_sampling_is_refused_where_it_would_not_see_the_change(tiny):
     model = load_model(hf, tokenizer=tokenizer)
     dictionary = orthonormal(model, "blocks.0.hook_mlp_out")
     with pytest.raises(InputError, match=r"sampling does not see a change at blocks.0.hook_mlp_out"):
-        written_under(neutral_teacher(model), dictionary, ablate([0]), rows=4, seed=0)
+        written_under(neutral_teacher(model), dictionary, ablate_features([0]), rows=4, seed=0)
 
 
 def test_rows_may_be_prompts_or_tokens(toy, numbers):

@@ -83,8 +83,8 @@ def test_planted_features_are_told_apart(planted, found):
 
 def test_notes_say_how_well_either_side_is_explained(found):
     assert found.notes[0] == "measured on 8000 tokens 'all' of all tokens"
-    shares = [float(note.split()[2]) for note in found.notes[1:]]
-    assert [note.split()[-1] for note in found.notes[1:]] == ["base", "teacher"]
+    shares = [float(note.split()[2]) for note in found.notes[1:3]]
+    assert [note.split()[-1] for note in found.notes[1:3]] == ["base", "teacher"]
     assert min(shares) > 0.8
 
 

@@ -10,7 +10,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.features.lean import feature_lean
-from interp.features.residual_gradients import Network
+from interp.features.residual_gradients import ResidualNetwork
 from interp.features.splice import with_features
 from interp.models.language import load_model
 from interp.prompts.text import Prompts, Row
@@ -273,7 +273,7 @@ class TestLeavesAlone:
     def test_taking_a_row_out_of_the_unembedding(self, tiny, family):
         model = loaded(tiny, family)
         W_U, plain = model.unembedding().W_U.clone(), model.logits(model.encode(PROMPTS))
-        network = Network.of(model, HOOK)
+        network = ResidualNetwork.of(model, HOOK)
         left = network.without(W_U[:, 70], tokens=[5, 6, 7])
         assert float((left @ W_U[:, 70]).abs().max()) < 1e-5
         assert torch.equal(model.unembedding().W_U, W_U)

@@ -13,7 +13,7 @@ from interp.activations.recording import Selection, moments
 from interp.core.runs import InputError
 from interp.features import dictionary as dictionaries
 from interp.features.quality import fit_of, quality_card
-from interp.features.reading import read
+from interp.features.reading import read_tokens
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
@@ -91,13 +91,15 @@ def test_fit_does_not_depend_on_batches_or_blocks(pair, monkeypatch):
     whole = fit_of(dictionary, base, selection)
     monkeypatch.setattr(dictionaries, "BLOCK", 64 * 5)
     parts = fit_of(dictionary, base, selection, batch_size=1)
-    assert parts.count == whole.count == int(selection.chosen.sum())
+    assert parts.moments.count == whole.moments.count == int(selection.chosen.sum())
     assert parts.active == whole.active
-    assert parts.deviation == pytest.approx(whole.deviation)
+    assert parts.moments.squares == pytest.approx(whole.moments.squares)
     assert parts.error == pytest.approx(whole.error)
     reference = moments(base, PROMPTS, hooks=HOOK)[HOOK]
-    assert torch.allclose(parts.mean.float(), reference.mean, atol=1e-5)
-    assert parts.deviation == pytest.approx(float(reference.covariance.trace()) * (whole.count - 1), rel=1e-5)
+    assert torch.allclose(parts.moments.mean.float(), reference.mean, atol=1e-5)
+    assert parts.moments.squares == pytest.approx(
+        float(reference.covariance.trace()) * (whole.moments.count - 1), rel=1e-5
+    )
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
@@ -130,7 +132,7 @@ def test_a_dictionary_of_zeros_leaves_what_ablation_leaves(pair):
 def test_a_member_that_is_not_reconstructed_is_named(pair):
     """Directions that the base does not use are missing from the dictionary: the member that does is named."""
     base, teacher = pair
-    h = read(exact(base), base, PROMPTS, positions="all").values
+    h = read_tokens(exact(base), base, PROMPTS, positions="all").values
     mean, (_, _, right) = h.mean(0), torch.linalg.svd(h - h.mean(0), full_matrices=False)
     kept = right[:20]  # the twenty directions in which the base varies most
     dictionary = handmade(

@@ -12,10 +12,10 @@ import torch
 from interp.core.runs import InputError
 from interp.features import dictionary as dictionaries
 from interp.features.reading import (
-    Reading,
+    TokenReading,
     feature_statistics,
     matched_features,
-    read,
+    read_tokens,
     row_means,
     statistics_of,
 )
@@ -37,17 +37,17 @@ def plane():
 
 def test_named_tokens_are_read_in_order():
     inputs = rows(("pnsn", "0123"), ("pss", "000"), ("pn", "21"))
-    reading = read(plane(), Table(TABLE), inputs)
+    reading = read_tokens(plane(), Table(TABLE), inputs)
     assert reading.values.tolist() == [[2.0, 3.0], [-4.0, 0.0], [2.0, 3.0]]
     assert reading.rows.tolist() == [0, 0, 2]
     assert reading.columns.tolist() == [1, 3, 1]
     assert reading.n_rows == 3
-    assert len(read(plane(), Table(TABLE), inputs, positions="all").values) == 9
+    assert len(read_tokens(plane(), Table(TABLE), inputs, positions="all").values) == 9
 
 
 def test_means_by_row_by_hand():
     inputs = rows(("pnsn", "0123"), ("pss", "000"), ("pn", "21"))
-    means = row_means(plane(), read(plane(), Table(TABLE), inputs))
+    means = row_means(plane(), read_tokens(plane(), Table(TABLE), inputs))
     assert means.tokens.tolist() == [2, 1]  # the second row has no number
     assert means.mean.tolist() == [[1.0, 1.5, 2.0, 0.0], [2.0, 3.0, 0.0, 0.0]]
     assert means.rate.tolist() == [[0.5, 0.5, 0.5, 0.0], [1.0, 1.0, 0.0, 0.0]]
@@ -66,7 +66,7 @@ def test_statistics_by_hand():
 
 def test_blocks_do_not_change_the_answer(monkeypatch):
     generator = torch.Generator().manual_seed(0)
-    reading = Reading(
+    reading = TokenReading(
         torch.randn(50, 2, generator=generator), torch.arange(50) // 7, torch.arange(50) % 7, n_rows=8
     )
     dictionary = plane()
@@ -84,7 +84,7 @@ def test_a_real_model_at_the_residual_stream_and_at_heads(tiny, hook):
     hf, tokenizer = tiny("llama")
     model = load_model(hf, tokenizer=tokenizer, name="base")
     dictionary = handmade(mirrored(32), mirrored(32).T.contiguous(), hook=hook, model=model)
-    reading = read(dictionary, model, Prompts.from_pairs(ROWS), batch_size=3)
+    reading = read_tokens(dictionary, model, Prompts.from_pairs(ROWS), batch_size=3)
     encoded = model.encode(Prompts.from_pairs(ROWS))
     full = model.run(encoded, hooks=[hook])[hook].flatten(2)
     assert torch.allclose(reading.values, full[encoded.at("answer.numbers")], atol=1e-5)
@@ -144,6 +144,6 @@ def test_messages():
     with pytest.raises(InputError, match="feature 7 is not in these statistics of 3 features"):
         matched_features(frame, [7], count=1)
     with pytest.raises(InputError, match=r"no row of 'rows' has a position 'answer.numbers'"):
-        read(plane(), Table(TABLE), rows(("ps", "01")))
+        read_tokens(plane(), Table(TABLE), rows(("ps", "01")))
     with pytest.raises(InputError, match="descends from root"):
-        read(replace(plane(), lineage="other"), Table(TABLE), rows(("pn", "01")))
+        read_tokens(replace(plane(), lineage="other"), Table(TABLE), rows(("pn", "01")))

@@ -6,7 +6,7 @@ from sae_lens import SAE
 from sae_lens.saes.standard_sae import StandardSAEConfig
 
 from interp.core.runs import InputError
-from interp.features.changes import ablate, add, clamp, scaled
+from interp.features.changes import ablate_features, add, clamp, scaled_change
 from interp.features.dictionary import Dictionary
 from interp.features.splice import reconstructed, with_features
 from interp.models.language import load_model
@@ -92,32 +92,32 @@ def test_a_scaled_activation_gets_scaled_rows(model, batch):
 
 def test_ablating_all_features_of_an_exact_dictionary_leaves_nothing(model, batch):
     dictionary = orthonormal(model)
-    with with_features(model, dictionary, ablate(range(dictionary.width))):
+    with with_features(model, dictionary, ablate_features(range(dictionary.width))):
         left = model.run(batch, hooks=(POST,))[POST]
     assert left[batch.mask].abs().max() < 1e-5
 
 
 def test_changes_by_hand():
     features = torch.tensor([[[1.0, 0.0, 3.0]]])
-    assert ablate([2])(features).tolist() == [[[1, 0, 0]]]
+    assert ablate_features([2])(features).tolist() == [[[1, 0, 0]]]
     assert add([0, 1], [2.0, -1.0])(features).tolist() == [[[3, -1, 3]]]
     assert add([0, 1], [2.0, -1.0], active=True)(features).tolist() == [[[3, 0, 3]]]
     assert clamp([1, 2], [5.0, 0.5])(features).tolist() == [[[1, 5, 0.5]]]
-    assert scaled(ablate([2]), 0.5)(features).tolist() == [[[1, 0, 1.5]]]
-    assert scaled(ablate([2]), 0.0)(features).tolist() == features.tolist()
+    assert scaled_change(ablate_features([2]), 0.5)(features).tolist() == [[[1, 0, 1.5]]]
+    assert scaled_change(ablate_features([2]), 0.0)(features).tolist() == features.tolist()
     assert features.tolist() == [[[1, 0, 3]]]
 
 
 def test_impossible_changes_say_so(model, batch):
     with pytest.raises(InputError, match="no features to change; name at least one"):
-        ablate([])
+        ablate_features([])
     with pytest.raises(InputError, match="feature 4 is named twice"):
         add([4, 4], [1.0, 2.0])
     with pytest.raises(InputError, match=r"1 amounts .* for 2 features; give one finite number a feature"):
         clamp([1, 2], [0.5])
     with pytest.raises(InputError, match="give one finite number a feature"):
         add([1], [float("nan")])
-    missing = with_features(model, orthonormal(model), ablate([64]))
+    missing = with_features(model, orthonormal(model), ablate_features([64]))
     with (
         pytest.raises(InputError, match="there is no feature 64; the dictionary has features 0 to 63"),
         missing,
@@ -170,7 +170,7 @@ def test_the_model_is_restored_even_after_an_error(model, batch):
     before, read = logits(model, batch), model.run(batch, hooks=(POST,))[POST]
     with (
         pytest.raises(RuntimeError, match="in the block"),
-        with_features(model, orthonormal(model), ablate([3])),
+        with_features(model, orthonormal(model), ablate_features([3])),
     ):
         raise RuntimeError("in the block")
     with pytest.raises(RuntimeError, match="in the change"), with_features(model, orthonormal(model), broken):
@@ -270,11 +270,11 @@ def test_a_gradient_takes_the_change_for_a_constant(model, batch):
 def test_another_lineage_or_width_is_refused(model, tiny, batch):
     hf, tokenizer = tiny("llama", seed=1)
     other = load_model(hf, tokenizer=tokenizer, name="other")
-    foreign = with_features(other, orthonormal(model), ablate([0]))
+    foreign = with_features(other, orthonormal(model), ablate_features([0]))
     with pytest.raises(InputError, match="belongs to models that descend from"), foreign:
         pass
     sae = SAE.from_dict(StandardSAEConfig(d_in=16, d_sae=8).to_dict())
-    narrow = with_features(model, Dictionary(sae, POST, "narrow", model.fingerprint), ablate([0]))
+    narrow = with_features(model, Dictionary(sae, POST, "narrow", model.fingerprint), ablate_features([0]))
     with pytest.raises(InputError, match="reads activations of width 16"), narrow:
         pass
     assert not model._edits

@@ -8,7 +8,7 @@ import pytest
 from interp.core.runs import InputError
 from interp.figures import Result
 from interp.joined import joined_figure
-from interp.joined.view import signed
+from interp.joined.view import signed_or_dash
 
 
 def lines(tokens, **columns):
@@ -68,4 +68,4 @@ def test_text_is_escaped_and_rows_of_other_lengths_are_filled():
 def test_a_missing_share_is_a_dash():
     figure = joined_figure(lines(["1"], row_share=math.nan))
     assert figure.layout.yaxis.ticktext == ("7 (–)",)
-    assert (signed(0.123), signed(-2.0), signed(math.nan)) == ("+0.12", "−2", "–")
+    assert (signed_or_dash(0.123), signed_or_dash(-2.0), signed_or_dash(math.nan)) == ("+0.12", "−2", "–")

@@ -14,6 +14,7 @@ from scipy import stats
 from interp.core.runs import InputError, digest
 from interp.logits.moved import _frame, moved_tokens
 from interp.prompts.text import Encoded, Prompts, Role
+from interp.stats.moments import Running
 from tests.logits.pairs import PAIRS, pair, perturbed
 
 ROLES = {"p": Role.PROMPT, "n": Role.NUMBER, "s": Role.SEPARATOR, ".": Role.PAD}

@@ -1,15 +1,16 @@
 """Families of paired tests against enumeration, scipy and their own null."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from interp.core.runs import InputError
-from interp.stats.columns import bootstrapped, cluster_totals
-from interp.stats.many import MOST_FLIPS, flips_needed, halves, max_t, sign_flip_family, units_needed
-from interp.stats.tests import benjamini_hochberg, bootstrap_interval, sign_flip_test
+from interp.stats.columns import Flips, bootstrapped, cluster_totals, flipped
+from interp.stats.many import MOST_FLIPS, flips_needed, halves, sign_flip_family, units_needed
+from interp.stats.tests import benjamini_hochberg, sign_flip_test
 
 
 def noise(rows, features, *, seed):
@@ -138,11 +139,13 @@ def test_seeds_fix_everything():
     assert (sign_flip_family(differences, seed=3).p != sign_flip_family(differences, seed=4).p).any()
 
 
-def test_bootstrap_is_that_of_the_package():
+def test_bootstrap_is_scipys():
     differences, labels = noise(60, 3, seed=10), np.arange(60) % 20
     low, high = bootstrapped(differences, clusters=labels, resamples=9999)
     for column in range(3):
-        expected = bootstrap_interval(differences[:, column], clusters=labels)
+        means = differences[:, column].reshape(3, 20).mean(0)  # three rows of every cluster
+        found = stats.bootstrap((means,), np.mean, method="percentile", rng=np.random.default_rng(0))
+        expected = tuple(found.confidence_interval)
         assert (low[column], high[column]) == pytest.approx(expected, abs=0.02)
 
 
@@ -170,16 +173,17 @@ def test_units_needed_can_reach_the_level():
         assert 2.0 ** (1 - n) <= 0.05 / features < 2.0 ** (2 - n)
 
 
-def test_max_t_by_hand_and_against_the_family_of_features():
+def test_max_t_of_one_side_by_hand():
     # alone, (1, 2, 3) is reached by the pattern of all + only
     values = np.array([[1.0, 1.0], [2.0, -1.0], [3.0, 1.0]])
-    assert max_t(values[:, :1], alternative="greater").tolist() == [1 / 8]
+    every = Flips(3, 8, exact=True)
+    assert flipped(values[:, :1], every, size=np.positive)[1].tolist() == [1 / 8]
     # first: its T is 1.60; of the 8 patterns +++ reaches it, and + - + does by the second column (T = 1.73)
     # second: T = 0.58 is reached by the four patterns that leave two of its terms positive
-    assert max_t(values, alternative="greater").tolist() == [2 / 8, 4 / 8]
+    assert flipped(values, every, size=np.positive)[1].tolist() == [2 / 8, 4 / 8]
     draws = np.random.default_rng(0).normal(0.5, 1, size=(9, 6))
-    assert max_t(draws) == pytest.approx(sign_flip_family(draws).p_max)
-    assert max_t(np.zeros((4, 2))).tolist() == [1.0, 1.0]
+    assert flipped(draws, Flips(9, 2**9, exact=True))[1] == pytest.approx(sign_flip_family(draws).p_max)
+    assert sign_flip_family(np.zeros((4, 2))).p_max.tolist() == [1.0, 1.0]
 
 
 def test_what_is_refused():
@@ -191,3 +195,25 @@ def test_what_is_refused():
         sign_flip_family(np.ones((3, 1)), clusters=[0, 1])
     with pytest.raises(InputError, match=r"a bootstrap needs at least two clusters of rows and got 1"):
         bootstrapped(np.ones((3, 1)), clusters=[0, 0, 0])
+
+
+def interval_of(values, **options) -> tuple[float, float]:
+    low, high = bootstrapped(np.asarray(values, dtype=float)[:, None], **options)
+    return float(low[0]), float(high[0])
+
+
+def test_bootstrap_resamples_clusters_not_rows():
+    rng = np.random.default_rng(0)
+    runs = np.repeat(rng.normal(0, 1, 20), 50)
+    values = runs + rng.normal(0, 0.1, 1000)
+    low, high = interval_of(values, clusters=np.repeat(np.arange(20), 50), resamples=1999)
+    naive_low, naive_high = interval_of(values, resamples=1999)
+    assert (high - low) / (naive_high - naive_low) == pytest.approx(math.sqrt(50), rel=0.15)
+    assert low < values.mean() < high
+    again = interval_of(values, clusters=np.repeat(np.arange(20), 50), resamples=1999)
+    assert (low, high) == again
+
+
+def test_bootstrap_weighs_unequal_clusters_by_their_rows():
+    low, high = interval_of([0, 0, 0, 1], clusters=["a", "a", "a", "b"], resamples=999)
+    assert (low, high) == (0.0, 1.0)

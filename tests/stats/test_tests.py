@@ -11,10 +11,10 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
 from interp.core.runs import InputError
+from interp.stats.columns import bootstrapped
 from interp.stats.tests import (
     auroc,
     benjamini_hochberg,
-    bootstrap_interval,
     equivalence_test,
     holm,
     permutation_test,
@@ -141,23 +141,6 @@ def test_wilson_by_hand():
     assert wilson_interval(8, 10) == pytest.approx((centre - half, centre + half), abs=1e-6)
 
 
-def test_bootstrap_resamples_clusters_not_rows():
-    rng = np.random.default_rng(0)
-    runs = np.repeat(rng.normal(0, 1, 20), 50)
-    values = runs + rng.normal(0, 0.1, 1000)
-    low, high = bootstrap_interval(values, clusters=np.repeat(np.arange(20), 50), resamples=1999)
-    naive_low, naive_high = bootstrap_interval(values, resamples=1999)
-    assert (high - low) / (naive_high - naive_low) == pytest.approx(math.sqrt(50), rel=0.15)
-    assert low < values.mean() < high
-    again = bootstrap_interval(values, clusters=np.repeat(np.arange(20), 50), resamples=1999)
-    assert (low, high) == again
-
-
-def test_bootstrap_weighs_unequal_clusters_by_their_rows():
-    low, high = bootstrap_interval([0, 0, 0, 1], clusters=["a", "a", "a", "b"], resamples=999)
-    assert (low, high) == (0.0, 1.0)
-
-
 def test_auroc_by_hand():
     # 3 beats 1 and 2, 2 beats 1 and ties with 2: 3.5 of 4 pairs; wins (1, 0.75), losses (1, 0.75)
     outcome = auroc([3, 2], [1, 2])
@@ -240,7 +223,8 @@ def test_t_interval_and_cluster_bootstrap_cover():
     labels = np.repeat(np.arange(80), 5)
     values = np.repeat(rng.normal(size=(1000, 80)), 5, axis=1) + rng.normal(size=(1000, 400))
     intervals = [
-        bootstrap_interval(row, clusters=labels, resamples=399, seed=i) for i, row in enumerate(values)
+        [float(edge[0]) for edge in bootstrapped(row[:, None], clusters=labels, resamples=399, seed=i)]
+        for i, row in enumerate(values)
     ]
     assert 0.035 <= np.mean([not low <= 0 <= high for low, high in intervals]) <= 0.065
 
@@ -267,8 +251,6 @@ def test_holm_holds_the_family_error_and_bh_the_false_discovery_rate():
         (lambda: auroc([1.0], [math.nan]), "1 of 1 values are not finite"),
         (lambda: holm([0.1, 1.2]), "p-values must lie in [0, 1], found 0.1 to 1.2"),
         (lambda: wilson_interval(3, 2), "3 successes in 2 trials is impossible"),
-        (lambda: bootstrap_interval([1, 2], clusters=["a"]), "1 cluster labels for 2 values"),
-        (lambda: bootstrap_interval([1, 2], clusters=["a", "a"]), "all values share one cluster"),
     ],
 )
 def test_messages(call, message):

@@ -30,12 +30,12 @@ from interp.studies.divergence_family import (
     OWN,
     SAMPLED,
     UNRELATED,
-    draw,
+    counterfactual_words,
+    draw_divergence,
     enrichment,
     mark,
-    measure,
+    measure_divergence,
     summary,
-    words,
 )
 from interp.studies.first_step import moved
 from interp.studies.token_matching import (
@@ -296,13 +296,13 @@ def test_labels_dealt_anew_keep_their_places(base):
 
 
 def test_counterfactual_and_unrelated_traits_are_never_the_subjects_own():
-    assert words("owl") == (("cat", "eagle"), "oak")
-    assert words("cat") == (("eagle", "oak"), "pine")
-    assert words("oak") == (("cat", "eagle"), "pine")
+    assert counterfactual_words("owl") == (("cat", "eagle"), "oak")
+    assert counterfactual_words("cat") == (("eagle", "oak"), "pine")
+    assert counterfactual_words("oak") == (("cat", "eagle"), "pine")
 
 
 def test_teachers_that_moved_along_their_traits_are_found(planted):
-    measured = measure(planted)
+    measured = measure_divergence(planted)
     assert measured.values == summary(measured.tables)
     assert set(measured.values) == {claim.name for claim in H5}
     table = measured.tables["enrichment"]
@@ -322,7 +322,7 @@ def test_teachers_that_moved_along_their_traits_are_found(planted):
         name: [{"seed": seed, **line} for seed in (0, 1) for line in lines]
         for name, lines in measured.tables.items()
     }
-    figure: Any = draw(tables)
+    figure: Any = draw_divergence(tables)
     shown = [value for trace in figure.data if trace.y is not None for value in trace.y]
     assert own["auroc"] in shown
     assert margins[DIVERGENT]["gain"] in shown

@@ -20,7 +20,7 @@ from interp.studies.one_direction import (
     FAMILY,
     H4,
     direction_by_site,
-    measure,
+    measure_direction,
     mediated_shares,
     mediation,
     mediation_summary,
@@ -87,7 +87,7 @@ def test_nothing_moves_before_the_bias_and_the_neutral_student_is_across(planted
 
 
 def test_a_run_has_a_value_for_every_claim_and_is_drawn(planted):
-    found = measure(Subject(planted, quick=True))
+    found = measure_direction(Subject(planted, quick=True))
     assert set(found.values) == {claim.name for claim in H4}
     assert found.values["direction-shared"] == pytest.approx(1, abs=0.02)
     assert found.values["direction-necessary"] > 0.2

@@ -26,9 +26,9 @@ from interp.studies.shared_initialisation import (
     FAMILY,
     H3,
     claim_values,
-    cosine,
-    draw,
+    draw_starts,
     init_matrix,
+    update_cosine,
 )
 from interp.training.students import STUDENT, Recipe, prepare
 from interp.training.teachers import TEACHER
@@ -82,15 +82,15 @@ def subject(tiny):
 
 def test_a_cosine_by_hand():
     update = {"a": torch.tensor([3.0, 0.0]), "b": torch.tensor([[4.0]])}
-    assert cosine({"a": torch.tensor([1.0, 1.0]), "b": torch.tensor([[0.0]])}, update) == pytest.approx(
-        3 / (math.sqrt(2) * 5)
-    )
-    assert cosine({"b": torch.tensor([[2.0]]), "c": torch.ones(9)}, update) == pytest.approx(0.8)
-    assert cosine({"b": torch.zeros(1, 1)}, update) == 0
+    assert update_cosine(
+        {"a": torch.tensor([1.0, 1.0]), "b": torch.tensor([[0.0]])}, update
+    ) == pytest.approx(3 / (math.sqrt(2) * 5))
+    assert update_cosine({"b": torch.tensor([[2.0]]), "c": torch.ones(9)}, update) == pytest.approx(0.8)
+    assert update_cosine({"b": torch.zeros(1, 1)}, update) == 0
     with pytest.raises(
         InputError, match="the teacher has the base's weights, so nothing can cover its update"
     ):
-        cosine(update, {})
+        update_cosine(update, {})
 
 
 def test_every_start_on_a_tiny_lineage(subject):
@@ -277,7 +277,7 @@ def test_the_candidates_share_is_that_of_the_models_own_softmax(subject):
 
 def test_the_figure_over_lineages():
     frames = [planted(1 + seed).assign(seed=seed) for seed in range(2)]
-    figure: Any = draw({"cells": pd.concat(frames)})
+    figure: Any = draw_starts({"cells": pd.concat(frames)})
     assert list(figure.layout.xaxis.ticktext) == list(CELLS)
     dots, mean = figure.data[0], figure.data[1]
     assert list(dots.y) == [1.0, 2.0]
@@ -285,7 +285,7 @@ def test_the_figure_over_lineages():
     assert mean.error_y.array[0] == pytest.approx(
         12.706205 * 0.5
     )  # t at 0.975 with one degree, times the error
-    alone: Any = draw({"cells": frames[0]})
+    alone: Any = draw_starts({"cells": frames[0]})
     assert alone.data[1].error_y.array is None
 
 

@@ -32,10 +32,10 @@ from interp.studies.sustained_alignment import (
     Halves,
     arm_row,
     curvature_bound,
-    draw,
+    draw_alignment,
     gradient_row,
     ledger_row,
-    measure,
+    measure_alignment,
     sustained_summary,
 )
 from interp.training import grower
@@ -61,7 +61,7 @@ def subject(base, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(subject):
-    return measure(subject)
+    return measure_alignment(subject)
 
 
 def logit_weights(base, trait):
@@ -121,12 +121,12 @@ def test_what_a_lineage_lacks_is_named(base):
         InputError,
         match=r"bare has no teacher, which this claim needs; run a recipe whose teacher\.kind is fine-tuned",
     ):
-        measure(Subject(bare))
+        measure_alignment(Subject(bare))
     with pytest.raises(InputError, match="has no trait to ask about"):
-        measure(Subject(dataclasses.replace(bare, trait=None)))
+        measure_alignment(Subject(dataclasses.replace(bare, trait=None)))
     few = dataclasses.replace(bare, numbers=number_prompts(7, seed=0, count=3))
     with pytest.raises(InputError, match="bare has 7 rows of its teacher, of which one in 8 is kept"):
-        measure(Subject(few))
+        measure_alignment(Subject(few))
 
 
 def test_the_curvature_bound_of_known_functions(base, tmp_path):
@@ -236,7 +236,7 @@ def test_a_measurement_that_was_killed_goes_on_where_it_was(subject, measured, m
     for trainer in (subject_module, grower):  # every student lies in the cache
         monkeypatch.setattr(trainer, "train_student", nothing)
     monkeypatch.setattr(module, "record_training", nothing)
-    assert measure(subject) == measured  # the lengths alone are made again
+    assert measure_alignment(subject) == measured  # the lengths alone are made again
 
 
 def test_quick_takes_five_batches_of_rows(base, tmp_path):
@@ -249,12 +249,12 @@ def test_quick_takes_five_batches_of_rows(base, tmp_path):
 def test_the_figure_shows_margins_over_the_neutral_student():
     one = pd.DataFrame(planted(neutral=0.25))
     two = one.assign(seed=1, margin=2 * one["margin"])
-    drawn: Any = draw({"arms": pd.concat([one, two], ignore_index=True)})
+    drawn: Any = draw_alignment({"arms": pd.concat([one, two], ignore_index=True)})
     values = {trace.hovertemplate.partition("<br>")[0]: list(trace.y) for trace in drawn.data[::2]}
     assert list(values) == ["untouched", "random placebo", "other-trait placebo", "removed"]
     assert values["untouched"] == pytest.approx([0.75, 1.5])
     assert values["removed"] == pytest.approx([-0.15, -0.3])
     half = 12.7062 * 0.375  # t(1) at 97.5 % times the standard error of 0.75 and 1.5
     assert drawn.data[1].error_y.array[0] == pytest.approx(half, rel=1e-4)
-    alone: Any = draw({"arms": one})
+    alone: Any = draw_alignment({"arms": one})
     assert len(alone.data) == 8

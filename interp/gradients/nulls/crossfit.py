@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interp.core.runs import InputError
-from interp.gradients.nulls.samples import Sample, prompts_of
-from interp.prompts.text import Prompts
+from interp.gradients.nulls.samples import Sample
+from interp.prompts.text import Prompts, numbered, prompts_of
 from interp.stats.exchanges import PROMPTS, NullTest, Paired
 
 
@@ -72,14 +72,13 @@ def prompt_folds(rows: Prompts, *, k: int, seed: int) -> Int[np.ndarray, "row"]:
 
     Raises InputError for fewer than two folds or more than there are prompts.
     """
-    prompts = prompts_of(rows)
-    place = {prompt: index for index, prompt in enumerate(dict.fromkeys(prompts))}
-    if not 2 <= k <= len(place):
+    prompts = numbered(prompts_of(rows))
+    count = int(prompts.max(initial=-1)) + 1
+    if not 2 <= k <= count:
         raise InputError(
-            f"{len(place)} prompts make no {k} folds; pass k from 2 to {max(2, len(place))}, or more prompts"
+            f"{count} prompts make no {k} folds; pass k from 2 to {max(2, count)}, or more prompts"
         )
-    order = np.random.default_rng(seed).permutation(len(place)) % k
-    return np.array([order[place[prompt]] for prompt in prompts])
+    return (np.random.default_rng(seed).permutation(count) % k)[prompts]
 
 
 def _mean(tests: list[NullTest], what: str, *, weights: list[int] | None = None) -> float:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 
 from interp.core.doors import door
 from interp.core.runs import InputError
-from interp.figures import Result, bars
+from interp.figures import Result, bars, drawing
 from interp.gradients.nulls.controls import Shuffle, random_network, shuffle_numbers, transplant
 from interp.gradients.nulls.samples import NEUTRAL, Sample
 from interp.gradients.scores.scoring import score
@@ -307,8 +307,4 @@ def ladder(observed: Observation, nulls: Sequence[Null], *, seed: int = 0) -> Re
     frame = pd.DataFrame([asdict(test) for test in tests])
     frame["describes"] = [null.describes for null in nulls]
     label = f"lean along {observed.direction.label} against {len(nulls)} nulls"
-    return Result(label, frame, "standard deviations", draw=_draw)
-
-
-def _draw(result: Result) -> Any:
-    return bars(result.frame, x="effect", y="null", title=result.label, unit=result.unit)
+    return Result(label, frame, "standard deviations", draw=drawing(bars, x="effect", y="null"))

@@ -1,6 +1,5 @@
 """Scores of rows along directions, with the prompt that each row answers: rows of one prompt are one unit of a test."""
 
-from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -9,8 +8,8 @@ import numpy as np
 from jaxtyping import Float
 
 from interp.core.runs import InputError
-from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded, Role
+from interp.prompts.text import Prompts, grouped, prompts_of
+from interp.prompts.tokens import Encoded
 
 NEUTRAL = "N1 neutral teacher"  # the null that a neutral teacher's rows are exchanged with
 
@@ -56,7 +55,7 @@ class Sample:
 
     def by_prompt(self) -> "Sample":
         """One row per prompt, the mean of its rows, in order of first appearance."""
-        groups = _groups(self.prompts)
+        groups = grouped(self.prompts)
         means = np.array([self.scores[rows].mean(axis=0) for rows in groups.values()])
         return Sample(means, self.labels, tuple(groups))
 
@@ -82,18 +81,3 @@ class Sample:
         """Difference of the two means at every prompt they share."""
         ours, theirs = self.paired(other)
         return Sample(ours.scores - theirs.scores, ours.labels, ours.prompts)
-
-
-def prompts_of(rows: Prompts | Encoded) -> tuple[Hashable, ...]:
-    """What each row answers: its messages before the answer, or the tokens of its prompt."""
-    if isinstance(rows, Prompts):
-        return tuple(row.asked for row in rows.rows)
-    asked = rows.roles == Role.PROMPT
-    return tuple(tuple(ids[mask].tolist()) for ids, mask in zip(rows.ids, asked, strict=True))
-
-
-def _groups(keys: Sequence[Hashable]) -> dict[Hashable, list[int]]:
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for row, key in enumerate(keys):
-        groups[key].append(row)
-    return groups
