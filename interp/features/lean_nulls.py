@@ -121,11 +121,12 @@ def vocabulary_control(
     ]
     lines += [{"what": "random row", "token": token, "rho": rho(token)} for token in drawn]
     frame = pd.DataFrame(lines)
-    random = frame["rho"].to_numpy()[2:]
-    p = share_reaching(-random, -float(frame["rho"][1]))
+    read = frame["rho"].to_numpy()
+    without, random = float(read[1]), read[2:]
+    p = share_reaching(-random, -without)
     frame["p"] = [p if what == "trait row" else np.nan for what in frame["what"]]
     notes = (
-        f"ρ {whole:+.3f}, {frame['rho'][1]:+.3f} without the row of {trait.target!r}, {random.mean():+.3f} ± "
+        f"ρ {whole:+.3f}, {without:+.3f} without the row of {trait.target!r}, {random.mean():+.3f} ± "
         f"{random.std(ddof=1):.3f} without a random one; p {p:.2g} that the trait's row matters no more",
         *dictionary.notes,
     )

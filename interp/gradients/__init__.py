@@ -1,6 +1,6 @@
 """Gradients along a direction in weights: directions, exact scores of rows, a student's ledger, and their nulls.
 
-Read in this order: directions, sites (one module), engine (one batch), plan, scores; ledger; exchange, nulls, verdicts.
+Read in this order: directions; scores: sites (one module), engine (one batch), plan, scoring; ledger; nulls.
 
 A sibling of `logits` and `features`: it imports activations and models, and neither of the other two analyses.
 """

@@ -1,7 +1,7 @@
 """What the page says of a verdict and of every member's margin, as plain values that the templates put into words.
 
 An interval is told with its level: the verdict's own or, of a verdict that an older version kept, 1 − 2 alpha of its
-controls. The verdict_drawing puts the effect on it, zero as a solid line and the bounds the claim itself named as dashed ones.
+controls. The drawing puts the effect on it, zero as a solid line and the bounds the claim itself named as dashed ones.
 """
 
 from __future__ import annotations

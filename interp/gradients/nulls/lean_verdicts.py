@@ -51,8 +51,9 @@ class LeanVerdict(Verdict):
 
     def to_verdict(self) -> Verdict:
         """The same for a run's verdicts, whose n counts trainings: n = 1, with the prompts among the controls."""
-        shared = {each.name: getattr(self, each.name) for each in fields(Verdict)}
-        return Verdict(**shared | {"n": self.trainings})
+        shared: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(Verdict)}
+        shared["n"] = self.trainings
+        return Verdict(**shared)
 
     def to_json(self) -> dict[str, Any]:
         """Return `to_verdict` as plain JSON types: what is kept counts trainings."""
