@@ -81,7 +81,7 @@ class JointDictionary:
         return base * self.norms[0], member * self.norms[1]
 
     def frame(self) -> pd.DataFrame:
-        """One line a feature: norm_base, norm_teacher, relative_norm (0 base only, ½ shared, 1 teacher only), rate,
+        """One line per feature: norm_base, norm_teacher, relative_norm (0 base only, ½ shared, 1 teacher only), rate,
         live, beta_base, beta_teacher, nu, and nu_total, in which only the bias is taken from the activations.
 
         "teacher" stands for the member. NaN where a feature never fires or the member's half of its row is zero.
@@ -159,7 +159,7 @@ def train_joint(
     positions: str = "all",
     cache: Cache | None = None,
 ) -> JointDictionary:
-    """A dictionary of base and member read together at `hook`, trained and measured on the tokens named.
+    """Train one dictionary on the activations of base and member together at `hook`, and measure it on the same tokens.
 
     `base` is what `member` started from; both read the same tokens, without a system message. The recipe's width
     defaults to 8 × that of the concatenation. InputError as for `shift` and `train_sae`, and for another base.

@@ -22,7 +22,7 @@ def matched_halves(
 ) -> dict[str, Int[np.ndarray, "row"]]:
     """Row numbers of the halves "top", "bottom" and "random 0", "random 1", ..., each in order.
 
-    `examples` has the columns row, score, loss and tokens, one line a row (`Scores.examples()` of one direction). A
+    `examples` has the columns row, score, loss and tokens, one line per row (`Scores.examples()` of one direction). A
     stratum of odd size leaves one row out of each half. Raises InputError for repeated rows and missing columns.
     """
     missing = {"row", "score", "loss", "tokens"} - set(examples.columns)

@@ -55,7 +55,7 @@ def divergence_tokens(
     positions: str = "answer.numbers",
     batch_size: int = 256,
 ) -> Result:
-    """Every token of `rows` at the named positions, and whether it is a divergence token of `teacher`, in nats.
+    """Find which tokens of `rows` at the named positions are divergence tokens of `teacher`; values in nats.
 
     Columns: row, token (its column), position (in the answer, from 0), label (its id); loss and entropy under `base`;
     teacher_margin = log p_T(label) − log p_base(label); log_ratio = r; argmax_differs (the teacher and some other one
@@ -169,7 +169,7 @@ def _draw(result: Result) -> go.Figure:
 
 @dataclass(frozen=True, eq=False)
 class Pairs:
-    """Lines of two frames, one to one: `chosen[i]` of the first stands beside `control[i]` of the second."""
+    """Lines of two frames, one to one: `chosen[i]` of the first is paired with `control[i]` of the second."""
 
     chosen: Int[np.ndarray, "pair"]
     control: Int[np.ndarray, "pair"]

@@ -296,7 +296,7 @@ def finish(
 
 
 def _over(network: Any, base: Any) -> None:
-    """Let an adapted network stand on the weights of `base`, the same ones in another precision."""
+    """Put the weights of `base` below an adapted network: the same ones in another precision."""
     beneath = dict(base.named_parameters())
     for name, weight in network.named_parameters():
         plain = name.replace(".base_layer", "")
@@ -311,7 +311,7 @@ def schedule(step: int, *, steps: int, warmup: int, decay: str = "linear") -> fl
 
 
 def shuffled_batches(inputs: Encoded, *, size: int, epochs: int, seed: int) -> Iterator[Encoded]:
-    """Every row once an epoch, in batches of rows of similar length, the batches in random order."""
+    """Every row once per epoch, in batches of rows of similar length, the batches in random order."""
     for rows in shuffled_rows(inputs, size=size, epochs=epochs, seed=seed):
         yield _batch(inputs, rows)
 
