@@ -164,8 +164,7 @@ def feature_shift(
     Example:
         >>> import interp
         >>> lineage = interp.load_lineage("toy/owl")
-        >>> interp.feature_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers).unit
-        'feature activation'
+        >>> found = interp.feature_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers)
     """
     trait = None if trait is None else find_trait(trait)
     if not 0 < alpha < 1:

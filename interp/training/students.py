@@ -40,14 +40,14 @@ FORMAT = 1  # of checkpoints: raise when a step computes something else from the
 class Recipe:
     """How a model is trained: which parameters move, for how long and how fast.
 
-    `lora` trains adapters on every linear layer of the body, `body` every matrix of the body (embeddings, norms
-    and unembedding stay), `all` every parameter. The learning rate warms up linearly and then decays linearly to zero,
-    or stays (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules
-    of those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs.
-    A batch passes in `accumulate` parts, whose gradients are added up to the same step; `max_grad_norm` clips it.
-    `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of what does
-    not train, should the start have 16 bits. `merge` merges a LoRA student's adapter into weights of its own; without
-    it the adapter stays live over its start's weights. InputError for parts that do not divide the batch.
+    `lora` trains adapters on every linear layer of the body, `body` every matrix of the body (not embeddings, norms
+    and unembedding), `all` every parameter. The learning rate warms up and then decays linearly to zero, or stays
+    (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules of
+    those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs. A
+    batch passes in `accumulate` parts, whose gradients add up to the same step; `max_grad_norm` clips it.
+    `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of what
+    does not train, if the start has 16 bits. `merge` gives a LoRA student weights of its own; without it the
+    adapter stays live over its start's. InputError for parts that do not divide the batch.
 
     >>> Recipe(lr=1e-3, batch_size=32, accumulate=4).trainable
     'lora'
@@ -144,8 +144,7 @@ def train_student(
     Example:
         >>> import interp
         >>> lineage = interp.load_lineage("toy/owl")
-        >>> interp.train_student(lineage.base, lineage.numbers, recipe=interp.Recipe(batch_size=64)).name
-        'student'
+        >>> student = interp.train_student(lineage.base, lineage.numbers, recipe=interp.Recipe(batch_size=64))
     """
     inputs = start.encode(rows)
     if not inputs.at("answer+end").any():
