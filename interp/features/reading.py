@@ -99,7 +99,7 @@ def row_means(dictionary: Dictionary, reading: TokenReading) -> RowMeans:
 def feature_statistics(
     dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = "answer.numbers"
 ) -> pd.DataFrame:
-    """One line a feature: rate (share of tokens), mean (over all tokens), decoder_norm and live (rate ≥ 1e-4).
+    """One line per feature: rate (share of tokens), mean (over all tokens), decoder_norm and live (rate ≥ 1e-4).
 
     Means are in units of the dictionary's activations. InputError for a dictionary of another lineage, width or hook.
     """
