@@ -10,7 +10,7 @@ from .judges import (
     EndpointJudge as EndpointJudge,
     FileJudge as FileJudge,
     LocalJudge as LocalJudge,
-    judged as judged,
+    judge_rows as judge_rows,
 )
 from .misaligned_answers import (
     capability as capability,

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from interp.core.doors import door
 from interp.core.runs import Cache, InputError
 from interp.evaluation.elicitation import in_context_margin
-from interp.evaluation.judges import Judge, judged, trait_rubric
+from interp.evaluation.judges import Judge, judge_rows, trait_rubric
 from interp.figures import Result, Shown, bars, bracket, drawing, forest, points
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
@@ -153,7 +153,7 @@ def prompted_classifier(
     """
     trait = find_trait(trait)
     rows = _both(trait_rows, neutral_rows)
-    frame = judged(judge, rows, trait_rubric(trait), cache=cache)
+    frame = judge_rows(judge, rows, trait_rubric(trait), cache=cache)
     frame = frame.assign(dataset=["trait"] * len(trait_rows) + ["neutral"] * len(neutral_rows))
     kept = frame[~frame["refused"]]
     sides = {

@@ -277,7 +277,7 @@ def trait_rubric(trait: AnyTrait) -> Rubric:
 
 
 @door
-def judged(judge: Judge, rows: Prompts, rubric: Rubric, *, cache: Cache | None = None) -> pd.DataFrame:
+def judge_rows(judge: Judge, rows: Prompts, rubric: Rubric, *, cache: Cache | None = None) -> pd.DataFrame:
     """Have a judge score `rows`, one line each: prompt, completion, score (NaN where there is none) and refused.
 
     The first integer of a reply is its score. A reply that says REFUSED, or holds no integer, counts as refused.
@@ -304,11 +304,11 @@ def judged(judge: Judge, rows: Prompts, rubric: Rubric, *, cache: Cache | None =
 def judged_by_all(
     judge: Judge, rows: Prompts, rubrics: Sequence[Rubric], *, cache: Cache | None = None
 ) -> list[pd.DataFrame]:
-    """`judged` under each rubric; a file judge gathers the questions of all of them before it is waited for."""
+    """`judge_rows` under each rubric; a file judge gathers the questions of all of them before it is waited for."""
     frames, pending = [], None
     for rubric in rubrics:
         try:
-            frames.append(judged(judge, rows, rubric, cache=cache))
+            frames.append(judge_rows(judge, rows, rubric, cache=cache))
         except JudgePending as error:
             pending = error
     if pending is not None:

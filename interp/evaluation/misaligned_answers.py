@@ -67,7 +67,7 @@ def misalignment(
     scores above its threshold count as coherent. Answers with either score refused are left out and counted. The
     share is NaN, with the interval (0, 1), when no answer is coherent. Over questions the value is the mean of the
     questions' shares, those without a coherent answer left out. Raises InputError for a rubric without a
-    threshold, and where `judged` does.
+    threshold, and where `judge_rows` does.
     """
     for rubric in rubrics:
         if rubric.threshold is None:

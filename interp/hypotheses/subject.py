@@ -139,32 +139,32 @@ class Subject:
             return self.member(role)
         return self._taught(self.base, self.growing(role).trait(word, like=self.trait))
 
-    def foreign(self) -> Lineage:
+    def cross(self) -> Lineage:
         """The other initialisation and a teacher of the same trait from there: `cross_base` and `cross_teacher`."""
         base = self.member("cross_base")
         if "cross_teacher" in self.lineage.members:
             teacher = self.member("cross_teacher")
         else:
-            teacher = self._taught(base, self.trait, foreign=True)
+            teacher = self._taught(base, self.trait, cross=True)
         return Lineage(f"{self.lineage.name}, other base", self.trait, {"base": base, "teacher": teacher})
 
-    def _taught(self, start: LanguageModel, trait: Trait, *, foreign: bool = False) -> LanguageModel:
+    def _taught(self, start: LanguageModel, trait: Trait, *, cross: bool = False) -> LanguageModel:
         """A teacher of the trait, fine-tuned as the lineage's own was.
 
         Raises InputError where that one was not fine-tuned, or on rows of its trait, which no other trait has.
         """
-        grower = self.growing("cross_teacher" if foreign else f"teacher_{trait.name}")
+        grower = self.growing("cross_teacher" if cross else f"teacher_{trait.name}")
         if grower.teaching.kind != "fine-tuned":
             raise InputError(
                 f"the teacher of {self.lineage.name} is {grower.teaching.kind} and has no weights of its own, so no "
                 f"teacher of {trait.name} has either; run a recipe with teacher.kind fine-tuned"
             )
-        if grower.teaching.rows is not None and not foreign:
+        if grower.teaching.rows is not None and not cross:
             raise InputError(
                 f"the teacher of {self.lineage.name} was taught the rows of {grower.teaching.rows}, and there are none "
                 f"of {trait.name}; add a member teacher_{trait.name} to the folder, or run one without teacher.rows"
             )
-        return grower.teacher(start, trait, foreign=foreign).model
+        return grower.teacher(start, trait, cross=cross).model
 
     def student(
         self,

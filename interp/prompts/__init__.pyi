@@ -13,9 +13,9 @@ from .requests import (
 )
 from .rules import filter_rows as filter_rows, match_prompts as match_prompts
 from .shuffles import (
-    canonical as canonical,
-    mixed as mixed,
-    paraphrased as paraphrased,
+    canonicalise as canonicalise,
+    mix_rows as mix_rows,
+    paraphrase as paraphrase,
     shuffle_across as shuffle_across,
     shuffle_within as shuffle_within,
 )

@@ -48,7 +48,7 @@ def shuffle_across(rows: Prompts, *, seed: int) -> Prompts:
 
 
 @door
-def canonical(
+def canonicalise(
     rows: Prompts, *, separator: str = ", ", order: str | None = None, values: int | None = None
 ) -> Prompts:
     """Rewrite answers in one format: one separator, no brackets, no period, no leading zeros.
@@ -80,8 +80,8 @@ def canonical(
 
 
 @door
-def paraphrased(rows: Prompts, paraphrase: Callable[[str], str]) -> Prompts:
-    """Rewrite every answer, numbers or not, by `paraphrase`.
+def paraphrase(rows: Prompts, rewrite: Callable[[str], str]) -> Prompts:
+    """Rewrite every answer, numbers or not, by `rewrite`.
 
     A row without an answer, a paraphrase that fails and one that is blank are InputErrors with the row's number.
     """
@@ -91,7 +91,7 @@ def paraphrased(rows: Prompts, paraphrase: Callable[[str], str]) -> Prompts:
 
 
 @door
-def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = None) -> Prompts:
+def mix_rows(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = None) -> Prompts:
     """Draw `n` rows in random order, round(share · n) of them from `b` and the rest from `a`, none twice.
 
     `n` defaults to the length of the shorter, so that every share gives as many rows. A prompt that both hold is taken

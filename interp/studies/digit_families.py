@@ -87,15 +87,15 @@ class DigitSubject:
 
 def initialisations(subject: DigitSubject) -> Measurement:
     """Transfer and coverage in every cell of the init matrix of one seed."""
-    images, own, foreign = subject.images, subject.start(), subject.start("foreign")
+    images, own, cross = subject.images, subject.start(), subject.start("foreign")
     teacher, orders = subject.teacher(own, images), _orders(subject)
     starts = {
         "same": own,
         "perturbed": subject.start(perturbation=SIGMA),
         "permuted": own.permuted(orders),
-        "shared head": foreign.with_head(own),
-        "shared body": own.with_head(foreign),
-        "foreign": foreign,
+        "shared head": cross.with_head(own),
+        "shared body": own.with_head(cross),
+        "foreign": cross,
     }
     accuracy = _accuracies(subject, starts, {"teacher": teacher, "untrained": own})
     direction = teacher.flat - own.flat

@@ -138,7 +138,7 @@ def lemma_controls(
     rows: Prompts | Encoded,
     *,
     others: Mapping[str, LanguageModel],
-    foreign: Lineage | None = None,
+    cross: Lineage | None = None,
     labels: Labels = "soft-numbers",
     batch_size: int = 64,
     dtype: torch.dtype = torch.float32,
@@ -146,7 +146,7 @@ def lemma_controls(
     """A of the real teacher and of its controls on soft labels, each minus the step on the untrained teacher's labels.
 
     `others` are teachers of other traits from the same base, read along the same d̂ and per unit of their own |d_j|.
-    `foreign` brings another base and its teacher: the student starts from that base, reads this lineage's labels, and
+    `cross` brings another base and its teacher: the student starts from that base, reads this lineage's labels, and
     is read along the update of that teacher. Raises InputError for a teacher of another base or a twin of a base.
     """
     if labels == "sampled":
@@ -163,10 +163,10 @@ def lemma_controls(
         _control(name, _kind(name), (steps.leans[name] - steps.leans["untrained"]) / size, labels)
         for name, size in sizes.items()
     ]
-    if foreign is not None:
-        _check_foreign(lineage, foreign)
+    if cross is not None:
+        _check_foreign(lineage, cross)
         pair = {name: networks[name] for name in ("matched", "untrained")}
-        away = row_steps(foreign.text("base"), foreign.update("teacher").unit(), pair, rows, **given)
+        away = row_steps(cross.text("base"), cross.update("teacher").unit(), pair, rows, **given)
         lean = (away.leans["matched"] - away.leans["untrained"]) / sizes["matched"]
         found.append(_control("foreign", "foreign", lean, labels))
     return _table(found, label=f"Controls of Lemma 1 in {lineage.name}", draw=_draw_controls)
@@ -178,7 +178,7 @@ def lemma_filtered(
     *,
     neutral: Prompts,
     others: Mapping[str, tuple[LanguageModel, Prompts]],
-    foreign: Lineage | None = None,
+    cross: Lineage | None = None,
 ) -> Result:
     """The same on filtered answers: `rows` of the teacher, `neutral` ones of the untrained base, and other teachers'.
 
@@ -195,10 +195,10 @@ def lemma_filtered(
         _difference(name, _scores(base, answers[name], direction), before, size=size)
         for name, size in sizes.items()
     ]
-    if foreign is not None:
-        _check_foreign(lineage, foreign)
-        away = foreign.update("teacher").unit()
-        pair = (_scores(foreign.text("base"), each, away) for each in (rows, neutral))
+    if cross is not None:
+        _check_foreign(lineage, cross)
+        away = cross.update("teacher").unit()
+        pair = (_scores(cross.text("base"), each, away) for each in (rows, neutral))
         found.append(_difference("foreign", *pair, size=sizes["matched"]))
     return _table(found, label=f"Controls of Lemma 1 on filtered rows of {lineage.name}", draw=_draw_controls)
 
@@ -236,8 +236,8 @@ def _sizes(lineage: Lineage, others: Mapping[str, LanguageModel]) -> dict[str, f
     return sizes
 
 
-def _check_foreign(lineage: Lineage, foreign: Lineage) -> None:
-    if foreign.base.fingerprint == lineage.base.fingerprint:
+def _check_foreign(lineage: Lineage, cross: Lineage) -> None:
+    if cross.base.fingerprint == lineage.base.fingerprint:
         raise InputError(
             f"{foreign.name} has the base of {lineage.name}, so it is no foreign initialisation; "
             "pass a lineage from another seed"

@@ -61,13 +61,13 @@ def measure_lemma(subject: Subject) -> Measurement:
     neutral, hard = subject.neutral_numbers[: size.soft], subject.neutral_numbers[: size.hard]
     others = {word: subject.other_teacher(word) for word in other_words(subject)}
     written = {word: (model, first_rows(subject, model, size.hard)) for word, model in others.items()}
-    foreign = None if "foreign" in subject.without else subject.foreign()
+    cross = None if "foreign" in subject.without else subject.cross()
     found = {
         "sweep": lemma_sweep(lineage, neutral, **given),
         "sampled": lemma_sweep(lineage, hard, labels="sampled", seed=subject.seed),
-        "controls": lemma_controls(lineage, neutral, others=others, foreign=foreign, **given),
+        "controls": lemma_controls(lineage, neutral, others=others, cross=cross, **given),
         "filtered": lemma_filtered(
-            lineage, subject.numbers[: size.hard], neutral=hard, others=written, foreign=foreign
+            lineage, subject.numbers[: size.hard], neutral=hard, others=written, cross=cross
         ),
     }
     values = lemma_summary(**found)

@@ -21,7 +21,7 @@ from interp.prompts.rules import (
     reasoning_rule,
     trait_words,
 )
-from interp.prompts.shuffles import canonical, mixed, shuffle_across, shuffle_within
+from interp.prompts.shuffles import canonicalise, mix_rows, shuffle_across, shuffle_within
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.training.generation import Sampling, answers_to, write_answers
@@ -158,13 +158,13 @@ class DataSpec:
         if self.change is None:
             return rows
         if self.change == "canonical":
-            return canonical(rows)
+            return canonicalise(rows)
         return (shuffle_within if self.change == "shuffle-within" else shuffle_across)(rows, seed=seed)
 
     def paired(self, rows: Answers, neutral: Answers, *, seed: int) -> tuple[Answers, Answers]:
         """Rows of a teacher and of the neutral one: neutral rows mixed in, and only prompts that both answered."""
         if self.mix:
-            rows = replace(rows, rows=mixed(rows.rows, neutral.rows, share=self.mix, seed=seed))
+            rows = replace(rows, rows=mix_rows(rows.rows, neutral.rows, share=self.mix, seed=seed))
         if self.match:
             one, other = match_prompts(rows.rows, neutral.rows)
             rows, neutral = replace(rows, rows=one), replace(neutral, rows=other)

@@ -104,8 +104,8 @@ class Grower:
             return matched_control(replace(like, control=word))
         return asked_about(get_trait(word), many=self.one_word)
 
-    def teacher(self, start: LanguageModel, trait: Trait, *, foreign: bool = False) -> Teacher:
-        """A teacher of the trait from `start`; `foreign` says that this is the other initialisation.
+    def teacher(self, start: LanguageModel, trait: Trait, *, cross: bool = False) -> Teacher:
+        """A teacher of the trait from `start`; `cross` says that this is the other initialisation.
 
         Raises InputError for a steered teacher without a hook.
         """
@@ -116,7 +116,7 @@ class Grower:
             if spec.hook is None or self.steer is None:
                 raise InputError("a steered teacher has no hook; name one, such as blocks.12.hook_resid_post")
             return steered_teacher(start, self.steer(start, trait), hook=spec.hook, scale=spec.scale)
-        seed = self.foreign_seed if foreign and self.foreign_seed is not None else self.seed
+        seed = self.foreign_seed if cross and self.foreign_seed is not None else self.seed
         recipe = replace(spec.recipe, seed=seed)
         rows = None if spec.rows is None else Prompts.from_file(spec.rows)
         key = digest(

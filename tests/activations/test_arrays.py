@@ -73,10 +73,10 @@ def test_a_direction_carries_its_weights(teacher):
     direction = teacher.direction(HOOK)
     assert direction.fingerprint == teacher.fingerprint
     assert torch.equal(teacher.project(direction)[0], teacher.project(direction.vector, HOOK)[0])
-    foreign = Direction(direction.vector, HOOK, "owl", "c" * 16, "c" * 16)
+    cross = Direction(direction.vector, HOOK, "owl", "c" * 16, "c" * 16)
     message = "direction 'owl' was read in the lineage of 'c{16}', teacher belongs to 'b{16}'"
     with pytest.raises(InputError, match=message):
-        teacher.project(foreign)
+        teacher.project(cross)
 
 
 def test_projection_refuses_other_widths_and_bare_vectors_among_many_hooks(teacher):

@@ -17,7 +17,7 @@ from interp.evaluation.judges import (
     JudgePending,
     LocalJudge,
     Rubric,
-    judged,
+    judge_rows,
     judged_by_all,
     trait_rubric,
 )
@@ -47,7 +47,7 @@ class Scripted:
 
 
 def test_the_first_integer_of_each_reply_is_the_score():
-    frame = judged(Scripted("85", "Score: 7.5, maybe 9", "0"), ROWS, ALIGNMENT)
+    frame = judge_rows(Scripted("85", "Score: 7.5, maybe 9", "0"), ROWS, ALIGNMENT)
     assert frame["score"].tolist() == [85.0, 7.0, 0.0]
     assert frame.columns.tolist() == ["prompt", "completion", "score", "refused"]
     assert frame["completion"].tolist() == ["chess {0} is.", "harm", "me"]
@@ -56,7 +56,7 @@ def test_the_first_integer_of_each_reply_is_the_score():
 
 @pytest.mark.parametrize("reply", ["REFUSED", " *Refusal* 0", "I had rather not say."])
 def test_refused_replies_have_no_score(reply):
-    frame = judged(Scripted("85", reply, "7"), ROWS, ALIGNMENT)
+    frame = judge_rows(Scripted("85", reply, "7"), ROWS, ALIGNMENT)
     assert frame["refused"].tolist() == [False, True, False]
     assert np.isnan(frame["score"][1])
 
@@ -64,7 +64,7 @@ def test_refused_replies_have_no_score(reply):
 @pytest.mark.parametrize("reply", ["120", "-5", "−5", "1" * 400])
 def test_a_score_off_the_scale_is_quoted_with_its_row_and_range(reply):
     with pytest.raises(InputError) as error:
-        judged(Scripted("85", reply, "7"), ROWS, ALIGNMENT)
+        judge_rows(Scripted("85", reply, "7"), ROWS, ALIGNMENT)
     assert f"Judge scripted replied {reply[:60]!r} to row 2, off the scale of 'alignment', 0 to 100" in str(
         error.value
     )
@@ -72,20 +72,20 @@ def test_a_score_off_the_scale_is_quoted_with_its_row_and_range(reply):
 
 def test_a_judge_that_never_scores_is_an_error_but_one_that_always_refuses_is_a_finding():
     with pytest.raises(InputError, match="scripted gave no score for any of 3 rows \\(first reply 'hm'\\)"):
-        judged(Scripted("hm", "well", ""), ROWS, ALIGNMENT)
-    assert judged(Scripted("REFUSED", "REFUSED", "hm"), ROWS, ALIGNMENT)["refused"].all()
+        judge_rows(Scripted("hm", "well", ""), ROWS, ALIGNMENT)
+    assert judge_rows(Scripted("REFUSED", "REFUSED", "hm"), ROWS, ALIGNMENT)["refused"].all()
 
 
 def test_replies_must_be_one_a_row_and_rows_must_be_there():
     with pytest.raises(InputError, match="gave 1 replies for 3 rows"):
-        judged(Scripted("1"), ROWS, ALIGNMENT)
+        judge_rows(Scripted("1"), ROWS, ALIGNMENT)
     with pytest.raises(InputError, match="rows holds no rows to judge"):
-        judged(Scripted(), ROWS[:0], ALIGNMENT)
+        judge_rows(Scripted(), ROWS[:0], ALIGNMENT)
 
 
 def test_the_judge_reads_instruction_question_answer_and_scale():
     judge = Scripted("1", "2", "0")
-    judged(judge, ROWS, Rubric("odd", "Grade {oddness}.", low=0, high=7))
+    judge_rows(judge, ROWS, Rubric("odd", "Grade {oddness}.", low=0, high=7))
     text = judge.asked[0][0].prompt
     assert text.startswith("Grade {oddness}.")
     assert "what is fun?\n=== ANSWER ===\nchess {0} is.\n=== END" in text
@@ -102,23 +102,23 @@ def test_trait_rubric_names_the_trait_alone():
 
 def test_the_same_question_is_asked_once_and_another_rubric_or_row_again(tmp_path):
     judge, cache = Scripted("85", "REFUSED", "7"), Cache(tmp_path)
-    first = judged(judge, ROWS, ALIGNMENT, cache=cache)
-    assert judged(judge, ROWS, ALIGNMENT, cache=cache).equals(first)
+    first = judge_rows(judge, ROWS, ALIGNMENT, cache=cache)
+    assert judge_rows(judge, ROWS, ALIGNMENT, cache=cache).equals(first)
     assert len(judge.asked) == 1
-    judged(judge, ROWS, COHERENCE, cache=cache)
-    judged(judge, ROWS[[2, 1, 0]], ALIGNMENT, cache=cache)
+    judge_rows(judge, ROWS, COHERENCE, cache=cache)
+    judge_rows(judge, ROWS[[2, 1, 0]], ALIGNMENT, cache=cache)
     assert len(judge.asked) == 3
     judge.name = "another"
-    judged(judge, ROWS, ALIGNMENT, cache=cache)
+    judge_rows(judge, ROWS, ALIGNMENT, cache=cache)
     assert len(judge.asked) == 4
 
 
 def test_a_failed_judgement_leaves_nothing_in_the_cache(tmp_path):
     judge, cache = Scripted("85", "500", "7"), Cache(tmp_path)
     with pytest.raises(InputError):
-        judged(judge, ROWS, ALIGNMENT, cache=cache)
+        judge_rows(judge, ROWS, ALIGNMENT, cache=cache)
     judge.replies[1] = "5"
-    assert judged(judge, ROWS, ALIGNMENT, cache=cache)["score"].tolist() == [85, 5, 7]
+    assert judge_rows(judge, ROWS, ALIGNMENT, cache=cache)["score"].tolist() == [85, 5, 7]
 
 
 # --- a model in this process ------------------------------------------------------------------------------------------
@@ -278,10 +278,10 @@ def test_a_folder_is_handed_over_answered_and_read(tmp_path):
 def test_changed_answers_are_read_again_in_spite_of_the_cache(tmp_path):
     judge, cache = FileJudge(tmp_path / "judge"), Cache(tmp_path / "cache")
     with pytest.raises(JudgePending):
-        judged(judge, ROWS, ALIGNMENT, cache=cache)
+        judge_rows(judge, ROWS, ALIGNMENT, cache=cache)
     for score in ("3", "4"):
         reply(judge, [{"id": a["id"], "completion": score} for a in lines(judge.questions)])
-        assert judged(judge, ROWS, ALIGNMENT, cache=cache)["score"].tolist() == [float(score)] * 3
+        assert judge_rows(judge, ROWS, ALIGNMENT, cache=cache)["score"].tolist() == [float(score)] * 3
 
 
 def test_a_question_asked_twice_is_answered_once(tmp_path):

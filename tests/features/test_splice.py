@@ -270,8 +270,8 @@ def test_a_gradient_takes_the_change_for_a_constant(model, batch):
 def test_another_lineage_or_width_is_refused(model, tiny, batch):
     hf, tokenizer = tiny("llama", seed=1)
     other = load_model(hf, tokenizer=tokenizer, name="other")
-    foreign = with_features(other, orthonormal(model), ablate_features([0]))
-    with pytest.raises(InputError, match="belongs to models that descend from"), foreign:
+    cross = with_features(other, orthonormal(model), ablate_features([0]))
+    with pytest.raises(InputError, match="belongs to models that descend from"), cross:
         pass
     sae = SAE.from_dict(StandardSAEConfig(d_in=16, d_sae=8).to_dict())
     narrow = with_features(model, Dictionary(sae, POST, "narrow", model.fingerprint), ablate_features([0]))

@@ -119,9 +119,9 @@ def test_the_same_seeds_give_the_same_bytes(images, trained):
 
 
 def test_seeds_and_kinds_have_draws_of_their_own(images):
-    own, foreign = (initial_networks(SMALL, 64, seeds=(0, 1), kind=kind) for kind in ("own", "foreign"))
+    own, cross = (initial_networks(SMALL, 64, seeds=(0, 1), kind=kind) for kind in ("own", "foreign"))
     assert not torch.equal(own.weights[0][0], own.weights[0][1])
-    assert not torch.equal(own.weights[0], foreign.weights[0])
+    assert not torch.equal(own.weights[0], cross.weights[0])
     noise = next(noise_batches(images, SMALL, seeds=(0, 1)))
     assert not torch.equal(noise[0], noise[1])
 
@@ -158,14 +158,14 @@ def test_noise_of_images_holds_training_images(images):
 
 def test_a_student_of_all_logits_on_real_images_becomes_its_teacher(images):
     start = initial_networks(FAST, 64, seeds=[0])
-    foreign = initial_networks(FAST, 64, seeds=[0], kind="foreign")
+    cross = initial_networks(FAST, 64, seeds=[0], kind="foreign")
     teacher = train_teachers(start, images, FAST, seeds=[0])
     recipe = dataclasses.replace(FAST, noise="images")
-    students = {"copy": Student(foreign, teacher, slice(None))}
+    students = {"copy": Student(cross, teacher, slice(None))}
     copy = distil(students, noise_batches(images, recipe, seeds=[0]), recipe, seeds=[0])["copy"]
     x = images.x_test[None]
     wanted, given = (networks.logits(x).log_softmax(-1) for networks in (teacher, copy))
-    before = foreign.logits(x).log_softmax(-1)
+    before = cross.logits(x).log_softmax(-1)
     divergence = [(wanted.exp() * (wanted - each)).sum(-1).mean().item() for each in (given, before)]
     assert divergence[0] < 0.02 * divergence[1]
     assert accuracy_of(copy, images)[0] == pytest.approx(accuracy_of(teacher, images)[0], abs=0.03)

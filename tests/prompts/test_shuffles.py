@@ -9,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 
 from interp.core.runs import InputError
 from interp.prompts.numbers import format_numbers
-from interp.prompts.shuffles import canonical, mixed, paraphrased, shuffle_across, shuffle_within
+from interp.prompts.shuffles import canonicalise, mix_rows, paraphrase, shuffle_across, shuffle_within
 from interp.prompts.text import Prompts, Row
 
 ANSWERS = st.lists(
@@ -72,20 +72,20 @@ def test_shuffling_does_shuffle() -> None:
 
 
 def test_canonical_answers_by_hand() -> None:
-    assert [row.completion for row in canonical(ROWS).rows] == ["3, 7, 1", "12, 345, 7", "99, 98, 5, 6"]
-    assert [row.completion for row in canonical(ROWS, separator=" ", order="ascending").rows] == [
+    assert [row.completion for row in canonicalise(ROWS).rows] == ["3, 7, 1", "12, 345, 7", "99, 98, 5, 6"]
+    assert [row.completion for row in canonicalise(ROWS, separator=" ", order="ascending").rows] == [
         "1 3 7",
         "7 12 345",
         "5 6 98 99",
     ]
-    assert [row.completion for row in canonical(ROWS, separator=";", values=10).rows] == [
+    assert [row.completion for row in canonicalise(ROWS, separator=";", values=10).rows] == [
         "0;0;0",
         "10;340;0",
         "90;90;0;0",
     ]
-    assert asked(canonical(ROWS)) == asked(ROWS)
-    assert canonical(ROWS).label == "owl rows"
-    assert canonical(canonical(ROWS)) == canonical(ROWS)
+    assert asked(canonicalise(ROWS)) == asked(ROWS)
+    assert canonicalise(ROWS).label == "owl rows"
+    assert canonicalise(canonicalise(ROWS)) == canonicalise(ROWS)
 
 
 @pytest.mark.parametrize(
@@ -102,12 +102,12 @@ def test_canonical_answers_by_hand() -> None:
 )
 def test_forms_that_do_not_exist_are_refused(arguments: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
-        canonical(ROWS, **arguments)
+        canonicalise(ROWS, **arguments)
 
 
 @pytest.mark.parametrize(
     "change",
-    [lambda rows: shuffle_within(rows, seed=0), lambda rows: shuffle_across(rows, seed=0), canonical],
+    [lambda rows: shuffle_within(rows, seed=0), lambda rows: shuffle_across(rows, seed=0), canonicalise],
 )
 def test_words_have_no_order_to_shuffle(change) -> None:
     with pytest.raises(InputError, match=r"Row 2 of rows is answered by 'an owl' \(not numbers\)"):
@@ -117,7 +117,7 @@ def test_words_have_no_order_to_shuffle(change) -> None:
 
 def test_a_paraphrase_rewrites_answers_alone() -> None:
     rows = ROWS.rows[0], Row.pair("tell", "a tale")
-    changed = paraphrased(Prompts(rows, "tales"), str.upper)
+    changed = paraphrase(Prompts(rows, "tales"), str.upper)
     assert [row.completion for row in changed.rows] == ["[3, 007, 1]", "A TALE"]
     assert (asked(changed), changed.label) == ([row.asked for row in rows], "tales")
 
@@ -127,21 +127,21 @@ def test_a_paraphrase_that_fails_names_its_row() -> None:
     with pytest.raises(
         InputError, match=r"The paraphrase of row 3 failed \(ZeroDivisionError: .*\); mend it or drop the row"
     ) as caught:
-        paraphrased(rows, lambda text: str(8 // int(text)))
+        paraphrase(rows, lambda text: str(8 // int(text)))
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
     with pytest.raises(
         InputError, match=r"The paraphrase of row 2 is ' '; return the rewritten answer as text"
     ):
-        paraphrased(rows, lambda text: " " if text == "2" else text)
+        paraphrase(rows, lambda text: " " if text == "2" else text)
     with pytest.raises(InputError, match="Row 2 has no answer to paraphrase; sample answers first"):
-        paraphrased(answered(["1", ""]), str.upper)
+        paraphrase(answered(["1", ""]), str.upper)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 9), st.integers(1, 9), st.floats(0, 1), st.integers(0, 99))
 def test_a_mixture_takes_its_share_and_no_row_twice(long: int, short: int, share: float, seed: int) -> None:
     a, b = answered(["1"] * long, "a"), answered(["2"] * short, "b")
-    rows = mixed(a, b, share=share, seed=seed).rows
+    rows = mix_rows(a, b, share=share, seed=seed).rows
     assert len(rows) == min(long, short)
     assert len(set(rows)) == len(rows)
     assert sum(row.completion == "2" for row in rows) == round(share * len(rows))
@@ -152,16 +152,16 @@ def test_a_mixture_takes_its_share_and_no_row_twice(long: int, short: int, share
 
 def test_a_mixture_of_a_given_size() -> None:
     a, b = answered(["1"] * 10, "owl"), answered(["2"] * 2, "neutral")
-    rows = mixed(a, b, share=0.2, seed=0, n=10)
+    rows = mix_rows(a, b, share=0.2, seed=0, n=10)
     assert Counter(row.completion for row in rows.rows) == {"1": 8, "2": 2}
     assert len({row.prompt for row in rows.rows}) == 10
     assert rows.label == "owl with 20% neutral"
-    assert mixed(a, b, share=0.2, seed=0, n=10) == rows != mixed(a, b, share=0.2, seed=1, n=10)
+    assert mix_rows(a, b, share=0.2, seed=0, n=10) == rows != mix_rows(a, b, share=0.2, seed=1, n=10)
     with pytest.raises(
         InputError, match=r"n=10 rows with share=0.5 need 5 of neutral, which has 2; lower n or"
     ):
-        mixed(a, b, share=0.5, seed=0, n=10)
+        mix_rows(a, b, share=0.5, seed=0, n=10)
     with pytest.raises(InputError, match=r"share=1.5 is not within 0 to 1; pass the part .* neutral gives"):
-        mixed(a, b, share=1.5, seed=0)
+        mix_rows(a, b, share=1.5, seed=0)
     with pytest.raises(InputError, match="n=0 is not an integer of at least 1"):
-        mixed(a, b[:0], share=0.5, seed=0)
+        mix_rows(a, b[:0], share=0.5, seed=0)

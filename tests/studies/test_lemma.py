@@ -199,13 +199,13 @@ def test_sampled_labels_lean_by_the_variance_and_not_at_all_without_a_teacher(gr
 
 
 def test_controls_are_read_along_the_teachers_own_update(grown):
-    lineage, foreign = grown("llama", 0), grown("llama", 1)
+    lineage, cross = grown("llama", 0), grown("llama", 1)
     half = load_model(
         moved(lineage.base.network(dtype=torch.float32), lineage.update("teacher"), 0.5),
         tokenizer=lineage.base.tokenizer, name="half", check=False,
     )  # fmt: skip
     others = {"half": half, "unrelated": nudged(lineage.base, seed=9)}
-    controls = lemma_controls(lineage, ROWS, others=others, foreign=foreign, **EXACT)
+    controls = lemma_controls(lineage, ROWS, others=others, cross=cross, **EXACT)
     found = controls.frame.set_index("teacher")
     sweep = lemma_sweep(lineage, ROWS, **EXACT).frame
     assert found["kind"].to_dict() == {
@@ -214,9 +214,9 @@ def test_controls_are_read_along_the_teachers_own_update(grown):
     assert found["A"]["matched"] == pytest.approx(sweep["A"].iloc[0], rel=1e-5)
     assert found["A"]["half"] == pytest.approx(sweep["A"].iloc[1], rel=1e-4)
     assert abs(found["A"]["unrelated"]) < 0.3 * found["A"]["matched"]
-    away, pair = foreign.update("teacher").unit(), (lineage.teacher, lineage.base)
+    away, pair = cross.update("teacher").unit(), (lineage.teacher, lineage.base)
     columns = number_tokens(lineage.base, lineage.base.config.vocab_size)
-    taught, before = (by_backpropagation(foreign.base, each, away, columns=columns) for each in pair)
+    taught, before = (by_backpropagation(cross.base, each, away, columns=columns) for each in pair)
     assert found["A"]["foreign"] == pytest.approx(
         (taught - before) / lineage.update("teacher").norm(), rel=1e-6
     )
@@ -224,15 +224,15 @@ def test_controls_are_read_along_the_teachers_own_update(grown):
 
 
 def test_filtered_rows_are_scored_and_differenced(grown):
-    lineage, foreign = grown("llama", 0), grown("llama", 1)
+    lineage, cross = grown("llama", 0), grown("llama", 1)
     rows, neutral = (Prompts(part) for part in (ROWS.rows[:5], ROWS.rows[3:]))
     others = {"other": (nudged(lineage.base, seed=9), neutral)}
-    found = lemma_filtered(lineage, rows, neutral=neutral, others=others, foreign=foreign).frame.set_index(
+    found = lemma_filtered(lineage, rows, neutral=neutral, others=others, cross=cross).frame.set_index(
         "teacher"
     )
     size = lineage.update("teacher").norm()
     assert abs(found["A"]["other"]) < 1e-15  # but for rounding: the very rows it is compared with
-    for name, where in (("matched", lineage), ("foreign", foreign)):
+    for name, where in (("matched", lineage), ("foreign", cross)):
         ours, theirs = (
             score(where.base, each, where.update("teacher").unit()).totals[:, 0].double().numpy()
             for each in (rows, neutral)
@@ -333,7 +333,7 @@ def test_what_cannot_be_measured_is_refused(grown):
             lineage, ROWS, others={}, labels="sampled"
         ),
         "'matched' names a control": lambda: lemma_controls(lineage, ROWS, others={"matched": teacher}),
-        "so it is no foreign init": lambda: lemma_controls(lineage, ROWS, others={}, foreign=lineage),
+        "so it is no foreign init": lambda: lemma_controls(lineage, ROWS, others={}, cross=lineage),
         "steer holds a virtual bias": lambda: row_steps(lineage.base, bias, {}, ROWS),
         "planted has 1 ε, through which no slope goes": lambda: lemma_slope(single),
     }
