@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -56,6 +56,7 @@ def hook(name: str) -> ModuleType:
 REFERENCE = hook("reference")
 
 
+@cache
 def targets() -> list[str]:
     """What the pages of the API ask the docstrings for."""
     return [name for room in REFERENCE.ROOMS for name in REFERENCE.targets(room)]
@@ -103,6 +104,7 @@ def test_a_module_is_listed_once_and_leaves_out_what_stands_above_it() -> None:
             assert all(each in REFERENCE.page(room) for each in (name, *without))
 
 
+@cache
 def home(name: str) -> str:
     """The module that a public name comes from, by the stubs."""
     room = name.removeprefix("interp.").rpartition(".")[0]
