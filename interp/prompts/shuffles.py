@@ -85,9 +85,7 @@ def paraphrase(rows: Prompts, rewrite: Callable[[str], str]) -> Prompts:
 
     A row without an answer, a paraphrase that fails and one that is blank are InputErrors with the row's number.
     """
-    return _answered(
-        rows, [_rewritten(index, row, rewrite) for index, row in enumerate(rows.rows, start=1)]
-    )
+    return _answered(rows, [_rewritten(index, row, rewrite) for index, row in enumerate(rows.rows, start=1)])
 
 
 @door
