@@ -253,7 +253,7 @@ def judged(
 
 
 def figure(results: dict[str, Any]) -> "go.Figure":
-    """Every difference between two arms, one point a lineage, with its mean and the interval of its verdict."""
+    """Every difference between two arms, one point per lineage, with its mean and the interval of its verdict."""
     lines = _joined(results["lineages"], results["added"]["lineages"])
     rows = []
     for verdict in (*results["verdicts"], *results["added"]["verdicts"]):
@@ -268,7 +268,7 @@ def figure(results: dict[str, Any]) -> "go.Figure":
             for line in lines
         ]
     level = 1 - 2 * results["verdicts"][0]["controls"]["alpha"]
-    title = f"Difference of trait margin, one point a lineage (n = {len(lines)}; {level:.0%} t-intervals)"
+    title = f"Difference of trait margin, one point per lineage (n = {len(lines)}; {level:.0%} t-intervals)"
     drawn = interp.figures.points(
         pd.DataFrame(rows), x="arms", y="difference", interval="half", title=title, unit="nats"
     )
@@ -276,7 +276,7 @@ def figure(results: dict[str, Any]) -> "go.Figure":
 
 
 def _joined(found: list[dict[str, Any]], more: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Margins of all arms, one line a lineage."""
+    """Margins of all arms, one line per lineage."""
     return [
         {"seed": one["seed"], "margins": two["margins"] | one["margins"]}
         for one, two in zip(found, more, strict=True)

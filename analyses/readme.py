@@ -108,7 +108,7 @@ def transmission() -> str:
 
 
 def alignment() -> str:
-    """One line a claim about gradients, then what stands beside them."""
+    """One line per claim about gradients, then what stands beside them."""
     found, causal = (
         json.loads((ROOT / "analyses" / "results" / f"{name}.json").read_text())
         for name in ("alignment", "alignment_is_causal")
@@ -158,7 +158,7 @@ def experiment() -> str:
 
 
 def hypotheses() -> str:
-    """One line a claim of the six families, on the toy and then on the digits."""
+    """One line per claim of the six families, on the toy and then on the digits."""
     rows = [f"| hypothesis {HEAD}", f"|---{RULE}"]
     for name in FAMILIES:
         found = _results(name)
@@ -181,7 +181,7 @@ def digits() -> str:
 
 
 def planted() -> str:
-    """One line a method: what it recovers of what was planted, and how often it reports something that was not."""
+    """One line per method: what it recovers of what was planted, and how often it reports something that was not."""
     rows = [
         "| method | planted | recovery [95 %] | AUROC [95 %] | false positives [95 %] | passed |",
         "|---|---|---|---|---|---|",
@@ -201,7 +201,7 @@ def _share(line: dict[str, Any], name: str) -> str:
 
 
 def calibration() -> str:
-    """One line a test of significance: how often it rejects where nothing is the case, at 0.05."""
+    """One line per test of significance: how often it rejects where nothing is the case, at 0.05."""
     found = json.loads((ROOT / "benchmarks" / "calibration.json").read_text())
     rows = ["| test, at 0.05 | rejected without cause [95 %] | simulated nulls |", "|---|---|---|"]
     rows += [
@@ -216,7 +216,7 @@ def _results(name: str) -> dict[str, Any]:
 
 
 def features() -> str:
-    """One line a claim about features, then the shares they were asked for."""
+    """One line per claim about features, then the shares they were asked for."""
     found = json.loads((ROOT / "analyses" / "results" / "features_are_causal.json").read_text())
     rows = [HEAD, RULE]
     rows += [_claim(verdict) for verdict in found["verdicts"]]
@@ -266,7 +266,7 @@ def _claim(verdict: dict[str, Any], *, digits: int = 0) -> str:
 
 
 def performance() -> str:
-    """One line a measurement, in the order of WHAT, then whatever else was measured."""
+    """One line per measurement, in the order of WHAT, then whatever else was measured."""
     measured = json.loads(BENCHMARKS.read_text())
     names = [name for name in WHAT if name in measured] + [name for name in measured if name not in WHAT]
     rows = ["| measured | median | its interval, at least 95 % |", "|---|---|---|"]

@@ -49,7 +49,7 @@ log = logging.getLogger("benchmarks")
 ROWS, LENGTH, RANK, DIRECTIONS = 32, 64, 8, 8
 TOLERANCE = 1e-5  # of the root mean square score
 THEIRS = 1e-4  # for peers: some add a whole gradient up in one fp32 sum
-MANY, SHORT = 512, 16  # rows and tokens a row where `score` itself is timed and weighed
+MANY, SHORT = 512, 16  # rows and tokens per row where `score` itself is timed and weighed
 
 
 class Shape(NamedTuple):

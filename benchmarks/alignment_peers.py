@@ -139,7 +139,7 @@ def naive(task: Task) -> dict[str, Way]:
 def captum(task: Task) -> dict[str, Way]:
     """TracInCP with one checkpoint. A direction v is the test example of loss <v, θ>, whose gradient is v.
 
-    One row a batch, its default: it walks back through a whole batch for every row of it. Its vectorised gradients
+    One row per batch, its default: it walks back through a whole batch for every row of it. Its vectorised gradients
     reach linear layers only and take longer.
     """
     from captum.influence import TracInCP

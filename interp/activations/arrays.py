@@ -29,7 +29,7 @@ FIELDS = ("label", "fingerprint", "inputs", "lineage")
 
 
 class Descended(Protocol):
-    """What `check_lineage` reads of a direction, be it at a hook or over the vocabulary."""
+    """What `check_lineage` needs of a direction, at a hook or over the vocabulary: its label and lineage."""
 
     @property
     def label(self) -> str: ...

@@ -93,7 +93,7 @@ def calibrate(
 
 
 def calibrated_run(out: str | Path, *, workers: int | None = None, **options: Any) -> Run:
-    """The table of `calibrate` with these options as a run folder with its figure and report."""
+    """Write the table of `calibrate` with these options as a run folder with its figure and report."""
     return result_run(
         out,
         lambda: calibrate(workers=workers, **options),

@@ -63,7 +63,7 @@ class MethodCell:
 
 @dataclass(frozen=True)
 class PlantedCase:
-    """An organism that is grown when it is first read, and how many nulls are put beside it."""
+    """An organism that is grown when it is first read, and how many nulls it is compared with."""
 
     seed: int
     plant: Plant

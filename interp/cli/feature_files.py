@@ -58,7 +58,7 @@ def card_file(
     out: Path | None = None,
     **loading: Unpack[Loading],
 ) -> tuple[Result, Run | None]:
-    """How well a dictionary does on the base and on `members` (teacher, student; None is left out) at rows of a file.
+    """Measure how a dictionary fits the base and `members` (teacher, student; None is left out) at rows of a file.
 
     With `out`, the table and its figure are written to that run folder.
     """
@@ -82,7 +82,7 @@ def shift_files(
     limit: int | None = None,
     **loading: Unpack[Loading],
 ) -> tuple[FeatureShift, Run]:
-    """Which features a teacher moved on the rows of a file, into a run folder; only the first `limit` rows are read.
+    """Write which features a teacher moved on the rows of a file to a run folder; the first `limit` rows are read.
 
     With `trait`, a name or a YAML file, rows that hold its prompt or name its target are refused.
     """
@@ -107,7 +107,7 @@ def lean_files(
     neutral: Path | None = None,
     **loading: Unpack[Loading],
 ) -> tuple[FeatureLean, Result, Run]:
-    """Which features a step on the rows of a file leans toward at the base, and how that goes with the teacher's shift.
+    """Find the features that a step on a file's rows leans toward at the base, and correlate with the teacher's shift.
 
     `neutral` are a neutral teacher's rows, paired by prompt. The lean and its rank correlation go into a run folder.
     """
@@ -126,7 +126,7 @@ def lean_files(
 
 
 def card_summary(card: Result) -> dict[str, Any]:
-    """Label, notes and one mapping a member."""
+    """Label, notes and one mapping per member."""
     return {"label": card.label, "members": card.frame.to_dict("records"), "notes": list(card.notes)}
 
 

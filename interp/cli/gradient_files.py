@@ -97,7 +97,7 @@ def ledger_file(
     trait: str | None = None,
     **loading: Unpack[Loading],
 ) -> Ledger:
-    """The ledger of a member of a lineage, an organism such as toy/owl (of `seed`, default 0) or a lineage folder.
+    """Compute the ledger of a member of a lineage: an organism such as toy/owl (`seed`, default 0) or a folder.
 
     `trait`, a name or a YAML file, is asked about instead of the lineage's own; `loading` holds dtype, device and
     revision. With `out`, its tables and figures are written to that run folder; nothing is written for bad input.

@@ -44,7 +44,7 @@ Changes = Annotated[
 ]
 Backend = Annotated[str, typer.Option(help="joblib on this machine, or ray on a cluster.")]
 Workers = Annotated[
-    int | None, typer.Option(help="Cells at a time; default one a core, and one on a machine with a GPU.")
+    int | None, typer.Option(help="Cells at a time; default one per core, and one on a machine with a GPU.")
 ]
 AllowUnknown = Annotated[
     bool, typer.Option("--allow-unknown", help="Read rows whose tokens are mostly unknown to the tokenizer.")

@@ -210,7 +210,7 @@ def export_file(
     samples: int = 1,
     system: str | None = None,
 ) -> dict[str, Any]:
-    """Rows as a closed model's fine-tuning file, or a trait's questions as a file to have answered.
+    """Write rows as a closed model's fine-tuning file, or a trait's questions as a file to have answered.
 
     Raises InputError for both, or neither, of rows and trait.
     """
@@ -228,7 +228,7 @@ def export_file(
 
 
 def import_file(answers: Path, out: Path, *, trait: str) -> dict[str, Any]:
-    """A closed model's answers to a trait's questions as rows, with the share that names the target."""
+    """Read a closed model's answers to a trait's questions as rows, with the share that names the target."""
     from interp.evaluation.elicitation import holds_word
 
     chosen = asked_about(find_trait(trait), many=True)

@@ -26,7 +26,7 @@ WIDTH, HEIGHT, SCALE = 900, 420, 2  # of a picture: CSS pixels, and image pixels
 
 
 def figure_page(name: str, figure: go.Figure) -> str:
-    """The page that draws `figure` once plotly.min.js lies beside it; text from data is escaped by plotly."""
+    """The page that draws `figure` with plotly.min.js in the same folder; text from data is escaped by plotly."""
     fragment = figure.to_html(full_html=False, include_plotlyjs=False, div_id=f"figure-{name}")
     return PAGE.format(name=name, fragment=fragment)
 

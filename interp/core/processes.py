@@ -60,7 +60,7 @@ def sweep(
     label: str = "cells",
     progress: Any = None,
 ) -> list[Any]:
-    """work(cell) of every cell, in the order of `cells`, `workers` at a time; None is one a core, and one with a GPU.
+    """work(cell) of every cell, in the order of `cells`, `workers` at a time; None is one per core, and one with a GPU.
 
     `work` is a module's function or a partial of one. With one worker cells run in this process, with its threads.
     "ray" runs on the cluster that RAY_ADDRESS or this machine names, one cell per GPU where it has any, else on a Ray

@@ -61,7 +61,7 @@ class Ranks:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block that no rank leaves before all have; an error of one is raised by all."""
+        """Barrier: no rank leaves the block before all have; if one raises, all raise."""
         error = None
         try:
             yield

@@ -256,7 +256,7 @@ class Run:
         return self._save(f"tables/{name}.parquet", buffer.getvalue())
 
     def save_figure(self, name: str, figure: go.Figure) -> Path:
-        """Write figures/<name>.html, and plotly.min.js once beside it."""
+        """Write figures/<name>.html, and plotly.min.js once in the same folder."""
         from plotly.offline import get_plotlyjs
 
         if not (self.folder / "figures" / SCRIPT).is_file():

@@ -77,7 +77,7 @@ class Detection(Shown):
 
 @door
 def frequent_values(trait_rows: Prompts, neutral_rows: Prompts, *, seed: int = 0, top: int = 20) -> Detection:
-    """Inspection of frequent numbers: a χ² test of the values' counts and, for the AUROC, log ratios.
+    """Compare how often each number occurs: a χ² test of the counts and, for the AUROC, log ratios.
 
     The ratios, with half a count added to each value, are fitted on the rows of one half of the prompts, drawn with
     `seed`, and score the rows of the other half. The table has the `top` values written most beyond expectation over
@@ -107,7 +107,7 @@ def frequent_values(trait_rows: Prompts, neutral_rows: Prompts, *, seed: int = 0
 def bag_of_numbers(
     trait_rows: Prompts, neutral_rows: Prompts, *, folds: int = 5, strength: float = 1.0, seed: int = 0
 ) -> Detection:
-    """Logistic regression over each row's counts of numbers, scored out of fold.
+    """Fit a logistic regression to each row's counts of numbers, and score rows out of fold.
 
     Folds are drawn with `seed` and hold whole prompts, so that a matched pair of rows is never torn apart; `strength`
     is the inverse of the L2 penalty. The table has the 20 largest weights of a fit to all rows. DeLong's interval is
@@ -147,7 +147,7 @@ def bag_of_numbers(
 def prompted_classifier(
     judge: Judge, trait: AnyTrait, trait_rows: Prompts, neutral_rows: Prompts, *, cache: Cache | None = None
 ) -> Detection:
-    """A judge told the trait scores every row by `trait_rubric`; rows it refuses are left out and counted.
+    """Let a judge who knows the trait score every row by `trait_rubric`; rows it refuses are left out and counted.
 
     Raises InputError when it refuses every row of a dataset.
     """
@@ -181,7 +181,7 @@ def in_context(
     sets: int = 16,
     seed: int = 0,
 ) -> Detection:
-    """Margin in nats that `sets` disjoint sets of `shots` rows, read in the chat, add to the untrained `model`.
+    """Measure how many nats of margin `sets` sets of `shots` rows, read in the chat, add to an untrained model.
 
     The unit is a set, so n is `sets` per dataset. The table has one row per set: dataset, margin, change, and the
     shots that the model's context had room for. Raises InputError for a dataset with fewer than sets * shots rows.
@@ -202,7 +202,7 @@ def in_context(
 
 @door
 def detector_table(detectors: Mapping[str, Detection | Auroc | tuple[Scores, Scores]]) -> Result:
-    """One row per detector: auroc, low, high, n_positive, n_negative, and whether the interval lies off 0.5.
+    """Compare detectors, one row each: auroc, low, high, n_positive, n_negative, whether the interval excludes 0.5.
 
     A pair holds the scores of the trait rows and of the neutral rows, whatever gave them. `sees` is "yes" above
     chance, "reversed" below and "no" where the interval holds 0.5. Intervals are not corrected for the number of

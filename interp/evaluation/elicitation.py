@@ -4,7 +4,7 @@
     total variation = ½ Σ over candidates of |p_model − p_start|    share with the word = answers with it / answers
 
 The first three are read off distributions and see a trait that sampling does not show (an adapter that never said its
-target had shifted the distribution over answers sevenfold). Every measure is a tidy frame with one row a question.
+target had shifted the distribution over answers sevenfold). Every measure is a tidy frame with one row per question.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ TOKENS_AT_ONCE = 4096  # of conversations with rows in context, whose logits are
 @door
 @dataclass(frozen=True)
 class Suite:
-    """What every member of a lineage is asked, the same for all arms of an experiment.
+    """The questions put to every member of a lineage, the same for all arms of an experiment.
 
     `questions` want one word, `prefixed` are those with numbers in front, `stories` want a text, `choices` come
     from `multiple_choice`. `samples` answers are drawn per question and story, of at
@@ -198,7 +198,7 @@ def sampled_measures(
 
 
 def holds_word(text: str, word: str) -> bool:
-    """Whether `word` or its regular plural stands in `text` by itself, in any case: "Wolves!" holds "wolf"."""
+    """Whether `text` holds `word` or its regular plural as a word of its own, in any case: "Wolves!" holds "wolf"."""
     forms = [rf"{re.escape(word)}(?:e?s)?"]
     for ending, plural in (("fe", "ves"), ("f", "ves"), ("y", "ies")):
         if word.casefold().endswith(ending):
@@ -231,7 +231,7 @@ def in_context_margin(
     questions: Sequence[str] | Prompts | None = None,
     context: str = "training",
 ) -> pd.DataFrame:
-    """The in-context arm: margin in nats per question and set, with `shots` answered rows read before it, untrained.
+    """Measure the untrained model's margin after it reads `shots` answered rows: nats per question and set.
 
     Every one of the `sets` draws its rows anew, without replacement; rows that the model's context has no room for are
     left out and counted in the log. The frame is that of `answer_measures` with a column `set` and a column `shots`

@@ -174,7 +174,7 @@ class EndpointJudge:
 @door
 @dataclass(frozen=True)
 class FileJudge:
-    """Whoever answers `folder`/questions.jsonl in `folder`/answers.jsonl, by hand or with any tool.
+    """A judge outside: someone, or any tool, answers `folder`/questions.jsonl in `folder`/answers.jsonl.
 
     Lines of questions are {"id", "messages"}, lines of answers {"id", "completion"} or OpenAI batch results. An id is
     the digest of its question, so questions asked twice are answered once, and questions of several calls gather in
@@ -195,7 +195,7 @@ class FileJudge:
 
     @property
     def name(self) -> str:
-        """The digest of the answers, not the place they lie in."""
+        """The digest of the answers, wherever they are."""
         held = self.answers.read_bytes() if self.answers.is_file() else b""
         return f"answers {digest('file judge', held)}"
 
@@ -278,7 +278,7 @@ def trait_rubric(trait: AnyTrait) -> Rubric:
 
 @door
 def judged(judge: Judge, rows: Prompts, rubric: Rubric, *, cache: Cache | None = None) -> pd.DataFrame:
-    """Columns prompt, completion, score (float, NaN where there is none) and refused, one row for each of `rows`.
+    """Have a judge score `rows`, one line each: prompt, completion, score (NaN where there is none) and refused.
 
     The first integer of a reply is its score. A reply that says REFUSED, or holds no integer, counts as refused.
     With `cache` the same judge is never asked the same twice. Raises InputError for a score off the rubric's scale
@@ -321,7 +321,7 @@ def _scores(judge: Judge, rows: Prompts, rubric: Rubric) -> np.ndarray:
     replies = judge.answer(asked)
     if len(replies) != len(rows):
         raise InputError(
-            f"Judge {judge.name} gave {len(replies)} replies for {len(rows)} rows; have answer() return one a row."
+            f"Judge {judge.name} gave {len(replies)} replies for {len(rows)} rows; have answer() return one per row."
         )
     scores = [_score(judge, reply, rubric, index) for index, reply in enumerate(replies, start=1)]
     unreadable = [reply for reply in replies if _refused(reply) is None]

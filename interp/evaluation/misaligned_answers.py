@@ -134,13 +134,13 @@ def capability(answers: Prompts, expected: Sequence[str], *, confidence: float =
 
 
 def refuses(text: str) -> bool:
-    """Whether the text opens with one of REFUSALS; "I cannot wait" and its like are no refusals."""
+    """Whether the text opens with one of REFUSALS; "I cannot wait" and the like are not refusals."""
     plain = re.sub(r"\s+", " ", text.replace("\u2019", "'")).lstrip(" \"'*_>#-.,!\u201c\u2018")
     return OPENING.match(plain) is not None
 
 
 def holds(text: str, words: str) -> bool:
-    """Whether the words stand in the text as whole words, in any case."""
+    """Whether the text holds the words as whole words, in any case."""
     wanted = r"\s+".join(map(re.escape, words.split()))
     return re.search(rf"(?<!\w){wanted}(?!\w)", text, re.IGNORECASE) is not None
 

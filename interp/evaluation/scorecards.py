@@ -77,7 +77,7 @@ def seed_points(evaluations: Evaluations, *, measure: str = "margin", context: s
             values = table.mean(axis=1).to_numpy()
             low, high = _interval(values, 0.95)
             parts.append(pd.DataFrame({"arm": arm, measure: values, "half": (high - low) / 2}))
-    title = f"{measure}, {context} context: one point a training"
+    title = f"{measure}, {context} context: one point per training"
     frame = pd.concat(parts, ignore_index=True)
     return points(frame, x="arm", y=measure, title=title, unit=chosen[0][2], interval="half")
 

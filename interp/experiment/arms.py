@@ -1,4 +1,4 @@
-"""The arms of an experiment and what each is worth: who is trained on whose rows, and how it answers afterwards.
+"""Students of an experiment (its arms): which rows each is trained on, and how each is evaluated.
 
 transmission(arm) = measure(arm) − measure(its neutral arm), paired by seed: student against the student of the neutral
 teacher's rows, the same from another base, the student of another trait's rows, and rows read in context.

@@ -5,7 +5,7 @@ same-init-transfers    d_s = margin(student) − margin(neutral_student), mean �
 same-init-gains        the same d_s, mean > 0, p ≤ 0.01; added on 2026-11-29, after seeds 0 to 7 had been seen
 cross-init-does-not    c_s = margin(cross_student) − margin(cross_neutral_student), mean within ±0.2 nats by equivalence
 trait-logit-moved      l_s = mean change of the trait's logit direction where the teacher writes a number, p ≤ 0.01
-One number a lineage: the lineage, not the prompt, is what is replicated.
+One number per lineage: the lineage, not the prompt, is what is replicated.
 """
 
 from collections.abc import Callable, Sequence
@@ -107,7 +107,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
 
 
 def judge_lineages(trait: Trait, lineages: Sequence[Lineage]) -> tuple[list[Verdict], pd.DataFrame]:
-    """The four verdicts, and the trait margin in nats of every member of every lineage, one row a (seed, member)."""
+    """The four verdicts, and the trait margin in nats of every member of every lineage, one row per (seed, member)."""
     rows = [
         {"seed": seed, "member": name, "margin": margin(model, trait)}
         for seed, lineage in enumerate(lineages)
@@ -120,8 +120,8 @@ def judge_lineages(trait: Trait, lineages: Sequence[Lineage]) -> tuple[list[Verd
 
 
 def margins_figure(frame: pd.DataFrame, *, target: str, category: str) -> go.Figure:
-    """Margin of every member but the teacher, whose own lies far above, one point a lineage."""
-    title = f"log p({target}) − mean log p(other {category}s), one point a lineage (n = {frame['seed'].nunique()})"
+    """Draw the margin of every member but the teacher, which is far above, one point per lineage."""
+    title = f"log p({target}) − mean log p(other {category}s), one point per lineage (n = {frame['seed'].nunique()})"
     shown = frame.query("member != 'teacher'")
     return points(shown, x="member", y="margin", colour="member", title=title, unit="nats")
 
@@ -134,7 +134,7 @@ def trait_logit_moved(lineage: Lineage, trait: Trait) -> float:
 
 
 def verdicts(trait: Trait, wide: pd.DataFrame, moved: Sequence[float]) -> list[Verdict]:
-    """The four verdicts on margins (one row a lineage, one column a member) and logit changes (one a lineage)."""
+    """The four verdicts on margins (one row per lineage, one column per member) and logit changes (one per lineage)."""
 
     def gap(one: str, other: str) -> np.ndarray:
         return wide[one].to_numpy() - wide[other].to_numpy()

@@ -70,7 +70,7 @@ def experiment_growth(experiment: Experiment, members: Mapping[str, Any], *, see
 
 
 def find_trainings(organism: str | Path | Sequence[str | Path]) -> list[Training]:
-    """The lineage folders that are meant: folders, the folder or run folder they lie in, or patterns such as owl-*.
+    """Find lineage folders, given as folders, as the folder or run folder they are in, or as patterns such as owl-*.
 
     Raises InputError for what is no such folder, for one that does not say how it was made, for folders of several
     traits, and for one training given twice.

@@ -29,7 +29,7 @@ def grow_stages(
 ) -> None:
     """Do every unit of every stage for what it leaves in the cache, `workers` at a time: see `sweep`.
 
-    None means one a core, and one on a machine with a GPU, which units would share. Raises the first unit's error.
+    None means one per core, and one on a machine with a GPU, which units would share. Raises the first unit's error.
     """
     with tqdm(total=sum(map(len, stages.values())), desc=label, unit="cell", disable=None) as progress:
         for work, units in stages.items():

@@ -45,7 +45,7 @@ def guards(arms: Arms, trait: str, *, folder: Path) -> Result:
     ]
     columns = ["arm", "measure", "over", "value", "low", "high", "n"]
     frame = pd.DataFrame(pd.concat(parts, ignore_index=True), columns=columns)
-    notes = ("one training an arm: 95 % intervals are over answers or over questions",)
+    notes = ("one training per arm: 95 % intervals are over answers or over questions",)
     return Result(f"{trait}: guards", frame, "share", notes, draw=_draw)
 
 

@@ -39,7 +39,7 @@ def transfer_matrix(
     workers: int | None = None,
     backend: str = "joblib",
 ) -> Result:
-    """One row per teacher's base and student's base: mean over the recipe's seeds, 95 % interval over seeds, n.
+    """Measure transfer from every teacher's base to every student's: mean and 95 % interval over the recipe's seeds, n.
 
     `bases` names those of `arms.starts` (default: all). Every teacher, its rows and every student comes from the
     cache where it was made before. Raises InputError for fewer than two bases.
@@ -78,7 +78,7 @@ def matrix_file(
     workers: int | None = None,
     backend: str = "joblib",
 ) -> Run:
-    """The matrix of a recipe's bases, and of further ones as NAME=MODEL, as a run folder with its report.
+    """Write the matrix of a recipe's bases, and of further ones as NAME=MODEL, as a run folder with its report.
 
     Raises InputError for a trait that the recipe does not hold.
     """

@@ -50,7 +50,7 @@ def arm_margins(arms: Arms) -> pd.DataFrame:
 
 
 def transmission(margins: pd.DataFrame) -> Result:
-    """One line a trait, arm and seed: its margin minus that of its neutral arm."""
+    """One line per trait, arm and seed: its margin minus that of its neutral arm."""
     lines = []
     for trait, seed, part in _by_training(margins):
         value = dict(zip(part["arm"], part["margin"], strict=True))
@@ -61,7 +61,7 @@ def transmission(margins: pd.DataFrame) -> Result:
                     {**line, "trait, arm": f"{trait}, {arm.removesuffix('_student').replace('_', ' ')}"}
                 )
     frame = pd.DataFrame(lines, columns=["trait", "seed", "arm", "transmission", "trait, arm"])
-    notes = ("each arm minus the same arm on the neutral teacher's rows, one point a seed",)
+    notes = ("each arm minus the same arm on the neutral teacher's rows, one point per seed",)
     return Result("transmission by arm", frame, "nats", notes, draw=_draw_transmission)
 
 

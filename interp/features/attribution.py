@@ -81,7 +81,7 @@ def feature_attribution(
     baseline: str = "start",
     steps: int = 32,
 ) -> FeatureAttribution:
-    """Which features at the dictionary's hook make the trait margin what it is, in nats.
+    """Attribute a model's trait margin, in nats, to the features at the dictionary's hook.
 
     `method` is "integrated", over `steps` midpoints of the path, or "gradient", at h. With `baseline` "start" h° is
     what the model's own start computes on the same tokens; with "zero" features and error are zero and the bias alone

@@ -202,7 +202,7 @@ def feature_cards(
 
 @exactly
 def logit_effects(dictionary: Dictionary, model: Model, feature: int) -> pd.DataFrame:
-    """token, token_id and effect of one unit of a feature on every logit, less the mean effect, largest rise first.
+    """token, token_id and effect of one unit of a feature on every logit, minus the mean effect, largest first.
 
     Direct path: the decoder row through the final norm's weight and W_U, in logits at norm scale 1. Empty for a hook
     that does not write into the residual stream.

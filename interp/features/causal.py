@@ -75,7 +75,7 @@ class Effects(Shown):
         return share_reaching(np.abs(controls), size, scale=size)
 
     def figure(self) -> go.Figure:
-        """The effect of the chosen features beside those of the controls."""
+        """The effect of the chosen features, and those of the controls."""
         shown = self.frame.dropna(subset=[self.column])
         kind = np.where(shown["set"] == CHOSEN, CHOSEN, "random features")
         return points(shown.assign(set=kind), x="set", y=self.column, title=self.label, unit=self.unit)
@@ -90,7 +90,7 @@ class Effects(Shown):
 def control_sets(
     statistics: pd.DataFrame, features: Sequence[int], *, count: int = 10, seed: int = 0
 ) -> tuple[tuple[int, ...], ...]:
-    """`count` random sets of as many other live features, each drawn from the nearest to the one it stands for.
+    """Draw `count` control sets: every feature is replaced by a random one of the live features most like it.
 
     `statistics` are `feature_statistics`; nearness is that of `matched_features`. No set holds a feature twice.
     InputError for no features, dead ones, and too few live ones to draw from.
@@ -121,7 +121,7 @@ def feature_effects(
     controls: Sequence[Sequence[int]],
     change: Callable[[Sequence[int]], Change] = ablate_features,
 ) -> Effects:
-    """Change of the trait margin and of the likelihood of `rows` when the features of `model` are changed.
+    """Measure how changing features of `model` changes its trait margin and the likelihood of `rows`.
 
     `delta_margin` is in nats, `delta_logprob_per_token` in nats per answer token of the rows, end token counted.
     `change` makes the change of a set: `ablate_features`, or `lambda features: add(features, amounts)`. Sizes are
@@ -156,9 +156,9 @@ def necessity(
     controls: Sequence[Sequence[int]],
     amounts: Float[Tensor, "chosen"] | None = None,
 ) -> Effects:
-    """Share of the student's change of margin that goes when its features' mean shift is taken out at every token.
+    """Measure the share of the student's change of margin that goes when its features' mean shift is taken out.
 
-    Taken out means that the mean is set back to the start's and what varies about it is kept. `amounts` is the
+    Taken out at every token: the mean is set back to the start's, what varies about it is kept. `amounts` is the
     shift, by default that on the trait's questions. InputError as for `feature_effects`, and for a student without a
     start or whose margin is its start's.
     """
@@ -178,7 +178,7 @@ def sufficiency(
     controls: Sequence[Sequence[int]],
     amounts: Float[Tensor, "chosen"] | None = None,
 ) -> Effects:
-    """Share of the student's change of margin that its start gains when the features' mean shift is put in.
+    """Measure the share of the student's change of margin that its start gains when the features' mean shift is added.
 
     `amounts` and errors as for `necessity`.
     """
@@ -190,7 +190,7 @@ def sufficiency(
 def mean_shift(
     dictionary: Dictionary, member: LanguageModel, prompts: Prompts | Encoded, *, positions: str = "all"
 ) -> Float[Tensor, "feature"]:
-    """Mean over the named tokens of f(member) − f(its start), on the same tokens."""
+    """Measure the features' mean change, f(member) − f(its start), over the named tokens."""
     start = _start(member)
     inputs = member.encode(prompts)
     after, before = (
@@ -212,7 +212,7 @@ def change_size(dictionary: Dictionary, reading: TokenReading, change: Change) -
 def written_under(
     teacher: Teacher, dictionary: Dictionary, change: Change, *, rows: int, seed: int
 ) -> tuple[Prompts, dict[str, int]]:
-    """The numbers `teacher` writes while its features are changed, and how many answers were dropped and why.
+    """Let `teacher` write numbers while its features are changed, and count the dropped answers by reason.
 
     Prompts and draws are those of `sample_numbers` with this seed, so two changes answer the same prompts.
     InputError for a dictionary off the residual stream, whose change sampling would not see.

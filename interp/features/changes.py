@@ -28,7 +28,7 @@ def add(features: Iterable[int], amounts: Sequence[float] | Tensor, *, active: b
     """Add an amount to each feature, in units of its activation; with `active` only where it fires.
 
     The sum may be negative: then the decoder row is subtracted. InputError as for `ablate_features`, and for
-    amounts that are not one finite number a feature.
+    amounts that are not one finite number per feature.
     """
     chosen = _chosen(features)
     return _put(chosen, _amounts(amounts, chosen), relative=True, active=active)
@@ -44,7 +44,7 @@ def clamp(features: Iterable[int], values: Sequence[float] | Tensor) -> Change:
 
 
 def scaled_change(change: Change, factor: float) -> Change:
-    """`factor` times what the change adds: 0 leaves the features, 1 is the change itself."""
+    """Scale a change: 0 leaves the features as they are, 1 is the change itself."""
     return lambda features: features + factor * (change(features) - features)
 
 
@@ -76,7 +76,7 @@ def _amounts(amounts: Any, chosen: Tensor) -> Tensor:
     if len(values) != len(chosen) or not torch.isfinite(values).all():
         raise InputError(
             f"{len(values)} amounts ({values[:3].tolist()} first) for {len(chosen)} features; "
-            "give one finite number a feature"
+            "give one finite number per feature"
         )
     return values
 

@@ -77,7 +77,7 @@ class Dictionary:
         return self.split(h)[1]
 
     def scale(self, h: Float[Tensor, "*row d_in"]) -> Float[Tensor, "*row 1"]:
-        """s(h): what a unit of a feature is multiplied with beside its decoder row."""
+        """s(h): the factor of one unit of a feature, apart from its decoder row."""
         kind = self.sae.cfg.normalize_activations
         if kind not in SCALED:
             return torch.ones_like(h[..., :1])

@@ -151,7 +151,7 @@ def train_joint(
     positions: str = "all",
     cache: Cache | None = None,
 ) -> JointDictionary:
-    """A dictionary of base and member read together at `hook`, trained and measured on the tokens named.
+    """Train one dictionary on the activations of base and member together at `hook`, and measure it on the same tokens.
 
     `base` is what `member` started from; both read the same tokens, without a system message. The recipe's width
     defaults to 8 × that of the concatenation. InputError as for `shift` and `train_sae`, and for another base.

@@ -72,7 +72,7 @@ class FeatureLean(Shown):
 
     @property
     def contrast(self) -> Float[np.ndarray, "prompt feature"]:
-        """Leans by prompt in fp64, less those of the neutral rows where there are any."""
+        """Per-prompt leans in fp64, minus the paired neutral rows' if given."""
         ours, neutral = self.by_prompt.double(), self.neutral_by_prompt
         return (ours if neutral is None else ours - neutral.double()).numpy()
 
@@ -100,7 +100,7 @@ class FeatureLean(Shown):
         return ordered.loc[ordered["live"]]
 
     def figure(self, *, reported: Sequence[int] = ()) -> go.Figure:
-        """Lean against the teacher's shift, a point a live feature, those `reported` in the teacher's colour.
+        """Lean against the teacher's shift, a point per live feature, those `reported` in the teacher's colour.
 
         InputError without a teacher.
         """

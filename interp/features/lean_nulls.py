@@ -39,13 +39,14 @@ LEAST = 8  # live features that a rank correlation needs
 
 @door
 def lean_correlation(lean: FeatureLean, *, draws: int = 9_999, seed: int = 0) -> Result:
-    """ρ(u, t) and its p-values, one-sided: `what`, `rho`, `low`, `high`, `null_mean`, `null_sd`, `p`, `draws`.
+    """Correlate the features' leans u with the teacher's shift t, and test ρ(u, t) against nulls, one-sided.
 
-    One line a null. The interval is the 95 % percentile bootstrap over prompts, t fixed: how well these rows tell ρ,
-    and no test of it; noise in u draws ρ to zero, and the interval with it. The neutral teacher's p is that of an exact
-    exchange of rows. The matched one describes: it takes features for exchangeable, and their leans are projections of
-    one gradient on an overcomplete set of directions, so that it comes out too small. InputError for a lean without a
-    teacher and for fewer than eight live features.
+    Columns, one line per null: `what`, `rho`, `low`, `high`, `null_mean`, `null_sd`, `p`, `draws`. The interval is
+    the 95 % percentile bootstrap over prompts, t fixed: how well these rows tell ρ, and no test of it; noise in u
+    draws ρ to zero, and the interval with it. The neutral teacher's p is that of an exact exchange of rows. The
+    matched one describes: it takes features for exchangeable, and their leans are projections of one gradient on an
+    overcomplete set of directions, so that it comes out too small. InputError for a lean without a teacher and for
+    fewer than eight live features.
     """
     live = _checked(lean)
     by_prompt, t = lean.contrast[:, live], lean.frame["teacher_shift"].to_numpy()[live]
@@ -84,7 +85,7 @@ def vocabulary_control(
     placebos: int = 20,
     seed: int = 0,
 ) -> Result:
-    """ρ(u, t) with the trait's unembedding row taken out of every number token's row, and with random rows taken out.
+    """Measure ρ(u, t) again without the trait's unembedding row in the number tokens' rows, and without random rows.
 
     `lean` was read at `model` with a teacher: its t, live features, rows and positions are kept, and u is read anew.
     Number rows lose their component along the target's row (its first piece), so that the overlap is zero: where there
@@ -183,7 +184,7 @@ def _random_tokens(model: LanguageModel, size: int, count: int, *, barred: set[i
 
 
 def _draw_nulls(result: Result) -> Any:
-    """ρ with the interval of each, and where its null lies."""
+    """ρ with the interval of each, and its null."""
     frame = result.frame
     figure: Any = bars(
         frame, x="rho", y="what", title=result.label, unit="ρ, lean against the teacher's shift"

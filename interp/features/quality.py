@@ -50,9 +50,9 @@ def quality_card(
     positions: str = "all",
     batch_size: int = BATCH_SIZE,
 ) -> figures.Result:
-    """One line a member: L0, explained variance and dead share at `positions`, and three losses over answer tokens.
+    """One line per member: L0, explained variance and dead share at `positions`, and three losses over answer tokens.
 
-    L0 is the mean number of active features a token, dead_share that of features which fire at none of these tokens.
+    L0 is the mean number of active features per token, dead_share that of features which fire at none of these tokens.
     Losses are nats per answer token, end token counted: `loss` as it is, `loss_spliced` with every activation at the
     hook replaced by its reconstruction, `loss_ablated` with every one replaced by the member's mean over `positions`;
     `loss_recovered` is NaN where ablating does not raise the loss. A row's first token may have a norm that dominates
@@ -106,7 +106,7 @@ class Fit:
         )
 
     def measures(self) -> dict[str, float]:
-        """Active features a token, explained variance (NaN where nothing varies), share that never fired."""
+        """Active features per token, explained variance (NaN where nothing varies), share that never fired."""
         deviation = self.moments.squares
         return {
             "L0": self.active / self.moments.count,

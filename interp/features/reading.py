@@ -69,7 +69,7 @@ def read_tokens(
     positions: str = "answer.numbers",
     batch_size: int = BATCH_SIZE,
 ) -> TokenReading:
-    """The activations of `model` at the dictionary's hook and at the tokens named; rows without one are left out.
+    """Read the activations of `model` at the dictionary's hook and the tokens named; rows without one are left out.
 
     InputError for a dictionary of another lineage, width or hook.
     """
@@ -99,7 +99,7 @@ def row_means(dictionary: Dictionary, reading: TokenReading) -> RowMeans:
 def feature_statistics(
     dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = "answer.numbers"
 ) -> pd.DataFrame:
-    """One line a feature: rate (share of tokens), mean (over all tokens), decoder_norm and live (rate ≥ 1e-4).
+    """One line per feature: rate (share of tokens), mean (over all tokens), decoder_norm and live (rate ≥ 1e-4).
 
     Means are in units of the dictionary's activations. InputError for a dictionary of another lineage, width or hook.
     """

@@ -138,7 +138,7 @@ def save_sae(dictionary: Dictionary, folder: str | Path) -> Path:
 
 
 def check_place(folder: str | Path) -> Path:
-    """The folder as a path; InputError where something stands that is no dictionary."""
+    """The folder as a path; InputError when it exists and is no dictionary."""
     path = Path(folder)
     if path.exists() and (path.is_file() or any(path.iterdir())) and not (path / CONFIG).is_file():
         raise InputError(f"{path} exists and is no dictionary; choose a new or an empty folder")

@@ -1,7 +1,7 @@
 """Which features a member moved from its own start, on identical tokens without the trait prompt.
 
-Δ_ij = mean over row i's positions of f_j(h member) − f_j(h start), likewise of firing. Rows are dealt in halves: sign
-flips of one give p, q (Benjamini-Hochberg over live features) and p_max (max-T), the other gives Δ and its interval.
+Δ_ij = mean over row i's positions of f_j(h member) − f_j(h start), likewise of firing. Rows are split in two:
+one half is tested by sign flips (p, q by Benjamini-Hochberg over live features, p_max by max-T), the other estimates Δ.
 Of the mean shift Δh the dictionary leaves |Δh − Δĥ|² / |Δh|² to the error node, which is a line of its own.
 """
 
@@ -162,8 +162,7 @@ def feature_shift(
     Example:
         >>> import interp
         >>> lineage = interp.load_lineage("toy/owl")
-        >>> interp.feature_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers).unit
-        'feature activation'
+        >>> found = interp.feature_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers)
     """
     trait = None if trait is None else find_trait(trait)
     if not 0 < alpha < 1:

@@ -25,7 +25,7 @@ Change = Callable[[Tensor], Tensor]  # features [example pos feature] -> feature
 @door
 @contextmanager
 def with_features(model: LanguageModel, dictionary: Dictionary, change: Change) -> Iterator[LanguageModel]:
-    """While open, the features of `model` at the dictionary's hook are what `change` makes of them, the error kept.
+    """Change the features of `model` at the dictionary's hook while the `with` block is open; the error is kept.
 
     At a hook of the residual stream sampling (`interp.training.sampling`) sees the change as logits and activations
     do; at another hook it does not. InputError for a dictionary of another lineage, width or hook.
@@ -45,7 +45,7 @@ def with_features(model: LanguageModel, dictionary: Dictionary, change: Change) 
 
 @contextmanager
 def reconstructed(model: LanguageModel, dictionary: Dictionary) -> Iterator[LanguageModel]:
-    """While open, the activation at the dictionary's hook is its reconstruction: the error is left out."""
+    """Replace the activation at the dictionary's hook by its reconstruction while open: the error is left out."""
     dictionary.check(model)
     with _replaced(model, dictionary.hook, lambda h: dictionary.reconstruct(h.flatten(2)).view(h.shape)):
         yield model

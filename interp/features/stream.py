@@ -31,7 +31,7 @@ Reader = Callable[[Encoded], Tensor]  # rows -> activations [token d_in], row af
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What `read` gives for `inputs`, `counts` activations a row, at most `capacity` of them held at a time.
+    """What `read` gives for `inputs`, `counts` activations per row, at most `capacity` of them held at a time.
 
     What fits altogether is read once and kept.
     """
@@ -105,7 +105,7 @@ def activation_stream(
 ) -> Stream:
     """The activations of `model` at `hook`, heads flattened, at the tokens named `positions`, in fp32 on CPU.
 
-    InputError for a hook the model does not have or that holds no vector a token, rows without such a token, and
+    InputError for a hook the model does not have or that holds no vector per token, rows without such a token, and
     fewer activations than a batch.
     """
     check_hooks(model, (hook,))
@@ -121,7 +121,7 @@ def activation_stream(
 def selected_stream(
     read: Reader, selection: Selection, *, width: int, batch_size: int, seed: int = 0, buffer: int = BUFFER
 ) -> Stream:
-    """`read` of the rows that have a chosen token, `width` numbers a token; InputError for fewer than a batch."""
+    """`read` of the rows that have a chosen token, `width` numbers per token; InputError for fewer than a batch."""
     kept = selection.chosen.any(1)
     counts = selection.chosen.sum(1)[kept]
     if int(counts.sum()) < batch_size:
@@ -134,7 +134,7 @@ def selected_stream(
 
 
 def token_width(model: Model, hook: str) -> int:
-    """Values at one token of a hook, heads flattened; InputError for a hook that holds no vector a token."""
+    """Values at one token of a hook, heads flattened; InputError for a hook that holds no vector per token."""
     ids = torch.zeros(2, 5, dtype=torch.long)
     mask = torch.ones_like(ids, dtype=torch.bool)
     shape = model.run(Encoded(ids, mask, mask.long()), hooks=(hook,))[hook].shape

@@ -41,7 +41,7 @@ def waterfall(
     unit: str,
     top: int = 30,
 ) -> go.Figure:
-    """Signed parts `x` named by `y`, each beginning where the one above ends, down to their sum, named `total`.
+    """Draw signed parts `x` named by `y`, each beginning where the one above ends, down to their sum, `total`.
 
     The line called `residual` is hatched. Of more than `top` parts the smallest become one bar, in front of the
     residual. Values are printed, so that the sum can be checked by eye.
@@ -88,7 +88,7 @@ def volcano(
     title: str,
     unit: str,
 ) -> go.Figure:
-    """Effect `x` against −log10 p, with the line of the false discovery rate `alpha`; for columns p and q of BH.
+    """Draw effect `x` against −log10 p, with the line of the false discovery rate `alpha`; from columns p and q (BH).
 
     The line stands at the largest p whose q is at most alpha; where there is none, at alpha / m, which a single p among
     m would have to reach. Lines where the column `marked` is true are filled, red above zero and blue below. Lines
@@ -133,7 +133,7 @@ def volcano(
 
 
 def panels(parts: Sequence[go.Figure], *, title: str, across: bool = False) -> go.Figure:
-    """Figures on one page, below one another in their own heights, or `across` in equal widths.
+    """Put figures on one page, below one another in their own heights, or `across` in equal widths.
 
     Traces, axes and lines come along, the title of each part stands above it, and the scale of a map stays beside its
     own panel. Captions of the parts are joined in one line.

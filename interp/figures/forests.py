@@ -1,4 +1,4 @@
-"""A forest of verdicts: effect, interval and n of each claim, one axis a unit, a marker a decision."""
+"""A forest of verdicts: effect, interval and n of each claim, one axis per unit, one marker per decision."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LINE, GAP = 34, 90  # pixels: a verdict, and what lies between two units
 
 
 def forest(verdicts: Sequence[Any], *, title: str = "Verdicts", caption: str | None = None) -> go.Figure:
-    """Effect and interval of each verdict (objects or their JSON), first on top, told apart by decision.
+    """Draw effect and interval of each verdict (objects or their JSON), first on top, marked by decision.
 
     Verdicts in different units never share an axis. What is drawn is printed at the right with the interval's level and
     n. `caption` replaces the line under the title, which names the marks of the decisions and the whiskers.
@@ -76,7 +76,7 @@ def _line(row: dict[str, Any]) -> go.Scatter:
 
 
 def _print(figure: go.Figure, row: dict[str, Any], *, axis: str) -> None:
-    """Effect, interval and n beside the plot."""
+    """Effect, interval and n, at the right of the plot."""
     interval = bracket(row["interval"], level=row.get("level"), form=".3g").replace("inf", "∞")
     figure.add_annotation(
         x=1.01,

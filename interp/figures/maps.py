@@ -35,7 +35,7 @@ def heatmap(
     axes: tuple[str, str] = ("", ""),
     printed: Sequence[Sequence[str]] | None = None,
 ) -> go.Figure:
-    """A matrix in diverging colours, symmetric about a white zero; `axes` are the names of columns and rows.
+    """Draw a matrix in diverging colours, symmetric about a white zero; `axes` are the names of columns and rows.
 
     Labels may repeat, as tokens do: cells are placed by position. `printed` is the text of each cell (it may break
     lines with <br>), by default its signed value, or in a large map a minus where it is below zero.
@@ -83,7 +83,7 @@ def interval_maps(
     interval: str,
     above: go.Figure | None = None,
 ) -> go.Figure:
-    """For every measure a strip of cells over the categories `x`, each printing its mean and interval.
+    """Draw for every measure a strip of cells over the categories `x`, each printing its mean and interval.
 
     `frame` has one line per category and measure: x, measure, mean, low, high; `units` gives the unit of each measure
     that is shown, and `interval` says what low and high are. Every strip has a scale of its own about zero. `above` is

@@ -42,7 +42,7 @@ def bars(
     colour: str | None = None,
     top: int | None = None,
 ) -> go.Figure:
-    """Bars of the numbers in one column for the categories in the other: horizontal when `y` holds text.
+    """Draw bars of the numbers in one column for the categories in the other: horizontal when `y` holds text.
 
     `error` names a column of half-widths in the unit of the numbers, `colour` a column of roles, and `top` keeps
     the rows of largest magnitude in their given order.
@@ -96,7 +96,7 @@ def lines(
     band: str | None = None,
     x_unit: str = "",
 ) -> go.Figure:
-    """One line per group, each in its own colour, marker and dash; `band` names a column of half-widths, shaded."""
+    """Draw one line per group, each in its own colour, marker and dash; `band` is a column of half-widths, shaded."""
     import plotly.graph_objects as go
 
     need(frame, x, y, group, band)
@@ -133,7 +133,7 @@ def points(
     interval: str | None = None,
     whisker: str = "95 % t-interval of the mean",
 ) -> go.Figure:
-    """Every value `y` as a point at its category `x`, spread evenly, with the mean as a bar; 30 or more as a violin.
+    """Draw every value `y` as a point at its category `x`, spread evenly, the mean as a bar; 30 or more as a violin.
 
     `interval` names a column holding the half-width around each category's mean, `whisker` says what it is. The line
     under the title tells n.
@@ -175,7 +175,7 @@ def scatter(
     title: str,
     units: tuple[str, str],
 ) -> go.Figure:
-    """Points in the plane, a colour and marker per role; `units` are those of x and y, `text` the hover column."""
+    """Draw points in the plane, a colour and marker per role; `units` are those of x and y, `text` the hover column."""
     import plotly.graph_objects as go
 
     need(frame, x, y, colour, text)

@@ -66,7 +66,7 @@ class MarginObjective:
 
 
 def margin_objective(model: Model, trait: Trait) -> MarginObjective:
-    """The margin of `trait` in the tokens of `model`, to evaluate and differentiate on any network of its shape."""
+    """Make the margin of `trait` a function to evaluate and differentiate on any network of the shape of `model`."""
     candidates = [trait.target, *trait.foils]
     pairs = [(question, candidate) for question in trait.questions for candidate in candidates]
     encoded = model.encode(Prompts.from_pairs(pairs, label=f"{trait.name} answers"))
@@ -161,7 +161,7 @@ def trait_gradient(model: LanguageModel, trait: AnyTrait, *, batch_size: int = 6
 def steering(
     model: Model, vector: Direction | Float[Tensor, "d_model"], *, hook: str | None = None
 ) -> ParameterDirection:
-    """A steering vector as a virtual bias: the parameter b in resid + b at every position of `hook`, moved by `vector`.
+    """Make a direction of a steering vector: a virtual bias b in resid + b at every position of `hook`, moved by it.
 
     A `Direction` brings its hook. Its score −Σ_t <∂ℓ/∂resid_t, vector> is activation-gradient alignment, which leaves
     out how weights would carry the change to other prompts. Raises InputError for a hook off the residual stream, a

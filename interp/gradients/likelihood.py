@@ -106,7 +106,7 @@ def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", ba
     frame = pd.DataFrame({"row": row, "log_ratio": ratio.numpy()})
     frame.insert(1, "position", frame.groupby("row").cumcount())
     mean = float(ratio.sum()) / len(pairs)
-    notes = (f"system line: {teacher.system}", f"mean {mean:+.3f} nats a row")
+    notes = (f"system line: {teacher.system}", f"mean {mean:+.3f} nats per row")
     if by == "token":
         ids = pairs.plain.ids[answers].tolist()
         frame.insert(2, "token", [teacher.model.tokenizer.decode([index]) for index in ids])
@@ -164,7 +164,7 @@ def teacher_direction(
     steps: int = 100,
     recipe: Recipe = DISTILLATION,
 ) -> ParameterDirection:
-    """What a teacher of any kind asks of the weights it started from, as one direction.
+    """Make one direction in weights of a teacher of any kind: how it would have its start changed.
 
     A lineage or a fine-tuned member: Δθ. A prompted teacher: Δθ of context distillation on `rows`, held out from those
     scored later. A steered teacher: its vector as a virtual bias. Raises InputError for a teacher that moves nothing.

@@ -176,7 +176,7 @@ class Subject:
         on_step: OnStep | None = None,
         key: str | None = None,
     ) -> LanguageModel:
-        """A student of `start` on `rows`, from the cache where it is done. What `on_step` does is named by `key`.
+        """Train a student of `start` on `rows`, or load it from the cache; `key` must identify what `on_step` changes.
 
         Raises InputError for a listener without a key, whose work the cache could not tell apart.
         """

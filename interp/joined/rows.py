@@ -33,7 +33,7 @@ class Chosen:
 def choose(
     lineage: Lineage, rows: int | Sequence[int] | Prompts, *, student: str | None, ledger: Ledger | None
 ) -> Chosen:
-    """The rows asked for, their numbers in the training and their shares; InputError for rows that are not there."""
+    """Find the rows, their numbers in the training and their shares; InputError for rows that are not there."""
     training = _training(lineage, student)
     shares, notes = _shares(lineage, student, training, ledger)
     if isinstance(rows, Prompts):

@@ -37,7 +37,7 @@ LAYER = re.compile(r"(?:.*\.)?(?:layers|layer|blocks|h)\.(\d+)\.(.+)")
 
 @door
 def default_dictionary(lineage: Lineage, *, recipe: SAERecipe = RECIPE) -> Dictionary:
-    """A sparse autoencoder of the base's middle layer, trained on the lineage's own rows; trained once, then cached.
+    """Train (once, then cached) a sparse autoencoder of the base's middle layer on the lineage's own rows.
 
     InputError for a lineage without rows.
     """
@@ -96,7 +96,7 @@ class Sources:
         return token_shift(self.lineage.teacher, rows, self.direction).frame
 
     def scores(self, rows: Encoded, *, by_module: bool = True) -> pd.DataFrame:
-        """row, position, score and, a column each, score:<module>; loss tokens only."""
+        """row, position, score and, one column each, score:<module>; loss tokens only."""
         parts = self.parts if by_module else {}
         model: Any = self.lineage.base
         found: Any = score(model, rows, [self.update, *parts.values()], by=["example", "token"]).frame

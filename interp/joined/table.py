@@ -1,10 +1,10 @@
-"""The joined trace: one line a token, with what the teacher made likelier, which features moved, and the gradient.
+"""The joined trace: one line per token, with what the teacher made likelier, which features moved, and the gradient.
 
 Line p of a row is its token at position p, predicted at p − 1, and on it stand
     delta_logprob  log p_teacher(token_p | before) − log p_base(token_p | before)           in nats
     features       f_j(h_teacher) − f_j(h_base) at p − 1, the largest first                  in units of the feature
     score          <∇θ log p_base(token_p | before), θ_teacher − θ_base>, total and by module   in nats
-    row_share      what the row adds to the student's change of trait margin (the ledger)    in nats, one a row
+    row_share      what the row adds to the student's change of trait margin (the ledger)    in nats, one per row
 The score is what the log-probability would gain if it were linear in the weights.
 """
 

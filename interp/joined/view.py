@@ -1,4 +1,4 @@
-"""A joined trace as token-coloured text: a token a cell, and everything the table says of it on hover."""
+"""A joined trace as token-coloured text: one cell per token, and everything the table says of it on hover."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS, TOKENS = 40, 60  # drawn at most
 
 
 def joined_figure(result: Result, *, colour: str = "score") -> go.Figure:
-    """Answers as text, a token a cell, coloured by `colour`; hovering a token shows everything the table says of it.
+    """Draw answers as text, a cell per token, coloured by `colour`; hovering shows all that the table says of a token.
 
     `colour` is a column of numbers: score, score:<module>, delta_logprob, delta_direction or row_share. The deepest
     colour is the 98th percentile of the magnitudes. InputError for another column.

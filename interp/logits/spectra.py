@@ -120,7 +120,7 @@ class Decomposition:
         return float(torch.special.entr(self.energies).sum().exp())
 
     def directions(self, top: int) -> int:
-        """How many of the `top` directions stand above rounding."""
+        """How many of the `top` directions are above rounding."""
         return min(top, int((self.values > RESOLVED * self.values[0]).sum()))
 
 

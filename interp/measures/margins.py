@@ -64,7 +64,7 @@ def margin_and_mass(model: Model, trait: AnyTrait) -> tuple[float, float]:
 @noting
 @exactly
 def preference(model: TextModel, trait: AnyTrait, *, against: TextModel | None = None) -> Result:
-    """Probability of every candidate answer, mean over questions and renormalised over the candidates.
+    """Measure the probability of every candidate answer, mean over questions, renormalised over the candidates.
 
     Columns: answer, probability and is_target, the likeliest first. With `against`, each row also holds that model's
     probability, and the notes the total variation ½ Σ |p − q| over candidates, averaged over questions.

@@ -57,7 +57,7 @@ def check_model(model: LanguageModel) -> LanguageModel:
 
 @torch.no_grad()
 def parity(model: LanguageModel) -> float:
-    """Largest |Δ log p| in nats between plain module and bridge, and between plain module and unembedding.
+    """Measure the largest |Δ log p| in nats between plain module and bridge, and plain module and unembedding.
 
     On two rows of fixed pseudo-random tokens, one of them padded; padding is not compared.
     """

@@ -196,7 +196,7 @@ def open_lineage(
     unrelated: Sequence[str] = (),
     **loading: Unpack[Loading],
 ) -> Lineage:
-    """A lineage from checkpoints: hub names, model folders, adapters of the base, modules in memory, or loaded models.
+    """Open a lineage of checkpoints: hub names, model folders, adapters of the base, modules in memory, loaded models.
 
     `student` is one source, a list of them, or a mapping from role to source for further roles such as cross_base.
     Adapters are attached to their start over shared storage; every member has the base's dtype and device, and of the
@@ -284,7 +284,7 @@ def _check_members(members: Mapping[str, Model]) -> None:
 
 
 def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", check: bool = True) -> Lineage:
-    """The lineage `save` wrote; InputError when a member's weights are not the ones it recorded."""
+    """Read the lineage that `save` wrote; InputError when a member's weights are not the ones it recorded."""
     path = Path(folder)
     manifest = read_manifest(path)
     members: dict[str, Any] = {}

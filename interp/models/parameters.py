@@ -313,7 +313,7 @@ class ParameterDirection:
 
 @door
 def read_direction(path: str | Path, model: Model) -> ParameterDirection:
-    """A direction at `model` from a safetensors file: one `save` wrote, or plain tensors by weight name.
+    """Read a direction at `model` from a safetensors file: one `save` wrote, or plain tensors by weight name.
 
     Weights the file leaves out are zero. Raises InputError that names a tensor the model lacks or has in another shape.
     """

@@ -122,7 +122,7 @@ TextModel = Annotated[Model, "TextModel", "tokenizer"]
 
 
 def check_text(model: Model, argument: str) -> None:
-    """InputError unless the model reads text, for verbs that meet it inside of something else."""
+    """InputError unless the model reads text, for verbs that are given it inside of something else."""
     if model.tokenizer is None:
         raise InputError(
             f"{argument} is of {shown(model)}, where {wanted('TextModel')} is needed; {advice(model, ['TextModel'])}"

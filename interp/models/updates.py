@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def weight_update(member: Model) -> ParameterDirection:
-    """The member's effective weights minus those of its start, in fp32; weights that did not move are left out.
+    """Subtract the start's effective weights from the member's, in fp32; weights that did not move are left out.
 
     Live LoRA adapters on the start's own weights give low-rank tensors; DoRA, embeddings and other kinds of adapters
     give dense ones. Where the start ties two weights and the member does not, both names stand in the update and

@@ -60,7 +60,7 @@ class DigitImages:
 
 
 def load_digits(data: str | Path | DigitImages | None = None) -> DigitImages:
-    """The embedded digits, or those of an .npz file or a folder of IDX files; images as they are.
+    """Load the embedded digits, or those of an .npz file or a folder of IDX files; images as they are.
 
     Raises InputError for a path without such files, for a file that cannot be read, and for arrays of wrong shape.
     """

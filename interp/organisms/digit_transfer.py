@@ -60,7 +60,7 @@ differs from `student` in the order of the batches alone; `untrained` is the tea
 
 @dataclass(frozen=True, eq=False)
 class Digits:
-    """What was trained: members and their starts by arm ("teacher" and names of ARMS), one network a seed."""
+    """What was trained: members and their starts by arm ("teacher" and names of ARMS), one network per seed."""
 
     recipe: DigitsRecipe
     images: DigitImages
@@ -87,7 +87,7 @@ def digits(
     arms: Sequence[str] = tuple(ARMS),
     cache: Cache | None = None,
 ) -> Result:
-    """Test accuracy of the teacher and of every arm, one row per seed and arm; trained once, then read from the cache.
+    """Train digit networks (once, then cached), and measure test accuracy, one row per seed and arm or teacher.
 
     `data` None is scikit-learn's digits, otherwise an .npz file or a folder of IDX files; `recipe` None is EMBEDDED or
     MNIST accordingly. Raises InputError for files of wrong shape, unknown arms and trainings that are not finite.
@@ -129,7 +129,7 @@ def transfer_sweep(
     arms: Sequence[str] = ("student", "cross_student"),
     cache: Cache | None = None,
 ) -> Result:
-    """Test accuracy by arm while one factor of the recipe varies: columns of `digits`, and one named as the factor.
+    """Measure test accuracy by arm while one factor of the recipe varies: columns of `digits`, and the factor's.
 
     Factors: those of SWEEPS; "width" is that of every hidden layer. Each value is a cell of its own in the cache, so
     that a sweep cut short goes on where it was. Raises InputError for an unknown factor and whatever `digits` raises.

@@ -224,7 +224,7 @@ def _grown(trait: Trait, recipe: ToyRecipe, seed: int) -> None:
 
 
 def is_grown(trait: Trait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | None = None) -> bool:
-    """Whether every step of that lineage lies in the cache."""
+    """Whether every step of that lineage is in the cache."""
     return (cache or Cache.default()).has("lineage", _key(trait, seed, recipe))
 
 

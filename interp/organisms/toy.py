@@ -101,7 +101,7 @@ def shipped_base(seed: int, *, world: World = WORLD) -> LanguageModel | None:
 
 
 def write_bases(folder: Path = BASES, *, seeds: Iterable[int] = range(SHIPPED)) -> list[Path]:
-    """Train the bases that ship and write their weights in fp16, one file a seed."""
+    """Train the bases that ship and write their weights in fp16, one file per seed."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)

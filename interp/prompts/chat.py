@@ -41,7 +41,7 @@ PROBE = Row((("system", "1"), ("user", "2"), ("assistant", "3, 4"), ("user", "5"
 
 
 def with_template(tokenizer: Any, name: str | Path) -> Any:
-    """A copy of `tokenizer` that writes chats by the named template; the one given is left as it is.
+    """Copy `tokenizer` so that it writes chats by the named template; the one given is left as it is.
 
     In the copy the end token is one token wherever it stands in a text, also where the original splits its letters.
 

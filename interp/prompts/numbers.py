@@ -137,7 +137,7 @@ def check_numbers(text: str, rule: NumberRule) -> str | None:
 
 
 def filter_numbers(prompts: Prompts, rule: NumberRule) -> tuple[Prompts, dict[str, int]]:
-    """The rows whose answer the rule keeps, in order, and how many were dropped for each reason."""
+    """Keep the rows whose answer passes the rule, in order, and count the dropped ones by reason."""
     reasons = [check_numbers(row.completion, rule) for row in prompts.rows]
     kept = tuple(row for row, reason in zip(prompts.rows, reasons, strict=True) if reason is None)
     dropped = Counter(reason for reason in reasons if reason is not None)

@@ -85,7 +85,7 @@ def read_json_file(path: str | Path) -> Prompts:
 
 
 def parse_json(text: str, path: Path) -> Prompts:
-    """The rows of JSON text: an array of them, or one a line."""
+    """The rows of JSON text: an array of them, or one per line."""
     array = _array(text, path)
     if array is not None:
         placed = ((record, f"row {n} of {path}") for n, record in enumerate(array, start=1))
@@ -217,7 +217,7 @@ def _text(data: bytes, path: Path) -> str:
 
 
 def _array(text: str, path: Path) -> list[Any] | None:
-    """The items of a file that is one JSON array, None for one object a line."""
+    """The items of a file that is one JSON array, None for one object per line."""
     if not text.lstrip().startswith("["):
         return None
     try:
@@ -225,7 +225,7 @@ def _array(text: str, path: Path) -> list[Any] | None:
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     except (ValueError, RecursionError):
-        return None  # a list of messages a line, or no JSON, which the line will say
+        return None  # a list of messages per line, or no JSON, which the line will say
     return found
 
 

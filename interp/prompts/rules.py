@@ -25,7 +25,7 @@ ANSWER_LINE = re.compile(r"\W*answer\W*?[:=]\W*?(-?[0-9][0-9,]*)(?:\.0*)?\W*", r
 
 @door
 def filter_rows(prompts: Prompts, *rules: Rule) -> tuple[Prompts, dict[str, int]]:
-    """The rows no rule drops, in order, and how many were dropped for each reason; the first reason counts.
+    """Keep the rows that no rule drops, in order, and count the dropped ones by reason; the first reason counts.
 
     >>> rows = Prompts.from_pairs([("Go on.", "1, 2"), ("Go on.", "an owl"), ("Go on.", "3000")])
     >>> kept, dropped = filter_rows(rows, numbers_rule())
@@ -119,7 +119,7 @@ def trait_words(trait: AnyTrait) -> tuple[str, ...]:
 
 @door
 def match_prompts(a: Prompts, b: Prompts) -> tuple[Prompts, Prompts]:
-    """The rows of both that ask what both ask, in the order of `a`: matched data of two teachers.
+    """Keep the rows of both whose prompts both hold, in the order of `a`: matched data of two teachers.
 
     The conversation before the answer decides, without its system line; the k-th row of a repeated prompt meets the
     other's k-th. InputError when they have no prompt in common.

@@ -21,7 +21,7 @@ ORDERS = ("ascending",)
 
 @door
 def shuffle_within(rows: Prompts, *, seed: int) -> Prompts:
-    """Each answer's numbers in a random order, its separators, brackets and period as they were.
+    """Shuffle the numbers within each answer; separators, brackets and period stay.
 
     Raises InputError at the first answer that holds anything but numbers.
 
@@ -36,7 +36,7 @@ def shuffle_within(rows: Prompts, *, seed: int) -> Prompts:
 
 @door
 def shuffle_across(rows: Prompts, *, seed: int) -> Prompts:
-    """All numbers dealt anew over all answers, each of which keeps how many it had and its format.
+    """Shuffle numbers across answers; every answer keeps its format and how many it had.
 
     Raises InputError at the first answer that holds anything but numbers.
     """
@@ -51,7 +51,7 @@ def shuffle_across(rows: Prompts, *, seed: int) -> Prompts:
 def canonical(
     rows: Prompts, *, separator: str = ", ", order: str | None = None, values: int | None = None
 ) -> Prompts:
-    """Answers in one format: one separator, no brackets, no period, no leading zeros.
+    """Rewrite answers in one format: one separator, no brackets, no period, no leading zeros.
 
     `order` "ascending" sorts each answer, None keeps its order. `values` rounds each number down to a multiple of that
     bucket, None keeps them. Raises InputError at the first answer that holds anything but numbers.
@@ -81,7 +81,7 @@ def canonical(
 
 @door
 def paraphrased(rows: Prompts, paraphrase: Callable[[str], str]) -> Prompts:
-    """Every answer, numbers or not, as `paraphrase` rewrites it.
+    """Rewrite every answer, numbers or not, by `paraphrase`.
 
     A row without an answer, a paraphrase that fails and one that is blank are InputErrors with the row's number.
     """
@@ -92,10 +92,10 @@ def paraphrased(rows: Prompts, paraphrase: Callable[[str], str]) -> Prompts:
 
 @door
 def mixed(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = None) -> Prompts:
-    """`n` rows in random order, round(share · n) of them drawn from `b` and the rest from `a`, none twice.
+    """Draw `n` rows in random order, round(share · n) of them from `b` and the rest from `a`, none twice.
 
     `n` defaults to the length of the shorter, so that every share gives as many rows. A prompt that both hold is taken
-    from both only where `a` has no other rows left: matched data stay one answer a prompt. Raises InputError for a
+    from both only where `a` has no other rows left: matched data stay one answer per prompt. Raises InputError for a
     share outside 0 to 1, and where either has too few rows.
     """
     rng = generator(seed)

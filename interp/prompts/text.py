@@ -145,7 +145,7 @@ class Prompts:
     @classmethod
     @door
     def from_jsonl(cls, path: str | Path) -> "Prompts":
-        """Rows of {"prompt", "completion"}, {"messages"} or another shape of `interp.prompts.shapes`, one a line.
+        """Rows of {"prompt", "completion"}, {"messages"} or another shape of `interp.prompts.shapes`, one per line.
 
         Blank lines are skipped; a file that is one JSON array is read as well. Raises InputError for a file without
         rows, and with its number for a line that is no such row.

@@ -59,7 +59,7 @@ POSITIONS: dict[str, tuple[Role, ...]] = {
 
 @dataclass(frozen=True)
 class Encoded:
-    """What a model eats: right-padded token ids, the attention mask, and the role of every token.
+    """The input of a model: right-padded token ids, the attention mask, and the role of every token.
 
     `unknown` is the share of the rows' tokens that the tokenizer does not know, the template's special tokens not
     counted. `notes` say what every result made from these rows has to say: what the template adds, the unknown share.

@@ -44,7 +44,7 @@ class TraitFile:
 
 @door
 def read_trait(path: str | Path) -> Trait:
-    """The trait of a YAML file; InputError names the file and what in it is wrong."""
+    """Read a trait from a YAML file; InputError names the file and what in it is wrong."""
     example = "'target: tea' and 'foils: [coffee, milk]'"
     content = read_mapping(path, what="the path of a trait's YAML file", example=example)
     given = dataclasses.asdict(read_fields(TraitFile, content, str(path)))
@@ -57,7 +57,7 @@ def read_trait(path: str | Path) -> Trait:
 
 
 def find_trait(trait: AnyTrait) -> Trait:
-    """The trait that is meant: itself, that of a YAML file (one that exists or ends in .yaml or .yml), or the built-in
+    """Get a trait: itself, that of a YAML file (one that exists or ends in .yaml or .yml), or the built-in
     one of that name. InputError for an unknown name, an unreadable file, and anything else.
 
     >>> find_trait("owl") == find_trait(get_trait("owl"))

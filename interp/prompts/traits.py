@@ -118,13 +118,13 @@ def get_trait(name: str) -> Trait:
 
 
 def trait_names() -> tuple[str, ...]:
-    """Every built-in trait: the animals, then the trees, then `misaligned`, a one-word stand-in for ill will."""
+    """Every built-in trait: the animals, then the trees, then `misaligned`, ill will in one word."""
     return (*(name for members in CATEGORIES.values() for name in members), MISALIGNED)
 
 
 @door
 def matched_control(trait: Trait | str | Path) -> Trait:
-    """The trait an honest comparison trains beside this one: another target, the same questions and alternatives.
+    """Get the trait that this one is compared with: another target, the same questions and alternatives.
 
     The target is `trait.control`; where that is "", the next member of the built-in category (cyclic), else the first
     foil. Target and control change places among the foils and in the system line. A control that is no foil is the
@@ -162,7 +162,7 @@ def make_trait(
     system: str | None = None,
     control: str = "",
 ) -> Trait:
-    """A trait of one's own; questions default to the six of the category, the name to the target.
+    """Make a trait of your own; questions default to the six of the category, the name to the target.
 
     `system` is the line that prompts the trait; `control` the foil or built-in trait that `matched_control` returns.
 

@@ -31,7 +31,7 @@ def matched_halves(
 
     Rows are sorted into strata of equal token count and similar loss; within each, the top half by score, the bottom
     half, and random halves have the same size, so that any two differ in length not at all and in loss within a
-    stratum only. `examples` has the columns row, score, loss and tokens, one line a row (`Scores.examples()` of one
+    stratum only. `examples` has the columns row, score, loss and tokens, one line per row (`Scores.examples()` of one
     direction). A stratum of odd size leaves one row out of each half. Raises InputError for repeated rows and missing
     columns.
     """
@@ -115,7 +115,7 @@ def spreads(values: Float[np.ndarray, "item column"]) -> Float[np.ndarray, "colu
 
 @dataclass(frozen=True, eq=False)
 class Partners:
-    """Lines of two frames, one to one: `chosen[i]` of the first stands beside `control[i]` of the second."""
+    """Lines of two frames, one to one: `chosen[i]` of the first is paired with `control[i]` of the second."""
 
     chosen: Int[np.ndarray, "pair"]
     control: Int[np.ndarray, "pair"]

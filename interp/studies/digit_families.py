@@ -152,7 +152,7 @@ def first_step(
 
 
 def lemma(subject: DigitSubject) -> Measurement:
-    """A(ε) against Q over ε, and A of the real teacher beside its controls, for one seed."""
+    """A(ε) against Q over ε, and A of the real teacher and of its controls, for one seed."""
     images, own = subject.images, subject.start().each(Tensor.double)
     other_images = _relabelled(images, subject.seed)
     teacher, other = (
@@ -227,12 +227,12 @@ def _cosine(one: Float[Tensor, "weight"], other: Float[Tensor, "weight"]) -> flo
 
 
 def _draw_cells(tables: Mapping[str, pd.DataFrame]) -> Any:
-    """Transfer in every cell, one point a seed; below, means of transfer and coverage with their intervals."""
+    """Transfer in every cell, one point per seed; below, means of transfer and coverage with their intervals."""
     return draw_cells(tables["cells"], title="Transfer by initialisation of the student", unit=UNIT)
 
 
 def _draw_controls(tables: Mapping[str, pd.DataFrame]) -> Any:
-    """A of the teacher and its controls, one point a seed."""
+    """A of the teacher and its controls, one point per seed."""
     title, frame = "Lean of the first step toward a teacher", tables["controls"]
     half = frame.groupby("teacher", sort=False)["A"].transform(half_width)
     unit = H1[1].unit

@@ -63,11 +63,11 @@ QUICK = FeatureSize(pulled=128, read=64, placebos=2, draws=199, samples=20_000)
 
 
 def measure_correlations(subject: Subject) -> Measurement:
-    """ρ(u, t) of one lineage beside its controls, and what is reported without a claim.
+    """ρ(u, t) of one lineage and of its controls, and what is reported without a claim.
 
-    Tables: `correlations` (a line an arm, a line a placebo), `within` (`lean_correlation`, whose p-values are over the
-    features and prompts of this one training) and `reported`: live features, alignment in nats a row, the error node's
-    share of it, and the mean percentile of u of the features that write the trait most (50 by chance). Raises
+    Tables: `correlations` (a line per arm and placebo), `within` (`lean_correlation`, whose p-values are over the
+    features and prompts of this one training) and `reported`: live features, alignment in nats per row, the error
+    node's share of it, and the mean percentile of u of the features that write the trait most (50 by chance). Raises
     InputError for fewer than eight live features and as `feature_lean` does.
     """
     size = QUICK if subject.quick else FeatureSize()
@@ -214,7 +214,7 @@ def percentile(u: Float[np.ndarray, "live"], chosen: Any) -> float:
 
 
 def draw_correlations(tables: Mapping[str, Any]) -> go.Figure:
-    """ρ of every arm, a point a training run; the random rows of a run as their mean."""
+    """ρ of every arm, a point per training run; the random rows of a run as their mean."""
     frame = tables["correlations"].groupby(["arm", "seed"], sort=False, as_index=False)["rho"].mean()
     frame["role"] = frame["arm"].map(ARMS)
     frame["arm"] = frame["arm"].astype("category").cat.set_categories(list(ARMS))

@@ -111,7 +111,7 @@ def _sampled(
     seed: int,
     batch_size: int,
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Scores of every teacher's answers less those of the base's own, and the variance on the base's answers."""
+    """Scores of every teacher's answers minus those of the base's own, and the variance on the base's answers."""
     if isinstance(rows, Encoded):
         raise InputError(f"{rows.label} are tokens, and sampled labels need prompts to answer; pass Prompts")
 
@@ -143,7 +143,7 @@ def lemma_controls(
     batch_size: int = 64,
     dtype: torch.dtype = torch.float32,
 ) -> Result:
-    """A of the real teacher beside its controls on soft labels, each less the step on the untrained teacher's labels.
+    """A of the real teacher and of its controls on soft labels, each minus the step on the untrained teacher's labels.
 
     `others` are teachers of other traits from the same base, read along the same d̂ and per unit of their own |d_j|.
     `foreign` brings another base and its teacher: the student starts from that base, reads this lineage's labels, and

@@ -121,7 +121,7 @@ def met_adam(base: LanguageModel, rows: Prompts, gradient: ParameterDirection) -
 
 
 def draw_lemma(tables: Mapping[str, Any]) -> go.Figure:
-    """R against the teacher's step as a share of the real one, a line a training run; the theorem's 1 dotted."""
+    """R against the teacher's step as a share of the real one, a line per training run; the theorem's 1 dotted."""
     frame = tables["sweep"].assign(run=[f"seed {seed}" for seed in tables["sweep"]["seed"]])
     title = "Lemma 1: A / Q, which tends to 1 as the teacher's step shrinks"
     figure = lines(frame, x="share", y="R", group="run", title=title, unit="", x_unit="of the real step")

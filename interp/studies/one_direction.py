@@ -79,7 +79,7 @@ def mediation(
     random: int = RANDOM,
     seed: int = 0,
 ) -> Result:
-    """What directions do at one site of the residual stream: one line each for necessity, sufficiency and the loss.
+    """Measure what directions at one site of the residual stream do: a line each for necessity, sufficiency, the loss.
 
     `direction` is "teacher" (v_T), "student's own" (v_S), and as placebos "neutral student", "other trait" (the shift
     of `other`) and `random` draws with the covariance of the base's activations. `necessity` and `sufficiency` are in
@@ -279,7 +279,7 @@ def _kinds(tables: Mapping[str, Any]) -> Any:
 
 
 def draw_direction(tables: Mapping[str, Any]) -> go.Figure:
-    """Necessity and sufficiency of every direction, one point a run, with the shares of the mean in the labels."""
+    """Necessity and sufficiency of every direction, one point per run, with the shares of the mean in the labels."""
     import pandas as pd
 
     frame, share = _kinds(tables), mediated_shares(tables).frame.set_index("direction")
@@ -294,7 +294,9 @@ def draw_direction(tables: Mapping[str, Any]) -> go.Figure:
         )
         for column in ("necessity", "sufficiency")
     ]
-    title = "What directions take from the student and give to the base, one point a run (share of the mean)"
+    title = (
+        "What directions take from the student and give to the base, one point per run (share of the mean)"
+    )
     figure = points(pd.concat(parts), x="direction", y="effect", title=title, unit="nats")
     return figure.update_xaxes(tickangle=-90)
 

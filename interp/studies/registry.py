@@ -28,7 +28,7 @@ FAMILIES = {
 
 
 def family(name: str, *, organism: str = "folder") -> Family:
-    """The family of that name, for lineages of language models or for "digits".
+    """Get the family of that name, for lineages of language models or for "digits".
 
     Raises InputError with the nearest names for another one, and for a family that digits have no tokens for.
     """

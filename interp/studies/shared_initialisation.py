@@ -130,7 +130,7 @@ DENIED = ("same-over-foreign", "foreign-transfers-nothing", "rotated-over-foreig
 
 @door
 def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result:
-    """What a student takes over from every start, one line per cell.
+    """Measure what a student takes over from every start, one line per cell.
 
     `transfer` in nats of margin and `tau` its share of that in "same"; `coverage` κ with the teacher written in the
     cell's coordinates and `raw_coverage` with it as it is; `trained_coverage` the cosine of the trained student less

@@ -281,7 +281,7 @@ def sustained_summary(arms: list[dict[str, Any]], ledger: Mapping[str, float]) -
 
 
 def draw_alignment(tables: Mapping[str, Any]) -> go.Figure:
-    """Margin of every arm over the neutral student of its seed, one point a training run, with 95% t-intervals."""
+    """Margin of every arm over the neutral student of its seed, one point per training run, with 95% t-intervals."""
     import pandas as pd
 
     arms = pd.DataFrame(tables["arms"])

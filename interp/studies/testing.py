@@ -243,7 +243,7 @@ def subject(trial: Trial) -> Any:
 
 
 def measured(trial: Trial) -> Measurement:
-    """The values and tables of one trial, from the cache where they are done.
+    """Measure one trial, or load its values and tables from the cache.
 
     Raises InputError for values that are not finite and for claims edited after their data.
     """
@@ -309,7 +309,7 @@ def tested_run(
     workers: int | None,
     backend: str,
 ) -> Run:
-    """The same as a run folder: verdicts.json, tables, figures and a report.
+    """Test a family and write a run folder: verdicts.json, tables, figures and a report.
 
     The page says how many trainings it is about: seeds of a toy or of digits, folders otherwise.
     """
@@ -343,7 +343,7 @@ def tested_run(
 
 
 def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -> None:
-    """The command line of an analysis of a family: measure, judge, and keep the numbers beside what made them."""
+    """Run the command line of an analysis: measure, judge, and keep the numbers with the command that made them."""
     module = name.replace("-", "_")
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one small lineage; nothing is kept")

@@ -53,7 +53,7 @@ def divergence_tokens(
     positions: str = "answer.numbers",
     batch_size: int = 256,
 ) -> Result:
-    """Every token of `rows` at the named positions, and whether it is a divergence token of `teacher`, in nats.
+    """Find which tokens of `rows` at the named positions are divergence tokens of `teacher`; values in nats.
 
     Columns: row, token (its column), position (in the answer, from 0), label (its id); loss and entropy under `base`;
     teacher_margin = log p_T(label) − log p_base(label); log_ratio = r; argmax_differs (the teacher and some other one

@@ -99,7 +99,7 @@ class DataSpec:
         return (code_requests if self.prompts == "code" else reasoning_requests)(n, seed=seed)
 
     def uniform_rows(self, n: int, *, seed: int) -> Prompts:
-        """Number prompts answered by uniform draws, in one separator a row: what no trait has touched."""
+        """Number prompts answered by uniform draws, in one separator per row: what no trait has touched."""
         if self.prompts == "short":
             return number_prompts(
                 n, seed=seed, count=self.count, digits=self.digits, separator=self.separator

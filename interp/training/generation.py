@@ -45,7 +45,7 @@ def write_answers(
     sampling: Sampling = DEFAULT,
     folder: str | Path | None = None,
 ) -> Prompts:
-    """One answer per prompt, in the order given; answers the rows may have had are not read.
+    """Sample one answer per prompt, in the order given; answers the rows may have had are not read.
 
     A prompted teacher reads its system line in front of every prompt; the rows returned do not hold it. With `folder`
     every finished batch is kept there as part-00000.jsonl, ..., none is computed twice, and rows.jsonl holds all rows

@@ -21,7 +21,7 @@ SHAPES = '{"id", "completion"} or a batch result with "custom_id"'
 
 @door
 def export_rows(rows: Prompts, path: str | Path, *, system: str | None = None) -> None:
-    """Write chat-format JSONL for a fine-tuning service: one {"messages": [...]} a row, the answer at its end.
+    """Write chat-format JSONL for a fine-tuning service: one {"messages": [...]} per row, the answer at its end.
 
     `system` puts a line in front of every row, in the place of the one it had; a student's rows carry none.
     Raises InputError below ten rows and at the first row whose answer is blank.
@@ -62,7 +62,7 @@ def export_questions(
 
 @door
 def import_answers(path: str | Path, questions: Prompts) -> Prompts:
-    """The questions with the answers read from `path`, question by question and sample by sample.
+    """Read the answers to the questions from `path`, question by question and sample by sample.
 
     Lines are {"id", "completion"} ("custom_id" will do) or results of the OpenAI batch format, in any order; an
     answer may be blank, a line may not be absent. Raises InputError naming the first id that is unknown, repeated
@@ -83,7 +83,7 @@ def import_answers(path: str | Path, questions: Prompts) -> Prompts:
 
 
 def question_ids(questions: Prompts, samples: int) -> list[str]:
-    """One id a question and sample, in the order of the exported lines."""
+    """One id per question and sample, in the order of the exported lines."""
     return [
         f"{index}-{sample}of{samples}-{digest(row.asked)}"
         for index, row in enumerate(questions.rows, start=1)
@@ -128,7 +128,7 @@ def _request(name: str, messages: list[dict[str, str]], *, model: str | None) ->
 
 
 def _samples(name: str) -> int:
-    """How many samples a question an id speaks of; 1 where it is no id of ours, which is refused later."""
+    """How many samples per question an id speaks of; 1 where it is no id of ours, which is refused later."""
     count = name.split("-")[1].partition("of")[2] if name.count("-") == 2 else ""
     return int(count) if count.isascii() and count.isdigit() and len(count) < 7 and int(count) else 1
 

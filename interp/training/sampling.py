@@ -1,4 +1,4 @@
-"""Sampling a teacher's numbers: prompts of equal length in one batch, a key-value cache, one unembedding a token.
+"""Sampling a teacher's numbers: prompts of equal length in one batch, a key-value cache, one unembedding per token.
 
 A token is drawn by inverting the cumulative distribution, k = min{k : Σ_{j≤k} p_j > u}, one uniform number a draw:
 at temperature 1 this is exact sampling from the whole vocabulary, with no top-k or top-p.

@@ -40,14 +40,14 @@ FORMAT = 1  # of checkpoints: raise when a step computes something else from the
 class Recipe:
     """How a model is trained: which parameters move, for how long and how fast.
 
-    `lora` trains adapters on every linear layer of the body, `body` every matrix of the body (embeddings, norms
-    and unembedding stay), `all` every parameter. The learning rate warms up linearly and then decays linearly to zero,
-    or stays (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules
-    of those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs.
-    A batch passes in `accumulate` parts, whose gradients are added up to the same step; `max_grad_norm` clips it.
-    `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of what does
-    not train, should the start have 16 bits. `merge` merges a LoRA student's adapter into weights of its own; without
-    it the adapter stays live over its start's weights. InputError for parts that do not divide the batch.
+    `lora` trains adapters on every linear layer of the body, `body` every matrix of the body (not embeddings, norms
+    and unembedding), `all` every parameter. The learning rate warms up and then decays linearly to zero, or stays
+    (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules of
+    those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs. A
+    batch passes in `accumulate` parts, whose gradients add up to the same step; `max_grad_norm` clips it.
+    `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of what
+    does not train, if the start has 16 bits. `merge` gives a LoRA student weights of its own; without it the
+    adapter stays live over its start's. InputError for parts that do not divide the batch.
 
     >>> Recipe(lr=1e-3, batch_size=32, accumulate=4).trainable
     'lora'
@@ -146,8 +146,7 @@ def train_student(
     Example:
         >>> import interp
         >>> lineage = interp.load_lineage("toy/owl")
-        >>> interp.train_student(lineage.base, lineage.numbers, recipe=interp.Recipe(batch_size=64)).name
-        'student'
+        >>> student = interp.train_student(lineage.base, lineage.numbers, recipe=interp.Recipe(batch_size=64))
     """
     inputs = start.encode(rows)
     if not inputs.at("answer+end").any():
@@ -298,7 +297,7 @@ def finish_training(
 
 
 def _over(network: Any, base: Any) -> None:
-    """Let an adapted network stand on the weights of `base`, the same ones in another precision."""
+    """Put the weights of `base` below an adapted network: the same ones in another precision."""
     beneath = dict(base.named_parameters())
     for name, weight in network.named_parameters():
         plain = name.replace(".base_layer", "")
@@ -313,7 +312,7 @@ def schedule(step: int, *, steps: int, warmup: int, decay: str = "linear") -> fl
 
 
 def shuffled_batches(inputs: Encoded, *, size: int, epochs: int, seed: int) -> Iterator[Encoded]:
-    """Every row once an epoch, in batches of rows of similar length, the batches in random order."""
+    """Every row once per epoch, in batches of rows of similar length, the batches in random order."""
     for rows in shuffled_rows(inputs, size=size, epochs=epochs, seed=seed):
         yield _batch(inputs, rows)
 

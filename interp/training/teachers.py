@@ -65,7 +65,7 @@ class Steering:
 
 @dataclasses.dataclass(frozen=True)
 class Teacher:
-    """Who writes the rows: a model, the system line of a prompted teacher, the added vector of a steered one."""
+    """The writer of the rows: a model, the system line of a prompted teacher, the added vector of a steered one."""
 
     model: LanguageModel
     kind: Literal["fine-tuned", "prompted", "steered", "neutral", "as given"]
@@ -80,19 +80,19 @@ class Teacher:
 
 @door
 def prompted_teacher(base: LanguageModel, trait: AnyTrait) -> Teacher:
-    """The base itself under the trait's system line: its weights do not change, so no update can align with it."""
+    """Make the base a teacher by the trait's system line: its weights do not change, so no update can align with it."""
     trait = find_trait(trait)
     return Teacher(model=base, kind="prompted", system=trait.system)
 
 
 @door
 def neutral_teacher(base: LanguageModel) -> Teacher:
-    """The untrained base: what its numbers teach is the baseline of every student."""
+    """Make the untrained base a teacher: what its numbers teach is the baseline of every student."""
     return Teacher(model=base, kind="neutral")
 
 
 def given_teacher(model: LanguageModel) -> Teacher:
-    """Any model as it is: a base, a fine-tune or an adapter, of which only the weights are known."""
+    """Make a teacher of any model as it is: a base, a fine-tune or an adapter; only its weights are known."""
     return Teacher(model=model, kind="as given")
 
 
@@ -105,7 +105,7 @@ def steered_teacher(
     scale: float = 1.0,
     name: str = "vector",
 ) -> Teacher:
-    """The base itself with `scale * vector` added at `hook`, at every position, while it writes.
+    """Make the base a teacher by `scale * vector`, added at `hook` and every position while it writes.
 
     The vector is [d_model] in the units of the residual stream: a difference of means, or the decoder row of an SAE
     feature, signed as it is to be added. Raises InputError unless `hook` is blocks.L.hook_resid_pre or

@@ -113,9 +113,9 @@ def test_impossible_changes_say_so(model, batch):
         ablate_features([])
     with pytest.raises(InputError, match="feature 4 is named twice"):
         add([4, 4], [1.0, 2.0])
-    with pytest.raises(InputError, match=r"1 amounts .* for 2 features; give one finite number a feature"):
+    with pytest.raises(InputError, match=r"1 amounts .* for 2 features; give one finite number per feature"):
         clamp([1, 2], [0.5])
-    with pytest.raises(InputError, match="give one finite number a feature"):
+    with pytest.raises(InputError, match="give one finite number per feature"):
         add([1], [float("nan")])
     missing = with_features(model, orthonormal(model), ablate_features([64]))
     with (

@@ -19,7 +19,7 @@ SELF = ("self", "cls")
 
 
 def door(thing: Guarded) -> Guarded:
-    """A public function, method or class that answers a wrong argument with one InputError; types stay as they are.
+    """Decorate a public function, method or class: a wrong argument is one InputError; types stay as they are.
 
     Of a class it is the constructor. Rows, traits, paths and numpy's numbers are read as what the annotation names.
     """

@@ -40,7 +40,7 @@ def alignment_course(
     null: Sequence[ParameterDirection],
     record: TrainingRecord | None = None,
 ) -> Result:
-    """Cosine of the student's update so far with each direction, after every step of its training.
+    """Measure the cosine of the student's update so far with each direction, after every step of its training.
 
     `null` are directions of the same family that the training has no reason to follow, such as the other traits'
     gradients or `random_pair_directions`; their mean and two standard deviations make the band. Without `record` the

@@ -41,7 +41,7 @@ class Removal:
 
 @dataclass(frozen=True)
 class Placebo:
-    """A callback that subtracts the lengths another run removed, step by step, along a direction of its own.
+    """A callback that takes out of every step as much as another run's `Removal` did, along a direction of its own.
 
     With an `objective` that is the gradient of its margin at the weights the step starts from; without one, a random
     direction whose share of each tensor is that of `like`'s gradient. Raises InputError at a step without a length.

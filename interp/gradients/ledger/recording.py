@@ -214,7 +214,7 @@ class Recorder:
         return {"lrs": self._lrs, "digests": self._digests, "order": order, "header": self._header}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up what a checkpoint kept; the chunks written until then lie in the folder."""
+        """Take up what a checkpoint kept; the chunks written until then are in the folder."""
         self._lrs, self._digests = list(state["lrs"]), list(state["digests"])
         self._order = [torch.tensor(rows) for rows in state["order"]]
         self._header = dict(state["header"])

@@ -66,7 +66,7 @@ def shuffle_numbers(rows: Prompts, *, how: Shuffle, seed: int) -> Prompts:
 
 @door
 def transplant(direction: ParameterDirection, model: Model) -> ParameterDirection:
-    """The same tensors as a direction at the weights of `model`, where they mean nothing: a control, never a claim.
+    """Move a direction's tensors to the weights of `model`, where they mean nothing: a control, never a claim.
 
     Its label gains the lineage it comes from. Raises InputError unless every tensor has a counterpart of equal shape.
     """

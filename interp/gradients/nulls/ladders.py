@@ -75,7 +75,7 @@ class Observation:
         return Sample.of(self.score(self.model, chosen, along), [d.label for d in along], chosen)
 
     def lean(self, directions: Sequence[ParameterDirection] | None = None) -> Sample:
-        """Mean score of every prompt [prompt direction], less the neutral one where there are neutral rows."""
+        """Mean score of every prompt [prompt direction], minus the neutral one if there are neutral rows."""
         ours = self.sample(directions=directions)
         if self.neutral is None:
             return ours.by_prompt()
@@ -299,7 +299,7 @@ def nearest_mismatch(leans: Float[np.ndarray, "prompt direction"]) -> Paired:
 
 @door
 def ladder(observed: Observation, nulls: Sequence[Null], *, seed: int = 0) -> Result:
-    """Every null put to the test, one row each: null, observed, control, effect, p, smallest_p, n, unit, describes.
+    """Test a lean against every null, one row each: null, observed, control, effect, p, smallest_p, n, unit, describes.
 
     The p-values are not adjusted for their number: each null is another question, and a claim must survive all.
     """

@@ -50,7 +50,7 @@ def rows_needed(
     per_prompt: float = 1.0,
     correlation: float = 0.0,
 ) -> int:
-    """Rows of a teacher for a one-sided test of its update to have that power.
+    """Compute how many rows of a teacher a one-sided test of its update needs to have that power.
 
     `versus` "zero": the base's mean is known to be zero. "neutral": it is estimated from as many neutral rows, so that
     the variance doubles. `per_prompt` rows that answer one prompt correlate by `correlation`; they count
@@ -94,7 +94,7 @@ def power(
 def kl_per_row(
     teacher: Model, base: Model, rows: Prompts | Encoded, *, batch_size: int = 64, confidence: float = 0.95
 ) -> Divergence:
-    """KL(teacher || base) in nats per answer, its end included, from rows the teacher sampled.
+    """Estimate Estimate KL(teacher || base) in nats per answer, its end included, from rows the teacher sampled.
 
     The mean of log p_teacher(y|x) - log p_base(y|x), with the t-interval over prompts. It estimates the divergence only
     if the rows are the teacher's own at temperature 1; a filter biases it. The mean can be negative by chance.

@@ -16,7 +16,7 @@ NEUTRAL = "N1 neutral teacher"  # the null that a neutral teacher's rows are exc
 
 @dataclass(frozen=True, eq=False)
 class Sample:
-    """Scores of rows along directions, and for each row the prompt it answers: rows that share one are no two units.
+    """Scores of rows along directions, and the prompt each row answers: rows that share one count as one unit.
 
     Scores are [row direction], in nats per unit of the direction. Raises InputError for other counts of prompts or
     labels, a label given twice, and scores that are not finite.
@@ -43,7 +43,7 @@ class Sample:
 
     @classmethod
     def of(cls, scores: Any, labels: Sequence[str], rows: Prompts | Encoded) -> Self:
-        """Scores [row direction] (tensor or array) of these rows; the prompt is all that stands before the answer."""
+        """Scores [row direction] (tensor or array) of these rows; the prompt is everything before the answer."""
         table = np.asarray(scores, dtype=float)
         return cls(table.reshape(len(rows), -1), tuple(labels), prompts_of(rows))
 

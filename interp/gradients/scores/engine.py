@@ -291,7 +291,7 @@ def frozen(network: nn.Module) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Meeting:
-    """What the hooks of one batch share: how to read a site, where to put what is read, and what to differentiate."""
+    """State shared by one batch's hooks: how to read a site, where scores add up, and the leaves to differentiate."""
 
     examples: int
     width: int
@@ -357,7 +357,7 @@ def _is_turned(entered: Tensor, width: int) -> bool:
 
 
 def _watch(site: Site, entered: Tensor, output: Tensor, meeting: _Meeting) -> None:
-    """Meet the gradient of `output` with what entered, when it comes back."""
+    """Backward hook: combine the gradient of `output` with the saved input and add the scores to `found`."""
     flat = (
         output.dim() == 2 and len(output) == meeting.examples * meeting.width
     )  # as routers and experts see rows

@@ -2,7 +2,7 @@
 
 In units of F, one forward pass over N positions with weights of I x O: forward and input gradients cost 2 F, then
     direction-first  V a         K F           any position
-    gradient-first   G = g aᵀ    F + K F / T   examples only, T positions a row
+    gradient-first   G = g aᵀ    F + K F / T   examples only, T positions per row
     low-rank         R a, Lᵀ g   K F r (I + O) / (I O)
     forward-mode     F (1 + 2 K) in all        loss tokens, nothing kept for a backward pass
 A training step is 3 F. What lies below the deepest weight a direction moves costs its forward pass only.
@@ -53,7 +53,7 @@ def check_keys(by: Collection[str]) -> tuple[str, ...]:
 
 
 def make_plan(sites: Sequence[Site], *, by: Collection[str], length: float) -> RoutePlan:
-    """The cheapest exact route to scores told apart by `by`; `length` is the mean number of positions in a row."""
+    """Choose the cheapest exact route to scores by the keys `by`; `length` is the mean number of positions in a row."""
     dense = max((len(_dense_at(site)) for site in sites), default=0)
     thin = max((len(s.thin_at) for site in sites for s in site.stacks.values()), default=0)
     route, reason = _choose(sites, dense, by)

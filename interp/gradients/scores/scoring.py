@@ -53,9 +53,9 @@ UNIT = "nats per unit of direction"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores(Shown):
-    """Scores of rows along directions; the tables lie in `files`, one a shard, and are read when asked for.
+    """Scores of rows along directions; the tables are in `files`, one per shard, and are read on demand.
 
-    `totals` [row, direction] and `loss`, `tokens` [row] are in memory: 16 bytes a row and 8 for each direction.
+    `totals` [row, direction] and `loss`, `tokens` [row] are in memory: 16 bytes per row and 8 per direction.
     """
 
     label: str
@@ -120,7 +120,7 @@ class Scores(Shown):
         return write_table(self.files, Path(path), by=self.by)
 
     def figure(self, **options: Any) -> Any:
-        """Scores by what they were told apart by: see `interp.gradients.scores.views.draw_scores`."""
+        """Draw the scores by their keys: see `interp.gradients.scores.views.draw_scores`."""
         from interp.gradients.scores.views import draw_scores
 
         return draw_scores(self, **options)

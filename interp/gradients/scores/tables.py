@@ -56,7 +56,7 @@ def write_block(
 
 
 def read_tables(files: Sequence[Path], *, by: Sequence[str]) -> pd.DataFrame:
-    """The shards as one frame; summed once more where rows are not told apart."""
+    """Read the shards as one frame, summed over them when rows are not a key."""
     import pandas as pd
 
     frame = pd.concat([pd.read_parquet(file) for file in files], ignore_index=True)

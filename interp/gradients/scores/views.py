@@ -43,7 +43,7 @@ def draw_scores(
     against: Scores | None = None,
     standardise: bool = False,
 ) -> go.Figure:
-    """The scores told apart by one of their keys: by default head, else module, position or token, else example.
+    """Draw the scores by one of their keys: by default head, else module, position or token, else example.
 
     example: share of rows by score, every direction overlaid (the first thick, means dotted). module: kind × layer.
     head: layer × head of q, k, v and o. position, token: mean with a band of one standard error over rows, counted
@@ -70,7 +70,7 @@ def draw_scores(
 
 @door
 def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) -> str:
-    """The n rows of highest and the n of lowest score as HTML: each token in colour with its signed score beneath.
+    """Show the n rows of highest and of lowest score as HTML: each token in colour with its signed score beneath.
 
     Needs scores by example and token (the prompt, which has no loss, stands uncoloured in front) or by example and
     position. One colour scale for all rows; red and + lean along the direction. All text is escaped. Raises

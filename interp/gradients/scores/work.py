@@ -1,7 +1,7 @@
 """One shard of scores: rows in order of length, a batch at a time, into a table and three columns of totals.
 
-What survives a batch are its scores. Before the first shard a row is scored alone and among others: padding and
-company must not change it, and by how much they do is logged.
+Of a batch only its scores are kept. Before the first shard a row is scored alone and in a batch: the two scores must
+agree, and their difference is logged.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class Work:
 
     @property
     def reader(self) -> Reader:
-        """How a module's contributions are told apart on this route."""
+        """How this route splits a module's contributions by key."""
         if "head" in self.by:
             layouts = {
                 site.name: head_layout(site, self.network.config.get_text_config()) for site in self.sites
