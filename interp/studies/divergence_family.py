@@ -273,7 +273,7 @@ def margins(subject: Subject, marked: Marked) -> list[dict[str, Any]]:
 
 
 def draw_divergence(tables: Mapping[str, Any]) -> go.Figure:
-    """Left: AUROC by labels and direction. Right: gain in trait margin by arm. A point per run, mean and 95 % t-interval.
+    """Left: AUROC by labels and direction. Right: gain in margin by arm. A point per run, mean and 95 % t-interval.
 
     `tables` holds "enrichment" and "margins" of all runs, with the column seed.
     """

@@ -41,13 +41,13 @@ class Recipe:
     """How a model is trained: which parameters move, for how long and how fast.
 
     `lora` trains adapters on every linear layer of the body, `body` every matrix of the body (not embeddings, norms
-    and unembedding), `all` every parameter. The learning rate warms up and then decays linearly to zero, or stays
-    (`decay` "constant"). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules of
-    those names, such as q_proj. One epoch shows every row once: fresh data means more rows, not more epochs. A
-    batch passes in `accumulate` parts, whose gradients add up to the same step; `max_grad_norm` clips it.
-    `precision` is that of the forward pass: what trains is kept in fp32, and with "float32" so is a copy of what
-    does not train, if the start has 16 bits. `merge` gives a LoRA student weights of its own; without it the
-    adapter stays live over its start's. InputError for parts that do not divide the batch.
+    and unembedding), `all` every parameter. The learning rate warms up, then decays linearly to zero or stays
+    (`decay`). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules of those names,
+    such as q_proj. An epoch shows every row once: fresh data means more rows. A batch passes in `accumulate` parts
+    whose gradients add up; `max_grad_norm` clips it. `precision` is that of the forward pass: what trains is kept
+    in fp32, and with "float32" so is a copy of what does not train, if the start has 16 bits. `merge` gives a LoRA
+    student weights of its own; without it the adapter stays live over its start's. InputError for parts that do not
+    divide the batch.
 
     >>> Recipe(lr=1e-3, batch_size=32, accumulate=4).trainable
     'lora'
