@@ -51,7 +51,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    told = (verdict_cards.interval_words, verdict_cards.drawing, verdict_cards.member_margins)
+    told = (verdict_cards.interval_words, verdict_cards.verdict_drawing, verdict_cards.member_margins)
     values = (cells.cell, cells.number, cells.hundredths, cells.anchor, cells.flat, cells.columns)
     made.filters.update({verb.__name__: verb for verb in (*told, *values, label_of)})
     made.tests.update(finite=cells.finite, check=verdict_cards.is_check)

@@ -1,7 +1,7 @@
 """What the page says of a verdict and of every member's margin, as plain values that the templates put into words.
 
 An interval is told with its level: the verdict's own or, of a verdict that an older version kept, 1 − 2 alpha of its
-controls. The drawing puts the effect on it, zero as a solid line and the bounds the claim itself named as dashed ones.
+controls. The verdict_drawing puts the effect on it, zero as a solid line and the bounds the claim itself named as dashed ones.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ def interval_words(verdict: Mapping[str, Any]) -> str:
     return f"{said} {low} to {high}"
 
 
-def drawing(verdict: Mapping[str, Any], beside: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+def verdict_drawing(
+    verdict: Mapping[str, Any], beside: Mapping[str, Any] | None = None
+) -> dict[str, Any] | None:
     """Where effect, interval and marks stand on an axis that `beside` fits too; None where an end is missing.
 
     The axis runs from 30 to 370; `marks` are (class, place, label) of zero and of the claim's own bounds.

@@ -67,7 +67,7 @@ class ShiftEffects:
         student = lineage.text("student")
         rows = student.encode(lineage.numbers)  # pyright: ignore[reportArgumentType]
         return cls(
-            lineage, questions, hook, member_margins(lineage, questions), rows, answer_loss(student, rows)
+            lineage, questions, hook, margins_by_role(lineage, questions), rows, answer_loss(student, rows)
         )
 
     def necessity(self, vector: Float[Tensor, "d_model"]) -> float:
@@ -132,7 +132,7 @@ def like_activations(
     return list(((noise * values.clamp_min(0).sqrt()) @ axes.T).float())
 
 
-def member_margins(lineage: Lineage, questions: Trait) -> dict[str, float]:
+def margins_by_role(lineage: Lineage, questions: Trait) -> dict[str, float]:
     """Trait margin of every member in nats."""
     return {role: margin(lineage.text(role), questions) for role in ("base", *ROLES)}
 

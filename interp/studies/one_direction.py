@@ -32,8 +32,8 @@ from interp.studies.mean_shifts import (
     MeanShifts,
     ShiftEffects,
     like_activations,
+    margins_by_role,
     mean_shifts,
-    member_margins,
     vector_cosine,
 )
 
@@ -112,7 +112,7 @@ def measure_direction(subject: Subject) -> Measurement:
         lineage, shifts, asked,
         site=_steering_site(sites), random=QUICK_RANDOM if subject.quick else RANDOM, seed=subject.seed,
     ).frame  # fmt: skip
-    margins = pd.DataFrame([member_margins(lineage, asked)])
+    margins = pd.DataFrame([margins_by_role(lineage, asked)])
     tables = {"sites": sites, "directions": directions, "margins": margins}
     if (
         len(subject.trait.questions) >= 4
