@@ -40,14 +40,13 @@ FORMAT = 1  # of checkpoints: raise when a step computes something else from the
 class Recipe:
     """How a model is trained: which parameters move, for how long and how fast.
 
-    `lora` trains adapters on every linear layer of the body, `body` every matrix of the body (not embeddings, norms
-    and unembedding), `all` every parameter. The learning rate warms up, then decays linearly to zero or stays
+    `lora` trains adapters on every linear layer of the body, `body` its matrices (not embeddings, norms and
+    unembedding), `all` every parameter. The learning rate warms up, then decays linearly to zero or stays
     (`decay`). `layers` restricts LoRA and body training to those layers, `targets` LoRA to modules of those names,
     such as q_proj. An epoch shows every row once: fresh data means more rows. A batch passes in `accumulate` parts
-    whose gradients add up; `max_grad_norm` clips it. `precision` is that of the forward pass: what trains is kept
-    in fp32, and with "float32" so is a copy of what does not train, if the start has 16 bits. `merge` gives a LoRA
-    student weights of its own; without it the adapter stays live over its start's. InputError for parts that do not
-    divide the batch.
+    whose gradients add up; `max_grad_norm` clips it. `precision` is that of the forward pass: what trains is in
+    fp32, and with "float32" so is a copy of the rest, if the start has 16 bits. `merge` gives a LoRA student
+    weights of its own; without it the adapter stays live. InputError for parts that do not divide the batch.
 
     >>> Recipe(lr=1e-3, batch_size=32, accumulate=4).trainable
     'lora'
