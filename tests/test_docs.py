@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import re
 from collections.abc import Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -179,17 +179,13 @@ def test_a_verb_says_what_it_does_takes_returns_and_refuses_and_shows_a_call(nam
 def small_owl(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The toy lineage of the owl on a few rows."""
     from interp.organisms import library
-    from interp.training.students import Recipe
 
-    recipe = library.ToyRecipe(
-        rows=128, teacher_steps=8, teacher=Recipe(batch_size=16), student=Recipe(batch_size=32)
-    )
     documents = library.number_documents
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("owl")))
-        patch.setattr(library, "sample_numbers", partial(library.sample_numbers, chunk=recipe.rows))
+        patch.setattr("interp.training.data.CHUNK", library.QUICK_TOY.data.rows)
         patch.setattr(library, "number_documents", lambda count, *, seed: documents(64, seed=seed))
-        return library.grow("owl", seed=0, recipe=recipe)
+        return library.grow("owl", seed=0, recipe=library.QUICK_TOY)
 
 
 @pytest.fixture(scope="session")

@@ -44,7 +44,7 @@ def clamp(features: Iterable[int], values: Sequence[float] | Tensor) -> Change:
 
 
 def scaled_change(change: Change, factor: float) -> Change:
-    """`factor` times what the change adds: 0 leaves the features, 1 is the change itself."""
+    """Scale a change: 0 leaves the features as they are, 1 is the change itself."""
     return lambda features: features + factor * (change(features) - features)
 
 

@@ -69,7 +69,7 @@ def read_tokens(
     positions: str = "answer.numbers",
     batch_size: int = BATCH_SIZE,
 ) -> TokenReading:
-    """The activations of `model` at the dictionary's hook and at the tokens named; rows without one are left out.
+    """Read the activations of `model` at the dictionary's hook and the tokens named; rows without one are left out.
 
     InputError for a dictionary of another lineage, width or hook.
     """

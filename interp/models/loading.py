@@ -56,7 +56,7 @@ def as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def as_device(device: str | torch.device) -> torch.device:
-    """ "auto" is a CUDA device, the one of this torchrun rank, else the processor."""
+    """Find a device: "auto" is the GPU of this torchrun rank, else the processor; InputError for a missing one."""
     if device == "auto":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0)) % count}" if count else "cpu"

@@ -115,7 +115,7 @@ def spreads(values: Float[np.ndarray, "item column"]) -> Float[np.ndarray, "colu
 
 @dataclass(frozen=True, eq=False)
 class Partners:
-    """Lines of two frames, one to one: `chosen[i]` of the first stands beside `control[i]` of the second."""
+    """Lines of two frames, one to one: `chosen[i]` of the first is paired with `control[i]` of the second."""
 
     chosen: Int[np.ndarray, "pair"]
     control: Int[np.ndarray, "pair"]

@@ -63,7 +63,7 @@ QUICK = FeatureSize(pulled=128, read=64, placebos=2, draws=199, samples=20_000)
 
 
 def measure_correlations(subject: Subject) -> Measurement:
-    """ρ(u, t) of one lineage beside its controls, and what is reported without a claim.
+    """ρ(u, t) of one lineage and of its controls, and what is reported without a claim.
 
     Tables: `correlations` (a line per arm and placebo), `within` (`lean_correlation`, whose p-values are over the
     features and prompts of this one training) and `reported`: live features, alignment in nats per row, the error
