@@ -6,6 +6,7 @@ A hook of mkdocs: page(room) = what the room is, its public names (under `interp
 from __future__ import annotations
 
 import ast
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ ROOMS = (
 )  # fmt: skip
 
 
+@cache
 def listed(folder: Path) -> dict[str, str]:
     """The public names of a package and the module each is in, as its stub has them."""
     tree = ast.parse((folder / "__init__.pyi").read_text())
