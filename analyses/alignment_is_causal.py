@@ -71,14 +71,14 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan = (
+    count, toy = (
         (QUICK_SEEDS, interp.organisms.QUICK_TOY) if given.quick else (given.seeds, interp.organisms.TOY)
     )
     found, more = [], []
     for seed in range(given.first, given.first + count):
-        lineage = interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=plan)
-        found.append(measured(lineage, seed=seed, recipe=plan.student))
-        more.append(same_questions(lineage, seed=seed, recipe=plan.student))
+        lineage = interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=toy)
+        found.append(measured(lineage, seed=seed, recipe=toy.student))
+        more.append(same_questions(lineage, seed=seed, recipe=toy.student))
     command = f"python -m analyses.alignment_is_causal --seeds {count} --trait {given.trait}"
     results = collected(found, more, recipe=toy.student, command=command)
     for verdict in (*results["verdicts"], *results["added"]["verdicts"]):

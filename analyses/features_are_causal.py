@@ -68,11 +68,11 @@ def main() -> None:
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
-    count, plan, recipe = given.seeds, interp.organisms.TOY, RECIPE
+    count, toy, recipe = given.seeds, interp.organisms.TOY, RECIPE
     if given.quick:
-        count, plan, recipe = 1, interp.organisms.QUICK_TOY, interp.features.SAERecipe(samples=20_000)
+        count, toy, recipe = 1, interp.organisms.QUICK_TOY, interp.features.SAERecipe(samples=20_000)
     lineages = (
-        (seed, interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=plan))
+        (seed, interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=toy))
         for seed in range(given.first, given.first + count)
     )
     found = [measured(lineage, seed=seed, toy=toy, recipe=recipe) for seed, lineage in lineages]
@@ -121,7 +121,7 @@ def measured(
     lineage: interp.Lineage,
     *,
     seed: int,
-    plan: interp.organisms.ToyRecipe = interp.organisms.TOY,
+    toy: interp.organisms.ToyRecipe = interp.organisms.TOY,
     recipe: interp.features.SAERecipe = RECIPE,
     cache: interp.core.Cache | None = None,
 ) -> dict[str, Any]:
@@ -129,14 +129,14 @@ def measured(
     cache = cache or interp.core.Cache.default()
     recipe = dataclasses.replace(recipe, seed=seed)
     parts = (lineage.base.fingerprint, lineage.student.fingerprint, lineage.numbers, lineage.trait)
-    key = interp.core.digest(FORMAT, *parts, plan, recipe, seed, HOOK, TOP, SETS, SETS_ANSWERING)
+    key = interp.core.digest(FORMAT, *parts, toy, recipe, seed, HOOK, TOP, SETS, SETS_ANSWERING)
 
     def build(folder: Path) -> None:
         dictionary = interp.train_sae(
             lineage.base, lineage.neutral_numbers, hook=HOOK, recipe=recipe, cache=cache
         )
         (folder / "found.json").write_text(
-            interp.core.json_text(_Trial(lineage, dictionary, plan, seed).found())
+            interp.core.json_text(_Trial(lineage, dictionary, toy, seed).found())
         )
 
     folder = cache.get("features-causal", key, build)
@@ -151,7 +151,7 @@ class _Trial:
 
     lineage: interp.Lineage
     dictionary: interp.features.Dictionary
-    plan: interp.organisms.ToyRecipe
+    toy: interp.organisms.ToyRecipe
     seed: int
 
     def found(self) -> dict[str, Any]:
@@ -230,9 +230,9 @@ class _Trial:
     def student(self, writer: interp.training.Teacher, change: interp.features.Change) -> float:
         """Trait margin of a student of what `writer` writes under the change, by the lineage's recipe."""
         rows, _ = interp.features.written_under(
-            writer, self.dictionary, change, rows=self.plan.data.rows, seed=self.seed
+            writer, self.dictionary, change, rows=self.toy.data.rows, seed=self.seed
         )
-        recipe = dataclasses.replace(self.plan.student, seed=self.seed)
+        recipe = dataclasses.replace(self.toy.student, seed=self.seed)
         return interp.margin(interp.train_student(self.lineage.base, rows, recipe=recipe), self.lineage.trait)
 
     def answering(

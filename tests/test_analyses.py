@@ -80,7 +80,7 @@ def test_a_second_run_trains_nothing(lineage, results, cache, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(causal, "train_student", forbidden)
+    monkeypatch.setattr(interp, "train_student", forbidden)
     assert run(lineage, cache) == (results["lineages"], results["added"]["lineages"])
 
 
@@ -110,8 +110,9 @@ def test_the_placebo_of_a_trait_asks_the_questions_of_the_trait():
 
 
 def test_a_quick_run_keeps_nothing(lineage, monkeypatch, tmp_path, caplog):
-    monkeypatch.setattr(causal, "grow", lambda trait, *, seed, recipe: lineage)
-    monkeypatch.setattr(causal, "QUICK_TOY", causal.dataclasses.replace(causal.QUICK_TOY, student=RECIPE))
+    monkeypatch.setattr(interp.organisms, "grow", lambda trait, *, seed, recipe: lineage)
+    quick = causal.dataclasses.replace(interp.organisms.QUICK_TOY, student=RECIPE)
+    monkeypatch.setattr(interp.organisms, "QUICK_TOY", quick)
     out = tmp_path / "results.json"
     monkeypatch.setattr("sys.argv", ["alignment_is_causal", "--quick", "--out", str(out)])
     caplog.set_level("INFO", logger=causal.log.name)

@@ -57,9 +57,9 @@ def canonicalise(
     bucket, None keeps them. Raises InputError at the first answer that holds anything but numbers.
 
     >>> rows = Prompts.from_pairs([("Go on.", "(31 7 042).")])
-    >>> canonical(rows, order="ascending")[0].completion
+    >>> canonicalise(rows, order="ascending")[0].completion
     '7, 31, 42'
-    >>> canonical(rows, values=10)[0].completion
+    >>> canonicalise(rows, values=10)[0].completion
     '30, 0, 40'
     """
     if parse_numbers(f"1{separator}2") != [1, 2]:

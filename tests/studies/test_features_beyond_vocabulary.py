@@ -24,7 +24,7 @@ from interp.training.grower import Grower
 from tests.features.test_lean import loaded, overcomplete, relative
 
 BEHIND = "teacher rows, shift read behind the trait's line"
-SMALL = family.Size(pulled=20, read=10, placebos=3, draws=99)
+SMALL = family.FeatureSize(pulled=20, read=10, placebos=3, draws=99)
 
 
 def rows(step, label):
