@@ -70,7 +70,7 @@ def test_a_run_has_every_arm_and_every_claim(subject, monkeypatch):
         "vocabulary_control",
         lambda *given, **options: seen.append(control(*given, **options)) or seen[0],
     )
-    found = family.measure(subject)
+    found = family.measure_correlations(subject)
     rho = arms(found)
     assert set(rho.index) == set(family.ARMS)
     assert set(found.values) == {claim.name for claim in family.H6}
@@ -86,13 +86,13 @@ def test_a_run_has_every_arm_and_every_claim(subject, monkeypatch):
     assert told["prompts"] == 20
     assert len(told["trait_features"]) == family.TOP
     assert 0 <= told["trait_percentile"] <= 100
-    drawn = family.draw({"correlations": pd.DataFrame(found.tables["correlations"]).assign(seed=0)})
+    drawn = family.draw_correlations({"correlations": pd.DataFrame(found.tables["correlations"]).assign(seed=0)})
     assert list(drawn.layout.xaxis.ticktext) == list(family.ARMS)
 
 
 def test_lean_and_shift_are_read_on_different_rows(subject):
     """ρ by hand: u on the first twenty rows, t on the ten of each kind that follow, at answer tokens."""
-    found = family.measure(subject)
+    found = family.measure_correlations(subject)
     base, dictionary = subject.base, overcomplete(subject.base)
     ours, neutral = subject.numbers, subject.neutral_numbers
     given = {"teacher": subject.teacher, "positions": "answer"}
@@ -110,7 +110,7 @@ def test_lean_and_shift_are_read_on_different_rows(subject):
 
 def test_the_bases_own_rows_as_the_teachers_leave_no_difference(subject, again_as):
     subject = dataclasses.replace(subject, grower=again_as(subject.numbers))
-    assert family.measure(subject).values["features-teacher-rows"] == pytest.approx(0, abs=1e-12)
+    assert family.measure_correlations(subject).values["features-teacher-rows"] == pytest.approx(0, abs=1e-12)
 
 
 def test_a_planted_lean_is_found_and_an_unrelated_one_is_not(subject):
@@ -132,7 +132,7 @@ def test_a_model_without_a_place_for_a_line_has_no_shift_behind_it(subject, monk
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}" + template
     )
     monkeypatch.setattr(subject.base.tokenizer, "chat_template", refusing)
-    found = family.measure(subject)
+    found = family.measure_correlations(subject)
     assert BEHIND not in arms(found)
     assert set(found.values) == {claim.name for claim in family.H6}
 
@@ -194,4 +194,4 @@ def test_too_few_live_features_are_refused(subject, monkeypatch):
 
     monkeypatch.setattr(family, "dictionary_of", narrow)
     with pytest.raises(InputError, match="live features are too few for a rank correlation"):
-        family.measure(subject)
+        family.measure_correlations(subject)
