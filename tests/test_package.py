@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import subprocess
@@ -192,6 +193,24 @@ def test_analyses_and_notebooks_use_the_public_face_alone(path: Path) -> None:
             f"interp.{room}" for room in ROOMS
         }:
             assert node.attr in getattr(interp, ast.unparse(node.value).partition(".")[2]).__all__, node.attr
+
+
+def test_every_result_shows_itself_alike() -> None:
+    """What has a figure has a frame, notes, one line and a small table."""
+    results = []
+    for path in FILES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and any(
+                getattr(each, "name", "") == "figure" for each in node.body
+            ):
+                module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+                results.append(getattr(importlib.import_module(module), node.name))
+    assert len(results) >= 12
+    for result in results:
+        for name in ("frame", "notes", "figure"):
+            assert hasattr(result, name) or name in result.__dataclass_fields__, (result, name)
+        assert "__repr__" in vars(result), result
+        assert result._repr_html_ is not object, result
 
 
 # --- house numbers ---------------------------------------------------------------------------------------------------

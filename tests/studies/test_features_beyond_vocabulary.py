@@ -86,7 +86,9 @@ def test_a_run_has_every_arm_and_every_claim(subject, monkeypatch):
     assert told["prompts"] == 20
     assert len(told["trait_features"]) == family.TOP
     assert 0 <= told["trait_percentile"] <= 100
-    drawn = family.draw_correlations({"correlations": pd.DataFrame(found.tables["correlations"]).assign(seed=0)})
+    drawn = family.draw_correlations(
+        {"correlations": pd.DataFrame(found.tables["correlations"]).assign(seed=0)}
+    )
     assert list(drawn.layout.xaxis.ticktext) == list(family.ARMS)
 
 
