@@ -19,7 +19,6 @@ import pytest
 import torch
 
 from interp.gradients.nulls.controls import base_samples
-from interp.gradients.nulls.crossfit import cross_fit
 from interp.gradients.nulls.ladders import ModuleSigns, Observation, ShuffledNumbers, nearest_mismatch
 from interp.gradients.nulls.lean_verdicts import lean_verdict
 from interp.gradients.nulls.power import kl_per_row
@@ -213,35 +212,6 @@ def test_numbers_exchanged_across_answers_are_conservative():
         return ShuffledNumbers("across", seed=int(rng.integers(2**31))).evidence(observed).test("N5").p
 
     assert_conservative(p_values(draw, seed=505, n=200))
-
-
-@pytest.mark.parametrize("k", [2, 5])
-def test_cross_fitted_p_values_are_conservative_and_the_trap_is_not(k):
-    """Noise scored along its own mean is always "significant"; cross-fitted it errs at most at its level."""
-
-    def table(rng):
-        return rng.normal(size=(36, 10))
-
-    def along(part, mean, gradients):
-        return gradients[[int(row.prompt.split()[1]) for row in part.rows]] @ mean
-
-    def fitted(rng):
-        gradients, rows = table(rng), asked(36)
-        found = cross_fit(
-            rows,
-            k=k,
-            fit=lambda part: along(part, np.eye(10), gradients).mean(axis=0),
-            score=lambda part, mean: along(part, mean, gradients),
-            seed=int(rng.integers(2**31)),
-        )
-        return found.test().p
-
-    def trapped(rng):
-        gradients = table(rng)
-        return Paired(gradients @ gradients.mean(axis=0), np.zeros(36)).test("self").p
-
-    assert_conservative(p_values(fitted, seed=606, n=200))
-    assert (p_values(trapped, seed=707, n=40) <= 0.05).mean() > 0.6
 
 
 def test_a_verdict_supports_nothing_but_what_is_there():
