@@ -30,10 +30,11 @@ cosine 0.99, and this is reported for every lineage), so claim 3 says little abo
     python -m analyses.sustained_alignment [--quick] [--seeds 8] [--organism toy/owl] [--out FILE]
 """
 
+import interp
+
 
 def main() -> None:
     """Measure every lineage, judge the claims, keep the numbers."""
-
     interp.studies.analysis("sustained-alignment", __doc__)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import importlib
 import inspect
 import re
 import subprocess
+import symtable
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -242,6 +244,25 @@ def test_habits_the_package_does_without(habit: str) -> None:
         for match in re.finditer(FORBIDDEN[habit], path.read_text())
     ]
     assert found == []
+
+
+def test_every_name_that_code_reads_is_defined() -> None:
+    """Neither linter nor type checker says so here: both take the words of shapes for names."""
+    undefined = []
+    for path in [*FILES, *sorted(ROOT.glob("analyses/*.py")), *sorted(ROOT.glob("benchmarks/*.py"))]:
+        module = symtable.symtable(path.read_text(), str(path), "exec")
+        known = {each.get_name() for each in module.get_symbols() if each.is_assigned() or each.is_imported()}
+        tables = [module]
+        while tables:
+            table = tables.pop()
+            tables += table.get_children()
+            undefined += [
+                f"{relative(path)}:{table.get_lineno()}: {each.get_name()}"
+                for each in table.get_symbols()
+                if each.is_global() and each.is_referenced() and not (each.is_parameter() or each.is_local())
+                if each.get_name() not in known | set(dir(builtins)) | {"__file__"}
+            ]
+    assert undefined == []
 
 
 def test_dataclasses_are_frozen() -> None:

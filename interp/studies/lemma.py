@@ -239,7 +239,7 @@ def _sizes(lineage: Lineage, others: Mapping[str, LanguageModel]) -> dict[str, f
 def _check_foreign(lineage: Lineage, cross: Lineage) -> None:
     if cross.base.fingerprint == lineage.base.fingerprint:
         raise InputError(
-            f"{foreign.name} has the base of {lineage.name}, so it is no foreign initialisation; "
+            f"{cross.name} has the base of {lineage.name}, so it is no foreign initialisation; "
             "pass a lineage from another seed"
         )
 
