@@ -7,7 +7,7 @@ ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false WANDB_MO
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sweeps test-all check format bench bases notebooks docs clean
+.PHONY: help setup demo test sweeps test-all check lint types format bench bases notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -32,11 +32,16 @@ sweeps: setup ## the notebooks and the slow sweeps alone
 
 test-all: test sweeps ## every test
 
-check: setup ## lint, format, types, direction of the imports
+check: setup ## lint, format, types, direction of the imports, side by side
+	@$(MAKE) --no-print-directory -j 2 -O types lint
+
+lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-cache
+
+types: setup
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: setup ## apply the formatter and the safe fixes
 	$(BIN)/ruff check --fix .
