@@ -379,8 +379,14 @@ def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) ->
     advice = "choose another output folder or repeat the old arguments"
     if old["command"] != new["command"]:
         raise InputError(f"{folder} holds a run of {old['command']!r}, not of {new['command']!r}; {advice}")
-    before, now = old["configuration"], new["configuration"]
-    name = next((key for key in {**now, **before} if before.get(key) != now.get(key)), "its format")
-    raise InputError(
-        f"{folder} holds a run with {name}={before.get(name)!r}, not {now.get(name)!r}; {advice}"
-    )
+    name, before, now = _first_apart(old["configuration"], new["configuration"])
+    raise InputError(f"{folder} holds a run with {name}={before!r}, not {now!r}; {advice}")
+
+
+def _first_apart(before: Any, now: Any, path: tuple[str, ...] = ()) -> tuple[str, Any, Any]:
+    """The first value in which two nested configurations differ, by its keys joined with dots."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for key in {**now, **before}:
+            if before.get(key) != now.get(key):
+                return _first_apart(before.get(key), now.get(key), (*path, key))
+    return ".".join(path) or "its format", before, now

@@ -306,6 +306,11 @@ def test_another_configuration_is_refused_by_name(tmp_path: Path) -> None:
         InputError, match=r"holds a run with seeds=\[0, 1\], not \[0, 2\]; choose another output folder"
     ):
         open_run(tmp_path / "r", seeds=[0, 2])
+    recipe = {"recipe": {"data": {"rows": 64, "fresh": 0}, "steps": 2}}
+    Run.open(tmp_path / "nested", command="demo", arguments={}, defaults=recipe)
+    recipe = {"recipe": {"data": {"rows": 32, "fresh": 0}, "steps": 2}}
+    with pytest.raises(InputError, match=r"holds a run with recipe\.data\.rows=64, not 32; choose another"):
+        Run.open(tmp_path / "nested", command="demo", arguments={}, defaults=recipe)
     with pytest.raises(InputError, match="holds a run of 'demo', not of 'trace'"):
         Run.open(tmp_path / "r", command="trace", arguments={}, defaults={})
 
