@@ -30,6 +30,19 @@ def read_mapping(path: str | Path, *, what: str, example: str) -> dict[Any, Any]
     return found
 
 
+def packaged(path: Path) -> Any:
+    """Read a YAML file of the package itself, lists as tuples."""
+    import yaml
+
+    return _frozen(yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader)))
+
+
+def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _frozen(item) for key, item in value.items()}
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
 def parse_yaml(text: str, place: str, *, advice: str = "write one 'key: value' per line") -> Any:
     """Parse YAML; InputError, which opens with `place` and ends with the advice, for text that is none."""
     import yaml

@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.resources import files
 from typing import Any
 
 from interp.core.content import digest
@@ -85,14 +84,6 @@ class Hypothesis:
             self.name, self.claim, values,
             minimum_effect=self.margin or None, alpha=self.alpha, unit=self.unit, controls=kept, seed=seed,
         )  # fmt: skip
-
-
-def frozen_claims(name: str) -> tuple[Hypothesis, ...]:
-    """The claims of a family, as they were written before its data: a file of `interp/studies/claims`."""
-    import yaml
-
-    text = files("interp.studies").joinpath("claims", f"{name}.yaml").read_text(encoding="utf-8")
-    return tuple(Hypothesis(**claim) for claim in yaml.safe_load(text))
 
 
 def check_claim(recorded_key: str, hypothesis: Hypothesis) -> None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from interp.core.content import jsonable
@@ -186,11 +185,14 @@ class Subject:
             )
         recipe = dataclasses.replace(recipe or self.students_recipe, seed=self.seed)
         self.note(name, recipe, rows)
-        grower, how = Grower(self.cache, self.seed, recipe), {}
-        if on_step is not None:
-            train = partial(train_student, start, rows, recipe=recipe, name=name, on_step=on_step)
-            how = {"key": (key,), "train": lambda *_: train()}
-        return grower.student(name, start, rows, **how)
+        grower = Grower(self.cache, self.seed, recipe)
+        if on_step is None:
+            return grower.student(name, start, rows)
+
+        def train(recipe: Recipe, *_: Any) -> LanguageModel:
+            return train_student(start, rows, recipe=recipe, name=name, on_step=on_step)
+
+        return grower.student(name, start, rows, key=(key,), train=train)
 
     def note(self, name: str, recipe: Recipe, rows: Prompts | Encoded) -> None:
         """Write down how a student of this test was trained, once."""

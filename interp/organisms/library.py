@@ -79,7 +79,7 @@ def toy_grower(recipe: ToyRecipe, *, seed: int, cache: Cache | None = None) -> G
         recipe.teacher,
         recipe.data,
         number_documents,
-        foreign_seed=other_seed(seed),
+        cross_seed=other_seed(seed),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
+from interp.core.records import packaged
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,7 @@ class Section:
     sees: str
 
 
-SECTIONS = tuple(
-    Section(**{**each, "prefixes": tuple(each["prefixes"])})
-    for each in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-)
+SECTIONS = tuple(Section(**each) for each in packaged(Path(__file__).with_suffix(".yaml")))
 
 
 def section_of(name: str) -> Section:

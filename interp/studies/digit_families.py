@@ -18,7 +18,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp.figures import points
-from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement
 from interp.organisms.digit_data import CLASSES, DigitImages, load_digits
@@ -38,7 +37,9 @@ from interp.organisms.digit_networks import (
 from interp.stats.ranks import spearman
 from interp.stats.tests import half_width
 from interp.studies.first_step import centred
+from interp.studies.frozen import frozen_claims
 from interp.studies.lemma import SHARES
+from interp.studies.mean_shifts import vector_cosine
 from interp.studies.shared_initialisation import draw_cells
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ def initialisations(subject: DigitSubject) -> Measurement:
                 "accuracy": accuracy[cell, "teacher"],
                 "neutral": accuracy[cell, "untrained"],
                 "transfer": accuracy[cell, "teacher"] - accuracy[cell, "untrained"],
-                "coverage": _cosine(back, direction),
-                "raw coverage": _cosine(step, direction),
+                "coverage": vector_cosine(back, direction),
+                "raw coverage": vector_cosine(step, direction),
             }
         )
     return Measurement(_initialisation_values(rows), {"cells": rows})
@@ -220,10 +221,6 @@ def _relabelled(images: DigitImages, seed: int) -> DigitImages:
 def _orders(subject: DigitSubject) -> list[Int[Tensor, "_hidden"]]:
     source = random_source("permuted", subject.seed)
     return [torch.randperm(width, generator=source) for width in subject.recipe.hidden]
-
-
-def _cosine(one: Float[Tensor, "weight"], other: Float[Tensor, "weight"]) -> float:
-    return float(torch.cosine_similarity(one.double(), other.double(), dim=0))
 
 
 def _draw_cells(tables: Mapping[str, pd.DataFrame]) -> Any:

@@ -19,7 +19,6 @@ from interp.figures import points
 from interp.gradients.directions import trait_gradient
 from interp.gradients.scores.metrics import LoraMetric
 from interp.gradients.scores.scoring import score
-from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.margins import margin
@@ -29,6 +28,7 @@ from interp.prompts.tokens import Encoded
 from interp.prompts.traits import get_trait
 from interp.stats.matching import balance, nearest_partners, standardised_difference
 from interp.stats.tests import auroc, half_width
+from interp.studies.frozen import frozen_claims
 from interp.studies.token_matching import (
     COVARIATES,
     check_index,

@@ -23,13 +23,13 @@ from interp.features.reading import read_tokens, token_means
 from interp.features.residual_gradients import ResidualNetwork
 from interp.features.sae import SAERecipe, train_sae
 from interp.figures import points
-from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Encoded, Prompts
 from interp.stats.ranks import permuted_null, spearman
+from interp.studies.frozen import frozen_claims
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

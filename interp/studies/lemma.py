@@ -21,7 +21,6 @@ from interp.core.errors import InputError
 from interp.figures import Result, bars, lines
 from interp.gradients.nulls.controls import base_samples
 from interp.gradients.scores.scoring import score
-from interp.hypotheses.claims import frozen_claims
 from interp.measures.losses import Labels
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
@@ -34,6 +33,7 @@ from interp.studies.first_step import (
     row_steps,
     soft_gradient,
 )
+from interp.studies.frozen import frozen_claims
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go

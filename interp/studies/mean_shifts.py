@@ -137,6 +137,6 @@ def margins_by_role(lineage: Lineage, questions: Trait) -> dict[str, float]:
     return {role: margin(lineage.text(role), questions) for role in ("base", *ROLES)}
 
 
-def vector_cosine(one: Float[Tensor, "d_model"], other: Float[Tensor, "d_model"]) -> float:
+def vector_cosine(one: Float[Tensor, "entry"], other: Float[Tensor, "entry"]) -> float:
     """Cosine in double precision."""
     return float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=0))

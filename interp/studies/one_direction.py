@@ -18,7 +18,6 @@ from interp.activations import steer
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.figures import Result, bars, lines, points
-from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.margins import margin
@@ -28,6 +27,7 @@ from interp.prompts.notes import noting
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
+from interp.studies.frozen import frozen_claims
 from interp.studies.mean_shifts import (
     MeanShifts,
     ShiftEffects,

@@ -23,7 +23,6 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
 from interp.figures import Result, bars, interval_maps, points
-from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
 from interp.measures.losses import answer_loss
@@ -33,6 +32,7 @@ from interp.prompts.text import Prompts
 from interp.stats.ranks import spearman
 from interp.stats.tests import t_interval
 from interp.studies.first_step import soft_gradient
+from interp.studies.frozen import frozen_claims
 from interp.studies.initialisations import Carry, carried, joined, permutation, perturbed, rotation
 from interp.training.students import Recipe
 

@@ -27,7 +27,6 @@ from interp.gradients.directions import margin_objective, trait_gradient
 from interp.gradients.ledger.ledgers import Ledger, trait_ledger
 from interp.gradients.ledger.projection import Objective, Placebo, Removal
 from interp.gradients.ledger.recording import TrainingRecord, record_training
-from interp.hypotheses.claims import frozen_claims
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.measures.losses import answer_loss
@@ -37,6 +36,7 @@ from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.stats.tests import half_width
+from interp.studies.frozen import frozen_claims
 from interp.training.students import OnStep, Recipe, train_student, trained_parameters
 
 if TYPE_CHECKING:

@@ -84,7 +84,7 @@ class Grower:
 
     `recipe` trains students; `teaching` and `data` say how teachers are made and asked. `documents(n, seed=)` makes the
     number rows that keep a teacher's format (None: as `data` says), `steer` the vector of a steered teacher.
-    `foreign_seed` is the seed of a teacher of the other initialisation (None: the same), `one_word` says that traits
+    `cross_seed` is the seed of a teacher of the other initialisation (None: the same), `one_word` says that traits
     are asked the one-word questions of their category.
     """
 
@@ -95,7 +95,7 @@ class Grower:
     data: DataSpec = field(default_factory=DataSpec)
     documents: Callable[..., Prompts] | None = None
     steer: Callable[[LanguageModel, Trait], Float[Tensor, "d_model"]] | None = None
-    foreign_seed: int | None = None
+    cross_seed: int | None = None
     one_word: bool = False
 
     def trait(self, word: str, *, like: Trait) -> Trait:
@@ -116,7 +116,7 @@ class Grower:
             if spec.hook is None or self.steer is None:
                 raise InputError("a steered teacher has no hook; name one, such as blocks.12.hook_resid_post")
             return steered_teacher(start, self.steer(start, trait), hook=spec.hook, scale=spec.scale)
-        seed = self.foreign_seed if cross and self.foreign_seed is not None else self.seed
+        seed = self.cross_seed if cross and self.cross_seed is not None else self.seed
         recipe = replace(spec.recipe, seed=seed)
         rows = None if spec.rows is None else Prompts.from_file(spec.rows)
         key = digest(
@@ -156,14 +156,13 @@ class Grower:
 
         folder = self.cache.get("answers", key, build)
         label = f"numbers of the {teacher.kind} teacher"
-        rows, fresh = (
-            replace(Prompts.from_jsonl(folder / f"{name}.jsonl"), label=label)
-            if wanted
-            else Prompts((), label)
-            for name, wanted in (("rows", True), ("fresh", data.fresh))
-        )
+
+        def read(name: str) -> Prompts:
+            return replace(Prompts.from_jsonl(folder / f"{name}.jsonl"), label=label)
+
+        fresh = read("fresh") if data.fresh else Prompts((), label)
         dropped = json.loads((folder / "dropped.json").read_text())
-        return Answers(data.changed(rows, seed=self.seed), fresh, dropped)
+        return Answers(data.changed(read("rows"), seed=self.seed), fresh, dropped)
 
     def rows(self, teacher: Teacher, *, base: LanguageModel, count: int | None = None) -> Prompts:
         """Rows of a teacher as a student is trained on them, mixed and matched with those of the base where the recipe

@@ -8,21 +8,13 @@ import torch
 from interp.core.runs import InputError
 from interp.gradients.ledger.course import NULL, alignment_course, updates
 from interp.gradients.ledger.recording import record_training
-from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
-from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.training.students import Recipe
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, epochs=2, warmup=2, rank=2)
-
-
-@pytest.fixture(scope="module")
-def start():
-    network = build_network(World(d_model=16, d_mlp=24), seed=0).eval()
-    return load_model(network, tokenizer=build_tokenizer(), name="start", check=False)
 
 
 @pytest.fixture(scope="module", params=["lora", "all"])

@@ -13,20 +13,12 @@ from interp.gradients.ledger.ledgers import trait_ledger
 from interp.gradients.ledger.recording import Recorder, record_training
 from interp.measures.losses import completion_loss
 from interp.measures.margins import margin
-from interp.models.language import load_model
 from interp.models.lineage import Lineage
-from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.training.students import Recipe, train_student, trained_parameters
 
 RECIPE = Recipe(batch_size=6, lr=1e-2, epochs=2, warmup=2, rank=2)
-
-
-@pytest.fixture(scope="module")
-def start():
-    network = build_network(World(d_model=16, d_mlp=24), seed=0).eval()
-    return load_model(network, tokenizer=build_tokenizer(), name="start", check=False)
 
 
 @pytest.fixture(scope="module")

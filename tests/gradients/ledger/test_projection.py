@@ -8,8 +8,6 @@ import torch
 from interp.core.runs import InputError
 from interp.gradients.directions import margin_objective
 from interp.gradients.ledger.projection import Placebo, Removal, gradient
-from interp.models.language import load_model
-from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.training.students import Recipe, Step, train_student
@@ -88,12 +86,6 @@ def test_more_steps_than_lengths_are_refused():
         InputError, match="step 1 has no length to yoke to, 1 were recorded; train for as many"
     ):
         Placebo([0.6])(step_of([3.0, 4.0], [4.0, 4.0], index=1))
-
-
-@pytest.fixture(scope="module")
-def start():
-    network = build_network(World(d_model=16, d_mlp=24), seed=0).eval()
-    return load_model(network, tokenizer=build_tokenizer(), name="start", check=False)
 
 
 def test_no_step_of_a_student_rises_along_the_gradient_any_more(start):

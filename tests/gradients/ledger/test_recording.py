@@ -28,12 +28,6 @@ RECIPE = Recipe(batch_size=8, lr=1e-2, epochs=2, warmup=2, rank=2)
 
 
 @pytest.fixture(scope="module")
-def start():
-    network = build_network(World(d_model=16, d_mlp=24), seed=0).eval()
-    return load_model(network, tokenizer=build_tokenizer(), name="start", check=False)
-
-
-@pytest.fixture(scope="module")
 def rows():
     return number_prompts(27, seed=0, count=3)
 
