@@ -284,13 +284,18 @@ def toy_growth(recipe: ToyRecipe, *, seed: int) -> Growth:
 
 
 def toy_recipe_of(growth: Growth) -> ToyRecipe:
-    """The recipe a toy lineage was grown by, from what its folder keeps of it."""
+    """The recipe a toy lineage was grown by, from what its folder keeps of it.
+
+    Raises InputError for a largest number that is not 9, 99, ...: a recipe says how many digits numbers have.
+    """
     kept, rule = growth.data, growth.data["rule"]
-    numbers = {
-        "least": rule["minimum"],
-        "count": rule["maximum_count"],
-        "digits": len(str(rule["max_value"])),
-    }
+    digits = len(str(rule["max_value"]))
+    if rule["max_value"] != 10**digits - 1:
+        raise InputError(
+            f"the rows of this toy hold numbers up to {rule['max_value']}, and a recipe can say up to "
+            f"{10**digits - 1}; grow it again with ToyRecipe(data=...)"
+        )
+    numbers = {"least": rule["minimum"], "count": rule["maximum_count"], "digits": digits}
     return ToyRecipe(
         World(**kept["world"]),
         dataclasses.replace(DATA, rows=kept["rows"], banned=tuple(rule["banned"]) or "none", **numbers),

@@ -112,6 +112,17 @@ def test_a_folder_says_how_it_was_grown_and_is_grown_on_alike(lineage, grown_cac
     assert recipe_of(read_lineage(folder, check=False), "cross_student", cache=elsewhere) == subject.recipe
 
 
+def test_a_folder_whose_largest_number_no_recipe_can_say_is_refused(lineage):
+    growth = dataclasses.replace(
+        lineage.growth,
+        data={**lineage.growth.data, "rule": {**lineage.growth.data["rule"], "max_value": 500}},
+    )
+    with pytest.raises(
+        InputError, match="hold numbers up to 500, and a recipe can say up to 999; grow it again"
+    ):
+        toy_recipe_of(growth)
+
+
 def test_a_second_growth_trains_nothing(lineage, grown_cache, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("trained again")
