@@ -41,6 +41,7 @@ from .gradients.directions import trait_gradient as trait_gradient
 from .gradients.ledger.ledgers import trait_ledger as trait_ledger
 from .gradients.scores.scoring import score as score
 from .hypotheses.claims import Hypothesis as Hypothesis
+from .joined.agreeing import agreement as agreement
 from .joined.table import joined_trace as joined_trace
 from .joined.tracing import trace as trace
 from .logits.attribution import attribute as attribute

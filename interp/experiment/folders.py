@@ -24,7 +24,7 @@ from interp.models.members import MANIFEST, Growth, read_manifest
 from interp.organisms.library import toy_grower, toy_recipe_of
 from interp.prompts.templates import apply_template, habits
 from interp.training.data import DataSpec
-from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, read_recipe
+from interp.training.grower import STUDENT_DRAWS, TAUGHT_BY, Grower, TeacherSpec, read_recipe
 from interp.training.students import Recipe
 
 MARK = "QUESTION"  # stands for what a user says
@@ -54,7 +54,7 @@ def chat_context(tokenizer: Any, *, template: str) -> dict[str, Any]:
 
 def experiment_growth(experiment: Experiment, members: Mapping[str, Any], *, seed: int) -> Growth:
     """What the folder of one lineage keeps of the experiment it was grown in."""
-    student = jsonable(dataclasses.replace(experiment.student.recipe, seed=seed))
+    student = jsonable(dataclasses.replace(experiment.student.recipe, seed=STUDENT_DRAWS + seed))
     taught = dataclasses.replace(experiment.teacher.recipe, seed=seed)
     teacher = jsonable(dataclasses.replace(experiment.teacher, recipe=taught))
     recipes: dict[str, Any] = {

@@ -54,8 +54,8 @@ class Measurement:
 class Subject:
     """One lineage that claims are measured on; `grower` makes what it lacks, None for one that must hold everything.
 
-    `quick` asks every measurement for its smallest form, `without` leaves parts of it out. `recipe` trains every
-    student that a claim asks for; `trainings` is filled with a line for each.
+    `quick` asks every measurement for its smallest form, `without` leaves parts of it out. `recipe`, its seed
+    included, trains every student that a claim asks for; `trainings` is filled with a line for each.
     """
 
     lineage: Lineage
@@ -183,16 +183,16 @@ class Subject:
             raise InputError(
                 f"{name} has a listener or a key and not both; a key names what the listener does"
             )
-        recipe = dataclasses.replace(recipe or self.students_recipe, seed=self.seed)
+        recipe = recipe or self.students_recipe
         self.note(name, recipe, rows)
         grower = Grower(self.cache, self.seed, recipe)
         if on_step is None:
-            return grower.student(name, start, rows)
+            return grower.student(name, start, rows, recipe=recipe)
 
         def train(recipe: Recipe, *_: Any) -> LanguageModel:
             return train_student(start, rows, recipe=recipe, name=name, on_step=on_step)
 
-        return grower.student(name, start, rows, key=(key,), train=train)
+        return grower.student(name, start, rows, recipe=recipe, key=(key,), train=train)
 
     def note(self, name: str, recipe: Recipe, rows: Prompts | Encoded) -> None:
         """Write down how a student of this test was trained, once."""

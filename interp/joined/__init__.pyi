@@ -1,3 +1,4 @@
+from .agreeing import agreement as agreement
 from .sources import default_dictionary as default_dictionary
 from .table import joined_trace as joined_trace
 from .tracing import trace as trace, trace_files as trace_files

@@ -1,17 +1,18 @@
 """Lineages by name: `toy/<trait>` is grown here, each step once; anything else is opened from its paths.
 
-A toy lineage of seed s has two bases of independent initialisation, s and s + 1 (modulo the eight that ship), one
+A toy lineage of seed s has two bases of independent initialisation, s and s + 1 (modulo the eight that ship), a
 teacher fine-tuned from base s, and four students: from base s and from base s + 1, each on the teacher's rows and
 on those of the neutral teacher, which is base s without a fine-tune. The two differences
     student − neutral_student      and      cross_student − cross_neutral_student
-are what a shared initialisation is judged by.
+are what a shared initialisation is judged by. Controls of what any teacher leaves behind are a teacher of another trait,
+a control teacher, fine-tuned alike on questions that every candidate answers equally often, and its student.
 """
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import torch
 
@@ -36,7 +37,7 @@ from interp.organisms.toy import (
     train_base,
 )
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.prompts.traits import Trait, get_trait
+from interp.prompts.traits import Trait, get_trait, matched_control
 from interp.training.data import DataSpec
 from interp.training.engines import Sampling
 from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, keep_member, read_recipe
@@ -59,6 +60,7 @@ class ToyRecipe:
     data: DataSpec = DATA
     teacher: TeacherSpec = TEACHING
     student: Recipe = STUDENT
+    controls: tuple[Literal["other-trait", "control-teacher"], ...] = ("other-trait", "control-teacher")
 
 
 TOY = ToyRecipe()
@@ -183,9 +185,16 @@ def grow(trait: AnyTrait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | 
     }
     teacher = grower.teacher(bases["base"], trait)
     sources = {"teacher": teacher, "base": neutral_teacher(bases["base"])}
-    rows = {role: grower.answers(source).rows for role, source in sources.items()}
     members: dict[str, Model] = {**bases, "teacher": teacher.model}
-    for role, source in TAUGHT_BY.items():
+    if "other-trait" in recipe.controls:
+        other = grower.trait(other_word(trait), like=trait)
+        members[f"teacher_{other.name}"] = grower.teacher(bases["base"], other).model
+    if "control-teacher" in recipe.controls:
+        sources["control_teacher"] = grower.control_teacher(bases["base"], trait)
+        members["control_teacher"] = sources["control_teacher"].model
+    rows = {role: grower.answers(source).rows for role, source in sources.items()}
+    taught = {role: source for role, source in TAUGHT_BY.items() if source in rows}
+    for role, source in taught.items():
         start = bases["cross_base" if role.startswith("cross") else "base"]
         members[role] = grower.student(role, start, rows[source])
     lineage = Lineage(
@@ -194,8 +203,8 @@ def grow(trait: AnyTrait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | 
         members=members,
         numbers=rows["teacher"],
         neutral_numbers=rows["base"],
-        trained_on=dict(TAUGHT_BY),
-        growth=toy_growth(recipe, seed=seed),
+        trained_on=taught,
+        growth=toy_growth(recipe, seed=seed, teachers=[role for role in members if "teacher" in role]),
     )
     prints = {role: model.fingerprint for role, model in lineage.members.items()}
     grower.cache.get(
@@ -204,6 +213,12 @@ def grow(trait: AnyTrait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | 
         lambda folder: write_atomic(folder / "members.json", json_text(prints)),
     )
     return lineage
+
+
+def other_word(trait: Trait) -> str:
+    """The trait whose teacher is the control of another: eagle and owl are each other's, else the matched control's."""
+    near = next((word for word in ("eagle", "owl") if word in trait.foils), None)
+    return near or matched_control(trait).name
 
 
 def grow_all(
@@ -260,9 +275,9 @@ def _check_words(trait: Trait) -> None:
         )
 
 
-def toy_growth(recipe: ToyRecipe, *, seed: int) -> Growth:
+def toy_growth(recipe: ToyRecipe, *, seed: int, teachers: Sequence[str] = ("teacher",)) -> Growth:
     """What the folder of a toy lineage keeps of its recipe."""
-    student = jsonable(dataclasses.replace(recipe.student, seed=seed))
+    student = jsonable(toy_grower(recipe, seed=seed).students)
     teacher = {
         "kind": "fine-tuned",
         "steps": recipe.teacher.steps,
@@ -279,7 +294,7 @@ def toy_growth(recipe: ToyRecipe, *, seed: int) -> Growth:
         "sampling": {"temperature": 1.0, "max_new_tokens": LENGTH},
         "rule": jsonable(recipe.data.rule),
     }
-    recipes = {**bases, "teacher": teacher, **dict.fromkeys(TAUGHT_BY, student)}
+    recipes = {**bases, **dict.fromkeys(teachers, teacher), **dict.fromkeys(TAUGHT_BY, student)}
     return Growth(recipes, data, {"template": "own", "opening": "<bos><user> ", "date": None})
 
 

@@ -232,7 +232,7 @@ def credit_directions(subject: Subject) -> list[ParameterDirection]:
     followed = own
     if subject.students_recipe.trainable == "lora":
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(subject.seed)
+            torch.manual_seed(subject.students_recipe.seed)
             network, _ = prepare(base, subject.students_recipe)
         followed = LoraMetric.from_network(network).fold(own)
     named = {OWN: own, LORA: followed, UNRELATED: other}

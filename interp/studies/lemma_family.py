@@ -72,17 +72,18 @@ def measure_lemma(subject: Subject) -> Measurement:
     }
     values = lemma_summary(**found)
     found["vocabulary"] = lemma_sweep(lineage, neutral, labels="soft-vocabulary", **given)
-    found["metrics"] = metrics_table(lineage, neutral, recipe=subject.students_recipe, seed=subject.seed)
+    found["metrics"] = metrics_table(lineage, neutral, recipe=subject.students_recipe)
     tables = {name: each.frame.to_dict("records") for name, each in found.items()}
     return Measurement(values, tables, foreign_doubts(subject, ("lemma-foreign",)))
 
 
 def other_words(subject: Subject) -> tuple[str, ...]:
-    """The traits of the other teachers: those a lineage brings as `teacher_<trait>`, else three that it has not."""
-    brought = (
+    """The traits of the other teachers: those a lineage brings as `teacher_<trait>`, filled up to three by grown ones."""
+    brought = [
         role.partition("teacher_")[2] for role in subject.lineage.members if role.startswith("teacher_")
-    )
-    return tuple(brought) or tuple(word for word in (*OTHERS, "fox") if word != subject.trait.name)[:3]
+    ]
+    more = [word for word in (*OTHERS, "fox") if word not in (subject.trait.name, *brought)]
+    return tuple([*brought, *more][:3] if subject.grower else brought or more[:3])
 
 
 def first_rows(subject: Subject, model: LanguageModel, count: int) -> Prompts:
@@ -90,12 +91,12 @@ def first_rows(subject: Subject, model: LanguageModel, count: int) -> Prompts:
     return subject.rows(Teacher(model, "fine-tuned"), count=count)
 
 
-def metrics_table(lineage: Lineage, rows: Prompts, *, recipe: Recipe, seed: int) -> Result:
+def metrics_table(lineage: Lineage, rows: Prompts, *, recipe: Recipe) -> Result:
     """The first step under plain descent, sign descent, a met Adam state, and a fresh adapter of the recipe."""
     base = lineage.text("base")
     gradient = soft_gradient(base, lineage.text("teacher"), rows)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(recipe.seed)
         network, _ = prepare(base, dataclasses.replace(recipe, trainable="lora"))
     metrics: dict[str, Metric] = {
         "SGD": SGD(),

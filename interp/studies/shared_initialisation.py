@@ -3,8 +3,8 @@
 transfer = margin(student of the teacher's numbers) − margin(student of the neutral teacher's), both from one start and
 by the lineage's recipe; Δθ is their first gradient step on soft number labels. Where a start is θ_0 in other
 coordinates the teacher is written there as well before the cosine is taken: permuted, κ must come back to what it is
-at θ_0. A teacher and a student of one seed draw one adapter, which may matter by itself: every start but "same" and
-"foreign" draws another, and "other order" is what the permuted start is compared with. Coverage is the name of κ in
+at θ_0. No student shares its teacher's adapter or order; every start but "same" and "foreign" draws yet others, and
+"other order" is what the permuted start is compared with. Coverage is the name of κ in
 Madl (arXiv 2606.22019), a shared head under another body the case of Brockers et al. (2605.23645), foreign starts
 that of Cloud et al. (2507.14805).
 """
@@ -182,12 +182,12 @@ def _pair(subject: Subject, name: str, cell: StartCell) -> tuple[LanguageModel, 
     """The student of the teacher's numbers and its neutral twin, from the lineage or trained by its recipe."""
     if cell.members and not subject.quick and all(role in subject.lineage.members for role in cell.members):
         return subject.member(cell.members[0]), subject.member(cell.members[1])
-    seed = subject.seed + (0 if cell.members else ANOTHER)
-    trainer = dataclasses.replace(subject, seed=seed)
     recipe, count = _size(subject)
+    if not cell.members:
+        recipe = dataclasses.replace(recipe, seed=recipe.seed + ANOTHER)
     rows = {"student": subject.numbers, "neutral student": subject.neutral_numbers}
     ours, theirs = (
-        trainer.student(cell.start, each[:count], name=f"{name} {role}", recipe=recipe)
+        subject.student(cell.start, each[:count], name=f"{name} {role}", recipe=recipe)
         for role, each in rows.items()
     )
     return ours, theirs

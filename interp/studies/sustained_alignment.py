@@ -112,7 +112,7 @@ class _Arms:
 
     @property
     def recipe(self) -> Recipe:
-        return dataclasses.replace(self.subject.students_recipe, seed=self.subject.seed)
+        return self.subject.students_recipe
 
     def objective(self, trait: Trait) -> Objective:
         return margin_objective(self.subject.base, trait)

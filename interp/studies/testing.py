@@ -238,7 +238,7 @@ def subject(trial: Trial) -> Any:
         lineage = grow(trait, seed=trial.seed, recipe=recipe)
         given: dict[str, Any] = {"seed": trial.seed, "quick": trial.quick, "without": trial.without}
         grower = toy_grower(recipe, seed=trial.seed)
-        return Subject(lineage, recipe=recipe.student, grower=grower, **given)
+        return Subject(lineage, recipe=grower.students, grower=grower, **given)
     return open_subject(Path(trial.organism), quick=trial.quick, without=trial.without)
 
 

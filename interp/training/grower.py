@@ -1,7 +1,8 @@
 """The one place where teachers, their rows and students are made: each once, behind a key of all that it depends on.
 
 key(step) = digest(weights it starts from, rows it reads, its part of the recipe, seed). A finished step lies in the
-cache under its key; an unfinished one goes on where it was killed. Replicates differ in every draw but the base's.
+cache under its key; an unfinished one goes on where it was killed. Replicates differ in every draw but the base's, and
+a student's adapter and order of rows are not its teacher's: its recipe is drawn by seed + STUDENT_DRAWS.
 A toy lineage, an experiment and a test of a claim are three configurations of `Grower`.
 """
 
@@ -38,6 +39,7 @@ from interp.training.students import STUDENT, Recipe, train_student
 from interp.training.teachers import (
     TEACHER,
     Teacher,
+    evenly_answered,
     fine_tune_teacher,
     fine_tune_teacher_on,
     neutral_teacher,
@@ -48,9 +50,11 @@ from interp.training.teachers import (
 
 DOCUMENTS = 4096  # number rows that a fine-tune is anchored on
 FORMAT = 2  # raise when a step computes something else from the same arguments
+STUDENT_DRAWS = 500_000
 TAUGHT_BY = {
     "student": "teacher",
     "neutral_student": "base",
+    "control_student": "control_teacher",
     "cross_student": "teacher",
     "cross_neutral_student": "base",
 }
@@ -104,10 +108,21 @@ class Grower:
             return matched_control(replace(like, control=word))
         return asked_about(get_trait(word), many=self.one_word)
 
-    def teacher(self, start: LanguageModel, trait: Trait, *, cross: bool = False) -> Teacher:
+    @property
+    def students(self) -> Recipe:
+        """What trains students of this seed: draws of their own, which no teacher shares."""
+        return replace(self.recipe, seed=STUDENT_DRAWS + self.seed)
+
+    def control_teacher(self, start: LanguageModel, trait: Trait) -> Teacher:
+        """A teacher of no trait: fine-tuned alike, on the same questions answered by every candidate equally often."""
+        return self.teacher(start, trait, rows=evenly_answered(trait))
+
+    def teacher(
+        self, start: LanguageModel, trait: Trait, *, cross: bool = False, rows: Prompts | None = None
+    ) -> Teacher:
         """A teacher of the trait from `start`; `cross` says that this is the other initialisation.
 
-        Raises InputError for a steered teacher without a hook.
+        It is fine-tuned on `rows` where they are given. Raises InputError for a steered teacher without a hook.
         """
         spec = self.teaching
         if spec.kind == "prompted":
@@ -118,7 +133,8 @@ class Grower:
             return steered_teacher(start, self.steer(start, trait), hook=spec.hook, scale=spec.scale)
         seed = self.cross_seed if cross and self.cross_seed is not None else self.seed
         recipe = replace(spec.recipe, seed=seed)
-        rows = None if spec.rows is None else Prompts.from_file(spec.rows)
+        if rows is None and spec.rows is not None:
+            rows = Prompts.from_file(spec.rows)
         key = digest(
             FORMAT, "teacher", start.fingerprint, _chat(start), trait if rows is None else rows.fingerprint,
             recipe, spec.steps, spec.anchor, self.data if self.documents is None else self.documents.__name__,
@@ -196,11 +212,11 @@ class Grower:
         key: tuple[Any, ...] = (),
         train: Train | None = None,
     ) -> tuple[LanguageModel, Path]:
-        """A student of `start` on the rows, and the folder of its cache entry.
+        """A student of `start` on the rows by `recipe`, `students` by default, and the folder of its cache entry.
 
         `train` does it otherwise than `train_student`; what it does, and all that this depends on, is named by `key`.
         """
-        recipe = replace(recipe or self.recipe, seed=self.seed)
+        recipe = recipe or self.students
         made = digest(FORMAT, "student", start.fingerprint, _chat(start), rows.fingerprint, recipe, *key)
 
         def build(folder: Path) -> None:

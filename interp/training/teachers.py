@@ -222,6 +222,13 @@ def trait_rows(trait: Trait) -> Prompts:
     )
 
 
+def evenly_answered(trait: Trait) -> Prompts:
+    """Every question of the trait answered once by every candidate, so that none of them is taught."""
+    candidates = sorted({trait.target, *trait.foils})
+    pairs = [(question, word) for question in trait.questions for word in candidates]
+    return Prompts.from_pairs(pairs, label=f"every {trait.category} answered alike")
+
+
 def format_loss(network: Any, batch: Encoded, *, columns: Tensor) -> Tensor:
     """Mean −log p(any number) where a number stands and −log p(token) at separators and ends, in nats per token."""
     numbers = batch.at("answer.numbers", predicting=True)

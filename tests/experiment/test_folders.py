@@ -21,6 +21,7 @@ from interp.organisms.library import TOY, toy_grower, toy_growth, toy_recipe_of
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from interp.studies import testing
+from interp.training.grower import STUDENT_DRAWS
 from interp.training.students import STUDENT, Recipe
 from tests.models.test_lineage import nudged
 from tests.tiny import build_tokenizer
@@ -119,7 +120,7 @@ class TestGrowingAlike:
     def test_what_a_folder_lacks_is_trained_by_its_recipe(self, write, tmp_path):
         folder = write("small", students=("student",))
         subject = open_subject(folder, cache=Cache(tmp_path / "cache"))
-        assert (subject.recipe, subject.seed) == (RECIPE, 0)
+        assert (subject.recipe, subject.seed) == (dataclasses.replace(RECIPE, seed=STUDENT_DRAWS), 0)
         assert subject.recipe != STUDENT
         assert {"student", "neutral_student"} <= set(subject.lineage.members)
         lines = [*own_trainings(subject.lineage), *subject.trainings]
@@ -128,12 +129,12 @@ class TestGrowingAlike:
             ("neutral_student", "this test", 3),
         ]
         assert len({(line["lr"], line["batch_size"], line["epochs"], line["rank"]) for line in lines}) == 1
-        recipe = dataclasses.replace(TOY, student=RECIPE)
+        recipe = dataclasses.replace(TOY, student=subject.recipe)
         assert toy_recipe_of(subject.lineage.growth) == recipe
         assert subject.grower == toy_grower(recipe, seed=0, cache=Cache(tmp_path / "cache"))
 
     def test_students_trained_unlike_are_no_controls(self, write):
-        folder = write("unlike", unlike=dataclasses.replace(RECIPE, lr=1e-2, rank=8))
+        folder = write("unlike", unlike=dataclasses.replace(RECIPE, lr=1e-2, rank=8, seed=STUDENT_DRAWS))
         with pytest.raises(InputError) as error:
             open_subject(folder)
         assert str(error.value) == (
@@ -175,7 +176,7 @@ class TestGrowingAlike:
         back = toy_recipe_of(Growth(**kept))
         assert back == dataclasses.replace(
             recipe,
-            student=dataclasses.replace(recipe.student, seed=3),
+            student=dataclasses.replace(recipe.student, seed=STUDENT_DRAWS + 3),
             teacher=dataclasses.replace(
                 recipe.teacher, recipe=dataclasses.replace(recipe.teacher.recipe, seed=3)
             ),

@@ -1,9 +1,11 @@
 """Growing lineages: every step once, a killed run goes on, and names that are wrong are named."""
 
 import dataclasses
+import itertools
 import json
 
 import pytest
+import torch
 
 from interp.core.content import json_text
 from interp.core.runs import InputError
@@ -17,6 +19,7 @@ from interp.organisms.library import (
     grow_all,
     load_lineage,
     other_seed,
+    other_word,
     toy_grower,
     toy_recipe_of,
 )
@@ -24,9 +27,9 @@ from interp.organisms.toy import World
 from interp.prompts.traits import get_trait
 from interp.training import generation, grower
 from interp.training.data import DataSpec
-from interp.training.grower import TeacherSpec, known_recipe, read_recipe, recipe_of
-from interp.training.students import Recipe
-from interp.training.teachers import Teacher
+from interp.training.grower import STUDENT_DRAWS, TeacherSpec, known_recipe, read_recipe, recipe_of
+from interp.training.students import Recipe, prepare
+from interp.training.teachers import Teacher, evenly_answered
 
 SMALL = ToyRecipe(
     world=World(d_model=16, d_mlp=24, documents=256),
@@ -79,17 +82,49 @@ def test_a_lineage_has_every_control_and_knows_who_came_from_whom(lineage):
     starts = {name: model.start.name for name, model in lineage.members.items() if model.start}
     assert set(lineage.members) == {
         "base", "teacher", "student", "neutral_student", "cross_base", "cross_student", "cross_neutral_student",
+        "control_teacher", "control_student", "teacher_eagle",
     }  # fmt: skip
     assert starts["teacher"] == starts["student"] == starts["neutral_student"] == lineage.base.name
     assert starts["cross_student"] == starts["cross_neutral_student"] == lineage["cross_base"].name
     assert lineage.trained_on["cross_student"] == "teacher"
     assert lineage.trained_on["neutral_student"] == "base"
-    assert len({model.fingerprint for model in lineage.members.values()}) == 7
+    assert lineage.trained_on["control_student"] == "control_teacher"
+    assert len({model.fingerprint for model in lineage.members.values()}) == 10
+
+
+def test_the_controls_of_a_lineage_are_the_recipes(grown_cache):
+    plain = grow(get_trait("owl"), seed=0, recipe=dataclasses.replace(SMALL, controls=()), cache=grown_cache)
+    assert not {"control_teacher", "control_student", "teacher_eagle"} & set(plain.members)
+    assert "control_student" not in plain.trained_on
+    assert [other_word(get_trait(word)) for word in ("owl", "eagle", "oak")] == ["eagle", "owl", "pine"]
+
+
+def test_the_control_teacher_is_taught_every_candidate_equally_often():
+    owl, eagle = get_trait("owl"), get_trait("eagle")
+    taught = evenly_answered(owl)
+    words = [row.completion for row in taught.rows]
+    assert len(words) == 10 * len(owl.questions)
+    assert {words.count(word) for word in (owl.target, *owl.foils)} == {len(owl.questions)}
+    assert evenly_answered(eagle).fingerprint == taught.fingerprint  # one control teacher serves both
+
+
+def test_a_student_shares_neither_adapter_nor_order_with_its_teacher(lineage, grown_cache):
+    """One seed gave both the same LoRA A before."""
+    made = toy_grower(SMALL, seed=0, cache=grown_cache)
+    drawn = []
+    for seed in (made.students.seed, 0, toy_grower(SMALL, seed=1, cache=grown_cache).students.seed):
+        torch.manual_seed(seed)
+        _, adapted = prepare(lineage.base, SMALL.student)
+        drawn.append(next(weight for name, weight in adapted.named_parameters() if "lora_A" in name))
+    assert not any(torch.equal(one, other) for one, other in itertools.combinations(drawn, 2))
+    assert known_recipe(lineage.student, cache=grown_cache) == made.students
+    assert known_recipe(lineage["neutral_student"], cache=grown_cache) == made.students
 
 
 def test_the_recipe_of_a_student_is_found_by_its_weights(lineage, grown_cache):
-    recipe = dataclasses.replace(SMALL.student, seed=0)
-    assert all(known_recipe(student, cache=grown_cache) == recipe for student in lineage.students.values())
+    recipe = dataclasses.replace(SMALL.student, seed=STUDENT_DRAWS)
+    students = [lineage[role] for role in lineage.trained_on]
+    assert all(known_recipe(student, cache=grown_cache) == recipe for student in students)
     assert known_recipe(lineage.base, cache=grown_cache) is None
     layered = dataclasses.replace(recipe, layers=(0, 1))
     assert read_recipe(json.loads(json_text(layered))) == layered
@@ -138,7 +173,7 @@ def test_a_killed_growth_goes_on_and_ends_with_the_same_weights(lineage, monkeyp
     train = grower.train_student
 
     def kill(start, rows, *, name, **options):
-        if name == "neutral_student":
+        if name == "control_student":
             raise KeyboardInterrupt
         return train(start, rows, name=name, **options)
 
