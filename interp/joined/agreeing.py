@@ -1,7 +1,7 @@
 """Agreement: how far what a student changed goes along what its teacher's fine-tune changed, on identical tokens.
 
-T = teacher − base and S = member − baseline (the student of the neutral teacher), as vectors: mean logits of words, mean
-residual streams, features or weights.
+T = teacher − base and S = member − baseline (the student of the neutral teacher), as vectors: mean logits of words,
+mean residual streams, features or weights.
     r = corr(S, T) over the entries,   ρ = the same of ranks,   cosine = <S, T> / (|S| |T|),   slope = <S, T> / <T, T>
 Logits are taken about their mean over the words, since a constant added to all of them changes no probability.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.figures import Result, points
-from interp.joined.places import LOGITS, PLACES, WORDS, Place, chosen_words, places
+from interp.joined.places import LOGITS, PLACES, WORDS, chosen_words, places
 from interp.models.precision import exactly
 from interp.models.seam import Model
 from interp.prompts.notes import noting
@@ -94,8 +94,8 @@ def agreement(
         raise InputError("no lineage is given; pass at least one")
     if candidates and len(several) > 1:
         raise InputError(
-            f"{len(candidates)} candidates are given with {len(several)} lineages, and a candidate belongs to one base; "
-            "pass one lineage at a time"
+            f"{len(candidates)} candidates are given with {len(several)} lineages, and a candidate belongs to one "
+            "base; pass one lineage at a time"
         )
     lines = []
     for lineage in several:

@@ -45,7 +45,7 @@ class Place:
     kept: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
     def means(self, model: Model) -> dict[str, Float[Tensor, "entry"]]:
-        """Mean logits [vocab] under "logits" and mean residual stream [d_model] per layer, over all positions, in fp64."""
+        """Mean logits [vocab] under "logits" and mean residual stream [d_model] per layer, over positions, in fp64."""
         if model.fingerprint not in self.kept:
             self.kept[model.fingerprint] = self._read(model)
         return self.kept[model.fingerprint]

@@ -4,8 +4,8 @@ A toy lineage of seed s has two bases of independent initialisation, s and s + 1
 teacher fine-tuned from base s, and four students: from base s and from base s + 1, each on the teacher's rows and
 on those of the neutral teacher, which is base s without a fine-tune. The two differences
     student − neutral_student      and      cross_student − cross_neutral_student
-are what a shared initialisation is judged by. Controls of what any teacher leaves behind are a teacher of another trait,
-a control teacher, fine-tuned alike on questions that every candidate answers equally often, and its student.
+are what a shared initialisation is judged by. Controls of what any teacher leaves behind are a teacher of another
+trait, a control teacher, fine-tuned alike on questions that every candidate answers equally often, and its student.
 """
 
 import dataclasses

@@ -78,7 +78,7 @@ def measure_lemma(subject: Subject) -> Measurement:
 
 
 def other_words(subject: Subject) -> tuple[str, ...]:
-    """The traits of the other teachers: those a lineage brings as `teacher_<trait>`, filled up to three by grown ones."""
+    """The traits of the other teachers: those brought as `teacher_<trait>`, filled up to three by grown ones."""
     brought = [
         role.partition("teacher_")[2] for role in subject.lineage.members if role.startswith("teacher_")
     ]
