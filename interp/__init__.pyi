@@ -39,6 +39,7 @@ from .features.shift import feature_shift as feature_shift
 from .figures.results import Result as Result
 from .gradients.directions import trait_gradient as trait_gradient
 from .gradients.ledger.ledgers import trait_ledger as trait_ledger
+from .gradients.representations import representation_gradient as representation_gradient
 from .gradients.scores.scoring import score as score
 from .hypotheses.claims import Hypothesis as Hypothesis
 from .joined.agreeing import agreement as agreement

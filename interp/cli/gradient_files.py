@@ -129,7 +129,7 @@ def ledger_summary(ledger: Ledger) -> dict[str, Any]:
     rows: Any = ledger.rows["row"]
     return {
         "label": ledger.label,
-        "unit": "nats of margin",
+        "unit": ledger.unit,
         "measured": ledger.measured,
         "attributed": ledger.attributed,
         "residual": ledger.residual,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.activations.recording import record
+from interp.activations.representations import system_shift
 from interp.core.runs import InputError
 from interp.features.sae_files import load_sae
 from interp.models.language import LanguageModel
@@ -26,12 +26,7 @@ def steering_vector(base: LanguageModel, trait: Trait, spec: TeacherSpec) -> Flo
         )
     if spec.sae is not None and spec.feature is not None:
         return _feature(base, spec.sae, spec.feature, str(spec.hook))
-    questions = trait.prompts()
-    with_line, without = (
-        record(base, rows, hooks=[str(spec.hook)], positions="last").flat(str(spec.hook)).flatten(1).mean(0)
-        for rows in (questions.with_system(trait.system), questions)
-    )
-    return with_line - without
+    return system_shift(base, trait, hook=str(spec.hook))
 
 
 def _feature(base: LanguageModel, source: str, feature: int, hook: str) -> Float[Tensor, "d_model"]:

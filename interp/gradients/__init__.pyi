@@ -13,5 +13,9 @@ from .nulls.ladders import Observation as Observation, ladder as ladder
 from .nulls.lean_verdicts import LeanVerdict as LeanVerdict, across_lineages as across_lineages
 from .nulls.power import kl_per_row as kl_per_row, rows_needed as rows_needed
 from .nulls.samples import Sample as Sample
+from .representations import (
+    representation_gradient as representation_gradient,
+    representation_objective as representation_objective,
+)
 from .scores.scoring import Scores as Scores, score as score
 from .scores.views import extreme_rows as extreme_rows

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.arrays import Direction, check_lineage
+from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.measures.losses import predicted_logits
@@ -31,6 +32,26 @@ if TYPE_CHECKING:
     from interp.prompts.traits import Trait
 
 
+class NamedObjective(Protocol):
+    """A scalar function of a network, differentiable, with its name, unit and key, and the lineage it may be asked in.
+
+    `parts` are scalars that add up to it, one per `batch_size` rows, each with a graph of its own.
+    """
+
+    @property
+    def label(self) -> str: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def key(self) -> str: ...
+    @property
+    def lineage(self) -> str: ...
+
+    def __call__(self, network: Any) -> Float[Tensor, ""]: ...
+
+    def parts(self, network: Any, *, batch_size: int = 64) -> Iterator[Float[Tensor, ""]]: ...
+
+
 @dataclass(frozen=True, eq=False)
 class MarginObjective:
     """The trait margin as a function of a network, in nats and differentiable; tokens are encoded once.
@@ -44,6 +65,10 @@ class MarginObjective:
     places: Int[Tensor, "entry"]
     labels: Int[Tensor, "entry"]
     weights: Float[Tensor, "entry"]
+    label: str
+    key: str
+    lineage: str
+    unit: ClassVar[str] = "nats of margin"
 
     def __call__(self, network: Any) -> Float[Tensor, ""]:
         """Margin of a Hugging Face module (live PEFT layers included) or a PeftModel, in nats."""
@@ -84,6 +109,9 @@ def margin_objective(model: Model, trait: Trait) -> MarginObjective:
         places=index[at[row], column - 1],
         labels=encoded.ids[row, column],
         weights=share.repeat(len(trait.questions))[row],
+        label=f"{trait.name} margin",
+        key=digest(trait),
+        lineage=lineage_root(model),
     )
 
 
@@ -139,20 +167,26 @@ def trait_gradient(model: LanguageModel, trait: AnyTrait, *, batch_size: int = 6
         >>> interp.trait_gradient(lineage.base, "owl").label
         '∇ owl margin'
     """
-    trait = find_trait(trait)
-    objective = margin_objective(model, trait)
+    return objective_gradient(model, margin_objective(model, find_trait(trait)), batch_size=batch_size)
+
+
+def objective_gradient(
+    model: LanguageModel, objective: NamedObjective, *, batch_size: int
+) -> ParameterDirection:
+    """The gradient of an objective with respect to every weight it depends on, on a copy in fp32 with dropout off.
+
+    Raises InputError for a value that is not finite and for one that moves with no weight.
+    """
     network = model.network(dtype=torch.float32, train=True)
     with torch.enable_grad():
         for part in objective.parts(network, batch_size=batch_size):
             if not torch.isfinite(part):
                 raise InputError(
-                    f"the {trait.name} margin of {model.name} is {part.item()}; check the weights for overflow"
+                    f"the {objective.label} of {model.name} is {part.item()}; check the weights for overflow"
                 )
             part.backward()
     found = {name: weight.grad for name, weight in network.named_parameters() if weight.grad is not None}
-    direction = ParameterDirection(
-        found, f"∇ {trait.name} margin", fingerprint=model.fingerprint, lineage=lineage_root(model)
-    )
+    direction = ParameterDirection(found, f"∇ {objective.label}", model.fingerprint, lineage_root(model))
     direction.check(model)
     return direction
 

@@ -226,7 +226,7 @@ def ledger_row(ledger: Ledger, bound: float) -> dict[str, float]:
     `first_step` is the first step's share of C, `rising` the share of steps that raised the margin.
     """
     parts = ledger.steps["attributed"].to_numpy()
-    course = ledger.steps["delta_m"].to_numpy().cumsum()
+    course = ledger.steps["change"].to_numpy().cumsum()
     reach = max(float(np.abs(course).max()), abs(ledger.measured))
     return {
         "attributed": ledger.attributed,

@@ -20,6 +20,10 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     "Lineage": ("a lineage", "make one with interp.load_lineage, by name or from base= and teacher="),
     "LogitDirection": ("a direction in logits", "make one with interp.logit_direction(model, trait)"),
     "Model": ("a model", LOADED),
+    "NamedObjective": (
+        "an objective",
+        "make one with interp.gradients.margin_objective or interp.gradients.representation_objective",
+    ),
     "ParameterDirection": ("a direction in weights", UPDATES),
     "Path": ("a path", "pass text or a Path"),
     "Prompts": ("rows", "pass a file, a table, or a list of texts, of pairs or of dicts"),

@@ -1,14 +1,15 @@
-"""Where a student's trait came from: the change of its margin m over training, by step, module and row, adding up.
+"""Where a student's trait came from: the change of an objective m over training, by step, module and row, adding up.
 
     m(θ_T) − m(θ_0) = Σ_t <s_t, ∇̄m_t> + residual,    ∇̄m_t = ½ [∇m(θ_t) + ∇m(θ_{t+1})],
-with s_t the step AdamW took, in the coordinates that trained (a LoRA student's factors A and B). Given its second
-moments that step is linear in the gradients so far, so the share of row i of batch τ, of loss ℓ_i / N_τ, is
+with m the trait margin, or mean <h, u> of a representation, and s_t the step AdamW took, in the coordinates that
+trained (a LoRA student's factors A and B). Given its second moments that step is linear in the gradients so far, so the
+share of row i of batch τ, of loss ℓ_i / N_τ, is
     (1 − β₁) <∇ℓ_i(θ_τ) / N_τ, W_τ>,    W_τ = β₁ W_{τ+1} − lr_τ / (1 − β₁^{τ+1}) ∇̄m_τ / (√v̂_τ + ε).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,12 +19,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from interp.activations.arrays import check_lineage
 from interp.core import storage
 from interp.core.doors import door
 from interp.core.progress import progress_bar
 from interp.core.runs import Cache, InputError, digest
 from interp.figures import Shown, captioned, lines, waterfall
-from interp.gradients.directions import margin_objective
+from interp.gradients.directions import NamedObjective, margin_objective
 from interp.gradients.ledger.recording import (
     TrainingRecord,
     check_ends_at,
@@ -35,6 +37,7 @@ from interp.gradients.scores.engine import example_scores
 from interp.measures.margins import margin
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
+from interp.models.seam import lineage_root
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
@@ -46,17 +49,16 @@ if TYPE_CHECKING:
 
     from interp.models.lineage import Lineage
 
-FORMAT = 1
+FORMAT = 2
 APART = 1e-3  # of the summed size of the steps' parts: what rows may miss of them before another loss is suspected
 TABLES = ("steps", "modules", "rows")
-Objective = Callable[[Any], Tensor]  # network -> margin in nats, differentiable
 
 
 @dataclass(frozen=True)
 class Ledger(Shown):
-    """A change of trait margin, in nats, and what of it each step, module and row of the training accounts for.
+    """A change of an objective m, in `unit`, and what of it each step, module and row of the training accounts for.
 
-    `steps` has one row per step: step, lr, margin (after it), delta_m (measured) and attributed; `modules` one per
+    `steps` has one row per step: step, lr, value (of m, after it), change (measured) and attributed; `modules` one per
     step and module: step, module, attributed; `rows` one per row and step that saw it: row, step, tokens, attributed,
     which counts what the row still moves later through momentum. All three `attributed` have the same sum. `measured`
     is m(student) − m(start).
@@ -68,6 +70,7 @@ class Ledger(Shown):
     rows: pd.DataFrame = field(repr=False)
     measured: float
     notes: tuple[str, ...] = ()
+    unit: str = "nats of margin"
 
     @property
     def frame(self) -> pd.DataFrame:
@@ -76,12 +79,12 @@ class Ledger(Shown):
 
     @property
     def attributed(self) -> float:
-        """Sum over steps, in nats."""
+        """Sum over steps, in `unit`."""
         return float(self.steps["attributed"].to_numpy().sum())
 
     @property
     def residual(self) -> float:
-        """What the ledger leaves unexplained: measured − attributed, in nats."""
+        """What the ledger leaves unexplained: measured − attributed, in `unit`."""
         return self.measured - self.attributed
 
     def by_module(self) -> pd.DataFrame:
@@ -100,19 +103,17 @@ class Ledger(Shown):
     def figure(self) -> go.Figure:
         """A waterfall by module: what each adds, then the hatched residual, down to the change that was measured."""
         given: dict[str, Any] = {"x": "attributed", "y": "module", "total": "measured change"}
-        return captioned(
-            waterfall(self.by_module(), title=self.label, unit="nats of margin", **given), self._said
-        )
+        return captioned(waterfall(self.by_module(), title=self.label, unit=self.unit, **given), self._said)
 
     def course(self) -> go.Figure:
-        """Change of the margin since the start along training, as measured and as attributed."""
+        """Change of the objective since the start along training, as measured and as attributed."""
         import pandas as pd
 
         parts = [
-            pd.DataFrame({"step": self.steps["step"] + 1, "margin": self.steps[name].cumsum(), "as": shown})
-            for name, shown in (("delta_m", "measured"), ("attributed", "attributed"))
+            pd.DataFrame({"step": self.steps["step"] + 1, "change": self.steps[name].cumsum(), "as": shown})
+            for name, shown in (("change", "measured"), ("attributed", "attributed"))
         ]
-        given = {"x": "step", "y": "margin", "group": "as", "unit": "nats since start"}
+        given = {"x": "step", "y": "change", "group": "as", "unit": f"{self.unit} since start"}
         return captioned(lines(pd.concat(parts), title=self.label, **given), self._said)
 
     def __repr__(self) -> str:
@@ -122,7 +123,7 @@ class Ledger(Shown):
     def _said(self) -> str:
         share = f" ({abs(self.residual / self.measured):.1%})" if self.measured else ""
         left = f"residual {self.residual:+.3f}{share}"
-        return f"margin {self.measured:+.2f} nats over {len(self.steps)} steps, {left}"
+        return f"{self.measured:+.2f} {self.unit} over {len(self.steps)} steps, {left}"
 
 
 @door
@@ -136,6 +137,7 @@ def trait_ledger(
     recipe: Recipe | None = None,
     rows: Prompts | Encoded | None = None,
     cache: Cache | None = None,
+    objective: NamedObjective | None = None,
 ) -> Ledger:
     """Split the change of a student's trait margin over the steps, modules and rows of its training.
 
@@ -143,19 +145,21 @@ def trait_ledger(
     but a single row's share is noisy and tells rows that carry a trait from others only roughly.
 
     Args:
-        lineage: a lineage with a trait.
+        lineage: a lineage, with a trait unless there is an `objective`.
         student: which of its trained members.
         record: its recorded training; without it the member is trained again.
         recipe: how it was trained; its lineage's own by default.
         rows: what it was trained on; by default the lineage's numbers of the model it learnt from.
         cache: keeps every few steps, so that an interrupted ledger goes on and a finished one computes nothing.
+        objective: what is split instead of the margin, such as `interp.gradients.representation_objective`.
 
     Returns:
-        `Ledger`, in nats of margin: frames `steps`, `modules` and `rows`, which have the same sum, and `residual`.
+        `Ledger`, in nats of margin or the objective's unit: frames `steps`, `modules` and `rows`, which have the same
+            sum, and `residual`.
 
     Raises:
-        InputError: for an unknown member, a base, a lineage without a trait, a record of other weights or rows, and a
-            margin or loss that is not finite.
+        InputError: for an unknown member, a base, a lineage without a trait, a record of other weights or rows, an
+            objective of another lineage, and a value or loss that is not finite.
 
     Example:
         >>> import interp
@@ -163,8 +167,7 @@ def trait_ledger(
         ['module', 'attributed']
     """
     member, start = lineage[student], trained_from(lineage, student)
-    if lineage.trait is None:
-        raise InputError(f"lineage {lineage.name!r} has no trait; pass trait= when it is opened")
+    asked = _asked(lineage, start, objective)
     given = training_rows(lineage, student, rows=rows)
     inputs = start.encode(given)
     if record is None:
@@ -176,27 +179,46 @@ def trait_ledger(
         )
     else:
         check_ends_at(record, start=start, student=member)
-    books = _Books(record, inputs, start, margin_objective(start, lineage.trait))
-    key = digest(FORMAT, record.fingerprint, lineage.trait)
+    books = _Books(record, inputs, start, asked)
+    key = digest(FORMAT, record.fingerprint, asked.key)
     tables = _tables(books, key, cache or Cache.default(), f"ledger of {student}")
     _check_rows_add_up(tables, record)
-    measured = margin(member, lineage.trait) - margin(start, lineage.trait)
-    label = f"{lineage.trait.name} margin of {lineage.name} {student}"
-    return Ledger(label, tables["steps"], tables["modules"], tables["rows"], measured)
+    ends = [
+        _value(objective, model) if objective else margin(model, lineage.trait) for model in (member, start)
+    ]
+    label = f"{asked.label} of {lineage.name} {student}"
+    return Ledger(**tables, label=label, measured=ends[0] - ends[1], unit=asked.unit)
+
+
+def _asked(lineage: Lineage, start: Any, objective: NamedObjective | None) -> NamedObjective:
+    """The objective given, made in this lineage, else the margin of the lineage's trait."""
+    if objective is not None:
+        check_lineage(objective, lineage_root(start), lineage.name)
+        return objective
+    if lineage.trait is None:
+        raise InputError(
+            f"lineage {lineage.name!r} has no trait; pass trait= when it is opened, or objective="
+        )
+    return margin_objective(start, lineage.trait)
+
+
+def _value(objective: NamedObjective, model: Any) -> float:
+    with torch.no_grad():
+        return float(objective(model.network(merge=False)))
 
 
 @dataclass(frozen=True, eq=False)
 class _Point:
-    """A moment of training: margin m(θ) in nats, ∇m(θ), and W of the step that starts here."""
+    """A moment of training: objective m(θ), ∇m(θ), and W of the step that starts here."""
 
-    margin: float
+    value: float
     gradient: Float[Tensor, "parameter"]
     pull: Float[Tensor, "parameter"]
 
 
 @dataclass(frozen=True, eq=False)
 class _Books:
-    """What one ledger reads: the record, the rows and model it began with, and the margin as a function of a network.
+    """What one ledger reads: the record, the rows and model it began with, and the objective.
 
     The network is put together when the first chunk needs it.
     """
@@ -204,7 +226,7 @@ class _Books:
     record: TrainingRecord
     inputs: Encoded
     start: Any
-    objective: Objective
+    objective: NamedObjective
     _made: list[Any] = field(default_factory=list)
 
     @property
@@ -214,21 +236,23 @@ class _Books:
         return self._made[0]
 
     def at(self, flat: Float[Tensor, "parameter"]) -> _Point:
-        """Margin and its gradient at these parameters, which the network is left with."""
+        """The objective and its gradient at these parameters, which the network is left with."""
         self.record.put(self.network, flat)
         parameters = trained_parameters(self.network)
         with torch.enable_grad():
             value = self.objective(self.network)
-            found = torch.autograd.grad(value, list(parameters.values()))
+            found = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
         if not torch.isfinite(value):
-            raise InputError(f"the margin is {value.item()} along {self.record.folder}; record it in float32")
+            raise InputError(
+                f"the {self.objective.label} is {value.item()} along {self.record.folder}; record it in float32"
+            )
         gradient = torch.cat([part.float().flatten() for part in found]).cpu()
         return _Point(float(value.detach()), gradient, torch.zeros_like(gradient))
 
     def row_shares(
         self, step: int, pull: Float[Tensor, "parameter"]
     ) -> tuple[Float[Tensor, " example"], Tensor]:
-        """What each row of the batch of `step` adds along W, in nats, and its tokens; at the network's weights."""
+        """What each row of the batch of `step` adds along W, and its tokens; at the network's weights."""
         batch = next(self.inputs[self.record.order[step]].batches(self.record.order.shape[1]))
         tensors: dict[str, Any] = self.record.views(pull)
         start = self.record.start
@@ -270,12 +294,12 @@ def _write_chunk(books: _Books, index: int, later: Path | None, folder: Path, ba
         frame = pd.concat([part[name] for part in parts[::-1]], ignore_index=True)
         frame.to_parquet(folder / f"{name}.parquet", index=False)
     carried = {"gradient": point.gradient, "pull": point.pull}
-    storage.write_tensors(folder / "point.safetensors", carried, {"margin": repr(point.margin)})
+    storage.write_tensors(folder / "point.safetensors", carried, {"value": repr(point.value)})
 
 
 def _read_point(folder: Path) -> _Point:
     tensors, metadata = storage.read_tensors(folder / "point.safetensors")
-    return _Point(float(metadata["margin"]), **tensors)
+    return _Point(float(metadata["value"]), **tensors)
 
 
 def _walk(books: _Books, index: int, point: _Point) -> Iterator[tuple[dict[str, pd.DataFrame], _Point]]:
@@ -290,7 +314,7 @@ def _walk(books: _Books, index: int, point: _Point) -> Iterator[tuple[dict[str, 
         pull = record.betas[0] * point.pull + _response(record, step, chunk.second_moments[place]) * mean
         shares, tokens = books.row_shares(step, pull)
         by_module = _by_module(record, increment.double() * mean.double())
-        tables = _step_tables(record, step, (before.margin, point.margin), by_module)
+        tables = _step_tables(record, step, (before.value, point.value), by_module)
         tables["rows"] = _row_table(record, step, shares, tokens)
         point = replace(before, pull=pull)
         yield tables, point
@@ -314,12 +338,12 @@ def _by_module(record: TrainingRecord, products: Float[Tensor, "parameter"]) -> 
 
 
 def _step_tables(
-    record: TrainingRecord, step: int, margins: tuple[float, float], by_module: dict[str, float]
+    record: TrainingRecord, step: int, values: tuple[float, float], by_module: dict[str, float]
 ) -> dict[str, pd.DataFrame]:
     import pandas as pd
 
-    before, after = margins
-    line = {"step": step, "lr": record.lrs[step], "margin": after, "delta_m": after - before}
+    before, after = values
+    line = {"step": step, "lr": record.lrs[step], "value": after, "change": after - before}
     steps = pd.DataFrame([{**line, "attributed": sum(by_module.values())}])
     modules = pd.DataFrame({"step": step, "module": list(by_module), "attributed": list(by_module.values())})
     return {"steps": steps, "modules": modules}

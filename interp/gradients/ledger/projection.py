@@ -1,7 +1,8 @@
-"""Training without the part of each step that raises a margin m: s_t ← s_t − max(0, <s_t, ĝ_t>) ĝ_t, ĝ_t ∝ ∇m(θ_t).
+"""Training without the part of each step that raises a margin or a representation, m.
 
-What this changes says little before the same length has been taken out elsewhere: `Placebo` subtracts |removed_t| of
-the first run along another unit direction at the same step, random or the gradient of a margin nobody asks about.
+s_t ← s_t − max(0, <s_t, ĝ_t>) ĝ_t, ĝ_t ∝ ∇m(θ_t). What this changes says little before the same length has been taken
+out elsewhere: `Placebo` subtracts |removed_t| of the first run along another unit direction at the same step, random or
+the gradient of a margin nobody asks about.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from torch import Tensor
 from interp.core.runs import InputError
 from interp.training.students import Step
 
-Objective = Callable[[Any], Tensor]  # network -> margin in nats, differentiable: see `margin_objective`
+Objective = Callable[[Any], Tensor]
+"""network -> a differentiable scalar m, such as those of `margin_objective` and `representation_objective`."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Removal:
     """A callback for `train_student(on_step=...)` that takes the positive component along ∇m out of every step.
 
     The gradient is over the parameters that train, at the weights the step starts from. `removed` gathers how long the
-    part taken out of each step was, in the units of those parameters; zero where the step did not raise the margin.
+    part taken out of each step was, in the units of those parameters; zero where the step did not raise m.
     """
 
     objective: Objective
@@ -82,7 +84,8 @@ def gradient(objective: Objective, step: Step) -> Float[Tensor, "parameter"]:
     for name, tensor in step.parameters.items():
         tensor.copy_(step.before[name])
     with torch.enable_grad():
-        found = torch.autograd.grad(objective(step.network), list(step.parameters.values()))
+        parameters = list(step.parameters.values())
+        found = torch.autograd.grad(objective(step.network), parameters, materialize_grads=True)
     for name, tensor in step.parameters.items():
         tensor.copy_(after[name])
     return torch.cat([part.float().flatten() for part in found]).cpu()

@@ -8,7 +8,7 @@ along v_k. ℓ_i sums −log p over the answer and end tokens. An optimiser's me
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -40,6 +40,8 @@ from interp.prompts.tokens import Encoded
 if TYPE_CHECKING:
     import pandas as pd
 
+    from interp.figures import Result
+    from interp.gradients.nulls.lean_tables import Place
     from interp.gradients.scores.metrics import Metric
     from interp.models.language import LanguageModel
     from interp.prompts.text import Prompts
@@ -114,6 +116,26 @@ class Scores(Shown):
         return lean_verdict(
             sample(self), neutral=other, direction=direction, mismatched=mismatched, alpha=alpha
         )
+
+    def leans(
+        self,
+        nulls: Mapping[str, Sequence[str]],
+        *,
+        neutral: Scores | None = None,
+        place: Place = "whole",
+        seed: int = 0,
+    ) -> Result:
+        """Several directions beside one another in standard deviations per prompt, each among nulls of its own family.
+
+        `nulls` names directions that were scored, and for each those it is ranked among, also scored; `place` tells
+        leans apart by "layer", "module", "token" (these need their key in `by`) or "row". Columns: direction, place,
+        score (mean per prompt, less `neutral`, the rows of a neutral teacher), d (the same over its standard deviation)
+        with a 95 % t-interval, p (one-sided, against the neutral rows; NaN without), rank (by d, 1 is furthest) and of;
+        by row score, d and rank alone. Over places scores add up. Raises InputError for what was not scored.
+        """
+        from interp.gradients.nulls.lean_tables import lean_table
+
+        return lean_table(self, nulls, neutral=neutral, place=place, seed=seed)
 
     def save(self, path: str | Path) -> Path:
         """Write the whole table as one parquet file, shard after shard, or nothing."""

@@ -240,7 +240,7 @@ def _along(scores: Scores, key: str, *, aligned: bool) -> pd.DataFrame:
         return table.assign(score=table["score"] / rows[table["place"].to_numpy()])
     whole: Any = scores.frame.groupby(["direction", "row", key], sort=False)["score"].sum()
     table = whole.reset_index()
-    table["place"] = table[key] - _answer_starts(scores.inputs)[table["row"].to_numpy()]
+    table["place"] = table[key] - answer_starts(scores.inputs)[table["row"].to_numpy()]
     cells: Any = table.groupby(["direction", "place"], sort=False)["score"]
     found = cells.agg(["mean", "std", "count"]).reset_index()
     found = found[found["count"] >= min(LEAST_ROWS, len(scores))]
@@ -253,7 +253,7 @@ def _kept(inputs: Encoded, key: str) -> np.ndarray:
     return inputs.at("answer+end" if key == "token" else "all").cpu().numpy()
 
 
-def _answer_starts(inputs: Encoded) -> np.ndarray:
+def answer_starts(inputs: Encoded) -> np.ndarray:
     return _kept(inputs, "token").argmax(1)
 
 
@@ -284,7 +284,7 @@ def _map(scores: Scores, against: Scores | None, table: Any, label: str) -> go.F
 def _by_module(scores: Scores, label: str) -> tuple[pd.DataFrame, tuple[str, str]]:
     """Module kind × layer, in the network's order; what lies in no layer has a column of its own."""
     means = _means(scores, label, ["module"]).reset_index()
-    means[["kind", "layer"]] = [_place(name) for name in means["module"].astype(str)]
+    means[["kind", "layer"]] = [module_place(name) for name in means["module"].astype(str)]
     values = means.pivot_table(
         index="kind", columns="layer", values="score", aggfunc="sum", sort=False, observed=True
     )
@@ -299,7 +299,7 @@ def _by_head(scores: Scores, label: str) -> tuple[pd.DataFrame, tuple[str, str]]
     means = means[means["head"] >= 0]
     if means.empty:
         raise InputError(f"{label} moves no attention matrix, so no head has a score; draw it by module")
-    means["layer"] = [int(_place(name)[1]) for name in means["module"].astype(str)]
+    means["layer"] = [int(module_place(name)[1]) for name in means["module"].astype(str)]
     means["column"] = means["part"].astype(str) + " " + means["head"].astype(str)
     parts = list(dict.fromkeys(means["part"].astype(str)))
     named = {(parts.index(str(part)), head): f"{part} {head}" for part, head in _pairs(means)}
@@ -318,7 +318,7 @@ def _means(scores: Scores, label: str, keys: list[str]) -> pd.Series:
     return sums / len(scores)
 
 
-def _place(module: str) -> tuple[str, str]:
+def module_place(module: str) -> tuple[str, str]:
     """ "model.layers.3.mlp.up_proj" -> ("mlp.up_proj", "3"); the first whole number in a name is its layer."""
     found = LAYER.fullmatch(module)
     if found is None:

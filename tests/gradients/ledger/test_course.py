@@ -8,6 +8,7 @@ import torch
 from interp.core.runs import InputError
 from interp.gradients.ledger.course import NULL, alignment_course, updates
 from interp.gradients.ledger.recording import record_training
+from interp.gradients.representations import representation_gradient
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
 from interp.prompts.numbers import number_prompts
@@ -56,6 +57,19 @@ def test_a_student_ends_up_along_its_own_update_and_outside_the_band(trained):
     assert abs(last.loc[NULL, "cosine"]) + last.loc[NULL, "half_width"] < 0.5
     names = [trace.name for trace in result.figure().data if trace.name]
     assert names == [own.label, NULL]
+
+
+def test_a_representation_beside_those_of_other_directions(trained):
+    lineage, record = trained
+    questions, hook = lineage.trait.prompts(), "blocks.0.hook_resid_post"
+    several = [representation_gradient(lineage.base, questions, hook, u) for u in torch.eye(16)[:3]]
+    own, *null = [dataclasses.replace(each, label=f"u {k}") for k, each in enumerate(several)]
+    result = alignment_course(lineage, direction=own, null=null, record=record)
+    update = lineage.update("student")
+    last = result.frame[result.frame["step"] == 6].set_index("direction")["cosine"]
+    found = [update.dot(each) / update.norm() / each.norm() for each in (own, *null)]
+    assert last.loc["u 0"] == pytest.approx(found[0], abs=1e-5)
+    assert last.loc[NULL] == pytest.approx(sum(found[1:]) / 2, abs=1e-5)
 
 
 def test_one_null_direction_has_no_spread(trained):

@@ -11,6 +11,7 @@ import interp.gradients.ledger.recording as recording
 from interp.core.runs import InputError
 from interp.gradients.ledger.ledgers import trait_ledger
 from interp.gradients.ledger.recording import Recorder, record_training
+from interp.gradients.representations import representation_objective
 from interp.measures.losses import completion_loss
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage
@@ -55,6 +56,7 @@ def plant(monkeypatch, objective):
     def on_network(network):
         return objective(flat(trained_parameters(network).values()))
 
+    on_network.label, on_network.key, on_network.unit = "planted margin", "planted", "nats of margin"
     monkeypatch.setattr(ledger, "margin_objective", lambda model, trait: on_network)
 
 
@@ -79,6 +81,50 @@ def all_chunks(record):
     )
 
 
+def mean_projection(model, questions, hook, u):
+    values = model.run(questions, hooks=[hook])[hook]
+    return float((values[questions.at("last")] @ u).mean())
+
+
+@pytest.mark.parametrize(("trainable", "hook"), [("lora", "1.hook_resid_mid"), ("all", "0.hook_resid_post")])
+def test_a_representation_is_attributed_as_the_margin_is(train, trainable, hook):
+    lineage, record = train(dataclasses.replace(RECIPE, trainable=trainable))
+    start, hook = lineage.text("base"), f"blocks.{hook}"
+    u, questions = torch.linspace(-1, 2, 16), start.encode(lineage.trait.prompts())
+    objective = representation_objective(start, questions, hook, u)
+    found = trait_ledger(dataclasses.replace(lineage, trait=None), record=record, objective=objective)
+    ends = [mean_projection(lineage.text(role), questions, hook, u) for role in ("student", "base")]
+    assert found.measured == pytest.approx(ends[0] - ends[1], abs=1e-5)
+    assert found.steps["change"].sum() == pytest.approx(found.measured, abs=1e-5)
+    assert abs(found.residual) < 0.05 * found.steps["attributed"].abs().sum()
+    assert found.modules["attributed"].sum() == pytest.approx(found.attributed, rel=1e-9)
+    assert found.rows["attributed"].sum() == pytest.approx(found.attributed, rel=1e-4)
+    said = f"representation at {hook} of tiny student: {found.measured:+.2f} ⟨h, u⟩ over 6 steps"
+    assert repr(found).startswith(said)
+    assert found.figure().layout.xaxis.title.text == "⟨h, u⟩"
+    above = found.by_module().set_index("module")["attributed"].filter(like="layers.1.mlp")
+    assert (above == 0).all()  # what lies above the hook moves nothing there
+
+
+def test_an_objective_of_its_own_in_the_cache_and_of_another_lineage(train, start):
+    lineage, record = train()
+    questions = lineage.trait.prompts()
+    first, second = (
+        representation_objective(start, questions, "blocks.1.hook_resid_post", u) for u in torch.eye(16)[:2]
+    )
+    one, two = (trait_ledger(lineage, record=record, objective=each) for each in (first, second))
+    assert one.measured != two.measured
+    same(one, trait_ledger(lineage, record=record, objective=first))
+    assert not one.steps["attributed"].equals(two.steps["attributed"])
+    stranger = dataclasses.replace(first, lineage="another")
+    with pytest.raises(InputError, match=r"was read in the lineage of 'another', tiny belongs to"):
+        trait_ledger(lineage, record=record, objective=stranger)
+    with pytest.raises(
+        InputError, match=r"objective is .*, where an objective is needed; make one with interp"
+    ):
+        trait_ledger(lineage, record=record, objective="margin")
+
+
 def test_a_linear_margin_is_attributed_exactly_and_the_first_row_shares_by_hand(train, start, monkeypatch):
     lineage, record = train(dataclasses.replace(RECIPE, batch_size=20, epochs=1))
     slope = torch.linspace(-1, 1, len(record.end))
@@ -99,7 +145,7 @@ def test_a_quadratic_margin_leaves_nothing_at_any_step(train, monkeypatch, train
     weight = torch.linspace(-1, 2, len(record.end))
     plant(monkeypatch, lambda theta: (weight.double() * theta.double() ** 2).sum())
     found = trait_ledger(lineage, record=record)
-    assert found.steps["attributed"].to_numpy() == pytest.approx(found.steps["delta_m"].to_numpy(), rel=1e-4)
+    assert found.steps["attributed"].to_numpy() == pytest.approx(found.steps["change"].to_numpy(), rel=1e-4)
     assert found.rows["attributed"].sum() == pytest.approx(found.attributed, rel=1e-4)
 
 
@@ -133,7 +179,7 @@ def test_steps_modules_and_rows_add_up_to_the_measured_change(train, trainable):
     found = trait_ledger(lineage, record=record)
     measured = margin(lineage.student, lineage.trait) - margin(lineage.base, lineage.trait)
     assert found.measured == pytest.approx(measured)
-    assert found.steps["delta_m"].sum() == pytest.approx(measured, abs=1e-5)
+    assert found.steps["change"].sum() == pytest.approx(measured, abs=1e-5)
     assert abs(found.residual) < 0.05 * found.steps["attributed"].abs().sum()
     assert found.attributed + found.residual == pytest.approx(measured)
     assert found.modules["attributed"].sum() == pytest.approx(found.attributed, rel=1e-9)
@@ -239,14 +285,16 @@ def test_a_student_trained_on_another_loss_is_refused(train, start, rows, teache
 def test_a_margin_that_is_not_finite_is_an_error(train, monkeypatch):
     lineage, record = train()
     plant(monkeypatch, lambda theta: theta.sum() * float("nan"))
-    with pytest.raises(InputError, match=r"the margin is nan along .*; record it in float32"):
+    with pytest.raises(InputError, match=r"the planted margin is nan along .*; record it in float32"):
         trait_ledger(lineage, record=record)
 
 
 def test_it_prints_as_a_line_shows_as_a_table_and_draws(train):
     lineage, record = train()
     found = trait_ledger(lineage, record=record)
-    assert repr(found).startswith("owl margin of tiny student: margin ")
+    assert repr(found).startswith(
+        f"owl margin of tiny student: {found.measured:+.2f} nats of margin over 6 steps"
+    )
     assert f"over 6 steps, residual {found.residual:+.3f}" in repr(found)
     assert "residual" in found._repr_html_()
     figure = found.figure()

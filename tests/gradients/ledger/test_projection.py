@@ -8,6 +8,7 @@ import torch
 from interp.core.runs import InputError
 from interp.gradients.directions import margin_objective
 from interp.gradients.ledger.projection import Placebo, Removal, gradient
+from interp.gradients.representations import representation_objective
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.training.students import Recipe, Step, train_student
@@ -88,8 +89,17 @@ def test_more_steps_than_lengths_are_refused():
         Placebo([0.6])(step_of([3.0, 4.0], [4.0, 4.0], index=1))
 
 
-def test_no_step_of_a_student_rises_along_the_gradient_any_more(start):
-    objective = margin_objective(start, get_trait("owl"))
+def low_representation(start):
+    """Of the stream after the first layer: the parameters of the second have no part in it."""
+    questions = get_trait("owl").prompts()
+    return representation_objective(start, questions, "blocks.0.hook_resid_post", torch.linspace(-1, 2, 16))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda start: margin_objective(start, get_trait("owl")), low_representation]
+)
+def test_no_step_of_a_student_rises_along_the_gradient_any_more(start, make):
+    objective = make(start)
     removal, along = Removal(objective), []
 
     def both(step: Step) -> None:
@@ -100,6 +110,7 @@ def test_no_step_of_a_student_rises_along_the_gradient_any_more(start):
 
     train_student(start, number_prompts(24, seed=0, count=3), recipe=RECIPE, on_step=both)
     assert len(removal.removed) == 3
+    assert max(removal.removed) > 0
     assert max(along) <= 1e-5
 
 
