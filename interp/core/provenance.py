@@ -6,6 +6,7 @@ the checkout the package itself is tracked in; an installed copy has none.
 
 from __future__ import annotations
 
+import datetime
 import importlib.metadata
 import os
 import platform
@@ -54,6 +55,20 @@ def git_state(folder: Path | None = None) -> dict[str, Any] | None:
     if not commit:
         return None
     return {"commit": commit, "dirty": bool(_git(folder, "status", "--porcelain"))}
+
+
+def origin() -> dict[str, Any]:
+    """Commit and day that a result is made at, and whether the package's files differ from that commit.
+
+    Outside a checkout the commit is "unknown", and `dirty` None.
+    """
+    package = Path(__file__).parent.parent
+    state = git_state(package)
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    if state is None:
+        return {"commit": "unknown", "dirty": None, "date": day}
+    dirty = bool(_git(package, "status", "--porcelain", "--", "."))
+    return {"commit": state["commit"], "dirty": dirty, "date": day}
 
 
 def cache_folder() -> Path:

@@ -99,12 +99,15 @@ def minus(number: str) -> str:
 
 
 def bracket(interval: Sequence[float | None], *, level: float | None, form: str = "+.3g") -> str:
-    """An interval as printed everywhere, its level first: [98 %: +0.24, +1.21]. An end that is None is unbounded."""
+    """An interval as printed everywhere, its level first: [98 %: +0.24, +1.21]. An end that is None is unbounded.
+
+    A level of 1 is the range of all runs: [all runs: -0.02, +0.01].
+    """
     ends = (
         math.copysign(math.inf, side) if end is None else end
         for end, side in zip(interval, (-1, 1), strict=True)
     )
-    said = "" if level is None else f"{100 * level:.3g} %: "
+    said = "" if level is None else "all runs: " if level == 1 else f"{100 * level:.3g} %: "
     return f"[{said}{', '.join(format(end, form) for end in ends)}]"
 
 

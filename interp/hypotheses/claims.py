@@ -3,7 +3,7 @@
 What was measured is stored beside the key, and a claim whose key is another one was edited after its data. A
 "difference" claims a mean of more than 0, or of at least `margin` where that is not 0, and is tested against just that;
 an "equivalence" claims a mean within ±margin. The values judged are one per independent training run. What is said of a
-claim afterwards, `check` and `reading`, is no part of its key and stands among the controls of its verdict.
+claim beside its words (`check`, `reading`, `seen`) is no part of its key and stands among the controls of its verdict.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
 from interp.stats.tests import Values
-from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
+from interp.stats.verdict import Verdict, check_verdict, equivalence_verdict, paired_verdict
 
 KINDS = ("difference", "equivalence")
+SAID = ("check", "reading", "seen")
+"""What stands beside the words of a claim, and is no part of its key."""
 
 
 @door
@@ -28,9 +30,10 @@ class Hypothesis:
     """A claim, the quantity that is judged, the control it is compared with, and the rule that judges it.
 
     `quantity` says what one training run contributes, in `unit`; `control` says what it is a difference to. `check`
-    says why data cannot contradict the claim, so that it tests the code and finds nothing out; "" for a finding.
-    `reading` says how the frozen words are read since a date. Raises InputError for an unknown kind, an alpha outside
-    (0, 0.5), a negative margin, and an equivalence without a margin.
+    says why data cannot contradict the claim, so that it tests the code and finds nothing out; "" for a finding. A
+    check has no p: its margin is the tolerance that every run must keep. `reading` says how the frozen words are read
+    since a date, `seen` what was known of the runs when they were written, `withdrawn` why it is judged no more.
+    Raises InputError for an unknown kind, an alpha outside (0, 0.5), a negative margin, and an equivalence without one.
 
     >>> gain = Hypothesis("gain", "owl rows teach owls", "margin", "neutral student", 0.5, 0.01, "difference", "nats")
     >>> gain.judge([0.9, 0.8, 1.2, 0.7, 0.8, 1.0, 0.6, 0.8]).decision
@@ -51,6 +54,8 @@ class Hypothesis:
     unit: str = ""
     check: str = field(default="", compare=False)
     reading: str = field(default="", compare=False)
+    seen: str = field(default="", compare=False)
+    withdrawn: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
@@ -68,13 +73,18 @@ class Hypothesis:
 
     @property
     def key(self) -> str:
-        """16 hex characters that change with any word or number of the claim; `check` and `reading` are none."""
+        """16 hex characters that change with any word or number of the claim, and with nothing said beside it."""
         return digest("hypothesis", self)
 
     def judge(self, values: Values, *, controls: Mapping[str, Any] | None = None, seed: int = 0) -> Verdict:
         """The verdict on one value per training run; the key of the claim is kept among its controls."""
-        said = {name: words for name in ("check", "reading") if (words := getattr(self, name))}
+        said = {name: words for name in SAID if (words := getattr(self, name))}
         kept = {"claim key": self.key, "control": self.control, **said, **(controls or {})}
+        if self.check:
+            return check_verdict(
+                self.name, self.claim, values,
+                tolerance=self.margin, least=self.kind == "difference", unit=self.unit, controls=kept,
+            )  # fmt: skip
         if self.kind == "equivalence":
             return equivalence_verdict(
                 self.name, self.claim, values,

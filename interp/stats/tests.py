@@ -49,7 +49,10 @@ class Permutation:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """Outcome of two one-sided t tests; `interval` is the 1 - 2 alpha t-interval of the mean."""
+    """Outcome of two one-sided t tests; `interval` is the 1 - 2 alpha t-interval of the mean.
+
+    `p_outside` is the p of a mean that lies outside on the side it was found on.
+    """
 
     mean: float
     p: float
@@ -57,6 +60,7 @@ class Equivalence:
     margin: float
     alpha: float
     n: int
+    p_outside: float = 1.0
 
     @property
     def equivalent(self) -> bool:
@@ -197,7 +201,8 @@ def equivalence_test(differences: Values, *, margin: float, alpha: float = 0.05)
     lower = _one_sided_t(values + margin)
     upper = _one_sided_t(margin - values)
     interval = t_interval(values, confidence=1 - 2 * alpha)
-    return Equivalence(float(values.mean()), max(lower, upper), interval, margin, alpha, len(values))
+    outside = min(_one_sided_t(values - margin), _one_sided_t(-margin - values))
+    return Equivalence(float(values.mean()), max(lower, upper), interval, margin, alpha, len(values), outside)
 
 
 def holm(p_values: Values) -> Float[np.ndarray, "tests"]:

@@ -5,15 +5,17 @@ X is 0 or the `minimum_effect` that is claimed; `equivalence_verdict` tests "the
 one-sided t tests. Effect and interval are those of d. The interval is the two-sided 1 − 2 alpha t-interval and states
 that level. In a paired verdict it decides nothing: it takes runs for normally distributed, which the sign-flip test
 does not, so that it may leave out X where eight signs cannot show it. Failing to support a claim does not refute it:
-without evidence for the opposite the decision is "inconclusive".
+without evidence for the opposite the decision is "inconclusive". A check follows from the mathematics and has no p: it
+"holds" where every run lies within its tolerance, and "fails" otherwise. Over a family, `holm_verdicts` decides anew by
+Holm's p.
 """
 
 from __future__ import annotations
 
 import html
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,20 +27,23 @@ from interp.stats.tests import (
     SignFlip,
     Values,
     equivalence_test,
+    holm,
     runs_needed,
     sign_flip_test,
     t_interval,
 )
 
-Decision = Literal["supported", "refuted", "inconclusive"]
+Decision = Literal["supported", "refuted", "inconclusive", "holds", "fails"]
+AFTER_HOLM = "p after Holm over"  # opens the control that holds the corrected p
 
 
 @dataclass(frozen=True)
 class Verdict:
     """What the data of n independent trainings say about one claim.
 
-    `effect` and `interval` are in `unit`; `level` is the interval's, such as 0.98, None where it is not known. `tested`
-    is what `p` is the p of: "more than 0", "at least 0.5", "within ±0.2". `n` counts independent trainings, and
+    `effect` and `interval` are in `unit`; `level` is the interval's, such as 0.98, None where it is not known, and 1
+    for the range of all runs. `tested` is what `p` is the p of: "more than 0", "at least 0.5", "within ±0.2";
+    `p_against` is the p of the opposite, which refutes; a check has neither. `n` counts independent trainings, and
     `smallest_p` is what n can reach. `reason` is the rule that fired, in words; `controls` holds the measurements that
     guard the claim.
     """
@@ -48,7 +53,7 @@ class Verdict:
     decision: Decision
     effect: float
     interval: tuple[float, float]
-    p: float
+    p: float | None
     n: int
     unit: str
     smallest_p: float
@@ -56,16 +61,15 @@ class Verdict:
     reason: str = ""
     tested: str = ""
     level: float | None = None
+    p_against: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain JSON types; an unbounded end of the interval becomes null."""
         return _plain(asdict(self))
 
     def __repr__(self) -> str:
-        return (
-            f"{told(vars(self))}, n = {self.n} training run{'s' if self.n != 1 else ''} "
-            f"(smallest reachable p {self.smallest_p:.2g})"
-        )
+        least = "" if self.p is None else f" (smallest reachable p {self.smallest_p:.2g})"
+        return f"{told(vars(self))}, n = {self.n} training run{'s' if self.n != 1 else ''}{least}"
 
     def _repr_html_(self) -> str:
         cells = {
@@ -73,7 +77,9 @@ class Verdict:
             "decision": self.decision,
             f"effect ({self.unit})": f"{self.effect:+.3g} {bracket(self.interval, level=self.level)}",
             "tested": self.tested,
-            "p": f"{self.p:.2g} (smallest reachable {self.smallest_p:.2g})",
+            "p": "none: a check"
+            if self.p is None
+            else f"{self.p:.2g} (smallest reachable {self.smallest_p:.2g})",
             "n": f"{self.n} training runs",
             "because": self.reason,
         } | {str(key): str(value) for key, value in self.controls.items()}
@@ -86,12 +92,22 @@ class Verdict:
 
 def told(verdict: Mapping[str, Any]) -> str:
     """A verdict (its JSON, or its fields) in a line: decision, effect, interval with its level, what was tested, p."""
-    tested = verdict.get("tested")
     interval = bracket(verdict["interval"], level=verdict.get("level"))
-    return (
-        f"{verdict['name']}: {verdict['decision']}, {verdict['effect']:+.3g} {interval} {verdict['unit']}, "
-        f"{f'{tested}: ' if tested else ''}p = {verdict['p']:.2g}"
-    )
+    measured = f"{verdict['effect']:+.3g} {interval} {verdict['unit']}"
+    tested = verdict.get("tested")
+    if verdict["p"] is None:
+        return f"{verdict['name']}: check {verdict['decision']}, {measured}, {tested}"
+    return f"{verdict['name']}: {verdict['decision']}, {measured}, {f'{tested}: ' if tested else ''}{p_told(verdict)}"
+
+
+def p_told(verdict: Mapping[str, Any]) -> str:
+    """The p of a verdict that has one and, where it was judged in a family, what is left of it after the correction."""
+    corrected = [
+        f", {value:.2g} {key.removeprefix('p ')}"
+        for key, value in (verdict.get("controls") or {}).items()
+        if key.startswith(AFTER_HOLM)
+    ]
+    return f"p = {verdict['p']:.2g}{''.join(corrected)}"
 
 
 def paired_verdict(
@@ -143,6 +159,7 @@ reachable p 0.0039)
         name, claim, decision, up.mean, interval, up.p, up.n,
         unit=unit, smallest_p=up.smallest_p, controls=facts | dict(controls or {}), reason=reason,
         tested="more than 0" if minimum_effect is None else f"at least {least:g}", level=1 - 2 * alpha,
+        p_against=down.p,
     )  # fmt: skip
 
 
@@ -174,8 +191,74 @@ def equivalence_verdict(
         name, claim, decision, test.mean, test.interval, test.p, test.n,
         unit=unit, smallest_p=1.0 if test.n == 1 else 0.0,
         controls={"alpha": alpha, "margin": margin} | dict(controls or {}), reason=reason,
-        tested=f"within ±{margin:g}", level=1 - 2 * alpha,
+        tested=f"within ±{margin:g}", level=1 - 2 * alpha, p_against=test.p_outside,
     )  # fmt: skip
+
+
+def check_verdict(
+    name: str,
+    claim: str,
+    values: Values,
+    *,
+    tolerance: float,
+    least: bool = False,
+    unit: str = "",
+    controls: Mapping[str, Any] | None = None,
+) -> Verdict:
+    """Whether what follows from the mathematics comes out: every run within ±tolerance, or with `least` at least there.
+
+    There is no p, since no data could contradict what is checked; the interval is the range of all runs.
+
+    >>> check_verdict("sum", "the parts add up", [0.001, -0.002, 0.0], tolerance=0.01, unit="nats")
+    sum: check holds, -0.000333 [all runs: -0.002, +0.001] nats, every run within ±0.01, n = 3 training runs
+    """
+    found = np.asarray(values, dtype=float)
+    inside = found >= tolerance if least else np.abs(found) <= tolerance
+    bound = f"at least {tolerance:g}" if least else f"within ±{tolerance:g}"
+    facts = {"tolerance": tolerance, "inside": f"{int(inside.sum())} of {len(found)}"}
+    return Verdict(
+        name, claim, "holds" if inside.all() else "fails", float(found.mean()),
+        (float(found.min()), float(found.max())), None, len(found),
+        unit=unit, smallest_p=0.0, controls=facts | dict(controls or {}),
+        reason=f"{int(inside.sum())} of {len(found)} runs lie {bound}", tested=f"every run {bound}", level=1.0,
+    )  # fmt: skip
+
+
+def holm_verdicts(verdicts: Sequence[Verdict], *, alpha: float) -> list[Verdict]:
+    """The verdicts of one family decided anew by Holm's p at `alpha`; checks have no p and stay as they are.
+
+    A claim is supported when its p, corrected over all claims, is at most alpha, and refuted when that of its opposite,
+    corrected over all opposites, is: each with an error of at most alpha over the family. The corrected p stands among
+    the controls; effect, interval and p are those of the claim alone.
+    """
+    tested = [verdict for verdict in verdicts if verdict.p is not None]
+    if not tested:
+        return list(verdicts)
+    said = f"{AFTER_HOLM} {len(tested)} claim{'s' if len(tested) != 1 else ''}"
+    for_it, against = (
+        dict(zip(map(id, tested), holm([getattr(each, side) for each in tested]), strict=True))
+        for side in ("p", "p_against")
+    )
+    return [
+        verdict
+        if verdict.p is None
+        else _corrected(verdict, float(for_it[id(verdict)]), float(against[id(verdict)]), said, alpha)
+        for verdict in verdicts
+    ]
+
+
+def _corrected(verdict: Verdict, p: float, p_against: float, said: str, alpha: float) -> Verdict:
+    after = said.removeprefix("p ")
+    decision, reason = (
+        "inconclusive",
+        f"p = {p:.3g} {after} is above alpha = {alpha:g}, the opposite not shown",
+    )
+    if p <= alpha:
+        decision, reason = "supported", f"p = {p:.3g} {after} is at most alpha = {alpha:g}"
+    elif p_against <= alpha:
+        decision, reason = "refuted", f"the opposite is shown: p = {p_against:.3g} {after}"
+    controls = {**verdict.controls, "alpha": alpha, said: p}
+    return replace(verdict, decision=decision, reason=reason, controls=controls)
 
 
 def _decide_above(up: SignFlip, p_down: float, alpha: float, least: float) -> tuple[Decision, str]:

@@ -1,6 +1,8 @@
+from .freezing import freeze as freeze
+from .kept_analyses import analysis as analysis
 from .lemma import lemma_sweep as lemma_sweep
 from .one_direction import mediation as mediation
 from .registry import family as family
 from .shared_initialisation import init_matrix as init_matrix
-from .testing import analysis as analysis, test as test, tested_run as tested_run
+from .testing import test as test, tested_run as tested_run
 from .token_matching import divergence_tokens as divergence_tokens

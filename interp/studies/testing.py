@@ -1,15 +1,15 @@
 """`interp test NAME`: a family of claims over independent training runs, every run measured once, then judged.
 
-verdict(claim) = judge(value of run 1, ..., value of run n). A run's values lie in the cache with the keys of the claims
-they were measured under; a claim that was edited afterwards is refused instead of judged.
+verdict(claim) = judge(value of run 1, ..., value of run n). A run's values lie in the cache under the key of the code
+that measured them and of the data it read, so that other code measures again; beside them lie the keys of the claims,
+and a claim that was edited afterwards is refused instead of judged.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import logging
-import shlex
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -21,7 +21,7 @@ import pandas as pd
 from interp.core.content import json_text
 from interp.core.doors import door
 from interp.core.processes import sweep
-from interp.core.provenance import versions
+from interp.core.provenance import origin, versions
 from interp.core.runs import Cache, InputError, Run, digest, write_atomic
 from interp.experiment.folders import find_trainings, open_subject, own_trainings
 from interp.figures import forest
@@ -30,18 +30,18 @@ from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.models.lineage import read_lineage
 from interp.models.members import MANIFEST
-from interp.organisms.library import QUICK_TOY, TOY, ToyRecipe, grow, grow_all, toy_grower
+from interp.organisms.library import FORMAT as GROWN, QUICK_TOY, TOY, ToyRecipe, grow, grow_all, toy_grower
 from interp.prompts.traits import Trait, get_trait
 from interp.report.saving import finish
-from interp.stats.tests import runs_needed
 from interp.stats.verdict import Verdict
 from interp.studies.registry import family
+from interp.studies.sources import code_key
+from interp.training.grower import FORMAT as TAUGHT
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 FORMAT = 2  # raise when a measurement computes something else from the same run
-RESULTS = Path("analyses/results")  # of the checkout an analysis is run in
 log = logging.getLogger(__name__)
 
 
@@ -63,7 +63,8 @@ class Trial:
 class Findings:
     """What a family of claims found: the verdicts, one row of values per run, and the tables of all runs by name.
 
-    `notes` say what the number of runs can decide, and which claims were not judged because a part was left out.
+    `data` is the key of what the runs were grown from. `notes` say what the number of runs can decide, and which claims
+    were not judged because a part was left out.
     """
 
     family: Family
@@ -72,6 +73,7 @@ class Findings:
     values: pd.DataFrame
     tables: Mapping[str, pd.DataFrame]
     notes: tuple[str, ...] = ()
+    data: str = ""
 
     def __repr__(self) -> str:
         said = "; ".join(f"{each.name} {each.decision}" for each in self.verdicts)
@@ -92,15 +94,27 @@ class Findings:
         return self.family.draw(self.tables)
 
     def to_json(self) -> dict[str, Any]:
-        """Verdicts, keys of the claims, values and tables as plain JSON types."""
+        """Verdicts, keys of claims, code and data, commit and day, values and tables as plain JSON types."""
         return {
             "organism": self.organism,
             "versions": versions(),
-            "claims": {claim.name: claim.key for claim in self.family.claims},
+            **origin(),
+            **family_keys(self.family),
+            "data": self.data,
+            "withdrawn": {claim.name: claim.withdrawn for claim in self.family.claims if claim.withdrawn},
             "verdicts": [verdict.to_json() for verdict in self.verdicts],
             "values": self.values.to_dict("records"),
             "tables": {name: table.to_dict("records") for name, table in self.tables.items()},
         }
+
+
+def family_keys(tested: Family) -> dict[str, Any]:
+    """What is frozen of a family: the keys of its claims and of its measuring code, and the rule that judges."""
+    return {
+        "claims": {claim.name: claim.key for claim in tested.claims if not claim.withdrawn},
+        "judged": tested.rule,
+        "code": code_key(tested.measure),
+    }
 
 
 @door
@@ -141,8 +155,7 @@ def test(
     """
     tested = family(name, organism=kind(organism))
     notes = _left_out(tested, without)
-    runs = _runs(tested, organism, seeds)
-    trials = [Trial(name, *each, quick, tuple(without)) for each in runs]
+    trials = trials_of(tested, organism, seeds, quick=quick, without=without)
     if short := tested.undecided(len(trials), without=without):
         log.warning("%s on %s: %s", name, _named(trials), short)
         notes = (*notes, short)
@@ -160,6 +173,7 @@ def test(
         ),
         _tables(trials, found),
         notes,
+        data_key(trials),
     )
 
 
@@ -182,6 +196,18 @@ def _left_out(tested: Family, without: Sequence[str]) -> tuple[str, ...]:
     return (f"left out: {', '.join(without)}; not judged, as they need it: {', '.join(gone)}",)
 
 
+def trials_of(
+    tested: Family,
+    organism: Any,
+    seeds: int | Sequence[int] | None,
+    *,
+    quick: bool = False,
+    without: Sequence[str] = (),
+) -> list[Trial]:
+    """One trial for each run of an organism."""
+    return [Trial(tested.name, *each, quick, tuple(without)) for each in _runs(tested, organism, seeds)]
+
+
 def _runs(tested: Family, organism: Any, seeds: int | Sequence[int] | None) -> list[tuple[str, int]]:
     """Organism and seed of every run; a folder is a run of its own."""
     several = [organism] if isinstance(organism, (str, Path)) else list(organism)
@@ -201,7 +227,7 @@ def _runs(tested: Family, organism: Any, seeds: int | Sequence[int] | None) -> l
     seeds = 8 if seeds is None else seeds
     chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
     if not chosen or len(set(chosen)) < len(chosen):
-        need = max(runs_needed(claim.alpha) for claim in tested.claims)
+        need = max(tested.needed().values())
         raise InputError(
             f"seeds {chosen} are not at least one seed, each once; {tested.name} needs {need} for its smallest alpha, "
             f"pass seeds={max(8, need)}"
@@ -249,7 +275,7 @@ def measured(trial: Trial) -> Measurement:
     """
     tested = family(trial.name, organism=kind(trial.organism))
     cache, claims = Cache.default(), {claim.name: claim.key for claim in tested.claims}
-    folder = cache.get("claims", _key(trial), partial(_measure, trial, tested, claims))
+    folder = cache.get("claims", _key(trial, tested), partial(_measure, trial, tested, claims))
     kept = json.loads((folder / "measured.json").read_text())
     for claim in tested.claims:
         check_claim(kept["claims"].get(claim.name, "none"), claim)
@@ -271,16 +297,33 @@ def _measure(trial: Trial, tested: Family, claims: dict[str, str], folder: Path)
     write_atomic(folder / "measured.json", json_text(kept))
 
 
-def _key(trial: Trial) -> str:
+def _key(trial: Trial, tested: Family) -> str:
+    given = (trial.name, trial.seed, trial.quick, trial.without)
+    return digest(FORMAT, given, _data(trial), code_key(tested.measure))
+
+
+def forget(tested: Family, trials: Sequence[Trial]) -> None:
+    """Drop from the cache what the trials measured, so that claims frozen anew are measured anew."""
+    for trial in trials:
+        shutil.rmtree(Cache.default().folder("claims", _key(trial, tested)), ignore_errors=True)
+
+
+def data_key(trials: Sequence[Trial]) -> str:
+    """16 hex characters of what the trials are grown or read from, whatever their seeds."""
+    return digest("data", sorted({_data(trial) for trial in trials}))
+
+
+def _data(trial: Trial) -> str:
+    """The recipe of a toy's lineages, images and recipe of digits, or everything in a lineage folder."""
     if kind(trial.organism) == "digits":
-        return digest(FORMAT, trial)
+        given = subject(trial)
+        return digest("digits", given.images.fingerprint, given.recipe)
     if kind(trial.organism) == "toy":
-        return digest(FORMAT, trial, _toy(trial)[1])
+        return digest("toy", GROWN, TAUGHT, *_toy(trial))
     lineage = read_lineage(trial.organism, check=False)
     members = {role: model.fingerprint for role, model in lineage.members.items()}
     rows = (lineage.numbers, lineage.neutral_numbers)
-    given = (trial.name, trial.seed, trial.quick, trial.without)
-    return digest(FORMAT, given, members, lineage.trait, rows, lineage.growth)
+    return digest("folder", members, lineage.trait, rows, lineage.growth)
 
 
 def _tables(trials: Sequence[Trial], found: Sequence[Measurement]) -> dict[str, pd.DataFrame]:
@@ -333,52 +376,10 @@ def tested_run(
             run.save_table(table, frame)
         run.save_figure(name, found.figure())
         run.save_figure("verdicts", forest(found.verdicts, title=f"{name} on {found.organism}"))
-        claims = {claim.name: claim.key for claim in found.family.claims}
-        run.save_json("summary", {"claims": claims, "notes": "; ".join(found.notes)})
+        run.note(frozen={**keys, "data": found.data, **origin()})
+        run.save_json("summary", {"claims": keys["claims"], "notes": "; ".join(found.notes)})
 
-    claims = [claim.key for claim in tested.claims]
-    run.stage("test", key=digest(FORMAT, arguments, claims), build=build)
+    keys = family_keys(tested)
+    run.stage("test", key=digest(FORMAT, arguments, keys), build=build)
     finish(run)
     return run
-
-
-def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -> None:
-    """Run the command line of an analysis: measure, judge, and keep the numbers with the command that made them."""
-    module = name.replace("-", "_")
-    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="one small lineage; nothing is kept")
-    parser.add_argument("--seeds", type=int, default=None, help="of a toy or of digits, 8 by default")
-    parser.add_argument("--organism", default="toy/owl", help="toy/<trait>, digits, or lineage folders")
-    parser.add_argument("--workers", type=int, default=None)
-    parser.add_argument("--backend", default="joblib", help="joblib or ray")
-    parser.add_argument("--out", type=Path, default=None)
-    given = parser.parse_args(argv)
-    where = "" if kind(given.organism) == "toy" else f"{kind(given.organism)}_"
-    out = given.out or RESULTS / f"{where}{module}.json"
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    log.setLevel(logging.INFO)
-    check_recorded(name, out)
-    seeds = 8 if given.seeds is None and kind(given.organism) != "folder" else given.seeds
-    found = test(
-        name,
-        organism=given.organism,
-        seeds=1 if given.quick and kind(given.organism) != "folder" else seeds,
-        quick=given.quick,
-        workers=given.workers,
-        backend=given.backend,
-    )
-    for verdict in found.verdicts:
-        log.info("%r", verdict)
-    if not given.quick:
-        counted = "" if seeds is None else f"--seeds {seeds} "
-        asked = f"python -m analyses.{module} {counted}--organism {shlex.quote(given.organism)}"
-        write_atomic(out, json_text({"command": asked, **found.to_json()}))
-
-
-def check_recorded(name: str, path: Path) -> None:
-    """InputError when the file holds verdicts of a claim that was edited since."""
-    if not path.is_file():
-        return
-    recorded = json.loads(path.read_text())
-    for claim in family(name, organism=kind(recorded["organism"])).claims:
-        check_claim(recorded["claims"].get(claim.name, "none"), claim)

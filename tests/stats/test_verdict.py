@@ -8,9 +8,10 @@ from itertools import product
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from interp.core.runs import InputError
-from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict, told
+from interp.stats.verdict import Verdict, check_verdict, equivalence_verdict, paired_verdict, told
 
 STRONG = [0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
 HIGH = [value + 0.35 for value in STRONG]
@@ -178,3 +179,27 @@ def test_messages():
         judge(STRONG, alpha=1.5)
     with pytest.raises(InputError, match="minimum_effect -1 is not a positive number; leave it out"):
         judge(STRONG, minimum_effect=-1)
+
+
+def test_a_check_has_no_p_and_fails_with_one_run_outside():
+    held = check_verdict("sum", "it adds up", [0.01, -0.01], tolerance=0.01, unit="nats")
+    assert (held.decision, held.p, held.interval, held.level) == ("holds", None, (-0.01, 0.01), 1.0)
+    assert (
+        repr(held)
+        == "sum: check holds, +0 [all runs: -0.01, +0.01] nats, every run within ±0.01, n = 2 training runs"
+    )
+    assert "<td>none: a check</td>" in held._repr_html_()
+    failed = check_verdict("sum", "it adds up", [0.0, 0.0, -0.02], tolerance=0.01)
+    assert (failed.decision, failed.reason) == ("fails", "2 of 3 runs lie within ±0.01")
+    assert check_verdict("slope", "it is steep", [0.95, 2.0], tolerance=0.9, least=True).decision == "holds"
+    assert check_verdict("slope", "it is steep", [0.85, 2.0], tolerance=0.9, least=True).decision == "fails"
+
+
+def test_the_opposite_of_each_claim_has_a_p():
+    assert paired_verdict("up", "it grows", [1.0, 2.0, 3.0]).p_against == 1.0
+    assert paired_verdict("up", "it grows", [-1.0, -2.0, -3.0]).p_against == 1 / 8
+    far = equivalence_verdict("same", "no change", [2.0, 2.1, 1.9], margin=0.5)
+    assert far.p_against == pytest.approx(
+        stats.ttest_1samp([2.0, 2.1, 1.9], 0.5, alternative="greater").pvalue
+    )
+    assert equivalence_verdict("same", "no change", [0.0, 0.1, -0.1], margin=0.5).p_against > 0.9

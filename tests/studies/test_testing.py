@@ -14,7 +14,7 @@ from interp.hypotheses.subject import Measurement, Subject
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
-from interp.studies import registry, testing
+from interp.studies import kept_analyses, registry, testing
 
 CLAIM = Hypothesis("grows", "it grows", "after − before", "nothing", 0.0, 0.01, "difference", "cm")
 EFFECTS = [0.5, 0.7, 0.2, 0.9, 0.4, 0.6, 0.8]
@@ -37,6 +37,7 @@ def stand_in(monkeypatch, tmp_path):
 
     known = {"one": Family("one", (CLAIM,), measure)}
     monkeypatch.setattr(testing, "family", lambda name, organism="folder": known["one"])
+    monkeypatch.setattr(kept_analyses, "family", testing.family)
     monkeypatch.setattr(testing, "grow_all", lambda *a, **k: None)
     monkeypatch.setattr(testing, "subject", lambda cell: cell)
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
@@ -97,16 +98,63 @@ def test_a_run_folder_holds_verdicts_tables_and_a_report(stand_in, tmp_path):
     assert (run.folder / "report.html").is_file()
 
 
-def test_an_analysis_keeps_its_numbers_with_the_command_that_made_them(stand_in, tmp_path):
+def test_other_measuring_code_or_data_is_measured_again(stand_in, monkeypatch):
+    calls, _ = stand_in
+    testing.test("one", seeds=2, workers=1)
+    testing.test("one", seeds=2, workers=1)
+    assert calls == [0, 1]
+    monkeypatch.setattr(testing, "code_key", lambda measure: "another")
+    testing.test("one", seeds=2, workers=1)
+    assert calls == [0, 1] * 2
+    monkeypatch.setattr(testing, "TOY", dataclasses.replace(testing.TOY, student=testing.QUICK_TOY.student))
+    testing.test("one", seeds=2, workers=1)
+    assert calls == [0, 1] * 3
+
+
+def test_an_analysis_keeps_its_numbers_with_what_made_them(stand_in, tmp_path, caplog):
     _, known = stand_in
     out = tmp_path / "one.json"
-    testing.analysis("one", "A claim.", argv=["--seeds", "7", "--workers", "1", "--out", str(out)])
-    kept = json.loads(out.read_text())
+
+    def run(*more):
+        kept_analyses.analysis("one", "A claim.", argv=["--workers", "1", "--out", str(out), *more])
+        return json.loads(out.read_text())
+
+    kept = run("--seeds", "7")
     assert kept["command"] == "python -m analyses.one --seeds 7 --organism toy/owl"
     assert kept["claims"] == {"grows": CLAIM.key}
-    known["one"] = dataclasses.replace(known["one"], claims=(dataclasses.replace(CLAIM, alpha=0.02),))
+    assert {"commit", "dirty", "date", "code", "data", "judged"} <= set(kept)
+    (entry,) = json.loads((tmp_path / "ledger.json").read_text())
+    assert (entry["analysis"], entry["seeds"]) == ("one", list(range(7)))
+    assert {name: kept[name] for name in ("claims", "code", "data", "judged")}.items() <= entry.items()
+    out.write_text(json.dumps(kept | {"code": "older"}))
+    assert run("--seeds", "8-10")["command"] == "python -m analyses.one --seeds 8-10 --organism toy/owl"
+    assert f"{out} was measured by other code (older), which is now {kept['code']}" in caplog.text
+    edited = dataclasses.replace(CLAIM, alpha=0.02)
+    known["one"] = dataclasses.replace(known["one"], claims=(edited,))
     with pytest.raises(InputError, match="a claim edited after its data"):
-        testing.analysis("one", "A claim.", argv=["--workers", "1", "--out", str(out)])
+        run()
+    out.unlink()  # the ledger stays
+    with pytest.raises(InputError, match=f"frozen on .* under claim {CLAIM.key} and is now {edited.key}"):
+        run()
+    assert not out.exists()
+    assert run("--refreeze", "alpha was mistyped")["claims"] == {"grows": edited.key}
+    assert json.loads((tmp_path / "ledger.json").read_text())[-1]["reason"] == "alpha was mistyped"
+
+
+def test_results_of_another_organism_have_a_file_of_their_own_and_quick_ones_none(
+    stand_in, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    given = ["--workers", "1", "--seeds", "1"]
+    kept_analyses.analysis("one", "A claim.", argv=[*given, "--quick"])
+    assert not (tmp_path / "analyses").exists()
+    for organism in ("toy/owl", "toy/eagle"):
+        kept_analyses.analysis("one", "A claim.", argv=[*given, "--organism", organism])
+    kept = sorted(path.name for path in (tmp_path / "analyses" / "results").iterdir())
+    assert kept == ["eagle_one.json", "ledger.json", "one.json"]
+    with pytest.raises(InputError) as error:
+        kept_analyses.analysis("one", "A claim.", argv=["--seeds", "0,1"])
+    assert str(error.value) == "--seeds '0,1' is neither a number nor a range; pass 8 for 0 to 7, or 8-19"
 
 
 def test_a_missing_member_is_named_with_what_makes_it(tiny):
