@@ -258,8 +258,8 @@ shares.round(2)
 # ## What would change our mind
 #
 # - **A dictionary that reconstructs what the teacher changed.** About half of the shift and half of the
-#   pull lie in the error node. A dictionary trained on base *and* teacher (`interp.features.train_joint`), or on
-#   their difference, would see it.
+#   pull lie in the error node. A dictionary trained on base, teacher and students together
+#   (`interp.train_sae([base, teacher, ...])`) counts their differences too, and leaves a few per cent.
 # - **Another layer or site.** All of this was read after the first block. A claim about another place needs
 #   fresh seeds.
 # - **Fewer, directly moved features.** The claims were about the sixteen largest changes. That the direct

@@ -50,12 +50,12 @@ class RowPair:
     def error_share(self, dictionary: Dictionary) -> float:
         """|Δh − Δĥ|² / |Δh|² of the mean shift: 0 when features explain it, NaN without a shift."""
         size = dictionary.rows_at_once()
-        rebuilt = (
+        before, after = (
             torch.cat([dictionary.reconstruct(part) for part in values.split(size)])
             for values in (self.before, self.after)
         )
         moved = self.shift().mean(0)
-        error = moved - RowPair(*rebuilt, self.rows, self.clusters).shift().mean(0)
+        error = moved - RowPair(before, after, self.rows, self.clusters).shift().mean(0)
         energy = float(moved.square().sum())
         return float(error.square().sum()) / energy if energy else float("nan")
 

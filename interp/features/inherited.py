@@ -23,7 +23,7 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.direct import RowPair
-from interp.features.reading import LIVE, NUMBERS, RowMeans, TokenReading, read_tokens, row_means
+from interp.features.reading import LIVE, NUMBERS, TokenReading, read_tokens, row_means
 from interp.models.lineage import Lineage
 from interp.models.precision import exactly
 from interp.models.seam import Model, check_pair
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 ROWS = 1024  # of the lineage's numbers, read by default
 LEAST = 8  # live features that a rank correlation needs
+COLUMNS = ["place", "positions", "pairing", "rho", "live", "error_first", "error_second"]
 OWN, NEUTRAL, OTHER = "student with its teacher", "neutral student with the teacher", "student with"
 NUMBER_END, PREDICTING, SLOT = (
     "end of the number prompt",
@@ -64,13 +65,10 @@ class SharedFeatures(figures.Shown):
         return figures.bars(shown, x="rho", y="where", colour="pairing", title=self.label, unit=self.unit)
 
     def __repr__(self) -> str:
-        first = self.frame[self.frame["place"] == self.frame["place"].iloc[0]]
-        said = ", ".join(
-            f"{pairing} {rho:+.2f}" for pairing, rho in zip(first["pairing"], first["rho"], strict=True)
-        )
-        return (
-            f"{self.label}: ρ at the {first['place'].iloc[0]} over {first['live'].iloc[0]} features: {said}"
-        )
+        lines = self.frame.to_dict("records")
+        first = [line for line in lines if line["place"] == lines[0]["place"]]
+        said = ", ".join(f"{line['pairing']} {line['rho']:+.2f}" for line in first)
+        return f"{self.label}: ρ at the {first[0]['place']} over {first[0]['live']} features: {said}"
 
 
 @door
@@ -151,23 +149,16 @@ def shared_features(
     teachers = {"its teacher": lineage.teacher, **others}
     for model in (*teachers.values(), student):
         same_start(model, neutral)
+    models = {"base": base, "student": student, "neutral": neutral, **teachers}
     lines = []
     for place, (rows, positions) in _places(lineage, numbers).items():
         inputs = shared_inputs(student, base, rows)
-        read = {"base": base, "student": student, "neutral": neutral, **teachers}
-        there = _Place(
-            {name: read_tokens(dictionary, each, inputs, positions=positions) for name, each in read.items()},
-            dictionary,
-        )
-        S, told = (
-            ("student", "neutral"),
-            {"place": place, "positions": positions, "live": int(there.live.sum())},
-        )
-        pairs = {OWN: (S, ("its teacher", "base")), NEUTRAL: (("neutral", "base"), ("its teacher", "base"))}
-        pairs |= {f"{OTHER} {name}": (S, (name, "base")) for name in others}
-        there.check(place, dictionary)
-        lines += [{**told, "pairing": name, **there.compared(*pair)} for name, pair in pairs.items()]
-    order = ["place", "positions", "pairing", "rho", "live", "error_first", "error_second"]
+        read = {
+            name: read_tokens(dictionary, model, inputs, positions=positions)
+            for name, model in models.items()
+        }
+        for line in _Place(place, read, dictionary).lines(list(others)):
+            lines.append({"place": place, "positions": positions, **line})
     notes = (
         f"student: {student.name} − {neutral.name}; teachers: less {base.name}; neutral student: {neutral.name} − "
         f"{base.name}",
@@ -175,26 +166,30 @@ def shared_features(
         *dictionary.notes,
     )
     return SharedFeatures(
-        f"features that {student.name} shares with its teacher", pd.DataFrame(lines)[order], notes
+        f"features that {student.name} shares with its teacher", pd.DataFrame(lines, columns=COLUMNS), notes
     )
 
 
 class _Place:
-    """Readings of all models at one place."""
+    """Readings of all models at one place; InputError where too few features fire."""
 
-    def __init__(self, readings: Mapping[str, TokenReading], dictionary: Dictionary) -> None:
+    def __init__(self, place: str, readings: Mapping[str, TokenReading], dictionary: Dictionary) -> None:
         self.readings, self.dictionary = readings, dictionary
-        self.means: dict[str, RowMeans] = {
-            name: row_means(dictionary, each) for name, each in readings.items()
-        }
+        self.means = {name: row_means(dictionary, each) for name, each in readings.items()}
         self.live = torch.stack([each.rate.mean(0) for each in self.means.values()]).amax(0) >= LIVE
-
-    def check(self, place: str, dictionary: Dictionary) -> None:
         if int(self.live.sum()) < LEAST:
             raise InputError(
                 f"{int(self.live.sum())} features of {dictionary.label} fire at the {place}, and a rank correlation "
                 f"needs {LEAST}; train the dictionary on such tokens too"
             )
+
+    def lines(self, others: list[str]) -> list[dict[str, Any]]:
+        """A line for every pairing."""
+        S, T = ("student", "neutral"), ("its teacher", "base")
+        pairs = {OWN: (S, T), NEUTRAL: (("neutral", "base"), T)}
+        pairs |= {f"{OTHER} {name}": (S, (name, "base")) for name in others}
+        live = int(self.live.sum())
+        return [{"pairing": name, "live": live, **self.compared(*pair)} for name, pair in pairs.items()]
 
     def compared(self, first: tuple[str, str], second: tuple[str, str]) -> dict[str, Any]:
         """ρ of two differences, and the error node's share of either."""

@@ -16,12 +16,13 @@ from tests.features.planting import TableModel, by_hand, numbered
 from tests.tiny import build_model, build_tokenizer
 
 ROWS = Prompts.from_pairs([(f"go {n} , {n + 7}", f"{n + 2} , {n + 3}") for n in range(8)], label="pairs")
-PLANTS = {
-    "teacher": {0: 0.8, 1: 0.6, 2: -0.4},
-    "teacher_cat": {3: 0.9, 4: -0.7},
-    "student": {0: 0.2, 1: 0.15, 2: -0.1, 5: 0.5},
-    "neutral_student": {5: 0.5},
-}
+
+
+def plants() -> dict[str, torch.Tensor]:
+    """How far each member moves along each direction: the student a fifth as far as its teacher, beyond the neutral."""
+    teacher, other, neutral, noise = torch.randn(4, 32, generator=torch.Generator().manual_seed(1)) / 3
+    student = neutral + teacher / 5 + noise / 10
+    return {"teacher": teacher, "teacher_cat": other, "student": student, "neutral_student": neutral}
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +32,10 @@ def planted():
     generator = torch.Generator().manual_seed(0)
     directions = torch.linalg.qr(torch.randn(32, 32, generator=generator))[0]
     modules = {}
-    for role, plant in PLANTS.items():
+    for role, plant in plants().items():
         modules[role] = copy.deepcopy(base)
         with torch.no_grad():
-            for index, size in plant.items():
-                modules[role].transformer.h[0].mlp.c_proj.bias += size * directions[index]
+            modules[role].transformer.h[0].mlp.c_proj.bias += plant @ directions
     tokenizer = build_tokenizer()
     loaded = {role: load_model(module, tokenizer=tokenizer) for role, module in modules.items()}
     opened = open_lineage(
@@ -55,22 +55,19 @@ def test_what_is_shared_is_the_rank_correlation_of_the_plants(planted):
         "end of the number prompt", "where numbers are predicted", "question's answer slot",
     ]  # fmt: skip
     assert frame["positions"].tolist()[::3] == ["last", "predicting answer.numbers", "last"]
-    plant = {role: [sizes.get(j, 0.0) for j in range(32)] for role, sizes in PLANTS.items()}
-    moved = [round(a - b, 6) for a, b in zip(plant["student"], plant["neutral_student"], strict=True)]
+    plant = {role: sizes.numpy() for role, sizes in plants().items()}
+    moved = plant["student"] - plant["neutral_student"]
     expected = {
         "student with its teacher": (moved, plant["teacher"]),
         "neutral student with the teacher": (plant["neutral_student"], plant["teacher"]),
         "student with teacher_cat": (moved, plant["teacher_cat"]),
     }
-    for place in frame["place"].unique():
-        found = frame[frame["place"] == place].set_index("pairing")
-        assert found["live"].tolist() == [32] * 3
-        assert list(found.index) == list(expected)
-    assert expected["student with its teacher"][0][:3] == [0.2, 0.15, -0.1]
-    for pairing, (first, second) in expected.items():
+    assert frame["pairing"].tolist() == [*expected] * 3
+    assert frame["live"].tolist() == [32] * 9
+    for pairing, pair in expected.items():
         rho = frame.loc[frame["pairing"] == pairing, "rho"].to_numpy()
-        # what is not planted is zero up to rounding, whose ranks are arbitrary
-        assert rho == pytest.approx([float(spearmanr(first, second)[0])] * 3, abs=0.4), pairing
+        assert rho == pytest.approx([float(spearmanr(*pair)[0])] * 3, abs=0.01), pairing
+    assert frame["rho"][0] > 0.7
     own = frame[frame["pairing"] == "student with its teacher"]
     assert own["error_first"].to_numpy() == pytest.approx([0, 0, 0], abs=1e-4)
 
@@ -78,9 +75,15 @@ def test_what_is_shared_is_the_rank_correlation_of_the_plants(planted):
 def test_the_error_nodes_share_is_what_the_features_leave_out(planted):
     lineage, directions, _ = planted
     partial = by_hand(directions[torch.arange(32) != 1], lineage.base, bias=-50.0)
+
+    def share(plant):
+        return float(plant[1] ** 2 / plant.square().sum())
+
     line = shared_features(partial, lineage, numbers=ROWS[:3]).frame.iloc[0]
-    assert line["error_first"] == pytest.approx(0.15**2 / (0.2**2 + 0.15**2 + 0.1**2), abs=1e-3)
-    assert line["error_second"] == pytest.approx(0.36 / (0.64 + 0.36 + 0.16), abs=1e-3)
+    assert line["error_first"] == pytest.approx(
+        share(plants()["student"] - plants()["neutral_student"]), abs=1e-3
+    )
+    assert line["error_second"] == pytest.approx(share(plants()["teacher"]), abs=1e-3)
 
 
 def test_differences_by_hand():
