@@ -2,7 +2,8 @@
 
 T = teacher − base, S = student − neutral student: means over rows of f_j(h) at the named tokens, the same tokens in all
 models. Beside it stand the neutral student's ρ(N, T), N = neutral student − base, and ρ(S, T') with other teachers of
-the same base. A dictionary belongs to one start, so a student of another has no features to compare.
+the same base. A dictionary belongs to one start, so a student of another has no features to compare; and a teacher it
+was not trained on lies in its error node (`error_second`), so train it on all that are compared.
 """
 
 from __future__ import annotations
