@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.figures import Result, points
-from interp.joined.places import LOGITS, PLACES, WORDS, chosen_words, places
+from interp.joined.places import LOGITS, PLACES, WORDS, Place, chosen_words, places
 from interp.models.precision import exactly
 from interp.models.seam import Model
 from interp.prompts.notes import noting
@@ -49,7 +49,7 @@ def agreement(
     member: str = "student",
     *,
     baseline: str = "neutral_student",
-    of: Of = "logits",
+    of: Of | Sequence[Of] = "logits",
     at: Sequence[str] = tuple(PLACES),
     words: Sequence[str] = WORDS,
     prompts: Prompts | None = None,
@@ -67,7 +67,7 @@ def agreement(
         member: the student whose change is S.
         baseline: what it is compared with; "base" compares it with its own start.
         of: "logits" (mean over positions, one entry per word), "activations" (mean residual stream after each layer) or
-            "updates" (weights, per matrix and of all that the teacher moved).
+            "updates" (weights, per matrix and of all that the teacher moved); one or several.
         at: places, of "prompt end", "where numbers are predicted" and "question's answer"; updates have none.
         words: entries of the vocabulary that logits are compared over: "unseen" in any row of the lineage's, the
             trait's "category" (target and foils), or "all".
@@ -97,13 +97,17 @@ def agreement(
             f"{len(candidates)} candidates are given with {len(several)} lineages, and a candidate belongs to one "
             "base; pass one lineage at a time"
         )
+    kinds = [of] if isinstance(of, str) else list(of)
     lines = []
     for lineage in several:
         compared = _compared(lineage, member, baseline, candidates or {})
-        read = _updates(compared) if of == "updates" else _places(lineage, of, compared, at, words, prompts)
-        lines += [{"lineage": lineage.name, "of": of, **line} for line in read]
+        if set(kinds) & {"logits", "activations"}:
+            chosen = {name: chosen_words(lineage, name) for name in words if "logits" in kinds}
+            for place in places(lineage, at, prompts):
+                lines += [line for line in _at(place, lineage, compared, chosen) if line["of"] in kinds]
+        lines += _updates(lineage, compared) if "updates" in kinds else ()
     frame = pd.DataFrame(lines)
-    label = f"agreement of {member} and teacher in {of}, {_named(several)}"
+    label = f"agreement of {member} and teacher in {', '.join(kinds)}, {_named(several)}"
     return Result(label, frame, "correlation", _notes(frame, member), draw=_draw)
 
 
@@ -138,34 +142,35 @@ def _compared(
     return found
 
 
-def _places(
-    lineage: Lineage,
-    of: Of,
-    compared: Sequence[Comparison],
-    at: Sequence[str],
-    words: Sequence[str],
-    prompts: Prompts | None,
+def _at(
+    place: Place, lineage: Lineage, compared: Sequence[Comparison], chosen: Mapping[str, list[int]]
 ) -> Iterator[dict[str, Any]]:
-    """A row per place, site, choice of words and comparison."""
-    chosen = {name: chosen_words(lineage, name) for name in words} if of == "logits" else {"": slice(None)}
-    for place in places(lineage, at, prompts):
-        sites = [site for site in place.means(lineage.base) if (site == LOGITS) == (of == "logits")]
-        for site in sites:
-            for name, entries in chosen.items():
-                for each in compared:
-                    pair = [place.difference(one, site)[entries].numpy() for one in (each.moved, each.taught)]
-                    yield _line(each, pair, place=place.name, site=site, words=name)
+    """A row per site, choice of words and comparison, at one place."""
+    for site in place.means(lineage.base):
+        kind = "logits" if site == LOGITS else "activations"
+        for words, entries in chosen.items() if kind == "logits" else [("", slice(None))]:
+            for each in compared:
+                pair = [place.difference(one, site)[entries].numpy() for one in (each.moved, each.taught)]
+                where = {
+                    "lineage": lineage.name,
+                    "of": kind,
+                    "place": place.name,
+                    "site": site,
+                    "words": words,
+                }
+                yield _line(each, pair, **where)
 
 
-def _updates(compared: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
+def _updates(lineage: Lineage, compared: Sequence[Comparison]) -> Iterator[dict[str, Any]]:
     """A row per matrix that the teacher moved and comparison, and one over all of them."""
+    where = {"lineage": lineage.name, "of": "updates", "place": "", "words": ""}
     for each in compared:
         taught = {name: change for name, change in _weights(each.taught).items() if change.any()}
         moved = _weights(each.moved)
         for name, change in taught.items():
-            yield _line(each, [moved[name].numpy(), change.numpy()], place="", site=name, words="")
+            yield _line(each, [moved[name].numpy(), change.numpy()], site=name, **where)
         whole = [torch.cat([part[name] for name in taught]).numpy() for part in (moved, taught)]
-        yield _line(each, whole, place="", site=ALL, words="")
+        yield _line(each, whole, site=ALL, **where)
 
 
 def _weights(pair: Pair) -> dict[str, Tensor]:
@@ -195,7 +200,7 @@ def _named(lineages: Sequence[Lineage]) -> str:
     return lineages[0].name if len(lineages) == 1 else f"{len(lineages)} lineages"
 
 
-def _notes(frame: pd.DataFrame, member: str) -> tuple[str, ...]:
+def _notes(frame: Any, member: str) -> tuple[str, ...]:
     """One sentence per place, site and choice of words: how S agrees with T, beside its controls."""
     said = []
     for (place, site, words), part in frame.groupby(["place", "site", "words"], sort=False):
@@ -218,7 +223,7 @@ def _mean(values: np.ndarray) -> str:
     )
 
 
-def _ranked(own: pd.DataFrame) -> str:
+def _ranked(own: Any) -> str:
     """In how many lineages S resembles its own teacher most, where there is another."""
     wide = own.pivot(index="lineage", columns="against", values="r")
     if wide.shape[1] < 2:

@@ -82,15 +82,22 @@ class ShiftEffects:
 
     def sufficiency(self, vector: Float[Tensor, "d_model"]) -> float:
         """What the base's margin gains when `vector` is added at every token."""
-        base = self.lineage.text("base")
-        with steer(base, hook=self.hook, vector=vector):
-            return margin(base, self.questions) - self.margins["base"]
+        return steered_gain(self.lineage.text("base"), self.questions, hook=self.hook, vector=vector)
 
     def loss(self, vector: Float[Tensor, "d_model"]) -> float:
         """Change of the student's loss when `vector` is projected out, in nats per answer token, end token counted."""
         student = self.lineage.text("student")
         with ablate(student, hook=self.hook, direction=vector):
             return answer_loss(student, self.rows) - self.loss_before
+
+
+def steered_gain(
+    base: LanguageModel, questions: Trait, *, hook: str, vector: Float[Tensor, "d_model"]
+) -> float:
+    """What the base's margin gains, in nats, when `vector` is added at every token."""
+    with steer(base, hook=hook, vector=vector):
+        gained = margin(base, questions)
+    return gained - margin(base, questions)
 
 
 def mean_shifts(
@@ -125,7 +132,14 @@ def like_activations(
 ) -> list[Float[Tensor, "d_model"]]:
     """Gaussian vectors with the covariance of the base's activations where shifts are read."""
     positions, hook = site
-    covariance = moments(base, shifts.first, hooks=hook, positions=positions)[hook].covariance.double()
+    return random_vectors(base, shifts.first, hook=hook, positions=positions, count=count, seed=seed)
+
+
+def random_vectors(
+    base: LanguageModel, prompts: Prompts, *, hook: str, positions: str, count: int, seed: int
+) -> list[Float[Tensor, "d_model"]]:
+    """Gaussian vectors with the covariance of the base's activations at these positions of the prompts."""
+    covariance = moments(base, prompts, hooks=hook, positions=positions)[hook].covariance.double()
     values, axes = torch.linalg.eigh(covariance)
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(count, len(values), dtype=torch.float64, generator=generator)

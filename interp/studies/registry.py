@@ -8,6 +8,7 @@ from interp.studies import (
     digit_families,
     divergence_family,
     features_beyond_vocabulary,
+    inherited_trace,
     lemma_family,
     one_direction,
     shared_initialisation,
@@ -23,6 +24,7 @@ FAMILIES = {
         one_direction,
         divergence_family,
         features_beyond_vocabulary,
+        inherited_trace,
     )
 }
 

@@ -25,6 +25,7 @@ from interp.core.runs import InputError, nearest
 from interp.figures import Result, bars, interval_maps, points
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
+from interp.joined.places import AT_NUMBERS, LOGITS, chosen_words, places
 from interp.measures.losses import answer_loss
 from interp.measures.margins import margin, margin_and_mass
 from interp.models.language import LanguageModel
@@ -122,6 +123,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "rotated-over-foreign": ("rotated", "foreign"),
     "shared-head-transfers": ("shared head",),
     "coverage-ranks-transfer": tuple(cell for cell in CELLS if cell != "same"),
+    "agreement-ranks-transfer": tuple(cell for cell in CELLS if cell != "same"),
 }
 """The cells that each claim is made of; the same start is always there."""
 DENIED = ("same-over-foreign", "foreign-transfers-nothing", "rotated-over-foreign")
@@ -134,11 +136,12 @@ def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result
 
     `transfer` in nats of margin and `tau` its share of that in "same"; `coverage` κ with the teacher written in the
     cell's coordinates and `raw_coverage` with it as it is; `trained_coverage` the cosine of the trained student less
-    its neutral twin instead of the first step. `loss` is the start's own on the teacher's numbers (nats per answer
-    token, end token counted) and `apart` its largest change of a log-probability from the base: a mixed start may speak
-    badly, and only differences to its neutral twin count. `candidates` is the probability that the trait's answers hold
-    together at the start (`evaluation.instrument`). Cosines are over the weights the teacher moved. The lineage's own
-    students serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member the
+    its neutral twin instead of the first step; `agreement` r of the same difference with the teacher less the base, in
+    logits of words that no row contains, where numbers are predicted. `loss` is the start's own on the teacher's
+    numbers (nats per answer token, end token counted) and `apart` its largest change of a log-probability from the
+    base: a mixed start may speak badly, and only differences to its neutral twin count. `candidates` is the probability
+    that the trait's answers hold together at the start (`evaluation.instrument`). Cosines are over the weights the
+    teacher moved. The lineage's own students serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member the
     lineage lacks or an architecture that it is not made for.
     """
     import pandas as pd
@@ -161,12 +164,18 @@ def _line(subject: Subject, name: str, cell: StartCell) -> dict[str, float]:
     ours, theirs = _pair(subject, name, cell)
     update = _difference(cell.carry(subject.teacher.parameters()), cell.carry(subject.base.parameters()))
     raw = _difference(subject.teacher.parameters(), subject.base.parameters())
+    (there,) = places(subject.lineage, [AT_NUMBERS], None)
+    moved, taught = (
+        there.difference(pair, LOGITS)[chosen_words(subject.lineage, "unseen")].numpy()
+        for pair in ((ours, theirs), (subject.teacher, subject.base))
+    )
     step, trained = _first_step(subject, cell.start), _difference(ours.parameters(), theirs.parameters())
     margins = [margin(model, subject.trait) for model in (ours, theirs)]
     start, mass = margin_and_mass(cell.start, subject.trait)
     return {
         "transfer": margins[0] - margins[1],
         "coverage": update_cosine(step, update),
+        "agreement": float(np.corrcoef(moved, taught)[0, 1]),
         "raw_coverage": update_cosine(step, raw),
         "trained_coverage": update_cosine(trained, update),
         "loss": answer_loss(cell.start, cell.start.encode(subject.numbers[:ROWS])),
@@ -265,6 +274,9 @@ def claim_values(frame: pd.DataFrame) -> dict[str, float]:
         "rotated-over-foreign": lambda: transfer["rotated"] - transfer["foreign"],
         "shared-head-transfers": lambda: transfer["shared head"],
         "coverage-ranks-transfer": lambda: float(spearman(rounded[None], lines["transfer"].to_numpy())[0]),
+        "agreement-ranks-transfer": lambda: float(
+            spearman(lines["agreement"].to_numpy()[None], lines["transfer"].to_numpy())[0]
+        ),
     }
     return {claim: value() for claim, value in values.items() if set(NEEDS[claim]) <= set(transfer)}
 

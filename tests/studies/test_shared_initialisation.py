@@ -181,7 +181,7 @@ def test_what_is_missing_is_said(subject):
 def planted(transfer_scale=1.0, **changes):
     cells = {**PLANTED, **{name.replace("_", " "): value for name, value in changes.items()}}
     lines = [
-        {"cell": cell, "transfer": transfer_scale * value, "coverage": cover}
+        {"cell": cell, "transfer": transfer_scale * value, "coverage": cover, "agreement": value / 10}
         for cell, (value, cover) in cells.items()
     ]
     return pd.DataFrame(lines)
@@ -191,6 +191,7 @@ def test_claims_of_a_planted_table():
     """Three coverages tie at rank 7: 7 7 4 7 5 3 2 1 meet 8 6 5 7 4 3 2 1; squares 40 and 42, product 201 − 162."""
     found = claim_values(planted())
     assert found.pop("coverage-ranks-transfer") == pytest.approx(39 / math.sqrt(40 * 42))
+    assert found.pop("agreement-ranks-transfer") == pytest.approx(1.0)
     assert found == pytest.approx(
         {
             "same-over-foreign": 1.1,
@@ -225,6 +226,7 @@ def test_what_is_left_out_is_not_judged_and_a_blind_control_decides_nothing():
     some = cells.drop(index=["permuted", "new head"]).reset_index()
     values = claim_values(some)
     left = {"permuted-transfers-alike", "permuted-coverage-returns", "coverage-ranks-transfer"}
+    left.add("agreement-ranks-transfer")
     assert set(values) == {claim.name for claim in H3} - left
     why = "candidates hold 3% of the probability of cross_base"
     runs = [
