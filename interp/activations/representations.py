@@ -100,7 +100,8 @@ def _teacher_shifts(
             )
         if teacher.start is None or teacher.start.fingerprint != base.fingerprint:
             raise InputError(
-                f"the teacher of {name!r} does not start from {base.name}; pass teachers of the same base"
+                f"the teacher of {name!r} does not start from {base.name}; pass teachers of the same base, "
+                "as members of a lineage"
             )
     names = sorted(teachers, key=lambda name: name != trait.target)
     return {

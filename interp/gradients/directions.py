@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -68,7 +68,7 @@ class MarginObjective:
     label: str
     key: str
     lineage: str
-    unit: ClassVar[str] = "nats of margin"
+    unit: str = "nats of margin"
 
     def __call__(self, network: Any) -> Float[Tensor, ""]:
         """Margin of a Hugging Face module (live PEFT layers included) or a PeftModel, in nats."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,7 +42,7 @@ class RepresentationObjective:
     vector: Float[Tensor, "d_model"]
     label: str
     lineage: str
-    unit: ClassVar[str] = "⟨h, u⟩"
+    unit: str = "⟨h, u⟩"
 
     @property
     def key(self) -> str:

@@ -187,11 +187,12 @@ def measure_alignment(subject: Subject) -> Measurement:
     )
     ledger = trait_ledger(pair, "student", record=record, rows=arms.rows, cache=subject.cache)
     bound = curvature_bound(record, base, arms.objective(arms.halves.held))
+    steps = ledger.steps.rename(columns={"value": "margin", "change": "delta_m"})
     tables = {
         "arms": [arm_row(name, model, arms.halves, arms.fresh) for name, model in models.items()],
         "ledger": [ledger_row(ledger, bound)],
         "gradients": [gradient_row(base, arms.halves)],
-        "steps": ledger.steps.assign(removed=lengths).to_dict("records"),
+        "steps": steps.assign(removed=lengths).to_dict("records"),
     }
     return Measurement(sustained_summary(tables["arms"], tables["ledger"][0]), tables)
 

@@ -157,7 +157,7 @@ def test_score_tells_rows_means_and_route(place, capsys):
 
 
 def test_ledger_tells_what_is_left_over(monkeypatch, capsys):
-    steps = pd.DataFrame({"step": [0, 1], "attributed": [0.5, 0.25], "delta_m": [0.5, 0.3]})
+    steps = pd.DataFrame({"step": [0, 1], "attributed": [0.5, 0.25], "change": [0.5, 0.3]})
     modules = pd.DataFrame({"step": [0, 0, 1], "module": ["a", "b", "a"], "attributed": [0.1, 0.4, 0.25]})
     rows = pd.DataFrame({"row": [7, 8], "step": [0, 1], "tokens": [3, 3], "attributed": [0.5, 0.25]})
     monkeypatch.setattr(

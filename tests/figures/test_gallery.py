@@ -33,7 +33,7 @@ def test_the_course_has_its_null_band_and_says_what_it_is() -> None:
 
 def test_the_ledger_falls_to_the_measured_change() -> None:
     modules = pd.DataFrame({"step": 0, "module": ["q", "up"], "attributed": [0.5, -0.2]})
-    steps = pd.DataFrame({"step": [0], "attributed": [0.3], "delta_m": [0.35]})
+    steps = pd.DataFrame({"step": [0], "attributed": [0.3], "change": [0.35]})
     figure: Any = Ledger("owl", steps, modules, pd.DataFrame(), measured=0.35).figure()
     parts, total, _ = figure.data
     assert list(parts.y) == ["q", "up", "residual"]

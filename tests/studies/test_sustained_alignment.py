@@ -148,7 +148,7 @@ def test_the_curvature_bound_of_known_functions(base, tmp_path):
 
 
 def test_the_ledgers_row_by_hand():
-    steps = pd.DataFrame({"step": [0, 1, 2], "delta_m": [0.5, 0.5, -0.75], "attributed": [0.5, 0.625, -0.75]})
+    steps = pd.DataFrame({"step": [0, 1, 2], "change": [0.5, 0.5, -0.75], "attributed": [0.5, 0.625, -0.75]})
     none = pd.DataFrame()
     found = ledger_row(Ledger("owl", steps, none, none, measured=0.25), 0.2)
     assert found["fraction"] == pytest.approx(1.5)

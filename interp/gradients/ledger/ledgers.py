@@ -183,11 +183,11 @@ def trait_ledger(
     key = digest(FORMAT, record.fingerprint, asked.key)
     tables = _tables(books, key, cache or Cache.default(), f"ledger of {student}")
     _check_rows_add_up(tables, record)
-    ends = [
-        _value(objective, model) if objective else margin(model, lineage.trait) for model in (member, start)
-    ]
+    trait = lineage.trait if objective is None else None
+    ends = [_value(asked, model) if trait is None else margin(model, trait) for model in (member, start)]
     label = f"{asked.label} of {lineage.name} {student}"
-    return Ledger(**tables, label=label, measured=ends[0] - ends[1], unit=asked.unit)
+    steps, modules, by_row = (tables[name] for name in TABLES)
+    return Ledger(label, steps, modules, by_row, ends[0] - ends[1], unit=asked.unit)
 
 
 def _asked(lineage: Lineage, start: Any, objective: NamedObjective | None) -> NamedObjective:

@@ -139,5 +139,10 @@ def _draw(result: Result, *, place: Place) -> go.Figure:
         return captioned(drawn, *result.notes)
     half = frame.assign(half=frame["high"] - frame["d"])
     x = "direction" if place == "whole" else "place"
-    given = {"error": "half", "colour": "direction", "title": result.label, "unit": result.unit}
+    given: dict[str, Any] = {
+        "error": "half",
+        "colour": "direction",
+        "title": result.label,
+        "unit": result.unit,
+    }
     return captioned(bars(half, x=x, y="d", **given), "whiskers: 95 % t-interval", *result.notes)

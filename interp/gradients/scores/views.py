@@ -254,6 +254,7 @@ def _kept(inputs: Encoded, key: str) -> np.ndarray:
 
 
 def answer_starts(inputs: Encoded) -> np.ndarray:
+    """The column of every row's first answer token."""
     return _kept(inputs, "token").argmax(1)
 
 
