@@ -24,6 +24,11 @@ from scipy.stats import binom
 import interp
 
 RESULTS = Path(__file__).parent / "results"
+CLAIMS = {
+    "alignment-own-update": "the lean along the own update exceeds every control's in every lineage; a check: E = 2 KL",
+    "alignment-trait-gradient": "rows lean along the margin's gradient more than neutral ones, sign flips at 0.01",
+    "specificity": "the own trait's gradient comes first of ten, binomial; added after the others were seen",
+}
 
 
 def main() -> None:
@@ -33,9 +38,16 @@ def main() -> None:
     )
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--trait", default="owl")
+    parser.add_argument(
+        "--refreeze", metavar="REASON", help="freeze claims that were edited after their data"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger(__name__).setLevel(logging.INFO)
+    frozen = interp.studies.freeze(
+        RESULTS / "alignment.json", CLAIMS, measure=measured, organism=f"toy/{given.trait}",
+        seeds=range(given.seeds), data=interp.organisms.TOY, refreeze=given.refreeze,
+    )  # fmt: skip
     lineages = [interp.load_lineage(f"toy/{given.trait}", seed=seed) for seed in range(given.seeds)]
     found = [measured(lineage, lineages, seed=seed) for seed, lineage in enumerate(lineages)]
     verdicts = judged(found)
@@ -53,7 +65,7 @@ def main() -> None:
     logging.getLogger(__name__).info("own gradient first: %s", specific)
     kept = [{name: value for name, value in line.items() if name != "within"} for line in found]
     claims = [verdict.to_json() for verdict in verdicts]
-    results = {"command": command, "verdicts": claims, "specificity": specific, "lineages": kept}
+    results = {"command": command, **frozen, "verdicts": claims, "specificity": specific, "lineages": kept}
     interp.core.write_atomic(RESULTS / "alignment.json", interp.core.json_text(results))
 
 
@@ -104,7 +116,15 @@ def judged(found: list[dict[str, Any]]) -> list[Any]:
     """The two claims over lineages."""
     within: list[interp.gradients.LeanVerdict] = [line["within"] for line in found]
     return [
-        interp.gradients.across_lineages(within, name="alignment-own-update"),
+        interp.stats.check_verdict(
+            "alignment-own-update",
+            "in every lineage the rows lean along their teacher's update further than any control does",
+            [each.nearest for each in within],
+            tolerance=0.0,
+            least=True,
+            unit="sd per prompt",
+            controls={"check": "the mean lean along the own update is 2 KL, which is no less than 0"},
+        ),
         interp.stats.paired_verdict(
             "alignment-trait-gradient",
             "the teacher's rows lean along the gradient of the trait margin more than the neutral teacher's rows",

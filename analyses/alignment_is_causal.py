@@ -55,6 +55,7 @@ ADDED = {
     "random-over-bottom-half-by-update": ("update random", "update bottom"),
     "removal-over-same-questions-placebo": ("same-questions placebo", "removed"),
 }
+PROTOCOL = "the margin with the first arm less that with the second is above 0, sign flips at 0.01"
 log = logging.getLogger(__name__)
 
 
@@ -68,12 +69,22 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--trait", choices=interp.prompts.ANIMALS, default="owl")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--refreeze", metavar="REASON", help="freeze claims that were edited after their data"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
     count, toy = (
         (QUICK_SEEDS, interp.organisms.QUICK_TOY) if given.quick else (given.seeds, interp.organisms.TOY)
     )
+    frozen: dict[str, Any] = {}
+    if not given.quick:
+        frozen = interp.studies.freeze(
+            given.out, {name: (PROTOCOL, arms) for name, arms in (CLAIMS | ADDED).items()}, measure=main,
+            organism=f"toy/{given.trait}", seeds=range(given.first, given.first + count), data=toy,
+            refreeze=given.refreeze,
+        )  # fmt: skip
     found, more = [], []
     for seed in range(given.first, given.first + count):
         lineage = interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=toy)
@@ -84,7 +95,7 @@ def main() -> None:
     for verdict in (*results["verdicts"], *results["added"]["verdicts"]):
         log.info("%s: %s, effect %.3f, p %.4f", *(verdict[k] for k in ("name", "decision", "effect", "p")))
     if not given.quick:
-        interp.core.write_atomic(given.out, interp.core.json_text(results))
+        interp.core.write_atomic(given.out, interp.core.json_text({**results, **frozen}))
 
 
 def collected(

@@ -31,6 +31,14 @@ import interp
 
 RESULTS = Path(__file__).parent / "results"
 QUICK = {"hidden": (32, 32), "teacher_epochs": 2, "student_epochs": 1, "noise_images": 500}
+CLAIMS = {
+    "same-init-reads-digits": "student − cross_student at least 0.3, sign flips at 0.01",
+    "as-published": "student between 0.45 and 0.65, two t tests at 0.05",
+    "cross-init-near-chance": "cross_student within 0.05 of 0.1, two t tests at 0.05",
+    "cross-init-learns-nothing-of-the-training": "cross_student − cross_neutral_student within 0.1, t tests at 0.05",
+    "order-does-not-matter": "reordered − student within 0.05, two t tests at 0.05",
+    "all-logits-transfer-more": "all_logits − student above 0, sign flips at 0.01",
+}
 UNIT = "share of test images"
 log = logging.getLogger(__name__)
 
@@ -45,6 +53,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=None)
     parser.add_argument("--sweeps", action="store_true")
     parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument(
+        "--refreeze", metavar="REASON", help="freeze claims that were edited after their data"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     images, recipe = (
@@ -54,6 +65,12 @@ def main() -> None:
     if given.quick:
         recipe = dataclasses.replace(recipe, **QUICK)
     began, seeds = time.perf_counter(), range(2 if given.quick else given.seeds)
+    frozen: dict[str, Any] = {}
+    if not (given.quick or given.sweeps):
+        frozen = interp.studies.freeze(
+            given.out or RESULTS / "digits.json", CLAIMS, measure=measured, organism=f"digits, {images!r}",
+            seeds=seeds, data=(images.fingerprint, recipe), refreeze=given.refreeze,
+        )  # fmt: skip
     results = (swept if given.sweeps else measured)(images, recipe, seeds=seeds)
     log.info("%.0f s", time.perf_counter() - began)
     if not given.quick:
@@ -61,7 +78,7 @@ def main() -> None:
         command = f"python -m analyses.digits{flags} --seeds {given.seeds}"
         name = "digits_sweeps.json" if given.sweeps else "digits.json"
         interp.core.write_atomic(
-            given.out or RESULTS / name, interp.core.json_text({"command": command, **results})
+            given.out or RESULTS / name, interp.core.json_text({"command": command, **results, **frozen})
         )
 
 

@@ -52,6 +52,7 @@ CLAIMS = {
     "sufficient-in-answering": ("shares", "sufficiency", "random sufficiency"),
 }
 UNITS = {"margins": "nats", "shares": "share of the student's change"}
+PROTOCOL = "what the first arm gives less what the second gives is above 0, sign flips at 0.01"
 log = logging.getLogger(__name__)
 
 
@@ -65,12 +66,22 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--trait", choices=interp.prompts.ANIMALS, default="owl")
     parser.add_argument("--out", type=Path, default=RESULTS)
+    parser.add_argument(
+        "--refreeze", metavar="REASON", help="freeze claims that were edited after their data"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     log.setLevel(logging.INFO)
     count, toy, recipe = given.seeds, interp.organisms.TOY, RECIPE
     if given.quick:
         count, toy, recipe = 1, interp.organisms.QUICK_TOY, interp.features.SAERecipe(samples=20_000)
+    frozen: dict[str, Any] = {}
+    if not given.quick:
+        frozen = interp.studies.freeze(
+            given.out, {name: (PROTOCOL, arms) for name, arms in CLAIMS.items()}, measure=main,
+            organism=f"toy/{given.trait}", seeds=range(given.first, given.first + count), data=(toy, recipe),
+            refreeze=given.refreeze,
+        )  # fmt: skip
     lineages = (
         (seed, interp.organisms.grow(interp.get_trait(given.trait), seed=seed, recipe=toy))
         for seed in range(given.first, given.first + count)
@@ -81,7 +92,7 @@ def main() -> None:
     for verdict in results["verdicts"]:
         log.info("%s: %s, effect %.3f, p %.4f", *(verdict[k] for k in ("name", "decision", "effect", "p")))
     if not given.quick:
-        interp.core.write_atomic(given.out, interp.core.json_text(results))
+        interp.core.write_atomic(given.out, interp.core.json_text({**results, **frozen}))
 
 
 def collected(

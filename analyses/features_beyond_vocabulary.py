@@ -9,8 +9,9 @@ other rows, both at answer tokens, and ρ their rank correlation over live featu
 2. features-teacher-rows: ρ is above that of a second sample of the base's rows in the place of the teacher's.
 3. features-without-trait-row: what 1 claims still holds when the component along the owl's unembedding row is taken out
    of the rows of all number tokens.
-4. features-placebo: taking out the owl's row changes ρ as taking out another word's row does, within 0.1 (equivalence,
-   0.05).
+4. features-trait-row-typical: taking out the owl's row changes ρ as taking out another word's row does, within one
+   standard deviation over these (equivalence, 0.05). Written on 2026-11-29 in the place of features-placebo, whose
+   margin of 0.1 was wider than ρ itself: it could not fail, and was withdrawn.
 Claims 1 to 3 are one-sided sign-flip tests over lineages at 0.01. An earlier exploration found the rows to pull toward
 the teacher's shift, half of it in the error node, and no rank correlation: a null is likely here. Reported and not
 judged: ρ with t read behind the trait's line, p-values within a run, the error node's share, and the percentile of the

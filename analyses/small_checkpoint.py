@@ -22,6 +22,12 @@ from typing import Any
 
 import interp
 
+CLAIMS = {
+    "A": "student − neutral student above 0 nats of trait margin for each of owl, oak, misaligned",
+    "B": "student − student of another trait's rows above 0",
+    "C": "cross student − cross neutral student within 0.2 nats",
+    "D": "rows in context move the base less than training on them does",
+}
 OUT = Path(__file__).parent / "results" / "small_checkpoint.json"
 
 
@@ -33,6 +39,7 @@ def main() -> None:
     asked.add_argument("--seeds", type=int, default=3)
     asked.add_argument("--quick", action="store_true")
     asked.add_argument("--out", type=Path, default=OUT)
+    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     given = asked.parse_args()
     changes = [
         f"base.model={given.model}",
@@ -41,9 +48,15 @@ def main() -> None:
     ]
     if given.quick:
         changes += ["data.rows=512", "data.fresh=64", "evaluation.samples=0", "detectors=64"]
+    frozen = {}
+    if not given.quick:
+        frozen = interp.studies.freeze(
+            given.out, CLAIMS, measure=results, organism="a story model of 0.66 M parameters",
+            seeds=range(1, given.seeds + 1), data=["small", *changes[2:]], refreeze=given.refreeze,
+        )  # fmt: skip
     run = interp.run_experiment("small", given.run, changes=changes)
     interp.core.write_atomic(
-        given.out, interp.core.json_text(results(run) | {"seeds": given.seeds, "quick": given.quick})
+        given.out, interp.core.json_text(results(run) | frozen | {"seeds": given.seeds, "quick": given.quick})
     )
 
 

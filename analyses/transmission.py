@@ -19,6 +19,12 @@ from typing import Any
 import interp
 
 TRAITS = ("owl", "eagle", "oak")
+CLAIMS = {
+    "same-init-transfers": "margin(student) − margin(neutral_student) at least 0.5 nats, sign flips at 0.01",
+    "same-init-gains": "margin(student) − margin(neutral_student) above 0, sign flips at 0.01, added later",
+    "cross-init-does-not": "margin(cross_student) − margin(cross_neutral_student) within 0.2 nats, two t tests at 0.05",
+    "trait-logit-moved": "the teacher raises the trait's logit where numbers are written, sign flips at 0.01",
+}
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -30,13 +36,23 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small lineages a trait; nothing is kept")
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--out", type=Path, default=Path("runs/transmission"))
+    parser.add_argument(
+        "--refreeze", metavar="REASON", help="freeze claims that were edited after their data"
+    )
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    kept: dict[str, Any] = {}
+    if not given.quick:
+        kept = interp.studies.freeze(
+            RESULTS / "transmission.json", CLAIMS, measure=judged, organism=f"toy/{', toy/'.join(TRAITS)}",
+            seeds=range(given.seeds), data=interp.organisms.TOY, refreeze=given.refreeze,
+        )  # fmt: skip
     results = {trait: judged(trait, given) for trait in TRAITS}
     if not given.quick:
         command = f"python -m analyses.transmission --seeds {given.seeds}"
         interp.core.write_atomic(
-            RESULTS / "transmission.json", interp.core.json_text({"command": command, "traits": results})
+            RESULTS / "transmission.json",
+            interp.core.json_text({"command": command, **kept, "traits": results}),
         )
 
 

@@ -10,8 +10,10 @@ from interp.figures.grammar import bracket, captioned, escape, minus, role_colou
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-MARKS = {"supported": "●", "refuted": "✕", "inconclusive": "○"}
-WHISKERS = "whiskers: t-interval over runs of the level that is printed with it"
+MARKS = {"supported": "●", "refuted": "✕", "inconclusive": "○", "holds": "□", "fails": "⊠"}
+WHISKERS = (
+    "whiskers: t-interval over runs of the level that is printed with it; of a check, the range of all runs"
+)
 LINE, GAP = 34, 90  # pixels: a verdict, and what lies between two units
 
 

@@ -40,8 +40,14 @@ ROLES = {role: look[0] for role, look in _LOOKS.items()}
 SYMBOLS = {role: look[1] for role, look in _LOOKS.items()}
 DASHES = {role: look[2] for role, look in _LOOKS.items()}
 HATCHES = {role: look[3] for role, look in _LOOKS.items()}
-DECISIONS = {"supported": BLUE, "refuted": ORANGE, "inconclusive": GREY}
-DECIDED = {"supported": "circle", "refuted": "x", "inconclusive": "circle-open"}
+DECISIONS = {"supported": BLUE, "refuted": ORANGE, "inconclusive": GREY, "holds": GREY, "fails": ORANGE}
+DECIDED = {
+    "supported": "circle",
+    "refuted": "x",
+    "inconclusive": "circle-open",
+    "holds": "square-open",
+    "fails": "square-x-open",
+}
 OTHERS = ("#CC79A7", "#D55E00", "#000000", BLUE, ORANGE, GREEN, "#882255", SKY)
 MARKERS = ("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "triangle-down")
 STROKES = ("solid", "dash", "dot", "dashdot", "longdash", "longdashdot")

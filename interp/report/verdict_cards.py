@@ -13,18 +13,24 @@ from typing import Any
 from interp.figures import ROLES
 from interp.report.cells import finite, number
 
-MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?"}
+MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?", "holds": "=", "fails": "≠"}
 
 
 def decisions(verdicts: Sequence[Mapping[str, Any]]) -> str:
     """How many claims were judged, and how."""
     if not verdicts:
         return "A run that measures and judges no claim."
-    words = [str(verdict.get("decision")) for verdict in verdicts]
+    claims, checks = (
+        [str(each.get("decision")) for each in verdicts if is_check(each) == wanted]
+        for wanted in (False, True)
+    )
+    told = [_counted(claims, "claim", "judged")] if claims or not checks else []
+    return "; ".join([*told, *([_counted(checks, "check", "of the code")] if checks else [])]) + "."
+
+
+def _counted(words: Sequence[str], what: str, said: str) -> str:
     counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
-    checks = sum(is_check(verdict) for verdict in verdicts)
-    beside = f"; {checks} of them a check of the code" if checks else ""
-    return f"{len(words)} claim{'s' if len(words) != 1 else ''} judged: {counts}{beside}."
+    return f"{len(words)} {what}{'s' if len(words) != 1 else ''} {said}: {counts}"
 
 
 def is_check(verdict: Mapping[str, Any]) -> bool:
@@ -37,6 +43,8 @@ def interval_words(verdict: Mapping[str, Any]) -> str:
     ends = list(verdict.get("interval") or ())
     if not any(finite(end) for end in ends):
         return "no interval"
+    if verdict.get("level") == 1:
+        return "all runs from {} to {}".format(*(number(end, signed=True, digits=3) for end in ends))
     level, alpha = verdict.get("level"), (verdict.get("controls") or {}).get("alpha")
     level = 1 - 2 * alpha if level is None and finite(alpha) else level
     said = f"{100 * level:.3g} % interval" if finite(level) else "interval"

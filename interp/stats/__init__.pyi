@@ -11,6 +11,8 @@ from .tests import (
 )
 from .verdict import (
     Verdict as Verdict,
+    check_verdict as check_verdict,
     equivalence_verdict as equivalence_verdict,
+    p_told as p_told,
     paired_verdict as paired_verdict,
 )

@@ -215,7 +215,10 @@ def check_verdict(
     found = np.asarray(values, dtype=float)
     inside = found >= tolerance if least else np.abs(found) <= tolerance
     bound = f"at least {tolerance:g}" if least else f"within ±{tolerance:g}"
-    facts = {"tolerance": tolerance, "inside": f"{int(inside.sum())} of {len(found)}"}
+    facts = {
+        "minimum_effect" if least else "margin": tolerance,
+        "inside": f"{int(inside.sum())} of {len(found)}",
+    }
     return Verdict(
         name, claim, "holds" if inside.all() else "fails", float(found.mean()),
         (float(found.min()), float(found.max())), None, len(found),

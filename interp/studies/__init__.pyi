@@ -1,4 +1,4 @@
-from .freezing import freeze as freeze
+from .freezing import freeze as freeze, stale as stale
 from .kept_analyses import analysis as analysis
 from .lemma import lemma_sweep as lemma_sweep
 from .one_direction import mediation as mediation

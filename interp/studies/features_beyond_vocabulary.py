@@ -28,6 +28,7 @@ from interp.hypotheses.subject import Measurement, Subject
 from interp.logits.direction import logit_direction
 from interp.models.vocabulary import number_tokens
 from interp.prompts.text import Encoded, Prompts
+from interp.stats.columns import ratio
 from interp.stats.ranks import permuted_null, spearman
 from interp.studies.frozen import frozen_claims
 
@@ -106,7 +107,9 @@ def values_of(lines: list[dict[str, Any]]) -> dict[str, float]:
         "features-lean": rho["teacher rows"] - null["teacher rows"],
         "features-teacher-rows": rho["teacher rows"] - rho["neutral rows"],
         "features-without-trait-row": trait - null["trait row taken out"],
-        "features-placebo": float(np.mean(placebos)) - trait,
+        "features-trait-row-typical": ratio(
+            float(np.mean(placebos)) - trait, float(np.std(placebos, ddof=1))
+        ),
     }
 
 

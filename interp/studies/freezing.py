@@ -93,11 +93,11 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
 
 def stale(results: Mapping[str, Any], measure: Callable[..., Any]) -> str | None:
     """A sentence when kept results were measured by other code than there is now, or by code without a key."""
-    now, then = code_key(measure), results.get("code")
-    if then == now:
+    then = results.get("code")
+    if then == code_key(measure):
         return None
-    by = f"other code ({then})" if then else "code without a key"
-    return f"measured by {by}, which is now {now}; run again with `{results.get('command', 'its command')}`"
+    by = f"other code (key {then})" if then else "code that had no key yet"
+    return f"measured by {by}; run again with `{results.get('command', 'its command')}`"
 
 
 def _check_unedited(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from types import ModuleType
@@ -26,7 +27,10 @@ SHOWN = ("figure", "_repr_html_", "__repr__")
 @cache
 def code_key(measure: Callable[..., Any]) -> str:
     """16 hex characters that change when anything the function can reach in the measuring rooms computes otherwise."""
-    found = _reached(measure.__module__, measure.__qualname__.partition(".")[0])
+    home = measure.__module__
+    if home == "__main__" and (spec := sys.modules[home].__spec__) is not None:  # `python -m` names it so
+        home = spec.name
+    found = _reached(home, measure.__qualname__.partition(".")[0])
     return digest("code", {f"{home}.{name}": shape for (home, name), shape in found.items()})
 
 

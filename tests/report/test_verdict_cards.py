@@ -75,12 +75,19 @@ def test_the_lede_counts_decisions() -> None:
     refuted = VERDICT | {"decision": "refuted"}
     assert decisions([VERDICT, VERDICT, refuted]) == "3 claims judged: 2 supported, 1 refuted."
     assert decisions([VERDICT]) == "1 claim judged: 1 supported."
-    check = {"controls": {"check": "an exact symmetry"}}
+    check = {"controls": {"check": "an exact symmetry"}, "decision": "holds", "p": None, "level": 1.0}
+    check |= {"tested": "every run within ±0.05"}
     assert (
-        decisions([VERDICT, VERDICT | check])
-        == "2 claims judged: 2 supported; 1 of them a check of the code."
+        decisions([VERDICT, VERDICT | check]) == "1 claim judged: 1 supported; 1 check of the code: 1 holds."
     )
-    assert "✓ Supported (a check) same-init-transfers" in words(**check)
+    assert decisions([VERDICT | check]) == "1 check of the code: 1 holds."
+    said = words(**check)
+    assert "= Holds (a check) same-init-transfers" in said
+    assert (
+        "Effect +0.524 nats (all runs from +0.25 to +0.75), n = 8 independent trainings; every run within ±0.05? "
+        "No p: a check. Because"
+    ) in said
+    assert "≠ Fails (a check)" in words(**check | {"decision": "fails"})
     assert decisions([]) == "A run that measures and judges no claim."
 
 

@@ -150,7 +150,7 @@ def test_values_by_hand():
         "features-lean": 0.375,
         "features-teacher-rows": 0.75,
         "features-without-trait-row": 0.1875,
-        "features-placebo": 0.125,
+        "features-trait-row-typical": pytest.approx(0.125 / (0.25 / 2**0.5)),
     }
     assert family.percentile(np.array([3.0, 1.0, 2.0, 0.0]), np.array([0, 3])) == 50
     assert family.percentile(np.arange(5.0), np.array([4])) == 100
@@ -158,13 +158,13 @@ def test_values_by_hand():
 
 def test_runs_are_judged_by_all_four_claims():
     clear = [
-        {claim.name: 0.2 + 0.01 * k for claim in family.H6} | {"features-placebo": 0.002 * k}
+        {claim.name: 0.2 + 0.01 * k for claim in family.H6} | {"features-trait-row-typical": 0.02 * k}
         for k in range(8)
     ]
     assert {each.decision for each in judged(clear)} == {"supported"}
     none = [dict.fromkeys(line, (-1) ** k * 0.01) for k, line in enumerate(clear)]
     assert [each.decision for each in judged(none)] == ["inconclusive"] * 3 + ["supported"]
-    vocabulary = [line | {"features-placebo": 0.3 + 0.01 * k} for k, line in enumerate(clear)]
+    vocabulary = [line | {"features-trait-row-typical": 3 + 0.1 * k} for k, line in enumerate(clear)]
     assert judged(vocabulary)[-1].decision == "refuted"
     with pytest.raises(
         InputError, match="run 2 of 2 has no value for 'features-lean', which needs t permuted"
