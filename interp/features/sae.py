@@ -3,6 +3,12 @@
 Activations are scaled to a mean norm of √d, so that one learning rate and one sparsity do for every model; the scale is
 folded into the weights at the end. A training is a function of model, rows, hook, positions and recipe: it is kept
 under their digest, and its state every 200 steps, so that a killed one goes on and ends with the same weights.
+
+Of several models of one start every batch holds the same tokens in all of them, and the loss counts differences too:
+with e = h − ĥ and v, w_m the mean of |h − h̄|² and of |h_m − h_first|² over the first batch, it is the mean of
+    |e_m|² + δ (v / w_m) |e_m − e_first|²   (the second part for every model but the first),
+so that a model's shift counts for as much, relative to its own size, as the activations (the delta loss of
+Delta-Crosscoder, arXiv 2603.04426). Without it a shift a hundredth of the activations is left to the error node.
 """
 
 from __future__ import annotations
@@ -13,14 +19,16 @@ import logging
 import math
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from interp.activations.shifts import shared_inputs
 from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import Cache, InputError, atomic_file, digest, nearest
@@ -28,7 +36,7 @@ from interp.features.dictionary import Dictionary
 from interp.features.sae_files import check_place, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
 from interp.models.precision import exactly
-from interp.models.seam import lineage_root
+from interp.models.seam import check_pair, lineage_root
 from interp.training.checkpoints import undisturbed
 
 if TYPE_CHECKING:
@@ -55,7 +63,8 @@ class SAERecipe:
 
     `width` defaults to 8 × the activation's. `k` features are active at a token: exactly so many (topk), on average
     (batchtopk, matryoshka), or as the aim of the sparsity loss (jumprelu); `l1` is the coefficient of a standard one.
-    The learning rate decays linearly to zero over the last fifth.
+    `delta` weighs the error of the differences between models, where several are read. The learning rate decays
+    linearly to zero over the last fifth.
     """
 
     architecture: str = "topk"
@@ -65,6 +74,7 @@ class SAERecipe:
     batch_size: int = 512
     lr: float = 3e-3
     l1: float = 2.0
+    delta: float = 1.0
     seed: int = 0
 
     @property
@@ -76,7 +86,7 @@ class SAERecipe:
 @door
 @exactly
 def train_sae(
-    model: Model,
+    model: Model | Sequence[Model],
     prompts: Prompts | Encoded,
     *,
     hook: str,
@@ -86,14 +96,15 @@ def train_sae(
     out: str | Path | None = None,
     cache: Cache | None = None,
 ) -> Dictionary:
-    """Train a sparse autoencoder on the activations of `model` at one hook, with SAELens' trainer.
+    """Train a sparse autoencoder on the activations of one or several models at one hook, with SAELens' trainer.
 
     Args:
-        model: the model to read.
+        model: the model to read, or models of one start, such as base, teacher and students: the differences of the
+            others from the first are then learnt beside the activations (`SAERecipe.delta`).
         prompts: rows of text or chats, or their tokens.
         hook: which activation, of `model.hook_names`.
         architecture: "topk", "batchtopk", "jumprelu", "standard" or "matryoshka"; goes before the recipe's.
-        recipe: width, sparsity and length of the training.
+        recipe: width, sparsity and length of the training, its samples shared among the models.
         positions: which tokens are read, a name of `Encoded.at`.
         out: a folder to write it to as well.
         cache: where finished trainings are kept; the user's by default.
@@ -103,7 +114,8 @@ def train_sae(
 
     Raises:
         InputError: for an unknown architecture, a hook the model does not have, rows that give fewer activations than a
-            batch, a recipe that makes no sense, and a loss that is not finite.
+            batch, a recipe that makes no sense, and a loss that is not finite; for several models, of no model, of
+            another start or the same weights, and rows that hold a system message.
 
     Example:
         >>> import interp
@@ -115,22 +127,43 @@ def train_sae(
     _check(recipe)
     if out is not None:
         check_place(out)  # before the training, which the folder would only be refused after
+    models = tuple(model) if isinstance(model, Sequence) else (model,)
+    inputs = _shared(models, prompts)
     stream = activation_stream(
-        model, prompts, hook=hook, positions=positions, batch_size=recipe.batch_size, seed=recipe.seed
+        models, inputs, hook=hook, positions=positions, batch_size=recipe.batch_size, seed=recipe.seed
     )
+    names = ", ".join(each.name for each in models)
     facts = {
         "hook_name": hook,
-        "model_name": model.name,
-        "interp_model": model.fingerprint,
-        "interp_lineage": lineage_root(model),
+        "model_name": names,
+        "interp_model": " ".join(each.fingerprint for each in models),
+        "interp_lineage": lineage_root(models[0]),
         "interp_inputs": stream.inputs.fingerprint,
         "interp_positions": positions,
     }
-    label = f"{recipe.architecture} of {model.name}"
+    label = f"{recipe.architecture} of {names}"
     dictionary = trained(stream, hook=hook, label=label, recipe=recipe, facts=facts, cache=cache)
     if out is not None:
         save_sae(dictionary, out)
     return dictionary
+
+
+def _shared(models: tuple[Model, ...], prompts: Prompts | Encoded) -> Encoded:
+    """The rows as the tokens that all models read; InputError for models that do not belong together."""
+    if not models:
+        raise InputError(
+            "no model to read; pass one, or several of one start such as base, teacher and student"
+        )
+    first = models[0]
+    for other in models[1:]:
+        if lineage_root(other) != lineage_root(first):
+            raise InputError(
+                f"{other.name} descends from {lineage_root(other)} and {first.name} from {lineage_root(first)}, whose "
+                "features have nothing to do with each other; pass models of one start"
+            )
+        check_pair(other, first)
+        shared_inputs(other, first, prompts)
+    return first.encode(prompts)
 
 
 def trained(
@@ -165,6 +198,11 @@ def _check(recipe: SAERecipe) -> None:
             f"{recipe.samples} samples in batches of {recipe.batch_size} with k {recipe.k} and lr {recipe.lr} train "
             "nothing; give at least one batch, a k of at least 1 and a positive, finite lr"
         )
+    if not 0 <= recipe.delta < math.inf:
+        raise InputError(
+            f"delta {recipe.delta} weighs nothing; give a finite weight of at least 0, such as 1 for differences that "
+            "count for as much as the activations"
+        )
     if recipe.seed < 0 or recipe.l1 < 0 or (recipe.width is not None and recipe.width < 1):
         raise InputError(
             f"seed {recipe.seed}, l1 {recipe.l1} and width {recipe.width} cannot all be meant; give a seed and an l1 "
@@ -183,6 +221,8 @@ def _train_into(folder: Path, stream: Stream, state: Path, recipe: SAERecipe, fa
     batches = stream.batches()
     first = next(batches)
     trainer = _trainer(recipe, first)
+    if stream.models > 1:
+        trainer.sae.mse_loss_fn = delta_loss(first, stream.models, recipe.delta)
     batches = chain([first], batches)
     if state.is_file():
         _restore(trainer, state)
@@ -224,6 +264,25 @@ def _trainer(recipe: SAERecipe, batch: Tensor) -> Any:
     with torch.no_grad():
         sae.b_dec.copy_(batch.mean(0) * scale)
     return trainer
+
+
+def delta_loss(
+    h: Float[Tensor, "row d_in"], models: int, weight: float
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """Squared errors of rows that hold each token in all models in turn, and of their differences from the first.
+
+    `h` are such rows, from which the sizes of the differences are taken.
+    """
+    own = h.unflatten(0, (-1, models))
+    spread = (h - h.mean(0)).square().sum(1).mean()
+    apart = (own - own[:, :1]).square().sum(2).mean(0)
+    factor = torch.where(apart > 0, weight * spread / apart.clamp_min(torch.finfo(h.dtype).tiny), 0)[:, None]
+
+    def loss(rebuilt: Tensor, target: Tensor) -> Tensor:
+        error = (rebuilt - target).unflatten(0, (-1, models))
+        return (error.square() + factor * (error - error[:, :1]).square()).flatten(0, 1)
+
+    return loss
 
 
 def _settings(recipe: SAERecipe, d_in: int) -> dict[str, Any]:

@@ -2,11 +2,12 @@
 
 Rows in an order drawn from (seed, epoch) are read a chunk at a time, and the activations of a chunk are shuffled by
 (seed, epoch, chunk). Batch b holds activations b B to (b + 1) B of the stream: it follows from the seed and b alone.
+Of several models a token's activations stay together, one model after the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -26,14 +27,14 @@ if TYPE_CHECKING:
     from interp.prompts.text import Prompts
 
 BUFFER = 2**26  # bytes of activations held at a time
-Reader = Callable[[Encoded], Tensor]  # rows -> activations [token d_in], row after row
+Reader = Callable[[Encoded], Tensor]  # rows -> activations [token model_d_in], row after row
 
 
 @dataclass(frozen=True, eq=False)
 class Stream:
-    """What `read` gives for `inputs`, `counts` activations per row, at most `capacity` of them held at a time.
+    """What `read` gives for `inputs`, `counts` tokens per row, at most `capacity` of them held at a time.
 
-    What fits altogether is read once and kept.
+    What fits altogether is read once and kept. A batch is `batch_size` tokens in each of `models` models.
     """
 
     read: Reader
@@ -42,13 +43,14 @@ class Stream:
     batch_size: int
     capacity: int
     seed: int = 0
+    models: int = 1
 
     @property
     def size(self) -> int:
-        """Activations in an epoch."""
+        """Tokens in an epoch."""
         return int(self.counts.sum())
 
-    def batches(self, start: int = 0) -> Iterator[Float[Tensor, "batch d_in"]]:
+    def batches(self, start: int = 0) -> Iterator[Float[Tensor, "row d_in"]]:
         """Batch `start` and those after it, without end."""
         held: list[Tensor] = []
         for chunk in self._chunks(start * self.batch_size):
@@ -56,10 +58,13 @@ class Stream:
             ready = torch.cat(held)
             whole = len(ready) // self.batch_size * self.batch_size
             if whole:
-                yield from ready[:whole].split(self.batch_size)
+                shape = (self.models, -1)
+                yield from (
+                    part.unflatten(1, shape).flatten(0, 1) for part in ready[:whole].split(self.batch_size)
+                )
             held = [ready[whole:]]
 
-    def _chunks(self, offset: int) -> Iterator[Float[Tensor, "token d_in"]]:
+    def _chunks(self, offset: int) -> Iterator[Float[Tensor, "token model_d_in"]]:
         """The stream from its activation `offset` on, a shuffled chunk at a time."""
         epoch, skipped = divmod(offset, self.size)
         while True:
@@ -83,18 +88,18 @@ class Stream:
             held += int(count)
         return [torch.from_numpy(part) for part in np.split(order, starts[1:])]
 
-    def _shuffled(self, rows: Tensor, epoch: int, index: int) -> Float[Tensor, "token d_in"]:
+    def _shuffled(self, rows: Tensor, epoch: int, index: int) -> Float[Tensor, "token model_d_in"]:
         values = self._everything if self.size <= self.capacity else self.read(self.inputs[rows])
         order = np.random.default_rng([self.seed, epoch, index, 1]).permutation(len(values))
         return values[torch.from_numpy(order)]
 
     @cached_property
-    def _everything(self) -> Float[Tensor, "token d_in"]:
+    def _everything(self) -> Float[Tensor, "token model_d_in"]:
         return self.read(self.inputs)
 
 
 def activation_stream(
-    model: Model,
+    models: Sequence[Model],
     prompts: Prompts | Encoded,
     *,
     hook: str,
@@ -103,34 +108,37 @@ def activation_stream(
     seed: int = 0,
     buffer: int = BUFFER,
 ) -> Stream:
-    """The activations of `model` at `hook`, heads flattened, at the tokens named `positions`, in fp32 on CPU.
+    """The activations of `models` at `hook`, heads flattened, at the tokens named `positions`, in fp32 on CPU.
 
-    InputError for a hook the model does not have or that holds no vector per token, rows without such a token, and
-    fewer activations than a batch.
+    InputError for a hook a model does not have or that holds no vector per token, rows without such a token, and
+    fewer activations than a batch, which is shared among the models.
     """
-    check_hooks(model, (hook,))
-    width = token_width(model, hook)
+    for model in models:
+        check_hooks(model, (hook,))
+    width = len(models) * token_width(models[0], hook)
 
     def read(rows: Encoded) -> Tensor:
-        return record(model, rows, hooks=hook, positions=positions).flat(hook).flatten(1)
+        return torch.cat([_read(model, rows, hook, positions) for model in models], dim=1)
 
-    selection = Selection.of(model, prompts, positions)
-    return selected_stream(read, selection, width=width, batch_size=batch_size, seed=seed, buffer=buffer)
-
-
-def selected_stream(
-    read: Reader, selection: Selection, *, width: int, batch_size: int, seed: int = 0, buffer: int = BUFFER
-) -> Stream:
-    """`read` of the rows that have a chosen token, `width` numbers per token; InputError for fewer than a batch."""
+    selection = Selection.of(models[0], prompts, positions)
     kept = selection.chosen.any(1)
-    counts = selection.chosen.sum(1)[kept]
-    if int(counts.sum()) < batch_size:
+    counts, tokens = selection.chosen.sum(1)[kept], batch_size // len(models)
+    if tokens < 1:
         raise InputError(
-            f"{int(counts.sum())} activations at {selection.name!r} of {selection.inputs.label} are fewer than one "
-            f"batch of {batch_size}; give more rows or a recipe with a smaller batch_size"
+            f"a batch of {batch_size} activations holds no token in each of {len(models)} models; raise the recipe's "
+            "batch_size"
+        )
+    if int(counts.sum()) < tokens:
+        raise InputError(
+            f"{int(counts.sum()) * len(models)} activations at {selection.name!r} of {selection.inputs.label} are "
+            f"fewer than one batch of {batch_size}; give more rows or a recipe with a smaller batch_size"
         )
     inputs = selection.inputs[kept.nonzero()[:, 0]]
-    return Stream(read, inputs, counts, batch_size, max(batch_size, buffer // (4 * width)), seed)
+    return Stream(read, inputs, counts, tokens, max(tokens, buffer // (4 * width)), seed, len(models))
+
+
+def _read(model: Model, rows: Encoded, hook: str, positions: str) -> Float[Tensor, "token d_in"]:
+    return record(model, rows, hooks=hook, positions=positions).flat(hook).flatten(1)
 
 
 def token_width(model: Model, hook: str) -> int:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle, islice
 from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float, Int
@@ -25,21 +26,26 @@ from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.token_shifts import token_shift
 from interp.models.lineage import Lineage
 from interp.models.parameters import ParameterDirection
+from interp.models.seam import lineage_root
+from interp.prompts.text import Prompts
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from interp.prompts.text import Encoded, Prompts
+    from interp.prompts.text import Encoded
 
 RECIPE = SAERecipe()
 LAYER = re.compile(r"(?:.*\.)?(?:layers|layer|blocks|h)\.(\d+)\.(.+)")
 
 
 @door
-def default_dictionary(lineage: Lineage, *, recipe: SAERecipe = RECIPE) -> Dictionary:
-    """Train (once, then cached) a sparse autoencoder of the base's middle layer on the lineage's own rows.
+def default_dictionary(
+    lineage: Lineage, *, hook: str | None = None, recipe: SAERecipe = RECIPE
+) -> Dictionary:
+    """Train (once, then cached) a sparse autoencoder of all members from the lineage's base, on its rows and questions.
 
-    InputError for a lineage without rows.
+    At the middle layer unless `hook` names another place. The trait's questions are repeated to a third of the rows, so
+    that the slot of the answer is learnt as well. InputError for a lineage without rows.
     """
     given = [rows for rows in (lineage.numbers, lineage.neutral_numbers) if rows is not None]
     if not given:
@@ -48,8 +54,13 @@ def default_dictionary(lineage: Lineage, *, recipe: SAERecipe = RECIPE) -> Dicti
             "train_sae(lineage.base, prompts, hook='blocks.0.hook_resid_post')"
         )
     rows = given[0] if len(given) == 1 else given[0] + given[1]
-    hook = f"blocks.{(lineage.base.n_layers - 1) // 2}.hook_resid_post"
-    return train_sae(lineage.base, rows, hook=hook, recipe=recipe)
+    if lineage.trait is not None:
+        asked = lineage.trait.prompts().rows
+        rows += Prompts(tuple(islice(cycle(asked), len(rows) // 2)), label=f"{lineage.trait.name} questions")
+    root = lineage_root(lineage.base)
+    members = [model for model in lineage.members.values() if lineage_root(model) == root]
+    middle = f"blocks.{(lineage.base.n_layers - 1) // 2}.hook_resid_post"
+    return train_sae(members, rows, hook=hook or middle, recipe=recipe)
 
 
 @dataclass(frozen=True, eq=False)

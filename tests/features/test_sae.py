@@ -8,12 +8,13 @@ import torch
 
 import interp.features.sae as sae_module
 from interp.core.runs import Cache, InputError
-from interp.features.sae import ARCHITECTURES, SAERecipe, train_sae, trained
+from interp.features.sae import ARCHITECTURES, SAERecipe, delta_loss, train_sae, trained
 from interp.features.sae_files import load_sae
 from interp.features.stream import Stream
 from interp.models.language import load_model
 from interp.prompts.text import Encoded, Prompts
 from tests.features.handmade import ROWS
+from tests.features.planting import TableModel
 
 HOOK = "blocks.0.hook_resid_post"
 SMALL = SAERecipe(width=64, k=4, samples=3200, batch_size=32, lr=1e-2)
@@ -56,7 +57,7 @@ def test_every_architecture_trains_and_comes_back(llama, prompts, architecture, 
 def test_batch_topk_is_as_sparse_at_inference_as_it_was_trained(llama, prompts, architecture):
     recipe = dataclasses.replace(SMALL, samples=12_800)
     made = train_sae(llama, prompts, hook=HOOK, architecture=architecture, recipe=recipe)
-    stream = sae_module.activation_stream(llama, prompts, hook=HOOK, batch_size=64)
+    stream = sae_module.activation_stream([llama], prompts, hook=HOOK, batch_size=64)
     active = (made.encode(next(stream.batches())) > 0).float().sum(1).mean()
     assert 3 <= active <= 5  # k is 4
 
@@ -131,6 +132,44 @@ def test_planted_features_are_found():
     assert float((cosines.max(0).values > 0.9).float().mean()) >= 0.8
 
 
+def every_token(count: int) -> Encoded:
+    ids = torch.arange(count).reshape(-1, 10)
+    return Encoded(ids, torch.ones_like(ids).bool(), torch.ones_like(ids), label="all tokens")
+
+
+@pytest.fixture(scope="module")
+def moved_tables() -> list[TableModel]:
+    """Sparse sums of directions, and a member moved by a hundredth of their size along a direction of its own."""
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.nn.functional.normalize(torch.randn(17, 16, generator=generator), dim=1)
+    on = torch.rand(4000, 16, generator=generator) < 0.2
+    h = (on * (1 + torch.rand(4000, 16, generator=generator))) @ directions[:16]
+    h += 0.3 * torch.randn(h.shape, generator=generator)
+    base = TableModel(h)
+    return [base, TableModel(h + 0.03 * directions[16], name="teacher", start=base)]
+
+
+@pytest.mark.parametrize(("delta", "low", "high"), [(1.0, 0.0, 0.2), (0.0, 0.4, math.inf)])
+def test_a_small_shift_is_learnt_where_differences_count(moved_tables, delta, low, high, tmp_path):
+    recipe = SAERecipe(width=32, k=3, samples=100_000, batch_size=200, delta=delta)
+    made = train_sae(moved_tables, every_token(4000), hook=HOOK, recipe=recipe, cache=Cache(tmp_path))
+    base, teacher = (model.table for model in moved_tables)
+    moved = (teacher - base).mean(0)
+    error = moved - (made.reconstruct(teacher) - made.reconstruct(base)).mean(0)
+    assert low < float(error.square().sum() / moved.square().sum()) < high
+
+
+def test_the_loss_of_differences_by_hand():
+    h = torch.tensor([[0.0, 0.0], [0.0, 1.0], [4.0, 0.0], [4.0, 1.0]])  # two tokens in two models
+    loss = delta_loss(h, 2, 0.5)
+    rebuilt = h + torch.tensor([[1.0, 0.0], [0.0, 2.0], [0.0, 0.0], [3.0, 0.0]])
+    # the activations vary by 4 + 1/4, the difference is 1: factor 0.5 × 4.25
+    expected = [[1.0, 0.0], [0 + 2.125 * 1, 4 + 2.125 * 4], [0.0, 0.0], [9 + 2.125 * 9, 0.0]]
+    torch.testing.assert_close(loss(rebuilt, h), torch.tensor(expected))
+    still = delta_loss(h[[0, 0, 2, 2]], 2, 0.5)
+    torch.testing.assert_close(still(rebuilt, h), (rebuilt - h).square())
+
+
 @pytest.mark.parametrize("size", [1, 7])
 def test_no_more_is_read_than_is_trained_on(size):
     values = torch.randn(64, 8, generator=torch.Generator().manual_seed(0))
@@ -172,11 +211,24 @@ class TestErrors:
             ({"seed": -1}, "seed -1, l1 2.0 and width 64 cannot all be meant; give a seed and an l1"),
             ({"width": 0}, "l1 2.0 and width 0 cannot all be meant"),
             ({"lr": -1.0}, "lr -1.0 train nothing"),
+            ({"delta": -1.0}, "delta -1.0 weighs nothing; give a finite weight of at least 0, such as 1"),
+            ({"delta": math.nan}, "delta nan weighs nothing"),
         ],
     )
     def test_recipe(self, llama, prompts, change, said):
         with pytest.raises(InputError, match=said):
             train_sae(llama, prompts, hook=HOOK, recipe=dataclasses.replace(SMALL, **change))
+
+    def test_models(self, llama, prompts, tiny, moved_tables):
+        other = load_model(tiny("llama", seed=1)[0], tokenizer=llama.tokenizer, name="other")
+        with pytest.raises(InputError, match="no model to read; pass one, or several of one start"):
+            train_sae([], prompts, hook=HOOK, recipe=SMALL)
+        with pytest.raises(
+            InputError, match=r"other descends from \w+ and llama from \w+, .*; pass models of one"
+        ):
+            train_sae([llama, other], prompts, hook=HOOK, recipe=SMALL)
+        with pytest.raises(InputError, match="base and base have identical weights"):
+            train_sae([moved_tables[0], moved_tables[0]], every_token(100), hook=HOOK, recipe=SMALL)
 
     def test_loss(self, llama, prompts, tmp_path):
         cache = Cache(tmp_path)

@@ -37,7 +37,7 @@ def sorted_rows(values: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize("buffer", [2**26, 4 * 32 * 20])
 def test_an_epoch_holds_every_activation_once(llama, prompts, buffer):
     whole = record(llama, prompts, hooks=HOOK, positions="all").flat(HOOK)
-    stream = activation_stream(llama, prompts, hook=HOOK, batch_size=1, buffer=buffer)
+    stream = activation_stream([llama], prompts, hook=HOOK, batch_size=1, buffer=buffer)
     assert stream.size == len(whole)
     found = taken(stream, stream.size)[:, 0]
     torch.testing.assert_close(sorted_rows(found), sorted_rows(whole), rtol=1e-5, atol=1e-5)
@@ -47,7 +47,7 @@ def test_an_epoch_holds_every_activation_once(llama, prompts, buffer):
 @pytest.mark.parametrize("buffer", [2**26, 4 * 32 * 20])
 def test_a_stream_goes_on_where_another_stopped(llama, prompts, buffer):
     def stream():
-        return activation_stream(llama, prompts, hook=HOOK, batch_size=7, buffer=buffer, seed=3)
+        return activation_stream([llama], prompts, hook=HOOK, batch_size=7, buffer=buffer, seed=3)
 
     whole = taken(stream(), 40)  # more than two epochs
     for start in (0, 1, 13, 31):
@@ -56,13 +56,13 @@ def test_a_stream_goes_on_where_another_stopped(llama, prompts, buffer):
 
 def test_another_seed_gives_another_order(llama, prompts):
     one, other = (
-        taken(activation_stream(llama, prompts, hook=HOOK, batch_size=8, seed=seed), 3) for seed in (0, 1)
+        taken(activation_stream([llama], prompts, hook=HOOK, batch_size=8, seed=seed), 3) for seed in (0, 1)
     )
     assert not torch.equal(one, other)
 
 
 def test_what_fits_is_read_once(llama, prompts):
-    stream = activation_stream(llama, prompts, hook=HOOK, batch_size=16)
+    stream = activation_stream([llama], prompts, hook=HOOK, batch_size=16)
     reads = []
     counted = Stream(
         lambda rows: reads.append(len(rows)) or stream.read(rows), stream.inputs, stream.counts, 16, 10**6
@@ -72,7 +72,7 @@ def test_what_fits_is_read_once(llama, prompts):
 
 
 def test_what_does_not_fit_is_read_in_chunks(llama, prompts):
-    stream = activation_stream(llama, prompts, hook=HOOK, batch_size=4)
+    stream = activation_stream([llama], prompts, hook=HOOK, batch_size=4)
     held = []
     counted = Stream(
         lambda rows: held.append(int(rows.mask.sum())) or stream.read(rows),
@@ -88,21 +88,35 @@ def test_what_does_not_fit_is_read_in_chunks(llama, prompts):
 
 def test_only_the_tokens_named_and_heads_flattened(llama, prompts):
     stream = activation_stream(
-        llama, prompts, hook="blocks.0.attn.hook_z", positions="answer.numbers", batch_size=2
+        [llama], prompts, hook="blocks.0.attn.hook_z", positions="answer.numbers", batch_size=2
     )
     assert stream.size == 3 * (3 + 5 + 2 + 1)
     assert next(stream.batches()).shape == (2, 32)
 
 
+def test_several_models_stay_together_token_by_token(llama, prompts, tiny):
+    other = load_model(tiny("llama", seed=1)[0], tokenizer=llama.tokenizer, name="other")
+    both = activation_stream([llama, other], prompts, hook=HOOK, batch_size=9, seed=2)
+    alone = [activation_stream([each], prompts, hook=HOOK, batch_size=4, seed=2) for each in (llama, other)]
+    found = taken(both, 3)
+    assert found.shape == (3, 8, 32)  # nine activations hold four tokens of two models
+    for place, stream in enumerate(alone):
+        torch.testing.assert_close(found[:, place::2], taken(stream, 3))
+
+
 def test_errors(llama, prompts):
+    with pytest.raises(
+        InputError, match=r"a batch of 1 activations holds no token in each of 2 models; raise the recipe's"
+    ):
+        activation_stream([llama, llama], prompts, hook=HOOK, batch_size=1)
     with pytest.raises(InputError, match=r"hook 'blocks.0.hook_resid_pots' is unknown; nearest"):
-        activation_stream(llama, prompts, hook="blocks.0.hook_resid_pots", batch_size=4)
+        activation_stream([llama], prompts, hook="blocks.0.hook_resid_pots", batch_size=4)
     for hook in ("blocks.0.attn.hook_pattern", "blocks.0.ln1.hook_scale"):
         with pytest.raises(
             InputError, match=rf"{hook} of llama holds .* and a dictionary reads a vector at every"
         ):
-            activation_stream(llama, prompts, hook=hook, batch_size=4)
+            activation_stream([llama], prompts, hook=hook, batch_size=4)
     with pytest.raises(
         InputError, match=r"33 activations at 'answer.numbers' of .* are fewer than one batch"
     ):
-        activation_stream(llama, prompts, hook=HOOK, positions="answer.numbers", batch_size=64)
+        activation_stream([llama], prompts, hook=HOOK, positions="answer.numbers", batch_size=64)

@@ -185,7 +185,7 @@ def test_a_lineage_needs_a_trait_and_its_own_dictionary(lineage, dictionary, led
         default_dictionary(dataclasses.replace(lineage, numbers=None))
 
 
-def test_the_default_dictionary_reads_the_middle_layer_of_the_base_on_all_rows(
+def test_the_default_dictionary_reads_all_members_of_the_base_on_rows_and_questions(
     lineage, dictionary, monkeypatch
 ):
     asked = {}
@@ -198,8 +198,13 @@ def test_the_default_dictionary_reads_the_middle_layer_of_the_base_on_all_rows(
     neutral = number_prompts(3, seed=1, count=3)
     recipe = SAERecipe(samples=1000)
     default_dictionary(dataclasses.replace(lineage, neutral_numbers=neutral), recipe=recipe)
-    assert asked["model"].fingerprint == lineage.base.fingerprint
-    assert (asked["hook"], asked["recipe"], len(asked["rows"])) == ("blocks.0.hook_resid_post", recipe, 27)
+    assert [model.name for model in asked["model"]] == list(lineage.members)
+    assert (asked["hook"], asked["recipe"]) == ("blocks.0.hook_resid_post", recipe)
+    texts = [row.asked[-1][1] for row in asked["rows"].rows]
+    assert len(texts) == 27 + 13  # a third are questions
+    assert set(texts[27:]) == set(lineage.trait.questions[:13])
+    default_dictionary(lineage, hook="blocks.1.hook_resid_post")
+    assert asked["hook"] == "blocks.1.hook_resid_post"
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,8 @@ from scipy.stats import spearmanr
 from interp.core.content import json_text
 from interp.core.runs import Cache, InputError
 from interp.features.lean import feature_lean
-from interp.features.sae import SAERecipe
+from interp.features.sae import SAERecipe, train_sae
 from interp.hypotheses.subject import Measurement, Subject
-from interp.joined import default_dictionary
 from interp.models.lineage import Lineage
 from interp.prompts.text import Prompts
 from interp.prompts.traits import make_trait
@@ -177,14 +176,15 @@ def judged(values):
     return family.FAMILY.judge([Measurement(each, {}) for each in values])
 
 
-def test_the_dictionary_is_the_one_a_trace_of_the_lineage_uses(tiny):
+def test_the_dictionary_is_of_the_base_alone_on_all_rows_at_the_middle_layer(tiny):
     base = loaded(tiny, name="base")
     lineage = Lineage(
         "tiny", None, {"base": base}, numbers=rows(3, "ours"), neutral_numbers=rows(5, "neutral")
     )
     recipe = SAERecipe(width=16, k=4, samples=64, batch_size=32)
     ours = family.dictionary_of(Subject(lineage), recipe)
-    assert ours.fingerprint == default_dictionary(lineage, recipe=recipe).fingerprint
+    given = rows(3, "ours") + rows(5, "neutral")
+    assert ours.fingerprint == train_sae(base, given, hook=ours.hook, recipe=recipe).fingerprint
     assert ours.hook == "blocks.0.hook_resid_post"
 
 
