@@ -160,7 +160,12 @@ class _Trial:
             interp.number_prompts(512, seed=part + self.seed) for part in (SELECTION, ESTIMATION)
         )
         shift = interp.feature_shift(
-            self.dictionary, self.lineage.teacher, selection, trait=self.lineage.trait, seed=self.seed
+            self.dictionary,
+            self.lineage.teacher,
+            selection,
+            positions="answer.numbers",
+            trait=self.lineage.trait,
+            seed=self.seed,
         )
         live = shift.frame[shift.frame["live"] & (shift.frame["feature"] >= 0)]
         largest = live.reindex(live["delta"].abs().sort_values(ascending=False, kind="stable").index)

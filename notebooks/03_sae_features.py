@@ -127,12 +127,31 @@ moved.volcano()
 moved.figure()
 
 # %% [markdown]
-# The bottom bar is the error node. About half of the energy of the mean shift lies outside the dictionary.
+# The bottom bar is the error node. Most of the energy of the mean shift lies outside the dictionary.
+
 
 # %%
-outside = float(next(note for note in moved.notes if note.startswith("error node")).split()[2].rstrip("%:;,"))
-assert 40 < outside < 60
-print(f"{outside} % of the energy of the mean shift is left to the error node")
+def outside(shift):
+    note = next(note for note in shift.notes if note.startswith("error node"))
+    return float(note.split()[2].rstrip("%:;,"))
+
+
+assert outside(moved) > 50
+print(f"{outside(moved)} % of the energy of the mean shift is left to the error node")
+
+# %% [markdown]
+# ### A dictionary that can see it
+#
+# The remedy is to train on all members together, on numbers *and* questions, and to let the loss count the
+# *differences* between members beside their activations. The price: this dictionary has been shaped by the
+# teacher, so that "the teacher moves its features" is no surprise. What can still surprise is whether the
+# *student* moves the same ones.
+
+# %%
+together = interp.joined.default_dictionary(lineage)
+seen = interp.feature_shift(together, lineage.teacher, prompts, trait=lineage.trait)
+assert outside(seen) < 20
+print(f"{outside(seen)} % of the energy of the mean shift is left to the error node")
 
 # %% [markdown]
 # ### Training moves features; that is not yet the trait
@@ -158,7 +177,15 @@ pd.DataFrame(
 
 # %% [markdown]
 # So "the student moved many of the features its teacher moved" would be a true sentence and no evidence:
-# the neutral student did too. Only differences to that student count.
+# the neutral student did too. Only differences to that student count: `minus=` takes its change off. Features
+# of the dictionary of all members, ranked by how far student (less neutral student) and teacher move them:
+
+# %%
+shared = interp.features.shared_features(together, lineage)
+shared.frame.round(2)
+
+# %% [markdown]
+# At the end of the number prompt the student moves the teacher's features, and the neutral student does not.
 #
 # ### A feature, close up
 #
@@ -257,9 +284,9 @@ shares.round(2)
 #
 # ## What would change our mind
 #
-# - **A dictionary that reconstructs what the teacher changed.** About half of the shift and half of the
-#   pull lie in the error node. A dictionary trained on base *and* teacher (`interp.features.train_joint`), or on
-#   their difference, would see it.
+# - **A dictionary that reconstructs what the teacher changed.** Most of the shift and half of the pull lie in
+#   the error node of the dictionary that these claims were tested with. The one of all members leaves a few
+#   per cent; claims about it need fresh seeds.
 # - **Another layer or site.** All of this was read after the first block. A claim about another place needs
 #   fresh seeds.
 # - **Fewer, directly moved features.** The claims were about the sixteen largest changes. That the direct

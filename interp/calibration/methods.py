@@ -147,11 +147,15 @@ def _lensed(sample: PlantedCase) -> MethodCell:
 def _shifted(sample: PlantedCase) -> MethodCell:
     """The planted feature is called direct; a null reports if any feature is reported."""
     it, dictionary = sample.organism, _dictionary(sample.organism)
-    found = feature_shift(dictionary, it.teacher, sample.neutral, seed=sample.seed)
+    found = feature_shift(
+        dictionary, it.teacher, sample.neutral, positions="answer.numbers", seed=sample.seed
+    )
     frame: Any = found.frame[found.frame["live"] & (found.frame["feature"] >= 0)]
     area = _area(frame["delta"].abs(), frame["feature"] == 0)
     nulls = (
-        feature_shift(dictionary, it.null(index), sample.neutral, seed=sample.seed)
+        feature_shift(
+            dictionary, it.null(index), sample.neutral, positions="answer.numbers", seed=sample.seed
+        )
         for index in range(sample.nulls)
     )
     false = sum(bool(null.reported) for null in nulls)

@@ -12,6 +12,11 @@ from .causal import (
 )
 from .changes import ablate_features as ablate_features, add as add, scaled_change as scaled_change
 from .dictionary import Dictionary as Dictionary
+from .inherited import (
+    SharedFeatures as SharedFeatures,
+    feature_differences as feature_differences,
+    shared_features as shared_features,
+)
 from .lean import FeatureLean as FeatureLean, feature_lean as feature_lean
 from .lean_nulls import lean_correlation as lean_correlation, vocabulary_control as vocabulary_control
 from .quality import quality_card as quality_card

@@ -47,6 +47,18 @@ class RowPair:
         """Mean shift of each row."""
         return self._by_row(self.after - self.before)
 
+    def error_share(self, dictionary: Dictionary) -> float:
+        """|Δh − Δĥ|² / |Δh|² of the mean shift: 0 when features explain it, NaN without a shift."""
+        size = dictionary.rows_at_once()
+        before, after = (
+            torch.cat([dictionary.reconstruct(part) for part in values.split(size)])
+            for values in (self.before, self.after)
+        )
+        moved = self.shift().mean(0)
+        error = moved - RowPair(before, after, self.rows, self.clusters).shift().mean(0)
+        energy = float(moved.square().sum())
+        return float(error.square().sum()) / energy if energy else float("nan")
+
     def part(self, chosen: Bool[np.ndarray, "row"]) -> RowPair:
         """The tokens of the chosen rows, those rows counted anew."""
         kept = torch.as_tensor(chosen)[self.rows]

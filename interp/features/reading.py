@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
     from interp.prompts.text import Encoded, Prompts
 
+NUMBERS = "predicting answer.numbers"  # where features are read unless another place is named
 LIVE = 1e-4  # share of tokens at which a feature must fire to be one
 
 
@@ -66,7 +67,7 @@ def read_tokens(
     model: Model,
     prompts: Prompts | Encoded,
     *,
-    positions: str = "answer.numbers",
+    positions: str = NUMBERS,
     batch_size: int = BATCH_SIZE,
 ) -> TokenReading:
     """Read the activations of `model` at the dictionary's hook and the tokens named; rows without one are left out.
@@ -97,7 +98,7 @@ def row_means(dictionary: Dictionary, reading: TokenReading) -> RowMeans:
 @door
 @exactly
 def feature_statistics(
-    dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = "answer.numbers"
+    dictionary: Dictionary, model: Model, prompts: Prompts | Encoded, *, positions: str = NUMBERS
 ) -> pd.DataFrame:
     """One line per feature: rate (share of tokens), mean (over all tokens), decoder_norm and live (rate ≥ 1e-4).
 

@@ -1,6 +1,7 @@
 """Which features a member moved from its own start, on identical tokens without the trait prompt.
 
-Δ_ij = mean over row i's positions of f_j(h member) − f_j(h start), likewise of firing. Rows are split in two:
+Δ_ij = mean over row i's positions of f_j(h member) − f_j(h start), likewise of firing; less the same of another member
+of that start where one is taken off, in which the start drops out: f_j(h member) − f_j(h other). Rows are split in two:
 one half is tested by sign flips (p, q by Benjamini-Hochberg over live features, p_max by max-T), the other estimates Δ.
 Of the mean shift Δh the dictionary leaves |Δh − Δĥ|² / |Δh|² to the error node, which is a line of its own.
 """
@@ -19,13 +20,13 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import figures
-from interp.activations.recording import BATCH_SIZE
 from interp.activations.shifts import Shift, own_start, shared_inputs
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.direct import STEPS, Direct, RowPair, direct_features
-from interp.features.reading import LIVE, RowMeans, TokenReading, read_tokens, row_means
+from interp.features.inherited import same_start
+from interp.features.reading import LIVE, NUMBERS, RowMeans, TokenReading, read_tokens, row_means
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts, numbered, prompts_of
@@ -133,31 +134,32 @@ def feature_shift(
     member: Model | Shift,
     prompts: Prompts | Encoded | None = None,
     *,
-    positions: str = "answer.numbers",
+    positions: str = NUMBERS,
+    minus: Model | None = None,
     trait: AnyTrait | None = None,
     alpha: float = 0.05,
     seed: int = 0,
-    batch_size: int = BATCH_SIZE,
 ) -> FeatureShift:
     """Find the features that training moved: `member` against its own start, on the same tokens.
 
     Args:
         dictionary: features of this lineage.
-        member: a model with a `start`, or a `Shift`, which brings its rows and positions.
+        member: a model with a `start`, or a `Shift`, which brings its rows and positions and what it is taken from.
         prompts: rows of text or chats, or their tokens; rows with equal prompts stay together throughout.
-        positions: which tokens are read, a name of `Encoded.at`.
+        positions: which tokens are read, a name of `Encoded.at`; by default those that predict numbers.
+        minus: a member of the same start, such as the neutral student, whose own change is taken off.
         trait: refuse rows that name it.
         alpha: rate of false discoveries, between 0 and 1.
         seed: deals the rows, flips and resamples.
-        batch_size: rows per forward pass.
 
     Returns:
-        One row per feature: delta, member − start in the dictionary's units; p-values are over rows of this one
-        training.
+        One row per feature: delta, member − start (or `minus`) in the dictionary's units; p-values are over rows of
+        this one training, and base_mean and base_rate are those of what is taken off.
 
     Raises:
-        InputError: for no start, a dictionary of another lineage, width or hook or that never fires, unknown positions,
-            rows that `shift` refuses, that name the trait or are not the shift's, and too few distinct prompts.
+        InputError: for no start, a `minus` of another start or beside a shift, a dictionary of another lineage, width
+            or hook or that never fires, unknown positions, rows that `shift` refuses, that name the trait or are not
+            the shift's, and too few distinct prompts.
 
     Example:
         >>> import interp
@@ -167,13 +169,13 @@ def feature_shift(
     trait = None if trait is None else find_trait(trait)
     if not 0 < alpha < 1:
         raise InputError(f"alpha {alpha} is outside (0, 1); give a rate of false discoveries such as 0.05")
-    compared = _compared(member, prompts, positions)
+    compared = _compared(member, prompts, positions, minus)
     dictionary.check(compared.member)
     if trait is not None:
         _refuse_trait(compared, trait)
         compared = replace(compared, checked=True)
     readings = [
-        read_tokens(dictionary, model, compared.inputs, positions=compared.positions, batch_size=batch_size)
+        read_tokens(dictionary, model, compared.inputs, positions=compared.positions)
         for model in (compared.start, compared.member)
     ]
     measured = _measure(dictionary, compared, *readings)
@@ -210,18 +212,27 @@ class _Measured:
         return np.where(np.abs(changes) > self.pair.rounding, changes, 0.0)
 
 
-def _compared(member: Any, prompts: Prompts | Encoded | None, positions: str) -> _Compared:
+def _compared(
+    member: Any, prompts: Prompts | Encoded | None, positions: str, minus: Model | None
+) -> _Compared:
     if isinstance(member, Shift):
+        if minus is not None:
+            raise InputError(
+                f"the shift {member.label} says already what its member is taken from, and minus={minus.name} came "
+                "beside it; pass the member itself"
+            )
         given = None if prompts is None else member.member.encode(prompts)
         if given is not None and given.fingerprint != member.inputs.fingerprint:
             raise InputError(
                 f"{given.label!r} holds other rows than {member.label} was read on ({member.inputs.label!r}); "
                 "pass the same prompts or leave them out"
             )
-        return _Compared(member.member, member.start, member.inputs, member.positions, prompts)
+        taken = getattr(member, "minus", None)
+        start = member.start if taken is None else same_start(member.member, taken)
+        return _Compared(member.member, start, member.inputs, member.positions, prompts)
     if prompts is None:
         raise InputError(f"{member.name} has to read something; pass prompts, or a shift that brings its own")
-    start = own_start(member)
+    start = own_start(member) if minus is None else same_start(member, minus)
     inputs = shared_inputs(member, start, prompts)
     return _Compared(member, start, inputs, positions, prompts)
 
@@ -282,7 +293,8 @@ def _check_size(dictionary: Dictionary, compared: _Compared, measured: _Measured
         smallest = min(1.0, 2.0 ** (1 - distinct // 2))
         raise InputError(
             f"{distinct} distinct prompts with positions {places} make halves whose smallest p is {smallest:.2g}, and "
-            f"one of {live} live features needs {alpha / live:.2g} to pass at {alpha:g}; give at least {needed}"
+            f"one of {live} live features needs {alpha / live:.2g} to pass at {alpha:g}; give at least {needed}, or "
+            "take feature_differences, which tests nothing"
         )
 
 
@@ -355,33 +367,19 @@ def _notes(
 ) -> tuple[str, ...]:
     rows, distinct = len(measured.pair.clusters), len(np.unique(measured.pair.clusters))
     flips = f"all {family.flips}" if family.exact else f"{family.flips} random"
+    error = measured.pair.error_share(dictionary)
+    share = "no share" if np.isnan(error) else f"{error:.1%}"
     limit = (f"directions were followed for {STEPS} steps only",) if len(followed.taken) == STEPS else ()
     return (
         f"{rows} rows with {distinct} distinct prompts at {compared.positions}, {family.n} of them to select "
         f"({flips} sign patterns) and {distinct - family.n} to estimate",
-        f"error node: {_error_share(dictionary, measured.pair)} of the mean shift's energy; its Δ is of its norm",
+        f"error node: {share} of the mean shift's energy; its Δ is of its norm",
         "p-values are over rows of this one training; other trainings are other replicates",
         *family.notes,
         *(() if compared.checked else ("rows were not checked for the trait: pass trait=",)),
         *limit,
         *dictionary.notes,
     )
-
-
-def _error_share(dictionary: Dictionary, pair: RowPair) -> str:
-    """|Δh − Δĥ|² / |Δh|² of the mean shift in per cent: 0 when features explain it, in words without a shift."""
-    moved = pair.shift().mean(0)
-    size = dictionary.rows_at_once()
-    parts = [
-        dictionary.reconstruct(pair.after[start : start + size])
-        - dictionary.reconstruct(pair.before[start : start + size])
-        for start in range(0, len(pair.rows), size)
-    ]
-    explained = (
-        RowPair(torch.zeros_like(pair.before), torch.cat(parts), pair.rows, pair.clusters).shift().mean(0)
-    )
-    energy = float(moved.square().sum())
-    return f"{float((moved - explained).square().sum()) / energy:.1%}" if energy else "no share"
 
 
 def _name(line: dict[str, Any]) -> str:

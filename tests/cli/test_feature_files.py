@@ -15,7 +15,7 @@ from interp.features.sae import SAERecipe
 from interp.features.sae_files import load_sae
 from interp.features.shift import feature_shift
 from interp.models.lineage import open_lineage
-from interp.prompts.numbers import number_prompts
+from interp.prompts.numbers import answer_positions, number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from tests.tiny import build_model, build_tokenizer
@@ -96,7 +96,9 @@ def test_a_card_of_every_member(place, rows, lineage, dictionary, tmp_path):
 def test_a_shift_is_written_as_a_run_and_resumed(place, rows, lineage, dictionary, tmp_path, monkeypatch):
     out = tmp_path / "shift"
     found, run = shift_files(*given(place), place / "rows.jsonl", out=out, trait="owl")
-    expected = feature_shift(dictionary, lineage.teacher, rows, trait=get_trait("owl"))
+    expected = feature_shift(
+        dictionary, lineage.teacher, rows, positions=answer_positions(rows), trait=get_trait("owl")
+    )
     pd.testing.assert_frame_equal(found.frame, expected.frame)
     pd.testing.assert_frame_equal(run.tables["features_shift"], expected.frame)
     assert json.loads(json.dumps(shift_summary(expected))) == {

@@ -57,13 +57,32 @@ def test_a_constant_plant_by_hand():
     assert result.reported == result.direct == (0, 2)
     assert math.isnan(result.error["q"])
     assert result.notes == (
-        "24 rows with 24 distinct prompts at answer.numbers, 12 of them to select (all 2048 sign patterns) and 12 to "
-        "estimate",
+        "24 rows with 24 distinct prompts at predicting answer.numbers, 12 of them to select (all 2048 sign patterns) "
+        "and 12 to estimate",
         "error node: 0.0% of the mean shift's energy; its Δ is of its norm",
         "p-values are over rows of this one training; other trainings are other replicates",
         "rows were not checked for the trait: pass trait=",
         "read with care",
     )
+
+
+def test_another_member_of_the_start_is_taken_off():
+    start = TableModel(table())
+    student = TableModel(start.table + torch.tensor([2.0, 0.0, -0.5]), name="student", start=start)
+    neutral = TableModel(start.table + torch.tensor([1.5, 0.0, 0.5]), name="neutral", start=start)
+    result = feature_shift(by_hand(torch.eye(3), start), student, INPUTS, minus=neutral)
+    assert result.frame["delta"].to_numpy() == pytest.approx([0.5, 0, -1, 0], abs=1e-6)
+    assert result.reported == (2, 0)
+    assert repr(result).startswith("FeatureShift(student \N{MINUS SIGN} neutral, features of by hand")
+    stranger = TableModel(neutral.table, name="stranger", start=TableModel(table(seed=1), name="other"))
+    with pytest.raises(
+        InputError, match=r"stranger started from other \(\w+\) and student from base .* of the same start"
+    ):
+        feature_shift(by_hand(torch.eye(3), start), student, INPUTS, minus=stranger)
+    with pytest.raises(
+        InputError, match=r"the shift student − base says already what .* minus=neutral came beside"
+    ):
+        feature_shift(by_hand(torch.eye(3), start), shift(student, INPUTS, hooks=[HOOK]), minus=neutral)
 
 
 def test_rates_and_dead_features():
@@ -225,7 +244,7 @@ def test_too_few_rows_say_how_many_are_needed():
     with pytest.raises(
         InputError,
         match=r"10 distinct prompts .* smallest p is 0.062, and one of 3 live features needs 0.017 to pass at 0.05; "
-        "give at least 14",
+        "give at least 14, or take feature_differences, which tests nothing",
     ):
         feature_shift(dictionary, member, INPUTS[:10])
     assert feature_shift(dictionary, member, INPUTS[:14]).direct == (0,)
@@ -236,7 +255,7 @@ def test_a_dead_dictionary_is_refused():
     dead = by_hand(torch.eye(3), member.start, bias=50.0)
     with pytest.raises(
         InputError,
-        match=r"by hand is dead at 'answer.numbers' of 'rows': none of its 3 features fires in base or",
+        match=r"by hand is dead at 'predicting answer.numbers' of 'rows': none of its 3 features fires in base or",
     ):
         feature_shift(dead, member, INPUTS)
 
