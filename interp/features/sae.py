@@ -128,24 +128,32 @@ def train_sae(
     if out is not None:
         check_place(out)  # before the training, which the folder would only be refused after
     models = tuple(model) if isinstance(model, Sequence) else (model,)
-    inputs = _shared(models, prompts)
     stream = activation_stream(
-        models, inputs, hook=hook, positions=positions, batch_size=recipe.batch_size, seed=recipe.seed
+        models,
+        _shared(models, prompts),
+        hook=hook,
+        positions=positions,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
     )
-    names = ", ".join(each.name for each in models)
-    facts = {
+    facts = _facts(models, stream, hook, positions)
+    label = f"{recipe.architecture} of {facts['model_name']}"
+    dictionary = trained(stream, hook=hook, label=label, recipe=recipe, facts=facts, cache=cache)
+    if out is not None:
+        save_sae(dictionary, out)
+    return dictionary
+
+
+def _facts(models: tuple[Model, ...], stream: Stream, hook: str, positions: str) -> dict[str, str]:
+    """What the stream holds."""
+    return {
         "hook_name": hook,
-        "model_name": names,
+        "model_name": ", ".join(each.name for each in models),
         "interp_model": " ".join(each.fingerprint for each in models),
         "interp_lineage": lineage_root(models[0]),
         "interp_inputs": stream.inputs.fingerprint,
         "interp_positions": positions,
     }
-    label = f"{recipe.architecture} of {names}"
-    dictionary = trained(stream, hook=hook, label=label, recipe=recipe, facts=facts, cache=cache)
-    if out is not None:
-        save_sae(dictionary, out)
-    return dictionary
 
 
 def _shared(models: tuple[Model, ...], prompts: Prompts | Encoded) -> Encoded:

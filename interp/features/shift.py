@@ -293,7 +293,8 @@ def _check_size(dictionary: Dictionary, compared: _Compared, measured: _Measured
         smallest = min(1.0, 2.0 ** (1 - distinct // 2))
         raise InputError(
             f"{distinct} distinct prompts with positions {places} make halves whose smallest p is {smallest:.2g}, and "
-            f"one of {live} live features needs {alpha / live:.2g} to pass at {alpha:g}; give at least {needed}"
+            f"one of {live} live features needs {alpha / live:.2g} to pass at {alpha:g}; give at least {needed}, or "
+            "take feature_differences, which tests nothing"
         )
 
 

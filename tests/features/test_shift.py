@@ -244,7 +244,7 @@ def test_too_few_rows_say_how_many_are_needed():
     with pytest.raises(
         InputError,
         match=r"10 distinct prompts .* smallest p is 0.062, and one of 3 live features needs 0.017 to pass at 0.05; "
-        "give at least 14",
+        "give at least 14, or take feature_differences, which tests nothing",
     ):
         feature_shift(dictionary, member, INPUTS[:10])
     assert feature_shift(dictionary, member, INPUTS[:14]).direct == (0,)
