@@ -48,6 +48,7 @@ class Role(IntEnum):
 ANSWER = (Role.OTHER, Role.NUMBER, Role.SEPARATOR)
 POSITIONS: dict[str, tuple[Role, ...]] = {
     "prompt": (Role.PROMPT,),
+    "last": (Role.PROMPT,),  # the last of them
     "answer": ANSWER,
     "answer.numbers": (Role.NUMBER,),
     "answer.separators": (Role.SEPARATOR,),
@@ -55,6 +56,7 @@ POSITIONS: dict[str, tuple[Role, ...]] = {
     "answer+end": (*ANSWER, Role.END),
     "all": (Role.PROMPT, *ANSWER, Role.END),
 }
+PREDICTING = "predicting "  # in front of a name: where the next-token distribution is about those tokens
 
 
 @dataclass(frozen=True)
@@ -77,20 +79,20 @@ class Encoded:
         """The tokens of that name, marked where they are input.
 
         Names: "prompt", "last" (of the prompt), "answer" (without its end), "answer.numbers", "answer.separators",
-        "answer.end", "answer+end" (what a loss counts), "all". `predicting` moves the marks one to the left, onto the
-        positions whose next-token distribution is about those tokens. Raises InputError for another name.
+        "answer.end", "answer+end" (what a loss counts), "all", and "predicting X" for each name X: one to the left, the
+        positions whose next-token distribution is about those tokens. `predicting` says the same of a bare name, and
+        nothing more of one that says it. Raises InputError for another name.
         """
-        if name != "last" and name not in POSITIONS:
+        bare = name.removeprefix(PREDICTING)
+        if bare not in POSITIONS:
+            known = [PREDICTING * name.startswith("pred") + each for each in POSITIONS]
             raise InputError(
-                f"Position {nearest(name, ('last', *POSITIONS))}; pass one of the named positions."
+                f"Position {nearest(name, known)}; pass a named position, bare or after {PREDICTING!r}."
             )
-        chosen = torch.zeros_like(self.mask)
-        for role in POSITIONS[name if name != "last" else "prompt"]:
-            chosen |= self.roles == role
-        if name == "last":
-            later = chosen.flip(1).cumsum(1).flip(1)  # prompt tokens from here to the end of the row
-            chosen &= later == 1
-        if predicting:
+        chosen = torch.isin(self.roles, torch.tensor(POSITIONS[bare]).to(self.roles))
+        if bare == "last":
+            chosen &= chosen.flip(1).cumsum(1).flip(1) == 1  # prompt tokens from here to the end of the row
+        if predicting or name != bare:
             chosen = torch.nn.functional.pad(chosen[:, 1:], (0, 1), value=False)
         return chosen
 

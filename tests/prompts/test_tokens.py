@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from interp.core.runs import InputError
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Encoded, Prompts, Role, Row, check_tokenizer, token_pieces
+from interp.prompts.tokens import POSITIONS
 from tests.tiny import build_tokenizer
 
 REAL = Path(__file__).parents[2] / "../shared/data"
@@ -85,6 +86,19 @@ class TestPlantedTokens:
             encoded.at("answer", predicting=True)[:2] & (encoded.roles[:2] == Role.PROMPT),
         )
 
+    def test_predicting_a_name_is_the_place_before_each_of_its_tokens(self) -> None:
+        encoded = PLANTED.encode(build_tokenizer())
+        assert marked(encoded, "predicting answer.numbers") == [[7, 9], [4], []]
+        assert marked(encoded, "predicting answer.separators") == [[8], [], []]
+        assert marked(encoded, "predicting answer.end") == [[10], [5], []]
+        assert marked(encoded, "predicting last") == [[6], [3], [5]]
+        assert marked(encoded, "predicting all") == [list(range(11)), list(range(6)), list(range(6))]
+        for name in POSITIONS:
+            assert torch.equal(encoded.at(f"predicting {name}"), encoded.at(name, predicting=True))
+            assert torch.equal(
+                encoded.at(f"predicting {name}", predicting=True), encoded.at(name, predicting=True)
+            )
+
     def test_padding_and_trimming_move_nothing(self) -> None:
         whole = PLANTED.encode(build_tokenizer())
         parts = list(whole.batches(1))
@@ -123,6 +137,12 @@ class TestPlantedTokens:
     def test_a_typo_offers_the_nearest_position(self) -> None:
         with pytest.raises(InputError, match=r"Position 'answer.number' is unknown; nearest: answer.numbers"):
             PLANTED.encode(build_tokenizer()).at("answer.number")
+        with pytest.raises(
+            InputError,
+            match=r"Position 'predicting answer.nubmers' is unknown; nearest: predicting answer.numbers, .*; pass a "
+            r"named position, bare or after 'predicting '\.",
+        ):
+            PLANTED.encode(build_tokenizer()).at("predicting answer.nubmers")
         with pytest.raises(InputError, match="Batch size 0 holds no rows"):
             next(PLANTED.encode(build_tokenizer()).batches(0))
 
