@@ -52,6 +52,7 @@ from .logits.lenses import lens as lens
 from .logits.moved import moved_tokens as moved_tokens
 from .logits.spectra import spectrum as spectrum
 from .logits.token_shifts import token_shift as token_shift
+from .logits.trainings import attribute_over as attribute_over, lens_over as lens_over
 from .measures.margins import margin as margin
 from .models.language import load_model as load_model
 from .models.lineage import Lineage as Lineage

@@ -75,8 +75,8 @@ class Selection:
         chosen = inputs.at(positions).bool().cpu()
         if not chosen.any():
             raise InputError(
-                f"no row of {inputs.label!r} has a position {positions!r}; give prompts that have one "
-                "(answers need a completion) or choose other positions"
+                f"no row of {inputs.label!r} has a position {positions!r}; give prompts that have one (answers need a "
+                "completion), or pass positions='last' for where an answer would begin"
             )
         return cls(inputs, chosen, positions)
 

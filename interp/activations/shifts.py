@@ -1,14 +1,15 @@
 """What fine-tuning moved: a member's activations minus its start's, on the same tokens without trait prompt.
 
-Both models read each batch in turn and only the difference at the chosen positions is kept. With u_i row i's
-mean shift over its positions and e_i = u_i / |u_i|, `cosine` is the mean of <e_i, e_j> over pairs i != j, that is
-(|sum e|^2 - n) / (n (n - 1)); `common` is |mean u|^2 / mean |u|^2, the fraction of the shift's energy that all
-rows share: 1 for one constant vector.
+Less a neutral member's, (member − its start) − (minus − its start), it is what this training moved beyond what any such
+training does; where both started from the same weights these cancel. The models read each batch in turn and only the
+difference at the chosen positions is kept. With u_i row i's mean shift over its positions and e_i = u_i / |u_i|,
+`cosine` is the mean of <e_i, e_j> over pairs i != j, that is (|sum e|^2 - n) / (n (n - 1)); `common` is
+|mean u|^2 / mean |u|^2, the fraction of the shift's energy that all rows share: 1 for one constant vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +26,7 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.models.precision import exactly
 from interp.models.seam import check_pair, lineage_root
+from interp.prompts.numbers import answer_positions
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -38,17 +40,21 @@ UNIT = "activation norm"
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Shift(figures.Shown):
-    """A member's activations minus its start's; `inputs` are the tokens both read, `positions` where."""
+    """A member's activations minus its start's; `inputs` are the tokens both read, `positions` where.
+
+    Less those of `minus` against its own start where there is one.
+    """
 
     member: Model
     start: Model
     inputs: Encoded
     positions: str
     activations: Activations
+    minus: Model | None = None
 
     @property
     def label(self) -> str:
-        """Names of the pair, "teacher − base"."""
+        """Names of what is subtracted, "teacher − base" or "student − neutral_student"."""
         return self.activations.label
 
     @property
@@ -103,7 +109,8 @@ def shift(
     member: Model,
     prompts: Prompts | Encoded,
     *,
-    positions: str = "answer.numbers",
+    minus: Model | None = None,
+    positions: str | None = None,
     hooks: Sequence[str] | None = None,
     batch_size: int = BATCH_SIZE,
     memory: int = MEMORY,
@@ -111,10 +118,15 @@ def shift(
 ) -> Shift:
     """Measure how far training moved a model's activations: member minus its own start, on the same tokens.
 
+    With `minus`, a neutral member, it is what this training moved beyond what any such training does.
+
     Args:
         member: a model with a `start`, the model it was trained from.
         prompts: rows of text or chats without system message, or their tokens.
-        positions: which tokens are kept, a name of `Encoded.at`.
+        minus: a member of the same lineage whose own shift is taken off: (member − its start) − (minus − its start).
+            Where both started from the same weights that is member − minus, in two passes instead of four.
+        positions: which tokens are kept, a name of `Encoded.at`; by default those that predict the answer:
+            "predicting answer.numbers" of number rows, "predicting answer" of others, "last" of rows without answers.
         hooks: where to read, of `member.hook_names`; after every layer by default.
         batch_size: rows per forward pass.
         memory: bytes; values of more go to files, as in `record`.
@@ -125,7 +137,8 @@ def shift(
 
     Raises:
         InputError: for a member without a start, a pair of equal weights, rows that hold a system message (the trait
-            prompt would be in the context), and members that tokenise the rows differently.
+            prompt would be in the context), members that tokenise the rows differently, a `minus` of another lineage or
+            other shapes, and rows without such a position.
 
     Example:
         >>> import interp
@@ -133,18 +146,66 @@ def shift(
         >>> interp.shift(lineage.student, lineage.numbers[:8]).hooks
         ('blocks.0.hook_resid_post', 'blocks.1.hook_resid_post')
     """
-    start = own_start(member)
-    inputs = shared_inputs(member, start, prompts)
-    selection = Selection.of(member, inputs, positions)
+    contrast = Contrast.of(member, minus)
+    inputs, where = contrast.read(prompts, positions)
+    selection = Selection.of(member, inputs, where)
     header = selection.header(
-        label=f"{member.name} \N{MINUS SIGN} {start.name}",
-        fingerprint=f"{member.fingerprint}-{start.fingerprint}",
+        label=contrast.label,
+        fingerprint="-".join(model.fingerprint for model in contrast.models),
         lineage=lineage_root(member),
     )
     names = residual_hooks(member) if hooks is None else hooks
-    read = [stream(model, selection, hooks=names, batch_size=batch_size) for model in (member, start)]
-    activations = keep(_difference(*read), header, memory=memory, folder=folder)
-    return Shift(member, start, inputs, positions, activations)
+    read = [stream(model, selection, hooks=names, batch_size=batch_size) for model in contrast.models]
+    activations = keep(_difference(contrast, read), header, memory=memory, folder=folder)
+    return Shift(member, own_start(member), inputs, where, activations, minus)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """The models that a change is made of: member and start, and those of `minus`, which enter with the other sign.
+
+    Where both started from the same weights these cancel: member and minus are all there is to read.
+    """
+
+    models: tuple[Model, ...]
+
+    @classmethod
+    def of(cls, member: Model, minus: Model | None = None) -> Contrast:
+        """InputError for a member without a start, and for a `minus` of other ancestors or shapes."""
+        start = own_start(member)
+        if minus is None:
+            return cls((member, start))
+        other = own_start(minus)
+        roots = [lineage_root(model) for model in (member, minus)]
+        if roots[0] != roots[1]:
+            raise InputError(
+                f"minus is {minus.name}, which descends from {roots[1]}, and {member.name} descends from {roots[0]}; "
+                f"pass a neutral member that started where {member.name} did"
+            )
+        check_pair(member, minus)
+        same = start.fingerprint == other.fingerprint
+        return cls((member, minus) if same else (member, start, minus, other))
+
+    @property
+    def label(self) -> str:
+        """ "student − neutral_student", or with all four names where the starts differ."""
+        pairs = zip(self.models[::2], self.models[1::2], strict=True)
+        names = [f"{one.name} \N{MINUS SIGN} {two.name}" for one, two in pairs]
+        return names[0] if len(names) == 1 else " \N{MINUS SIGN} ".join(f"({name})" for name in names)
+
+    def read(self, prompts: Prompts | Encoded, positions: str | None) -> tuple[Encoded, str]:
+        """The rows as the tokens that all models read, and where: `positions`, or what predicts their answers."""
+        member, *others = self.models
+        inputs = shared_inputs(member, others[0], prompts)
+        for other in others[1:]:
+            shared_inputs(member, other, prompts)
+        return inputs, answer_positions(prompts) if positions is None else positions
+
+    def change(self, values: Iterable[Tensor]) -> Tensor:
+        """The values of `models`, in their order and with their signs, added up."""
+        first, second, *rest = values
+        moved = first - second
+        return moved - (rest[0] - rest[1]) if rest else moved
 
 
 def residual_hooks(model: Model) -> tuple[str, ...]:
@@ -184,10 +245,10 @@ def shared_inputs(member: Model, start: Model, prompts: Prompts | Encoded) -> En
     return inputs
 
 
-def _difference(member: Iterator[Recorded], start: Iterator[Recorded]) -> Iterator[Recorded]:
-    for after, before in zip(member, start, strict=True):
-        moved = {hook: value - before.values[hook] for hook, value in after.values.items()}
-        yield replace(after, values=moved)
+def _difference(contrast: Contrast, read: Sequence[Iterator[Recorded]]) -> Iterator[Recorded]:
+    for parts in zip(*read, strict=True):
+        moved = {hook: contrast.change(part.values[hook] for part in parts) for hook in parts[0].values}
+        yield replace(parts[0], values=moved)
 
 
 def _sharing(activations: Activations, hook: str) -> dict[str, float]:

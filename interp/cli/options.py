@@ -29,7 +29,9 @@ Teacher = Annotated[
 Data = Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")]
 Positions = Annotated[
     str | None,
-    typer.Option(help="Named positions to read at; default answer.numbers for rows of numbers, else answer."),
+    typer.Option(
+        help="Named positions to read at; default where answers are predicted, 'predicting answer.numbers'."
+    ),
 ]
 Sae = Annotated[str, typer.Option(help="Folder of a sparse autoencoder, or RELEASE:ID of SAELens.")]
 Limit = Annotated[int | None, typer.Option(help="Read only the first rows.", parser=whole)]

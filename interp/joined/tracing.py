@@ -51,8 +51,9 @@ def trace(
         lineage: whose members are traced, each against its own start.
         prompts: rows of any kind, without system message.
         out: the run folder.
-        positions: which tokens are read, a name of `Encoded.at`; by default "answer.numbers" when the answers are
-            numbers, else "answer". The run and its report say which.
+        positions: which tokens are read, a name of `Encoded.at`; by default those that predict the answers:
+            "predicting answer.numbers", "predicting answer" where they are no numbers, "last" where there are none. The
+            run and its report say which.
         toward: makes the direction for a base; by default that of the lineage's trait.
         arguments: what run.json says was asked; the lineage's name by default.
 
@@ -98,7 +99,7 @@ def read_rows(prompts: Prompts, positions: str | None) -> tuple[Prompts, str]:
     kind = answer_positions(prompts)
     chosen = kind if positions is None else positions
     log.info("%s: read at %r%s", prompts.label, chosen, ", by the kind of its answers" * (positions is None))
-    if not chosen == kind == "answer.numbers":
+    if kind != "predicting answer.numbers" or not chosen.endswith("answer.numbers"):
         return prompts, chosen
     kept, dropped = filter_numbers(prompts, ANY_NUMBERS)
     if dropped:
@@ -110,7 +111,7 @@ def check_read(member: Model, prompts: Prompts, positions: str) -> None:
     """InputError for rows over the member's context, an unknown name of positions, and rows without such a token."""
     if not member.encode(prompts).at(positions).any():
         raise InputError(
-            f"no row of {prompts.label!r} has a token {positions!r} to read at; pass rows that are answered, or "
+            f"no row of {prompts.label!r} has a position {positions!r}; pass rows that are answered, or "
             "positions='last' for where an answer would begin"
         )
 
@@ -155,7 +156,7 @@ def trace_member(
     direction: LogitDirection,
     *,
     trait: Trait | None = None,
-    positions: str = "answer.numbers",
+    positions: str = "predicting answer.numbers",
 ) -> None:
     """One stage per analysis of `member` against its start: moved tokens, attribution, lens, spectrum and tokens.
 

@@ -5,3 +5,8 @@ from .lenses import lens as lens
 from .moved import moved_tokens as moved_tokens
 from .spectra import spectrum as spectrum
 from .token_shifts import token_shift as token_shift
+from .trainings import (
+    OverTrainings as OverTrainings,
+    attribute_over as attribute_over,
+    lens_over as lens_over,
+)

@@ -3,6 +3,10 @@
 With s start, m member, σ the final norm's scale, g its weight, C centring and q = C(g_s ⊙ W_s u), the change is
 Σ_c (c_m − c_s)·q/σ_s + r_m·q (1/σ_m − 1/σ_s) + norm weight + norm bias + unembedding + softcap: each factor goes
 from s to m with those before it at m and those after it at s (terms of one model: Elhage et al. 2021).
+
+A shift less a neutral member n is the difference of two such sums, m from its start less n from its own, row by row: so
+rows add up over shifts, and where both started from s a component's is (c_m − c_n)·q/σ_s. Telescoping n → m directly
+would be as complete, but would read components by n's norm, another in each pair.
 """
 
 from __future__ import annotations
@@ -17,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp import figures
+from interp.activations.shifts import own_start
 from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import InputError
@@ -50,11 +55,13 @@ ORDER = (
 def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATCH_SIZE) -> figures.Result:
     """Attribute the change of a direction's logits to components: embedding, heads, MLPs, final norm, unembedding.
 
-    Terms of one model: Elhage et al. (2021). What components did is read off the logits of the words' first pieces; the
-    change of log-probability of the pieces after them, where there are any, is one row, "later pieces".
+    Terms of one model: Elhage et al. (2021). Of a shift that is less a neutral member's, every row is the difference of
+    two attributions, each from the start of its own member, so that all components are read by the same norm. What
+    components did is read off the logits of the words' first pieces; the change of log-probability of the pieces after
+    them, where there are any, is one row, "later pieces".
 
     Args:
-        shift: member − start at some positions, as `interp.shift` gives it.
+        shift: member − start at some positions, or less a neutral member (`minus=`), as `interp.shift` gives it.
         direction: target against foils, as `logit_direction` gives it.
         batch_size: rows per forward pass.
 
@@ -76,11 +83,11 @@ def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATC
     """
     check_text(shift.member, "shift")
     direction.check(shift.member)
-    pair = ReadoutPair.of(shift, direction)
-    tables = list(_tables(pair, shift, batch_size))
+    pairs = ReadoutPair.of(shift, direction)
+    tables = list(_tables(pairs, shift, batch_size))
     values = torch.cat([table for table, _ in tables], dim=1)
     worst = max(residual for _, residual in tables)
-    frame = _frame(pair.rows(), values[:-1], values[-1])
+    frame = _frame(pairs[0].rows(), values[:-1], values[-1])
     return figures.Result(
         label=f"{shift.label} at {shift.positions}, toward {direction.label}",
         frame=frame,
@@ -101,11 +108,16 @@ class ReadoutPair:
     before: Unembedding
 
     @classmethod
-    def of(cls, shift: Shift, direction: LogitDirection) -> ReadoutPair:
-        """The pair a shift was taken over."""
-        check_text(shift.member, "shift")
-        after, before = (restrict(model.unembedding(), direction) for model in (shift.member, shift.start))
-        return cls(shift.member, shift.start, direction, after, before)
+    def of(cls, shift: Shift, direction: LogitDirection) -> tuple[ReadoutPair, ...]:
+        """The pair a shift was taken over, and the pair that is taken off where there is one."""
+        ends = [(shift.member, shift.start)]
+        ends += [] if shift.minus is None else [(shift.minus, own_start(shift.minus))]
+        pairs = []
+        for models in ends:
+            pairs.append(
+                cls(*models, direction, *(restrict(model.unembedding(), direction) for model in models))
+            )
+        return tuple(pairs)
 
     @property
     def u(self) -> Float[Tensor, "id"]:
@@ -206,7 +218,7 @@ def _capped(unembedding: Unembedding, resid: Float[Tensor, "chosen d_model"]) ->
 
 
 def _tables(
-    pair: ReadoutPair, shift: Shift, batch_size: int
+    pairs: tuple[ReadoutPair, ...], shift: Shift, batch_size: int
 ) -> Iterator[tuple[Float[Tensor, "row example"], float]]:
     """Per batch: example means of every row with the measured change below them, and the largest residual at
     one position.
@@ -215,11 +227,21 @@ def _tables(
     for batch in progress(batches, f"attributing {shift.label}", total=len(shift.inputs), size=len):
         chosen = batch.at(shift.positions).bool().cpu()
         if chosen.any():
-            later = pair.later(batch, chosen)
-            rows = torch.cat([pair.explained(batch, chosen), later])
-            measured = pair.measured(batch, chosen) + later.sum(0)
-            worst = check_explained(measured, measured - rows.sum(0), shift.label)
-            yield example_means(torch.cat([rows, measured[None]]), chosen), worst
+            table, *less = (_table(pair, batch, chosen) for pair in pairs)
+            table = table - sum(less)
+            worst = float((table[-1] - table[:-1].sum(0)).abs().max())
+            yield example_means(table, chosen), worst
+
+
+def _table(
+    pair: ReadoutPair, batch: Encoded, chosen: Bool[Tensor, "example pos"]
+) -> Float[Tensor, "row chosen"]:
+    """Every row of one pair at every chosen position, with the measured change below; InputError when they differ."""
+    later = pair.later(batch, chosen)
+    rows = torch.cat([pair.explained(batch, chosen), later])
+    measured = pair.measured(batch, chosen) + later.sum(0)
+    check_explained(measured, measured - rows.sum(0), f"{pair.member.name} \N{MINUS SIGN} {pair.start.name}")
+    return torch.cat([rows, measured[None]])
 
 
 def check_explained(

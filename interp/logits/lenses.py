@@ -1,7 +1,8 @@
 """Logit lens of a shift: after every layer, how far a direction's score has moved from the start to the member.
 
-score_l(x) = logits_x · u with logits_x = cap(norm_x(resid_l) W_U + b), each model read with its own final norm and
-unembedding (nostalgebraist 2020, the logit lens); after the last layer that is the measured change.
+Of a shift less a neutral member's it is the difference of two such readings. score_l(x) = logits_x · u with logits_x =
+cap(norm_x(resid_l) W_U + b), each model read with its own final norm and unembedding (nostalgebraist 2020, the logit
+lens); after the last layer that is the measured change.
 """
 
 from __future__ import annotations
@@ -47,15 +48,15 @@ def lens(
     """Read after which layer a direction's score changed: the logit lens (nostalgebraist 2020) of member − start.
 
     Args:
-        shift: member − start at some positions, as `interp.shift` gives it.
+        shift: member − start at some positions, or less a neutral member (`minus=`), as `interp.shift` gives it.
         direction: target against foils, as `logit_direction` gives it.
         batch_size: rows per forward pass.
         top: how many tokens to name per layer and sign.
 
     Returns:
         One row per layer, in logits: change, the mean over examples (each the mean of its positions), its
-        standard_error, the two scores themselves (member, start), and the `top` tokens whose mean log-probability rose
-        and fell most.
+        standard_error, the two scores themselves (member, start; less them minus, minus_start), and the `top` tokens
+        whose mean log-probability rose and fell most.
 
     Raises:
         InputError: when the last layer is not the measured change (tolerance as in `attribute`), and for a direction of
@@ -70,14 +71,17 @@ def lens(
     """
     check_text(shift.member, "shift")
     direction.check(shift.member)
-    pair = ReadoutPair.of(shift, direction)
-    blocks = list(_blocks(pair, shift, batch_size))
-    after, before = (
-        torch.cat([getattr(block, end) for block in blocks], dim=1) for end in ("after", "before")
-    )
-    moved = torch.stack([block.moved for block in blocks]).sum(0) / after.shape[1]
-    worst = max(block.residual for block in blocks)
-    frame = _frame(residual_hooks(shift.member), after, before)
+    pairs = ReadoutPair.of(shift, direction)
+    sides = [list(_blocks(pair, shift, batch_size)) for pair in pairs]
+    scores = [
+        torch.cat([getattr(block, end) for block in blocks], dim=1)
+        for blocks in sides
+        for end in ("after", "before")
+    ]
+    moved, *less = (torch.stack([block.moved for block in blocks]).sum(0) for blocks in sides)
+    moved = (moved - sum(less)) / scores[0].shape[1]
+    worst = max(block.residual for blocks in sides for block in blocks)
+    frame = _frame(residual_hooks(shift.member), scores)
     for column, sign in (("rose", 1), ("fell", -1)):
         frame[column] = [_tokens(shift.member, layer, sign, top) for layer in moved]
     return figures.Result(
@@ -85,7 +89,7 @@ def lens(
         frame=frame,
         unit=UNIT,
         notes=(
-            f"{after.shape[1]} examples at {shift.positions!r}; the last layer is the measured change "
+            f"{scores[0].shape[1]} examples at {shift.positions!r}; the last layer is the measured change "
             f"to {worst:.1e}",
             "rose and fell: mean change of log-probability, in nats, of the tokens that moved most",
             *direction.notes,
@@ -107,11 +111,12 @@ class LensBlock:
 
 
 def _blocks(pair: ReadoutPair, shift: Shift, batch_size: int) -> Iterator[LensBlock]:
+    label = f"{pair.member.name} \N{MINUS SIGN} {pair.start.name}"
     batches = shift.inputs.batches(batch_size)
-    for batch in progress(batches, f"lens of {shift.label}", total=len(shift.inputs), size=len):
+    for batch in progress(batches, f"lens of {label}", total=len(shift.inputs), size=len):
         chosen = batch.at(shift.positions).bool().cpu()
         if chosen.any():
-            yield _block(pair, batch, chosen, shift.label)
+            yield _block(pair, batch, chosen, label)
 
 
 def _block(pair: ReadoutPair, batch: Encoded, chosen: Bool[Tensor, "example pos"], label: str) -> LensBlock:
@@ -180,18 +185,18 @@ def _log_probs(
     return unembedding.logits(resid.to(unembedding.W_U)).detach().float().log_softmax(-1)
 
 
-def _frame(
-    hooks: tuple[str, ...], after: Float[Tensor, "layer example"], before: Float[Tensor, "layer example"]
-) -> pd.DataFrame:
-    change = after - before
+def _frame(hooks: tuple[str, ...], scores: list[Float[Tensor, "layer example"]]) -> pd.DataFrame:
+    """`scores` are those of member and start, and then of what is taken off."""
+    after, before, *less = scores
+    change = after - before - (less[0] - less[1] if less else 0)
+    means = zip(("member", "start", "minus", "minus_start"), scores, strict=False)
     return pd.DataFrame(
         {
             "layer": range(len(hooks)),
             "hook": hooks,
             "change": change.mean(1).numpy(),
             "standard_error": standard_error(change).numpy(),
-            "member": after.mean(1).numpy(),
-            "start": before.mean(1).numpy(),
+            **{name: score.mean(1).numpy() for name, score in means},
         }
     )
 

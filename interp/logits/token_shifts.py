@@ -11,12 +11,12 @@ from __future__ import annotations
 import pandas as pd
 import torch
 
-from interp.activations.shifts import own_start, shared_inputs
+from interp.activations.shifts import Contrast
 from interp.core.doors import door
 from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
 from interp.models.precision import exactly
-from interp.models.seam import Model, TextModel
+from interp.models.seam import TextModel
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role, token_pieces
@@ -27,7 +27,12 @@ from interp.prompts.tokens import Encoded, Role, token_pieces
 @exactly
 @torch.inference_mode()
 def token_shift(
-    member: TextModel, prompts: Prompts | Encoded, direction: LogitDirection, *, batch_size: int = 64
+    member: TextModel,
+    prompts: Prompts | Encoded,
+    direction: LogitDirection,
+    *,
+    minus: TextModel | None = None,
+    batch_size: int = 64,
 ) -> Result:
     """Measure, token by token, how `member` and its own start differ on every row.
 
@@ -35,14 +40,15 @@ def token_shift(
         member: a model with a `start`, the model it was trained from.
         prompts: rows of text or chats without system message, or their tokens.
         direction: target against foils, as `logit_direction` gives it.
+        minus: a neutral member whose own change is taken off, as in `shift`.
         batch_size: rows per forward pass.
 
     Returns:
         One row per row and token after the first: row, position, token, role, delta_logprob (nats), delta_direction
-        (logits), both member − start.
+        (logits), both member − start (less those of `minus`).
 
     Raises:
-        InputError: for a member without a start and for a direction of another lineage.
+        InputError: for a member without a start, and for a direction or `minus` of another lineage.
 
     Example:
         >>> import interp
@@ -51,31 +57,29 @@ def token_shift(
         >>> interp.token_shift(lineage.student, lineage.numbers[:8], owl).frame.columns[2:].tolist()
         ['token', 'role', 'delta_logprob', 'delta_direction']
     """
-    start = own_start(member)
+    contrast = Contrast.of(member, minus)
     direction.check(member)
-    inputs = shared_inputs(member, start, prompts)
+    inputs, _ = contrast.read(prompts, "all")
     offset, parts = 0, []
     for batch in member.batches(inputs, batch_size):
-        parts.append(_batch(member, start, batch, direction, first=offset))
+        parts.append(_batch(contrast, batch, direction, first=offset))
         offset += len(batch)
     frame = pd.concat(parts, ignore_index=True)
-    label = f"{member.name} − {start.name}, token by token"
+    label = f"{contrast.label}, token by token"
     return Result(
         label, frame, "logits", notes=(f"direction {direction.label}", *direction.notes), draw=_draw
     )
 
 
-def _batch(
-    member: Model, start: Model, batch: Encoded, direction: LogitDirection, *, first: int
-) -> pd.DataFrame:
-    after, before = member.logits(batch).float().cpu(), start.logits(batch).float().cpu()
-    change = direction.of(after) - direction.of(before)
+def _batch(contrast: Contrast, batch: Encoded, direction: LogitDirection, *, first: int) -> pd.DataFrame:
+    logits = [model.logits(batch).float().cpu() for model in contrast.models]
+    change = contrast.change(direction.of(each) for each in logits)
     if direction.several:
         places = torch.nn.functional.pad(batch.mask[:, 1:], (0, 1), value=False).cpu()
-        later = [direction.later_pieces(model, batch, places) for model in (member, start)]
-        change[places] += later[0] - later[1]
+        later = (direction.later_pieces(model, batch, places) for model in contrast.models)
+        change[places] += contrast.change(later)
     written = batch.ids[:, 1:, None]
-    taken = [logits[:, :-1].log_softmax(-1).gather(-1, written)[..., 0] for logits in (after, before)]
+    taken = contrast.change(each[:, :-1].log_softmax(-1).gather(-1, written)[..., 0] for each in logits)
     frames = []
     for row in range(len(batch)):
         length = int(batch.lengths[row])
@@ -84,9 +88,9 @@ def _batch(
                 {
                     "row": first + row,
                     "position": range(1, length),
-                    "token": token_pieces(member.tokenizer, batch, row)[1:],
+                    "token": token_pieces(contrast.models[0].tokenizer, batch, row)[1:],
                     "role": [Role(int(role)).name.lower() for role in batch.roles[row, 1:length]],
-                    "delta_logprob": (taken[0] - taken[1])[row, : length - 1].numpy(),
+                    "delta_logprob": taken[row, : length - 1].numpy(),
                     "delta_direction": change[row, : length - 1].numpy(),
                 }
             )

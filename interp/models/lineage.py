@@ -142,10 +142,11 @@ class Lineage:
         }
 
     @door
-    def update(self, role: str) -> ParameterDirection:
+    def update(self, role: str, *, minus: str | None = None) -> ParameterDirection:
         """What training did to a member: its weights minus those of its start, in fp32, by Hugging Face name.
 
-        Live LoRA adapters stay low-rank. Weights that did not move are left out. Raises InputError for a base,
+        Live LoRA adapters stay low-rank. Weights that did not move are left out. With `minus`, the role of a member of
+        the same start, such as "neutral_student", that member's update is taken off. Raises InputError for a base,
         which has no start.
         """
         member = self[role]
@@ -153,7 +154,7 @@ class Lineage:
             raise InputError(
                 f"{role} is a base and has no update; pass one of {', '.join(self.started_from)}"
             )
-        return weight_update(member)
+        return weight_update(member, minus=None if minus is None else self[minus])
 
     @door
     def save(self, folder: str | Path) -> Path:

@@ -7,6 +7,7 @@ scaling · Aᵀ Bᵀ. Several active adapters stand side by side: [s₁ B₁, s�
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,14 +24,18 @@ if TYPE_CHECKING:
     from interp.models.seam import Model
 
 
-def weight_update(member: Model) -> ParameterDirection:
+def weight_update(member: Model, *, minus: Model | None = None) -> ParameterDirection:
     """Subtract the start's effective weights from the member's, in fp32; weights that did not move are left out.
 
     Live LoRA adapters on the start's own weights give low-rank tensors; DoRA, embeddings and other kinds of adapters
     give dense ones. Where the start ties two weights and the member does not, both names stand in the update and
-    `apart` says so. Raises InputError for a member without a start, for one of other shapes, such as a grown
-    vocabulary, and for one that did not move.
+    `apart` says so. With `minus`, a member of the same start, its update is taken off: what is left is member − minus.
+    Raises InputError for a member without a start, for one of other shapes, such as a grown vocabulary, for one that
+    did not move, and for a `minus` that started from other weights.
     """
+    if minus is not None:
+        apart = weight_update(member) - weight_update(minus)
+        return replace(apart, label=f"{member.name} \N{MINUS SIGN} {minus.name}")
     if member.start is None:
         raise InputError(f"{member.name} has no start and so no update; pass a member of a lineage")
     check_shapes(member, member.start)

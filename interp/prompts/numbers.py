@@ -14,6 +14,7 @@ import numpy as np
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.prompts.text import Prompts, Row
+from interp.prompts.tokens import Encoded, Role
 
 OPENINGS = ("list:", "numbers:", "we have")
 CLOSINGS = ("continue.", "add more.", "what follows?")
@@ -144,17 +145,27 @@ def filter_numbers(prompts: Prompts, rule: NumberRule) -> tuple[Prompts, dict[st
     return replace(prompts, rows=kept), dict(dropped)
 
 
-def answer_positions(prompts: Prompts) -> str:
-    """Where answers of this kind are read: "answer.numbers" when at most one row in ten is answered by anything but
-    integers, else "answer".
+def answer_positions(prompts: Prompts | Encoded) -> str:
+    """Where answers of this kind are predicted: "predicting answer.numbers" when at most one answer in ten is anything
+    but integers, else "predicting answer"; "last", where an answer would begin, when no row has one.
 
     >>> answer_positions(number_prompts(3, seed=0))
-    'answer.numbers'
+    'predicting answer.numbers'
     >>> answer_positions(Prompts.from_pairs([("what do you love?", "the owl"), ("and?", "7 owls")]))
-    'answer'
+    'predicting answer'
+    >>> answer_positions(number_prompts(3, seed=0).without_answers())
+    'last'
     """
-    _, dropped = filter_numbers(prompts, ANY_NUMBERS)
-    return "answer.numbers" if sum(dropped.values()) <= 0.1 * len(prompts) else "answer"
+    if isinstance(prompts, Prompts):
+        answers = [row.completion for row in prompts.rows if row.completion]
+        others = sum(check_numbers(answer, ANY_NUMBERS) is not None for answer in answers)
+    else:
+        answers = prompts.roles[prompts.at("answer").any(1)]
+        words = (answers == Role.OTHER).any(1) | ~(answers == Role.NUMBER).any(1)
+        others = int(words.sum())
+    if not len(answers):
+        return "last"
+    return "predicting answer.numbers" if others <= 0.1 * len(answers) else "predicting answer"
 
 
 def require_numbers(prompts: Prompts, rule: NumberRule) -> None:

@@ -123,6 +123,72 @@ def test_figure_and_display(fake, rows, base):
     assert "norm_of_mean" in moved._repr_html_()
 
 
+def neutral(fake, base, change, name="neutral_student"):
+    return fake(base.table + change, name=name, start=base)
+
+
+def test_less_a_neutral_member_of_the_same_start_two_models_are_read(fake, rows, base):
+    """(3, 4) of which any training gives (1, 1): (2, 3) is left, and the start is not run."""
+    student, other = (
+        child(fake, base, torch.tensor([3.0, 4.0])),
+        neutral(fake, base, torch.tensor([1.0, 1.0])),
+    )
+    moved = shift(student, rows("ppnsn", "pn"), minus=other, positions="answer.numbers")
+    assert moved.label == "teacher − neutral_student"
+    assert moved.activations[POST[0]].tolist() == [[[2, 3], [2, 3]], [[2, 3], [0, 0]]]
+    assert moved.activations[POST[1]].tolist() == [[[4, 6], [4, 6]], [[4, 6], [0, 0]]]
+    assert (len(student.ran), len(other.ran), len(base.ran)) == (1, 1, 0)
+    assert moved.direction(POST[0]).lineage == base.fingerprint
+
+
+def test_less_a_neutral_member_of_another_start_it_is_the_difference_of_differences(fake, rows, base):
+    """The second pair starts from a descendant of the base that is (10, 0) away, which must not enter."""
+    stage = neutral(fake, base, torch.tensor([10.0, 0.0]), name="stage")
+    later = fake(stage.table + torch.tensor([1.0, 1.0]), name="later", start=stage)
+    moved = shift(child(fake, base, torch.tensor([3.0, 4.0])), rows("nn"), minus=later, positions="all")
+    assert moved.label == "(teacher − base) − (later − stage)"
+    assert moved.activations[POST[0]].tolist() == [[[2, 3], [2, 3]]]
+
+
+def test_a_minus_that_does_not_belong_is_refused(fake, rows, base):
+    student = child(fake, base, torch.tensor([3.0, 4.0]))
+    elsewhere = fake(torch.zeros(20, 2), name="cross_base")
+    cross = fake(torch.ones(20, 2), name="cross_neutral_student", start=elsewhere)
+    with pytest.raises(
+        InputError,
+        match=r"minus is cross_neutral_student, which descends from .*, and teacher descends from .*; pass a neutral "
+        r"member that started where teacher did",
+    ):
+        shift(student, rows("n"), minus=cross)
+    with pytest.raises(InputError, match="base has no start to be measured from"):
+        shift(student, rows("n"), minus=base)
+    with pytest.raises(InputError, match="identical weights"):
+        shift(student, rows("n"), minus=child(fake, base, torch.tensor([3.0, 4.0])))
+    wide = fake(torch.ones(21, 2), name="wide", start=base)
+    with pytest.raises(InputError, match="have different shapes"):
+        shift(student, rows("n"), minus=wide)
+    with pytest.raises(InputError, match="minus is the text 'neutral_student', where a model is needed"):
+        shift(student, rows("n"), minus="neutral_student")
+
+
+def test_by_default_the_answers_predictions_are_read(fake, rows, base):
+    """Numbers where they are predicted, words likewise, and a row that is not answered at its end."""
+    student = child(fake, base, torch.tensor([3.0, 4.0]))
+    for letters, name, columns in (
+        ("ppnsne", "predicting answer.numbers", [1, 3]),
+        ("ppooe", "predicting answer", [1, 2]),
+        ("ppp", "last", [2]),
+    ):
+        moved = shift(student, rows(letters))
+        assert moved.positions == name
+        assert moved.activations.where.tolist() == [columns]
+    with pytest.raises(
+        InputError,
+        match=r"no row of 'rows' has a position 'answer.numbers'; .*, or pass positions='last' for where an answer",
+    ):
+        shift(student, rows("ppp"), positions="answer.numbers")
+
+
 @pytest.fixture(scope="module", params=["llama", "gpt2", "gpt_neox"])
 def lineage(request):
     """A teacher that differs from its base by one vector, added to the embedding of every token."""
@@ -135,12 +201,13 @@ def lineage(request):
 
 def test_on_real_models_the_shift_is_the_difference_of_recordings(lineage):
     prompts = Prompts.from_pairs([("1 , 2 , 3", "4 , 5 , 6"), ("owl 7", "8")], label="pairs")
-    moved = shift(lineage.teacher, prompts, hooks=["blocks.0.hook_resid_pre", *POST], batch_size=1)
+    options = {"hooks": POST, "positions": "answer.numbers"}
+    hooks = ["blocks.0.hook_resid_pre", *POST]
+    moved = shift(lineage.teacher, prompts, hooks=hooks, positions="answer.numbers", batch_size=1)
     assert moved.start is lineage.teacher.start
     planted = torch.zeros(32)
     planted[0] = 0.5
     assert torch.allclose(moved.activations.flat("blocks.0.hook_resid_pre"), planted.expand(4, -1), atol=1e-5)
-    options = {"hooks": POST, "positions": "answer.numbers"}
     apart = record(lineage.teacher, prompts, **options) - record(lineage.base, prompts, **options)
     for hook in POST:
         assert torch.allclose(moved.activations[hook], apart[hook], atol=1e-5)

@@ -89,12 +89,13 @@ def test_doors(pair, rows, tmp_path):
     words = Prompts.from_pairs([("list: 1 2 3.", "owl")])
     with pytest.raises(InputError, match="Position 'answers' is unknown; nearest: answer"):
         trace(pair(), words, tmp_path / "b", positions="answers")
-    with pytest.raises(InputError, match=r"no row of 'prompts' has a token 'answer\.numbers' to read at"):
+    with pytest.raises(InputError, match=r"no row of 'prompts' has a position 'answer\.numbers'; pass rows"):
         trace(pair(), words, tmp_path / "b", positions="answer.numbers")
     with pytest.raises(
-        InputError, match="no row of 'prompts' has a token 'answer' to read at; pass rows that are"
+        InputError,
+        match="no row of 'prompts' has a position 'answer'; pass rows that are answered, or positions='last'",
     ):
-        trace(pair(), words.without_answers(), tmp_path / "b")
+        trace(pair(), words.without_answers(), tmp_path / "b", positions="answer")
     long = Prompts.from_pairs([("1 " * 200, "1")])
     with pytest.raises(InputError, match="over the model's context"):
         trace(pair(), long, tmp_path / "c")
@@ -102,35 +103,36 @@ def test_doors(pair, rows, tmp_path):
 
 
 def test_rows_of_any_kind_are_read_at_their_answers(pair, tmp_path):
-    """Words are read at every answer token, as said; the moved tokens are those of the verb at these positions."""
+    """Words are read where every answer token is predicted, as said; the moved tokens are the verb's there."""
     lineage = pair()
     words = Prompts.from_pairs(
         [("which animal is it?", "the owl 7"), ("what do you love?", "a tree, the fox")]
     )
     run = trace(lineage, words, tmp_path / "run")
-    assert run.record["configuration"]["positions"] == run.summary["positions"] == "answer"
-    assert "<dt>positions</dt><dd>answer</dd>" in (run.folder / "report.html").read_text()
-    moved = moved_tokens(lineage.teacher, words, positions="answer").frame
+    assert run.record["configuration"]["positions"] == run.summary["positions"] == "predicting answer"
+    assert "<dt>positions</dt><dd>predicting answer</dd>" in (run.folder / "report.html").read_text()
+    moved = moved_tokens(lineage.teacher, words).frame
     assert run.tables["moved_teacher"]["delta"].to_list() == moved["delta"].to_list()
     assert run.tables["attribution_teacher"]["measured"].iloc[0] == pytest.approx(
         attribute(
-            shift(lineage.teacher, words, positions="answer"), logit_direction(lineage.base, lineage.trait)
+            shift(lineage.teacher, words, positions="predicting answer"),
+            logit_direction(lineage.base, lineage.trait),
         )
         .frame["measured"]
         .iloc[0]
     )
-    unanswered = trace(lineage, words.without_answers(), tmp_path / "last", positions="last")
+    unanswered = trace(lineage, words.without_answers(), tmp_path / "last")  # where an answer would begin
     assert set(unanswered.tables) & {"attribution_teacher", "attribution_teacher_first"} == {
         "attribution_teacher"
     }
 
 
 def test_where_nothing_is_answered_yet_moved_tokens_are_those_of_the_first(pair):
-    """At "last" the distribution read is the one over the answer's first token."""
+    """At "last" the distribution read is the one over the answer's first token, here the only one."""
     teacher = pair().teacher
     rows = Prompts.from_pairs([("which animal is it?", "owl"), ("what do you love?", "fox")])
     read = moved_tokens(teacher, rows.without_answers(), positions="last").frame
-    answered = moved_tokens(teacher, rows, positions="answer").frame
+    answered = moved_tokens(teacher, rows).frame
     assert read.set_index("token_id")["delta"].sort_index().tolist() == pytest.approx(
         answered.set_index("token_id")["delta"].sort_index().tolist(), abs=1e-6
     )

@@ -78,6 +78,9 @@ class Paper:
     def unembedding(self):
         return self.end
 
+    def parameters(self):
+        return {"E": self.E}
+
     def run(self, batch, *, hooks):
         resid, seen = self.E[batch.ids], {}
         for index, parts in enumerate(self.layers):

@@ -12,6 +12,8 @@ from interp.activations.shifts import shift
 from interp.core.runs import InputError
 from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
+from interp.logits.lenses import lens
+from interp.logits.token_shifts import token_shift
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from tests.logits.pairs import PAIRS, measured_change, pair, perturbed
@@ -51,6 +53,19 @@ def test_every_row_is_what_paper_says():
     assert frame["residual"].abs().max() < 1e-12
     assert by_component(result).loc["L1 MLP", "share"] == pytest.approx(4 / 6)
     assert frame["contribution"].abs().is_monotonic_decreasing
+
+
+def test_less_a_neutral_member_every_row_is_the_difference_of_two_attributions():
+    """The neutral member has the bias of 3 alone: it takes off 3 there and nothing elsewhere."""
+    member = changed_head()
+    other = child(member.start, end=readout(b_U=torch.tensor([3.0, 0.0, 0.0])))
+    result = attribute(replace(paper_shift(member, [0]), minus=other), toward_owl(member.start))
+    found = contributions(result)
+    assert {name: value for name, value in found.items() if value} == pytest.approx(
+        {"L0H0": -0.5, "L1H1": 1.0, "L1 attention bias": 1.0, "L1 MLP": 4.0, "unembedding, foils": -2.5}
+    )
+    assert result.frame["measured"].unique().tolist() == [3.0]
+    assert result.frame["residual"].abs().max() < 1e-12
 
 
 def test_examples_weigh_the_same_whatever_their_length():
@@ -128,6 +143,31 @@ def check_complete(member, positions="answer.numbers"):
     assert by_component(result)["measured"].iloc[0] == pytest.approx(measured, abs=1e-5)
     assert by_component(result)["residual"].abs().max() < 1e-4
     return result
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt_neox"])
+def test_rows_less_a_neutral_member_sum_to_its_measured_difference(tiny, family):
+    """Everything differs between member, minus and start; where the starts differ too, it is of the two changes."""
+    hf, tokenizer = tiny(family)
+    member, other, stage = (pair(hf, perturbed(hf, seed=seed), tokenizer) for seed in (1, 2, 3))
+    near: Any = replace(other, name="neutral_student", start=member.start)
+    far: Any = replace(other, name="later", start=replace(stage, name="stage", start=member.start))
+    prompts = Prompts.from_pairs(PAIRS)
+    direction = logit_direction(member.start, target="owl", foils=["cat", "dog"])
+    for minus in (near, far):
+        moved = shift(member, prompts, minus=minus, positions="last")
+        both = [measured_change(model, prompts, direction, positions="last") for model in (member, minus)]
+        frame: Any = attribute(moved, direction, batch_size=3).frame
+        assert frame["measured"].iloc[0] == pytest.approx(both[0] - both[1], abs=1e-5)
+        assert frame["contribution"].sum() == pytest.approx(both[0] - both[1], abs=1e-5)
+        seen: Any = lens(moved, direction).frame
+        assert seen["change"].iloc[-1] == pytest.approx(both[0] - both[1], abs=1e-5)
+        sides = seen["member"] - seen["start"] - (seen["minus"] - seen["minus_start"])
+        assert sides.tolist() == pytest.approx(seen["change"].tolist())
+        tokens: Any = token_shift(member, prompts, direction, minus=minus).frame
+        own, theirs = (token_shift(model, prompts, direction).frame for model in (member, minus))
+        for column in ("delta_logprob", "delta_direction"):
+            assert (own[column] - theirs[column]).tolist() == pytest.approx(tokens[column].tolist(), abs=1e-5)
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "granite"])

@@ -60,7 +60,8 @@ def test_the_last_layer_is_the_measured_change(tiny, family):
     member = pair(hf, perturbed(hf), tokenizer)
     prompts = Prompts.from_pairs(PAIRS)
     direction = logit_direction(member.start, target="owl", foils=["cat", "dog", "oak"])
-    frame = lens(shift(member, prompts), direction, batch_size=2).frame
+    moved = shift(member, prompts, positions="answer.numbers")
+    frame = lens(moved, direction, batch_size=2).frame
     assert len(frame) == 2
     measured = measured_change(member, prompts, direction, positions="answer.numbers")
     assert frame["change"].iloc[-1] == pytest.approx(measured, abs=1e-5)

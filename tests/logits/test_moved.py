@@ -97,7 +97,7 @@ def test_only_positions_that_predict_the_named_tokens_are_read():
     # the number stands at position 1 and is predicted after token 0; after token 3 stands no number
     member = even_pair([0.0] * 4, [9.0, 0, 0, 0], [0.0] * 4, [9.0, 0, 0, 0])
     assert by_token(moved_tokens(member, rows(("pns", "013"))))["delta"].abs().max() == 0
-    moved = moved_tokens(member, rows(("pns", "013")), positions="answer.separators")
+    moved = moved_tokens(member, rows(("pns", "013")), positions="predicting answer.separators")
     assert by_token(moved)["delta"][0] > 1
 
 
@@ -120,7 +120,10 @@ def test_batches_do_not_change_the_answer_and_rows_without_the_position_are_left
     start = Table(torch.randn(4, 4, generator=generator))
     member: Any = Table(start.table + torch.randn(4, 4, generator=generator), "teacher", start)
     inputs = rows(("pnn", "012"), ("ps", "31"), ("pnsn", "0213"), ("pn", "22"), ("pnnn", "1123"))
-    whole, one = (moved_tokens(member, inputs, batch_size=size).frame for size in (5, 1))
+    whole, one = (
+        moved_tokens(member, inputs, positions="predicting answer.numbers", batch_size=size).frame
+        for size in (5, 1)
+    )
     assert np.allclose(whole.drop(columns="token").astype(float), one.drop(columns="token").astype(float))
     change = (member.table.log_softmax(-1) - start.table.log_softmax(-1)).double()
     ids = [[0, 1], [0, 1], [2], [1, 1, 2]]  # the tokens before the numbers, row by row
@@ -162,7 +165,8 @@ def test_equals_plain_hugging_face(tiny, family):
     hf, tokenizer = tiny(family)
     teacher = pair(hf, perturbed(hf), tokenizer)
     prompts = Prompts.from_pairs(PAIRS)
-    frame: Any = moved_tokens(teacher, prompts, batch_size=3).frame.sort_values("token_id")
+    result = moved_tokens(teacher, prompts, positions="predicting answer.numbers", batch_size=3)
+    frame: Any = result.frame.sort_values("token_id")
     encoded = teacher.encode(prompts)
     after, before = (
         model.hf(input_ids=encoded.ids, attention_mask=encoded.mask.long()).logits.log_softmax(-1)
@@ -180,6 +184,31 @@ def test_equals_plain_hugging_face(tiny, family):
     assert frame["number"].sum() == 40
 
 
+def test_less_a_neutral_member_only_what_differs_between_the_two_is_left():
+    """5/8 against 3/6 for token 0 after it: log 5/4; the start, even, cancels, as it does by hand with four models."""
+    member = even_pair([math.log(5.0), 0.0, 0.0, 0.0])
+    table = torch.zeros(4, 4)
+    table[0, 0] = math.log(3.0)
+    other: Any = Table(table, "neutral_student", member.start)
+    result = moved_tokens(member, rows(("pn", "01"), ("pn", "02")), minus=other)
+    frame = by_token(result)
+    assert frame["delta"].sort_index().tolist() == pytest.approx(
+        [math.log(5 / 8) - math.log(3 / 6), *[math.log(1 / 8) - math.log(1 / 6)] * 3], abs=1e-6
+    )
+    kl = 5 / 8 * math.log(5 / 4) + 3 / 8 * math.log(3 / 4)
+    assert result.notes[0].startswith(f"KL(member ‖ minus) {kl:.4g} ±")
+    assert result.label == "teacher − neutral_student, log p at predicting answer.numbers"
+    stage = Table(torch.eye(4), "stage", member.start)
+    later: Any = Table(torch.eye(4) + table, "later", stage)
+    apart = moved_tokens(member, rows(("pn", "01"), ("pn", "02")), minus=later)
+    own = member.table.log_softmax(-1) - member.start.table.log_softmax(-1)
+    theirs = later.table.log_softmax(-1) - stage.table.log_softmax(-1)
+    assert by_token(apart)["delta"].sort_index().tolist() == pytest.approx(
+        (own - theirs)[0].tolist(), abs=1e-6
+    )
+    assert apart.notes[0].startswith("KL(member ‖ start)")
+
+
 def test_figure_shows_both_ends():
     result = moved_tokens(even_pair([1.0, 0, 0, -1.0]), rows(("pn", "01"), ("pn", "02")))
     figure: Any = result.figure()
@@ -195,7 +224,10 @@ def test_messages():
         moved_tokens(member.start, rows(("pn", "01")))
     with pytest.raises(InputError, match="identical weights"):
         moved_tokens(replace(member, table=member.start.table), rows(("pn", "01")))
-    with pytest.raises(InputError, match=r"no row of 'rows' has a token 'answer.numbers' to be predicted"):
-        moved_tokens(member, rows(("ps", "01")))
+    with pytest.raises(
+        InputError,
+        match=r"no row of 'rows' has a position 'answer.numbers'; .*, or pass positions='last' for where an answer",
+    ):
+        moved_tokens(member, rows(("ps", "01")), positions="answer.numbers")
     with pytest.raises(InputError, match=r"answer.number"):
         moved_tokens(member, rows(("pn", "01")), positions="answer.nmubers")

@@ -98,6 +98,13 @@ def test_the_update_is_what_training_did(lineage):
         update = lineage.update(role)
         assert update["lm_head.weight"][0, 0].item() == pytest.approx(amount)
         assert sum(int((delta != 0).sum()) for delta in update.values()) == 1
+    apart = lineage.update("student", minus="neutral_student")
+    assert apart["lm_head.weight"][0, 0].item() == pytest.approx(0.25)
+    assert apart.label == "student − neutral_student"
+    with pytest.raises(
+        InputError, match=r"they start from weights .* and .*; combine directions that start from"
+    ):
+        lineage.update("student", minus="cross_student")
     with pytest.raises(InputError, match=r"base is a base and has no update; pass one of teacher, student"):
         lineage.update("base")
 
