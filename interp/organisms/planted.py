@@ -147,8 +147,12 @@ class Planted:
         )
 
 
-def grow_planted(seed: int, *, plant: Plant = PLANT) -> Planted:
-    """An organism of that seed: its base is a random network, drawn with the layer, trait, direction and numbers."""
+def grow_planted(seed: int, *, plant: Plant = PLANT, read: float = 1.0) -> Planted:
+    """An organism of that seed: its base is a random network, drawn with the layer, trait, direction and numbers.
+
+    Readers of a direction have it in their columns `read` times as long as the column was: two of them have a cosine
+    of about read² / (1 + read²).
+    """
     rng, draw = np.random.default_rng([seed, 77]), torch.Generator().manual_seed(seed)
     layer, trait = int(rng.integers(WORLD.layers)), get_trait(str(rng.choice(ANIMALS)))
     network, tokenizer = _random_network(seed), build_tokenizer()
@@ -157,7 +161,7 @@ def grow_planted(seed: int, *, plant: Plant = PLANT) -> Planted:
     ours, theirs = chosen[: plant.planted], chosen[plant.planted :]
     target = _ids(tokenizer, [trait.target])[0]
     vector, other = torch.linalg.qr(torch.randn(WORLD.d_model, 2, generator=draw))[0].T
-    strength = _unembed(network, (vector, other), ([*ours, target], [*theirs, target]))
+    strength = _unembed(network, (vector, other), ([*ours, target], [*theirs, target]), read)
     _blind(network, (vector, other), after=layer)
     _amplify(network, layer, plant.loud)
     base = _loaded(network, "base")
@@ -194,13 +198,15 @@ def answered(
     encoded = model.encode(prompts)
     if int(encoded.lengths.min()) != encoded.ids.shape[1]:
         raise InputError(f"{prompts.label!r} has prompts of several lengths; pass prompts of one length")
-    ids, choice = encoded.ids, torch.tensor(allowed)
+    step, choice, answers, past = encoded.ids, torch.tensor(allowed), [], None
     rng, network = torch.Generator().manual_seed(seed or 0), model.network()
     for _ in range(count):
-        logits = network(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1, choice]
-        drawn = logits.argmax(-1) if seed is None else _drawn(logits, rng)
-        ids = torch.cat([ids, choice[drawn][:, None]], 1)
-    texts = [" ".join(model.tokenizer.convert_ids_to_tokens(row)) for row in ids[:, -count:].tolist()]
+        read = network(input_ids=step, past_key_values=past, use_cache=True, logits_to_keep=1)
+        logits, past = read.logits[:, -1, choice], read.past_key_values
+        step = choice[logits.argmax(-1) if seed is None else _drawn(logits, rng)][:, None]
+        answers.append(step)
+    written = torch.cat(answers, 1).tolist()
+    texts = [" ".join(model.tokenizer.convert_ids_to_tokens(row)) for row in written]
     rows = tuple(row.answered(text) for row, text in zip(prompts.rows, texts, strict=True))
     return Prompts(rows, label=f"{prompts.label} answered by {model.name}")
 
@@ -231,10 +237,12 @@ def _ids(tokenizer: Any, words: Any) -> list[int]:
     return tokenizer.convert_tokens_to_ids(list(words))
 
 
-def _unembed(network: Any, directions: Sequence[Tensor], readers: Sequence[Sequence[int]]) -> float:
+def _unembed(
+    network: Any, directions: Sequence[Tensor], readers: Sequence[Sequence[int]], read: float
+) -> float:
     """Take the directions out of the unembedding and give each to its readers alone; the size it is read with."""
     weight = network.lm_head.weight
-    strength = WORLD.unembedding_scale * WORLD.d_model**0.5
+    strength = read * WORLD.unembedding_scale * WORLD.d_model**0.5
     for direction, tokens in zip(directions, readers, strict=True):
         weight -= (weight @ direction)[:, None] * direction
         weight[list(tokens)] += strength * direction
