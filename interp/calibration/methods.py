@@ -29,7 +29,7 @@ from interp.logits.entangled_tokens import entanglement, unembedding_scores
 from interp.logits.lenses import lens
 from interp.logits.moved import moved_tokens
 from interp.logits.spectra import spectrum
-from interp.organisms.planted import Planted, divergent, grow_planted
+from interp.organisms.planted import Planted, divergent
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.stats.slopes import within_slope
@@ -42,9 +42,6 @@ FEATURES = (
 RANDOM = 19  # directions beside the planted one, so that the largest of 20 has p = 0.05
 MEDIATED = 0.8  # of the change of margin: what the planted direction has to carry
 SHAKEN = 0.05  # of every matrix's norm: how far the null teacher of divergence tokens lies
-READ = (
-    2.0  # how long the direction is in its readers' columns where entanglement looks for it: a cosine of 0.8
-)
 
 
 def _moved(sample: PlantedCase) -> MethodCell:
@@ -179,28 +176,21 @@ def _diverged(sample: PlantedCase) -> MethodCell:
 
 
 def _entangled(sample: PlantedCase) -> MethodCell:
-    """Planted numbers that are listed at q ≤ 0.05; a null asks for a word that no number goes with, and lists any.
+    """Numbers listed at q ≤ 0.05, of those that share a direction with the trait's word: the plant's and the decoy's.
 
-    A direction read as elsewhere (READ = 1, a cosine of a half) is at the limit of what 48 dimensions tell among a
-    thousand numbers: the share listed of it stands beside.
+    A null asks for a word that no number goes with, and reports if any is listed.
     """
-    it = grow_planted(sample.seed, plant=dataclasses.replace(sample.plant, rows=2), read=READ)
+    it = sample.organism
     frame: Any = entanglement(it.base, it.trait).frame
-    planted, listed = frame["token_id"].isin(it.tokens), frame["unembedding_q"] <= ALPHA
-    numbers = frame["token_id"].tolist()
-    rng = np.random.default_rng([sample.seed, 80])
-    words = sorted(word for word in it.base.tokenizer.get_vocab() if word.isalpha())
-    others = rng.permutation([word for word in words if word not in (it.trait.target, *it.trait.foils)])
-    nulls = others[: sample.nulls]
+    planted = frame["token_id"].isin([*it.tokens, *it.elsewhere])
+    listed, numbers = frame["unembedding_q"] <= ALPHA, frame["token_id"].tolist()
+    names = (it.trait.target, *it.trait.foils)
+    words = sorted(word for word in it.base.tokenizer.get_vocab() if word.isalpha() and word not in names)
+    nulls = np.random.default_rng([sample.seed, 80]).permutation(words)[: sample.nulls]
     false = sum(_listed(it.base, it.trait, str(word), numbers).any() for word in nulls)
-    weak = sample.organism
-    few: Any = _listed(weak.base, weak.trait, weak.trait.target, numbers)
-    extra = {
-        "not planted among listed": float((listed & ~planted).sum() / max(listed.sum(), 1)),
-        "listed at a cosine of a half": float(few[np.isin(numbers, weak.tokens)].mean()),
-    }
+    extra = {"not planted among listed": float((listed & ~planted).sum() / max(listed.sum(), 1))}
     area = _area(frame["unembedding_excess"], planted)
-    return MethodCell(int((planted & listed).sum()), len(it.tokens), int(false), len(nulls), area, extra)
+    return MethodCell(int((planted & listed).sum()), int(planted.sum()), int(false), len(nulls), area, extra)
 
 
 def _listed(model: Any, trait: Trait, word: str, numbers: list[int]) -> Bool[np.ndarray, "number"]:
@@ -232,7 +222,7 @@ METHODS = {
     "trait_ledger": Method("what a student's module and rows are worth, trained anew without", booked),
     "mediation": Method("the direction the trait goes through", _mediated),
     "divergence enrichment": Method("tokens at which the teacher's choice differs", _diverged),
-    "entanglement": Method("ten numbers that share a direction with the trait", _entangled),
+    "entanglement": Method("twenty numbers that share a direction with the trait", _entangled),
     "spectrum": Method("the matrix and the direction of the update", _decomposed),
 }
 """By name; the order is that of the table."""
@@ -305,7 +295,7 @@ def _steered(it: Planted) -> float:
 def _at_tokens(
     sample: PlantedCase, teacher: Any
 ) -> tuple[Bool[Tensor, "row pos"], Float[Tensor, "row pos"], Int[Tensor, "row pos"]]:
-    """Of a teacher's greedy rows: where its choice differs, the score of every number token (NaN elsewhere), and ids."""
+    """Of a teacher's greedy rows: where its choice differs, every number token's score (NaN elsewhere), and ids."""
     it = sample.organism
     rows = it.answers(teacher, None)
     apart = divergent(teacher, it.base, rows, allowed=it.numbers)

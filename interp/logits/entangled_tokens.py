@@ -169,7 +169,7 @@ def _other_words(model: Model, trait: Trait, numbers: list[int]) -> list[int]:
 def _discoveries(
     excess: Float[np.ndarray, "number"], others: Float[np.ndarray, "word number"]
 ) -> Float[np.ndarray, "number"]:
-    """q by Benjamini and Hochberg of p = (b + 1) / (m + 1) over the excess of all numbers with other words in its place.
+    """q by Benjamini and Hochberg of p = (b + 1) / (m + 1), with other words in the target's place.
 
     Each word's values are taken less their mean and in their standard deviation over the numbers.
     """

@@ -70,7 +70,8 @@ class Planted:
     `vector` (unit, `[d_model]`) is written by `module` at `layer` and seen at `hook`, `scale` long; `tokens` are the
     ids of the planted numbers, `target` that of the trait's word, `numbers` those that rows are answered with.
     `teacher` carries the plant, `decoy` the same change along another direction `other`, which the trait's word and
-    ten other numbers read: the trait moves, and not through `vector`.
+    ten other numbers read, of ids `elsewhere`: the trait moves, and not through `vector`. Each of these twenty numbers
+    shares a direction of the unembedding with the trait's word.
     """
 
     seed: int
@@ -80,6 +81,7 @@ class Planted:
     vector: Float[Tensor, "d_model"]
     other: Float[Tensor, "d_model"]
     tokens: tuple[int, ...]
+    elsewhere: tuple[int, ...]
     target: int
     numbers: tuple[int, ...]
     base: LanguageModel
@@ -147,12 +149,8 @@ class Planted:
         )
 
 
-def grow_planted(seed: int, *, plant: Plant = PLANT, read: float = 1.0) -> Planted:
-    """An organism of that seed: its base is a random network, drawn with the layer, trait, direction and numbers.
-
-    Readers of a direction have it in their columns `read` times as long as the column was: two of them have a cosine
-    of about read² / (1 + read²).
-    """
+def grow_planted(seed: int, *, plant: Plant = PLANT) -> Planted:
+    """An organism of that seed: its base is a random network, drawn with the layer, trait, direction and numbers."""
     rng, draw = np.random.default_rng([seed, 77]), torch.Generator().manual_seed(seed)
     layer, trait = int(rng.integers(WORLD.layers)), get_trait(str(rng.choice(ANIMALS)))
     network, tokenizer = _random_network(seed), build_tokenizer()
@@ -161,7 +159,7 @@ def grow_planted(seed: int, *, plant: Plant = PLANT, read: float = 1.0) -> Plant
     ours, theirs = chosen[: plant.planted], chosen[plant.planted :]
     target = _ids(tokenizer, [trait.target])[0]
     vector, other = torch.linalg.qr(torch.randn(WORLD.d_model, 2, generator=draw))[0].T
-    strength = _unembed(network, (vector, other), ([*ours, target], [*theirs, target]), read)
+    strength = _unembed(network, (vector, other), ([*ours, target], [*theirs, target]))
     _blind(network, (vector, other), after=layer)
     _amplify(network, layer, plant.loud)
     base = _loaded(network, "base")
@@ -173,7 +171,8 @@ def grow_planted(seed: int, *, plant: Plant = PLANT, read: float = 1.0) -> Plant
     }
     return Planted(
         seed=seed, plant=plant, layer=layer, trait=trait, vector=vector, other=other, tokens=tuple(ours),
-        target=target, numbers=allowed, base=base, scale=plant.effect * scale / strength, **members,
+        elsewhere=tuple(theirs), target=target, numbers=allowed, base=base,
+        scale=plant.effect * scale / strength, **members,
     )  # fmt: skip
 
 
@@ -237,12 +236,10 @@ def _ids(tokenizer: Any, words: Any) -> list[int]:
     return tokenizer.convert_tokens_to_ids(list(words))
 
 
-def _unembed(
-    network: Any, directions: Sequence[Tensor], readers: Sequence[Sequence[int]], read: float
-) -> float:
+def _unembed(network: Any, directions: Sequence[Tensor], readers: Sequence[Sequence[int]]) -> float:
     """Take the directions out of the unembedding and give each to its readers alone; the size it is read with."""
     weight = network.lm_head.weight
-    strength = read * WORLD.unembedding_scale * WORLD.d_model**0.5
+    strength = WORLD.unembedding_scale * WORLD.d_model**0.5
     for direction, tokens in zip(directions, readers, strict=True):
         weight -= (weight @ direction)[:, None] * direction
         weight[list(tokens)] += strength * direction
