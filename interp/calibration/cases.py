@@ -64,7 +64,11 @@ class PlantedCase:
 
 @dataclass(frozen=True)
 class Method:
-    """What is planted for a method, in words, and how it is measured."""
+    """What is planted for a method, in words, how it is measured, and whether its recovery has to reach the mark.
+
+    Where it has not, found is what a list at a false discovery rate holds: recovery is its power, said and not judged.
+    """
 
     what: str
     measure: Callable[[PlantedCase], MethodCell]
+    judged: bool = True

@@ -178,7 +178,8 @@ def _diverged(sample: PlantedCase) -> MethodCell:
 def _entangled(sample: PlantedCase) -> MethodCell:
     """Numbers listed at q ≤ 0.05, of those that share a direction with the trait's word: the plant's and the decoy's.
 
-    A null asks for a word that no number goes with, and reports if any is listed.
+    A null asks for a word that no number goes with, and reports if any is listed. Judged are the AUROC and the list's
+    false reports; the share listed is its power.
     """
     it = sample.organism
     frame: Any = entanglement(it.base, it.trait).frame
@@ -222,7 +223,7 @@ METHODS = {
     "trait_ledger": Method("what a student's module and rows are worth, trained anew without", booked),
     "mediation": Method("the direction the trait goes through", _mediated),
     "divergence enrichment": Method("tokens at which the teacher's choice differs", _diverged),
-    "entanglement": Method("twenty numbers that share a direction with the trait", _entangled),
+    "entanglement": Method("twenty numbers that share a direction with the trait", _entangled, judged=False),
     "spectrum": Method("the matrix and the direction of the update", _decomposed),
 }
 """By name; the order is that of the table."""

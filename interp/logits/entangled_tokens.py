@@ -68,7 +68,9 @@ def entanglement(
         neutral_rows: those of a neutral teacher.
 
     Returns:
-        One row per number token, largest logit_score first; scores are ratios to the mean over foils. With rows there
+        One row per number token, largest logit_score first; scores are ratios to the mean over foils. `unembedding_q`
+        is the false discovery rate of a list of all numbers up to this one, by their excess against that of other
+        words. With rows there
         are counts and the data score, which has no foils to divide by, and `frequency`, which makes the control's
         strata, is the smoothed neutral one instead of p(t | neutral). The control is `agreement(result)`, in short in
         the notes: it is over the number tokens of one model.

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from scipy.stats import binom, binomtest
 
 from interp.calibration import harness as module
 from interp.calibration.cases import Method, MethodCell, PlantedCase
-from interp.calibration.counterfactuals import STUDENT, _dealt, _predicted, holding, without_rows
+from interp.calibration.counterfactuals import STUDENT, Scale, _dealt, _predicted, holding, without_rows
 from interp.calibration.harness import COLUMNS, calibrate
 from interp.calibration.methods import METHODS
 from interp.core.runs import Cache, InputError
@@ -76,6 +77,13 @@ def test_sixteen_of_sixteen_pass_and_fifteen_do_not(given, cache):
         [MethodCell(0, 1, 0, 3, 1.0), *[MethodCell(1, 1, 0, 3, 1.0)] * 15], given, Cache(cache.root / "other")
     )
     assert (bool(row["passed"]), row["note"]) == (False, "fails: recovery from 0.72")
+
+
+def test_the_power_of_a_list_is_said_and_not_judged(given, cache, monkeypatch):
+    given([MethodCell(1, 2, 0, 20, 1.0)] * 16)
+    monkeypatch.setitem(METHODS, "given", replace(METHODS["given"], judged=False))
+    row = calibrate(organisms=16, methods=["given"], cache=cache, workers=1).frame.iloc[0]
+    assert (row["recovery"], bool(row["passed"]), row["note"]) == (0.5, True, "")
 
 
 def test_too_many_false_positives_fail_by_the_exact_binomial_test(given, cache):
@@ -146,6 +154,16 @@ def test_a_module_that_is_held_stays_and_rows_left_out_teach_nothing(sample):
     }
     assert len(moved) == 13  # of the fourteen matrices of two layers
     assert f"{it.module}.weight" not in moved
+
+
+def test_steps_at_the_recorded_scale_are_the_training_itself(sample):
+    """Held to its own second moments a training ends where it did."""
+    it, scale = sample.organism, Scale()
+    rows = it.base.encode(sample.neutral)
+    first = train_student(it.base, rows, recipe=STUDENT, on_step=scale)
+    again = train_student(it.base, rows, recipe=STUDENT, on_step=scale.held)
+    assert torch.allclose(first.logits(rows), again.logits(rows), atol=1e-4)
+    assert not torch.allclose(first.logits(rows), it.base.logits(rows), atol=1e-2)
 
 
 def test_what_leaving_rows_out_loses_by_hand():
