@@ -42,8 +42,8 @@ COLUMNS = (
 )  # fmt: skip
 CRITERIA = (
     f"passed: lower ends of the 95 % intervals of recovery and AUROC at least {LEAST:g}, and false positives not above "
-    f"{ALPHA:g} by an exact binomial test at {LEVEL:g}; where a method has no AUROC or no null, or its recovery is the power of a list at a false discovery rate, the "
-    "others decide"
+    f"{ALPHA:g} by an exact binomial test at {LEVEL:g}; where a method has no AUROC or no null, or its recovery is the "
+    "power of a list at a false discovery rate, the others decide"
 )
 
 

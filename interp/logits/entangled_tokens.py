@@ -69,11 +69,10 @@ def entanglement(
 
     Returns:
         One row per number token, largest logit_score first; scores are ratios to the mean over foils. `unembedding_q`
-        is the false discovery rate of a list of all numbers up to this one, by their excess against that of other
-        words. With rows there
-        are counts and the data score, which has no foils to divide by, and `frequency`, which makes the control's
-        strata, is the smoothed neutral one instead of p(t | neutral). The control is `agreement(result)`, in short in
-        the notes: it is over the number tokens of one model.
+        is the false discovery rate of a list of the numbers up to this one, by excess against that of other words. With
+        rows there are counts and the data score, which has no foils to divide by, and `frequency`, which makes the
+        control's strata, is the smoothed neutral one instead of p(t | neutral). The control is `agreement(result)`, in
+        short in the notes: it is over the number tokens of one model.
 
     Raises:
         InputError: for rows without neutral ones or the reverse, and for fewer than three number tokens.
