@@ -3,7 +3,9 @@
 recovery = found / planted; AUROC = P(planted > not planted); false-positive rate = reported / nulls, where nothing is
 planted. The criteria were written before any organism was measured: the lower ends of recovery's (Wilson, over planted
 things) and AUROC's (over organisms) 95 % intervals are at least 0.8, and an exact binomial test does not reject at 1 %
-that the false-positive rate is at most 5 %.
+that the false-positive rate is at most 5 %. 20 organisms with 20 nulls each are refused from 32 reports of 400, which
+a method that errs in 5 % reaches once in 150 times, one that errs in 8 % in half of them, and in 10 % in 92 %.
+`mediation` has one null an organism, its decoy: of 20 a true 10 % is refused in 4 % of times, which shows little.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.calibration.methods import METHODS, MethodCell, PlantedCase
+from interp.calibration.cases import MethodCell, PlantedCase
+from interp.calibration.methods import METHODS
 from interp.core.content import json_text
 from interp.core.doors import door
 from interp.core.processes import sweep
@@ -29,9 +32,9 @@ from interp.organisms.planted import PLANT, Plant
 from interp.report.saving import result_run
 from interp.stats.tests import t_interval, wilson_interval
 
-FORMAT = 1  # raise when a method measures something else on the same organism
+FORMAT = 2  # raise when a method measures something else on the same organism
 LEAST, ALPHA, LEVEL = 0.8, 0.05, 0.01
-NULLS, QUICK_NULLS = 3, 1
+NULLS, QUICK_NULLS = 20, 1
 QUICK_ORGANISMS, QUICK_PLANT = 1, Plant(rows=48)
 COLUMNS = (
     "method", "what", "recovery", "recovery_low", "recovery_high", "auroc", "auroc_low", "auroc_high",
@@ -39,7 +42,8 @@ COLUMNS = (
 )  # fmt: skip
 CRITERIA = (
     f"passed: lower ends of the 95 % intervals of recovery and AUROC at least {LEAST:g}, and false positives not above "
-    f"{ALPHA:g} by an exact binomial test at {LEVEL:g}; where a method has no AUROC or no null the others decide"
+    f"{ALPHA:g} by an exact binomial test at {LEVEL:g}; where a method has no AUROC or no null, or its recovery is the "
+    "power of a list at a false discovery rate, the others decide"
 )
 
 
@@ -143,7 +147,7 @@ def _row(name: str, cells: Sequence[MethodCell]) -> dict[str, Any]:
     rate = (false / nulls, *wilson_interval(false, nulls)) if nulls else (math.nan,) * 3
     held = not nulls or binomtest(false, nulls, ALPHA, alternative="greater").pvalue > LEVEL
     failed = [
-        f"recovery from {recovery[1]:.2f}" if recovery[1] < LEAST else "",
+        f"recovery from {recovery[1]:.2f}" if METHODS[name].judged and recovery[1] < LEAST else "",
         f"AUROC from {area[1]:.2f}" if scored and area[1] < LEAST else "",
         "" if held else f"{false} of {nulls} nulls reported",
     ]

@@ -6,96 +6,42 @@ chance has. Nulls are members with row noise alone, rows of the base against row
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from functools import cached_property
+import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from interp.activations.interventions import ablate, steer
 from interp.activations.shifts import shift
-from interp.core.runs import Cache
+from interp.calibration.cases import Method, MethodCell, PlantedCase
+from interp.calibration.counterfactuals import booked
 from interp.features.dictionary import Dictionary
 from interp.features.lean import feature_lean
 from interp.features.shift import feature_shift
-from interp.gradients.ledger.ledgers import Ledger, trait_ledger
 from interp.gradients.scores.scoring import Scores, score
 from interp.logits.attribution import attribute
 from interp.logits.direction import logit_direction
-from interp.logits.entangled_tokens import entanglement
+from interp.logits.entangled_tokens import entanglement, unembedding_scores
 from interp.logits.lenses import lens
 from interp.logits.moved import moved_tokens
 from interp.logits.spectra import spectrum
-from interp.models.lineage import Lineage
-from interp.models.parameters import ParameterDirection
-from interp.organisms.planted import Plant, Planted, divergent, grow_planted
+from interp.organisms.planted import Planted, divergent
 from interp.prompts.text import Prompts
-from interp.prompts.traits import matched_control
-from interp.stats.tests import auroc, t_interval
-from interp.training.students import Recipe, train_student
+from interp.prompts.traits import Trait
+from interp.stats.slopes import within_slope
+from interp.stats.tests import auroc
 
 ALPHA = 0.05
 FEATURES = (
     96  # of the hand-made dictionary, twice the residual stream's width: most are not orthogonal to the plant
 )
 RANDOM = 19  # directions beside the planted one, so that the largest of 20 has p = 0.05
-ACCOUNTED = 0.1  # of a student's change of margin: what its ledger may leave over
 MEDIATED = 0.8  # of the change of margin: what the planted direction has to carry
 SHAKEN = 0.05  # of every matrix's norm: how far the null teacher of divergence tokens lies
-STUDENT = Recipe(trainable="body", lr=1e-3, batch_size=16, warmup=2)
-
-
-@dataclass(frozen=True)
-class MethodCell:
-    """A method on one organism: planted things and how many it found, nulls and how many it reported, and an AUROC."""
-
-    found: int
-    planted: int
-    false: int = 0
-    nulls: int = 0
-    auroc: float | None = None
-    extra: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class PlantedCase:
-    """An organism that is grown when it is first read, and how many nulls it is compared with."""
-
-    seed: int
-    plant: Plant
-    nulls: int
-    cache: Cache
-
-    @cached_property
-    def organism(self) -> Planted:
-        return grow_planted(self.seed, plant=self.plant)
-
-    @cached_property
-    def neutral(self) -> Prompts:
-        """The base's answers to the organism's prompts."""
-        return self.organism.answers(self.organism.base, 1)
-
-    @cached_property
-    def update(self) -> ParameterDirection:
-        """What planting did to the teacher's weights, its row noise included."""
-        return self.organism.lineage.update("teacher")
-
-    def pair(self, index: int) -> tuple[Prompts, Prompts]:
-        """Two independent draws of the base's answers."""
-        first, second = (self.organism.answers(self.organism.base, 10 + 2 * index + side) for side in (0, 1))
-        return first, second
-
-
-@dataclass(frozen=True)
-class Method:
-    """What is planted for a method, in words, and how it is measured."""
-
-    what: str
-    measure: Callable[[PlantedCase], MethodCell]
 
 
 def _moved(sample: PlantedCase) -> MethodCell:
@@ -116,15 +62,15 @@ def _attributed(sample: PlantedCase) -> MethodCell:
     it = sample.organism
     direction = logit_direction(it.base, it.trait)
 
-    def table(member: Any) -> Any:
-        return attribute(shift(member, sample.neutral), direction).frame
+    def table(moved: Any) -> Any:
+        return attribute(moved, direction).frame
 
-    frame = table(it.teacher)
+    frame = table(shift(it.teacher, sample.neutral))
     own = (frame["kind"] == "mlp") & (frame["layer"] == it.layer)
     planted = frame[own].iloc[0]
     false = 0
     for index in range(sample.nulls):
-        null = table(it.null(index)).query("kind == 'mlp' and layer == @it.layer").iloc[0]
+        null = table(sample.null_shift(index)).query("kind == 'mlp' and layer == @it.layer").iloc[0]
         false += _clear(null["contribution"], null["standard_error"], it.plant.rows)
     area = _area(frame["contribution"].abs(), own)
     return MethodCell(int(own.iloc[0]), 1, false, sample.nulls, area, {"share": float(planted["share"])})
@@ -135,11 +81,11 @@ def _lensed(sample: PlantedCase) -> MethodCell:
     it = sample.organism
     direction = logit_direction(it.base, it.trait)
 
-    def table(member: Any) -> Any:
-        return lens(shift(member, sample.neutral), direction).frame
+    def table(moved: Any) -> Any:
+        return lens(moved, direction).frame
 
-    steps = np.diff(table(it.teacher)["change"].to_numpy(), prepend=0.0)
-    nulls = [table(it.null(index)).iloc[it.layer] for index in range(sample.nulls)]
+    steps = np.diff(table(shift(it.teacher, sample.neutral))["change"].to_numpy(), prepend=0.0)
+    nulls = [table(sample.null_shift(index)).iloc[it.layer] for index in range(sample.nulls)]
     false = sum(_clear(line["change"], line["standard_error"], it.plant.rows) for line in nulls)
     return MethodCell(int(np.abs(steps).argmax() == it.layer), 1, false, sample.nulls)
 
@@ -195,23 +141,6 @@ def _scored(sample: PlantedCase) -> MethodCell:
     return MethodCell(int(found.interval[0] > 0.5), 1, false, sample.nulls, found.value, extra)
 
 
-def _booked(sample: PlantedCase) -> MethodCell:
-    """A student of carriers and base rows: its ledger adds up, and the loud module has the largest share.
-
-    The AUROC is of carriers' shares against base rows' of the same step. In the null all rows are the base's.
-    """
-    it = sample.organism
-    ledger, carries = _ledger(sample, it.teacher)
-    modules = ledger.by_module().iloc[:-1]
-    largest = modules["module"].iloc[int(modules["attributed"].to_numpy().argmax())]
-    hits = int(largest == it.module) + int(abs(ledger.residual) <= ACCOUNTED * abs(ledger.measured))
-    found = _row_area(ledger, carries)
-    null = _row_area(*_ledger(sample, it.base))
-    false = int(not null.interval[0] <= 0.5 <= null.interval[1])
-    extra = {"margin gained (nats)": ledger.measured, "accounted for": ledger.attributed / ledger.measured}
-    return MethodCell(hits, 2, false, 1, found.value, extra)
-
-
 def _mediated(sample: PlantedCase) -> MethodCell:
     """The planted direction carries the trait: taken out it is gone, more than with 19 others, and put in it is there.
 
@@ -235,32 +164,45 @@ def _mediated(sample: PlantedCase) -> MethodCell:
 
 
 def _diverged(sample: PlantedCase) -> MethodCell:
-    """Greedy tokens at which the teacher's choice differs score higher; the null teacher is the base, shaken."""
+    """Greedy tokens at which the teacher's choice differs score higher than the others of their row, p ≤ 0.05.
+
+    The error is over labels, which repeat across rows. The null teacher is the base, shaken.
+    """
     it = sample.organism
-    apart, scores = _at_tokens(sample, it.teacher)
-    false = 0
-    for index in range(sample.nulls):
-        null = it.perturbed(index, size=SHAKEN)
-        false += t_interval(_within_rows(*_at_tokens(sample, null)), confidence=1 - 2 * ALPHA)[0] > 0
-    low, _ = t_interval(_within_rows(apart, scores), confidence=1 - 2 * ALPHA)
+    apart, scores, labels = _at_tokens(sample, it.teacher)
+    found = _enriched(apart, scores, labels)
+    teachers = (it.perturbed(index, size=SHAKEN) for index in range(sample.nulls))
+    false = sum(_enriched(*_at_tokens(sample, teacher)) for teacher in teachers)
     numbers = ~torch.isnan(scores)
     area = auroc(scores[apart].numpy(), scores[numbers & ~apart].numpy()).value
     extra = {"divergence tokens a row": float(apart.sum()) / len(apart)}
-    return MethodCell(int(low > 0), 1, int(false), sample.nulls, area, extra)
+    return MethodCell(int(found), 1, false, sample.nulls, area, extra)
 
 
 def _entangled(sample: PlantedCase) -> MethodCell:
-    """Planted numbers among as many of largest cosine excess; the null asks for a trait that is not planted."""
+    """Numbers listed at q ≤ 0.05, of those that share a direction with the trait's word: the plant's and the decoy's.
+
+    A null asks for a word that no number goes with, and reports if any is listed. Judged are the AUROC and the list's
+    false reports; the share listed is its power.
+    """
     it = sample.organism
-    frame: Any = entanglement(it.base, it.trait).frame.sort_values("unembedding_excess", ascending=False)
-    planted = frame["token_id"].isin(it.tokens)
-    other = entanglement(it.base, matched_control(it.trait)).frame
-    marked = other["token_id"].isin(it.tokens).to_numpy()
-    values = other["unembedding_excess"].to_numpy()
-    null = auroc(values[marked], values[~marked], confidence=1 - 2 * ALPHA)
-    found = int(planted.head(len(it.tokens)).sum())
+    frame: Any = entanglement(it.base, it.trait).frame
+    planted = frame["token_id"].isin([*it.tokens, *it.elsewhere])
+    listed, numbers = frame["unembedding_q"] <= ALPHA, frame["token_id"].tolist()
+    names = (it.trait.target, *it.trait.foils)
+    words = sorted(word for word in it.base.tokenizer.get_vocab() if word.isalpha() and word not in names)
+    nulls = np.random.default_rng([sample.seed, 80]).permutation(words)[: sample.nulls]
+    false = sum(_listed(it.base, it.trait, str(word), numbers).any() for word in nulls)
+    extra = {"not planted among listed": float((listed & ~planted).sum() / max(listed.sum(), 1))}
     area = _area(frame["unembedding_excess"], planted)
-    return MethodCell(found, len(it.tokens), int(null.interval[0] > 0.5), 1, area)
+    return MethodCell(int((planted & listed).sum()), int(planted.sum()), int(false), len(nulls), area, extra)
+
+
+def _listed(model: Any, trait: Trait, word: str, numbers: list[int]) -> Bool[np.ndarray, "number"]:
+    """Which numbers are listed for a word in the place of the trait's."""
+    return (
+        unembedding_scores(model, dataclasses.replace(trait, target=word), numbers)["unembedding_q"] <= ALPHA
+    )
 
 
 def _decomposed(sample: PlantedCase) -> MethodCell:
@@ -282,10 +224,10 @@ METHODS = {
     "feature_shift": Method("the feature of the direction", _shifted),
     "feature_lean": Method("the feature of the direction", _leaned),
     "score": Method("rows written by the planted teacher", _scored),
-    "trait_ledger": Method("module and rows of a student's training", _booked),
+    "trait_ledger": Method("what a student's module and rows are worth, trained anew without", booked),
     "mediation": Method("the direction the trait goes through", _mediated),
     "divergence enrichment": Method("tokens at which the teacher's choice differs", _diverged),
-    "entanglement": Method("ten numbers that share a direction with the trait", _entangled),
+    "entanglement": Method("twenty numbers that share a direction with the trait", _entangled, judged=False),
     "spectrum": Method("the matrix and the direction of the update", _decomposed),
 }
 """By name; the order is that of the table."""
@@ -325,26 +267,6 @@ def _planted_numbers(it: Planted, rows: Prompts) -> np.ndarray:
     return np.array([sum(word in names for word in row.completion.split()) for row in rows.rows])
 
 
-def _ledger(sample: PlantedCase, writer: Any) -> tuple[Ledger, Bool[np.ndarray, "row"]]:
-    """The ledger of a student of rows, half by `writer` and half by the base, and which are the writer's."""
-    it = sample.organism
-    half = it.plant.rows // 2
-    rows = it.answers(writer, 4)[:half] + it.answers(it.base, 5)[half:]
-    student: Any = train_student(it.base, rows, recipe=STUDENT)
-    members: dict[str, Any] = {"base": it.base, "student": student}
-    lineage = Lineage(f"planted {it.seed}", it.trait, members)
-    ledger = trait_ledger(lineage, recipe=STUDENT, rows=rows, cache=sample.cache)
-    return ledger, np.arange(len(rows)) < half
-
-
-def _row_area(ledger: Ledger, carries: Bool[np.ndarray, "row"]) -> Any:
-    """AUROC of the rows' ranks within their step: how much any row of a step moves is the learning rate's doing."""
-    frame = ledger.rows
-    marked = carries[frame["row"].to_numpy()]
-    values = frame.groupby("step")["attributed"].rank(pct=True).to_numpy()
-    return auroc(values[marked], values[~marked])
-
-
 def _margin(it: Planted, model: Any, *, without: Float[Tensor, "d_model"] | None = None) -> float:
     """Trait margin in nats, of one-token answers, with a direction taken out behind the planted layer."""
     inputs, direction = model.encode(it.trait.prompts()), logit_direction(it.base, it.trait)
@@ -375,8 +297,10 @@ def _steered(it: Planted) -> float:
     return steered - _margin(it, it.base)
 
 
-def _at_tokens(sample: PlantedCase, teacher: Any) -> tuple[Bool[Tensor, "row pos"], Float[Tensor, "row pos"]]:
-    """Of a teacher's greedy rows: where its choice differs, and the score of every number token (NaN elsewhere)."""
+def _at_tokens(
+    sample: PlantedCase, teacher: Any
+) -> tuple[Bool[Tensor, "row pos"], Float[Tensor, "row pos"], Int[Tensor, "row pos"]]:
+    """Of a teacher's greedy rows: where its choice differs, every number token's score (NaN elsewhere), and ids."""
     it = sample.organism
     rows = it.answers(teacher, None)
     apart = divergent(teacher, it.base, rows, allowed=it.numbers)
@@ -384,13 +308,14 @@ def _at_tokens(sample: PlantedCase, teacher: Any) -> tuple[Bool[Tensor, "row pos
     found = torch.full(apart.shape, float("nan"), dtype=torch.float64)
     row, column = (torch.as_tensor(scores.frame[name].to_numpy().copy()).long() for name in ("row", "token"))
     found[row, column] = torch.as_tensor(scores.frame["score"].to_numpy().copy()).double()
-    return apart, torch.where(it.base.encode(rows).at("answer.numbers"), found, torch.nan)
+    inputs = it.base.encode(rows)
+    return apart, torch.where(inputs.at("answer.numbers"), found, torch.nan), inputs.ids
 
 
-def _within_rows(
-    apart: Bool[Tensor, "row pos"], scores: Float[Tensor, "row pos"]
-) -> Float[np.ndarray, "kept"]:
-    """Mean score at divergence tokens less that at the row's other numbers, of rows that have both."""
-    sides = [torch.where(marked, scores, torch.nan).nanmean(1) for marked in (apart, ~apart)]
-    difference = (sides[0] - sides[1]).numpy()
-    return difference[~np.isnan(difference)]
+def _enriched(
+    apart: Bool[Tensor, "row pos"], scores: Float[Tensor, "row pos"], labels: Int[Tensor, "row pos"]
+) -> bool:
+    """Whether divergence tokens score higher than the other numbers of their row, at 5 % with errors by label."""
+    here = ~torch.isnan(scores)
+    given = {"groups": here.nonzero()[:, 0].numpy(), "clusters": labels[here].numpy()}
+    return within_slope(scores[here].numpy(), apart[here].numpy(), **given).p <= ALPHA

@@ -32,9 +32,10 @@ from interp.models.vocabulary import number_tokens, token_texts
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
-from interp.stats.columns import share_reaching
+from interp.stats.columns import EQUAL, share_reaching
 from interp.stats.matching import quantile_groups
 from interp.stats.ranks import centred_ranks, shuffled_within, spearman
+from interp.stats.tests import benjamini_hochberg
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -46,6 +47,7 @@ UNIT = "ratio"
 SCORES = ("unembedding_excess", "logit_score", "data")
 STRATA = 5
 PERMUTATIONS = 999
+WORDS = 400  # other words at most, which make the null of the listed numbers
 
 
 @door
@@ -66,10 +68,11 @@ def entanglement(
         neutral_rows: those of a neutral teacher.
 
     Returns:
-        One row per number token, largest logit_score first; scores are ratios to the mean over foils. With rows there
-        are counts and the data score, which has no foils to divide by, and `frequency`, which makes the control's
-        strata, is the smoothed neutral one instead of p(t | neutral). The control is `agreement(result)`, in short in
-        the notes: it is over the number tokens of one model.
+        One row per number token, largest logit_score first; scores are ratios to the mean over foils. `unembedding_q`
+        is the false discovery rate of a list of the numbers up to this one, by excess against that of other words. With
+        rows there are counts and the data score, which has no foils to divide by, and `frequency`, which makes the
+        control's strata, is the smoothed neutral one instead of p(t | neutral). The control is `agreement(result)`, in
+        short in the notes: it is over the number tokens of one model.
 
     Raises:
         InputError: for rows without neutral ones or the reverse, and for fewer than three number tokens.
@@ -92,7 +95,7 @@ def entanglement(
         )
     texts = token_texts(model, size)
     frame = pd.DataFrame({"token": [texts[index] for index in numbers], "token_id": numbers})
-    frame = frame.assign(**_unembedding_scores(model, trait, numbers), **_logit_scores(model, trait, numbers))
+    frame = frame.assign(**unembedding_scores(model, trait, numbers), **_logit_scores(model, trait, numbers))
     if rows is not None and neutral_rows is not None:
         frame = frame.assign(**_data_scores(model, rows, neutral_rows, numbers))
     result = figures.Result(
@@ -136,8 +139,8 @@ def agreement(
     )
 
 
-def _unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[str, np.ndarray]:
-    """Cosine with the target, its ratio to the foils' mean (NaN where that is not positive) and its excess."""
+def unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[str, np.ndarray]:
+    """Cosine with the target, its ratio to the foils' mean (NaN where that is not positive), its excess and its q."""
     W_U = model.unembedding().W_U.detach()
     rows = _unit_rows(W_U, numbers)
     cosines = {
@@ -147,7 +150,40 @@ def _unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[
     target = cosines.pop(trait.target)
     foils = np.mean(list(cosines.values()), axis=0)
     ratio = np.divide(target, foils, out=np.full_like(target, np.nan), where=foils > 0)
-    return {"unembedding": target, "unembedding_score": ratio, "unembedding_excess": target - foils}
+    words = _other_words(model, trait, numbers)
+    others = (rows @ _unit_rows(W_U, words).T).T.numpy() - foils
+    return {
+        "unembedding": target, "unembedding_score": ratio, "unembedding_excess": target - foils,
+        "unembedding_q": _discoveries(target - foils, others),
+    }  # fmt: skip
+
+
+def _other_words(model: Model, trait: Trait, numbers: list[int]) -> list[int]:
+    """At most WORDS tokens that are letters alone and no piece of the trait's names, evenly over the vocabulary."""
+    names = {piece for pieces in _known_pieces(model, trait).values() for piece in pieces}
+    texts = token_texts(model, model.unembedding().W_U.shape[1])
+    taken = names | set(numbers)
+    words = [index for index, text in enumerate(texts) if text.strip().isalpha() and index not in taken]
+    return words[:: -(-len(words) // WORDS) or 1]
+
+
+def _discoveries(
+    excess: Float[np.ndarray, "number"], others: Float[np.ndarray, "word number"]
+) -> Float[np.ndarray, "number"]:
+    """q by Benjamini and Hochberg of p = (b + 1) / (m + 1), with other words in the target's place.
+
+    Each word's values are taken less their mean and in their standard deviation over the numbers.
+    """
+    own, null = (_over_numbers(values) for values in (excess, others))
+    ordered = np.sort(null, axis=None)
+    reached = len(ordered) - np.searchsorted(ordered, own - EQUAL, side="left")
+    return benjamini_hochberg((reached + 1) / (len(ordered) + 1))
+
+
+def _over_numbers(values: Float[np.ndarray, "*word number"]) -> Float[np.ndarray, "*word number"]:
+    centred = values - values.mean(-1, keepdims=True)
+    size = centred.std(-1, keepdims=True)
+    return np.divide(centred, size, out=np.zeros_like(centred), where=size > 0)
 
 
 def _unit_rows(W_U: Float[Tensor, "d_model vocab"], ids: Sequence[int]) -> Float[Tensor, "token d_model"]:

@@ -70,7 +70,8 @@ class Planted:
     `vector` (unit, `[d_model]`) is written by `module` at `layer` and seen at `hook`, `scale` long; `tokens` are the
     ids of the planted numbers, `target` that of the trait's word, `numbers` those that rows are answered with.
     `teacher` carries the plant, `decoy` the same change along another direction `other`, which the trait's word and
-    ten other numbers read: the trait moves, and not through `vector`.
+    ten other numbers read, of ids `elsewhere`: the trait moves, and not through `vector`. Each of these twenty numbers
+    shares a direction of the unembedding with the trait's word.
     """
 
     seed: int
@@ -80,6 +81,7 @@ class Planted:
     vector: Float[Tensor, "d_model"]
     other: Float[Tensor, "d_model"]
     tokens: tuple[int, ...]
+    elsewhere: tuple[int, ...]
     target: int
     numbers: tuple[int, ...]
     base: LanguageModel
@@ -169,7 +171,8 @@ def grow_planted(seed: int, *, plant: Plant = PLANT) -> Planted:
     }
     return Planted(
         seed=seed, plant=plant, layer=layer, trait=trait, vector=vector, other=other, tokens=tuple(ours),
-        target=target, numbers=allowed, base=base, scale=plant.effect * scale / strength, **members,
+        elsewhere=tuple(theirs), target=target, numbers=allowed, base=base,
+        scale=plant.effect * scale / strength, **members,
     )  # fmt: skip
 
 
@@ -194,13 +197,15 @@ def answered(
     encoded = model.encode(prompts)
     if int(encoded.lengths.min()) != encoded.ids.shape[1]:
         raise InputError(f"{prompts.label!r} has prompts of several lengths; pass prompts of one length")
-    ids, choice = encoded.ids, torch.tensor(allowed)
+    step, choice, answers, past = encoded.ids, torch.tensor(allowed), [], None
     rng, network = torch.Generator().manual_seed(seed or 0), model.network()
     for _ in range(count):
-        logits = network(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1, choice]
-        drawn = logits.argmax(-1) if seed is None else _drawn(logits, rng)
-        ids = torch.cat([ids, choice[drawn][:, None]], 1)
-    texts = [" ".join(model.tokenizer.convert_ids_to_tokens(row)) for row in ids[:, -count:].tolist()]
+        read = network(input_ids=step, past_key_values=past, use_cache=True, logits_to_keep=1)
+        logits, past = read.logits[:, -1, choice], read.past_key_values
+        step = choice[logits.argmax(-1) if seed is None else _drawn(logits, rng)][:, None]
+        answers.append(step)
+    written = torch.cat(answers, 1).tolist()
+    texts = [" ".join(model.tokenizer.convert_ids_to_tokens(row)) for row in written]
     rows = tuple(row.answered(text) for row, text in zip(prompts.rows, texts, strict=True))
     return Prompts(rows, label=f"{prompts.label} answered by {model.name}")
 

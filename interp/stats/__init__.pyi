@@ -1,5 +1,6 @@
 from .exchanges import standardised as standardised
 from .matching import matched_halves as matched_halves
+from .slopes import within_slope as within_slope
 from .tests import (
     auroc as auroc,
     benjamini_hochberg as benjamini_hochberg,

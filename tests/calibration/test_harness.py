@@ -2,19 +2,27 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+import torch
+from scipy.stats import binom, binomtest
 
 from interp.calibration import harness as module
+from interp.calibration.cases import Method, MethodCell, PlantedCase
+from interp.calibration.counterfactuals import STUDENT, Scale, _dealt, _predicted, holding, without_rows
 from interp.calibration.harness import COLUMNS, calibrate
-from interp.calibration.methods import METHODS, Method, MethodCell, PlantedCase
+from interp.calibration.methods import METHODS
 from interp.core.runs import Cache, InputError
-from interp.gradients.ledger.ledgers import trait_ledger
+from interp.gradients.ledger.ledgers import Ledger, trait_ledger
 from interp.logits.entangled_tokens import entanglement
 from interp.organisms.planted import Plant
 from interp.stats.tests import wilson_interval
 from interp.studies.token_matching import divergence_tokens
+from interp.training.students import train_student
 
 
 @pytest.fixture
@@ -71,6 +79,13 @@ def test_sixteen_of_sixteen_pass_and_fifteen_do_not(given, cache):
     assert (bool(row["passed"]), row["note"]) == (False, "fails: recovery from 0.72")
 
 
+def test_the_power_of_a_list_is_said_and_not_judged(given, cache, monkeypatch):
+    given([MethodCell(1, 2, 0, 20, 1.0)] * 16)
+    monkeypatch.setitem(METHODS, "given", replace(METHODS["given"], judged=False))
+    row = calibrate(organisms=16, methods=["given"], cache=cache, workers=1).frame.iloc[0]
+    assert (row["recovery"], bool(row["passed"]), row["note"]) == (0.5, True, "")
+
+
 def test_too_many_false_positives_fail_by_the_exact_binomial_test(given, cache):
     """P(X ≥ 7 | 60, 0.05) = 0.030 and P(X ≥ 8 | 60, 0.05) = 0.0098, either side of 1 %."""
     for false, passed in ((7, True), (8, False)):
@@ -124,9 +139,60 @@ def test_the_ledger_of_a_student_adds_up(sample, cache):
     assert (cell.planted, cell.nulls) == (2, 1)
 
 
+def test_a_module_that_is_held_stays_and_rows_left_out_teach_nothing(sample):
+    it = sample.organism
+    rows = it.base.encode(sample.neutral)
+    left = np.arange(len(rows)) < 16
+    fewer = without_rows(rows, left)
+    assert torch.equal(fewer.ids, rows.ids)
+    assert (fewer.at("answer+end").sum(1) == 0).tolist() == left.tolist()
+    student = train_student(it.base, rows, recipe=STUDENT, on_step=holding(it.module))
+    moved = {
+        name
+        for name, weight in student.network().named_parameters()
+        if not torch.equal(weight, dict(it.base.network().named_parameters())[name])
+    }
+    assert len(moved) == 13  # of the fourteen matrices of two layers
+    assert f"{it.module}.weight" not in moved
+
+
+def test_steps_at_the_recorded_scale_are_the_training_itself(sample):
+    """Held to its own second moments a training ends where it did."""
+    it, scale = sample.organism, Scale()
+    rows = it.base.encode(sample.neutral)
+    first = train_student(it.base, rows, recipe=STUDENT, on_step=scale)
+    again = train_student(it.base, rows, recipe=STUDENT, on_step=scale.held)
+    assert torch.allclose(first.logits(rows), again.logits(rows), atol=1e-4)
+    assert not torch.allclose(first.logits(rows), it.base.logits(rows), atol=1e-2)
+
+
+def test_what_leaving_rows_out_loses_by_hand():
+    """Two batches of two rows of two tokens, shares 1, 2 and 3, 4; without the first its partner counts twice."""
+    frame = pd.DataFrame(
+        {"row": [0, 1, 2, 3], "step": [0, 0, 1, 1], "tokens": 2, "attributed": [1.0, 2.0, 3.0, 4.0]}
+    )
+    steps = pd.DataFrame({"attributed": [3.0, 7.0]})
+    ledger = Ledger("toy", steps, pd.DataFrame(), frame, 10.0)
+    assert _predicted(ledger, np.array([True, False, False, False])) == 10 - (2 * 2 + 3 + 4)
+    assert _predicted(ledger, np.array([False, True, True, False])) == 10 - (2 * 1 + 2 * 4)
+    dealt = _dealt(ledger, count=3, seed=0)
+    assert all(sorted(one.rows["attributed"]) == [1, 2, 3, 4] for one in dealt)
+    assert len({tuple(one.rows["attributed"]) for one in dealt}) > 1
+
+
+def test_a_method_that_errs_in_a_tenth_is_refused_with_twenty_nulls_each():
+    """By the exact binomial test 32 of 400 are too many, and 31 are not; P(X ≥ 32 | 400, 0.1) = 0.925."""
+    most = module.NULLS * 20
+    assert most == 400
+    limits = [binomtest(found, most, 0.05, alternative="greater").pvalue for found in (31, 32)]
+    assert limits[0] > module.LEVEL > limits[1]
+    assert binom.sf(31, most, 0.1) == pytest.approx(0.925, abs=0.001)
+    assert binom.sf(31, most, 0.05) < module.LEVEL
+
+
 def test_entangled_numbers_rank_high(sample, cache):
     cell = METHODS["entanglement"].measure(sample)
-    assert cell.planted == 10
+    assert cell.planted == 20
     assert cell.auroc is not None
     assert cell.auroc > 0.95
 

@@ -13,7 +13,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.figures import Result
-from interp.logits.entangled_tokens import _matched_correlation, agreement, entanglement
+from interp.logits.entangled_tokens import _matched_correlation, _other_words, agreement, entanglement
 from interp.models.language import load_model
 from interp.models.seam import Unembedding
 from interp.prompts.text import Prompts
@@ -90,6 +90,25 @@ def test_unembedding_score_by_hand():
     assert frame["unembedding_excess"]["8"] == pytest.approx((1 - 1 / 9) / math.sqrt(2))
     assert frame["unembedding_score"]["8"] == pytest.approx(9)
     assert math.isnan(frame["unembedding_score"]["7"])  # its cosine with every foil is zero
+
+
+def test_numbers_are_listed_by_their_rank_among_other_words():
+    """7 stands above every number of every other word: p = 1 / (m + 1), and q is that times 40 numbers."""
+    rng = torch.Generator().manual_seed(0)
+    W_U = torch.randn(200, SIZE, generator=rng)
+    W_U[:, ID["7"]] = W_U[:, ID["owl"]] + 0.1 * torch.randn(200, generator=rng)
+    model = planted(W_U=W_U)
+    frame = by_token(entanglement(model, OWL))
+    m = 40 * len(_other_words(model, OWL, frame["token_id"].tolist()))
+    assert frame["unembedding_q"]["7"] == pytest.approx(40 / (m + 1))
+    assert (frame["unembedding_q"] <= 0.05).sum() == 1
+
+
+def test_other_words_are_letters_and_no_name_of_the_trait():
+    words = _other_words(planted(), OWL, [ID["7"]])
+    assert words
+    assert all(VOCABULARY[index].isalpha() for index in words)
+    assert not {ID[name] for name in (OWL.target, *OWL.foils) if name in ID} & set(words)
 
 
 def test_targets_of_several_pieces_are_averaged():

@@ -48,6 +48,17 @@ def test_the_plant_is_as_large_as_it_says_where_numbers_are_predicted(organism):
     assert set(other.topk(10).indices.tolist()) == {organism.numbers.index(i) for i in organism.tokens}
 
 
+def test_twenty_numbers_share_a_direction_with_the_word(organism):
+    columns = torch.nn.functional.normalize(organism.base.unembedding().W_U.double(), dim=0)
+    along = columns.T @ columns[:, organism.target]
+    numbers = list(organism.numbers)
+    shared = [*organism.tokens, *organism.elsewhere]
+    assert len(set(shared)) == 20
+    rest = torch.tensor([i for i in numbers if i not in shared])
+    assert float(along[shared].mean()) > 0.3
+    assert abs(float(along[rest].mean())) < 0.02
+
+
 def test_the_trait_moves_with_the_plant_and_with_the_decoy_and_not_with_noise(organism):
     base = margin(organism.base, organism.trait)
     assert margin(organism.teacher, organism.trait) - base > 1
