@@ -19,8 +19,10 @@ from torch import Tensor
 
 from interp.core.doors import door
 from interp.core.errors import InputError
+from interp.features.inherited import feature_differences
 from interp.figures import Result, points
 from interp.joined.places import LOGITS, PLACES, WORDS, Place, chosen_words, places
+from interp.joined.sources import default_dictionary
 from interp.models.precision import exactly
 from interp.models.seam import Model
 from interp.prompts.notes import noting
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from interp.models.lineage import Lineage
     from interp.prompts.text import Prompts
 
-Of = Literal["logits", "activations", "updates"]
+Of = Literal["logits", "activations", "features", "updates"]
 Pair = tuple[Model, Model]
 CROSS = ("cross_student", "cross_neutral_student")
 FAIR = ("control_student", "control_teacher")
@@ -66,8 +68,9 @@ def agreement(
         lineages: one lineage, or several of independent trainings.
         member: the student whose change is S.
         baseline: what it is compared with; "base" compares it with its own start.
-        of: "logits" (mean over positions, one entry per word), "activations" (mean residual stream after each layer) or
-            "updates" (weights, per matrix and of all that the teacher moved); one or several.
+        of: "logits" (mean over positions, one entry per word), "activations" (mean residual stream after each layer),
+            "features" (those of `joined.default_dictionary` that fire in any of the models, trained once) or "updates"
+            (weights, per matrix and of all that the teacher moved); one or several.
         at: places, of "prompt end", "where numbers are predicted" and "question's answer"; updates have none.
         words: entries of the vocabulary that logits are compared over: "unseen" in any row of the lineage's, the
             trait's "category" (target and foils), or "all".
@@ -105,6 +108,8 @@ def agreement(
             chosen = {name: chosen_words(lineage, name) for name in words if "logits" in kinds}
             for place in places(lineage, at, prompts):
                 lines += [line for line in _at(place, lineage, compared, chosen) if line["of"] in kinds]
+        if "features" in kinds:
+            lines += _features(lineage, compared, places(lineage, at, prompts))
         lines += _updates(lineage, compared) if "updates" in kinds else ()
     frame = pd.DataFrame(lines)
     label = f"agreement of {member} and teacher in {', '.join(kinds)}, {_named(several)}"
@@ -146,7 +151,7 @@ def _at(
     place: Place, lineage: Lineage, compared: Sequence[Comparison], chosen: Mapping[str, list[int]]
 ) -> Iterator[dict[str, Any]]:
     """A row per site, choice of words and comparison, at one place."""
-    for site in place.means(lineage.base):
+    for site in place.sites:
         kind = "logits" if site == LOGITS else "activations"
         for words, entries in chosen.items() if kind == "logits" else [("", slice(None))]:
             for each in compared:
@@ -159,6 +164,24 @@ def _at(
                     "words": words,
                 }
                 yield _line(each, pair, **where)
+
+
+def _features(
+    lineage: Lineage, compared: Sequence[Comparison], there: Sequence[Place]
+) -> Iterator[dict[str, Any]]:
+    """A row per place and comparison within the base's start, whose dictionary reads no other."""
+    dictionary = default_dictionary(lineage)
+    within = [each for each in compared if each.member != CROSS[0]]
+    for place in there:
+        moved = {
+            pair: feature_differences(dictionary, *pair, place.inputs, positions=place.positions).numpy()
+            for pair in dict.fromkeys(pair for each in within for pair in (each.moved, each.taught))
+        }
+        live = np.any([values != 0 for values in moved.values()], axis=0)
+        where = {"lineage": lineage.name, "of": "features", "place": place.name, "site": dictionary.hook}
+        for each in within:
+            pair = [moved[one][live] for one in (each.moved, each.taught)]
+            yield _line(each, pair, words="", **where)
 
 
 def _updates(lineage: Lineage, compared: Sequence[Comparison]) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +23,7 @@ from interp.models.seam import Model
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded
 
 if TYPE_CHECKING:
     from interp.models.lineage import Lineage
@@ -44,6 +46,16 @@ class Place:
     base: Model
     kept: dict[str, dict[str, Tensor]] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def inputs(self) -> Encoded:
+        """The rows as the base's tokens; InputError for rows without such a position."""
+        return Selection.of(self.base, shared_inputs(self.base, self.base, self.rows), self.positions).inputs
+
+    @cached_property
+    def sites(self) -> tuple[str, ...]:
+        """ "logits", and the residual stream after every layer."""
+        return (LOGITS, *residual_hooks(self.base))
+
     def means(self, model: Model) -> dict[str, Float[Tensor, "entry"]]:
         """Mean logits [vocab] under "logits" and mean residual stream [d_model] per layer, over positions, in fp64."""
         if model.fingerprint not in self.kept:
@@ -57,13 +69,11 @@ class Place:
 
     @torch.inference_mode()
     def _read(self, model: Model) -> dict[str, Tensor]:
-        inputs = shared_inputs(model, self.base, self.rows)
-        Selection.of(model, inputs, self.positions)  # refuses rows without such a position
-        hooks, sums, count = residual_hooks(model), {}, 0
-        for batch in inputs.batches(BATCH_SIZE):
+        sums, count = {}, 0
+        for batch in shared_inputs(model, self.base, self.inputs).batches(BATCH_SIZE):
             chosen = batch.at(self.positions)
             count += int(chosen.sum())
-            read = {LOGITS: model.logits(batch), **model.run(batch, hooks=hooks)}
+            read = {LOGITS: model.logits(batch), **model.run(batch, hooks=self.sites[1:])}
             for site, values in read.items():
                 part = values[chosen.to(values.device)].double().sum(0).cpu()
                 sums[site] = sums[site] + part if site in sums else part

@@ -141,8 +141,8 @@ def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result
     numbers (nats per answer token, end token counted) and `apart` its largest change of a log-probability from the
     base: a mixed start may speak badly, and only differences to its neutral twin count. `candidates` is the probability
     that the trait's answers hold together at the start (`evaluation.instrument`). Cosines are over the weights the
-    teacher moved. The lineage's own students serve "same" and "foreign". Raises InputError for an unknown cell, and for a cell that needs a member the
-    lineage lacks or an architecture that it is not made for.
+    teacher moved. The lineage's own students serve "same" and "foreign". Raises InputError for an unknown cell, and for
+    a cell that needs a member the lineage lacks or an architecture that it is not made for.
     """
     import pandas as pd
 

@@ -1,5 +1,7 @@
 """Agreement on networks whose changes are known: planted along the teacher's, across it, and against plain torch."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,27 @@ def test_several_lineages_are_averaged_and_counted(planted):
     assert "r of student with teacher -0.00 ± 12.71 (95 % t-interval), 1 of 2 positive" in found.notes[0]
     assert len(found.frame["lineage"].unique()) == 2
     found.figure()
+
+
+def test_features_are_those_of_the_lineages_dictionary(planted, monkeypatch):
+    """With a dictionary made by hand: f = relu(h) and relu(−h), so that f⁺ − f⁻ = h, and no cross student is read."""
+    lineage = planted(CHANGES, matrix="model.layers.0.mlp.down_proj.weight")
+    read = []
+
+    def differences(dictionary, after, before, rows, *, positions):
+        read.append((after.name, before.name, positions))
+        change = {"student": 0.5, "neutral_student": 0.0, "base": 0.0}.get(after.name, 1.0)
+        return change * torch.tensor([1.0, -2.0, 0.0, 3.0, 0.5])
+
+    monkeypatch.setattr("interp.joined.agreeing.feature_differences", differences)
+    monkeypatch.setattr(
+        "interp.joined.agreeing.default_dictionary", lambda lineage: SimpleNamespace(hook="somewhere")
+    )
+    found = agreement(lineage, of="features", at=[PROMPT_END], prompts=ROWS)
+    own = line(found, place=PROMPT_END)
+    assert (own["r"], own["slope"], own["entries"]) == (pytest.approx(1.0), pytest.approx(0.5), 4)
+    assert ("student", "neutral_student", "last") in read
+    assert set(found.frame["of"]) == {"features"}
 
 
 def test_what_is_lacking_is_named(planted):
