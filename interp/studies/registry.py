@@ -12,19 +12,22 @@ from interp.studies import (
     lemma_family,
     one_direction,
     shared_initialisation,
+    student_arms,
     sustained_alignment,
 )
 
 FAMILIES = {
-    each.FAMILY.name: each.FAMILY
+    each.name: each
     for each in (
-        lemma_family,
-        sustained_alignment,
-        shared_initialisation,
-        one_direction,
-        divergence_family,
-        features_beyond_vocabulary,
-        inherited_trace,
+        lemma_family.FAMILY,
+        sustained_alignment.FAMILY,
+        shared_initialisation.FAMILY,
+        one_direction.FAMILY,
+        divergence_family.FAMILY,
+        features_beyond_vocabulary.FAMILY,
+        inherited_trace.FAMILY,
+        student_arms.ARMS_FAMILY,
+        student_arms.DOSE_FAMILY,
     )
 }
 
