@@ -4,6 +4,7 @@ Both samplers answer the same prompts at temperature 1 with the same model; `gen
 batches of 256 with its own key-value cache. The ratio is generate / ours: more is better.
 """
 
+import dataclasses
 import tempfile
 import time
 from functools import partial
@@ -14,7 +15,7 @@ import torch
 from benchmarks.paired import REPETITIONS, Ratio, paired, summary
 from interp.core.runs import Cache, InputError
 from interp.models.language import LanguageModel
-from interp.organisms.library import grow
+from interp.organisms.library import TOY, grow
 from interp.organisms.toy import SHIPPED, shipped_base
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
@@ -23,6 +24,8 @@ from interp.training.sampling import complete
 from interp.training.teachers import neutral_teacher
 
 PROMPTS, NEW_TOKENS, BATCH = 2048, 24, 256
+SEVEN = dataclasses.replace(TOY, controls=())
+"""Two bases, a teacher and four students, without the controls of any teacher."""
 
 
 def sampling() -> dict[str, Ratio]:
@@ -74,7 +77,7 @@ def lineage() -> dict[str, Ratio]:
     for seed in range(REPETITIONS):
         with tempfile.TemporaryDirectory() as folder:
             start = time.process_time()
-            grow(get_trait("owl"), seed=seed % SHIPPED, cache=Cache(Path(folder)))
+            grow(get_trait("owl"), seed=seed % SHIPPED, recipe=SEVEN, cache=Cache(Path(folder)))
             seconds.append(time.process_time() - start)
     return {"lineage-cpu-seconds": summary(seconds)}
 
