@@ -355,7 +355,9 @@ verdicts("features-beyond-vocabulary")
 
 # %%
 counts = pd.DataFrame({name: pd.Series(decided(name)).value_counts() for name in NAMES}).T
-counts = counts.reindex(columns=["supported", "refuted", "inconclusive", "holds", "fails"]).fillna(0).astype(int)
+counts = (
+    counts.reindex(columns=["supported", "refuted", "inconclusive", "holds", "fails"]).fillna(0).astype(int)
+)
 assert counts["supported"].to_list() == [4, 4, 6, 2, 1, 0]
 assert counts["refuted"].to_list() == [0, 0, 0, 1, 0, 0]
 assert counts.to_numpy().sum() == 36

@@ -59,21 +59,18 @@ def agreement(
 ) -> Result:
     """Compare what a student changed with what its teacher's fine-tune changed, beside controls, on identical tokens.
 
-    S is `member` minus `baseline`, T the teacher minus the base. Controls are lines of their own: the baseline against
-    T, the cross student minus its neutral twin against T, S against every other teacher of the same base (the members
-    `teacher_...` and `candidates`), and, where the lineage has a control teacher, both sides less what a fine-tune
-    without a trait does. What a lineage lacks is left out.
+    S is `member` minus `baseline`, T the teacher minus the base. Controls are lines of their own, where the lineage has
+    their members: the baseline against T, the cross student minus its neutral twin against T, S against the other
+    teachers `teacher_...` and `candidates` of the base, and both sides less what a fine-tune without a trait does.
 
     Args:
         lineages: one lineage, or several of independent trainings.
         member: the student whose change is S.
         baseline: what it is compared with; "base" compares it with its own start.
-        of: "logits" (mean over positions, one entry per word), "activations" (mean residual stream after each layer),
-            "features" (those of `joined.default_dictionary` that fire in any of the models, trained once) or "updates"
-            (weights, per matrix and of all that the teacher moved); one or several.
+        of: "logits" (mean over positions, per word), "activations" (mean residual stream after each layer), "features"
+            (of `joined.default_dictionary`, those that fire) or "updates" (weights, per matrix and of all).
         at: places, of "prompt end", "where numbers are predicted" and "question's answer"; updates have none.
-        words: entries of the vocabulary that logits are compared over: "unseen" in any row of the lineage's, the
-            trait's "category" (target and foils), or "all".
+        words: those compared in logits: "unseen" in any row, the trait's "category" (target and foils), or "all".
         prompts: number prompts with answers; 256 of `number_prompts` by default.
         candidates: further teachers made on the same base, by name.
 

@@ -71,8 +71,8 @@ def entanglement(
         One row per number token, largest logit_score first; scores are ratios to the mean over foils. `unembedding_q`
         is the false discovery rate of a list of the numbers up to this one, by excess against that of other words. With
         rows there are counts and the data score, which has no foils to divide by, and `frequency`, which makes the
-        control's strata, is the smoothed neutral one instead of p(t | neutral). The control is `agreement(result)`, in
-        short in the notes: it is over the number tokens of one model.
+        control's strata, is the smoothed neutral one instead of p(t | neutral). The control, `score_agreement(result)`,
+        is in short in the notes: it is over the number tokens of one model.
 
     Raises:
         InputError: for rows without neutral ones or the reverse, and for fewer than three number tokens.
@@ -104,11 +104,11 @@ def entanglement(
         unit=UNIT,
         draw=_draw,
     )
-    notes = (*direction.notes, *(_sentence(row) for row in agreement(result).frame.to_dict("records")))
+    notes = (*direction.notes, *(_sentence(row) for row in score_agreement(result).frame.to_dict("records")))
     return figures.Result(result.label, result.frame, result.unit, notes=notes, draw=_draw)
 
 
-def agreement(
+def score_agreement(
     scores: figures.Result, *, strata: int = STRATA, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> figures.Result:
     """Rank correlation of every pair of scores: over all numbers (`rho`) and within strata of equal frequency.

@@ -13,7 +13,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.figures import Result
-from interp.logits.entangled_tokens import _matched_correlation, _other_words, agreement, entanglement
+from interp.logits.entangled_tokens import _matched_correlation, _other_words, entanglement, score_agreement
 from interp.models.language import load_model
 from interp.models.seam import Unembedding
 from interp.prompts.text import Prompts
@@ -143,7 +143,7 @@ def test_agreement_that_is_frequency_vanishes_when_matched():
     rng = np.random.default_rng(0)
     level = np.repeat(np.arange(5.0), 40)
     a, b = (level + 0.3 * rng.normal(size=200) for _ in range(2))
-    row: Any = agreement(scores(a, b, level)).frame.iloc[0]
+    row: Any = score_agreement(scores(a, b, level)).frame.iloc[0]
     assert row["rho"] > 0.8
     assert abs(row["rho_matched"]) < 0.2
     assert row["p"] > 0.05
@@ -154,7 +154,7 @@ def test_agreement_within_strata_is_found():
     level, shared = np.repeat(np.arange(5.0), 40), rng.normal(size=200)
     # frequency hides it: it pushes one score up and the other down
     a, b = 3 * level + shared, -3 * level + shared + 0.5 * rng.normal(size=200)
-    row: Any = agreement(scores(a, b, level)).frame.iloc[0]
+    row: Any = score_agreement(scores(a, b, level)).frame.iloc[0]
     assert row["rho"] < -0.5
     assert row["rho_matched"] > 0.8
     assert row["p"] == row["smallest_p"] == 1 / 1000
@@ -164,7 +164,9 @@ def test_agreement_within_strata_is_found():
 def test_agreement_by_hand_in_two_strata():
     # within the strata the ranks are (1, 2, 3) against (1, 3, 2) and (1, 2, 3) against (1, 2, 3): (1 + 2) / 4
     frequency = [1, 1, 1, 9, 9, 9]
-    row: Any = agreement(scores([1, 2, 3, 1, 2, 3], [1, 3, 2, 10, 20, 30], frequency), strata=2).frame.iloc[0]
+    row: Any = score_agreement(
+        scores([1, 2, 3, 1, 2, 3], [1, 3, 2, 10, 20, 30], frequency), strata=2
+    ).frame.iloc[0]
     assert row["rho_matched"] == pytest.approx(3 / 4)
 
 
@@ -194,7 +196,7 @@ def test_real_path_on_a_tiny_model(tiny):
     assert sum("frequency-matched" in note for note in result.notes) == 3
     assert any("are one token each" in note for note in result.notes)
     assert "of the tokens of owl questions are unknown to the tokenizer" in result.notes[-1]
-    figure: Any = agreement(result).figure()
+    figure: Any = score_agreement(result).figure()
     assert len(figure.data[0].y) == 3
 
 
@@ -205,4 +207,4 @@ def test_messages():
     with pytest.raises(InputError, match="no answer in 'words' holds a number token"):
         entanglement(planted(), OWL, rows=words, neutral_rows=NEUTRAL)
     with pytest.raises(InputError, match="strata 0 leaves no bin"):
-        agreement(scores([1.0, 2], [1.0, 2], [1.0, 2]), strata=0)
+        score_agreement(scores([1.0, 2], [1.0, 2], [1.0, 2]), strata=0)
