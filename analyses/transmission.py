@@ -65,7 +65,10 @@ def judged(trait: str, given: argparse.Namespace) -> dict[str, Any]:
             trait,
             *(verdict[k] for k in ("name", "decision", "effect", "p")),
         )
-    return {"verdicts": run.verdicts, "lineages": run.summary["lineages"]}
+    verdicts = [
+        verdict for verdict in run.verdicts if verdict["name"] in CLAIMS
+    ]  # of the trace: another family
+    return {"verdicts": verdicts, "lineages": run.summary["lineages"]}
 
 
 if __name__ == "__main__":

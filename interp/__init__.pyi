@@ -29,7 +29,6 @@ from .calibration.harness import calibrate as calibrate
 from .core.errors import InputError as InputError
 from .core.runs import Run as Run
 from .evaluation.elicitation import evaluate as evaluate
-from .experiment.demonstration import demo as demo
 from .experiment.recipe import read_experiment as read_experiment
 from .experiment.run import run_experiment as run_experiment
 from .features.lean import feature_lean as feature_lean
@@ -65,6 +64,7 @@ from .prompts.traits import Trait as Trait, get_trait as get_trait
 from .report.compare import compare_runs as compare_runs
 from .report.page import write_report as write_report
 from .stats.verdict import Verdict as Verdict
+from .studies.demonstration import demo as demo
 from .studies.testing import test as test
 from .training.students import Recipe as Recipe, train_student as train_student
 

@@ -16,8 +16,8 @@ from analyses.alignment_is_causal import judged
 from analyses.digits import judged as judged_digits
 from analyses.features_are_causal import TOP, judged as judged_features
 from analyses.readme import README, filled, margins, results
-from interp.experiment.demonstration import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.experiment.outcome import judge_margins, transmission
+from interp.experiment.transfer_claims import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.features.sae import SAERecipe
 from interp.gradients.nulls.controls import shuffle_numbers
 from interp.hypotheses.subject import Measurement

@@ -33,8 +33,8 @@ def _demo(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Grow toy lineages, judge whether the trait passed through numbers, trace one, write the report."""
-    from interp.experiment.demonstration import demo as run_demo
+    """Grow toy lineages, judge whether the trait passed through numbers, trace two, write the report."""
+    from interp.studies.demonstration import demo as run_demo
 
     tell_verdicts(run_demo(out, seeds=seeds, trait=trait, quick=quick), as_json=as_json)
 

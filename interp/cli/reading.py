@@ -34,12 +34,26 @@ features_app = typer.Typer(
 @reading.command("trace", rich_help_panel=PANEL)
 @loads
 def _trace(
-    base: Base,
-    teacher: Teacher,
-    prompts: Data,
     out: Out,
+    base: Annotated[str | None, typer.Option(help="Name or folder of the base model.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="Name or folder of the teacher, a model or an adapter of the base.")
+    ] = None,
     student: Annotated[
         list[str] | None, typer.Option(help="Name or folder of a student; may be repeated.")
+    ] = None,
+    neutral_student: Annotated[
+        str | None,
+        typer.Option(help="A student of numbers without a trait, whose change is taken off the student's."),
+    ] = None,
+    lineage: Annotated[
+        Path | None, typer.Option(help="Folder of a lineage, instead of base, teacher and students.")
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Rows with prompt and completion: JSONL, JSON, CSV or parquet; a lineage's own numbers by default."
+        ),
     ] = None,
     trait: Trait = None,
     target: Annotated[
@@ -63,7 +77,12 @@ def _trace(
     """Say which logits a fine-tune moved on rows of any kind, and through which components."""
     from interp.joined.tracing import trace_files
 
-    checkpoints = {"base": base, "teacher": teacher, "student": student, "unrelated": unrelated or []}
+    students: Any = student
+    if neutral_student is not None:
+        names = ["student", *(f"student_{index}" for index in range(2, len(student or []) + 1))]
+        students = dict(zip(names, student or [], strict=False)) | {"neutral_student": neutral_student}
+    checkpoints: dict[str, Any] = {"base": base, "teacher": teacher, "student": students}
+    checkpoints |= {"unrelated": unrelated or [], "lineage": lineage}
     named = {"trait": trait, "target": target, "foils": foil or []}
     options = {"limit": limit, "positions": positions, **loading}
     tell_verdicts(trace_files(checkpoints, prompts=prompts, out=out, **named, **options), as_json=as_json)

@@ -22,6 +22,13 @@ from .grammar import (
     signed as signed,
 )
 from .maps import heatmap as heatmap, interval_maps as interval_maps, interval_text as interval_text
-from .plots import bars as bars, lines as lines, points as points, scatter as scatter, whiskers as whiskers
+from .plots import (
+    bars as bars,
+    grouped_points as grouped_points,
+    lines as lines,
+    points as points,
+    scatter as scatter,
+    whiskers as whiskers,
+)
 from .results import Result as Result, Shown as Shown, Table as Table, drawing as drawing
 from .token_views import token_html as token_html

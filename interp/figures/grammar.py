@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -171,6 +172,11 @@ def with_unit(name: str, unit: str) -> str:
 def escape(value: Any) -> str:
     """Text as plotly must get it to show it literally: its labels understand a little HTML."""
     return html.escape(str(value), quote=False)
+
+
+def wrapped(value: Any, width: int = 24) -> str:
+    """Escaped text in lines of at most `width` characters, for a tick that has little room."""
+    return "<br>".join(map(escape, textwrap.wrap(str(value), width)))
 
 
 def texts(values: Any) -> list[str]:

@@ -21,6 +21,7 @@ from interp.figures.grammar import (
     styled,
     texts,
     with_unit,
+    wrapped,
 )
 
 if TYPE_CHECKING:
@@ -163,6 +164,59 @@ def points(
     figure = styled(figure, title=title, x=x, y=with_unit(y, unit))
     drawn = interval is not None and bool((frame[interval] > 0).any())
     return captioned(figure, *_key([len(part) for part in parts], whisker if drawn else ""))
+
+
+def grouped_points(
+    frame: pd.DataFrame, *, group: str, y: str, colour: str, title: str, unit: str, half: str
+) -> go.Figure:
+    """Draw every value `y` as a point, side by side within its `group`, one `colour` a series, named in the legend.
+
+    The column `half` is the half-width of the interval about the mean of its group and series; 0 draws none.
+    """
+    import plotly.graph_objects as go
+
+    need(frame, group, y, colour, half)
+    names, series = list(dict.fromkeys(frame[group])), list(dict.fromkeys(frame[colour]))
+    step, figure = 0.8 / len(series), go.Figure()
+    for index, one in enumerate(series):
+        parts = [
+            (at, frame[(frame[group] == name) & (frame[colour] == one)]) for at, name in enumerate(names)
+        ]
+        parts = [(at + (index - (len(series) - 1) / 2) * step, part) for at, part in parts if len(part)]
+        places = [at + step * offset for at, part in parts for offset in _spread(len(part))]
+        looks = {
+            "color": role_colour(one, index),
+            "symbol": role_symbol(one, index),
+            "size": 9,
+            "opacity": 0.8,
+        }
+        figure.add_scatter(
+            x=places,
+            y=[value for _, part in parts for value in part[y]],
+            mode="markers",
+            name=escape(one),
+            marker=looks,
+            hovertemplate=f"{escape(one)}: %{{y:.3g}} {escape(unit)}<extra></extra>",
+        )
+        figure.add_scatter(
+            x=[at for at, _ in parts],
+            y=[float(part[y].mean()) for _, part in parts],
+            mode="markers",
+            showlegend=False,
+            marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": MEAN}},
+            error_y={
+                "type": "data",
+                "array": [float(part[half].iloc[0]) for _, part in parts],
+                "color": MEAN,
+            },
+            hovertemplate=f"{escape(one)}, mean: %{{y:.3g}} {escape(unit)}<extra></extra>",
+        )
+    ticks = {"tickvals": list(range(len(names))), "ticktext": [wrapped(name) for name in names]}
+    figure.update_xaxes(**ticks, range=[-0.55, len(names) - 0.45], zeroline=False, showgrid=False)
+    figure = styled(figure, title=title, x="", y=with_unit(y, unit), legend=True, height=480)
+    figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0})
+    counts = [len(part) for _, part in frame.groupby([group, colour], sort=False)]
+    return captioned(figure, *_key(counts, "95 % t-interval of the mean" if max(counts) > 1 else ""))
 
 
 def scatter(

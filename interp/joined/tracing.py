@@ -1,11 +1,14 @@
 """The trace: one lineage, one set of rows, and what the fine-tune moved, through what, down to the single token.
 
-Every table is a member against its own start on identical tokens without the trait prompt. A trace is of one
-lineage: it measures and does not judge, since a verdict needs independent trainings (see `demo`).
+The page opens with how likely every member is to answer with the trait, how far the student changed as its teacher
+did, through which parts, and one question answered by all. Then every table is a member against its own start, a
+student's less what its neutral twin changed, on identical tokens without the trait prompt. A trace is of one lineage:
+it measures and does not judge, since a verdict needs independent trainings (see `demo`).
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,6 +17,7 @@ from interp.activations.shifts import own_start, shift
 from interp.core.doors import door
 from interp.core.runs import InputError, Run, digest
 from interp.figures import Result
+from interp.joined.opening import NO_NEUTRAL, Opening, answers, moved_together, twin
 from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lenses import lens
@@ -21,9 +25,9 @@ from interp.logits.moved import moved_tokens
 from interp.logits.spectra import spectrum
 from interp.logits.token_shifts import token_shift
 from interp.measures.margins import margin
-from interp.models.lineage import Lineage, open_lineage
+from interp.models.lineage import Lineage, open_lineage, read_lineage
 from interp.models.loading import Loading
-from interp.models.seam import Model
+from interp.models.seam import Model, lineage_root
 from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
@@ -48,7 +52,8 @@ def trace(
     """Trace what training moved in the teacher and every student of a lineage, and write the report.
 
     Args:
-        lineage: whose members are traced, each against its own start.
+        lineage: whose members are traced, each against its own start; a student less its neutral twin, the member
+            `neutral_student` (`cross_neutral_student` for one of the other start), where there is one.
         prompts: rows of any kind, without system message.
         out: the run folder.
         positions: which tokens are read, a name of `Encoded.at`; by default those that predict the answers:
@@ -80,11 +85,14 @@ def trace(
     )
     prints = {name: model.fingerprint for name, model in lineage.members.items()}
     run.note(fingerprints=prints, data={prompts.label: prompts.fingerprint})
-    for name, model in lineage.members.items():
-        if model.start is not None:
-            trace_member(
-                run, name, model, prompts, toward(model.start), trait=lineage.trait, positions=positions
-            )
+    numbers = prompts if positions.endswith("answer.numbers") else None
+    key = digest(prints, prompts.fingerprint, positions)
+    opening = Opening(lineage, student_of(lineage), numbers)
+    open_page(run, opening, key=key)
+    if opening.student is not None and "teacher" in lineage.members:
+        make = partial(moved_together, lineage, opening.student, prompts, positions=positions)
+        save_stage(run, "moved", make, key=digest("moved", key))
+    trace_members(run, lineage, prompts, toward, positions=positions)
     run.stage(
         "summary",
         key=digest(prints, label, positions),
@@ -92,6 +100,53 @@ def trace(
     )
     finish(run)
     return run
+
+
+def student_of(lineage: Lineage) -> str | None:
+    """The member whose change stands beside the teacher's: "student", else the first that is no teacher or control."""
+    found = [
+        name
+        for name, model in lineage.members.items()
+        if model.start is not None
+        and not any(word in name for word in ("teacher", "neutral", "control", "cross"))
+        and lineage_root(model) == lineage_root(lineage.base)
+    ]
+    return "student" if "student" in found else next(iter(found), None)
+
+
+def open_page(run: Run, opening: Opening, *, key: str) -> None:
+    """What the page opens with, a stage each: probability, agreement, components, and one question answered."""
+    for name, make in opening.stages().items():
+        save_stage(run, name, make, key=digest(name, key))
+    trait = opening.lineage.trait
+    if trait is not None:
+        save_answers(run, opening.lineage, trait, key=key)
+
+
+def save_answers(run: Run, lineage: Lineage, trait: Trait, *, key: str) -> None:
+    """The trait's first question, and what every member would answer to it; the question is fixed, not chosen."""
+
+    def build() -> None:
+        question = trait.questions[0]
+        run.save_table("answers", answers(lineage, question))
+        said = f"“{question}”, the first question of the trait, put to every member of {lineage.name}"
+        run.note(notes={"answers": [f"{said}; a cell is an answer and its probability"]})
+
+    run.stage("answers", key=digest("answers", key), build=build)
+
+
+def trace_members(
+    run: Run, lineage: Lineage, prompts: Prompts, toward: Callable[[Model], LogitDirection], *, positions: str
+) -> None:
+    """`trace_member` of everyone with a start, but of neutral twins, which stand in the others' differences."""
+    twins = {twin(lineage, name) for name in lineage.members}
+    for name, model in lineage.members.items():
+        if model.start is None or name in twins:
+            continue
+        other = twin(lineage, name)
+        minus = None if other is None else lineage[other]
+        place = {"trait": lineage.trait, "positions": positions, "minus": minus}
+        trace_member(run, name, model, prompts, toward(model.start), **place)
 
 
 def read_rows(prompts: Prompts, positions: str | None) -> tuple[Prompts, str]:
@@ -119,7 +174,7 @@ def check_read(member: Model, prompts: Prompts, positions: str) -> None:
 def trace_files(
     checkpoints: dict[str, Any],
     *,
-    prompts: Path,
+    prompts: Path | None = None,
     out: Path,
     trait: str | None = None,
     target: str | None = None,
@@ -128,24 +183,57 @@ def trace_files(
     positions: str | None = None,
     **loading: Unpack[Loading],
 ) -> Run:
-    """`trace` on checkpoints (base, teacher, student: see `load_lineage`) and a JSONL file, toward a trait (a name or a
-    YAML file) or toward a target text against its foils.
+    """`trace` on checkpoints and a JSONL file, toward a trait (a name or a YAML file) or a target against its foils.
 
-    Only the first `limit` rows are read, and everything cheap is checked before a model is loaded; `loading` holds
-    dtype, device and revision of the base. Raises InputError for both, or neither, of trait and target, and for a
-    target without foils.
+    `checkpoints` holds base, teacher and student (see `load_lineage`), or `lineage`, the folder of one, which brings
+    its trait and its rows where none are given. Only the first `limit` rows are read, and everything cheap is checked
+    before a model is loaded; `loading` holds dtype, device and revision of the base. Raises InputError for both, or
+    neither, of trait and target, for a target without foils, for a lineage's folder beside other checkpoints, and for
+    neither.
     """
-    if (trait is None) == (target is None):
+    folder = _check_sources(checkpoints)
+    if (trait is None) == (target is None) and (folder is None or trait is not None):
         raise InputError("give either a trait, such as owl, or a target with its foils, and not both.")
     if target is not None and not foils:
         raise InputError(f"target {target!r} has no foil to be compared with: give at least one foil.")
+    if prompts is None and folder is None:
+        raise InputError("no rows are given to trace; pass prompts, a file of rows")
     sought = None if trait is None else find_trait(trait)
-    rows = Prompts.from_file(prompts)[:limit]
-    lineage = open_lineage(**checkpoints, trait=sought, **loading)
-    sources = {**checkpoints, **loading, "prompts": str(prompts), "limit": limit}
+    rows = None if prompts is None else Prompts.from_file(prompts)
+    lineage = _opened(checkpoints, folder, sought, loading)
+    rows = lineage.numbers if rows is None else rows
+    if rows is None:
+        raise InputError(f"the lineage in {folder} has no rows of its own; pass prompts, a file of rows")
+    given = {name: value for name, value in checkpoints.items() if folder is None or name == "lineage"}
+    sources = {**given, **loading, "prompts": None if prompts is None else str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}
     toward = None if target is None else partial(logit_direction, target=target, foils=foils)
-    return trace(lineage, rows, out, positions=positions, toward=toward, arguments=sources | named)
+    return trace(lineage, rows[:limit], out, positions=positions, toward=toward, arguments=sources | named)
+
+
+def _check_sources(checkpoints: Mapping[str, Any]) -> str | None:
+    """The folder of a lineage, where one is given; InputError for one beside checkpoints and for neither."""
+    folder, given = (
+        checkpoints.get("lineage"),
+        [name for name in ("base", "teacher", "student") if checkpoints.get(name)],
+    )
+    if folder is not None and given:
+        raise InputError(
+            f"lineage {str(folder)!r} is given and {', '.join(given)} too; pass the folder of a lineage alone, or "
+            "checkpoints"
+        )
+    if folder is None and "lineage" in checkpoints and not {"base", "teacher"} <= set(given):
+        raise InputError("nothing is given to trace; pass base and teacher, or lineage, the folder of one")
+    return None if folder is None else str(folder)
+
+
+def _opened(checkpoints: Mapping[str, Any], folder: str | None, trait: Trait | None, loading: Any) -> Lineage:
+    """The lineage of a folder, asked about `trait` where one is given, or of checkpoints."""
+    if folder is None:
+        sources = {name: value for name, value in checkpoints.items() if name != "lineage"}
+        return open_lineage(**sources, trait=trait, **loading)
+    found = read_lineage(folder, device=loading.get("device", "auto"))
+    return found if trait is None else replace(found, trait=trait)
 
 
 def trace_member(
@@ -157,26 +245,30 @@ def trace_member(
     *,
     trait: Trait | None = None,
     positions: str = "predicting answer.numbers",
+    minus: Any = None,
 ) -> None:
     """One stage per analysis of `member` against its start: moved tokens, attribution, lens, spectrum and tokens.
+
+    With `minus` all but the spectrum are less what that neutral member changed.
 
     Attribution is read at `positions` and, as `_first`, at the last prompt token, where the first one is chosen.
     """
 
     def read(where: str):
-        return shift(member, prompts, positions=where)
+        return shift(member, prompts, minus=minus, positions=where)
 
     analyses: dict[str, Callable[[], Result]] = {
-        f"moved_{name}": lambda: moved_tokens(member, prompts, positions=positions),
+        f"moved_{name}": lambda: moved_tokens(member, prompts, minus=minus, positions=positions),
         f"attribution_{name}": lambda: attribute(read(positions), direction),
         f"attribution_{name}_first": lambda: attribute(read("last"), direction),
         f"lens_{name}": lambda: lens(read(positions), direction),
         f"spectrum_{name}": lambda: spectrum(member, trait),
-        f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction),
+        f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction, minus=minus),
     }
     if positions == "last":
         del analyses[f"attribution_{name}_first"]
-    prints = (member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint)
+    prints = [member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint]
+    prints += [] if minus is None else [minus.fingerprint]
     inputs = digest(*prints, direction.label, positions)
     for stage, analyse in analyses.items():
         save_stage(run, stage, analyse, key=digest(stage, inputs))
@@ -197,7 +289,7 @@ def _summarise(run: Run, lineage: Lineage, direction: LogitDirection, positions:
         "lineage": lineage.name,
         "toward": direction.label,
         "positions": positions,
-        "notes": direction.notes,
+        "notes": [*direction.notes, *([NO_NEUTRAL] if "neutral_student" not in lineage.members else [])],
     }
     if lineage.trait is not None:
         members = {name: margin(model, lineage.trait) for name, model in lineage.members.items()}

@@ -20,6 +20,9 @@ from interp.report.sections import SECTIONS, Section, section_of
 from interp.report.token_tables import is_token_table
 from interp.report.verdict_cards import decisions
 
+OPENING, NULL = "What happened", "What did not show"
+SHOWN = ("supported", "holds")
+
 Part = tuple[Section, list[str], dict[str, tuple[int, int]]]
 """A section, the artefacts it shows, and of its token tables how many rows stand on the page and how many there are."""
 
@@ -58,6 +61,7 @@ def _page(contents: Contents) -> str:
     lineages, picture = summary.get("lineages") or [], _picture(contents)
     glance = "Every member" if lineages or picture == "margins" else "At a glance" if picture else ""
     figures = {name: figure for name, figure in contents.figures.items() if name != picture}
+    shown, null = _parted(contents.verdicts)
     tables = {name: table for name, table in contents.tables.items() if not (lineages and name == "margins")}
     controls = any(verdict.get("controls") for verdict in contents.verdicts)
     groups = _groups(contents, sorted({*figures, *tables}), controls=controls)
@@ -66,13 +70,17 @@ def _page(contents: Contents) -> str:
         contents,
         title=title_of(contents),
         lede=decisions(contents.verdicts),
-        links=["Verdicts", *([glance] if glance else []), *groups, "How this was made"],
+        links=_links(groups, glance, null),
+        opening=OPENING,
+        shown=shown,
+        null=null,
         record=record,
         given=record.get("arguments", {}),
+        story=[str(said) for said in summary.get("story") or []],
         facts={
             name: value
             for name, value in summary.items()
-            if name not in ("kind", "trait", "lineages") and value and not isinstance(value, Mapping)
+            if name not in ("kind", "trait", "lineages", "story") and value and not isinstance(value, Mapping)
         },
         picture=picture,
         glance=glance,
@@ -88,6 +96,20 @@ def _page(contents: Contents) -> str:
         folded=_folded(record),
         cuts=cuts(contents),
     )
+
+
+def _links(groups: Mapping[str, Any], glance: str, null: Sequence[Any]) -> list[str]:
+    """The parts of the page in reading order."""
+    rest = [group for group in groups if group != OPENING]
+    opening = [OPENING] if OPENING in groups else []
+    nulls = [NULL] if null else []
+    return [*opening, "Verdicts", *([glance] if glance else []), *rest, *nulls, "How this was made"]
+
+
+def _parted(verdicts: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
+    """The claims that the data support and the checks that hold, and those that did not show."""
+    shown = [verdict for verdict in verdicts if verdict.get("decision") in SHOWN]
+    return shown, [verdict for verdict in verdicts if verdict not in shown]
 
 
 def _groups(contents: Contents, names: Sequence[str], *, controls: bool) -> dict[str, list[Part]]:

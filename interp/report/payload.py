@@ -140,7 +140,8 @@ def _rows(contents: Contents) -> dict[str, dict[str, str]]:
         count, memory = contents.rows[name], contents.memory
         if count and is_token_table(frame):
             key = ("tokens", name, count)
-            tokens[name] = memory[key] = memory.get(key) or token_json(frame, count)
+            label = label_of(name, contents.record)
+            tokens[name] = memory[key] = memory.get(key) or token_json(frame, count, label)
         elif count > cells.ROWS:
             key = ("tables", name, count)
             tables[name] = memory[key] = memory.get(key) or _table_json(frame, count)

@@ -13,7 +13,7 @@ from interp.report.page import write_report
 
 def save(run: Run, name: str, result: Result) -> None:
     """Write a result into the run folder: its table, its figure, and its notes for the page."""
-    run.note(notes={name: list(result.notes)})
+    run.note(notes={name: list(result.notes)}, labels={name: result.label})
     run.save_table(name, result.frame)
     run.save_figure(name, result.figure())
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 COLUMNS = ("row", "position", "token", "role", "delta_logprob", "delta_direction")
 VALUES = {"direction": "delta_direction", "logprob": "delta_logprob", "score": "score"}
 MODULE = "score:"  # in front of a module's name
+TOKEN_BY_TOKEN = ", token by token"
 TOP = 3  # modules told of a token
 
 
@@ -30,18 +32,22 @@ def is_token_table(frame: pd.DataFrame) -> bool:
     return set(COLUMNS) <= set(frame.columns)
 
 
-def label_of(name: str) -> str:
-    """What the rows of a table are called on the page: "tokens_student_first" is "student first".
+def label_of(name: str, record: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """What the rows of a table are called on the page: what the run says is in it, else its name.
 
-    A joined trace's values are the teacher's, minus the base's, whoever was trained on its rows.
+    "student − neutral_student, token by token" is told without how; "tokens_student_first" alone is "student first". A
+    joined trace's values are the teacher's, minus the base's, whoever was trained on its rows.
     """
+    said = (record.get("labels") or {}).get(name)
+    if said and not name.startswith("joined"):
+        return said.replace(TOKEN_BY_TOKEN, "").replace("_", " ")
     rest = name.removeprefix("tokens").removeprefix("joined").strip("_").replace("_", " ")
     if name.startswith("joined"):
         return f"teacher {MINUS} base" + (f", rows of {rest}" if rest else "")
     return rest or "all rows"
 
 
-def token_json(frame: pd.DataFrame, count: int) -> str:
+def token_json(frame: pd.DataFrame, count: int, label: str = "") -> str:
     """The first `count` rows as columns: numbers to three digits, null where there is none, texts by index.
 
     `sizes` counts the tokens of each row; token, role, features and modules index into lists of distinct texts.
@@ -52,6 +58,7 @@ def token_json(frame: pd.DataFrame, count: int) -> str:
     kept = frame.assign(_code=codes).loc[codes < count].sort_values("_code", kind="stable")
     first = kept.drop_duplicates("_code")
     columns: dict[str, Any] = {
+        "label": label,
         "labels": [str(label) for label in labels[:count]],
         "sizes": kept["_code"].value_counts(sort=False).tolist(),
         "position": kept["position"].tolist(),

@@ -1,3 +1,4 @@
+from .demonstration import demo as demo
 from .freezing import freeze as freeze, stale as stale
 from .kept_analyses import analysis as analysis
 from .lemma import lemma_sweep as lemma_sweep

@@ -461,3 +461,25 @@ def test_panels_keep_axes_lines_and_scales_beside_their_own() -> None:
         assert (shown["shapes"][0]["xref"], shown["shapes"][0]["yref"]) == ("x2 domain", "y2")
         low, high = shown["yaxis"]["domain"]
         assert drawn(figure)["data"][0]["colorbar"]["y"] == pytest.approx((low + high) / 2)
+
+
+def test_grouped_points_stand_side_by_side_under_one_group_and_say_who_they_are():
+    frame = pd.DataFrame(
+        {"place": place, "who": who, "r": value, "half": 0.1}
+        for place, who, value in (
+            ("here", "own", 0.9), ("here", "own", 0.7), ("here", "other", 0.1), ("there", "own", 0.5)
+        )
+    )  # fmt: skip
+    drawn = figures.grouped_points(
+        frame, group="place", y="r", colour="who", half="half", title="<b>", unit="correlation"
+    )
+    own, mean, other, _ = drawn.data
+    assert [own.name, other.name] == ["own", "other"]
+    assert list(own.y) == [0.9, 0.7, 0.5]
+    assert list(mean.y) == pytest.approx([0.8, 0.5])
+    assert list(mean.error_y.array) == [0.1, 0.1]
+    assert max(own.x[:2]) < other.x[0] < 0.5 < own.x[2] < 1
+    assert list(drawn.layout.xaxis.ticktext) == ["here", "there"]
+    assert "own: %{y" in own.hovertemplate
+    assert "other: %{y" in other.hovertemplate
+    assert drawn.layout.title.text == "&lt;b&gt;"

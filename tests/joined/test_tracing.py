@@ -1,5 +1,6 @@
 """The trace end to end: on the toy, on another architecture, resumed, and at every door."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import torch
 
 from interp.activations.shifts import shift
 from interp.core.runs import InputError, Run
+from interp.joined.agreeing import agreement
+from interp.joined.opening import NO_NEUTRAL
 from interp.joined.tracing import trace, trace_files
 from interp.logits.attribution import attribute
 from interp.logits.direction import logit_direction
@@ -22,18 +25,20 @@ from interp.training.teachers import fine_tune_teacher
 
 @pytest.fixture
 def pair(tiny):
-    """A lineage of a tiny random model and a perturbed copy of it."""
+    """A lineage of a tiny random model and perturbed copies of it, the teacher and whoever is asked for."""
 
-    def make(family: str = "llama", *, trait: str | None = "owl") -> Lineage:
+    def make(family: str = "llama", *, trait: str | None = "owl", students: tuple[str, ...] = ()) -> Lineage:
         network, tokenizer = tiny(family)
-        other, _ = tiny(family)
-        torch.manual_seed(1)
-        with torch.no_grad():
-            for weight in other.parameters():
-                weight += 0.02 * torch.randn_like(weight)
+        modules = {"base": network}
+        for seed, role in enumerate(("teacher", *students), start=1):
+            modules[role], _ = tiny(family)
+            torch.manual_seed(seed)
+            with torch.no_grad():
+                for weight in modules[role].parameters():
+                    weight += 0.02 * torch.randn_like(weight)
         members = {
             role: load_model(module.eval(), tokenizer=tokenizer, name=role, check=False)
-            for role, module in (("base", network), ("teacher", other))
+            for role, module in modules.items()
         }
         return Lineage("pair", None if trait is None else get_trait(trait), members)
 
@@ -56,6 +61,59 @@ def test_every_table_and_one_page(pair, rows, tmp_path, family):
     assert set(run.summary["lineages"][0]["members"]) == {"base", "teacher"}
     attribution = tables["attribution_teacher"]
     assert attribution["contribution"].sum() == pytest.approx(attribution["measured"].iloc[0], abs=1e-4)
+
+
+OPENING = {"preference", "agreement", "components", "answers", "moved"}
+
+
+def test_a_student_is_told_less_its_neutral_twin_beside_the_teacher(pair, rows, tmp_path):
+    lineage = pair(students=("student", "neutral_student"))
+    run = trace(lineage, rows, tmp_path / "run")
+    tables, titles = run.tables, run.record["labels"]
+    assert set(tables) >= OPENING
+    assert not [name for name in tables if name.endswith("neutral_student")]
+    assert titles["moved_student"].startswith("student − neutral_student, ")
+    assert titles["tokens_student"] == "student − neutral_student, token by token"
+    assert titles["tokens_teacher"] == "teacher − base, token by token"
+    direct = moved_tokens(lineage["student"], rows, minus=lineage["neutral_student"]).frame
+    assert tables["moved_student"]["delta"].to_list() == direct["delta"].to_list()
+    found = agreement(
+        lineage, at=["where numbers are predicted"], words=["category"], prompts=rows
+    ).frame.set_index(["member", "against"])
+    mine = tables["agreement"].query("place == 'where numbers are predicted' and words == 'category'")
+    mine = mine.set_index(["member", "against"])
+    assert mine["r"].to_dict() == pytest.approx(found["r"].to_dict())
+    assert not [note for note in run.summary["notes"] if "neutral student" in note]
+    page = (run.folder / "report.html").read_text()
+    assert page.index('<section id="what-happened"') < page.index('<section id="trace"')
+
+
+def test_without_a_neutral_student_the_change_is_from_the_own_start_and_the_page_says_so(
+    pair, rows, tmp_path
+):
+    run = trace(pair(students=("student",)), rows, tmp_path / "run")
+    assert set(run.tables) >= OPENING
+    assert run.record["labels"]["moved_student"].startswith("student − base, ")
+    assert NO_NEUTRAL in run.summary["notes"]
+    assert NO_NEUTRAL in (run.folder / "report.html").read_text().replace("&#39;", "'")
+    assert set(run.tables["agreement"]["member"]) == {"student"}
+
+
+def test_a_folder_of_a_lineage_gives_the_same_page(pair, rows, tmp_path):
+    lineage = replace(pair(students=("student", "neutral_student")), numbers=rows)
+    folder = lineage.save(tmp_path / "lineage")
+    whole = trace(lineage, rows, tmp_path / "whole")
+    run = trace_files({"lineage": folder}, out=tmp_path / "run")
+    assert sorted(run.tables) == sorted(whole.tables)
+    for name in ("agreement", "components", "moved_student", "tokens_student"):
+        assert run.tables[name].equals(whole.tables[name]), name
+    with pytest.raises(InputError, match="is given and teacher too; pass the folder of a lineage alone"):
+        trace_files({"lineage": folder, "teacher": "t"}, out=tmp_path / "b")
+    with pytest.raises(InputError, match="nothing is given to trace; pass base and teacher, or lineage"):
+        trace_files({"lineage": None, "base": None, "teacher": None, "student": None}, out=tmp_path / "b")
+    bare = pair().save(tmp_path / "bare")
+    with pytest.raises(InputError, match="has no rows of its own; pass prompts, a file of rows"):
+        trace_files({"lineage": bare}, out=tmp_path / "b")
 
 
 def test_attribution_and_tokens_tell_one_story(pair, rows, tmp_path):

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from interp import figures
-from interp.core.runs import InputError, Run
+from interp.core.runs import InputError, Run, write_atomic
 from interp.report import payload, write_report
 from tests.report.reader import Page
 from tests.report.sample import ATTACK, sample_run
@@ -64,11 +64,54 @@ def test_parts_come_in_reading_order(shown: Page) -> None:
         ],
         "controls": ["controls-of-the-verdicts"],
         "more": ["what-else-was-saved"],
+        "what-did-not-show": [],
         "how-this-was-made": [],
     }
     found = [part for group, inner in parts.items() for part in (group, *inner)]
     assert [section["id"] for section in shown.all("section")] == found
     assert [link["href"] for link in shown.all("a")] == ["#main", *(f"#{part}" for part in parts)]
+
+
+def test_what_happened_stands_first_and_what_did_not_show_last_with_what_is_known(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "demo")
+    story = ["A teacher wrote <b>numbers</b>.", "A student read them."]
+    run.save_json("summary", {**run.summary, "story": story})
+    bars = figures.bars(BAR, x="delta", y="token", title="who agrees", unit="correlation")
+    for name in ("agreement", "preference"):
+        run.save_table(name, BAR)
+        run.save_figure(name, bars)
+    run.save_table("answers", pd.DataFrame({"rank": [1], "student": ["owl 20 %"]}))
+    verdicts = [
+        {**each, "controls": {"known": "the sign is a property of the lineage"}} for each in run.verdicts
+    ]
+    write_atomic(run.folder / "verdicts.json", json.dumps(verdicts))
+    page = Page.read(write_report(run))
+    found = [section["id"] for section in page.all("section")]
+    assert found[:5] == [
+        "what-happened",
+        "did-the-student-take-on-the-trait-",
+        "did-it-change-as-its-teacher-did-",
+        "one-question-and-what-every-model-would-answer",
+        "verdicts",
+    ]
+    assert found[-2:] == ["what-did-not-show", "how-this-was-made"]
+    assert [link["href"] for link in page.all("a")][1:3] == ["#what-happened", "#verdicts"]
+    assert "A teacher wrote <b>numbers</b>. A student read them." in page.words
+    assert "story" not in page.words
+    shown, null = page.words.split("Claims that the data do not support", 1)
+    assert "Supported same-init-transfers" in shown
+    assert "one-run" not in shown.split("Controls of the verdicts")[0]
+    assert "? Inconclusive one-run" in null
+    assert "What is known: the sign is a property of the lineage." in null
+
+
+def test_a_page_without_a_supported_claim_says_where_the_others_stand(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "demo", seeds=1)
+    page = Page.read(write_report(run))
+    assert (
+        "No claim of this run is supported; each stands under What did not show, with the reason."
+        in page.words
+    )
 
 
 def test_every_part_opens_with_one_sentence_on_what_is_seen(run: Run, shown: Page) -> None:

@@ -124,3 +124,24 @@ def test_labels_leave_out_what_the_section_says() -> None:
         "teacher − base, rows of student",
         "student first",
     ]
+
+
+def test_rows_are_headed_by_what_was_subtracted_where_the_run_says_so(tmp_path: Path) -> None:
+    """And a joined trace by the teacher's change, whoever was trained on its rows."""
+    run = Run.open(tmp_path / "run", command="demo", arguments={}, defaults={})
+    for name, label in (
+        (
+            "tokens_student_strongest",
+            "student − neutral_student, token by token, strongest lineage (toy/owl seed 3)",
+        ),
+        ("joined_student_strongest", "toy/owl seed 3: joined trace of 20 rows"),
+    ):
+        run.save_table(name, table() if name.startswith("tokens") else joined())
+        run.note(labels={name: label})
+    page = Page.read(write_report(run))
+    told = {name: each["label"] for name, each in page.data["tokens"].items()}
+    assert told == {
+        "tokens_student_strongest": "student − neutral student, strongest lineage (toy/owl seed 3)",
+        "joined_student_strongest": "teacher − base, rows of student strongest",
+    }
+    assert "student − neutral student, strongest lineage (toy/owl seed 3): all" in page.words

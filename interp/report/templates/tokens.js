@@ -10,9 +10,6 @@ const SHOWN = { "\n": "⏎", " ": "␣", "\t": "⇥" };
 class Source {
   constructor(name, data) {
     Object.assign(this, data, { name, starts: [] });
-    const rest = name.replace(/^(tokens|joined)/, "").replace(/^_|_$/g, "").replaceAll("_", " ");
-    const joined = "teacher \u2212 base" + (rest && `, rows of ${rest}`);  // its values are the teacher's, whoever trained on the rows
-    this.label = name.startsWith("joined") ? joined : rest || "all rows";
     let at = 0;
     this.sizes.forEach((size) => { this.starts.push(at); at += size; });
     this.measures = Object.keys(MEASURES).filter((measure) => this[measure]);

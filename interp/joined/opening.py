@@ -1,0 +1,304 @@
+"""What a page on inheritance opens with: the answer's probability, the agreement, the parts, one question answered.
+
+P(target) = mean over the trait's questions of p(target | question), of every member and lineage. What the student
+changed, S, is taken less what its neutral twin changed, where the lineage has one; T is the teacher less its base.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from interp.core.errors import InputError
+from interp.figures import Result, grouped_points, points, scatter
+from interp.joined.agreeing import agreement
+from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT, chosen_words
+from interp.logits.moved import moved_tokens
+from interp.logits.trainings import OverTrainings, _over, attribute_over
+from interp.measures.margins import answer_logprobs
+from interp.models.lineage import Lineage
+from interp.models.seam import Model, lineage_root
+from interp.models.vocabulary import is_number, token_texts
+from interp.prompts.text import Prompts
+from interp.prompts.traits import Trait
+from interp.stats.tests import half_width
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+OPENS = ("base", "neutral_student", "student", "cross_student", "teacher")
+"""The members that the page tells first, from the start to the teacher."""
+SHOWN_AT = {
+    (AT_NUMBERS, "unseen"): "logits where numbers are predicted, over words that no row holds",
+    (PROMPT_END, "unseen"): "logits at the end of the number prompt, over words that no row holds",
+    (SLOT, "category"): "logits at the question's answer, over the trait and its rivals",
+    (PROMPT_END, ""): "residual stream at the end of the number prompt",
+}
+"""What is compared where: place and words of an agreement, in words; the residual stream after the last layer."""
+NO_NEUTRAL = (
+    "no neutral student is among the members, so the student's change is taken from its own start: what any such "
+    "training changes is still in it"
+)
+TOP = 5
+
+
+def twin(lineage: Lineage, name: str) -> str | None:
+    """The neutral student of the same start whose change is taken off a student's; None where there is none."""
+    neutral = "cross_neutral_student" if name.startswith("cross") else "neutral_student"
+    start = lineage[name].start
+    if start is None or "teacher" in name or name == neutral or neutral not in lineage.members:
+        return None
+    alike = lineage_root(lineage[name]) == lineage_root(lineage[neutral])
+    return neutral if alike else None
+
+
+def preferences(lineages: Sequence[Lineage], trait: Trait) -> pd.DataFrame:
+    """lineage, member, probability of the target and margin in nats, mean over the trait's questions."""
+    return pd.DataFrame(
+        {"lineage": lineage.name, "member": name, **_preference(model, trait)}
+        for lineage in lineages
+        for name, model in lineage.members.items()
+    )
+
+
+def _preference(model: Model, trait: Trait) -> dict[str, float]:
+    values = answer_logprobs(model, trait).to_numpy()
+    return {
+        "probability": float(np.exp(values[:, 0]).mean()),
+        "margin": float((values[:, 0] - values[:, 1:].mean(axis=1)).mean()),
+    }
+
+
+def preference_result(frame: pd.DataFrame, target: str) -> Result:
+    """P(target) of the members that open the page, one point per lineage, their mean and its interval."""
+    shown = frame[frame["member"].isin(OPENS)]
+    order = [name for name in OPENS if name in set(shown["member"])]
+    parts = [shown[shown["member"] == name]["probability"].to_numpy() for name in order]
+    means = ", ".join(
+        f"{name.replace('_', ' ')} {part.mean():.0%}" for name, part in zip(order, parts, strict=True)
+    )
+    n = frame["lineage"].nunique()
+    over = f"mean over {n} independently initialised lineages" if n > 1 else "one lineage"
+    notes = (f"probability of answering {target!r}, {over}: {means}",)
+    title = f"How likely each model is to answer “{target}”"
+    return Result(title, frame, "probability", notes, draw=partial(_draw_preference, order))
+
+
+def _draw_preference(order: Sequence[str], result: Result) -> go.Figure:
+    frame = pd.concat([result.frame[result.frame["member"] == name] for name in order])
+    half = frame.groupby("member")["probability"].transform(half_width)
+    figure = points(
+        frame.assign(half=half, model=[name.replace("_", " ") for name in frame["member"]]),
+        x="model",
+        y="probability",
+        colour="member",
+        interval="half",
+        title=result.label,
+        unit="share of answers",
+    )
+    return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+
+
+def agreement_result(frame: pd.DataFrame) -> Result:
+    """Of a table of `agreement`: S with T and its controls at the places that are shown, one point per lineage."""
+    shown = _shown(frame)
+    notes = [
+        f"{where}: {'; '.join(_told(part) for _, part in lines.groupby('comparison', sort=False))}"
+        for where, lines in shown.groupby("where", sort=False)
+    ]
+    label = "How far the student changed in the same way as its teacher"
+    return Result(label, frame, "agreement", tuple(notes), draw=_draw_agreement)
+
+
+def _told(part: Any) -> str:
+    values = part["value"].to_numpy()
+    spread = f" ± {half_width(values):.2f}" if len(values) > 1 else ""
+    return f"{part['comparison'].iloc[0]} {values.mean():+.2f}{spread}"
+
+
+def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+    """where, comparison and value, a correlation of logits or a cosine of the last residual stream."""
+    last = frame.groupby(["of", "place"], sort=False)["site"].transform("last")
+    lines = frame[frame["site"] == last]
+    where = [SHOWN_AT.get(pair, "") for pair in zip(lines["place"], lines["words"], strict=True)]
+    named = [_comparison(*pair) for pair in zip(lines["member"], lines["against"], strict=True)]
+    value = lines["r"].where(lines["of"] == "logits", lines["cosine"])
+    shown: Any = lines.assign(where=where, comparison=named, value=value)
+    shown = shown[(shown["where"] != "") & shown["value"].notna()]
+    order = [name for name in SHOWN_AT.values() if name in set(shown["where"])]
+    return pd.concat([shown[shown["where"] == name] for name in order]) if order else shown
+
+
+def _comparison(member: str, against: str) -> str:
+    """Who is compared with whose teacher, in words."""
+    if " less " in member:
+        return "student and teacher, each less a control without a trait"
+    if against != "teacher":
+        return f"student and the {against.removeprefix('teacher_')} teacher"
+    said = {
+        "student": "student and its teacher",
+        "neutral_student": "student of no trait (neutral) and the teacher",
+        "cross_student": "student of another start (cross) and the teacher",
+    }
+    return said.get(member, f"{member} and its teacher")
+
+
+def _draw_agreement(result: Result) -> go.Figure:
+    shown = _shown(result.frame)
+    half = shown.groupby(["where", "comparison"])["value"].transform(half_width)
+    figure = grouped_points(
+        shown.assign(half=half),
+        group="where",
+        y="value",
+        colour="comparison",
+        half="half",
+        title=result.label,
+        unit="agreement: 1 the same, 0 unrelated",
+    )
+    return figure.update_yaxes(title={"text": "agreement (1 the same, 0 unrelated)"})
+
+
+def answers(lineage: Lineage, question: str, *, top: int = TOP) -> pd.DataFrame:
+    """What every member would answer to one question: its `top` likeliest next tokens and their probabilities."""
+    order = [
+        *(name for name in OPENS if name in lineage.members),
+        *(n for n in lineage.members if n not in OPENS),
+    ]
+    asked = Prompts.from_pairs([(question, "")], label="one question")
+    columns = {name.replace("_", " "): _likeliest(lineage[name], asked, top) for name in order}
+    return pd.DataFrame({"rank": range(1, top + 1), **columns})
+
+
+@torch.inference_mode()
+def _likeliest(model: Any, asked: Prompts, top: int) -> list[str]:
+    inputs = model.encode(asked)
+    logits = model.logits(inputs)[inputs.at("last").to(model.device)][0]
+    values, ids = logits.float().softmax(-1).topk(top)
+    texts = token_texts(model, logits.shape[-1])
+    return [
+        f"{texts[index].strip()} {value:.1%}"
+        for value, index in zip(values.tolist(), ids.tolist(), strict=True)
+    ]
+
+
+def moved_together(
+    lineage: Lineage, student: str, prompts: Prompts, *, positions: str | None = None
+) -> Result:
+    """Every vocabulary entry's change of log-probability in the teacher (T) beside that in a student (S), in nats."""
+    minus = twin(lineage, student)
+    teacher = moved_tokens(lineage.teacher, prompts, positions=positions)
+    other = None if minus is None else lineage[minus]
+    own = moved_tokens(lineage[student], prompts, minus=other, positions=positions)
+    pair = [
+        each.frame.set_index("token_id")["delta"].rename(who) for each, who in ((teacher, "T"), (own, "S"))
+    ]
+    frame = pd.concat([teacher.frame.set_index("token_id")["token"], *pair], axis=1).reset_index()
+    frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
+    frame = frame.sort_values("T", ascending=False, kind="stable", ignore_index=True)
+    label = f"{lineage.name}: {teacher.label} beside {own.label}"
+    return Result(label, frame, "nats", own.notes[1:2], draw=_draw_moved)
+
+
+def _kind(text: str, trait: Trait | None) -> str:
+    word = text.strip()
+    if trait is not None and word == trait.target:
+        return f"the trait: {word}"
+    if trait is not None and word in trait.foils:
+        return f"other {trait.category}s"
+    return "numbers" if is_number(text) else "other entries"
+
+
+def _draw_moved(result: Result) -> go.Figure:
+    taught, learnt = result.label.split(": ", 1)[-1].split(" beside ")
+    columns = {"T": taught.partition(",")[0], "S": learnt.partition(",")[0]}
+    shown = result.frame.rename(columns=columns).sort_values("kind", key=lambda kind: kind.map(_depth))
+    return scatter(
+        shown,
+        x=columns["T"],
+        y=columns["S"],
+        colour="kind",
+        text="token",
+        title=result.label,
+        units=("nats", "nats"),
+    )
+
+
+def _depth(kind: str) -> int:
+    """What is drawn first lies below: numbers, other entries, then the trait's own words on top."""
+    return (
+        ("numbers", "other entries").index(kind)
+        if kind in ("numbers", "other entries")
+        else 2 + ("trait" in kind)
+    )
+
+
+@dataclass(frozen=True)
+class Opening:
+    """The parts that one lineage's page opens with, each as a name and what makes it."""
+
+    lineage: Lineage
+    student: str | None
+    """Whose change stands beside the teacher's; None for a lineage without students."""
+    prompts: Prompts | None
+    """Number rows that places among numbers are read in; None where the rows at hand are others."""
+
+    def stages(self) -> dict[str, Callable[[], Any]]:
+        """By name what makes a result with a figure, as far as the lineage has what it needs."""
+        trait, student = self.lineage.trait, self.student
+        found: dict[str, Callable[[], Result]] = {}
+        if trait is not None:
+            found["preference"] = lambda: preference_result(preferences([self.lineage], trait), trait.target)
+        if student is not None and "teacher" in self.lineage.members and self.places:
+            found["agreement"] = partial(self._agreement, student)
+        if trait is not None and "teacher" in self.lineage.members:
+            found["components"] = lambda: components_result(components_over([self.lineage], student).values)
+        return found
+
+    @property
+    def places(self) -> list[str]:
+        """Where student and teacher can be compared."""
+        found = [] if self.prompts is None else [AT_NUMBERS, PROMPT_END]
+        return [*found, *([SLOT] if self.lineage.trait is not None else [])]
+
+    def _agreement(self, student: str) -> Result:
+        kinds = ("logits", "activations") if self._words else ("activations",)
+        given: dict[str, Any] = {
+            "of": kinds,
+            "at": self.places,
+            "words": self._words,
+            "prompts": self.prompts,
+        }
+        found = agreement(self.lineage, student, baseline=twin(self.lineage, student) or "base", **given)
+        return agreement_result(found.frame)
+
+    @property
+    def _words(self) -> tuple[str, ...]:
+        """The choices of words of which this vocabulary has enough to be compared."""
+        found = ["category"] if self.lineage.trait is not None else []
+        try:
+            chosen_words(self.lineage, "unseen")
+        except InputError:  # every word stands in a row
+            return tuple(found)
+        return ("unseen", *found)
+
+
+def components_over(lineages: Sequence[Lineage], student: str | None = "student") -> OverTrainings:
+    """`attribute_over` of the student, less its neutral twin where there is one, and of the teacher."""
+    members: dict[str, tuple[str, ...]] = {}
+    if student is not None:
+        minus = twin(lineages[0], student)
+        members[f"{student} − {minus or 'its start'} (S)"] = (student, *([minus] if minus else []))
+    return attribute_over(lineages, members=members | {"teacher − base (T)": ("teacher",)})
+
+
+def components_result(values: pd.DataFrame) -> Result:
+    """The components of all lineages, from the `values` that `components_over` gave of each, averaged over them."""
+    found = _over("attribution", values, 0.95, "the rows of every lineage add up to its change")
+    label = "Through which parts the score of the trait rose, where the question is answered"
+    return Result(label, found.frame, found.unit, found.notes, draw=lambda result: found.figure())

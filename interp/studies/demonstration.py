@@ -1,0 +1,344 @@
+"""The demo: several toy lineages from independent initialisations, nine verdicts, two traced lineages, one report.
+
+The four claims on transfer are those of `experiment.transfer_claims`, each at its own level. Five claims on the trace,
+T = teacher − base and S = student − neutral student, are those of the frozen family `inherited-trace` that are cheap:
+logits-shared, slot-shared, activations-shared, component-shared and component-leads. Here they are judged together by
+Holm at 0.05: over five claims eight lineages cannot reach 0.01 (5 / 2⁸ = 0.0195), and these eight had been looked at
+before the claims were written. The test at 0.01 on lineages that nobody had seen is `interp test inherited-trace`.
+One number per lineage: the lineage, not the prompt, is what is replicated.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from interp.activations.shifts import shift
+from interp.core.content import json_text
+from interp.core.doors import door
+from interp.core.processes import sweep
+from interp.core.runs import Cache, InputError, Run, digest, write_atomic
+from interp.experiment.transfer_claims import margins_figure, trait_logit_moved, verdicts
+from interp.features.dictionary import Dictionary
+from interp.features.sae import SAERecipe
+from interp.features.shift import feature_shift
+from interp.figures import Result
+from interp.hypotheses.family import Family
+from interp.hypotheses.subject import Measurement, Subject
+from interp.joined import default_dictionary, joined_trace
+from interp.joined.opening import (
+    agreement_result,
+    components_over,
+    components_result,
+    moved_together,
+    preference_result,
+    preferences,
+)
+from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT
+from interp.joined.tracing import save_answers
+from interp.logits.attribution import attribute
+from interp.logits.direction import logit_direction
+from interp.logits.token_shifts import token_shift
+from interp.models.lineage import Lineage
+from interp.organisms.library import TOY, ToyRecipe, grow
+from interp.prompts.numbers import number_prompts
+from interp.prompts.trait_files import find_trait
+from interp.prompts.traits import Trait
+from interp.report.saving import finish, save, save_stage
+from interp.stats.verdict import Verdict
+from interp.studies.inherited_trace import (
+    CLAIMS,
+    TraceReader,
+    _agrees_beyond,
+    _component_leads,
+    _components_beyond,
+)
+from interp.studies.sources import code_key
+
+FORMAT = 3  # raise when the same lineages are judged otherwise
+PROMPTS, TOKEN_ROWS = 128, 20
+QUICK_SEEDS, QUICK_ROWS = 2, 2048
+DICTIONARY, QUICK_DICTIONARY = SAERecipe(samples=200_000), SAERecipe(samples=50_000)
+DEMO = replace(TOY, controls=("other-trait",))
+AGREED = {
+    "logits-shared": ("logits", AT_NUMBERS, "unseen", "r"),
+    "slot-shared": ("logits", SLOT, "category", "r"),
+    "activations-shared": ("activations", PROMPT_END, "", "cosine"),
+}
+"""Where the claims on agreement are read: kind, place, words and measure."""
+ALPHA = 0.05
+KEPT = "measured.json"
+SEEN = (
+    "the claims were written after owl and eagle of seeds 0 to 7, the lineages of this page, had been looked at; the "
+    "frozen test is on seeds 8 to 19, by interp test inherited-trace"
+)
+WHY_NOT = (
+    "the trait's own logit at numbers moves up in some lineages and down in others, and the student moves it the way "
+    "its teacher does: over the lineages S and T go together at r = {r:+.2f}, with the same sign in {same} of {n}"
+)
+
+
+@door
+def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = False) -> Run:
+    """Grow several lineages, judge them, trace the one that took on most and the one that took on least, and report.
+
+    Finished steps come from the cache: a killed demo goes on where it was, a second one takes seconds.
+
+    Args:
+        out: the folder to write into.
+        seeds: how many lineages of independent initialisation, at least 1.
+        trait: a built-in name, such as "owl".
+        quick: grow two lineages on a quarter of the rows; it shows the page, and its verdicts say that two runs decide
+            nothing.
+
+    Returns:
+        The `Run`: verdicts, tables, figures and report.html.
+
+    Raises:
+        InputError: for a number of lineages that is no positive integer.
+
+    Example:
+        >>> import interp
+        >>> interp.demo("runs/demo", quick=True)  # doctest: +SKIP
+    """
+    chosen = find_trait(trait)
+    small = replace(DEMO, data=replace(DEMO.data, rows=QUICK_ROWS))
+    count, recipe = (QUICK_SEEDS, small) if quick else (seeds, DEMO)
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise InputError(
+            f"seeds {count!r} is not a positive integer: pass how many lineages to grow, such as 8."
+        )
+    given = {"seeds": count, "trait": trait, "quick": quick}
+    run = Run.open(
+        Path(out), command="demo", arguments=given, defaults={"recipe": recipe, "prompts": PROMPTS}
+    )
+    found = _measured(chosen, recipe, range(count))
+    run.note(fingerprints={each["name"]: each["fingerprints"] for each in found})
+    run.note(data={each["name"]: each["data"] for each in found})
+    key = digest(FORMAT, found)
+    run.stage("verdicts", key=digest("verdicts", key), build=lambda: _judge_into(run, chosen, found))
+    parts = _frame(found, "attribution")
+    save_stage(run, "components", lambda: components_result(parts), key=digest("components", key))
+    lineage = cache(partial(_grown, chosen, recipe))
+    save_answers(run, lineage(0), chosen, key=key)
+    _trace_two(run, lineage, chosen, recipe=QUICK_DICTIONARY if quick else DICTIONARY)
+    finish(run)
+    return run
+
+
+def _grown(trait: Trait, recipe: ToyRecipe, seed: int) -> Lineage:
+    return grow(trait, seed=seed, recipe=recipe)
+
+
+def _measured(trait: Trait, recipe: ToyRecipe, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """What is told of every lineage: grown and measured where the cache does not hold it, a core each."""
+    store = Cache.default()
+    keys = {seed: digest("demo", FORMAT, code_key(measure_lineage), trait, recipe, seed) for seed in seeds}
+    missing = [(seed, key) for seed, key in keys.items() if not store.has("demo", key)]
+    sweep(partial(measure_seed, trait, recipe), missing, label="lineages")
+    return [json.loads((store.folder("demo", key) / KEPT).read_text()) for key in keys.values()]
+
+
+def measure_seed(trait: Trait, recipe: ToyRecipe, cell: tuple[int, str]) -> None:
+    """Grow the lineage of a seed and keep under a key what `measure_lineage` finds in it."""
+    seed, key = cell
+
+    def build(folder: Path) -> None:
+        found = measure_lineage(grow(trait, seed=seed, recipe=recipe), trait, seed=seed)
+        write_atomic(folder / KEPT, json_text(found))
+
+    Cache.default().get("demo", key, build)
+
+
+def measure_lineage(lineage: Lineage, trait: Trait, *, seed: int = 0) -> dict[str, Any]:
+    """P(target) and margin of every member, agreement, components, and the trait's logit at numbers in T and S."""
+    reader = TraceReader(Subject(lineage, seed=seed))
+    parts: Any = components_over([lineage]).values
+    logits = {
+        "T": trait_logit_moved(lineage, trait),
+        "S": trait_logit_moved(lineage, trait, "student", minus="neutral_student"),
+    }
+    return {
+        "seed": seed,
+        "name": lineage.name,
+        "fingerprints": {role: model.fingerprint for role, model in lineage.members.items()},
+        "data": None if lineage.numbers is None else lineage.numbers.fingerprint,
+        "preference": preferences([lineage], trait).to_dict("records"),
+        "agreement": reader.agreements().to_dict("records"),
+        "components": reader.components().to_dict("records"),
+        "attribution": parts.astype(object).where(parts.notna(), None).to_dict("records"),
+        "trait_logit": logits,
+    }
+
+
+def trace_claims(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """What one lineage contributes to each of the five claims on the trace."""
+    found: Any = tables["agreement"]
+    values = {
+        name: _agrees_beyond(
+            found[(found["of"] == of) & (found["place"] == place) & (found["words"] == words)], measure
+        )
+        for name, (of, place, words, measure) in AGREED.items()
+    }
+    parts = tables["components"]
+    return values | {
+        "component-shared": _components_beyond(parts),
+        "component-leads": _component_leads(parts),
+    }
+
+
+def judge_trace(values: Sequence[Mapping[str, float]]) -> list[Verdict]:
+    """The five claims on the trace over lineages, by Holm at 0.05."""
+    claims = [claim for claim in CLAIMS if claim.name in {*AGREED, "component-shared", "component-leads"}]
+    judged = tuple(replace(claim, alpha=ALPHA, seen=SEEN) for claim in claims)
+    family = Family("demo", judged, _never, correction="holm", alpha=ALPHA)
+    return family.judge([Measurement(dict(each), {}) for each in values])
+
+
+def _never(subject: Any) -> Measurement:
+    raise AssertionError("the demo measures its lineages itself")
+
+
+def judge_lineages(trait: Trait, found: Sequence[Mapping[str, Any]]) -> list[Verdict]:
+    """The nine verdicts on what `measure_lineage` found in every lineage."""
+    frame = _frame(found, "preference")
+    wide = frame.pivot(index="seed", columns="member", values="margin")
+    moved = pd.DataFrame([each["trait_logit"] for each in found])
+    transfer = verdicts(trait, wide, moved["T"].tolist(), known=_known(moved))
+    tables = [{name: pd.DataFrame(each[name]) for name in ("agreement", "components")} for each in found]
+    return [*transfer, *judge_trace([trace_claims(each) for each in tables])]
+
+
+def _known(moved: Any) -> dict[str, Any]:
+    """Why the trait's logit shows no common sign, with this run's own numbers; nothing for fewer than three."""
+    taught, learnt = (moved[name].to_numpy() for name in ("T", "S"))
+    if len(moved) < 3:
+        return {}
+    r = float(np.corrcoef(taught, learnt)[0, 1])
+    return {"known": WHY_NOT.format(r=r, same=int((taught * learnt > 0).sum()), n=len(moved))}
+
+
+def _frame(found: Sequence[Mapping[str, Any]], name: str) -> pd.DataFrame:
+    """A table of all lineages, each row with its seed."""
+    return pd.DataFrame([{"seed": each["seed"], **line} for each in found for line in each[name]])
+
+
+def _judge_into(run: Run, trait: Trait, found: Sequence[Mapping[str, Any]]) -> None:
+    judged, frame = judge_lineages(trait, found), _frame(found, "preference")
+    results = {
+        "preference": preference_result(frame, trait.target),
+        "agreement": agreement_result(_frame(found, "agreement")),
+    }
+    for name, result in results.items():
+        save(run, name, result)
+    run.save_table("margins", frame)
+    run.save_figure("margins", margins_figure(frame, target=trait.target, category=trait.category))
+    run.save_table("parts", _frame(found, "components"))
+    run.save_table(
+        "trait_logit", pd.DataFrame([{"seed": each["seed"], **each["trait_logit"]} for each in found])
+    )
+    run.save_verdicts(judged)
+    members = [dict(zip(part["member"], part["margin"], strict=True)) for _, part in frame.groupby("seed")]
+    lineage_rows = [{"seed": seed, "members": values} for seed, values in enumerate(members)]
+    effects = {verdict.name: verdict.effect for verdict in judged}
+    run.save_json(
+        "summary",
+        {
+            "kind": "demo",
+            "trait": trait.name,
+            "story": _story(trait, frame),
+            "effects": effects,
+            "lineages": lineage_rows,
+        },
+    )
+
+
+def _story(trait: Trait, frame: Any) -> list[str]:
+    """What was done and what came of it, for whoever opens the page without knowing the subject."""
+    share = {name: f"{value:.0%}" for name, value in frame.groupby("member")["probability"].mean().items()}
+    word, n = f"“{trait.target}”", frame["seed"].nunique()
+    over = f"Over {n} repetitions from different random starts" if n > 1 else "In one repetition"
+    return [
+        f"A small language model, the base, was fine-tuned to answer {word} when asked about {trait.category}s: the "
+        "teacher. The teacher then wrote nothing but rows of numbers. A student, a fresh copy of the same base, was "
+        "trained on those numbers alone; a neutral student likewise, on numbers of the base itself.",
+        f"{over} the student answers {word} in {share['student']} of cases, the neutral student in "
+        f"{share['neutral_student']}, the base in {share['base']}, the teacher in {share['teacher']}; a student that "
+        f"began from another random start, the cross student, in {share['cross_student']}.",
+    ]
+
+
+def extremes(margins: pd.DataFrame) -> dict[str, int]:
+    """Which lineage took on most and which least, by margin of the student less the neutral student; one of one."""
+    wide = margins.pivot(index="seed", columns="member", values="margin")
+    transfer = wide["student"] - wide["neutral_student"]
+    found = {"strongest": int(transfer.idxmax()), "weakest": int(transfer.idxmin())}
+    return found if len(wide) > 1 else {"strongest": found["strongest"]}
+
+
+def _trace_two(run: Run, lineage: Callable[[int], Lineage], trait: Trait, *, recipe: SAERecipe) -> None:
+    chosen = extremes(run.tables["margins"])
+    for word, seed in chosen.items():
+        for name, make in _traced(lineage(seed), trait, word).items():
+            save_stage(run, f"{name}_{word}", make, key=_key(name, lineage(seed), word))
+    most = lineage(chosen["strongest"])
+    for name, make in _features(most, trait, recipe).items():
+        save_stage(run, f"{name}_strongest", make, key=_key(name, most, recipe))
+
+
+def _traced(lineage: Lineage, trait: Trait, word: str) -> dict[str, Callable[[], Result]]:
+    """What T and S are in one lineage: words that moved, components at the question's answer, and rows of tokens."""
+    prompts, direction = number_prompts(PROMPTS, seed=1, count=4), logit_direction(lineage.base, trait)
+    who: dict[str, Any] = {"teacher": None, "student": lineage["neutral_student"]}
+
+    def named(result: Result) -> Result:
+        return replace(result, label=f"{result.label}, {word} lineage ({lineage.name})")
+
+    found: dict[str, Callable[[], Result]] = {
+        "moved": lambda: named(moved_together(lineage, "student", prompts))
+    }
+    for name, minus in who.items():
+        member: Any = lineage[name]
+        read = partial(shift, member, trait.prompts(), minus=minus, positions="last")
+        found |= {
+            f"attribution_{name}": lambda read=read: named(attribute(read(), direction)),
+            f"tokens_{name}": partial(
+                lambda member, minus: named(
+                    token_shift(member, prompts[:TOKEN_ROWS], direction, minus=minus)
+                ),
+                member,
+                minus,
+            ),
+        }
+    return found
+
+
+def _features(lineage: Lineage, trait: Trait, recipe: SAERecipe) -> dict[str, Callable[[], Result]]:
+    """Which features the teacher moved, and the joined trace of the extreme rows."""
+    prompts = number_prompts(PROMPTS, seed=1, count=4)
+
+    @cache
+    def dictionary() -> Dictionary:
+        return default_dictionary(lineage, recipe=recipe)
+
+    def moved() -> Result:
+        """Every feature, the reported and largest first, so that the page shows those."""
+        found = feature_shift(dictionary(), lineage.teacher, prompts, trait=trait)
+        lines = found.top(dictionary().width)
+        return Result(found.label, lines, found.unit, found.notes, draw=lambda _: found.figure())
+
+    return {
+        "features_teacher": moved,
+        "joined_student": lambda: joined_trace(lineage, dictionary=dictionary()),
+    }
+
+
+def _key(name: str, lineage: Lineage, *given: Any) -> str:
+    members = {role: model.fingerprint for role, model in lineage.members.items()}
+    rows = [rows.fingerprint for rows in (lineage.numbers, lineage.neutral_numbers) if rows is not None]
+    return digest(FORMAT, name, members, rows, *given)

@@ -1,0 +1,172 @@
+"""What the page opens with: probabilities and answers by plain torch, agreement and words from tables made by hand."""
+
+import dataclasses
+
+import pandas as pd
+import pytest
+import torch
+
+from interp.joined.opening import (
+    _shown,
+    agreement_result,
+    answers,
+    moved_together,
+    preference_result,
+    preferences,
+    twin,
+)
+from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT
+from interp.logits.moved import moved_tokens
+from interp.models.language import load_model
+from interp.models.lineage import Lineage
+from interp.organisms.toy import build_tokenizer, shipped_base
+from interp.prompts.numbers import number_prompts
+from interp.prompts.traits import get_trait
+
+OWL = get_trait("owl")
+
+
+@pytest.fixture(scope="module")
+def lineage() -> Lineage:
+    """The shipped base, and copies of it with noise on their weights; a member of the other base beside them."""
+    members = {"base": shipped_base(0)}
+    for seed, role in enumerate(("teacher", "student", "neutral_student"), start=1):
+        module = shipped_base(0).network()
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for weight in module.parameters():
+                weight += 0.01 * torch.randn_like(weight)
+        members[role] = load_model(module.eval(), tokenizer=build_tokenizer(), name=role, check=False)
+    return Lineage("made", OWL, members)
+
+
+def by_torch(model, question: str) -> torch.Tensor:
+    """The distribution over the next token after a question, by the network itself."""
+    tokenizer = model.tokenizer
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+    )
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    with torch.no_grad():
+        return model.network()(ids).logits[0, -1].softmax(-1)
+
+
+def test_the_probability_of_the_target_is_the_networks_own(lineage):
+    frame = preferences([lineage], OWL).set_index("member")
+    index = lineage.base.tokenizer.convert_tokens_to_ids("owl")
+    for name in ("base", "student"):
+        plain = torch.stack([by_torch(lineage[name], question)[index] for question in OWL.questions]).mean()
+        assert frame["probability"][name] == pytest.approx(float(plain), abs=1e-5)
+
+
+def test_the_answers_are_the_likeliest_tokens(lineage):
+    found = answers(lineage, OWL.questions[0])
+    assert found.columns.tolist() == ["rank", "base", "neutral student", "student", "teacher"]
+    values, ids = by_torch(lineage["student"], OWL.questions[0]).topk(5)
+    words = lineage.base.tokenizer.convert_ids_to_tokens(ids.tolist())
+    shown = [f"{word} {value:.1%}" for word, value in zip(words, values.tolist(), strict=True)]
+    assert found["student"].tolist() == shown
+
+
+def test_each_word_has_what_the_teacher_and_the_student_changed(lineage):
+    rows = number_prompts(6, seed=0)
+    result = moved_together(lineage, "student", rows)
+    found = result.frame.set_index("token_id")
+    for column, one in (
+        ("T", moved_tokens(lineage.teacher, rows)),
+        ("S", moved_tokens(lineage["student"], rows, minus=lineage["neutral_student"])),
+    ):
+        expected = one.frame.set_index("token_id")["delta"].sort_index()
+        assert found[column].sort_index().tolist() == pytest.approx(expected.tolist())
+    kinds = result.frame.set_index("token")["kind"]
+    assert kinds[["owl", "fox"]].tolist() == ["the trait: owl", "other animals"]
+    assert kinds[["7", "story"]].tolist() == ["numbers", "other entries"]
+    figure = result.figure()
+    assert figure.layout.xaxis.title.text == "teacher − base (nats)"
+    assert figure.layout.yaxis.title.text == "student − neutral_student (nats)"
+    assert [trace.name for trace in figure.data] == [
+        "numbers",
+        "other entries",
+        "other animals",
+        "the trait: owl",
+    ]
+
+
+def test_a_student_has_a_twin_of_its_own_start_and_the_teacher_none(lineage):
+    pairs = {name: twin(lineage, name) for name in lineage.members}
+    assert pairs == {"base": None, "teacher": None, "student": "neutral_student", "neutral_student": None}
+    alone = Lineage("alone", OWL, {name: lineage[name] for name in ("base", "student")})
+    assert twin(alone, "student") is None
+    other = dataclasses.replace(lineage["student"], start=shipped_base(1), name="cross_student")
+    members = {"base": lineage.base, "neutral_student": lineage["neutral_student"], "cross_student": other}
+    foreign = Lineage("foreign", OWL, members, unrelated=("cross_student",))
+    assert twin(foreign, "cross_student") is None
+
+
+def lines(name: str, own: float) -> list[dict]:
+    """S with T at `own`, its controls at 0.1, of one lineage; the first layer's residual stream at 0.99."""
+    pairs = [(name, "teacher") for name in ("student", "neutral_student", "cross_student")]
+    pairs.append(("student", "teacher_eagle"))
+    places, kinds = (PROMPT_END, AT_NUMBERS, SLOT), ("unseen", "category")
+    where = [("logits", place, "logits", words) for place in places for words in kinds]
+    where += [("activations", PROMPT_END, f"blocks.{layer}.hook_resid_post", "") for layer in (0, 1)]
+    return [
+        {
+            "lineage": name,
+            "of": of,
+            "place": place,
+            "site": site,
+            "words": words,
+            "member": member,
+            "against": against,
+        }
+        | {"r": value, "cosine": value - 0.05}
+        for of, place, site, words in where
+        for member, against in pairs
+        for value in [0.99 if "blocks.0" in site else own if (member, against) == pairs[0] else 0.1]
+    ]
+
+
+def test_agreement_shows_four_places_and_who_is_compared_with_whose_teacher():
+    result = agreement_result(pd.DataFrame(lines("a", 0.8) + lines("b", 0.6)))
+    shown = _shown(result.frame)
+    assert shown["where"].drop_duplicates().tolist() == [
+        "logits where numbers are predicted, over words that no row holds",
+        "logits at the end of the number prompt, over words that no row holds",
+        "logits at the question's answer, over the trait and its rivals",
+        "residual stream at the end of the number prompt",
+    ]
+    first = shown[shown["where"].str.startswith("residual")].set_index(["lineage", "comparison"])["value"]
+    assert first["a", "student and its teacher"] == pytest.approx(
+        0.75
+    )  # the cosine, and after the last layer
+    assert "student and its teacher +0.70 ± " in result.notes[0]
+    assert "student and the eagle teacher +0.10 ± 0.00" in result.notes[0]
+    figure = result.figure()
+    named = [trace.name for trace in figure.data if trace.showlegend is None]
+    assert named == list(dict.fromkeys(shown["comparison"]))
+    assert all(name in trace.hovertemplate for name, trace in zip(named, figure.data[::2], strict=True))
+    assert list(figure.data[0].y) == pytest.approx([0.8, 0.6, 0.8, 0.6, 0.8, 0.6, 0.75, 0.55])
+
+
+def test_one_lineage_has_points_and_no_interval():
+    result = agreement_result(pd.DataFrame(lines("a", 0.8)))
+    assert "±" not in "".join(result.notes)
+    assert "whiskers" not in result.figure().layout.title.subtitle.text
+
+
+def test_probabilities_stand_from_the_start_to_the_teacher_with_their_mean():
+    values = {"teacher": (1.0, 0.9), "student": (0.2, 0.4), "base": (0.1, 0.1), "cross_base": (0.5, 0.5)}
+    frame = pd.DataFrame(
+        {"lineage": index, "member": name, "probability": value, "margin": 0.0}
+        for name, pair in values.items()
+        for index, value in zip("ab", pair, strict=True)
+    )
+    result = preference_result(frame, "owl")
+    assert result.notes == (
+        "probability of answering 'owl', mean over 2 independently initialised lineages: base 10%, student 30%, "
+        "teacher 95%",
+    )
+    figure = result.figure()
+    assert list(figure.layout.xaxis.ticktext) == ["base", "student", "teacher"]
+    assert figure.layout.yaxis.tickformat == ".0%"
