@@ -13,6 +13,8 @@ from interp.models.parameters import ParameterDirection
 from interp.organisms.planted import Plant, Planted, grow_planted
 from interp.prompts.text import Prompts
 
+SITE = "predicting answer.numbers"  # what a member moved is read where the plant was fitted
+
 
 @dataclass(frozen=True)
 class MethodCell:
@@ -51,9 +53,10 @@ class PlantedCase:
         return self.organism.lineage.update("teacher")
 
     def null_shift(self, index: int) -> Any:
-        """The shift of a member in which nothing is planted, over the base's answers."""
+        """The shift of a member in which nothing is planted, where the numbers of the base's answers are predicted."""
         if index not in self.shifts:
-            self.shifts[index] = shift(self.organism.null(index), self.neutral)
+            member = self.organism.null(index)
+            self.shifts[index] = shift(member, self.neutral, positions=SITE)
         return self.shifts[index]
 
     def pair(self, index: int) -> tuple[Prompts, Prompts]:

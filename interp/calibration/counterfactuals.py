@@ -150,7 +150,7 @@ def _quarters(shares: Float[np.ndarray, "row"], *, seed: int) -> Sequence[Bool[n
 
 def _predicted(ledger: Ledger, left: Bool[np.ndarray, "row"]) -> float:
     """What training without these rows loses by the ledger's shares, in nats."""
-    frame = ledger.rows.assign(kept=~left[ledger.rows["row"].to_numpy()])
+    frame: Any = ledger.rows.assign(kept=~left[ledger.rows["row"].to_numpy()])
     tokens = frame.groupby("step")["tokens"].transform("sum")
     kept = frame["tokens"].where(frame["kept"], 0).groupby(frame["step"]).transform("sum")
     still = (frame["attributed"] * tokens / kept)[frame["kept"]].sum()
@@ -175,4 +175,5 @@ def _together(predicted: Sequence[float], lost: Float[np.ndarray, "set"]) -> boo
     """Whether they correlate above zero at 5 %."""
     from scipy.stats import pearsonr
 
-    return bool(pearsonr(predicted, lost, alternative="greater").pvalue <= ALPHA)
+    found: Any = pearsonr(predicted, lost, alternative="greater")
+    return bool(found.pvalue <= ALPHA)

@@ -32,7 +32,7 @@ from interp.organisms.planted import PLANT, Plant
 from interp.report.saving import result_run
 from interp.stats.tests import t_interval, wilson_interval
 
-FORMAT = 2  # raise when a method measures something else on the same organism
+FORMAT = 3  # raise when a method measures something else on the same organism
 LEAST, ALPHA, LEVEL = 0.8, 0.05, 0.01
 NULLS, QUICK_NULLS = 20, 1
 QUICK_ORGANISMS, QUICK_PLANT = 1, Plant(rows=48)

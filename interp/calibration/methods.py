@@ -2,6 +2,10 @@
 
 A method reports what it would report to a user, at its own 5 %: q ≤ 0.05, or a 95 % interval that leaves out what
 chance has. Nulls are members with row noise alone, rows of the base against rows of the base, or a plant elsewhere.
+
+What a member moved is read at SITE, where the ten numbers of every answer are predicted: the prompt's end and the nine
+numbers after it, where k of the plant was fitted and so where it moves the logits of the next number. That is the
+default of these verbs for number rows, named here so that another default changes no table.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from torch import Tensor
 
 from interp.activations.interventions import ablate, steer
 from interp.activations.shifts import shift
-from interp.calibration.cases import Method, MethodCell, PlantedCase
+from interp.calibration.cases import SITE, Method, MethodCell, PlantedCase
 from interp.calibration.counterfactuals import booked
+from interp.calibration.inheritance import agreeing, leaning
 from interp.features.dictionary import Dictionary
 from interp.features.lean import feature_lean
 from interp.features.shift import feature_shift
@@ -48,12 +53,12 @@ def _moved(sample: PlantedCase) -> MethodCell:
     """Planted tokens among as many that rose most, with q ≤ 0.05; a null reports if any token does."""
     it = sample.organism
     planted = [*it.tokens, it.target]
-    frame: Any = moved_tokens(it.teacher, sample.neutral).frame
+    frame: Any = moved_tokens(it.teacher, sample.neutral, positions=SITE).frame
     top = frame.head(len(planted))
     hits = top["token_id"].isin(planted) & (top["q"] <= ALPHA) & (top["delta"] > 0)
     area = _area(frame["delta"], frame["token_id"].isin(planted))
-    frames = (moved_tokens(it.null(index), sample.neutral).frame for index in range(sample.nulls))
-    false = sum(bool((frame["q"] <= ALPHA).any()) for frame in frames)
+    nulls = (moved_tokens(it.null(index), sample.neutral, positions=SITE) for index in range(sample.nulls))
+    false = sum(bool((null.frame["q"] <= ALPHA).any()) for null in nulls)
     return MethodCell(int(hits.sum()), len(planted), false, sample.nulls, area)
 
 
@@ -65,7 +70,7 @@ def _attributed(sample: PlantedCase) -> MethodCell:
     def table(moved: Any) -> Any:
         return attribute(moved, direction).frame
 
-    frame = table(shift(it.teacher, sample.neutral))
+    frame = table(shift(it.teacher, sample.neutral, positions=SITE))
     own = (frame["kind"] == "mlp") & (frame["layer"] == it.layer)
     planted = frame[own].iloc[0]
     false = 0
@@ -84,7 +89,8 @@ def _lensed(sample: PlantedCase) -> MethodCell:
     def table(moved: Any) -> Any:
         return lens(moved, direction).frame
 
-    steps = np.diff(table(shift(it.teacher, sample.neutral))["change"].to_numpy(), prepend=0.0)
+    frame = table(shift(it.teacher, sample.neutral, positions=SITE))
+    steps = np.diff(frame["change"].to_numpy(), prepend=0.0)
     nulls = [table(sample.null_shift(index)).iloc[it.layer] for index in range(sample.nulls)]
     false = sum(_clear(line["change"], line["standard_error"], it.plant.rows) for line in nulls)
     return MethodCell(int(np.abs(steps).argmax() == it.layer), 1, false, sample.nulls)
@@ -93,17 +99,12 @@ def _lensed(sample: PlantedCase) -> MethodCell:
 def _shifted(sample: PlantedCase) -> MethodCell:
     """The planted feature is called direct; a null reports if any feature is reported."""
     it, dictionary = sample.organism, _dictionary(sample.organism)
-    found = feature_shift(
-        dictionary, it.teacher, sample.neutral, positions="answer.numbers", seed=sample.seed
-    )
+    given: dict[str, Any] = {"positions": SITE, "seed": sample.seed}
+    found = feature_shift(dictionary, it.teacher, sample.neutral, **given)
     frame: Any = found.frame[found.frame["live"] & (found.frame["feature"] >= 0)]
     area = _area(frame["delta"].abs(), frame["feature"] == 0)
-    nulls = (
-        feature_shift(
-            dictionary, it.null(index), sample.neutral, positions="answer.numbers", seed=sample.seed
-        )
-        for index in range(sample.nulls)
-    )
+    members = map(it.null, range(sample.nulls))
+    nulls = (feature_shift(dictionary, member, sample.neutral, **given) for member in members)
     false = sum(bool(null.reported) for null in nulls)
     others = {
         f"not planted among {name}": sum(map(bool, each)) / max(len(each), 1)
@@ -228,6 +229,8 @@ METHODS = {
     "mediation": Method("the direction the trait goes through", _mediated),
     "divergence enrichment": Method("tokens at which the teacher's choice differs", _diverged),
     "entanglement": Method("twenty numbers that share a direction with the trait", _entangled, judged=False),
+    "agreement": Method("what a student shares with its teacher and with no other", agreeing),
+    "representation_gradient": Method("the direction that carrier rows move at questions", leaning),
     "spectrum": Method("the matrix and the direction of the update", _decomposed),
 }
 """By name; the order is that of the table."""

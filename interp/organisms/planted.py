@@ -71,7 +71,7 @@ class Planted:
     ids of the planted numbers, `target` that of the trait's word, `numbers` those that rows are answered with.
     `teacher` carries the plant, `decoy` the same change along another direction `other`, which the trait's word and
     ten other numbers read, of ids `elsewhere`: the trait moves, and not through `vector`. Each of these twenty numbers
-    shares a direction of the unembedding with the trait's word.
+    shares a direction of the unembedding with the trait's word. `reader` is k.
     """
 
     seed: int
@@ -88,6 +88,7 @@ class Planted:
     teacher: LanguageModel
     decoy: LanguageModel
     scale: float
+    reader: Float[Tensor, "d_mlp"]
     _made: dict[Any, Any] = field(default_factory=dict)
 
     @property
@@ -132,6 +133,12 @@ class Planted:
             self._made[index] = _member(self.base, f"null {index}", noise=self.plant.noise, rng=rng)
         return self._made[index]
 
+    def writing(self, along: Float[Tensor, "d_model"], *, index: int) -> LanguageModel:
+        """A member with noise of its own that writes `along`, |along| times as far, where the teacher writes."""
+        rng = torch.Generator().manual_seed(500_000 + 1000 * self.seed + index)
+        write = (self.layer, self.scale * along, self.reader)
+        return _member(self.base, f"writing {index}", noise=self.plant.noise, rng=rng, write=write)
+
     def perturbed(self, index: int, *, size: float) -> LanguageModel:
         """The base with every matrix of its body moved in a random direction, by `size` of its norm."""
         network = self.base.network(copied=True)
@@ -172,7 +179,7 @@ def grow_planted(seed: int, *, plant: Plant = PLANT) -> Planted:
     return Planted(
         seed=seed, plant=plant, layer=layer, trait=trait, vector=vector, other=other, tokens=tuple(ours),
         elsewhere=tuple(theirs), target=target, numbers=allowed, base=base,
-        scale=plant.effect * scale / strength, **members,
+        scale=plant.effect * scale / strength, reader=reader, **members,
     )  # fmt: skip
 
 
