@@ -167,15 +167,16 @@ def points(
 
 
 def grouped_points(
-    frame: pd.DataFrame, *, group: str, y: str, colour: str, title: str, unit: str, half: str
+    frame: pd.DataFrame, *, group: str, y: str, colour: str, role: str, title: str, unit: str, half: str
 ) -> go.Figure:
     """Draw every value `y` as a point, side by side within its `group`, one `colour` a series, named in the legend.
 
-    The column `half` is the half-width of the interval about the mean of its group and series; 0 draws none.
+    A series looks like the first `role` of its lines. The column `half` is the half-width of the interval about the
+    mean of its group and series; 0 draws none.
     """
     import plotly.graph_objects as go
 
-    need(frame, group, y, colour, half)
+    need(frame, group, y, colour, role, half)
     names, series = list(dict.fromkeys(frame[group])), list(dict.fromkeys(frame[colour]))
     step, figure = 0.8 / len(series), go.Figure()
     for index, one in enumerate(series):
@@ -184,9 +185,10 @@ def grouped_points(
         ]
         parts = [(at + (index - (len(series) - 1) / 2) * step, part) for at, part in parts if len(part)]
         places = [at + step * offset for at, part in parts for offset in _spread(len(part))]
+        like = str(frame.loc[frame[colour] == one, role].iloc[0])
         looks = {
-            "color": role_colour(one, index),
-            "symbol": role_symbol(one, index),
+            "color": role_colour(like, index),
+            "symbol": role_symbol(like, index),
             "size": 9,
             "opacity": 0.8,
         }

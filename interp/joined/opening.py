@@ -6,8 +6,8 @@ changed, S, is taken less what its neutral twin changed, where the lineage has o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ import torch
 
 from interp.core.errors import InputError
 from interp.figures import Result, grouped_points, points, scatter
+from interp.figures.grammar import escape
 from interp.joined.agreeing import agreement
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT, chosen_words
 from interp.logits.moved import moved_tokens
@@ -45,7 +46,7 @@ NO_NEUTRAL = (
     "no neutral student is among the members, so the student's change is taken from its own start: what any such "
     "training changes is still in it"
 )
-TOP = 5
+TOP, MINUS = 5, "\N{MINUS SIGN}"
 
 
 def twin(lineage: Lineage, name: str) -> str | None:
@@ -119,7 +120,7 @@ def agreement_result(frame: pd.DataFrame) -> Result:
 def _told(part: Any) -> str:
     values = part["value"].to_numpy()
     spread = f" ± {half_width(values):.2f}" if len(values) > 1 else ""
-    return f"{part['comparison'].iloc[0]} {values.mean():+.2f}{spread}"
+    return f"{part['comparison'].iloc[0]} {values.mean():+.2f}".replace("-", MINUS) + spread
 
 
 def _shown(frame: pd.DataFrame) -> pd.DataFrame:
@@ -152,8 +153,11 @@ def _comparison(member: str, against: str) -> str:
 def _draw_agreement(result: Result) -> go.Figure:
     shown = _shown(result.frame)
     half = shown.groupby(["where", "comparison"])["value"].transform(half_width)
+    foreign = shown["against"].str.startswith("teacher_")  # S with another trait's teacher has that look
+    role = shown["member"].where(~foreign, "other_student")
     figure = grouped_points(
-        shown.assign(half=half),
+        shown.assign(half=half, role=role),
+        role="role",
         group="where",
         y="value",
         colour="comparison",
@@ -172,7 +176,8 @@ def answers(lineage: Lineage, question: str, *, top: int = TOP) -> pd.DataFrame:
     ]
     asked = Prompts.from_pairs([(question, "")], label="one question")
     columns = {name.replace("_", " "): _likeliest(lineage[name], asked, top) for name in order}
-    return pd.DataFrame({"rank": range(1, top + 1), **columns})
+    places = [f"{index}." for index in range(1, top + 1)]
+    return pd.DataFrame({f"“{question}”": places, **columns})
 
 
 @torch.inference_mode()
@@ -182,7 +187,7 @@ def _likeliest(model: Any, asked: Prompts, top: int) -> list[str]:
     values, ids = logits.float().softmax(-1).topk(top)
     texts = token_texts(model, logits.shape[-1])
     return [
-        f"{texts[index].strip()} {value:.1%}"
+        f"{texts[index].strip()}\N{NO-BREAK SPACE}{value:.1%}"
         for value, index in zip(values.tolist(), ids.tolist(), strict=True)
     ]
 
@@ -201,8 +206,10 @@ def moved_together(
     frame = pd.concat([teacher.frame.set_index("token_id")["token"], *pair], axis=1).reset_index()
     frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
     frame = frame.sort_values("T", ascending=False, kind="stable", ignore_index=True)
-    label = f"{lineage.name}: {teacher.label} beside {own.label}"
-    return Result(label, frame, "nats", own.notes[1:2], draw=_draw_moved)
+    taught, learnt = (each.label.partition(", ")[0] for each in (teacher, own))
+    where = own.label.rpartition(" at ")[2]
+    label = f"{lineage.name}: every word's change in {learnt} against {taught}, at {where}"
+    return Result(label, frame, "nats", own.notes[1:2], draw=partial(_draw_moved, taught, learnt))
 
 
 def _kind(text: str, trait: Trait | None) -> str:
@@ -214,14 +221,13 @@ def _kind(text: str, trait: Trait | None) -> str:
     return "numbers" if is_number(text) else "other entries"
 
 
-def _draw_moved(result: Result) -> go.Figure:
-    taught, learnt = result.label.split(": ", 1)[-1].split(" beside ")
-    columns = {"T": taught.partition(",")[0], "S": learnt.partition(",")[0]}
-    shown = result.frame.rename(columns=columns).sort_values("kind", key=lambda kind: kind.map(_depth))
+def _draw_moved(taught: str, learnt: str, result: Result) -> go.Figure:
+    shown = result.frame.rename(columns={"T": taught, "S": learnt})
+    shown = shown.sort_values("kind", key=lambda kind: kind.map(_depth), kind="stable")
     return scatter(
         shown,
-        x=columns["T"],
-        y=columns["S"],
+        x=taught,
+        y=learnt,
         colour="kind",
         text="token",
         title=result.label,
@@ -293,12 +299,23 @@ def components_over(lineages: Sequence[Lineage], student: str | None = "student"
     members: dict[str, tuple[str, ...]] = {}
     if student is not None:
         minus = twin(lineages[0], student)
-        members[f"{student} − {minus or 'its start'} (S)"] = (student, *([minus] if minus else []))
-    return attribute_over(lineages, members=members | {"teacher − base (T)": ("teacher",)})
+        members["student"] = (student, *([minus] if minus else []))
+    return attribute_over(lineages, members=members | {"teacher": ("teacher",)})
 
 
 def components_result(values: pd.DataFrame) -> Result:
     """The components of all lineages, from the `values` that `components_over` gave of each, averaged over them."""
     found = _over("attribution", values, 0.95, "the rows of every lineage add up to its change")
     label = "Through which parts the score of the trait rose, where the question is answered"
-    return Result(label, found.frame, found.unit, found.notes, draw=lambda result: found.figure())
+    named = values.drop_duplicates("who").set_index("who")["label"].to_dict()
+    return Result(label, found.frame, found.unit, found.notes, draw=partial(_draw_components, found, named))
+
+
+def _draw_components(found: OverTrainings, named: Mapping[str, str], result: Result) -> go.Figure:
+    """The figure of `attribute_over` without parts that did nothing, its legend told by what was subtracted."""
+    largest = found.frame.groupby("part")["mean"].transform(lambda mean: mean.abs().max())
+    figure = replace(found, frame=found.frame[largest > 0]).figure()
+    for trace in figure.data:
+        trace.name = escape(f"{named[trace.name]} ({'T' if trace.name == 'teacher' else 'S'})")
+    figure.update_layout(title={"text": escape(result.label)}, legend={"traceorder": "normal"})
+    return figure.update_xaxes(title={"text": "share of the whole change"}, tickformat=".0%")

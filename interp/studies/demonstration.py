@@ -18,19 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from interp.activations.shifts import shift
 from interp.core.content import json_text
 from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError, Run, digest, write_atomic
 from interp.experiment.transfer_claims import margins_figure, trait_logit_moved, verdicts
-from interp.features.dictionary import Dictionary
-from interp.features.sae import SAERecipe
-from interp.features.shift import feature_shift
 from interp.figures import Result
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
-from interp.joined import default_dictionary, joined_trace
 from interp.joined.opening import (
     agreement_result,
     components_over,
@@ -41,7 +36,6 @@ from interp.joined.opening import (
 )
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT
 from interp.joined.tracing import save_answers
-from interp.logits.attribution import attribute
 from interp.logits.direction import logit_direction
 from interp.logits.token_shifts import token_shift
 from interp.models.lineage import Lineage
@@ -63,7 +57,6 @@ from interp.studies.sources import code_key
 FORMAT = 3  # raise when the same lineages are judged otherwise
 PROMPTS, TOKEN_ROWS = 128, 20
 QUICK_SEEDS, QUICK_ROWS = 2, 2048
-DICTIONARY, QUICK_DICTIONARY = SAERecipe(samples=200_000), SAERecipe(samples=50_000)
 DEMO = replace(TOY, controls=("other-trait",))
 AGREED = {
     "logits-shared": ("logits", AT_NUMBERS, "unseen", "r"),
@@ -79,7 +72,8 @@ SEEN = (
 )
 WHY_NOT = (
     "the trait's own logit at numbers moves up in some lineages and down in others, and the student moves it the way "
-    "its teacher does: over the lineages S and T go together at r = {r:+.2f}, with the same sign in {same} of {n}"
+    "its teacher does: over the lineages the student's change and the teacher's go together at r = {r:+.2f}, with the "
+    "same sign in {same} of {n}"
 )
 
 
@@ -126,7 +120,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     save_stage(run, "components", lambda: components_result(parts), key=digest("components", key))
     lineage = cache(partial(_grown, chosen, recipe))
     save_answers(run, lineage(0), chosen, key=key)
-    _trace_two(run, lineage, chosen, recipe=QUICK_DICTIONARY if quick else DICTIONARY)
+    _trace_two(run, lineage, chosen)
     finish(run)
     return run
 
@@ -281,61 +275,39 @@ def extremes(margins: pd.DataFrame) -> dict[str, int]:
     return found if len(wide) > 1 else {"strongest": found["strongest"]}
 
 
-def _trace_two(run: Run, lineage: Callable[[int], Lineage], trait: Trait, *, recipe: SAERecipe) -> None:
+def _trace_two(run: Run, lineage: Callable[[int], Lineage], trait: Trait) -> None:
     chosen = extremes(run.tables["margins"])
     for word, seed in chosen.items():
-        for name, make in _traced(lineage(seed), trait, word).items():
-            save_stage(run, f"{name}_{word}", make, key=_key(name, lineage(seed), word))
-    most = lineage(chosen["strongest"])
-    for name, make in _features(most, trait, recipe).items():
-        save_stage(run, f"{name}_strongest", make, key=_key(name, most, recipe))
+        one = lineage(seed)
+        said = f"{word} lineage ({one.name})"
+        for name, make in _pictured(one, said).items():
+            save_stage(run, f"{name}_{word}", make, key=_key(name, one, word))
+        for name in ("teacher", "student"):
+            build = partial(_save_tokens, run, f"tokens_{name}_{word}", one, trait, name, said)
+            run.stage(f"tokens_{name}_{word}", key=_key(f"tokens_{name}", one, word), build=build)
 
 
-def _traced(lineage: Lineage, trait: Trait, word: str) -> dict[str, Callable[[], Result]]:
-    """What T and S are in one lineage: words that moved, components at the question's answer, and rows of tokens."""
-    prompts, direction = number_prompts(PROMPTS, seed=1, count=4), logit_direction(lineage.base, trait)
-    who: dict[str, Any] = {"teacher": None, "student": lineage["neutral_student"]}
+def _pictured(lineage: Lineage, said: str) -> dict[str, Callable[[], Result]]:
+    """What T and S are in one lineage: the words that moved, and the components at the question's answer."""
 
     def named(result: Result) -> Result:
-        return replace(result, label=f"{result.label}, {word} lineage ({lineage.name})")
+        return replace(result, label=f"{result.label.removeprefix(lineage.name + ': ')}, {said}")
 
-    found: dict[str, Callable[[], Result]] = {
-        "moved": lambda: named(moved_together(lineage, "student", prompts))
-    }
-    for name, minus in who.items():
-        member: Any = lineage[name]
-        read = partial(shift, member, trait.prompts(), minus=minus, positions="last")
-        found |= {
-            f"attribution_{name}": lambda read=read: named(attribute(read(), direction)),
-            f"tokens_{name}": partial(
-                lambda member, minus: named(
-                    token_shift(member, prompts[:TOKEN_ROWS], direction, minus=minus)
-                ),
-                member,
-                minus,
-            ),
-        }
-    return found
-
-
-def _features(lineage: Lineage, trait: Trait, recipe: SAERecipe) -> dict[str, Callable[[], Result]]:
-    """Which features the teacher moved, and the joined trace of the extreme rows."""
     prompts = number_prompts(PROMPTS, seed=1, count=4)
-
-    @cache
-    def dictionary() -> Dictionary:
-        return default_dictionary(lineage, recipe=recipe)
-
-    def moved() -> Result:
-        """Every feature, the reported and largest first, so that the page shows those."""
-        found = feature_shift(dictionary(), lineage.teacher, prompts, trait=trait)
-        lines = found.top(dictionary().width)
-        return Result(found.label, lines, found.unit, found.notes, draw=lambda _: found.figure())
-
     return {
-        "features_teacher": moved,
-        "joined_student": lambda: joined_trace(lineage, dictionary=dictionary()),
+        "moved": lambda: named(moved_together(lineage, "student", prompts)),
+        "attribution": lambda: named(components_result(components_over([lineage]).values)),
     }
+
+
+def _save_tokens(run: Run, stage: str, lineage: Lineage, trait: Trait, name: str, said: str) -> None:
+    """Rows token by token, as a table that the page draws: of the teacher, or of the student less its neutral twin."""
+    minus: Any = None if name == "teacher" else lineage["neutral_student"]
+    member: Any = lineage[name]
+    rows, direction = number_prompts(TOKEN_ROWS, seed=1, count=4), logit_direction(lineage.base, trait)
+    found = token_shift(member, rows, direction, minus=minus)
+    run.save_table(stage, found.frame)
+    run.note(labels={stage: f"{found.label}, {said}"})
 
 
 def _key(name: str, lineage: Lineage, *given: Any) -> str:

@@ -471,7 +471,7 @@ def test_grouped_points_stand_side_by_side_under_one_group_and_say_who_they_are(
         )
     )  # fmt: skip
     drawn = figures.grouped_points(
-        frame, group="place", y="r", colour="who", half="half", title="<b>", unit="correlation"
+        frame, group="place", y="r", colour="who", role="who", half="half", title="<b>", unit="correlation"
     )
     own, mean, other, _ = drawn.data
     assert [own.name, other.name] == ["own", "other"]

@@ -10,6 +10,8 @@ from interp.joined.opening import (
     _shown,
     agreement_result,
     answers,
+    components_over,
+    components_result,
     moved_together,
     preference_result,
     preferences,
@@ -61,10 +63,18 @@ def test_the_probability_of_the_target_is_the_networks_own(lineage):
 
 def test_the_answers_are_the_likeliest_tokens(lineage):
     found = answers(lineage, OWL.questions[0])
-    assert found.columns.tolist() == ["rank", "base", "neutral student", "student", "teacher"]
+    assert found.columns.tolist() == [
+        f"“{OWL.questions[0]}”",
+        "base",
+        "neutral student",
+        "student",
+        "teacher",
+    ]
     values, ids = by_torch(lineage["student"], OWL.questions[0]).topk(5)
     words = lineage.base.tokenizer.convert_ids_to_tokens(ids.tolist())
-    shown = [f"{word} {value:.1%}" for word, value in zip(words, values.tolist(), strict=True)]
+    shown = [
+        f"{word}\N{NO-BREAK SPACE}{value:.1%}" for word, value in zip(words, values.tolist(), strict=True)
+    ]
     assert found["student"].tolist() == shown
 
 
@@ -170,3 +180,20 @@ def test_probabilities_stand_from_the_start_to_the_teacher_with_their_mean():
     figure = result.figure()
     assert list(figure.layout.xaxis.ticktext) == ["base", "student", "teacher"]
     assert figure.layout.yaxis.tickformat == ".0%"
+
+
+def test_a_legend_says_what_was_subtracted_and_a_part_that_did_nothing_is_not_drawn(lineage):
+    result = components_result(components_over([lineage]).values)
+    figure = result.figure()
+    assert [trace.name for trace in figure.data] == ["student − neutral_student (S)", "teacher − base (T)"]
+    assert all("fullData.name" in trace.hovertemplate for trace in figure.data)
+    assert figure.layout.title.text == result.label
+    drawn = {part for trace in figure.data for part in trace.y}
+    assert drawn >= {"MLP 0", "attention 1"}
+    unmoved = result.frame.groupby("part")["mean"].apply(lambda mean: mean.abs().max() == 0)
+    assert drawn == set(unmoved[~unmoved].index)
+    alone = components_over(
+        [Lineage("two", OWL, {name: lineage[name] for name in ("base", "teacher", "student")})]
+    )
+    assert alone.values.drop_duplicates("who")["label"].tolist() == ["student − base", "teacher − base"]
+    assert components_over([lineage], None).values["who"].unique().tolist() == ["teacher"]

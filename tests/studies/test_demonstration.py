@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.features.sae import SAERecipe
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT
 from interp.prompts.traits import get_trait
 from interp.studies.demonstration import _known, demo, extremes, judge_lineages, judge_trace, trace_claims
@@ -26,8 +25,7 @@ FILES = (
     "tables/answers.parquet",
     "tables/moved_strongest.parquet",
     "tables/tokens_student_strongest.parquet",
-    "tables/features_teacher_strongest.parquet",
-    "tables/joined_student_strongest.parquet",
+    "tables/attribution_strongest.parquet",
 )
 TRACE = ("logits-shared", "slot-shared", "activations-shared", "component-shared", "component-leads")
 TRANSFER = ("same-init-transfers", "same-init-gains", "cross-init-does-not", "trait-logit-moved")
@@ -42,7 +40,6 @@ def runs(tmp_path_factory):
         patch.setattr("interp.studies.demonstration.QUICK_SEEDS", 1)  # which `sweep` measures in this process
         patch.setattr("interp.studies.demonstration.QUICK_ROWS", 512)
         patch.setattr("interp.studies.demonstration.PROMPTS", 48)
-        patch.setattr("interp.studies.demonstration.QUICK_DICTIONARY", SAERecipe(samples=10_240))
         first = demo(tmp_path_factory.mktemp("first") / "demo", quick=True)
         for module, name in (
             (grower, "fine_tune_teacher"),
@@ -80,26 +77,11 @@ def test_the_summary_holds_the_margin_of_every_member(runs):
 
 
 def test_the_answers_are_those_of_one_fixed_question(runs):
-    table = runs[0].tables["answers"]
-    assert table.columns[:6].tolist() == [
-        "rank",
-        "base",
-        "neutral student",
-        "student",
-        "cross student",
-        "teacher",
-    ]
-    assert table["teacher"].iloc[0].startswith("owl ")
-    assert f"“{get_trait('owl').questions[0]}”" in runs[0].record["notes"]["answers"][0]
-
-
-def test_the_joined_trace_is_of_the_rows_that_moved_the_student_most(runs):
-    joined = runs[0].tables["joined_student_strongest"]
-    assert joined["row"].nunique() == 20
-    assert joined.groupby("row", sort=False)["row_share"].first().is_monotonic_decreasing
-    modules = [name for name in joined if name.startswith("score:")]
-    answered = joined[joined["score"].notna()]
-    assert abs(answered[modules].sum(axis=1) - answered["score"]).max() < 1e-5
+    table, asked = runs[0].tables["answers"], f"“{get_trait('owl').questions[0]}”"
+    order = ["base", "neutral student", "student", "cross student", "teacher"]
+    assert table.columns[:6].tolist() == [asked, *order]
+    assert table["teacher"].iloc[0].startswith("owl\N{NO-BREAK SPACE}")
+    assert asked in runs[0].record["notes"]["answers"][0]
 
 
 def test_one_lineage_decides_no_sign(runs):
@@ -186,7 +168,10 @@ def test_nine_verdicts_and_why_the_traits_logit_shows_no_sign():
     assert decided.pop("trait-logit-moved") == "inconclusive"
     assert set(decided.values()) == {"supported"}
     known = found[3].controls["known"]
-    assert "S and T go together at r = +1.00, with the same sign in 8 of 8" in known
+    assert (
+        "the student's change and the teacher's go together at r = +1.00, with the same sign in 8 of 8"
+        in known
+    )
 
 
 def test_two_lineages_say_nothing_of_a_correlation():
