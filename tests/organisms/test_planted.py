@@ -109,6 +109,15 @@ def test_divergence_tokens_are_those_the_base_would_not_have_written(organism):
     assert not divergent(organism.base, organism.base, rows, allowed=organism.numbers).any()
 
 
+def test_a_member_that_writes_the_planted_direction_is_planted_as_the_teacher_is(organism):
+    name = f"{organism.module}.weight"
+    base, teacher = organism.base.parameters()[name], organism.teacher.parameters()[name]
+    planted = organism.writing(organism.vector, index=0).parameters()[name]
+    twice = organism.writing(2 * organism.other, index=1).parameters()[name]
+    assert torch.allclose(planted, teacher, atol=1e-6)
+    assert float((twice - base).norm()) == pytest.approx(2 * float((teacher - base).norm()), rel=1e-4)
+
+
 def test_a_perturbed_member_moves_every_matrix_of_the_body_by_its_size(organism):
     member, base = organism.perturbed(0, size=0.05), organism.base.parameters()
     for name, weight in member.parameters().items():

@@ -139,13 +139,21 @@ def test_seeds_fix_everything():
     assert (sign_flip_family(differences, seed=3).p != sign_flip_family(differences, seed=4).p).any()
 
 
-def test_bootstrap_is_scipys():
+def wider(clusters: int) -> float:
+    """How much further than the percentiles an interval reaches: t over z, and the divisor n for n − 1."""
+    return float(stats.t.ppf(0.975, clusters - 1) / stats.norm.ppf(0.975) * (clusters / (clusters - 1)) ** 0.5)
+
+
+def test_bootstrap_is_scipys_as_wide_as_t():
+    """t_19 = 2.093 over 1.960, times √(20 / 19)."""
+    assert wider(20) == pytest.approx(2.0930 / 1.9600 * 1.02598, abs=1e-4)
     differences, labels = noise(60, 3, seed=10), np.arange(60) % 20
     low, high = bootstrapped(differences, clusters=labels, resamples=9999)
     for column in range(3):
         means = differences[:, column].reshape(3, 20).mean(0)  # three rows of every cluster
         found = stats.bootstrap((means,), np.mean, method="percentile", rng=np.random.default_rng(0))
-        expected = tuple(found.confidence_interval)
+        mean = means.mean()
+        expected = tuple(mean + wider(20) * (edge - mean) for edge in found.confidence_interval)
         assert (low[column], high[column]) == pytest.approx(expected, abs=0.02)
 
 
@@ -215,5 +223,7 @@ def test_bootstrap_resamples_clusters_not_rows():
 
 
 def test_bootstrap_weighs_unequal_clusters_by_their_rows():
+    """Resamples of the two clusters have the means 0, 1/4 and 1; the interval reaches further from 1/4 by `wider`."""
     low, high = interval_of([0, 0, 0, 1], clusters=["a", "a", "a", "b"], resamples=999)
-    assert (low, high) == (0.0, 1.0)
+    assert (low, high) == pytest.approx((0.25 - 0.25 * wider(2), 0.25 + 0.75 * wider(2)))
+    assert wider(2) == pytest.approx(12.7062 / 1.95996 * 2**0.5, abs=1e-3)
