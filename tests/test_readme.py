@@ -1,7 +1,5 @@
-"""The README says what the code makes: blocks in sync, verdicts that follow from margins, an example that runs."""
+"""The README says what the code makes: blocks in sync, verdicts that follow from values, examples that run."""
 
-import dataclasses
-import json
 import re
 from functools import partial
 from itertools import product
@@ -12,34 +10,35 @@ import pytest
 
 import interp
 from analyses import readme
-from analyses.alignment_is_causal import judged
-from analyses.digits import judged as judged_digits
-from analyses.features_are_causal import TOP, judged as judged_features
-from analyses.readme import README, filled, margins, results
-from interp.experiment.outcome import judge_margins, transmission
+from analyses.readme import PAGE, README, filled
+from analyses.results_page import by_trait, kept, page_blocks, transfers
 from interp.experiment.transfer_claims import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.features.sae import SAERecipe
 from interp.gradients.nulls.controls import shuffle_numbers
 from interp.hypotheses.subject import Measurement
-from interp.organisms.digit_networks import MNIST
 from interp.organisms.library import TOY
 from interp.organisms.toy import SHIPPED, World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
-from interp.prompts.questions import one_word_questions
 from interp.prompts.traits import get_trait
-from interp.stats.tests import holm, sign_flip_test
+from interp.stats.tests import sign_flip_test
+from interp.studies.inherited_trace import trace_values
 from interp.studies.registry import family
 from interp.training.students import Recipe
 
+METHODS = README.parent / "docs" / "methods.md"
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 
 
-def test_every_number_in_a_block_is_made_by_code():
-    text = README.read_text()
-    assert filled(text) == text
-    assert text.count("<!-- ") == 18
+@pytest.mark.parametrize(
+    ("path", "made"), [(README, readme.readme_blocks), (PAGE, page_blocks)], ids=["README", "results"]
+)
+def test_every_number_in_a_block_is_made_by_code(path, made):
+    text, blocks = path.read_text(), made()
+    assert filled(text, blocks) == text
+    assert re.findall(r"<!-- (\w+) -->", text) == list(blocks)
+    assert text.count("<!-- ") == 2 * len(blocks)
     cells = re.findall(r"^\| .*\| (?:more than|at least|within|every run) .* \|.*$", text, re.MULTILINE)
-    assert len(cells) == 3 * 4 + 13 + 6 + 44 + 6
+    assert len(cells) >= {README: 3 * 4, PAGE: 44 + 13 + 6 + 6}[path]
     assert all(
         re.search(r" \[(9[08] %|all runs): [+-]", cell) for cell in cells
     )  # every interval with its level
@@ -47,10 +46,10 @@ def test_every_number_in_a_block_is_made_by_code():
 
 @pytest.mark.parametrize("trait", ["owl", "eagle", "oak"])
 def test_committed_verdicts_follow_from_committed_margins(trait):
-    wide: pd.DataFrame = margins(trait).pivot(index="seed", columns="member", values="margin")
+    wide = pd.DataFrame(members(trait))
     again = verdicts(get_trait(trait), wide, [0.0, 1.0])[:3]
-    for verdict, kept in zip(again, results()[trait]["verdicts"], strict=False):
-        follows(verdict, kept)
+    for verdict, old in zip(again, transfers()[trait]["verdicts"], strict=False):
+        follows(verdict, old)
 
 
 def follows(verdict, kept):
@@ -64,8 +63,8 @@ def follows(verdict, kept):
 
 def test_a_claim_of_at_least_x_was_tested_against_x_wherever_one_is_committed():
     """With plain numpy: of the 2^n signs of d − X, the share whose mean reaches the observed one."""
-    gains = {trait: [m["student"] - m["neutral_student"] for m in members(trait)] for trait in results()}
-    digits = readme._results("digits")["accuracy"]
+    gains = {trait: [m["student"] - m["neutral_student"] for m in members(trait)] for trait in transfers()}
+    digits = kept("digits")["accuracy"]
     claims = {f"{trait} same-init-transfers": (gain, 0.5) for trait, gain in gains.items()}
     claims |= {
         "same-init-reads-digits": (np.subtract(digits["student"], digits["cross_student"]), 0.3),
@@ -75,19 +74,19 @@ def test_a_claim_of_at_least_x_was_tested_against_x_wherever_one_is_committed():
         above = np.asarray(values) - least
         signs = np.array(list(product((1, -1), repeat=len(above))))
         found[name] = float((signs @ above >= above.sum() - 1e-9).mean())
-    kept = {f"{trait} {v['name']}": v["p"] for trait, each in results().items() for v in each["verdicts"]}
-    kept |= {v["name"]: v["p"] for v in readme._results("digits")["verdicts"]}
-    assert found == pytest.approx({name: kept[name] for name in claims})
+    told = {f"{trait} {v['name']}": v["p"] for trait, each in transfers().items() for v in each["verdicts"]}
+    told |= {v["name"]: v["p"] for v in kept("digits")["verdicts"]}
+    assert found == pytest.approx({name: told[name] for name in claims})
     assert list(found.values()) == pytest.approx([0.105, 0.379, 0.078, 0.0029], abs=5e-4)
 
 
 def members(trait):
-    return [row["members"] for row in results()[trait]["lineages"]]
+    return [row["members"] for row in transfers()[trait]["lineages"]]
 
 
 @pytest.mark.parametrize("trait", ["owl", "eagle", "oak"])
 def test_what_the_readme_claims_of_the_toy(trait):
-    found = {verdict["name"]: verdict for verdict in results()[trait]["verdicts"]}
+    found = {verdict["name"]: verdict for verdict in transfers()[trait]["verdicts"]}
     assert found["same-init-transfers"]["decision"] == "inconclusive"
     assert found["same-init-transfers"]["effect"] > 0.5
     assert found["same-init-gains"]["decision"] == "supported"
@@ -97,128 +96,162 @@ def test_what_the_readme_claims_of_the_toy(trait):
     assert all(verdict["n"] == 8 for verdict in found.values())
 
 
-def test_what_the_readme_claims_of_gradients():
-    found, causal = (
-        json.loads((README.parent / "analyses" / "results" / f"{name}.json").read_text())
-        for name in ("alignment", "alignment_is_causal")
-    )
-    decisions = {v["name"]: v["decision"] for v in (*found["verdicts"], *causal["verdicts"])}
-    unclear = {name for name, decision in decisions.items() if decision == "inconclusive"}
-    assert unclear == {"top-half-over-random", "random-over-bottom-half"}
-    assert set(decisions.values()) == {"supported", "inconclusive"}
-    again = {verdict.name: verdict for verdict in judged(causal["lineages"])}
-    assert {verdict["decision"] for verdict in causal["added"]["verdicts"]} == {"supported"}
-    assert min(holm([verdict["p"] for verdict in causal["verdicts"]])) > 0.01
-    first = [
-        line["margins"]["gradient top"] - line["margins"]["gradient bottom"] for line in causal["lineages"]
-    ]
-    assert sum(value < 0 for value in first) == 1
-    for kept in causal["verdicts"]:
-        follows(again[kept["name"]], kept)
-    assert [line["seed"] for line in found["lineages"]] == list(range(8))
-    assert all(len(line["mismatched_sd"]) == 7 for line in found["lineages"])
-
-
 FAMILIES = {
-    name: (
-        name.removeprefix("digits_").replace("_", "-"),
-        "digits" if name.startswith("digits_") else "folder",
-    )
-    for name in readme.FAMILIES
+    f"{name} {trait}": (name, found)
+    for name in ("inherited_trace", "student_arms", "dose")
+    for trait, found in by_trait(name).items()
 }
 
 
-@pytest.mark.parametrize("name", FAMILIES)
-def test_committed_verdicts_of_a_family_follow_from_its_committed_values(name):
-    found = json.loads((README.parent / "analyses" / "results" / f"{name}.json").read_text())
-    tested = family(FAMILIES[name][0], organism=FAMILIES[name][1])
-    measured = [claim for claim in tested.claims if claim.name in found["claims"]]
-    assert found["claims"] == {claim.name: claim.key for claim in measured}
-    assert [run["seed"] for run in found["values"]] == list(range(8))
-    again = dataclasses.replace(tested, claims=tuple(measured)).judge(
-        [Measurement(run, {}) for run in found["values"]]
-    )
-    for verdict, kept in zip(again, found["verdicts"], strict=True):
-        follows(verdict, kept)
+@pytest.mark.parametrize("case", FAMILIES)
+def test_committed_verdicts_on_fresh_seeds_follow_from_committed_values(case):
+    name, found = FAMILIES[case]
+    tested = family(name.replace("_", "-"))
+    assert found["claims"] == {claim.name: claim.key for claim in tested.claims}
+    assert [run["seed"] for run in found["values"]] == list(range(8, 16 if name == "dose" else 20))
+    for verdict, old in zip(
+        tested.judge([Measurement(run, {}) for run in found["values"]]), found["verdicts"], strict=True
+    ):
+        follows(verdict, old)
 
 
-def test_what_the_readme_claims_of_the_six_hypotheses():
-    kept = {
-        name: json.loads((README.parent / "analyses" / "results" / f"{name}.json").read_text())
-        for name in FAMILIES
+@pytest.mark.parametrize("case", [case for case in FAMILIES if case.startswith("inherited_trace")])
+def test_committed_values_of_the_trace_follow_from_its_committed_tables(case):
+    found = FAMILIES[case][1]
+    for run in found["values"]:
+        seen = {name: part[part["seed"] == run["seed"]] for name, part in readme.tables(found).items()}
+        assert trace_values(seen) == pytest.approx({name: run[name] for name in readme.TRACED})
+
+
+def hand_made(shift=0.0):
+    """Tables of two lineages whose means are seen at once; `shift` is added to what is the student's own."""
+    agreed = [
+        {"of": of, "place": place, "words": words, "site": of, "member": member, "against": other, "r": r, "cosine": r}
+        for of, place, words, _ in readme.AGREED.values()
+        for member, other, r in (
+            ("student", "teacher", 0.8 + shift),
+            ("neutral_student", "teacher", 0.3),
+            ("cross_student", "teacher", -0.2),
+            ("student less control_student", "teacher less control_teacher", 0.7),
+            ("student", "teacher_eagle", 0.4),
+        )
+    ]  # fmt: skip
+    parts = {"MLP 0": (3.0, 3.0, 0.0, 4.0), "attention 1": (4.0, 4.0, 1.0, -3.0)}
+    members = ("teacher", "student", "neutral_student", "cross_student")
+    gains = {
+        "student": [0.5],
+        "neutral_student": [0.1],
+        "cross_student": [0.0],
+        "other teacher": [-0.1],
+        "random": [0.0, 0.2],
     }
-    decisions = {v["name"]: v["decision"] for found in kept.values() for v in found["verdicts"]}
-    unclear = {name for name, decision in decisions.items() if decision not in ("supported", "holds")}
-    assert unclear == {
-        "sustained-remainder", "shared-head-transfers", "direction-shared", "direction-absent-in-neutral",
-        "direction-sufficient", "direction-harmless", "divergence-enriched", "divergence-enriched-adapter",
-        "divergence-own-trait", "divergence-transfers", "divergence-over-matched", "features-lean",
-        "features-teacher-rows", "features-without-trait-row", "shared-head-suffices",
+    words = {"owl": (0.5, 0.1, 0.0), "cat": (0.2, 0.9, 0.9), "dog": (0.1, 0.9, 0.9)}
+    who = ("student", "neutral_student", "cross_student")
+    leans = {
+        ("base", "owl"): 0.2,
+        ("base", "eagle"): 0.05,
+        ("cross_base", "owl"): 0.01,
+        ("cross_base", "eagle"): 9.0,
+    }
+    rho = {
+        "student with its teacher": 0.4,
+        "neutral student with the teacher": 0.1,
+        "student with teacher_eagle": 0.2,
+    }
+    made = {
+        "agreement": agreed,
+        "components": [
+            {"component": part, "member": member, "contribution": value}
+            for part, values in parts.items()
+            for member, value in zip(members, values, strict=True)
+        ],
+        "directions": [
+            {"direction": name, "gain": gain} for name, each in gains.items() for gain in each
+        ],
+        "representations": [
+            {"source": source, "candidate": word, "member": member, "cosine": value}
+            for source in ("system line", "candidate teacher")
+            for word, values in words.items()
+            for member, value in zip(who, values, strict=True)
+        ],
+        "leans": [{"start": start, "direction": word, "d": d} for (start, word), d in leans.items()],
+        "features": [
+            {"place": place, "pairing": pairing, "rho": value + (place != "end")}
+            for place in ("end", "slot")
+            for pairing, value in rho.items()
+        ],
     }  # fmt: skip
-    assert decisions["direction-harmless"] == "refuted"
-    assert np.mean([run["direction-harmless"] for run in kept["one_direction"]["values"]]) == pytest.approx(
-        0.50, abs=0.005
+    return {
+        name: [{"seed": seed, **line} for seed in (8, 9) for line in lines] for name, lines in made.items()
+    }
+
+
+def test_what_a_claim_is_made_of_is_the_mean_over_lineages():
+    values = readme.traced(readme.tables({"tables": hand_made()}))
+    four = {"own": 0.8, "other trait": 0.4, "neutral": 0.3, "other start": -0.2}
+    assert list(values) == list(readme.TRACED)
+    for claim in readme.AGREED:
+        assert values[claim] == pytest.approx(four)
+    cosines = {"own": 1.0, "neutral": 4 / 5, "other start": 0.0}  # (3, 4) with (3, 4), (0, 1) and (4, −3)
+    assert values["component-shared"] == pytest.approx(cosines)
+    assert values["component-leads"] == {"attention 1": 4.0, "MLP 0": 3.0}
+    assert values["slot-direction-sufficient"] == pytest.approx(
+        {"own": 0.5, "other trait": -0.1, "neutral": 0.1, "other start": 0.0, "random": 0.1}
     )
-    alike = [line["cosine_held"] for line in kept["sustained_alignment"]["tables"]["gradients"]]
-    assert (round(min(alike), 2), round(max(alike), 2)) == (0.96, 0.99)
-    cells = pd.DataFrame(kept["shared_initialisation"]["tables"]["cells"])
-    coverage = cells.groupby("cell")["coverage"].mean()
-    covered = ["same", "other order", "noise", "permuted", "rotated"]
-    assert coverage[covered].round(2).eq(0.04).all()
-    assert coverage.drop(covered).abs().max() < 0.005
-    same = cells.query("cell == 'same'")[["coverage", "transfer"]].corr("spearman").iloc[0, 1]
-    assert abs(same) < 0.1
-    rho = pd.DataFrame(kept["features_beyond_vocabulary"]["values"])["features-lean"].mean()
-    assert rho == pytest.approx(0.05, abs=0.005)
-    checks = {v["name"] for found in kept.values() for v in found["verdicts"] if v["decision"] == "holds"}
-    assert checks == {
-        "lemma-ratio", "lemma-slope", "sustained-ledger", "permuted-coverage-returns", "digits-lemma-ratio",
-        "permuted-coverage",
-    }  # fmt: skip
-    own = [run["direction-sufficient"] for run in kept["one_direction"]["values"]]
-    assert sum(value > 0 for value in own) > 4
-    wide = pd.DataFrame(kept["divergence_tokens"]["tables"]["margins"]).pivot(
-        index="seed", columns="arm", values="margin"
+    named = {"own": 0.5, "nearest other candidate": 0.2, "neutral": 0.1, "other start": 0.0}
+    assert values["representation-named-by-base"] == pytest.approx(named)
+    assert values["rows-lean-to-representation"] == pytest.approx(
+        {"own": 0.2, "other trait": 0.05, "other start": 0.01}
     )
-    gain, picked = wide["divergent"] - wide["neutral"], wide["neutral, divergent"] - wide["neutral"]
-    assert (gain > 0).sum() == 6
-    assert abs(gain.median() - picked.median()) < 1
-    assert gain.median() > 2
+    assert values["features-shared"] == pytest.approx({"own": 0.4, "other trait": 0.2, "neutral": 0.1})
 
 
-def test_what_the_readme_claims_of_the_digits():
-    found = json.loads((README.parent / "analyses" / "results" / "digits.json").read_text())
-    assert {verdict["decision"] for verdict in found["verdicts"]} == {"supported"}
-    arms = {arm: np.array(values) for arm, values in found["accuracy"].items()}
-    for verdict, kept in zip(judged_digits(arms), found["verdicts"], strict=True):
-        follows(verdict, kept)
-    assert found["recipe"] == json.loads(json.dumps(dataclasses.asdict(MNIST)))
-    assert (MNIST.hidden, MNIST.aux, MNIST.teacher_epochs, MNIST.student_epochs) == ((256, 256), 3, 5, 5)
+def test_the_headline_says_decisions_and_what_did_not_show(monkeypatch):
+    tested = family("inherited-trace")
+    found = {}
+    for trait, values in (("owl", 12 * [0.5]), ("oak", 8 * [0.5] + 4 * [-0.5])):
+        runs = [
+            Measurement({c.name: value if c.name == "component-shared" else 0.5 for c in tested.claims}, {})
+            for value in values
+        ]
+        verdicts = [verdict.to_json() for verdict in tested.judge(runs)]
+        found[trait] = {"verdicts": verdicts, "tables": hand_made(0.1 if trait == "oak" else 0.0)}
+    monkeypatch.setattr(readme, "by_trait", lambda name: found)
+    lines = readme.inherited().splitlines()
+    assert lines[0].startswith(
+        "- **Which logits**: S and T correlate at .80 (owl), .90 (oak) over words that"
+    )
+    assert "logits-shared: supported (owl, 12 of 12 lineages; oak, 12 of 12 lineages)." in lines[0]
+    assert lines[1].endswith(
+        "most of it comes through attention 1 (owl), attention 1 (oak). component-shared: supported (owl, 12 of 12 "
+        "lineages); inconclusive (oak, 8 of 12 lineages). component-leads: supported (owl, 12 of 12 lineages; oak, 12 "
+        "of 12 lineages)."
+    )
+    assert lines[6:8] == ["| moved alike | owl | oak |", "|---|---|---|"]
+    cell = "supported, p 0.0024<br>+0.50 [98 %: +0.50, +0.50]<br>own .80; other trait .40; neutral .30; other start"
+    assert lines[8].split(" | ")[1] == f"{cell} −.20"  # 10 claims, the smallest p 2^-12 each
+    assert lines[-1] == "n = 12 lineages a trait. **What did not show**: component-shared (oak inconclusive)."
 
 
-def test_what_the_readme_claims_of_a_small_checkpoint():
-    found = json.loads((README.parent / "analyses" / "results" / "small_checkpoint.json").read_text())
-    margins_by_arm = pd.DataFrame(found["margins"])
-    traits = {name: get_trait(name) for name in ("owl", "oak", "misaligned")}
-    again = {verdict.name: verdict for verdict in judge_margins(margins_by_arm, traits)}
-    for kept in found["verdicts"]:
-        follows(again[kept["name"]], kept)
-    lines = transmission(margins_by_arm).frame
-    for line in found["transmission"]:
-        values = lines.query("trait == @line['trait'] and arm == @line['arm']")["transmission"].to_numpy()
-        assert line["mean"] == pytest.approx(values.mean())
-        assert len(values) == 3
-        assert line["arm"] != "student" or min(values) > 0
-    decisions = {verdict["name"].partition(": ")[2]: set() for verdict in found["verdicts"]}
-    for verdict in found["verdicts"]:
-        decisions[verdict["name"].partition(": ")[2]].add(verdict["decision"])
-    assert decisions["cross-init-does-not"] == {"supported"}
-    assert decisions["same-init-transfers"] == decisions["beats-other-trait"] == {"inconclusive"}
-    for detectors in found["detectors"].values():
-        area = {line["detector"]: line["auroc"] for line in detectors}
-        assert max(area, key=lambda name: area[name]) == "gradient along the teacher's update"
-        assert min(line["low"] for line in detectors if line["detector"] == "frequent values") > 0.5
-    assert len(one_word_questions("animal")) == 52
+def test_arms_stand_beside_agreement_and_contrast(monkeypatch):
+    tested = family("student-arms")
+    runs = [Measurement({claim.name: 0.5 for claim in tested.claims}, {})] * 12
+    arms = [
+        {"seed": seed, "arm": arm, "agreement": 0.5 + 0.1 * seed, "contrast": 2.0}
+        for seed in (0, 1)
+        for _, arm in readme.ARMS.values()
+    ]
+    verdicts = [verdict.to_json() for verdict in tested.judge(runs)]
+    monkeypatch.setattr(
+        readme, "by_trait", lambda name: {"owl": {"verdicts": verdicts, "tables": {"arms": arms}}}
+    )
+    lines = readme.arms().splitlines()
+    assert lines[2] == (
+        "| **adapter-transfers**<br>a LoRA adapter | supported, p 0.00024<br>+0.50 [98 %: +0.50, +0.50]<br>agreement "
+        ".55; contrast 2.00 |"
+    )
+    assert set(readme.ARMS) == {claim.name for claim in tested.claims}
+    assert lines[-1].endswith("**What did not show**: cross-student-transfers-nothing (owl refuted).")
 
 
 def test_numbers_in_the_prose():
@@ -226,7 +259,7 @@ def test_numbers_in_the_prose():
     assert (LEAST_EFFECT, EQUIVALENCE, SHIPPED) == (0.5, 0.2, 8)
     owl = get_trait("owl")
     assert (len(owl.questions), len(owl.foils)) == (6, 9)
-    assert [row["seed"] for row in results()["owl"]["lineages"]] == list(range(8))
+    assert [row["seed"] for row in transfers()["owl"]["lineages"]] == list(range(8))
 
 
 def test_sign_flips_test_symmetry_and_a_long_tail_to_the_left_is_none():
@@ -250,7 +283,7 @@ def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):
         "interp.gradients.ledger.recording.recipe_of", lambda lineage, role, cache=None: RECIPE
     )
     names = {"interp": interp, "lineage": small_lineages[0]}
-    code = re.search(r"## Gradient alignment.*?```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    code = re.search(r"## Gradient alignment.*?```python\n(.*?)```", METHODS.read_text(), re.DOTALL).group(1)
     exec(compile(code, "README", "exec"), names)
     assert names["scores"].directions[0] == names["teacher"].label
     assert len(names["neutral"]) == len(names["scores"]) == 24
@@ -260,20 +293,11 @@ def test_the_example_of_features_runs(small_lineages, monkeypatch):
     recipe = SAERecipe(samples=4096, batch_size=32, width=64, k=4)
     monkeypatch.setattr(interp, "train_sae", partial(interp.train_sae, recipe=recipe), raising=False)
     names = {"interp": interp, "lineage": small_lineages[0], "prompts": number_prompts(128, seed=2, count=3)}
-    code = re.search(r"## SAE features.*?```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    code = re.search(r"## SAE features.*?```python\n(.*?)```", METHODS.read_text(), re.DOTALL).group(1)
     code = code.replace("joined_trace(lineage, 20)", "joined_trace(lineage, 2, dictionary=sae, student=None)")
     exec(compile(code, "README", "exec"), names)
     assert names["sae"].width == 64
     assert len(names["lean"].by_prompt) == 24
-
-
-def test_what_the_readme_claims_of_features():
-    found = json.loads((README.parent / "analyses" / "results" / "features_are_causal.json").read_text())
-    again = {verdict.name: verdict for verdict in judged_features(found["lineages"])}
-    assert [line["seed"] for line in found["lineages"]] == list(range(8))
-    assert {len(line["features"]) for line in found["lineages"]} == {TOP}
-    for kept in found["verdicts"]:
-        follows(again[kept["name"]], kept)
 
 
 @pytest.fixture

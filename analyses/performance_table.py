@@ -1,0 +1,72 @@
+"""How long calls take and how much memory, as the table of docs/results.md: one line per measurement of benchmarks/."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "results.json"
+WHAT = {
+    "capture-record-8x64": "`record` of every `resid_post`, 8 × 64 tokens, over the plain forward (goal ≤ 1.05)",
+    "capture-record-32x128": "the same, 32 × 128 tokens (goal ≤ 1.05)",
+    "capture-bridge-cache-8x64": "TransformerLens' bridge, whole cache, 8 × 64 tokens, same run",
+    "capture-bridge-cache-32x128": "the same, 32 × 128 tokens",
+    "shift-8x64": "`shift`: base and teacher read and subtracted, over one forward, 8 × 64 (goal ≤ 2.05)",
+    "shift-32x128": "the same, 32 × 128 tokens (goal ≤ 2.05)",
+    "memory-record-4N": "peak memory of `record` at 4 N rows over N (goal: flat)",
+    "memory-moments-4N": "peak memory of `moments` at 4 N rows over N (goal: flat)",
+    "toy-generate-over-sampling": "transformers' `generate` over our sampling on the toy (goal ≥ 3)",
+    "generate-over-writing": "plain left-padded `generate` over `write_answers`, rows of mixed length (goal ≥ 1)",
+    "lineage-cpu-seconds": "processor seconds of one whole lineage, seven members, cold cache (s)",
+    "alignment-4m-dense-1": "exact scores of 32 rows × 64 tokens by module along one dense direction over one plain "
+    "forward and backward pass, 3.7 M parameters (goal ≤ 1.15)",
+    "alignment-4m-dense-8": "the same, eight dense directions (goal ≤ 1.40)",
+    "alignment-4m-rank8-1": "the same, one direction of rank 8 (goal ≤ 0.85)",
+    "alignment-4m-rank8-8": "the same, eight of rank 8 (goal ≤ 1.10)",
+    "alignment-4m-activation": "the same, virtual biases after every layer (goal ≤ 0.75)",
+    "alignment-4m-token": "the same by loss token, one dense direction (goal ≤ 1.15)",
+    "alignment-4m-position": "one dense direction by position and module over by module (goal ≤ 1.05)",
+    "alignment-4m-linear-1": "one dense direction, linear layers below the unembedding only",
+    "alignment-4m-linear-8": "the same, eight dense directions",
+    "alignment-4m-linear-token": "the same by loss token, one dense direction",
+    "alignment-4m-bergson-1": "bergson, the same linear layers, one direction, no modules, same run",
+    "alignment-4m-bergson-8": "bergson, eight directions",
+    "alignment-4m-bergson-token": "bergson by loss token, one direction",
+    "alignment-4m-naive": "a backward pass for every row, one dense direction, same run",
+    "alignment-4m-captum": "captum TracInCP, every weight, one dense direction, same run",
+    "alignment-4m-trak": "TRAK's gradients by row, unprojected, and a product, same run",
+    "alignment-4m-trak-projected": "TRAK with its projection to 64 dimensions, same run",
+    "alignment-15m-dense-1": "14.9 M parameters: one dense direction by module (goal ≤ 1.15)",
+    "alignment-15m-dense-8": "the same, eight dense directions (goal ≤ 1.40)",
+    "alignment-15m-rank8-1": "the same, one direction of rank 8 (goal ≤ 0.85)",
+    "alignment-15m-rank8-8": "the same, eight of rank 8 (goal ≤ 1.10)",
+    "alignment-15m-linear-1": "the same, one dense direction, linear layers below the unembedding only",
+    "alignment-15m-bergson-1": "bergson, the same linear layers, one direction, no modules, same run",
+    "alignment-score-4N": "time of `score` at 4 N rows over N, from rows to table (goal 3.8 to 4.2)",
+    "features-lean": "lean of 2 048 features on 32 rows × 64 tokens after the second of four layers, over one plain "
+    "forward and backward pass, 3.7 M parameters (goal ≤ 0.80)",
+    "alignment-score-bytes-per-row": "bytes that `score` keeps for a row, by module (goal ≤ 1000)",
+}
+
+
+def performance() -> str:
+    """One line per measurement, in the order of WHAT, then whatever else was measured."""
+    measured = json.loads(BENCHMARKS.read_text())
+    names = [name for name in WHAT if name in measured] + [name for name in measured if name not in WHAT]
+    rows = ["| measured | median | its interval, at least 95 % |", "|---|---|---|"]
+    rows += [f"| {WHAT.get(name, name)} | {_measured(measured[name])} |" for name in names]
+    return "\n".join(rows)
+
+
+def _measured(result: dict[str, Any]) -> str:
+    if "skipped" in result:
+        return f"– | not measured: {result['skipped']}"
+    note = f"; {result['note']}" if "note" in result else ""
+    return f"{_number(result['ratio'])} | {_interval(result)}{note}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.3g}"
+
+
+def _interval(ratio: dict[str, Any]) -> str:
+    return f"{_number(ratio['low'])} to {_number(ratio['high'])}, {ratio['repetitions']} repetitions"
