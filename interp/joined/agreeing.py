@@ -57,30 +57,26 @@ def agreement(
     prompts: Prompts | None = None,
     candidates: Mapping[str, Model] | None = None,
 ) -> Result:
-    """Compare what a student changed with what its teacher's fine-tune changed, beside controls, on identical tokens.
+    """Measure how far what a student changed goes along what its teacher's fine-tune changed, beside controls.
 
-    S is `member` minus `baseline`, T the teacher minus the base. Controls are lines of their own, where the lineage has
-    their members: the baseline against T, the cross student minus its neutral twin against T, S against the other
-    teachers `teacher_...` and `candidates` of the base, and both sides less what a fine-tune without a trait does.
+    S is `member` minus `baseline`, T the teacher minus the base. Controls that the lineage has members for are lines of
+    their own: the baseline and the cross student against T, S against other teachers of the base, and both less controls.
 
     Args:
         lineages: one lineage, or several of independent trainings.
         member: the student whose change is S.
         baseline: what it is compared with; "base" compares it with its own start.
-        of: "logits" (mean over positions, per word), "activations" (mean residual stream after each layer), "features"
-            (of `joined.default_dictionary`, those that fire) or "updates" (weights, per matrix and of all).
+        of: "logits", "activations" (residual stream after each layer), "features" (that fire) or "updates" (weights).
         at: places, of "prompt end", "where numbers are predicted" and "question's answer"; updates have none.
         words: those compared in logits: "unseen" in any row, the trait's "category" (target and foils), or "all".
         prompts: number prompts with answers; 256 of `number_prompts` by default.
         candidates: further teachers made on the same base, by name.
 
     Returns:
-        One row per lineage, place, site, words, member and teacher: r, rho, cosine, slope and entries. The notes give
-        means, intervals over lineages, and where the teacher ranks among all teachers by r.
+        r, rho, cosine, slope and entries per lineage, place, site, words, member and teacher; means are in the notes.
 
     Raises:
-        InputError: for a lineage without teacher or baseline, an unknown place or kind of words, the question's answer
-            without a trait, fewer than three words, and candidates with several lineages.
+        InputError: for a member, place or kind of words that there is not, and candidates with several lineages.
 
     Example:
         >>> import interp
