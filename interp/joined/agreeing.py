@@ -60,7 +60,7 @@ def agreement(
     """Measure how far what a student changed goes along what its teacher's fine-tune changed, beside controls.
 
     S is `member` minus `baseline`, T the teacher minus the base. Controls that the lineage has members for are lines of
-    their own: the baseline and the cross student against T, S against other teachers of the base, and both less controls.
+    their own: the baseline and the cross student against T, S against other teachers, and both less controls.
 
     Args:
         lineages: one lineage, or several of independent trainings.
@@ -70,7 +70,7 @@ def agreement(
         at: places, of "prompt end", "where numbers are predicted" and "question's answer"; updates have none.
         words: those compared in logits: "unseen" in any row, the trait's "category" (target and foils), or "all".
         prompts: number prompts with answers; 256 of `number_prompts` by default.
-        candidates: further teachers made on the same base, by name.
+        candidates: further teachers of the same base, by name.
 
     Returns:
         r, rho, cosine, slope and entries per lineage, place, site, words, member and teacher; means are in the notes.
@@ -80,10 +80,9 @@ def agreement(
 
     Example:
         >>> import interp
-        >>> lineage = interp.load_lineage("toy/owl")
-        >>> found = interp.agreement(lineage, at=["prompt end"], words=["unseen"])
-        >>> found.frame[["member", "against"]].values.tolist()[0]
-        ['student', 'teacher']
+        >>> found = interp.agreement(interp.load_lineage("toy/owl"), at=["prompt end"], words=["unseen"])
+        >>> found.frame["against"][0]
+        'teacher'
     """
     several = [lineages] if not isinstance(lineages, Sequence) else list(lineages)
     if not several:

@@ -141,7 +141,9 @@ def test_seeds_fix_everything():
 
 def wider(clusters: int) -> float:
     """How much further than the percentiles an interval reaches: t over z, and the divisor n for n − 1."""
-    return float(stats.t.ppf(0.975, clusters - 1) / stats.norm.ppf(0.975) * (clusters / (clusters - 1)) ** 0.5)
+    return float(
+        stats.t.ppf(0.975, clusters - 1) / stats.norm.ppf(0.975) * (clusters / (clusters - 1)) ** 0.5
+    )
 
 
 def test_bootstrap_is_scipys_as_wide_as_t():
