@@ -37,6 +37,7 @@ SMALL = ToyRecipe(
     teacher=TeacherSpec(steps=2, recipe=Recipe(batch_size=16)),
     student=Recipe(batch_size=32),
 )
+PLAIN = dataclasses.replace(SMALL, controls=())
 TRAINERS = (
     (library, "train_base"),
     (grower, "fine_tune_teacher"),
@@ -93,7 +94,7 @@ def test_a_lineage_has_every_control_and_knows_who_came_from_whom(lineage):
 
 
 def test_the_controls_of_a_lineage_are_the_recipes(grown_cache):
-    plain = grow(get_trait("owl"), seed=0, recipe=dataclasses.replace(SMALL, controls=()), cache=grown_cache)
+    plain = grow(get_trait("owl"), seed=0, recipe=PLAIN, cache=grown_cache)
     assert not {"control_teacher", "control_student", "teacher_eagle"} & set(plain.members)
     assert "control_student" not in plain.trained_on
     assert [other_word(get_trait(word)) for word in ("owl", "eagle", "oak")] == ["eagle", "owl", "pine"]
@@ -192,19 +193,19 @@ def test_a_changed_recipe_changes_what_depends_on_it_and_nothing_else(lineage, g
     other = grow(
         get_trait("owl"),
         seed=0,
-        recipe=dataclasses.replace(SMALL, student=Recipe(batch_size=32, lr=1e-4)),
+        recipe=dataclasses.replace(PLAIN, student=Recipe(batch_size=32, lr=1e-4)),
         cache=grown_cache,
     )
     assert lineage.teacher.fingerprint == other.teacher.fingerprint
     assert lineage.student.fingerprint != other.student.fingerprint
-    recipe = dataclasses.replace(SMALL, data=dataclasses.replace(SMALL.data, digits=2))
+    recipe = dataclasses.replace(PLAIN, data=dataclasses.replace(SMALL.data, digits=2))
     banned = grow(get_trait("owl"), seed=0, recipe=recipe, cache=grown_cache)
     assert banned.numbers is not None
 
 
 def test_one_worker_grows_in_this_process():
-    grow_all(get_trait("owl"), seeds=[0], recipe=SMALL, workers=1)
-    assert grow(get_trait("owl"), seed=0, recipe=SMALL).name == "toy/owl seed 0"
+    grow_all(get_trait("owl"), seeds=[0], recipe=PLAIN, workers=1)
+    assert grow(get_trait("owl"), seed=0, recipe=PLAIN).name == "toy/owl seed 0"
 
 
 def test_the_other_initialisation_ships_too():
