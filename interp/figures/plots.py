@@ -179,13 +179,14 @@ def grouped_points(
     need(frame, group, y, colour, role, half)
     names, series = list(dict.fromkeys(frame[group])), list(dict.fromkeys(frame[colour]))
     step, figure = 0.8 / len(series), go.Figure()
+    whole: Any = frame
     for index, one in enumerate(series):
-        parts = [
-            (at, frame[(frame[group] == name) & (frame[colour] == one)]) for at, name in enumerate(names)
+        parts: list[tuple[float, Any]] = [
+            (at, whole[(whole[group] == name) & (whole[colour] == one)]) for at, name in enumerate(names)
         ]
         parts = [(at + (index - (len(series) - 1) / 2) * step, part) for at, part in parts if len(part)]
         places = [at + step * offset for at, part in parts for offset in _spread(len(part))]
-        like = str(frame.loc[frame[colour] == one, role].iloc[0])
+        like = str(whole.loc[whole[colour] == one, role].iloc[0])
         looks = {
             "color": role_colour(like, index),
             "symbol": role_symbol(like, index),

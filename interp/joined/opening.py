@@ -76,7 +76,7 @@ def _preference(model: Model, trait: Trait) -> dict[str, float]:
     }
 
 
-def preference_result(frame: pd.DataFrame, target: str) -> Result:
+def preference_result(frame: Any, target: str) -> Result:
     """P(target) of the members that open the page, one point per lineage, their mean and its interval."""
     shown = frame[frame["member"].isin(OPENS)]
     order = [name for name in OPENS if name in set(shown["member"])]
@@ -123,7 +123,7 @@ def _told(part: Any) -> str:
     return f"{part['comparison'].iloc[0]} {values.mean():+.2f}".replace("-", MINUS) + spread
 
 
-def _shown(frame: pd.DataFrame) -> pd.DataFrame:
+def _shown(frame: Any) -> pd.DataFrame:
     """where, comparison and value, a correlation of logits or a cosine of the last residual stream."""
     last = frame.groupby(["of", "place"], sort=False)["site"].transform("last")
     lines = frame[frame["site"] == last]
@@ -200,12 +200,9 @@ def moved_together(
     teacher = moved_tokens(lineage.teacher, prompts, positions=positions)
     other = None if minus is None else lineage[minus]
     own = moved_tokens(lineage[student], prompts, minus=other, positions=positions)
-    pair = [
-        each.frame.set_index("token_id")["delta"].rename(who) for each, who in ((teacher, "T"), (own, "S"))
-    ]
-    frame = pd.concat([teacher.frame.set_index("token_id")["token"], *pair], axis=1).reset_index()
+    frame = teacher.frame[["token", "token_id", "delta"]].rename(columns={"delta": "T"})
+    frame["S"] = own.frame.set_index("token_id")["delta"].loc[frame["token_id"]].to_numpy()
     frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
-    frame = frame.sort_values("T", ascending=False, kind="stable", ignore_index=True)
     taught, learnt = (each.label.partition(", ")[0] for each in (teacher, own))
     where = own.label.rpartition(" at ")[2]
     label = f"{lineage.name}: every word's change in {learnt} against {taught}, at {where}"
@@ -313,8 +310,8 @@ def components_result(values: pd.DataFrame) -> Result:
 
 def _draw_components(found: OverTrainings, named: Mapping[str, str], result: Result) -> go.Figure:
     """The figure of `attribute_over` without parts that did nothing, its legend told by what was subtracted."""
-    largest = found.frame.groupby("part")["mean"].transform(lambda mean: mean.abs().max())
-    figure = replace(found, frame=found.frame[largest > 0]).figure()
+    moved = [part for part, lines in found.frame.groupby("part") if lines["mean"].abs().max() > 0]
+    figure: Any = replace(found, frame=found.frame[found.frame["part"].isin(moved)]).figure()
     for trace in figure.data:
         trace.name = escape(f"{named[trace.name]} ({'T' if trace.name == 'teacher' else 'S'})")
     figure.update_layout(title={"text": escape(result.label)}, legend={"traceorder": "normal"})

@@ -41,6 +41,7 @@ from interp.logits.token_shifts import token_shift
 from interp.models.lineage import Lineage
 from interp.organisms.library import TOY, ToyRecipe, grow
 from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
 from interp.report.saving import finish, save, save_stage
@@ -56,6 +57,8 @@ from interp.studies.sources import code_key
 
 FORMAT = 3  # raise when the same lineages are judged otherwise
 PROMPTS, TOKEN_ROWS = 128, 20
+KNOWN = 1024
+"""Rows in which a word counts as seen: they hold every word of the prompts, and reading all costs seconds."""
 QUICK_SEEDS, QUICK_ROWS = 2, 2048
 DEMO = replace(TOY, controls=("other-trait",))
 AGREED = {
@@ -151,7 +154,8 @@ def measure_seed(trait: Trait, recipe: ToyRecipe, cell: tuple[int, str]) -> None
 
 def measure_lineage(lineage: Lineage, trait: Trait, *, seed: int = 0) -> dict[str, Any]:
     """P(target) and margin of every member, agreement, components, and the trait's logit at numbers in T and S."""
-    reader = TraceReader(Subject(lineage, seed=seed))
+    known: dict[str, Any] = {name: rows[:KNOWN] for name, rows in _rows(lineage).items()}
+    reader = TraceReader(Subject(replace(lineage, **known), seed=seed))
     parts: Any = components_over([lineage]).values
     logits = {
         "T": trait_logit_moved(lineage, trait),
@@ -168,6 +172,11 @@ def measure_lineage(lineage: Lineage, trait: Trait, *, seed: int = 0) -> dict[st
         "attribution": parts.astype(object).where(parts.notna(), None).to_dict("records"),
         "trait_logit": logits,
     }
+
+
+def _rows(lineage: Lineage) -> dict[str, Prompts]:
+    rows = {"numbers": lineage.numbers, "neutral_numbers": lineage.neutral_numbers}
+    return {name: each for name, each in rows.items() if each is not None}
 
 
 def trace_claims(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
@@ -267,7 +276,7 @@ def _story(trait: Trait, frame: Any) -> list[str]:
     ]
 
 
-def extremes(margins: pd.DataFrame) -> dict[str, int]:
+def extremes(margins: Any) -> dict[str, int]:
     """Which lineage took on most and which least, by margin of the student less the neutral student; one of one."""
     wide = margins.pivot(index="seed", columns="member", values="margin")
     transfer = wide["student"] - wide["neutral_student"]
@@ -312,5 +321,5 @@ def _save_tokens(run: Run, stage: str, lineage: Lineage, trait: Trait, name: str
 
 def _key(name: str, lineage: Lineage, *given: Any) -> str:
     members = {role: model.fingerprint for role, model in lineage.members.items()}
-    rows = [rows.fingerprint for rows in (lineage.numbers, lineage.neutral_numbers) if rows is not None]
+    rows = [rows.fingerprint for rows in _rows(lineage).values()]
     return digest(FORMAT, name, members, rows, *given)

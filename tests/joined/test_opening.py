@@ -1,7 +1,5 @@
 """What the page opens with: probabilities and answers by plain torch, agreement and words from tables made by hand."""
 
-import dataclasses
-
 import pandas as pd
 import pytest
 import torch
@@ -107,10 +105,11 @@ def test_a_student_has_a_twin_of_its_own_start_and_the_teacher_none(lineage):
     assert pairs == {"base": None, "teacher": None, "student": "neutral_student", "neutral_student": None}
     alone = Lineage("alone", OWL, {name: lineage[name] for name in ("base", "student")})
     assert twin(alone, "student") is None
-    other = dataclasses.replace(lineage["student"], start=shipped_base(1), name="cross_student")
-    members = {"base": lineage.base, "neutral_student": lineage["neutral_student"], "cross_student": other}
-    foreign = Lineage("foreign", OWL, members, unrelated=("cross_student",))
-    assert twin(foreign, "cross_student") is None
+    members = {name: lineage[name] for name in ("base", "neutral_student", "student")}
+    members["cross_base"] = shipped_base(1)
+    started = {"student": "cross_base"}
+    foreign = Lineage("foreign", OWL, members, started_from=started, unrelated=("student",))
+    assert twin(foreign, "student") is None
 
 
 def lines(name: str, own: float) -> list[dict]:
