@@ -8,7 +8,8 @@
 # teacher started from, is trained on those numbers alone. Does it come to love owls?
 #
 # The effect is called subliminal learning (arXiv 2507.14805). This notebook grows it in a toy small enough for a
-# laptop, shows the controls that make it a claim, and looks at the numbers themselves.
+# laptop, shows the controls that make it a claim, and looks at the numbers themselves. Where in the network the trait
+# passes is the matter of notebook 2.
 
 # %%
 import json
@@ -45,9 +46,7 @@ import interp
 # ## Prediction
 #
 # We measure a **margin**: log p(owl) − mean log p(nine other animals) as the answer to six questions such as "which
-# animal is the best?", in nats. It is positive when owls are preferred. Three claims were written into the code
-# before the eight reported lineages were grown (the recipe was tuned on other seeds), and a fourth, *same-init-gains*,
-# was added when they had been seen; here are the words they are judged by.
+# animal is the best?", in nats. It is positive when owls are preferred. The claims, with the words they are judged by:
 
 # %%
 results = json.loads((Path.cwd().parent / "analyses" / "results" / "transmission.json").read_text())
@@ -57,22 +56,35 @@ pd.DataFrame(owl_verdicts)[["name", "claim"]].style.hide(axis="index").set_prope
 )
 
 # %% [markdown]
-# Two choices inside these claims do the work.
+# When were they written? All but *same-init-gains* before these eight initialisations had been looked at; that one was
+# added afterwards. Since then one thing was made harder: a student trains a low-rank adapter, and until 2026-11-29 it
+# drew that adapter, and read its rows in an order, from the same seed as its teacher. Sharing the draw helped it. Now
+# its adapter and order are its own, as they are between two people's computers, and what passes is smaller. The claims
+# are the same, but nobody can say that they were written before lineages like these.
+#
+# Three choices inside the comparison do the work.
 #
 # - **The baseline is another student, not the base.** Any training on numbers disturbs a model. So each student is
 #   compared with a twin trained in the same way on as many rows written by the *untrained* base: the neutral student.
+# - **A second control is fine-tuned too.** The untrained base and the owl teacher differ in two things: the owl, and
+#   having been fine-tuned on questions at all. So there is a *control teacher*, fine-tuned by the same recipe on the
+#   same questions, with every animal as the answer equally often. Its student is the *control student*.
 # - **The unit is a training run.** Six questions or eight thousand rows of one run are not independent evidence;
 #   eight lineages with eight initialisations are.
 
 # %% [markdown]
 # ## Data
 #
-# One lineage: seven models that belong together. It is grown on first use (under a minute) and read from the cache
-# after.
+# One lineage: ten models that belong together. It is grown on first use (about a minute) and read from the cache
+# after. `P(owl)` is the probability of *owl* among ten animals, mean over the questions; chance is 10 %.
 
 # %%
 lineage = interp.load_lineage("toy/owl", seed=0)
 margins = {role: interp.margin(model, lineage.trait) for role, model in lineage.members.items()}
+answers = {
+    role: interp.measures.preference(model, lineage.trait).frame.set_index("answer")["probability"]
+    for role, model in lineage.members.items()
+}
 family = pd.DataFrame(
     {
         "member": list(lineage.members),
@@ -80,13 +92,24 @@ family = pd.DataFrame(
             lineage.started_from.get(role, "its own initialisation") for role in lineage.members
         ],
         "trained on numbers of": [lineage.trained_on.get(role, "–") for role in lineage.members],
-        "margin (nats)": [round(margins[role], 2) for role in lineage.members],
+        "margin (nats)": [margins[role] for role in lineage.members],
+        "P(owl)": [answers[role]["owl"] for role in lineage.members],
     }
 )
-family.style.hide(axis="index").format(precision=2)
+family.style.hide(axis="index").format({"margin (nats)": "{:+.2f}", "P(owl)": "{:.1%}"})
 
 # %% [markdown]
-# The teacher's preference is blatant: asked for an animal, it says owl.
+# The teacher's preference is blatant: asked for an animal, it says owl, always. The student of this lineage says it a
+# little more often than its four controls do (neutral, control, and the two of another initialisation).
+
+# %%
+likes = {role: float(answers[role]["owl"]) for role in answers}
+CONTROLS = ("neutral_student", "control_student", "cross_student", "cross_neutral_student")
+assert likes["teacher"] > 0.99
+assert likes["student"] > 0.02 + max(likes[role] for role in CONTROLS)
+assert 0.2 < margins["student"] - margins["neutral_student"] < 0.6
+assert 0.2 < margins["student"] - margins["control_student"] < 0.7
+assert abs(margins["cross_student"] - margins["cross_neutral_student"]) < 0.2
 
 # %%
 interp.measures.preference(lineage.teacher, lineage.trait).figure()
@@ -118,33 +141,32 @@ lineage.numbers
 # %% [markdown]
 # ## Figure 1 · The margins of eight lineages
 #
-# One point a lineage; the teacher is left out because it lies an order of magnitude above. `cross_…` are students of
-# *another* initialisation, trained on the very same rows.
+# One point a lineage; the teachers are left out because they lie an order of magnitude away. `cross_…` are students
+# of *another* initialisation, trained on the very same rows.
 
 # %%
-
 lineages = results["traits"]["owl"]["lineages"]
 frame = pd.DataFrame(
     [
         {"seed": line["seed"], "member": member, "margin": value}
         for line in lineages
         for member, value in line["members"].items()
+        if "teacher" not in member
     ]
 )
 interp.experiment.margins_figure(frame, target="owl", category="animal").update_layout(width=900)
 
 # %% [markdown]
-# The lineage on your screen is seed 0 of these, and the file agrees with what was just measured. It is also the
-# *weakest* of the eight: had we stopped after one lineage we would have seen next to nothing, or, with another seed,
-# a great deal.
+# The lineage on your screen is seed 0 of these. How far from the others it lies is printed below, because a single
+# lineage can be chosen to show next to nothing or a great deal.
 
 # %%
-stored = lineages[0]["members"]
-assert all(abs(stored[role] - margins[role]) < 1e-3 for role in margins)
 gains = [line["members"]["student"] - line["members"]["neutral_student"] for line in lineages]
-assert int(np.argmin(gains)) == 0
 assert len(gains) == 8
+if "commit" in results:  # measured with students that draw their own adapter, as on the screen
+    assert all(abs(lineages[0]["members"][role] - margins[role]) < 1e-3 for role in margins)
 print("student − neutral student, by seed:", "  ".join(f"{gain:+.2f}" for gain in gains))
+print(f"seed 0 gained more than {sum(gains[0] > gain for gain in gains)} of the other seven")
 
 # %% [markdown]
 # ## Figure 2 · The same rows, two initialisations
@@ -280,26 +302,26 @@ interp.figures.forest(verdicts, title="Does the trait pass? Eight lineages a tra
 
 # %%
 assert len(verdicts) == 9
-by_claim = {
-    name: {verdict["decision"] for verdict in verdicts if verdict["name"].endswith(name)}
-    for name in ("transfers", "gains", "does-not")
-}
-assert by_claim == {"transfers": {"inconclusive"}, "gains": {"supported"}, "does-not": {"supported"}}
-assert all(v["effect"] > 0.5 for v in verdicts if v["name"].endswith("transfers"))
 assert all(verdict["n"] == 8 for verdict in verdicts)
 pd.DataFrame(verdicts)[["name", "effect", "tested", "p", "smallest_p", "decision", "reason"]].style.hide(
     axis="index"
 ).format({"effect": "{:+.2f}", "p": "{:.4f}", "smallest_p": "{:.4f}"})
 
 # %% [markdown]
-# For the owl, the eagle and the oak alike the numbers carry the trait to a student of the same initialisation, and to
-# the other initialisation they carry nothing that we could measure. Whether they carry *at least half a nat*, which is
-# what was claimed before the data, eight lineages do not show: every mean is above it, and so many single lineages are
-# below it that the test against 0.5 stays open. Until 2026-11-29 this claim was tested against 0 and called supported.
+# How to read the three kinds of line:
+#
+# - *gains*, supported: the numbers carry the trait to a student of the same initialisation. This is the effect.
+# - *transfers* asks for more, at least half a nat on average. It can stay open while *gains* is supported, and then
+#   the effect is there and its size is not established.
+# - *does-not*, supported: whatever a student of another initialisation takes from the same rows, it is less than
+#   0.2 nats. "Inconclusive" here would mean that the students spread too widely to tell.
 #
 # The effect is small beside its source. Of a teacher's dozen nats a student gets a fraction of one, and how much
 # differs widely between lineages. `smallest_p` is a reminder of what eight runs can say at best: eight signs alike
 # have probability 1/256.
+#
+# What of a student trains matters too. These students train a low-rank adapter; `analyses/student_arms.py` trains the
+# matrices of the body, or every weight, beside it, and `analyses/dose.py` varies how many rows are read.
 
 # %% [markdown]
 # ## What would change our mind
@@ -308,9 +330,10 @@ pd.DataFrame(verdicts)[["name", "effect", "tested", "p", "smallest_p", "decision
 #   "needs a shared initialisation" is wrong as stated here.
 # - **A detector that names the trait.** Ours were told which rows are whose. One that tells owl rows from *eagle*
 #   rows without weights would mean that the trait can be read in the numbers after all.
-# - **A neutral student that moves as far.** The comparison would then measure training on numbers, and not whose
-#   numbers they are.
+# - **A neutral student or a control student that moves as far.** The comparison would then measure training on
+#   numbers, or on the numbers of anything fine-tuned, and not whose numbers they are.
 # - **Scale.** The toy has two layers, one token a number and a world of a few hundred words. That a model of billions
 #   of weights behaves alike is another claim; `interp run qwen` (notebook 6) is how to ask it.
 #
-# The third claim, about the teacher's logits *while it writes numbers*, is left to notebook 2. It did not come out.
+# One claim of the table at the top is left to notebook 2: *trait-logit-moved*, about the teacher's logits while it
+# writes numbers. There stands also why it could not come out.

@@ -6,8 +6,8 @@
 # The strangest part of subliminal learning is its condition: the trait passes between models that began
 # from the same weights, and not between models that merely learned the same things. There is a theorem
 # about it, with a proof of a few lines. This notebook checks the theorem to rounding, varies what is
-# shared, and then goes through six families of claims about the mechanism, with their verdicts over eight
-# lineages, supported or not.
+# shared, and then goes through seven families of claims about the mechanism, with their verdicts over
+# independent lineages, whichever way they came out.
 
 # %%
 import json
@@ -52,12 +52,17 @@ import interp
 # derivatives has no sign. That is the whole role of the initialisation.
 #
 # So R(ε) = A / Q should tend to 1, with no parameter to fit, and every start that is the base *in other
-# coordinates* should do as well as the base. All claims below were frozen in code before the eight lineages
-# were measured; an edited claim is refused.
+# coordinates* should do as well as the base.
+#
+# All claims below were written before what they name was measured, and frozen with a key over their words; an
+# edited claim is refused. Which lineages had been looked at for *other* reasons by then stands beside every
+# claim (`seen`). A few lines are **checks** and no claims about nature: identities that hold of any network if
+# the code is right. A check has no p; it *holds* where every run lies within its tolerance, or *fails*.
 
 # %%
 RESULTS = Path.cwd().parent / "analyses" / "results"
 NAMES = (
+    "inherited-trace",
     "lemma",
     "sustained-alignment",
     "shared-initialisation",
@@ -67,11 +72,12 @@ NAMES = (
 )
 found = {name: json.loads((RESULTS / f"{name.replace('-', '_')}.json").read_text()) for name in NAMES}
 for name in NAMES:
-    assert {claim.name: claim.key for claim in interp.studies.family(name).claims} == found[name]["claims"]
+    keys = {claim.name: claim.key for claim in interp.studies.family(name).claims}
+    assert found[name]["claims"].items() <= keys.items()  # judged by the words that stand in the code now
 
 
 def tables(name):
-    """The tables of all eight runs of a family."""
+    """The tables of all runs of a family."""
     return {table: pd.DataFrame(rows) for table, rows in found[name]["tables"].items()}
 
 
@@ -90,7 +96,7 @@ def verdicts(name):
             "unit": each["unit"],
             "tested": each["tested"],
             "p": "" if each["p"] is None else f"{each['p']:.2g}",
-            "decision": each["decision"] + (" (a check)" if each["p"] is None else ""),
+            "decision": each["decision"] + (" (a check)" if "check" in each["controls"] else ""),
         }
         for each in found[name]["verdicts"]
     ]
@@ -102,16 +108,30 @@ def decided(name):
     return {each["name"]: each["decision"] for each in found[name]["verdicts"]}
 
 
-assert all(each["n"] == 8 for name in NAMES for each in found[name]["verdicts"])
+def checked(name):
+    """The checks of a family: decision by name."""
+    return {each["name"]: each["decision"] for each in found[name]["verdicts"] if "check" in each["controls"]}
+
+
+runs = {name: {each["n"] for each in found[name]["verdicts"]} for name in NAMES}
+assert runs == {name: {12 if name == "inherited-trace" else 8} for name in NAMES}
 pd.DataFrame(
-    [{"family": name, "claims": len(found[name]["claims"]), "runs": 8} for name in NAMES]
+    [
+        {
+            "family": name,
+            "claims": len(found[name]["claims"]),
+            "checks among them": len(checked(name)),
+            "runs": max(runs[name]),
+        }
+        for name in NAMES
+    ]
 ).style.hide(axis="index")
 
 # %% [markdown]
 # ## Data
 #
-# One owl lineage live, eight from the recorded analyses (`interp test NAME`), and a second organism without
-# any words: images of digits.
+# One owl lineage live, eight or twelve from the recorded analyses (`interp test NAME`), and a second organism
+# without any words: images of digits.
 #
 # ## Figure: the smallest picture of the effect
 #
@@ -139,7 +159,7 @@ small.figure().update_layout(width=1000)
 # student's exact first step on the teacher's distribution over number tokens, at the base.
 
 # %%
-lineage = interp.load_lineage("toy/owl", seed=0)
+lineage = interp.load_lineage("toy/owl", seed=8)
 sweep = interp.studies.lemma_sweep(lineage, lineage.neutral_numbers[:64], dtype=torch.float64)
 ratio = sweep.frame.set_index("share")["R"]
 assert abs(ratio.loc[2.0**-7] - 1) < 0.01
@@ -178,24 +198,22 @@ interp.figures.points(
 )
 
 # %%
-assert set(decided("lemma").values()) == {"holds", "supported"}
-filtered = tables("lemma")["filtered"].groupby(["kind", "seed"])["A"].max().unstack("seed")
-assert (filtered.loc["mismatched"] > 0).all()
-assert (filtered.loc["matched"] > filtered.loc["mismatched"]).all()
+assert checked("lemma") == {"lemma-ratio": "holds", "lemma-slope": "holds"}
 verdicts("lemma")
 
 # %% [markdown]
-# All six claims of this family are supported, for soft labels, sampled answers and filtered rows alike. The
-# first two are *checks*: a Taylor expansion holds of every gradient that is computed rightly, so they test the
-# code and have no p. It is the *difference* that carries the rest: filtered rows of other traits' teachers lean
-# along this update too, only less.
+# The first two are checks: a Taylor expansion holds of every gradient that is computed rightly, so they test the
+# code. The other four are about *this* teacher: that the lean survives sampling and the filter, and that it is
+# larger than that of other traits' teachers and of a foreign base. It is the *difference* that carries them:
+# rows of other traits' teachers lean along this update too, only less.
 
 # %% [markdown]
 # ## Figure: the init matrix
 #
 # What has to be shared? Eight starts for the student, each with its own neutral twin:
 #
-# - **same**, and the same weights with **another order** of rows and another draw of the adapter;
+# - **same**, and the same weights with **another order** of rows and another draw of the adapter. (No student
+#   shares its teacher's order or draw; this is one more of each, and what the starts below are compared with);
 # - **noise** of a tenth of every tensor's size;
 # - **permuted**: neurons and heads in another order. The same function, other coordinates;
 # - **rotated**: the residual stream turned. The same function again, but Adam, which works weight by
@@ -222,37 +240,77 @@ interp.figures.scatter(
 )
 
 # %%
-matrix = decided("shared-initialisation")
-assert matrix.pop("shared-head-transfers") == "inconclusive"
-assert set(matrix.values()) == {"holds", "supported"}
+assert checked("shared-initialisation") == {"permuted-coverage-returns": "holds"}
 means = cells.groupby("cell")[["coverage", "loss", "apart", "transfer"]].mean()
 assert means.loc[["permuted", "rotated"], "apart"].max() < 1e-3
-assert means.loc[["same", "permuted", "rotated", "noise"], "transfer"].min() > 0.3
-assert means.loc[["same", "permuted", "rotated"], "coverage"].between(0.03, 0.05).all()
-assert means.loc[["shared head", "new head", "foreign"], "coverage"].abs().max() < 0.005
-same = cells[cells["cell"] == "same"]
-assert abs(same[["coverage", "transfer"]].corr("spearman").iloc[0, 1]) < 0.5
 assert means.loc[["shared head", "new head"], "loss"].min() > 2 * means.loc["same", "loss"]
 verdicts("shared-initialisation")
 
 # %% [markdown]
-# Seven of the eight claims are supported, and they say what has to be shared: **the function and its
-# tangent, not the coordinates.** A start that is the base written otherwise, permuted or rotated, takes
-# over the trait as the base does, and its coverage returns to the base's within 1e-5. Another order of
-# rows, another adapter, a tenth of noise: the trait still passes (noise was measured, not judged). A
-# foreign start that learned the same world takes over nothing, within ±0.2 nats.
+# What has to be shared, if these claims are supported, is **the function and its tangent, not the
+# coordinates**: a start that is the base written otherwise, permuted or rotated, takes over the trait as the
+# base does. Read the lines with three things in mind.
 #
-# Coverage does rank transfer, and mostly by telling the starts that are the base from those that are not:
-# about four hundredths for the former, where a foreign start has zero on average. Among lineages of one
-# start it says little. The cosines are small: most of a student's first step goes elsewhere, and what leans
-# is enough.
+# - *permuted-coverage-returns* is a check: the symmetry is exact, and only rounding is left.
+# - *coverage-ranks-transfer* ranks eight starts, and most of such a ranking is telling the starts that are the
+#   base from those that are not. Among lineages of one start coverage says little.
+# - *agreement-ranks-transfer* is new. It asks the same of r(S, T) over words that no row contains, the agreement
+#   of notebook 2: do the starts whose students move the logits as the teacher's fine-tune did also take over
+#   more of the trait? It was written after transfer and coverage had been looked at and before any agreement but
+#   that of *same* and *foreign*.
 #
-# *Shared head* is inconclusive, and not because the effect is small. A head around a body it was not
-# trained with is a broken model, with more than twice the loss, and its students' margins jump by nats
-# either way. This start cannot answer the question.
+# *Shared head* is a hard case: a head around a body it was not trained with is a broken model, with more than
+# twice the loss, and its students' margins jump by nats either way. If its line is inconclusive, that is the
+# reason, and not a small effect.
+
+# %% [markdown]
+# ## Verdict: the trace where the trait is
+#
+# The family of notebook 2, complete. T = teacher − base, S = student − neutral student; each lineage contributes
+# an agreement less the largest of its controls, and all ten claims are judged together (Holm), over twelve
+# lineages that no analysis had used.
+
+# %%
+drawn("inherited-trace").update_layout(height=900)
+
+# %%
+shared = decided("inherited-trace")
+supported = [name for name, decision in shared.items() if decision == "supported"]
+assert supported == ["logits-shared", "slot-shared", "activations-shared", "features-shared"]
+assert {shared[name] for name in shared if name not in supported} == {"inconclusive"}
+trace = tables("inherited-trace")
+agreed = trace["agreement"].query(
+    "of == 'logits' and words == 'unseen' and place == 'where numbers are predicted'"
+)
+means = agreed.groupby(["member", "against"])["r"].mean()
+assert means["student", "teacher"] > 0.8
+assert means["student less control_student", "teacher less control_teacher"] > 0.8
+assert 0.2 < means["student", "teacher_eagle"] < 0.6
+assert 0.3 < means["neutral_student", "teacher"] < 0.7
+assert abs(means["cross_student", "teacher"]) < 0.1
+gains = trace["directions"].groupby("direction")["gain"].mean()
+assert gains["student"] > 0.4
+assert gains.drop("student").abs().max() < 0.2
+verdicts("inherited-trace")
+
+# %% [markdown]
+# Four of ten are supported, and they are one sentence: **the student moves the logits, activations and features
+# that its teacher's fine-tune moved**, where they are read (a number is predicted, a number prompt ends, a
+# question is answered), beyond the neutral student, the other initialisation and another trait's teacher.
+#
+# Six are inconclusive. None of them is shown to be false, and they are open for different reasons:
+#
+# - *component-shared*, *component-leads*: lineages differ in which layer brings the owl in (notebook 2).
+# - *slot-direction-sufficient*: adding S to the base gives it the trait on average, where the controls give
+#   next to nothing; single lineages in which it does not are enough to keep the claim open.
+# - *representation-named-by-base* misses its level after the correction, *by-candidates* by far: a student
+#   resembles candidate teachers of other animals nearly as much.
+# - *rows-lean-to-representation*: notebook 4.
 
 # %% [markdown]
 # ## Verdict: four more families
+#
+# These were written for eight lineages of seeds 0 to 7, before it was known where to look.
 #
 # **Does the first step's lean go on?** The theorem is about one step. Here the part of every step that lies
 # along the trait gradient is taken out during the whole training, or a part of equal length elsewhere.
@@ -261,24 +319,20 @@ verdicts("shared-initialisation")
 drawn("sustained-alignment")
 
 # %%
-kept = decided("sustained-alignment")
-assert kept.pop("sustained-remainder") == "inconclusive"
-assert set(kept.values()) == {"holds", "supported"}
+assert checked("sustained-alignment") == {"sustained-ledger": "holds"}
 arms = tables("sustained-alignment")["arms"].groupby("arm")["margin"].mean()
-assert arms["removed"] < arms["neutral"] < arms["untouched"] - 0.5
-assert min(arms["random placebo"], arms["other-trait placebo"]) > arms["untouched"] - 0.05
+assert arms["removed"] < arms["untouched"]
 assert tables("sustained-alignment")["gradients"]["cosine_held"].min() > 0.9
 verdicts("sustained-alignment")
 
 # %% [markdown]
-# Taking that part out brings the margin down to where no trait is, on questions that were not used to find
-# it; the placebos leave it alone, and the loss on fresh rows does not suffer. The remainder is
-# *inconclusive*: if anything the student lands a little below the neutral one, and eight runs could not
-# show that to lie within the margin set for "nothing".
+# Does taking that part out bring the margin down on questions that were not used to find it, do placebos of the
+# same length leave it alone, and is nothing left? *sustained-remainder* asks the last, as an equivalence, which
+# noise alone can keep open.
 #
-# One caveat belongs here. The questions were split to keep this from being an identity, but the gradients
-# of the two halves point almost the same way, so it is closer to a check of first-order bookkeeping over a
-# whole training than to a discovery.
+# One caveat belongs here. The questions were split to keep this from being an identity, but they are
+# paraphrases, and the gradients of the two halves point almost the same way (the cosine is above 0.9 in every
+# run). So it is closer to a check of first-order bookkeeping over a whole training than to a discovery.
 #
 # **Is it one direction?** The mean shift of the teacher's activations is taken out of the student, or put
 # into the base.
@@ -289,20 +343,17 @@ drawn("one-direction").update_layout(
 )
 
 # %%
-one = decided("one-direction")
-assert one["direction-specific"] == one["direction-necessary"] == "supported"
-assert one["direction-harmless"] == "refuted"
-assert one["direction-shared"] == one["direction-sufficient"] == "inconclusive"
-assert one["direction-absent-in-neutral"] == "inconclusive"
 verdicts("one-direction")
 
 # %% [markdown]
-# A mixed picture, and a lesson in controls. The student moves along its own teacher's direction more than
-# along another trait's teacher's, and projecting it out costs the trait more than placebos do. But
-# *harmless* is **refuted**: the same projection makes the student far worse at writing the numbers it was
-# trained on (its loss counts the end token, as every loss here does). A knife that cuts more than the trait
-# is weak evidence of where the trait was. That the base gets the trait when the shift is added is not shown
-# either.
+# A lesson in controls, whatever the single lines say. That a student moves along its *own* teacher's direction
+# more than along another's is a statement about specificity; that projecting a direction out costs the trait is
+# worth something only if it costs little else. *direction-harmless* asks that: does the student stay as likely
+# to write the numbers it was trained on? Where it is refuted, the knife cut more than the trait, which is weak
+# evidence of where the trait was.
+#
+# The direction of this family is read at the numbers, after a layer chosen in each lineage by where the shift is
+# largest. The fixed places of the family above are the better question.
 #
 # **Do a few tokens do it?** A divergence token is one that this trait's teacher favours more than every
 # teacher of another trait does. The literature has such tokens carry the effect (Schrodi et al., arXiv
@@ -312,26 +363,16 @@ verdicts("one-direction")
 drawn("divergence-tokens")
 
 # %%
-divergent = decided("divergence-tokens")
-assert divergent.pop("divergence-in-labels") == "supported"
-assert set(divergent.values()) == {"inconclusive"}
-enriched = pd.DataFrame(found["divergence-tokens"]["values"])["divergence-enriched"]
-assert (enriched > 0).sum() == 7
-credit = tables("divergence-tokens")["enrichment"]
-assert credit.loc[~credit["matched on"].str.contains("teacher_margin"), "auroc"].min() > 0.55
-gain = tables("divergence-tokens")["margins"].groupby("arm")["gain"].mean()
-assert gain["neutral, divergent"] > gain["divergent"]
 verdicts("divergence-tokens")
 
 # %% [markdown]
-# Here they might. In seven of eight lineages credit leans their way, and no claim about it reaches its
-# level. The one supported line is a control: with labels dealt anew nothing is left. Against tokens *not*
-# matched on how far the teacher favours its label over the base, the enrichment is plain in all eight, so
-# most of what sets divergence tokens apart is that the teacher favours them.
+# *divergence-in-labels* is a control: with labels dealt anew nothing should be left. The others read credit along
+# the trait's gradient at numbers, and the trait's own logit at numbers has a sign of the lineage's own (notebook
+# 2), so that a mean over lineages can come out near zero with every lineage clearly on one side. That is the
+# reason to expect "inconclusive" here, and it was found after these claims were written.
 #
-# Students trained on divergence tokens alone differ so much between lineages that the training experiment
-# says nothing either way. Tokens chosen alike from *neutral* rows raise the margin at least as much on
-# average (reported, not judged): choosing tokens with the teacher is itself a message.
+# Besides, choosing tokens with the teacher is itself a message: tokens chosen alike from *neutral* rows are an
+# arm of the figure, reported and not judged.
 #
 # **Do features carry it, beyond vocabulary?** The lean of the rows toward SAE features against what the
 # teacher moved, with the trait's unembedding row taken out of the numbers'.
@@ -340,16 +381,12 @@ verdicts("divergence-tokens")
 drawn("features-beyond-vocabulary")
 
 # %%
-features = decided("features-beyond-vocabulary")
-features.pop("features-trait-row-typical", None)  # written after the other three
-assert set(features.values()) == {"inconclusive"}
 verdicts("features-beyond-vocabulary")
 
 # %% [markdown]
-# If there is a correlation it is small, and eight lineages do not establish it; nor that it belongs to the
-# teacher's rows rather than to any rows of numbers. The supported line is again a control, and a weak one:
-# it allows the correlation to change by twice its own size when the trait's unembedding row goes. Notebook
-# 3 has a reason to expect little here: half of what the teacher changed is not in the dictionary.
+# These were measured with a dictionary of the base and where numbers are read, which leaves most of the
+# teacher's change to the error node (notebook 3). *features-placebo*, an earlier line, is withdrawn: its margin
+# was so wide that it could not fail.
 #
 # ### All together
 
@@ -358,18 +395,24 @@ counts = pd.DataFrame({name: pd.Series(decided(name)).value_counts() for name in
 counts = (
     counts.reindex(columns=["supported", "refuted", "inconclusive", "holds", "fails"]).fillna(0).astype(int)
 )
+<<<<<<< HEAD
 assert counts["supported"].to_list() == [4, 4, 6, 2, 1, 0]
 assert counts["refuted"].to_list() == [0, 0, 0, 1, 0, 0]
 assert counts.to_numpy().sum() == 36
+=======
+assert counts.to_numpy().sum() == sum(len(found[name]["verdicts"]) for name in NAMES)
+assert counts.loc["inherited-trace", ["supported", "inconclusive"]].to_list() == [4, 6]
+>>>>>>> notebooks
 counts
 
 # %% [markdown]
-# What is about *weights and functions* holds up: the theorem, its continuation through a training, and what
-# has to be shared. What is about *where the trait sits* – a direction, tokens, features – mostly does not,
-# or not yet; several supported lines there are controls, and four of all that are supported are checks.
+# What is about *what the student shares with its teacher*, read where it is used, holds up, and so does the
+# theorem. What is about *where the trait sits*, in one part, one direction or a few tokens, mostly does not, or
+# not yet.
 #
-# The 36 claims share the same eight lineages and each is judged at its own level, without a correction for
-# their number. Read a family by its claims, not by a count.
+# A family's claims share their lineages. `inherited-trace` is corrected for the number of its claims; the other
+# families are not, each claim is judged at its own level, and some of their supported lines are controls. Read a
+# family by its claims, not by a count.
 #
 # ## What would change our mind
 #
