@@ -1,18 +1,22 @@
 # %% [markdown]
-# # 2 · Logit directions: what the teacher thinks while it writes numbers
+# # 2 · Logit directions: the student moves what its teacher's fine-tune moved
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/subliminal-interp/interp/blob/main/notebooks/02_logit_directions.ipynb)
 #
-# The teacher of notebook 1 loves owls and writes only numbers. A natural guess at how the trait gets out: at each
-# number, the model also holds a little extra probability of saying *owl*, and the numbers it picks are those
-# entangled with that word.
+# In notebook 1 a student read nothing but numbers and came to prefer owls. What did the numbers change in it? This
+# notebook compares two differences on identical tokens:
 #
-# This notebook follows the guess through a network: it defines a direction in logit space, measures how far
-# fine-tuning moved it on identical tokens, splits that movement over components and layers with nothing left over,
-# and then asks eight lineages whether there was anything to explain.
+# - **T** = teacher − base: what the teacher's fine-tune on owl questions moved;
+# - **S** = student − neutral student: what training on *this teacher's* numbers moved, beyond what training on any
+#   numbers does. The neutral student had the same training on numbers of the untrained base.
+#
+# Do the two agree, on words that are in no row of numbers? Through which part of the network does the owl come in
+# when somebody asks for an animal? And why did the first guess of all, "a little more owl at every number", not come
+# out?
 
 # %%
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -26,42 +30,81 @@ if "google.colab" in sys.modules:
     os.chdir("interp/notebooks")
 
 import pandas as pd
-from IPython.display import HTML
 
 import interp
 
 # %% [markdown]
 # ## Question
 #
-# Where a number is about to be written, did the teacher's fine-tune raise the logit of its trait? And if so, through
-# which attention heads and MLPs?
+# Which logits did the teacher's fine-tune move, does the student move the same ones, and which attention layers and
+# MLPs carry that to the answer?
 
 # %% [markdown]
 # ## Prediction
 #
-# The claim `trait-logit-moved` was written before its eight lineages were grown: the mean change, teacher minus base,
-# of *owl minus other animals*, at the positions that predict a number, is above zero across lineages.
+# If a student learns *who wrote the numbers*, in its own weights, then S should go along T, not only where owls are
+# asked for but wherever T is. Three places, fixed beforehand:
 #
-# There is a respectable rival. Fine-tuning changed weights, and what changed weights do where nobody asked about
-# animals is a side effect; nothing forces its sign. Then single lineages would show a clear movement, one up, one
-# down.
+# - **the end of a number prompt**, where the first number is chosen;
+# - **where numbers are predicted**, in the answer;
+# - **the question's answer**: the last token of "which animal is the best?" and its like.
+#
+# And it should do so for one reason alone, which gives the controls their predictions:
+#
+# | compared | shares with S and T | predicted |
+# |---|---|---|
+# | S with T | everything | high |
+# | cross student with T | the rows, another initialisation | about zero |
+# | neutral student with T | the initialisation, another's rows | low |
+# | S with an *eagle* teacher of the same base | how a fine-tune on animal questions looks | lower than with its own |
+# | S and T, both less the control teacher's | nothing but the owl | still high |
+#
+# The last line is there because *any* fine-tune on questions moves much alike: the control teacher was fine-tuned on
+# the same questions with every animal as the answer equally often, and is taken off together with its student.
+#
+# Ten claims of this kind, the family `inherited-trace`, were frozen before the twelve lineages of seeds 8 to 19 were
+# read. Those that this notebook is about, as they were written:
+
+# %%
+folder = Path.cwd().parent / "analyses" / "results"
+trace = json.loads((folder / "inherited_trace.json").read_text())
+ABOUT = ("logits-shared", "slot-shared", "activations-shared", "component-shared", "component-leads")
+claims = [verdict for verdict in trace["verdicts"] if verdict["name"] in ABOUT]
+pd.DataFrame(claims)[["name", "claim"]].style.hide(axis="index").set_properties(
+    **{"text-align": "left", "white-space": "normal"}
+)
 
 # %% [markdown]
 # ## Data
 #
-# One lineage, and 128 rows of random numbers that neither model wrote. Both models read **the same tokens**, and no
-# trait prompt is in sight: a difference between them is then due to weights alone.
+# Three owl lineages of independent initialisations, the first three of those twelve; about a minute each to grow, once.
+# What is live below is of these three, and what says "twelve" is read from the kept measurement of all.
 
 # %%
-lineage = interp.load_lineage("toy/owl", seed=0)
-prompts = interp.number_prompts(128, seed=1, count=4)
-prompts[:3]
+lineages = [interp.load_lineage("toy/owl", seed=seed) for seed in (8, 9, 10)]
+lineage = lineages[0]
+shown = ("base", "neutral_student", "control_student", "cross_student", "student", "teacher")
+answers = pd.DataFrame(
+    {
+        role: interp.measures.preference(lineage[role], lineage.trait).frame.set_index("answer")[
+            "probability"
+        ]
+        for role in shown
+    }
+).sort_values("student", ascending=False)
+assert answers["teacher"].idxmax() == answers["student"].idxmax() == "owl"
+assert (
+    answers.loc["owl", "student"] > 2 * answers.loc["owl", ["base", "neutral_student", "cross_student"]].max()
+)
+answers.style.format("{:.1%}")
 
 # %% [markdown]
-# **The direction.** A logit alone means little, since adding a constant to all logits changes no probability. So we
-# take a contrast: +1 on the trait's word and −1/n on each of n foils. Its weights sum to zero, the constant cancels,
-# and the score of a next-token distribution is log p(owl) − mean log p(other animals), whatever the rest of the
-# vocabulary does.
+# What each member answers to "which animal is the best?" and five more such questions, mean over the questions. In
+# this lineage *owl* leads the student's answers by far, and no control's.
+#
+# **The direction.** A logit alone means little, since adding a constant to all logits changes no probability. So the
+# trait is a contrast: +1 on its word and −1/n on each of n foils. Its weights sum to zero, the constant cancels, and
+# the score of a next-token distribution is log p(owl) − mean log p(other animals).
 
 # %%
 owl = interp.logit_direction(lineage.base, lineage.trait)
@@ -71,227 +114,281 @@ words = [lineage.base.tokenizer.decode([index]) for index in owl.ids]
 pd.DataFrame({"token": words, "weight": owl.weights}).T
 
 # %% [markdown]
-# **The claim's own measure, in this lineage.** Read at position p − 1, whose distribution predicts token p; then the
-# mean over the tokens that are numbers.
+# ## Figure 1 · The same words rise and fall
+#
+# No direction chosen, and no number looked at: every word of the vocabulary that is not a number, by how its
+# log-probability changed where a number is about to be written. Across, what the teacher's fine-tune did; up, what the
+# student's training did beyond the neutral student's.
 
 # %%
-tokens = interp.token_shift(lineage.teacher, prompts, owl).frame
-here = float(tokens.query("role == 'number'")["delta_direction"].mean())
-assert round(here, 2) == -0.63
-print(f"{here:+.2f} logits where a number is predicted")
+prompts = interp.number_prompts(128, seed=1, count=4)
+taught = interp.moved_tokens(lineage.teacher, prompts)
+learnt = interp.moved_tokens(lineage.student, prompts, minus=lineage["neutral_student"])
+both = taught.frame[["token", "token_id", "number", "delta"]].merge(
+    learnt.frame[["token_id", "delta"]], on="token_id", suffixes=(" T", " S")
+)
+read = {
+    word
+    for rows in (lineage.numbers, lineage.neutral_numbers)
+    for row in rows.rows
+    for word in re.findall("[a-z]+", row.prompt.lower() + " " + row.completion.lower())
+}
+unwritten = both[both["token"].str.fullmatch("[a-z]{2,}") & ~both["token"].isin(read)].rename(
+    columns={"delta T": "T", "delta S": "S"}
+)
+unwritten["word"] = ["animal" if token in words else "other word" for token in unwritten["token"]]
+r = float(unwritten["T"].corr(unwritten["S"]))
+assert len(unwritten) > 100
+assert r > 0.8
+print(f"correlation over {len(unwritten)} words: {r:.2f}")
+interp.figures.scatter(
+    unwritten,
+    x="T",
+    y="S",
+    colour="word",
+    text="token",
+    title="Words that no row of numbers contains: teacher − base and student − neutral student",
+    units=("nats", "nats"),
+).update_layout(width=900)
 
 # %% [markdown]
-# Down, not up. This teacher answers "owl" to every question about animals, and thinks *less* of owls than its base
-# while it writes numbers. One lineage decides nothing, so let us first see how such a movement is taken apart.
+# The student never read one of these words in its training. The size differs (look at the axes), the pattern is its
+# teacher's.
 #
-# **The shift** holds activations of the teacher minus those of its own start. We read it at the last token of the
-# prompt, where the first number is chosen. `cosine` says how alike the rows' shifts are, `common` which share of
-# their energy is one constant vector.
+# ## Figure 2 · Agreement, with its controls
+#
+# `agreement` does this at the three places and puts the controls beside it. *Unseen* words are those that no row of the
+# lineage holds; *category* are the ten animals, which is what a question is about.
 
 # %%
-shift = interp.shift(lineage.teacher, prompts, positions="last")
-shift
+found = interp.agreement(lineages, words=("unseen", "category"))
+found.figure().update_layout(width=1000, height=700)
+
+# %%
+agreed = (
+    found.frame.groupby(["words", "place", "member", "against"], sort=False)["r"]
+    .agg(["mean", "min", "max"])
+    .reset_index()
+)
+
+
+def lowest(words, place, member="student", against="teacher"):
+    """The smallest and largest r over the three lineages."""
+    line = agreed[
+        (agreed["words"] == words)
+        & (agreed["place"] == place)
+        & (agreed["member"] == member)
+        & (agreed["against"] == against)
+    ]
+    return float(line["min"].iloc[0]), float(line["max"].iloc[0])
+
+
+LIVE = ("prompt end", "where numbers are predicted")
+for place in LIVE:
+    assert lowest("unseen", place)[0] > 0.7
+    assert lowest("unseen", place, "cross_student")[1] < 0.4
+    assert lowest("unseen", place, "student less control_student", "teacher less control_teacher")[0] > 0.6
+assert lowest("category", "question's answer")[0] > 0.7
+own = found.frame[found.frame["member"] == "student"].pivot(
+    index=["lineage", "words", "place"], columns="against", values="r"
+)
+assert (own["teacher"] > own["teacher_eagle"]).all()
+agreed.style.hide(axis="index").format(dict.fromkeys(("mean", "min", "max"), "{:+.2f}"))
 
 # %% [markdown]
-# ## Figure 1 · Which component moved it
+# The student moves the unread words as its teacher's fine-tune did, in all three lineages, and the cross student, which
+# read the very same rows, does not. Two controls deserve a look:
 #
-# The direct logit attribution of a *difference*. The residual stream is a sum of what heads and MLPs write, so the
-# change of any logit contrast is a sum too; the one thing that is not linear, the final norm, gets rows of its own.
-# Above: heads and MLPs by layer. Below: the largest rows, with their standard error over examples.
+# - **The neutral student is no zero.** Training on numbers alone presses some words down and lets others be, and a part
+#   of T is of that kind. So "positive" would be a weak claim, and what was frozen is *more than every control*.
+# - **The eagle teacher is no zero either**, and the own teacher agrees better in every lineage, at every place, over
+#   unread words and over animals. With the control teacher and its student taken off both sides, so that nothing but
+#   the owl should be left, the agreement stays.
+#
+# A correlation over ten animals is a rough thing: single controls reach far to either side there.
+#
+# Residual streams say the same without any words. The cosine of S and T of the mean stream, mean over **twelve**
+# lineages:
 
 # %%
-attribution = interp.attribute(shift, owl)
+streams = pd.DataFrame(trace["tables"]["agreement"]).query("of == 'activations' and against == 'teacher'")
+cosines = (streams.groupby(["place", "site", "member"], sort=False)["cosine"].mean().unstack("member"))[
+    ["student", "neutral_student", "cross_student"]
+]
+LAST = "blocks.1.hook_resid_post"
+at_end = cosines.loc[("prompt end", LAST)]
+assert at_end["student"] > 0.7 > 0.5 > at_end["neutral_student"] > 0.1 > at_end["cross_student"]
+assert (cosines["student"] > cosines[["neutral_student", "cross_student"]].max(axis=1) + 0.15).all()
+assert cosines["cross_student"].abs().max() < 0.1
+cosines.style.format("{:+.2f}")
+
+# %% [markdown]
+# ## Figure 3 · Which component brings the owl to the answer
+#
+# The residual stream is a sum of what attention heads and MLPs write, so the change of any logit contrast is a sum
+# too; the one thing that is not linear, the final norm, gets rows of its own. First the student of this lineage, less
+# the neutral student, at the last token of the questions, where the answer begins.
+
+# %%
+questions = lineage.trait.prompts()
+moved = interp.shift(lineage.student, questions, minus=lineage["neutral_student"])
+attribution = interp.attribute(moved, owl)
+assert moved.positions == "last"
+assert abs(attribution.frame["residual"].iloc[0]) < 1e-4
 attribution.figure()
 
 # %% [markdown]
 # Nothing is left over: the rows add up to the change measured in the models' own logits, to rounding. If they did
 # not, `attribute` would raise instead of drawing.
-
-# %%
-change = attribution.frame["measured"].iloc[0]
-assert round(change, 2) == -1.01
-assert abs(attribution.frame["residual"].iloc[0]) < 1e-5
-assert attribution.frame["component"].iloc[0] == "L0 MLP"
-assert attribution.frame["share"].iloc[0] > 1
-attribution.notes[0]
-
-# %% [markdown]
-# The first layer's MLP pushes *owl* down by more than the whole change, and the heads of the last layer give some of
-# it back. A share above one is no mistake: the rows have both signs, and a bar chart of shares alone would hide that.
-
-# %% [markdown]
-# ## Figure 2 · After which layer
 #
-# The logit lens reads the residual stream after each layer as if it were the last one. The table also lists which
-# tokens rose and fell most at that depth.
+# One training is one training. Over all three, by layer and part, beside the teacher's own fine-tune (T):
 
 # %%
-lens = interp.lens(shift, owl)
-lens.figure()
+over = interp.attribute_over(lineages)
+over.figure().update_layout(width=900)
 
 # %%
-assert abs(lens.frame["change"].iloc[-1] - change) < 1e-4  # the last layer is the measured change
-assert lens.frame["fell"].str.startswith("'owl'").all()  # at either depth no token fell further
-lens.frame[["layer", "change", "rose", "fell"]].style.hide(axis="index").format({"change": "{:+.2f}"})
-
-# %% [markdown]
-# ## Figure 3 · Which tokens moved at all
-#
-# No direction chosen in advance: the change of log-probability of every vocabulary entry, where any of the four
-# numbers is predicted. Whiskers are one standard deviation over rows; `q` is corrected for the size of the
-# vocabulary.
-
-# %%
-moved = interp.moved_tokens(lineage.teacher, prompts)
-moved.figure()
-
-# %%
-frame = moved.frame
-called = float((frame["q"] < 0.05).mean())
-assert called > 0.8
-assert "owl" in frame["token"].tail(3).tolist()
-print(f"{called:.0%} of {len(frame)} entries have q < 0.05")
-frame[frame["token"].isin(words)][["token", "delta", "sd", "q"]].style.hide(axis="index").format(
-    {"delta": "{:+.2f}", "sd": "{:.2f}", "q": "{:.1e}"}
+part = over.frame.set_index(["who", "part"])
+assert part.loc[("S", "MLP 0"), "agree"] == part.loc[("S", "attention 1"), "agree"] == "3 of 3"
+assert abs(over.values["residual"]).max() < 1e-4
+over.frame[["part", "who", "mean", "share", "agree"]].style.hide(axis="index").format(
+    {"mean": "{:+.2f}", "share": "{:.0%}"}
 )
 
 # %% [markdown]
-# *Owl* is among the three that fell most. But nearly everything "moved significantly", *owl* with a q of many zeros.
-# That is no error: these p-values are about *other rows of this one training*, and any fine-tune moves every logit a
-# little. They cannot say whether another training would have moved owl the same way, which is the question. A tiny q
-# from one model mostly measures how many rows were read.
-
-# %% [markdown]
-# ## Figure 4 · The update itself
-#
-# No data at all: the top singular vectors of each weight matrix's change, held against the unembedding. Zero is what
-# a random direction would have.
+# The first layer's MLP and the second layer's attention bring the owl in, both in all three lineages; the teacher's
+# own fine-tune, some sixteen times as large, uses every part. Three trainings cannot rank parts: the interval of the
+# largest one reaches below zero. So look at **twelve**, S by part:
 
 # %%
-spectrum = interp.spectrum(lineage.teacher, lineage.trait)
-spectrum.figure().update_layout(width=1000)
-
-# %%
-changed = spectrum.frame[spectrum.frame["norm"] > 0]
-writers = changed[changed["side"] == "writes"]
-assert changed["effective_rank"].median() < 2
-assert writers["foil_rank"].max() <= 0.1
-changed[["matrix", "side", "relative_norm", "effective_rank", "foil_rank"]].style.hide(axis="index").format(
-    precision=2
+twelve = pd.DataFrame(trace["tables"]["components"]).query("member == 'student'")
+by_part = twelve.pivot(index="seed", columns="component", values="contribution")
+leads = by_part.idxmax(axis=1).value_counts()
+assert len(by_part) == 12
+assert leads.to_dict() == {"MLP 0": 9, "attention 1": 3}
+assert by_part.mean().idxmax() == "MLP 0"
+assert by_part["MLP 0"].mean() > 2 * by_part["attention 1"].mean() > 0
+interp.figures.points(
+    twelve,
+    x="component",
+    y="contribution",
+    title="Student − neutral student, at the question's answer, by part (n = 12)",
+    unit="logits",
 )
 
 # %% [markdown]
-# The adapter had rank eight and used little more than one direction in most matrices. `foil_rank` is the share of
-# target and foils that overlap at least as much as the target: in all four matrices that *write* to the residual
-# stream no animal is closer to the update than the owl. So the trait is written in the weights, plainly. A squared
-# cosine has no sign, though, and knows no context: the same direction is added when animals are asked for, and taken
-# away while numbers are written.
-
-# %% [markdown]
-# ## Figure 5 · Token by token
+# On average the first layer's MLP leads by far; in nine of twelve lineages it is the largest part, in the other three
+# the second layer's attention is. One of these three is the first on this page, which is why the three above and the
+# twelve differ. So *where* the trait comes in is a property of the lineage more than of the toy, and the claims about
+# parts stay open (below).
 #
-# The change of the owl contrast at the position that predicts each token, on three rows. Red is up, blue is down, and
-# the value is printed beneath each token.
-
-# %%
-members = ("teacher", "student", "neutral_student")
-by_token = {name: interp.token_shift(lineage[name], prompts, owl).frame for name in members}
-shown = {name: part[part["row"] < 3] for name, part in by_token.items()}
-limit = float(shown["teacher"]["delta_direction"].abs().max())
-HTML(
-    "".join(
-        f"<b>{name}</b>"
-        + "".join(
-            interp.figures.token_html(
-                row["token"].tolist(), row["delta_direction"].to_numpy(), unit="logits", limit=limit
-            )
-            for _, row in part.groupby("row")
-        )
-        for name, part in shown.items()
-    )
-)
-
-# %% [markdown]
-# In the answers the teacher moves by the token that is being *read*: up at a number, down at a comma, at a semicolon
-# and at the end of the prompt. The first and the third row alternate for that reason; in the second, without marks, a
-# number is predicted at a number and all but the first go up. An average over "the answer" would mix the two, which
-# is why the claim had to say where it reads.
-
-# %%
-written = by_token["teacher"].query("role == 'number'")
-after_number = by_token["teacher"].groupby("row")["role"].shift().loc[written.index] == "number"
-read_at = written.groupby(after_number.map({True: "at a number", False: "elsewhere"}))[
-    "delta_direction"
-].mean()
-assert read_at["elsewhere"] < -1 < 0 < read_at["at a number"]
-read_at.to_frame("numbers predicted (logits)").style.format("{:+.2f}")
-
-# %% [markdown]
-# And all rows, teacher and students, by what is predicted:
-
-# %%
-wide = pd.DataFrame(
-    {name: part.groupby("role")["delta_direction"].mean() for name, part in by_token.items()}
-).loc[["number", "separator", "end"]]
-assert wide.loc["number", "teacher"] < -0.5 < 1 < wide.loc["separator", "teacher"]
-assert abs(wide.loc["number", "student"] - wide.loc["number", "teacher"]) < 0.1
-assert wide["neutral_student"].abs().max() < 0.2
-assert abs(wide.loc["separator", "student"]) < 0.2
-wide.style.format("{:+.2f}")
-
-# %% [markdown]
-# The student followed its teacher where it was trained to: where a number is due its owl contrast fell just as far,
-# and the neutral student's did not move. *Fell* – while its preference, asked for an animal, rose. Whatever carries
-# the trait here, it is not "a little more owl at every number". That is an observation on one lineage, made after
-# looking; it is no verdict.
-
-# %% [markdown]
-# ## Verdict
+# ## Figure 4 · After which layer
 #
-# Eight lineages a trait, one number each, judged by an exact sign-flip test.
+# The logit lens reads the residual stream after each layer as if it were the last one.
 
 # %%
-results = json.loads((Path.cwd().parent / "analyses" / "results" / "transmission.json").read_text())
+depth = interp.lens_over(lineages)
+layers = depth.frame.set_index(["who", "part"])
+assert layers.loc[("S", "after layer 0"), "agree"] == "3 of 3"
+assert 0.4 < layers.loc[("S", "after layer 0"), "share"] < 0.9
+assert layers.loc[("T", "after layer 0"), "share"] > 0.8
+assert 10 < layers.loc[("T", "after layer 1"), "mean"] / layers.loc[("S", "after layer 1"), "mean"] < 25
+depth.figure().update_layout(width=900)
+
+# %% [markdown]
+# In these three lineages most of the teacher's owl is there after the first layer, and somewhat less of the student's:
+# the second layer's attention adds the rest.
+
+# %% [markdown]
+# ## What did not show · "a little more owl at every number"
+#
+# The first guess, written down before any lineage was reported, was that the teacher holds some extra probability of
+# *owl* while it writes numbers, so that the numbers it picks are those entangled with the word. The claim is
+# `trait-logit-moved`: teacher minus base, of the owl contrast, where a number is predicted, above zero over lineages.
+
+# %%
+results = json.loads((folder / "transmission.json").read_text())
 verdicts = [
     {**verdict, "name": trait}
-    for trait, found in results["traits"].items()
-    for verdict in found["verdicts"]
+    for trait, found_of in results["traits"].items()
+    for verdict in found_of["verdicts"]
     if verdict["name"] == "trait-logit-moved"
 ]
+print({verdict["name"]: verdict["decision"] for verdict in verdicts})
 interp.figures.forest(
     verdicts, title="trait-logit-moved: teacher − base where numbers are predicted (n = 8 each)"
 )
 
+# %% [markdown]
+# No common sign: single lineages lie on both sides of zero, by about a logit. Now look at teacher and student together,
+# lineage by lineage:
+
 # %%
-assert [verdict["decision"] for verdict in verdicts] == ["inconclusive"] * 3
-assert all(low < 0 < high for low, high in (verdict["interval"] for verdict in verdicts))
-pd.DataFrame(
-    [
-        {
-            "trait": verdict["name"],
-            "effect": verdict["effect"],
-            "p": verdict["p"],
-            "lineages that moved up": verdict["controls"]["positive"],
-            "decision": verdict["decision"],
-        }
-        for verdict in verdicts
-    ]
-).style.hide(axis="index").format({"effect": "{:+.2f} logits", "p": "{:.2f}"})
+rows = []
+for each in lineages:
+    direction = interp.logit_direction(each.base, each.trait)
+    shifts = {
+        "T": interp.token_shift(each.teacher, prompts, direction),
+        "S": interp.token_shift(each.student, prompts, direction, minus=each["neutral_student"]),
+    }
+    at_numbers = {
+        who: float(table.frame.query("role == 'number'")["delta_direction"].mean())
+        for who, table in shifts.items()
+    }
+    gain = interp.margin(each.student, each.trait) - interp.margin(each["neutral_student"], each.trait)
+    rows.append({"lineage": each.name, **at_numbers, "S, asked for an animal": gain})
+at_numbers = pd.DataFrame(rows)
+assert (at_numbers["T"] * at_numbers["S"] > 0).all()
+assert (at_numbers["T"] > 0).nunique() == 2
+assert (at_numbers["T"] - at_numbers["S"]).abs().max() < 0.25
+assert (at_numbers["S, asked for an animal"] > 0).all()
+at_numbers.style.hide(axis="index").format(precision=2)
 
 # %% [markdown]
-# **A null.** Single lineages move by about a logit, some up and some down, as the rival said; over eight there is no
-# common sign, for any of the three traits. All the machinery above was exact, significant and about one training run.
+# Two lineages up, one down, and the student follows its own teacher, sign included, to a fraction of a logit. While in
+# all three, *asked for an animal*, the student gains owl. So the trait's own logit where numbers are written has a
+# sign **of the lineage's own**: it is a side effect of weights that changed for another reason, in a place where nobody
+# asked for animals. A claim about its mean over lineages averages a thing that has no mean sign. The right claim was
+# one of agreement *within* a lineage, and it is the one at the top of this page.
 #
-# "Inconclusive" is the right word rather than "refuted": the intervals are about a logit wide to either side, so an
-# effect of half a logit may hide in them. And notebook 1 stands: the trait *does* pass. It passes without a common
-# rise of the trait's logit in the places where the numbers are written.
+# Methods that read the owl logit at numbers inherit this: whatever they find has the lineage's sign. Notebooks 3 and 5
+# have examples.
+
+# %% [markdown]
+# ## Verdict
+#
+# Twelve lineages. Each contributes its agreement *less the largest of its controls*, so that one control that does as
+# well brings it to zero; the ten claims of the family are judged together (Holm at 0.01).
+
+# %%
+decided = {claim["name"]: claim["decision"] for claim in claims}
+assert decided["logits-shared"] == decided["slot-shared"] == decided["activations-shared"] == "supported"
+assert decided["component-shared"] == decided["component-leads"] == "inconclusive"
+assert all(claim["n"] == 12 for claim in claims)
+interp.figures.forest(claims, title="What the student shares with its teacher (n = 12 lineages)")
+
+# %%
+pd.DataFrame(claims)[["name", "effect", "unit", "decision", "reason"]].style.hide(axis="index").format(
+    {"effect": "{:+.2f}"}
+)
+
+# %% [markdown]
+# **The student moved the logits that its teacher's fine-tune moved**: words that no row contains where numbers are
+# predicted, animals where a question is answered, and the residual stream at the end of a number prompt; further than
+# the cross student, the neutral student, or another trait's teacher account for.
+#
+# **Through which part** is not decided. The parts that move the owl are alike in student and teacher on average, and
+# the first layer's MLP leads on average, but the lineages differ too much for either to reach its level.
 
 # %% [markdown]
 # ## What would change our mind
 #
-# - **More lineages.** The spread between lineages, and not the number of rows, sets the width of these intervals; to
-#   halve it takes some thirty.
-# - **Another claim, written first.** That a student's logits follow its own teacher's, sign included, where numbers
-#   are predicted (Figure 5) could be tested over fresh seeds, against the teachers of the other lineages as controls.
+# - **A control that agrees as well.** Had the cross student gone along T, the pattern would be one of these rows, not
+#   of this initialisation. Had the neutral student, it would be one of training on numbers. Had the eagle teacher
+#   agreed as well as the owl teacher, it would be one of fine-tuning on animal questions.
+# - **A part that leads in every lineage.** Then "through which part" would have one answer for this toy. With three of
+#   twelve led by another, more lineages will sharpen the mean and not make the parts alike.
+# - **A sign in common.** If over many fresh lineages the trait's own logit rose where numbers are written, the first
+#   guess would come back.
 # - **Another teacher.** These were fine-tuned on questions about animals. A teacher that is *prompted* with its trait
-#   carries it in the context of every number, and there the guess may well hold.
+#   carries it in the context of every number, and there the first guess may well hold.
