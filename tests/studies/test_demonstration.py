@@ -138,6 +138,7 @@ def test_eight_lineages_that_agree_support_the_claims_at_five_per_cent_together_
     assert 5 / 128 < 0.05 < 5 / 64  # six lineages cannot
     assert {each.decision for each in judge_trace(values[:6])} == {"inconclusive"}
     assert all("seeds 8 to 19" in each.controls["seen"] for each in found)
+    assert all("less the larg" in each.controls["quantity"] for each in found)
     one_against = [*values[:7], dict.fromkeys(TRACE, -0.35)]
     assert {each.decision for each in judge_trace(one_against)} == {"inconclusive"}
 
