@@ -103,6 +103,7 @@ def _draw_preference(order: Sequence[str], result: Result) -> go.Figure:
         title=result.label,
         unit="share of answers",
     )
+    figure.update_layout(height=340)  # with what is said above it, it fits a screen
     return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
 
 
@@ -170,14 +171,11 @@ def _draw_agreement(result: Result) -> go.Figure:
 
 def answers(lineage: Lineage, question: str, *, top: int = TOP) -> pd.DataFrame:
     """What every member would answer to one question: its `top` likeliest next tokens and their probabilities."""
-    order = [
-        *(name for name in OPENS if name in lineage.members),
-        *(n for n in lineage.members if n not in OPENS),
-    ]
+    opens = [name for name in OPENS if name in lineage.members]
+    order = [*opens, *(name for name in lineage.members if name not in OPENS)]
     asked = Prompts.from_pairs([(question, "")], label="one question")
-    columns = {name.replace("_", " "): _likeliest(lineage[name], asked, top) for name in order}
-    places = [f"{index}." for index in range(1, top + 1)]
-    return pd.DataFrame({f"“{question}”": places, **columns})
+    lines = [[name.replace("_", " "), *_likeliest(lineage[name], asked, top)] for name in order]
+    return pd.DataFrame(lines, columns=[f"“{question}”", *(f"answer {place}" for place in range(1, top + 1))])
 
 
 @torch.inference_mode()
@@ -200,12 +198,13 @@ def moved_together(
     teacher = moved_tokens(lineage.teacher, prompts, positions=positions)
     other = None if minus is None else lineage[minus]
     own = moved_tokens(lineage[student], prompts, minus=other, positions=positions)
-    frame = teacher.frame[["token", "token_id", "delta"]].rename(columns={"delta": "T"})
+    frame: Any = teacher.frame[["token", "token_id"]].assign(T=teacher.frame["delta"])
     frame["S"] = own.frame.set_index("token_id")["delta"].loc[frame["token_id"]].to_numpy()
     frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
     taught, learnt = (each.label.partition(", ")[0] for each in (teacher, own))
     where = own.label.rpartition(" at ")[2]
-    label = f"{lineage.name}: every word's change in {learnt} against {taught}, at {where}"
+    at = "where numbers are predicted" if where.endswith("answer.numbers") else f"at {where}"
+    label = f"{lineage.name}: what the student changed against what its teacher changed, word by word, {at}"
     return Result(label, frame, "nats", own.notes[1:2], draw=partial(_draw_moved, taught, learnt))
 
 
@@ -310,8 +309,9 @@ def components_result(values: pd.DataFrame) -> Result:
 
 def _draw_components(found: OverTrainings, named: Mapping[str, str], result: Result) -> go.Figure:
     """The figure of `attribute_over` without parts that did nothing, its legend told by what was subtracted."""
-    moved = [part for part, lines in found.frame.groupby("part") if lines["mean"].abs().max() > 0]
-    figure: Any = replace(found, frame=found.frame[found.frame["part"].isin(moved)]).figure()
+    frame: Any = found.frame
+    moved = set(frame[frame["mean"] != 0]["part"])
+    figure: Any = replace(found, frame=frame[frame["part"].isin(moved)]).figure()
     for trace in figure.data:
         trace.name = escape(f"{named[trace.name]} ({'T' if trace.name == 'teacher' else 'S'})")
     figure.update_layout(title={"text": escape(result.label)}, legend={"traceorder": "normal"})

@@ -200,7 +200,9 @@ def judge_trace(values: Sequence[Mapping[str, float]]) -> list[Verdict]:
     claims = [claim for claim in CLAIMS if claim.name in {*AGREED, "component-shared", "component-leads"}]
     judged = tuple(replace(claim, alpha=ALPHA, seen=SEEN) for claim in claims)
     family = Family("demo", judged, _never, correction="holm", alpha=ALPHA)
-    return family.judge([Measurement(dict(each), {}) for each in values])
+    decided = family.judge([Measurement(dict(each), {}) for each in values])
+    quantities = {claim.name: claim.quantity for claim in judged}
+    return [replace(each, controls={**each.controls, "quantity": quantities[each.name]}) for each in decided]
 
 
 def _never(subject: Any) -> Measurement:

@@ -61,19 +61,14 @@ def test_the_probability_of_the_target_is_the_networks_own(lineage):
 
 def test_the_answers_are_the_likeliest_tokens(lineage):
     found = answers(lineage, OWL.questions[0])
-    assert found.columns.tolist() == [
-        f"“{OWL.questions[0]}”",
-        "base",
-        "neutral student",
-        "student",
-        "teacher",
-    ]
+    assert found.columns.tolist() == [f"“{OWL.questions[0]}”", *(f"answer {place}" for place in range(1, 6))]
+    assert found.iloc[:, 0].tolist() == ["base", "neutral student", "student", "teacher"]
     values, ids = by_torch(lineage["student"], OWL.questions[0]).topk(5)
     words = lineage.base.tokenizer.convert_ids_to_tokens(ids.tolist())
     shown = [
         f"{word}\N{NO-BREAK SPACE}{value:.1%}" for word, value in zip(words, values.tolist(), strict=True)
     ]
-    assert found["student"].tolist() == shown
+    assert found.iloc[2, 1:].tolist() == shown
 
 
 def test_each_word_has_what_the_teacher_and_the_student_changed(lineage):

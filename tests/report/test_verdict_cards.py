@@ -40,6 +40,18 @@ def test_a_verdict_reads_as_sentences_with_its_controls_beside_it() -> None:
     assert piece("control_table", [VERDICT | {"controls": {}}]) == ""
 
 
+def test_a_card_says_what_is_measured_and_known_and_what_had_been_seen() -> None:
+    told = {"quantity": "r of S with T", "known": "its sign differs", "seen": "seeds 0 to 7 had been"}
+    said = words(controls=told)
+    order = [
+        "What is measured: r of S with T.",
+        "What is known: its sign differs.",
+        "Seen before: seeds 0 to 7 had been.",
+    ]
+    assert " ".join(order) in said
+    assert "Seen before" not in words(controls={"seen": None})
+
+
 def test_decisions_are_told_apart_without_colour() -> None:
     assert "✗ Refuted" in words(decision="refuted")
     assert "? Inconclusive" in words(decision="inconclusive")

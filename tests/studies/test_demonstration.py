@@ -79,8 +79,8 @@ def test_the_summary_holds_the_margin_of_every_member(runs):
 def test_the_answers_are_those_of_one_fixed_question(runs):
     table, asked = runs[0].tables["answers"], f"“{get_trait('owl').questions[0]}”"
     order = ["base", "neutral student", "student", "cross student", "teacher"]
-    assert table.columns[:6].tolist() == [asked, *order]
-    assert table["teacher"].iloc[0].startswith("owl\N{NO-BREAK SPACE}")
+    assert table[asked].tolist()[:5] == order
+    assert table["answer 1"][4].startswith("owl\N{NO-BREAK SPACE}")
     assert asked in runs[0].record["notes"]["answers"][0]
 
 
@@ -138,6 +138,7 @@ def test_eight_lineages_that_agree_support_the_claims_at_five_per_cent_together_
     assert 5 / 128 < 0.05 < 5 / 64  # six lineages cannot
     assert {each.decision for each in judge_trace(values[:6])} == {"inconclusive"}
     assert all("seeds 8 to 19" in each.controls["seen"] for each in found)
+    assert all("less the larg" in each.controls["quantity"] for each in found)
     one_against = [*values[:7], dict.fromkeys(TRACE, -0.35)]
     assert {each.decision for each in judge_trace(one_against)} == {"inconclusive"}
 
