@@ -4,7 +4,7 @@ python -m analyses.readme writes the blocks anew from analyses/results and bench
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
@@ -55,14 +55,15 @@ ARMS = {
 HEADLINE = (
     (
         "Which logits",
-        "S and T correlate at {logits-shared own} over words that no row contains, where numbers are predicted, and at "
-        "{slot-shared own} over the trait's word and its foils, where a question is answered",
+        "S and T correlate at {logits-shared own} over words that no row contains, where numbers are predicted (in "
+        "the lowest lineage {logits-shared lowest}), and at {slot-shared own} over the trait's word and its foils, "
+        "where a question is answered (lowest {slot-shared lowest})",
         ("logits-shared", "slot-shared"),
     ),
     (
         "Through which component",
         "what each attention and MLP adds to the trait's logit goes along the teacher's at a cosine of "
-        "{component-shared own}; most of it comes through {component-leads largest}",
+        "{component-shared own}; the student's largest part is {component-leads leader}",
         ("component-shared", "component-leads"),
     ),
     (
@@ -86,6 +87,18 @@ HEADLINE = (
     ),
 )
 """What a part of the headline is about, its sentence with the means to put in, and the claims that judge it."""
+PANELS = {
+    "logits-shared": "logits of words no row holds,<br>where numbers are predicted (r)",
+    "slot-shared": "logits of the trait and its rivals,<br>where a question is answered (r)",
+    "activations-shared": "residual stream at the end<br>of a number prompt (cosine)",
+}
+DRAWN = {
+    "own": ("student", "own<br>teacher"),
+    "other trait": ("teacher", "other<br>teacher"),
+    "neutral": ("neutral_student", "neutral<br>student"),
+    "other start": ("cross_student", "other<br>start"),
+}
+"""What the picture compares: the role whose look it has, and its name on the axis."""
 AGREED = {
     "logits-shared": ("logits", "where numbers are predicted", "unseen", "r"),
     "slot-shared": ("logits", "question's answer", "category", "r"),
@@ -145,26 +158,35 @@ def headline(found: Mapping[str, dict[str, Any]], values: Mapping[str, Beside]) 
 
     def told(place: re.Match[str]) -> str:
         claim, name = place[1], place[2]
-        if name == "largest":
-            return ", ".join(f"{next(iter(each[claim]))} ({trait})" for trait, each in values.items())
-        return ", ".join(f"{short(each[claim][name])} ({trait})" for trait, each in values.items())
+        if name == "leader":
+            return leaders({trait: tables(each)["components"] for trait, each in found.items()})
+        return _listed([short(each[claim][name]) for each in values.values()])
 
     return [
         f"- **{about}**: {re.sub(r'{([a-z-]+) ([a-z ]+)}', told, sentence)}."
-        + "".join(f" {decided(claim, found)}." for claim in claims)
+        + "".join(f" {claim}: {decided(claim, found)}." for claim in claims)
         for about, sentence, claims in HEADLINE
     ]
 
 
 def decided(claim: str, found: Mapping[str, dict[str, Any]]) -> str:
-    """The decisions on a claim, with the number of lineages in which its value is positive."""
-    groups: dict[str, list[str]] = {}
+    """The decisions on a claim by trait, with the number of lineages in which its value is positive."""
+    groups: dict[str, dict[str, str]] = {}
     for trait, each in found.items():
         (verdict,) = (v for v in each["verdicts"] if v["name"] == claim)
-        groups.setdefault(verdict["decision"], []).append(
-            f"{trait}, {verdict['controls']['positive']} lineages"
-        )
-    return f"{claim}: " + "; ".join(f"{how} ({'; '.join(traits)})" for how, traits in groups.items())
+        groups.setdefault(verdict["decision"], {})[trait] = verdict["controls"].get("positive", "")
+    return "; ".join(f"{how} for {_listed(traits)}{_counted(traits)}" for how, traits in groups.items())
+
+
+def _counted(positive: Mapping[str, str]) -> str:
+    """In how many lineages, as (11, 12 and 9 of 12 lineages); nothing where that is no part of the verdict."""
+    counts = [each.partition(" of ") for each in positive.values() if each]
+    return f" ({_listed([count[0] for count in counts])} of {counts[0][2]} lineages)" if counts else ""
+
+
+def _listed(parts: Iterable[str]) -> str:
+    *first, last = parts
+    return f"{', '.join(first)} and {last}" if first else last
 
 
 def columns(
@@ -195,15 +217,12 @@ def _values(means: Mapping[str, float]) -> str:
 
 def not_shown(found: Mapping[str, dict[str, Any]]) -> str:
     """What was not supported, and for which trait."""
-    missed: dict[str, list[str]] = {}
-    for trait, each in found.items():
-        for verdict in each["verdicts"]:
-            if verdict["decision"] != "supported":
-                missed.setdefault(verdict["name"], []).append(f"{trait} {verdict['decision']}")
-    said = "; ".join(f"{claim} ({', '.join(traits)})" for claim, traits in missed.items())
-    counts = " and ".join(
-        sorted({str(verdict["n"]) for each in found.values() for verdict in each["verdicts"]})
-    )
+    every = {verdict["name"]: verdict["n"] for each in found.values() for verdict in each["verdicts"]}
+    short_of = {
+        v["name"] for each in found.values() for v in each["verdicts"] if v["decision"] != "supported"
+    }
+    said = "; ".join(f"{claim}, {decided(claim, found)}" for claim in every if claim in short_of)
+    counts = _listed(map(str, sorted(set(every.values()))))
     return f"n = {counts} lineages a trait. **What did not show**: {said or 'nothing; every claim is supported'}."
 
 
@@ -226,8 +245,13 @@ def traced(parts: Tables) -> Beside:
 
 def _agreed(frame: pd.DataFrame, of: str, place: str, words: str, measure: str) -> dict[str, float]:
     part = frame[(frame["of"] == of) & (frame["place"] == place) & (frame["words"] == words)]
-    means = compared(part, measure).groupby("comparison")["value"].mean()
-    return {name: means[name] for name in ("own", "other trait", "neutral", "other start")}
+    values = compared(part, measure).groupby("comparison")["value"]
+    means = values.mean()
+    return {
+        "own": means["own"],
+        "lowest": values.min()["own"],
+        **{name: means[name] for name in ("other trait", "neutral", "other start")},
+    }
 
 
 def _component_cosines(frame: pd.DataFrame) -> dict[str, float]:
@@ -243,6 +267,22 @@ def _component_cosines(frame: pd.DataFrame) -> dict[str, float]:
 def _component_means(frame: pd.DataFrame) -> dict[str, float]:
     own = frame[frame["member"] == "student"].groupby("component")["contribution"].mean()
     return own.sort_values(ascending=False).to_dict()
+
+
+def leaders(components: Mapping[str, pd.DataFrame]) -> str:
+    """Which part adds most to the student's change of the trait's logit, by trait, and in how many bases alike."""
+    first = pd.DataFrame({trait: _leader(frame) for trait, frame in components.items()})
+    told = [
+        f"{_listed([f'{part} in {count}' for part, count in first[trait].value_counts().items()])} ({trait})"
+        for trait in components
+    ]
+    alike = int((first.nunique(axis=1) == 1).sum())
+    return f"{', '.join(told)} of {len(first)} lineages, the same for every trait in {alike} initialisations"
+
+
+def _leader(frame: pd.DataFrame) -> pd.Series:
+    own = frame[frame["member"] == "student"]
+    return own.pivot(index="seed", columns="component", values="contribution").idxmax(axis=1)
 
 
 def _gains(frame: pd.DataFrame) -> dict[str, float]:
@@ -286,6 +326,48 @@ def _featured(frame: pd.DataFrame) -> dict[str, float]:
     part = frame[frame["place"] == frame["place"].iloc[0]]
     own, neutral, other = part.groupby("pairing", sort=False)["rho"].mean()
     return {"own": own, "other trait": other, "neutral": neutral}
+
+
+def picture() -> Any:
+    """S with T beside its controls, a panel a claim on agreement, a mark a lineage, the traits side by side."""
+    found = by_trait("inherited_trace")
+    title = (
+        f"Does the student change what its teacher's fine-tune changed? One mark a lineage ({_listed(found)})"
+    )
+    figure = interp.figures.panels([_panel(claim, found) for claim in AGREED], title=title, across=True)
+    for index, (claim, above) in enumerate(zip(AGREED, figure.layout.annotations, strict=True)):
+        left = 0.345 * index
+        figure.update_xaxes(domain=[left, left + 0.31], row=1, col=index + 1)
+        above.update(text=PANELS[claim], x=left + 0.155)
+    figure.update_layout(margin={"t": 130, "l": 50, "r": 10})
+    return figure.update_yaxes(range=[-0.9, 1.05], title=None)
+
+
+def _panel(claim: str, found: Mapping[str, dict[str, Any]]) -> Any:
+    of, place, words, measure = AGREED[claim]
+    parts = []
+    for trait, each in found.items():
+        frame = pd.DataFrame(each["tables"]["agreement"])
+        frame = frame[(frame["of"] == of) & (frame["place"] == place) & (frame["words"] == words)]
+        parts.append(compared(frame, measure).assign(trait=trait))
+    lines = pd.concat(parts)
+    ordered = [
+        lines[(lines["comparison"] == name) & (lines["trait"] == trait)].assign(
+            role=role, column=f"{name}, {trait}"
+        )
+        for name, (role, _) in DRAWN.items()
+        for trait in found
+    ]
+    figure = interp.figures.points(
+        pd.concat(ordered), x="column", y="value", colour="role", title=claim, unit=""
+    )
+    middle = [(len(found) - 1) / 2 + len(found) * index for index in range(len(DRAWN))]
+    figure.update_xaxes(
+        tickvals=middle, ticktext=[label for _, label in DRAWN.values()], tickangle=0, title=None
+    )
+    return figure.for_each_trace(
+        lambda trace: trace.marker.update(size=12 if trace.marker.symbol == "line-ew" else 7)
+    )
 
 
 def arms() -> str:

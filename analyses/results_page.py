@@ -29,7 +29,7 @@ FAMILIES = (
 MENDED = (
     (
         "transmission", "trait-logit-moved", "logits-shared",
-        "within each lineage, where the teacher's own sign does not matter; then it was one sign for all lineages",
+        "in each lineage, where the teacher's own sign does not matter; then it was one sign for all lineages",
     ),
     (
         "one_direction", "direction-shared", "activations-shared",

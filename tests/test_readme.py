@@ -188,7 +188,7 @@ def hand_made(shift=0.0):
 
 def test_what_a_claim_is_made_of_is_the_mean_over_lineages():
     values = readme.traced(readme.tables({"tables": hand_made()}))
-    four = {"own": 0.8, "other trait": 0.4, "neutral": 0.3, "other start": -0.2}
+    four = {"own": 0.8, "lowest": 0.8, "other trait": 0.4, "neutral": 0.3, "other start": -0.2}
     assert list(values) == list(readme.TRACED)
     for claim in readme.AGREED:
         assert values[claim] == pytest.approx(four)
@@ -218,19 +218,25 @@ def test_the_headline_says_decisions_and_what_did_not_show(monkeypatch):
         found[trait] = {"verdicts": verdicts, "tables": hand_made(0.1 if trait == "oak" else 0.0)}
     monkeypatch.setattr(readme, "by_trait", lambda name: found)
     lines = readme.inherited().splitlines()
-    assert lines[0].startswith(
-        "- **Which logits**: S and T correlate at .80 (owl), .90 (oak) over words that"
-    )
-    assert "logits-shared: supported (owl, 12 of 12 lineages; oak, 12 of 12 lineages)." in lines[0]
+    assert lines[0].startswith("- **Which logits**: S and T correlate at .80 and .90 over words that")
+    assert "logits-shared: supported for owl and oak (12 and 12 of 12 lineages)." in lines[0]
     assert lines[1].endswith(
-        "most of it comes through attention 1 (owl), attention 1 (oak). component-shared: supported (owl, 12 of 12 "
-        "lineages); inconclusive (oak, 8 of 12 lineages). component-leads: supported (owl, 12 of 12 lineages; oak, 12 "
-        "of 12 lineages)."
+        "part is attention 1 in 2 (owl), attention 1 in 2 (oak) of 2 lineages, the same for every trait in 2 "
+        "initialisations. "
+        "component-shared: supported for owl (12 of 12 lineages); inconclusive for oak (8 of 12 lineages). "
+        "component-leads: supported for owl and oak (12 and 12 of 12 lineages)."
     )
     assert lines[6:8] == ["| moved alike | owl | oak |", "|---|---|---|"]
-    cell = "supported, p 0.0024<br>+0.50 [98 %: +0.50, +0.50]<br>own .80; other trait .40; neutral .30; other start"
-    assert lines[8].split(" | ")[1] == f"{cell} −.20"  # 10 claims, the smallest p 2^-12 each
-    assert lines[-1] == "n = 12 lineages a trait. **What did not show**: component-shared (oak inconclusive)."
+    cell = lines[8].split(" | ")[1].split("<br>")
+    assert cell[:2] == [
+        "supported, p 0.0024",
+        "+0.50 [98 %: +0.50, +0.50]",
+    ]  # ten claims, the smallest p 2^-12 each
+    assert cell[2] == "own .80; lowest .80; other trait .40; neutral .30; other start −.20"
+    assert lines[-1].endswith(
+        "**What did not show**: component-shared, supported for owl (12 of 12 lineages); inconclusive for oak (8 of 12 "
+        "lineages)."
+    )
 
 
 def test_arms_stand_beside_agreement_and_contrast(monkeypatch):
@@ -251,7 +257,7 @@ def test_arms_stand_beside_agreement_and_contrast(monkeypatch):
         ".55; contrast 2.00 |"
     )
     assert set(readme.ARMS) == {claim.name for claim in tested.claims}
-    assert lines[-1].endswith("**What did not show**: cross-student-transfers-nothing (owl refuted).")
+    assert lines[-1].endswith("**What did not show**: cross-student-transfers-nothing, refuted for owl.")
 
 
 def test_numbers_in_the_prose():
