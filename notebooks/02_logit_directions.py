@@ -162,7 +162,7 @@ interp.figures.scatter(
 
 # %%
 found = interp.agreement(lineages, words=("unseen", "category"))
-found.figure().update_layout(width=1000, height=700)
+found.figure().update_layout(width=1000, height=700).update_xaxes(dtick=1, tickangle=-40)
 
 # %%
 agreed = (

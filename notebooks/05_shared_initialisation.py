@@ -271,7 +271,7 @@ verdicts("shared-initialisation")
 # lineages that no analysis had used.
 
 # %%
-drawn("inherited-trace").update_layout(height=900)
+drawn("inherited-trace").update_layout(height=900).update_xaxes(dtick=1, tickangle=-40)
 
 # %%
 shared = decided("inherited-trace")
@@ -306,6 +306,28 @@ verdicts("inherited-trace")
 # - *representation-named-by-base* misses its level after the correction, *by-candidates* by far: a student
 #   resembles candidate teachers of other animals nearly as much.
 # - *rows-lean-to-representation*: notebook 4.
+#
+# The same ten claims for other traits, on the same twelve bases:
+
+# %%
+by_trait = pd.DataFrame(
+    {"owl": shared}
+    | {
+        path.name.partition("_inherited")[0]: {
+            each["name"]: each["decision"] for each in json.loads(path.read_text())["verdicts"]
+        }
+        for path in sorted(RESULTS.glob("*_inherited_trace.json"))
+    }
+)
+assert (by_trait.loc[["logits-shared", "activations-shared"], ["owl", "eagle"]] == "supported").all(axis=None)
+assert by_trait.loc[["slot-shared", "features-shared"], "eagle"].eq("inconclusive").all()
+assert by_trait.loc["component-shared", "eagle"] == "supported"
+by_trait
+
+# %% [markdown]
+# The logits of words that no row contains and the residual stream at the end of the prompt are shared for owl and
+# eagle alike. Of the other lines some are supported for one trait and open for another: at twelve lineages and
+# after a correction for ten claims such a line stands near its threshold, and should be read as unsettled.
 
 # %% [markdown]
 # ## Verdict: four more families
@@ -352,8 +374,8 @@ verdicts("one-direction")
 # to write the numbers it was trained on? Where it is refuted, the knife cut more than the trait, which is weak
 # evidence of where the trait was.
 #
-# The direction of this family is read at the numbers, after a layer chosen in each lineage by where the shift is
-# largest. The fixed places of the family above are the better question.
+# The place of this family is chosen lineage by lineage: the layer and positions where the teacher's direction
+# steers the base furthest. The fixed places of the family above are the better question.
 #
 # **Do a few tokens do it?** A divergence token is one that this trait's teacher favours more than every
 # teacher of another trait does. The literature has such tokens carry the effect (Schrodi et al., arXiv
