@@ -249,7 +249,7 @@ def trace_member(
 ) -> None:
     """One stage per analysis of `member` against its start: moved tokens, attribution, lens, spectrum and tokens.
 
-    With `minus` all but the spectrum are less what that neutral member changed.
+    With `minus` all are less what that neutral member changed.
 
     Attribution is read at `positions` and, as `_first`, at the last prompt token, where the first one is chosen.
     """
@@ -262,7 +262,7 @@ def trace_member(
         f"attribution_{name}": lambda: attribute(read(positions), direction),
         f"attribution_{name}_first": lambda: attribute(read("last"), direction),
         f"lens_{name}": lambda: lens(read(positions), direction),
-        f"spectrum_{name}": lambda: spectrum(member, trait),
+        f"spectrum_{name}": lambda: spectrum(member, trait, minus=minus),
         f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction, minus=minus),
     }
     if positions == "last":

@@ -26,6 +26,7 @@ from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.logits.direction import logit_direction
 from interp.models.low_rank import Entry, LowRank, decomposed, norm
+from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.models.updates import weight_update
 from interp.models.vocabulary import number_tokens
@@ -55,12 +56,15 @@ Side = Literal["reads", "writes"]
 @door
 @noting
 @exactly
-def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) -> figures.Result:
+def spectrum(
+    member: Model, trait: AnyTrait | None = None, *, minus: Model | None = None, top: int = TOP
+) -> figures.Result:
     """Decompose the weight update of `member`, matrix by matrix, and compare its top directions with tokens.
 
     Args:
         member: a model with a `start`, the model it was trained from.
         trait: whose target and foils are looked for; as in `margin`. None for none.
+        minus: a neutral member of the same start, whose update is taken off first: the update of member − minus.
         top: how many singular vectors count, at least 1.
 
     Returns:
@@ -72,7 +76,7 @@ def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) ->
         at least as much as the target, a word of several pieces by all of them. The unembedding is the start's.
 
     Raises:
-        InputError: for `top` below 1, and for a member without a start.
+        InputError: for `top` below 1, for a member without a start, and for a `minus` of another start.
 
     Example:
         >>> import interp
@@ -85,11 +89,12 @@ def spectrum(member: Model, trait: AnyTrait | None = None, *, top: int = TOP) ->
         raise InputError(f"top {top} leaves no direction; give at least 1.")
     start = own_start(member)
     tokens = _token_groups(start, trait)
-    rows, vectors = _rows(member, start, tokens, top=top)
+    update = weight_update(member, minus=minus)
+    rows, vectors = _rows(update, start, tokens, top=top)
     frame = pd.DataFrame(rows).sort_values("norm", ascending=False, kind="stable", ignore_index=True)
     changed = sum(row["norm"] > 0 for row in rows)
     return figures.Result(
-        label=f"{member.name} \N{MINUS SIGN} {start.name}, spectrum of the update",
+        label=f"{update.label}, spectrum of the update",
         frame=frame.astype({"layer": "Int64"}),
         unit=UNIT,
         notes=(
@@ -147,13 +152,17 @@ def decompose(change: Entry) -> Decomposition:
 
 
 def _rows(
-    member: Model, start: Model, tokens: Mapping[str, Float[Tensor, "token d_model"]], *, top: int
+    moved: ParameterDirection,
+    start: Model,
+    tokens: Mapping[str, Float[Tensor, "token d_model"]],
+    *,
+    top: int,
 ) -> tuple[list[dict[str, Any]], float]:
     """A row per matrix, and the norm of the change of all vectors."""
-    update, before = weight_update(member).tensors, start.parameters()
+    update, before = moved.tensors, start.parameters()
     transposed = EMBEDDINGS | (CONV1D if any(_stem(name) == "c_attn" for name in before) else frozenset())
     rows, vectors = [], 0.0
-    for name in progress(before, f"spectrum of {member.name}", total=len(before), unit="matrix"):
+    for name in progress(before, f"spectrum of {moved.label}", total=len(before), unit="matrix"):
         whole = before[name].detach().cpu()
         change = update.get(name, torch.zeros_like(whole))
         size = norm(change)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from typing import Any
 
@@ -207,3 +208,24 @@ def test_a_member_changed_in_its_norms_alone(tiny):
     assert result.notes[0].startswith("0 of 16 matrices changed; norms and biases changed by 5.66")
     assert result.frame["effective_rank"].isna().all()
     assert len(result.figure().data[0].z) == 0
+
+
+def test_what_a_neutral_member_changed_is_taken_off(tiny):
+    """member = base + A + B and minus = base + B in one matrix: the spectrum is that of A, by numpy."""
+    name = "model.layers.0.mlp.down_proj.weight"
+    hf, tokenizer = tiny("llama")
+    base = load_model(hf, tokenizer=tokenizer, name="base")
+    size = dict(hf.named_parameters())[name].shape
+    one, both = (noise(size, seed=seed).float() for seed in (1, 2))
+    members = []
+    for change in (one + both, both):
+        network = copy.deepcopy(hf)
+        with torch.no_grad():
+            network.get_parameter(name).add_(0.1 * change)
+        made = load_model(network, tokenizer=tokenizer, name=f"member {len(members)}")
+        members.append(dataclasses.replace(made, start=base))
+    found = spectrum(members[0], minus=members[1])
+    line = found.frame.set_index("matrix").loc[name]
+    assert line["norm"] == pytest.approx(0.1 * float(np.linalg.norm(one.numpy())), rel=1e-4)
+    assert found.label == "member 0 − member 1, spectrum of the update"
+    assert (found.frame["norm"] > 1e-4).sum() == 1
