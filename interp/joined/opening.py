@@ -42,9 +42,13 @@ SHOWN_AT = {
     (PROMPT_END, ""): "residual stream at the end of the number prompt",
 }
 """What is compared where: place and words of an agreement, in words; the residual stream after the last layer."""
+NEUTRAL = (
+    "Every model is compared with another on the same text: the teacher with its base, the student with a neutral "
+    "student, which was trained alike on numbers without the trait."
+)
 NO_NEUTRAL = (
-    "no neutral student is among the members, so the student's change is taken from its own start: what any such "
-    "training changes is still in it"
+    "No neutral student is among the members, so the student is compared with its own start: what any such training "
+    "changes is still in it."
 )
 TOP, MINUS = 5, "\N{MINUS SIGN}"
 

@@ -17,7 +17,7 @@ from interp.activations.shifts import own_start, shift
 from interp.core.doors import door
 from interp.core.runs import InputError, Run, digest
 from interp.figures import Result
-from interp.joined.opening import NO_NEUTRAL, Opening, answers, moved_together, twin
+from interp.joined.opening import NEUTRAL, NO_NEUTRAL, Opening, answers, moved_together, twin
 from interp.logits.attribution import attribute
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lenses import lens
@@ -289,8 +289,11 @@ def _summarise(run: Run, lineage: Lineage, direction: LogitDirection, positions:
         "lineage": lineage.name,
         "toward": direction.label,
         "positions": positions,
-        "notes": [*direction.notes, *([NO_NEUTRAL] if "neutral_student" not in lineage.members else [])],
+        "notes": direction.notes,
     }
+    student = student_of(lineage)
+    if student is not None:
+        summary["story"] = [NO_NEUTRAL if twin(lineage, student) is None else NEUTRAL]
     if lineage.trait is not None:
         members = {name: margin(model, lineage.trait) for name, model in lineage.members.items()}
         summary |= {"trait": lineage.trait.name, "lineages": [{"seed": None, "members": members}]}

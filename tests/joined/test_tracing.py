@@ -9,7 +9,7 @@ import torch
 from interp.activations.shifts import shift
 from interp.core.runs import InputError, Run
 from interp.joined.agreeing import agreement
-from interp.joined.opening import NO_NEUTRAL
+from interp.joined.opening import NEUTRAL, NO_NEUTRAL
 from interp.joined.tracing import trace, trace_files
 from interp.logits.attribution import attribute
 from interp.logits.direction import logit_direction
@@ -83,7 +83,7 @@ def test_a_student_is_told_less_its_neutral_twin_beside_the_teacher(pair, rows, 
     mine = tables["agreement"].query("place == 'where numbers are predicted' and words == 'category'")
     mine = mine.set_index(["member", "against"])
     assert mine["r"].to_dict() == pytest.approx(found["r"].to_dict())
-    assert not [note for note in run.summary["notes"] if "neutral student" in note]
+    assert run.summary["story"] == [NEUTRAL]
     page = (run.folder / "report.html").read_text()
     assert page.index('<section id="what-happened"') < page.index('<section id="trace"')
 
@@ -94,8 +94,8 @@ def test_without_a_neutral_student_the_change_is_from_the_own_start_and_the_page
     run = trace(pair(students=("student",)), rows, tmp_path / "run")
     assert set(run.tables) >= OPENING
     assert run.record["labels"]["moved_student"].startswith("student − base, ")
-    assert NO_NEUTRAL in run.summary["notes"]
-    assert NO_NEUTRAL in (run.folder / "report.html").read_text().replace("&#39;", "'")
+    assert run.summary["story"] == [NO_NEUTRAL]
+    assert NO_NEUTRAL in (run.folder / "report.html").read_text()
     assert set(run.tables["agreement"]["member"]) == {"student"}
 
 
