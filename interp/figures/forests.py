@@ -11,9 +11,8 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 MARKS = {"supported": "●", "refuted": "✕", "inconclusive": "○", "holds": "□", "fails": "⊠"}
-WHISKERS = (
-    "whiskers: t-interval over runs of the level that is printed with it; of a check, the range of all runs"
-)
+WHISKERS = "whiskers: t-interval over runs of the level that is printed with it"
+RANGE = "; of a check, the range of all runs"
 LINE, GAP = 34, 90  # pixels: a verdict, and what lies between two units
 
 
@@ -50,7 +49,9 @@ def forest(verdicts: Sequence[Any], *, title: str = "Verdicts", caption: str | N
             _print(figure, row, axis="" if where[unit] == 1 else str(where[unit]))
     figure.update_layout(margin={"r": 250})
     said = [f"{mark} {name}" for name, mark in MARKS.items() if any(row["decision"] == name for row in rows)]
-    return captioned(figure, *((", ".join(said), WHISKERS) if caption is None else (caption,)))
+    checked = any(row["decision"] in ("holds", "fails") for row in rows)
+    whiskers = WHISKERS + RANGE * checked
+    return captioned(figure, *((", ".join(said), whiskers) if caption is None else (caption,)))
 
 
 def _line(row: dict[str, Any]) -> go.Scatter:

@@ -292,7 +292,7 @@ def test_raised_and_lowered_differ_for_every_eye(sight: str) -> None:
 
 
 def test_decisions_differ_without_colour() -> None:
-    assert len({figures.role_symbol(decision) for decision in figures.DECISIONS}) == 3
+    assert len({figures.role_symbol(decision) for decision in figures.DECISIONS}) == 5
 
 
 def test_lines_of_roles_have_their_dash_and_marker() -> None:
