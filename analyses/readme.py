@@ -81,8 +81,9 @@ HEADLINE = (
     ),
     (
         "From another initialisation",
-        "the student of the same rows correlates with T at {logits-shared other start} and {slot-shared other start} "
-        "in the same two places, and its rows lean {rows-lean-to-representation other start}",
+        "the student of the same rows correlates with T at {logits-shared other start} where numbers are predicted, at "
+        "{slot-shared other start} where a question is answered, and its rows lean by "
+        "{rows-lean-to-representation other start}",
         (),
     ),
 )
