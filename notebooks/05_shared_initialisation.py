@@ -159,7 +159,7 @@ small.figure().update_layout(width=1000)
 # student's exact first step on the teacher's distribution over number tokens, at the base.
 
 # %%
-lineage = interp.load_lineage("toy/owl", seed=8)
+lineage = interp.load_lineage("toy/owl", seed=0)
 sweep = interp.studies.lemma_sweep(lineage, lineage.neutral_numbers[:64], dtype=torch.float64)
 ratio = sweep.frame.set_index("share")["R"]
 assert abs(ratio.loc[2.0**-7] - 1) < 0.01
