@@ -293,7 +293,7 @@ def test_claims_are_judged_over_lineages():
     good = {"lemma-ratio": 0.001, "lemma-slope": 1.02}
     ones = {claim.name: 1.0 for claim in H1} | good
     found = [{name: value * (1 + 0.01 * k) for name, value in ones.items()} for k in range(8)]
-    assert {verdict.decision for verdict in judged(found)} == {"supported"}
+    assert {verdict.decision for verdict in judged(found)} == {"supported", "holds"}
     found = [{name: -value for name, value in line.items()} | {"lemma-ratio": 0.2 + 0.001 * k}
              for k, line in enumerate(found)]  # fmt: skip
     assert {verdict.decision for verdict in judged(found)} == {"refuted"}
