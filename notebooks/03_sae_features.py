@@ -1,14 +1,15 @@
 # %% [markdown]
-# # 3 · The features a teacher moves
+# # 3 · The features that teacher and student share
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/subliminal-interp/interp/blob/main/notebooks/03_sae_features.ipynb)
 #
 # A sparse autoencoder (SAE) rewrites an activation as a short list of active *features*. It is the natural
-# magnifying glass for a change that nobody can read off the text: which features does owl-loving move while
-# the teacher writes numbers, and do they carry the trait to the student?
+# magnifying glass for a change that nobody can read off the text: which features did the teacher's fine-tune move,
+# and does the student, which saw nothing but numbers, move the same ones?
 #
-# This notebook has a clear first half and a negative second half. Features move, beyond any doubt. That
-# they carry the trait is a claim we wrote down, tested on eight lineages, and did not find.
+# Two things decide what such a glass can show, and an earlier version of this notebook had both wrong: **what the
+# dictionary was trained on**, and **where one looks**. With a dictionary of the base alone, where the numbers are
+# *read*, six claims about features came out empty. They stand at the end, with the reason.
 
 # %%
 import json
@@ -31,265 +32,276 @@ import interp
 # %% [markdown]
 # ## Question
 #
-# Three questions hide in "which features carry the trait?", and they need different evidence.
-#
-# 1. **Which features did the fine-tune move?** A comparison of two models on the same tokens.
-# 2. **Does the student's training push toward them?** A gradient at the student's start.
-# 3. **Does it matter?** Take the features' change out of the teacher, or put it into the base, and train
-#    students again.
+# Let T be teacher − base and S be student − neutral student, feature by feature, on identical tokens. Does S go along
+# T, at the end of a number prompt, where numbers are predicted, and where a question is answered?
 
 # %% [markdown]
 # ## Prediction
 #
-# If the trait travels in features, then students of a teacher without its feature changes should love owls
-# less, students of a base that was given them should love owls more, and both effects should exceed those
-# of *random* features, matched in frequency, norm and activation and scaled to the same size. The same
-# should hold, without any training, while the student answers.
+# If the trait travels in features, then over the features that fire, S and T rank alike: Spearman's ρ(S, T) is
+# positive. Two controls say how much that is worth, and both should be lower:
 #
-# These six claims were fixed before the eight lineages were run.
-
-# %%
-results = json.loads((Path.cwd().parent / "analyses" / "results" / "features_are_causal.json").read_text())
-pd.DataFrame(results["verdicts"])[["name", "claim"]].style.hide(axis="index").set_properties(
-    **{"text-align": "left", "white-space": "normal"}
-)
+# - the **neutral student** against the same T. Any training on numbers moves features, and some of them are the
+#   teacher's by accident;
+# - S against **another trait's teacher** of the same base. Fine-tuning on animal questions moves features whichever the
+#   animal.
+#
+# A cross student is missing: a dictionary means nothing in a network of another initialisation.
+#
+# The claim *features-shared*, at the end of the number prompt, was frozen before the twelve lineages of seeds 8 to 19
+# were read; notebook 5 has its verdict. Here is the first of them live.
 
 # %% [markdown]
 # ## Data
 #
-# One owl lineage, and a dictionary of its base: 8 × 48 features, 16 of them active at a token, trained on
-# number rows that the *untrained* base wrote. The dictionary has thus never seen a row of the teacher, and
-# cannot have been shaped by what we look for. It is trained with SAELens on first use and read from the
-# cache after.
+# One owl lineage, and one dictionary of **all its members** of one start: 8 × 48 features, 16 of them active at a
+# token, trained on the rows of both teachers and on questions. Its loss counts the *differences* between members
+# beside the activations, since a difference between two models is small beside what they have in common, and a
+# dictionary of activations alone may spend no feature on it. It is trained with SAELens on first use and read from
+# the cache after.
 
 # %%
-lineage = interp.load_lineage("toy/owl", seed=0)
-sae = interp.train_sae(lineage.base, lineage.neutral_numbers, hook="blocks.0.hook_resid_post")
-sae
+lineage = interp.load_lineage("toy/owl", seed=8)
+dictionary = interp.joined.default_dictionary(lineage)
+dictionary
 
 # %% [markdown]
-# ### Can the dictionary speak for the teacher at all?
+# The price: this dictionary was shaped by teacher and student, so that "the teacher moves its features" is no
+# surprise. What can still surprise is whether the two move *the same* ones, and the controls had the same chance,
+# since they were in the training too.
 #
-# A dictionary of the base is a guess about the teacher. Before reading anything from it, check what it
-# reconstructs in every member: *explained variance* of the activations, and the share of the *loss* that
-# survives when the reconstruction replaces them. Members of another initialisation are left out, since a
-# dictionary means nothing there.
+# ### Can it speak for every member?
+#
+# Before reading anything from a dictionary, check what it reconstructs: *explained variance* of the activations, and
+# the share of the *loss* that survives when the reconstruction replaces them.
 
 # %%
 prompts = interp.number_prompts(512, seed=1, count=4)
-quality = interp.features.quality_card(sae, lineage, prompts[:128])
+quality = interp.features.quality_card(dictionary, lineage, prompts[:128])
+assert quality.frame["faithful"].all()
+assert quality.frame["explained_variance"].min() > 0.95
 quality.figure()
 
-# %%
-explained = quality.frame.set_index("member")["explained_variance"]
-assert quality.frame["faithful"].all()
-assert explained["base"] > 0.98
-assert explained.idxmin() == "teacher"
-assert explained["teacher"] > 0.9
-quality.frame.set_index("member").round(3)
-
 # %% [markdown]
-# It passes in every member, and the order is worth a thought: the dictionary is worst for the *teacher*.
-# What the fine-tune added is exactly what a dictionary of the base has no words for. That remainder is
-# called the **error node**, and it stays on every list below.
-
-# %% [markdown]
-# ## Figure: what moved
+# ### And for the difference between them?
 #
-# `feature_shift` compares teacher and base on identical tokens, without the trait in the context. With
-# hundreds of features something always looks large, and the largest of many estimates is too large: picked
-# because noise helped. So the prompts are dealt into two halves. One **selects**: a sign-flip test per
-# feature, corrected for the number of features at a false discovery rate (FDR) of 5 %. The other
-# **estimates** the change of what was selected, so that the estimates are not inflated.
+# That is the harder test. The part of a change that no feature holds is called the **error node**, and it stays on
+# every list below. Beside the dictionary of all members stands one of the *base alone*, trained on number rows of the
+# base: which share of the energy of S and of T is left to the error node, place by place?
 
 # %%
-moved = interp.feature_shift(sae, lineage.teacher, prompts, trait=lineage.trait)
-live = moved.frame[moved.frame["live"] & (moved.frame["feature"] >= 0)]
-assert not set(moved.direct) - set(moved.reported)
-assert len(moved.reported) > 0.3 * len(live)
-assert 1 <= len(moved.direct) <= 20
-moved
-
-# %%
-moved.volcano()
+alone = interp.train_sae(lineage.base, lineage.neutral_numbers, hook="blocks.0.hook_resid_post")
+shared = interp.features.shared_features(dictionary, lineage)
+blind = interp.features.shared_features(alone, lineage)
+END, PREDICTING = "end of the number prompt", "where numbers are predicted"
+OWN, NEUTRAL = "student with its teacher", "neutral student with the teacher"
+left = pd.concat(
+    {
+        name: found.frame[found.frame["pairing"] == OWN]
+        .set_index("place")[["error_first", "error_second"]]
+        .rename(columns={"error_first": "of S", "error_second": "of T"})
+        for name, found in {"dictionary of the base": blind, "dictionary of all members": shared}.items()
+    },
+    axis=1,
+)
+assert left["dictionary of all members"].max(axis=None) < 0.1
+assert left["dictionary of the base"].min(axis=None) > 0.15
+assert left[("dictionary of the base", "of S")].min() > 0.35
+left.style.format("{:.1%}")
 
 # %% [markdown]
-# Filled marks are reported: above the line, and with an estimate of the sign seen in selection. The row of
-# points at the top is the floor of the test: none of 9,999 random sign patterns did as well, and no more
-# can be said.
+# What a training added is exactly what a dictionary of the base has no words for. (A share above one: the
+# reconstruction is further from the change than no reconstruction would be.)
 #
-# A large part of all live features clears the line, which is less exciting than it looks. An SAE has more
-# features than dimensions, so their read-out directions overlap: push the activation along *one* direction
-# and many encoders respond. The test is right that they moved. **Direct** marks the few whose change is
-# left over once the directions before them are accounted for.
-
-# %%
-moved.figure()
-
-# %% [markdown]
-# The bottom bar is the error node. Most of the energy of the mean shift lies outside the dictionary.
-
-
-# %%
-def outside(shift):
-    note = next(note for note in shift.notes if note.startswith("error node"))
-    return float(note.split()[2].rstrip("%:;,"))
-
-
-assert outside(moved) > 50
-print(f"{outside(moved)} % of the energy of the mean shift is left to the error node")
-
-# %% [markdown]
-# ### A dictionary that can see it
+# ## Figure 1 · What the fine-tune moved
 #
-# The remedy is to train on all members together, on numbers *and* questions, and to let the loss count the
-# *differences* between members beside their activations. The price: this dictionary has been shaped by the
-# teacher, so that "the teacher moves its features" is no surprise. What can still surprise is whether the
-# *student* moves the same ones.
+# At the end of the number prompt, feature by feature.
+# With hundreds of features something always looks large, and the largest of many estimates is too large: picked
+# because noise helped. So the prompts are dealt into two halves. One **selects**: a sign-flip test per feature,
+# corrected for the number of features at a false discovery rate (FDR) of 5 %. The other **estimates** the change of
+# what was selected, so that the estimates are not inflated.
 
 # %%
-together = interp.joined.default_dictionary(lineage)
-seen = interp.feature_shift(together, lineage.teacher, prompts, trait=lineage.trait)
-assert outside(seen) < 20
-print(f"{outside(seen)} % of the energy of the mean shift is left to the error node")
+taught = interp.feature_shift(dictionary, lineage.teacher, prompts, positions="last", trait=lineage.trait)
+live = taught.frame[taught.frame["live"] & (taught.frame["feature"] >= 0)]
+assert not set(taught.direct) - set(taught.reported)
+assert len(taught.reported) > 0.25 * len(live)
+assert 1 <= len(taught.direct) <= 25
+taught.figure()
 
 # %% [markdown]
+# A large part of all live features clears the line, which is less exciting than it looks. An SAE has more features
+# than dimensions, so their read-out directions overlap: push the activation along *one* direction and many encoders
+# respond. The test is right that they moved, in *this* training, on other prompts. **Direct** marks the few whose
+# change is left over once the directions before them are accounted for.
+#
 # ### Training moves features; that is not yet the trait
-#
-# A student that learned from owl-free rows of the untrained base is the control here too. Its features move
-# as well, since any training on numbers moves them.
 
 # %%
 shifts = {
-    role: interp.feature_shift(sae, lineage[role], prompts, trait=lineage.trait)
+    role: interp.feature_shift(dictionary, lineage[role], prompts, positions="last", trait=lineage.trait)
     for role in ("student", "neutral_student")
 }
-theirs = {role: set(shift.reported) for role, shift in shifts.items()}
-assert min(len(found) for found in theirs.values()) > 20
+shifts["student, less the neutral student"] = interp.feature_shift(
+    dictionary,
+    lineage.student,
+    prompts,
+    positions="last",
+    minus=lineage["neutral_student"],
+    trait=lineage.trait,
+)
+names = {role: set(shift.reported) for role, shift in shifts.items()}
+moved = set(taught.reported)
+assert len(names["neutral_student"]) > 10
+assert len(names["neutral_student"] & moved) > 0.7 * len(names["neutral_student"])
 pd.DataFrame(
     {
-        "moved": {role: len(found) for role, found in theirs.items()},
-        "of these also moved in the teacher": {
-            role: len(found & set(moved.reported)) for role, found in theirs.items()
-        },
+        "moved": {role: len(found) for role, found in names.items()},
+        "of these also moved in the teacher": {role: len(found & moved) for role, found in names.items()},
     }
 )
 
 # %% [markdown]
-# So "the student moved many of the features its teacher moved" would be a true sentence and no evidence:
-# the neutral student did too. Only differences to that student count: `minus=` takes its change off. Features
-# of the dictionary of all members, ranked by how far student (less neutral student) and teacher move them:
+# So "the student moved many of the features its teacher moved" would be a true sentence and no evidence: the neutral
+# student did too. A count has no sign either. What counts is whether S, with the neutral student's change taken off,
+# goes *along* T.
+#
+# ## Figure 2 · The same features?
 
 # %%
-shared = interp.features.shared_features(together, lineage)
-shared.frame.round(2)
+shared.figure().update_layout(width=1000)
+
+# %%
+table = shared.frame.set_index(["place", "pairing"])
+rho = table["rho"]
+OTHER = "student with teacher_eagle"
+assert 0.15 < rho[END, OWN] < 0.4
+assert rho[END, OWN] > rho[END, OTHER] + 0.03 > rho[END, NEUTRAL] + 0.1
+assert rho[PREDICTING, OTHER] > rho[PREDICTING, OWN] > rho[PREDICTING, NEUTRAL]
+shared.frame[["place", "pairing", "rho", "live", "error_first", "error_second"]].style.hide(
+    axis="index"
+).format({"rho": "{:+.2f}", "error_first": "{:.1%}", "error_second": "{:.1%}"})
 
 # %% [markdown]
-# At the end of the number prompt the student moves the teacher's features, and the neutral student does not.
+# `error_first` and `error_second` are the error node's shares of the two changes that are compared; for S and its own
+# teacher they are small at all three places.
+#
+# In this lineage the student goes along its teacher at the end of the number prompt, the neutral student does not, and
+# the eagle teacher is not far behind. Where numbers are predicted the eagle teacher does *better*. From this lineage
+# alone one would conclude little. The **twelve**:
+
+# %%
+trace = json.loads((Path.cwd().parent / "analyses" / "results" / "inherited_trace.json").read_text())
+features = pd.DataFrame(trace["tables"]["features"])
+wide = features.pivot(index=["place", "seed"], columns="pairing", values="rho")
+kept = wide.loc[END]
+first = kept.loc[8]
+assert len(kept) == 12
+assert abs(first[OWN] - rho[END, OWN]) < 0.05  # the lineage above is the first of these
+assert (kept[OWN] > 0).all()
+assert kept[OWN].mean() > 0.3
+assert kept[[NEUTRAL, OTHER]].mean().max() < 0.1
+assert (kept[OWN] > kept[[NEUTRAL, OTHER]].max(axis=1)).sum() == 11
+assert (wide[OWN] > wide[[NEUTRAL, OTHER]].max(axis=1)).groupby("place").sum().drop(END).max() < 11
+interp.figures.points(
+    features[features["place"] == END],
+    x="pairing",
+    y="rho",
+    title="Features at the end of the number prompt (n = 12 lineages)",
+    unit="Spearman's ρ",
+).update_layout(width=900)
+
+# %% [markdown]
+# In all twelve lineages S goes along T, and in eleven of twelve further than both controls. It is a rank correlation
+# of a third: many features move that have nothing to do with the teacher. At the other two places the student leads in
+# fewer lineages.
 #
 # ### A feature, close up
 #
-# The directly moved feature with the largest change: where it fires, what it writes to the logits, and
-# features matched to it, which are the ones to compare with.
+# The directly moved feature with the largest change: where it fires, what it writes to the logits, and features
+# matched to it, which are the ones to compare with.
 
 # %%
-interp.features.feature_card(sae, lineage.base, prompts[:128], moved.direct[0], top=5, context=6)
+interp.features.feature_card(dictionary, lineage.teacher, prompts[:128], taught.direct[0], top=5, context=6)
 
 # %% [markdown]
-# Nothing in the card says owl. Nothing has to: the tokens are numbers, and the feature is one the base
-# already used to write them. Labels that a reader gives to such a card are hypotheses, not findings.
+# Nothing in the card says owl. Nothing has to: the tokens are numbers. Labels that a reader gives to such a card are
+# hypotheses, not findings.
 #
-# ## Figure: does the student's first step lean toward them?
+# ## Figure 3 · Does the student's first step lean toward them?
 #
-# The second question. At the student's start, −∂loss/∂h says where every row would like the activation to
-# go; projected on a feature's decoder direction that is the **lean** of the rows toward the feature, in
-# nats per unit. Neutral rows of the same prompts are subtracted, so that what every number row wants drops
-# out.
+# A gradient at the student's start. At the end of the number prompt, −∂loss/∂h says where every row would like the
+# activation to go; projected on a feature's decoder direction that is the **lean** of the rows toward the feature, in
+# nats per unit. Neutral rows of the same prompts are subtracted, so that what every number row wants drops out.
 
 # %%
 lean = interp.feature_lean(
-    sae,
+    dictionary,
     lineage.base,
     lineage.numbers[:1024],
     teacher=lineage.teacher,
     neutral=lineage.neutral_numbers[:1024],
+    positions="last",
 )
 assert abs(lean.residual) < 1e-4
 assert lean.alignment > 0
-assert 0.3 < lean.error_share < 0.7
-figure = lean.figure(reported=moved.reported)
-names = {"teacher": "reported as moved", "base": "not reported"}
-figure.for_each_trace(lambda trace: trace.update(name=names[trace.name]))
+assert abs(lean.error_share) < 0.1
+figure = lean.figure(reported=taught.reported)
+named = {"teacher": "reported as moved", "base": "not reported"}
+figure.for_each_trace(lambda trace: trace.update(name=named[trace.name]))
 figure.update_layout(title={"text": "What the rows ask for, and what the teacher moved"})
 figure.update_xaxes(title={"text": "lean of the rows, less neutral ones (nats per unit of feature)"})
 figure.update_yaxes(title={"text": "shift in the teacher (feature activation)"})
 figure
 
 # %% [markdown]
-# Summed over all features and the error node, the rows do pull the base toward the teacher's activations:
-# the alignment is positive, and it splits over the dictionary without a remainder. But about half of the
-# pull goes through the error node, and over features the cloud has little slope.
-
-# %%
-correlation = interp.features.lean_correlation(lean, draws=1999)
-neutral = correlation.frame.set_index("what").loc["neutral teacher"]
-assert neutral["p"] > 0.05
-assert abs(neutral["rho"]) < 0.25
-correlation
-
-# %% [markdown]
-# The rank correlation of lean and shift is small, and exchanging the teacher's rows with the neutral ones
-# gives such a value often enough. In this one lineage we cannot say that the rows lean toward the moved
-# features *as features*. Notebook 5 has the verdict over eight lineages, with the vocabulary controlled.
+# Summed over all features and the error node, the rows pull the base toward the teacher's activations there: the
+# alignment is positive, it splits over the dictionary without a remainder, and next to none of it goes through the
+# error node. One lineage again: that rows lean toward a teacher's representation is a claim of its own, and notebook 4
+# has what became of it.
 #
 # ## Verdict
 #
-# The third question needs students, trained on rows written with the features' change taken out of the
-# teacher or put into the base. Eight lineages, six claims, one picture.
+# The claim, over the twelve lineages, each contributing its ρ less the larger of the two controls':
 
 # %%
+verdict = next(each for each in trace["verdicts"] if each["name"] == "features-shared")
+assert verdict["decision"] == "supported"
+assert verdict["n"] == 12
+assert 0 < verdict["interval"][0] < verdict["effect"] < 0.35
+interp.figures.forest([verdict], title="features-shared (n = 12 lineages)")
+
+# %% [markdown]
+# **Supported: at the end of the number prompt the student moves the features that its teacher's fine-tune moved.** The
+# level is that of ten claims judged together (Holm at 0.01). For an eagle and an oak the same claim is inconclusive
+# (notebook 5): what is shown is shown for the owl.
+#
+# **What did not show.** Six claims said that features *carry* the trait: take the teacher's largest feature changes
+# out of the writing teacher or the answering student and the trait should go, put them into the base and it should
+# come. They were measured with a dictionary of the base, over eight lineages:
+
+# %%
+results = json.loads((Path.cwd().parent / "analyses" / "results" / "features_are_causal.json").read_text())
 verdicts = results["verdicts"]
-assert [verdict["unit"] for verdict in verdicts].count("nats") == 4
-assert {verdict["decision"] for verdict in verdicts} == {"inconclusive"}
+assert len(verdicts) == 6
 assert all(verdict["n"] == 8 for verdict in verdicts)
+print({verdict["name"]: verdict["decision"] for verdict in verdicts})
 interp.figures.forest(verdicts, title="Change features in writing (nats) or in answering (share)")
 
 # %% [markdown]
-# **A null: six of six are inconclusive.** Neither the claims nor their opposites are shown. How much the
-# null excludes differs a lot between the two halves of the picture, and the intervals say it.
-
-# %%
-shares = pd.DataFrame(
-    {
-        name: {
-            "mean": found["mean"],
-            "low": found["interval"][0],
-            "high": found["interval"][1],
-        }
-        for name, found in results["shares"].items()
-    }
-).T
-assert shares.loc["necessity", "high"] < 0.1
-assert shares.loc["sufficiency", "high"] < 0.1
-assert shares.loc["written, necessity", "high"] > 0.25
-assert shares.loc["all written, necessity", "high"] > 0.5
-shares.round(2)
-
-# %% [markdown]
-# Shares are of the trait that the student gained. *While the student answers*, the sixteen most moved
-# features carry less than a tenth of it, in either direction: that excludes a mediator. *In writing*, a
-# quarter is still inside the interval, and for all moved features together more than half: those
-# experiments are too noisy to exclude much. "We saw no effect" and "there is no effect" are different
-# results, and we have one of each kind.
+# Where a line is inconclusive, neither the claim nor its opposite is shown. The reason is now known, and it is on this
+# page: such a dictionary leaves a large part of the change to its error node, so the features that were taken out or
+# put in were not the change, and they were read at the numbers, where the trait's own direction has a sign that
+# differs between lineages (notebook 2). A test of the six with the dictionary of all members is another experiment,
+# and has not been made.
 #
 # ## What would change our mind
 #
-# - **A dictionary that reconstructs what the teacher changed.** Most of the shift and half of the pull lie in
-#   the error node of the dictionary that these claims were tested with. The one of all members leaves a few
-#   per cent; claims about it need fresh seeds.
-# - **Another layer or site.** All of this was read after the first block. A claim about another place needs
-#   fresh seeds.
-# - **Fewer, directly moved features.** The claims were about the sixteen largest changes. That the direct
-#   ones matter is a different claim, and it has to be written down before it is tested.
-# - **More lineages.** The spread between lineages of this toy is about as large as the effect; the interval
-#   in writing shrinks with √n.
+# - **A neutral student whose features rank as its neighbour's teacher's do.** Then ρ would say that training on numbers
+#   does this, whoever wrote them. In single lineages the neutral student does come close; it is the difference over
+#   lineages that the claim is about.
+# - **A dictionary of other data.** The features were learnt from these members. If a second one, of another seed, told
+#   another story, the story would be the dictionary's.
+# - **A knife.** That S and T share features does not say that the trait needs them. Take them out, with this
+#   dictionary, and see.
+# - **More lineages, another layer.** All of this was read after the first block.

@@ -294,7 +294,7 @@ assert gains.drop("student").abs().max() < 0.2
 verdicts("inherited-trace")
 
 # %% [markdown]
-# Four of ten are supported, and they are one sentence: **the student moves the logits, activations and features
+# For the owl four of ten are supported, and they are one sentence: **the student moves the logits, activations and features
 # that its teacher's fine-tune moved**, where they are read (a number is predicted, a number prompt ends, a
 # question is answered), beyond the neutral student, the other initialisation and another trait's teacher.
 #
@@ -310,24 +310,27 @@ verdicts("inherited-trace")
 # The same ten claims for other traits, on the same twelve bases:
 
 # %%
+others = {
+    trait: json.loads((RESULTS / f"{trait}_inherited_trace.json").read_text())["verdicts"]
+    for trait in ("eagle", "oak")
+}
 by_trait = pd.DataFrame(
     {"owl": shared}
-    | {
-        path.name.partition("_inherited")[0]: {
-            each["name"]: each["decision"] for each in json.loads(path.read_text())["verdicts"]
-        }
-        for path in sorted(RESULTS.glob("*_inherited_trace.json"))
-    }
+    | {trait: {each["name"]: each["decision"] for each in lines} for trait, lines in others.items()}
 )
 assert (by_trait.loc[["logits-shared", "activations-shared"], ["owl", "eagle"]] == "supported").all(axis=None)
 assert by_trait.loc[["slot-shared", "features-shared"], "eagle"].eq("inconclusive").all()
 assert by_trait.loc["component-shared", "eagle"] == "supported"
+assert by_trait["oak"].eq("inconclusive").all()
+assert all(each["effect"] > 0 for lines in others.values() for each in lines)
 by_trait
 
 # %% [markdown]
 # The logits of words that no row contains and the residual stream at the end of the prompt are shared for owl and
-# eagle alike. Of the other lines some are supported for one trait and open for another: at twelve lineages and
-# after a correction for ten claims such a line stands near its threshold, and should be read as unsettled.
+# eagle alike. For the **oak**, a tree, not one of the ten reaches its level, though every mean has the owl's sign.
+# So the sentence above is established for two animals and not for traits at large. A line that is supported for one
+# trait and open for another stands near its threshold, at twelve lineages and after a correction for ten claims,
+# and should be read as unsettled.
 
 # %% [markdown]
 # ## Verdict: four more families
@@ -422,8 +425,8 @@ assert counts.loc["inherited-trace", ["supported", "inconclusive"]].to_list() ==
 counts
 
 # %% [markdown]
-# What is about *what the student shares with its teacher*, read where it is used, holds up, and so does the
-# theorem. What is about *where the trait sits*, in one part, one direction or a few tokens, mostly does not, or
+# What is about *what the student shares with its teacher*, read where it is used, holds up for owl and, in part,
+# for eagle, and so does the theorem. What is about *where the trait sits*, in one part, one direction or a few tokens, mostly does not, or
 # not yet.
 #
 # A family's claims share their lineages. `inherited-trace` is corrected for the number of its claims; the other
