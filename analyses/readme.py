@@ -217,14 +217,24 @@ def _values(means: Mapping[str, float]) -> str:
 
 
 def not_shown(found: Mapping[str, dict[str, Any]]) -> str:
-    """What was not supported, and for which trait."""
+    """What was not supported, by the traits it was not supported for."""
     every = {verdict["name"]: verdict["n"] for each in found.values() for verdict in each["verdicts"]}
-    short_of = {
-        v["name"] for each in found.values() for v in each["verdicts"] if v["decision"] != "supported"
-    }
-    said = "; ".join(f"{claim}, {decided(claim, found)}" for claim in every if claim in short_of)
+    short_of: dict[tuple[str, ...], list[str]] = {}
+    for claim in every:
+        traits = tuple(trait for trait, each in found.items() if _decision(claim, each) != "supported")
+        short_of.setdefault(traits, []).append(claim)
+    short_of.pop((), None)
+    said = [
+        f"{', '.join(claims)} ({'no trait' if len(traits) == len(found) else f'not for {_listed(traits)}'})"
+        for traits, claims in short_of.items()
+    ]
     counts = _listed(map(str, sorted(set(every.values()))))
-    return f"n = {counts} lineages a trait. **What did not show**: {said or 'nothing; every claim is supported'}."
+    told = "; ".join(said) or "nothing; every claim is supported"
+    return f"n = {counts} lineages a trait. **What did not show**: {told}."
+
+
+def _decision(claim: str, found: Mapping[str, Any]) -> str:
+    return next(verdict["decision"] for verdict in found["verdicts"] if verdict["name"] == claim)
 
 
 def traced(parts: Tables) -> Beside:

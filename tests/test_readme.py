@@ -233,10 +233,7 @@ def test_the_headline_says_decisions_and_what_did_not_show(monkeypatch):
         "+0.50 [98 %: +0.50, +0.50]",
     ]  # ten claims, the smallest p 2^-12 each
     assert cell[2] == "own .80; lowest .80; other trait .40; neutral .30; other start −.20"
-    assert lines[-1].endswith(
-        "**What did not show**: component-shared, supported for owl (12 of 12 lineages); inconclusive for oak (8 of 12 "
-        "lineages)."
-    )
+    assert lines[-1].endswith("**What did not show**: component-shared (not for oak).")
 
 
 def test_arms_stand_beside_agreement_and_contrast(monkeypatch):
@@ -257,7 +254,7 @@ def test_arms_stand_beside_agreement_and_contrast(monkeypatch):
         ".55; contrast 2.00 |"
     )
     assert set(readme.ARMS) == {claim.name for claim in tested.claims}
-    assert lines[-1].endswith("**What did not show**: cross-student-transfers-nothing, refuted for owl.")
+    assert lines[-1].endswith("**What did not show**: cross-student-transfers-nothing (no trait).")
 
 
 def test_numbers_in_the_prose():
