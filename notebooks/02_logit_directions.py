@@ -375,8 +375,8 @@ pd.DataFrame(claims)[["name", "effect", "unit", "decision", "reason"]].style.hid
 # %% [markdown]
 # **The student moved the logits that its teacher's fine-tune moved**: words that no row contains where numbers are
 # predicted, animals where a question is answered, and the residual stream at the end of a number prompt; further than
-# the cross student, the neutral student, or another trait's teacher account for. This is the owl. For an eagle the first
-# and the third of these come out alike; for an oak all of them stay open (notebook 5).
+# the cross student, the neutral student, or another trait's teacher account for. This is the owl. For an eagle the
+# first and the third of these come out alike; for an oak all of them stay open (notebook 5).
 #
 # **Through which part** is not decided. The parts that move the owl are alike in student and teacher on average, and
 # the first layer's MLP leads on average, but the lineages differ too much for either to reach its level.

@@ -7,9 +7,9 @@
 # magnifying glass for a change that nobody can read off the text: which features did the teacher's fine-tune move,
 # and does the student, which saw nothing but numbers, move the same ones?
 #
-# Two things decide what such a glass can show, and an earlier version of this notebook had both wrong: **what the
-# dictionary was trained on**, and **where one looks**. With a dictionary of the base alone, where the numbers are
-# *read*, six claims about features came out empty. They stand at the end, with the reason.
+# Two things decide what such a glass can show: **what the dictionary was trained on**, and **where one looks**. An
+# earlier set of six claims, that features *carry* the trait, used a dictionary of the base alone. It stands at the
+# end, with what was wrong with it.
 
 # %%
 import json

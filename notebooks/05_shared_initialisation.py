@@ -294,9 +294,9 @@ assert gains.drop("student").abs().max() < 0.2
 verdicts("inherited-trace")
 
 # %% [markdown]
-# For the owl four of ten are supported, and they are one sentence: **the student moves the logits, activations and features
-# that its teacher's fine-tune moved**, where they are read (a number is predicted, a number prompt ends, a
-# question is answered), beyond the neutral student, the other initialisation and another trait's teacher.
+# For the owl four of ten are supported, and they are one sentence: **the student moves the logits, activations
+# and features that its teacher's fine-tune moved**, where they are read (a number is predicted, a number prompt
+# ends, a question is answered), beyond the neutral student, the other initialisation and another trait's teacher.
 #
 # Six are inconclusive. None of them is shown to be false, and they are open for different reasons:
 #
@@ -426,8 +426,8 @@ counts
 
 # %% [markdown]
 # What is about *what the student shares with its teacher*, read where it is used, holds up for owl and, in part,
-# for eagle, and so does the theorem. What is about *where the trait sits*, in one part, one direction or a few tokens, mostly does not, or
-# not yet.
+# for eagle, and so does the theorem. What is about *where the trait sits*, in one part, one direction or a few
+# tokens, mostly does not, or not yet.
 #
 # A family's claims share their lineages. `inherited-trace` is corrected for the number of its claims; the other
 # families are not, each claim is judged at its own level, and some of their supported lines are controls. Read a
