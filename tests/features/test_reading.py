@@ -37,7 +37,7 @@ def plane():
 
 def test_named_tokens_are_read_in_order():
     inputs = rows(("pnsn", "0123"), ("pss", "000"), ("pn", "21"))
-    reading = read_tokens(plane(), Table(TABLE), inputs)
+    reading = read_tokens(plane(), Table(TABLE), inputs, positions="answer.numbers")
     assert reading.values.tolist() == [[2.0, 3.0], [-4.0, 0.0], [2.0, 3.0]]
     assert reading.rows.tolist() == [0, 0, 2]
     assert reading.columns.tolist() == [1, 3, 1]
@@ -47,7 +47,7 @@ def test_named_tokens_are_read_in_order():
 
 def test_means_by_row_by_hand():
     inputs = rows(("pnsn", "0123"), ("pss", "000"), ("pn", "21"))
-    means = row_means(plane(), read_tokens(plane(), Table(TABLE), inputs))
+    means = row_means(plane(), read_tokens(plane(), Table(TABLE), inputs, positions="answer.numbers"))
     assert means.tokens.tolist() == [2, 1]  # the second row has no number
     assert means.mean.tolist() == [[1.0, 1.5, 2.0, 0.0], [2.0, 3.0, 0.0, 0.0]]
     assert means.rate.tolist() == [[0.5, 0.5, 0.5, 0.0], [1.0, 1.0, 0.0, 0.0]]
@@ -56,7 +56,7 @@ def test_means_by_row_by_hand():
 
 def test_statistics_by_hand():
     inputs = rows(("pnsn", "0123"), ("pn", "21"))
-    frame = feature_statistics(plane(), Table(TABLE), inputs)
+    frame = feature_statistics(plane(), Table(TABLE), inputs, positions="answer.numbers")
     assert frame["feature"].tolist() == [0, 1, 2, 3]
     assert frame["rate"].tolist() == pytest.approx([2 / 3, 2 / 3, 1 / 3, 0])
     assert frame["mean"].tolist() == pytest.approx([4 / 3, 2, 4 / 3, 0])
@@ -84,7 +84,9 @@ def test_a_real_model_at_the_residual_stream_and_at_heads(tiny, hook):
     hf, tokenizer = tiny("llama")
     model = load_model(hf, tokenizer=tokenizer, name="base")
     dictionary = handmade(mirrored(32), mirrored(32).T.contiguous(), hook=hook, model=model)
-    reading = read_tokens(dictionary, model, Prompts.from_pairs(ROWS), batch_size=3)
+    reading = read_tokens(
+        dictionary, model, Prompts.from_pairs(ROWS), positions="answer.numbers", batch_size=3
+    )
     encoded = model.encode(Prompts.from_pairs(ROWS))
     full = model.run(encoded, hooks=[hook])[hook].flatten(2)
     assert torch.allclose(reading.values, full[encoded.at("answer.numbers")], atol=1e-5)
@@ -143,7 +145,7 @@ def test_messages():
         matched_features(frame, [0])
     with pytest.raises(InputError, match="feature 7 is not in these statistics of 3 features"):
         matched_features(frame, [7], count=1)
-    with pytest.raises(InputError, match=r"no row of 'rows' has a position 'answer.numbers'"):
+    with pytest.raises(InputError, match=r"no row of 'rows' has a position 'predicting answer.numbers'"):
         read_tokens(plane(), Table(TABLE), rows(("ps", "01")))
     with pytest.raises(InputError, match="descends from root"):
         read_tokens(replace(plane(), lineage="other"), Table(TABLE), rows(("pn", "01")))
