@@ -77,7 +77,8 @@ pd.DataFrame(claims)[["name", "claim"]].style.hide(axis="index").set_properties(
 # %% [markdown]
 # ## Data
 #
-# Three owl lineages of independent initialisations, the first three of those twelve; about a minute each to grow, once.
+# Three owl lineages of independent initialisations, the first three of those twelve. Their bases do not ship and are
+# trained too: about three minutes per lineage, once.
 # What is live below is of these three, and what says "twelve" is read from the kept measurement of all.
 
 # %%

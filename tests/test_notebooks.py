@@ -88,7 +88,7 @@ def test_the_notebooks_run(tmp_path):
         "pytest",
         "-q",
         "--nbmake",
-        "--nbmake-timeout=600",
+        "--nbmake-timeout=1500",
         "-p",
         "no:cacheprovider",
     ]
@@ -104,7 +104,7 @@ def test_the_notebooks_run(tmp_path):
         text=True,
         cwd=build.HERE.parent,
         env=environment,
-        timeout=1800,
+        timeout=3600,
         check=False,
     )
     assert found.returncode == 0, found.stdout[-4000:]
