@@ -48,6 +48,7 @@ def by_hand(**changes):
     return causal.collected(lines, lines, recipe=RECIPE, command="by hand")
 
 
+@pytest.mark.slow
 def test_every_arm_is_trained_and_every_claim_judged(results):
     (line,), (more,) = results["lineages"], results["added"]["lineages"]
     assert set(line["margins"]) | set(more["margins"]) == ARMS
@@ -60,6 +61,7 @@ def test_every_arm_is_trained_and_every_claim_judged(results):
     assert "torch" in results["versions"]
 
 
+@pytest.mark.slow
 def test_halves_are_balanced_and_the_random_ones_serve_both_scores(results):
     (line,) = results["lineages"]
     for balance in line["balance"].values():
@@ -68,6 +70,7 @@ def test_halves_are_balanced_and_the_random_ones_serve_both_scores(results):
     assert line["margins"]["gradient random"] == line["margins"]["update random"]
 
 
+@pytest.mark.slow
 def test_the_added_placebo_is_yoked_to_the_same_removal(results):
     (line,), (more,) = results["lineages"], results["added"]["lineages"]
     assert more["margins"]["removed"] == line["margins"]["removed"]
@@ -76,6 +79,7 @@ def test_the_added_placebo_is_yoked_to_the_same_removal(results):
     assert -1 <= more["cosine"] <= 1
 
 
+@pytest.mark.slow
 def test_a_second_run_trains_nothing(lineage, results, cache, monkeypatch):
     def forbidden(*args, **kwargs):
         raise AssertionError("trained again")
@@ -109,6 +113,7 @@ def test_the_placebo_of_a_trait_asks_the_questions_of_the_trait():
         assert other.target != trait.target
 
 
+@pytest.mark.slow
 def test_a_quick_run_keeps_nothing(lineage, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(interp.organisms, "grow", lambda trait, *, seed, recipe: lineage)
     quick = causal.dataclasses.replace(interp.organisms.QUICK_TOY, student=RECIPE)

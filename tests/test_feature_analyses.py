@@ -60,6 +60,7 @@ def test_shares_are_of_what_the_trait_gained():
     assert shares["all written, necessity"] == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_all_of_one_lineage_and_nothing_twice(lineage, tmp_path, monkeypatch):
     monkeypatch.setattr(causal, "SETS_ANSWERING", 3)
     monkeypatch.setattr(causal, "TOP", 4)

@@ -292,6 +292,7 @@ def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):
     assert len(names["neutral"]) == len(names["scores"]) == 24
 
 
+@pytest.mark.slow
 def test_the_example_of_features_runs(small_lineages, monkeypatch):
     recipe = SAERecipe(samples=4096, batch_size=32, width=64, k=4)
     monkeypatch.setattr(interp, "train_sae", partial(interp.train_sae, recipe=recipe), raising=False)

@@ -50,6 +50,7 @@ def runs(tmp_path_factory):
         return first, demo(tmp_path_factory.mktemp("second") / "demo", quick=True)
 
 
+@pytest.mark.slow
 def test_the_folder_holds_what_the_design_says(runs):
     folder = runs[0].folder
     present = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
@@ -58,6 +59,7 @@ def test_the_folder_holds_what_the_design_says(runs):
     assert found == [*TRANSFER, *TRACE]
 
 
+@pytest.mark.slow
 def test_the_page_opens_with_what_happened_and_ends_with_what_did_not_show(runs):
     page = (runs[0].folder / "report.html").read_text()
     order = [
@@ -69,6 +71,7 @@ def test_the_page_opens_with_what_happened_and_ends_with_what_did_not_show(runs)
     assert "strongest lineage (toy/owl seed 0)" in page
 
 
+@pytest.mark.slow
 def test_the_summary_holds_the_margin_of_every_member(runs):
     rows = runs[0].summary["lineages"]
     assert [row["seed"] for row in rows] == [0]
@@ -76,6 +79,7 @@ def test_the_summary_holds_the_margin_of_every_member(runs):
     assert all(row["members"]["teacher"] > row["members"]["base"] + 3 for row in rows)
 
 
+@pytest.mark.slow
 def test_the_answers_are_those_of_one_fixed_question(runs):
     table, asked = runs[0].tables["answers"], f"“{get_trait('owl').questions[0]}”"
     order = ["base", "neutral student", "student", "cross student", "teacher"]
@@ -84,6 +88,7 @@ def test_the_answers_are_those_of_one_fixed_question(runs):
     assert asked in runs[0].record["notes"]["answers"][0]
 
 
+@pytest.mark.slow
 def test_one_lineage_decides_no_sign(runs):
     found = {row["name"]: row for row in runs[0].verdicts}
     assert {found[name]["decision"] for name in (*TRACE, "same-init-transfers")} == {"inconclusive"}
@@ -91,6 +96,7 @@ def test_one_lineage_decides_no_sign(runs):
     assert found["same-init-transfers"]["smallest_p"] == 0.5
 
 
+@pytest.mark.slow
 def test_a_second_demo_ends_with_the_same_bytes(runs):
     one, two = (run.folder for run in runs)
     for name in FILES:
