@@ -285,7 +285,7 @@ def test_one_command_traces_a_sixteen_bit_base_with_an_adapter_on_chat_rows(half
         assert found.exit_code == 0, found.exception
         runs.append(interp.Run.load(place / name))
     narrow, wide = runs
-    assert narrow.summary["positions"] == narrow.record["configuration"]["positions"] == "answer"
+    assert narrow.summary["positions"] == narrow.record["configuration"]["positions"] == "predicting answer"
     assert wide.record["arguments"]["dtype"] == "float32"
     assert "computed in float32 from bfloat16 weights" in narrow.record["notes"]["attribution_teacher"]
     assert narrow.summary["toward"] == "'the owl' − mean of 2 foils"
