@@ -100,11 +100,7 @@ DRAWN = {
     "other start": ("cross_student", "other<br>start"),
 }
 """What the picture compares: the role whose look it has, and its name on the axis."""
-AGREED = {
-    "logits-shared": ("logits", "where numbers are predicted", "unseen", "r"),
-    "slot-shared": ("logits", "question's answer", "category", "r"),
-    "activations-shared": ("activations", "prompt end", "", "cosine"),
-}
+AGREED = interp.studies.AGREED
 """Where the claims on agreement are read: kind, place, words and measure."""
 
 

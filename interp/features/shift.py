@@ -227,8 +227,7 @@ def _compared(
                 f"{given.label!r} holds other rows than {member.label} was read on ({member.inputs.label!r}); "
                 "pass the same prompts or leave them out"
             )
-        taken = getattr(member, "minus", None)
-        start = member.start if taken is None else same_start(member.member, taken)
+        start = member.start if member.minus is None else same_start(member.member, member.minus)
         return _Compared(member.member, start, member.inputs, member.positions, prompts)
     if prompts is None:
         raise InputError(f"{member.name} has to read something; pass prompts, or a shift that brings its own")

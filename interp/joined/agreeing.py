@@ -21,7 +21,7 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.features.inherited import feature_differences
 from interp.figures import Result, points
-from interp.joined.places import LOGITS, PLACES, WORDS, Place, chosen_words, places
+from interp.joined.places import LOGITS, PLACES, WORDS, TracePlace, chosen_words, places
 from interp.joined.sources import default_dictionary
 from interp.models.precision import exactly
 from interp.models.seam import Model
@@ -140,7 +140,7 @@ def _compared(
 
 
 def _at(
-    place: Place, lineage: Lineage, compared: Sequence[Comparison], chosen: Mapping[str, list[int]]
+    place: TracePlace, lineage: Lineage, compared: Sequence[Comparison], chosen: Mapping[str, list[int]]
 ) -> Iterator[dict[str, Any]]:
     """A row per site, choice of words and comparison, at one place."""
     for site in place.sites:
@@ -159,7 +159,7 @@ def _at(
 
 
 def _features(
-    lineage: Lineage, compared: Sequence[Comparison], there: Sequence[Place]
+    lineage: Lineage, compared: Sequence[Comparison], there: Sequence[TracePlace]
 ) -> Iterator[dict[str, Any]]:
     """A row per place and comparison within the base's start, whose dictionary reads no other."""
     dictionary = default_dictionary(lineage)

@@ -21,8 +21,8 @@ from interp.figures.grammar import escape
 from interp.joined.agreeing import agreement
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT, chosen_words
 from interp.logits.moved import moved_tokens
-from interp.logits.trainings import OverTrainings, _over, attribute_over
-from interp.measures.margins import answer_logprobs
+from interp.logits.trainings import OverTrainings, attribute_over, over_trainings
+from interp.measures.margins import answer_logprobs, table_margin
 from interp.models.lineage import Lineage
 from interp.models.seam import Model, lineage_root
 from interp.models.vocabulary import is_number, token_texts
@@ -76,7 +76,7 @@ def _preference(model: Model, trait: Trait) -> dict[str, float]:
     values = answer_logprobs(model, trait).to_numpy()
     return {
         "probability": float(np.exp(values[:, 0]).mean()),
-        "margin": float((values[:, 0] - values[:, 1:].mean(axis=1)).mean()),
+        "margin": table_margin(values),
     }
 
 
@@ -305,7 +305,7 @@ def components_over(lineages: Sequence[Lineage], student: str | None = "student"
 
 def components_result(values: pd.DataFrame) -> Result:
     """The components of all lineages, from the `values` that `components_over` gave of each, averaged over them."""
-    found = _over("attribution", values, 0.95, "the rows of every lineage add up to its change")
+    found = over_trainings("attribution", values, 0.95, "the rows of every lineage add up to its change")
     label = "Through which parts the score of the trait rose, where the question is answered"
     named = values.drop_duplicates("who").set_index("who")["label"].to_dict()
     return Result(label, found.frame, found.unit, found.notes, draw=partial(_draw_components, found, named))

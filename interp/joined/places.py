@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -37,7 +38,7 @@ LOGITS = "logits"
 
 
 @dataclass(frozen=True, eq=False)
-class Place:
+class TracePlace:
     """Rows and the positions read in them; what a model computes there is computed once, and kept by fingerprint."""
 
     name: str
@@ -67,6 +68,18 @@ class Place:
         after, before = (self.means(model)[site] for model in pair)
         return after - before
 
+    def correlation(
+        self,
+        one: tuple[Model, Model],
+        other: tuple[Model, Model],
+        *,
+        site: str = LOGITS,
+        entries: Any = slice(None),
+    ) -> float:
+        """Pearson's r, over the entries, of what two pairs of models differ by."""
+        first, second = (self.difference(pair, site)[entries].numpy() for pair in (one, other))
+        return float(np.corrcoef(first, second)[0, 1])
+
     @torch.inference_mode()
     def _read(self, model: Model) -> dict[str, Tensor]:
         sums, count = {}, 0
@@ -80,7 +93,7 @@ class Place:
         return {site: total / count for site, total in sums.items()}
 
 
-def places(lineage: Lineage, at: Sequence[str], prompts: Prompts | None) -> list[Place]:
+def places(lineage: Lineage, at: Sequence[str], prompts: Prompts | None) -> list[TracePlace]:
     """The named places of a lineage, number places in `prompts` (256 number prompts by default).
 
     Raises InputError for an unknown name, and for the question's answer of a lineage without a trait.
@@ -95,7 +108,7 @@ def places(lineage: Lineage, at: Sequence[str], prompts: Prompts | None) -> list
                 f"{lineage.name} has no trait whose questions are asked; load it with trait=, or leave out {SLOT!r}"
             )
         rows = lineage.trait.prompts() if name == SLOT and lineage.trait else numbers
-        found.append(Place(name, rows, PLACES[name], lineage.base))
+        found.append(TracePlace(name, rows, PLACES[name], lineage.base))
     return found
 
 

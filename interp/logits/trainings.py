@@ -96,7 +96,7 @@ def attribute_over(
     """
     values = _values(lineages, members, partial(_attributed, prompts=prompts, positions=positions))
     worst = max(abs(float(residual)) for residual in values["residual"])
-    return _over(
+    return over_trainings(
         "attribution", values, confidence, f"the rows leave at most {worst:.1e} of a lineage's change"
     )
 
@@ -134,7 +134,7 @@ def lens_over(
         ['after layer 0', 'after layer 1']
     """
     values = _values(lineages, members, partial(_lensed, prompts=prompts, positions=positions))
-    return _over("lens", values, confidence, "the last layer is the measured change")
+    return over_trainings("lens", values, confidence, "the last layer is the measured change")
 
 
 def _values(
@@ -209,7 +209,7 @@ def _lensed(lineage: Lineage, roles: Sequence[str], **where: Any) -> pd.DataFram
     return named[["part", "layer", "value", "measured", "label"]]
 
 
-def _over(what: str, values: pd.DataFrame, confidence: float, left: str) -> OverTrainings:
+def over_trainings(what: str, values: pd.DataFrame, confidence: float, left: str) -> OverTrainings:
     """The table over lineages: those measured first largest parts first, or the layers in order, then the others."""
     rows = [_row(part, confidence) for _, part in values.groupby(["who", "part"], sort=False)]
     if what == "attribution":

@@ -57,7 +57,12 @@ def margin_and_mass(model: Model, trait: AnyTrait) -> tuple[float, float]:
     trait = find_trait(trait)
     values = answer_logprobs(model, trait).to_numpy()
     mass = float(np.exp(values.astype(float)).sum(axis=1).mean())
-    return float((values[:, 0] - values[:, 1:].mean(axis=1)).mean()), mass
+    return table_margin(values), mass
+
+
+def table_margin(logprobs: Float[np.ndarray, "question candidate"]) -> float:
+    """Mean over questions of the log-probability of the target, the first column, less the mean of its foils'."""
+    return float((logprobs[:, 0] - logprobs[:, 1:].mean(axis=1)).mean())
 
 
 @door

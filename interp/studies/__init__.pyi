@@ -1,5 +1,6 @@
 from .demonstration import demo as demo
 from .freezing import freeze as freeze, stale as stale
+from .inherited_trace import AGREED as AGREED
 from .kept_analyses import analysis as analysis
 from .lemma import lemma_sweep as lemma_sweep
 from .one_direction import mediation as mediation

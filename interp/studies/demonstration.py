@@ -28,13 +28,11 @@ from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
 from interp.joined.opening import (
     agreement_result,
-    components_over,
     components_result,
     moved_together,
     preference_result,
     preferences,
 )
-from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT
 from interp.joined.tracing import save_answers
 from interp.logits.direction import logit_direction
 from interp.logits.token_shifts import token_shift
@@ -46,13 +44,7 @@ from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
 from interp.report.saving import finish, save, save_stage
 from interp.stats.verdict import Verdict
-from interp.studies.inherited_trace import (
-    CLAIMS,
-    TraceReader,
-    _agrees_beyond,
-    _component_leads,
-    _components_beyond,
-)
+from interp.studies.inherited_trace import AGREED, CLAIMS, TraceReader, agreement_values
 from interp.studies.sources import code_key
 
 FORMAT = 3  # raise when the same lineages are judged otherwise
@@ -61,12 +53,6 @@ KNOWN = 1024
 """Rows in which a word counts as seen: they hold every word of the prompts, and reading all costs seconds."""
 QUICK_SEEDS, QUICK_ROWS = 2, 2048
 DEMO = replace(TOY, controls=("other-trait",))
-AGREED = {
-    "logits-shared": ("logits", AT_NUMBERS, "unseen", "r"),
-    "slot-shared": ("logits", SLOT, "category", "r"),
-    "activations-shared": ("activations", PROMPT_END, "", "cosine"),
-}
-"""Where the claims on agreement are read: kind, place, words and measure."""
 ALPHA = 0.05
 KEPT = "measured.json"
 SEEN = (
@@ -123,7 +109,7 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     save_stage(run, "components", lambda: components_result(parts), key=digest("components", key))
     lineage = cache(partial(_grown, chosen, recipe))
     save_answers(run, lineage(0), chosen, key=key)
-    _trace_two(run, lineage, chosen)
+    _trace_two(run, lineage, chosen, parts)
     finish(run)
     return run
 
@@ -156,7 +142,7 @@ def measure_lineage(lineage: Lineage, trait: Trait, *, seed: int = 0) -> dict[st
     """P(target) and margin of every member, agreement, components, and the trait's logit at numbers in T and S."""
     known: dict[str, Any] = {name: rows[:KNOWN] for name, rows in _rows(lineage).items()}
     reader = TraceReader(Subject(replace(lineage, **known), seed=seed))
-    parts: Any = components_over([lineage]).values
+    parts = reader.attribution[reader.attribution["who"].isin(("student", "teacher"))]
     logits = {
         "T": trait_logit_moved(lineage, trait),
         "S": trait_logit_moved(lineage, trait, "student", minus="neutral_student"),
@@ -177,22 +163,6 @@ def measure_lineage(lineage: Lineage, trait: Trait, *, seed: int = 0) -> dict[st
 def _rows(lineage: Lineage) -> dict[str, Prompts]:
     rows = {"numbers": lineage.numbers, "neutral_numbers": lineage.neutral_numbers}
     return {name: each for name, each in rows.items() if each is not None}
-
-
-def trace_claims(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
-    """What one lineage contributes to each of the five claims on the trace."""
-    found: Any = tables["agreement"]
-    values = {
-        name: _agrees_beyond(
-            found[(found["of"] == of) & (found["place"] == place) & (found["words"] == words)], measure
-        )
-        for name, (of, place, words, measure) in AGREED.items()
-    }
-    parts = tables["components"]
-    return values | {
-        "component-shared": _components_beyond(parts),
-        "component-leads": _component_leads(parts),
-    }
 
 
 def judge_trace(values: Sequence[Mapping[str, float]]) -> list[Verdict]:
@@ -216,7 +186,7 @@ def judge_lineages(trait: Trait, found: Sequence[Mapping[str, Any]]) -> list[Ver
     moved = pd.DataFrame([each["trait_logit"] for each in found])
     transfer = verdicts(trait, wide, moved["T"].tolist(), known=_known(moved))
     tables = [{name: pd.DataFrame(each[name]) for name in ("agreement", "components")} for each in found]
-    return [*transfer, *judge_trace([trace_claims(each) for each in tables])]
+    return [*transfer, *judge_trace([agreement_values(each) for each in tables])]
 
 
 def _known(moved: Any) -> dict[str, Any]:
@@ -286,19 +256,19 @@ def extremes(margins: Any) -> dict[str, int]:
     return found if len(wide) > 1 else {"strongest": found["strongest"]}
 
 
-def _trace_two(run: Run, lineage: Callable[[int], Lineage], trait: Trait) -> None:
+def _trace_two(run: Run, lineage: Callable[[int], Lineage], trait: Trait, parts: pd.DataFrame) -> None:
     chosen = extremes(run.tables["margins"])
     for word, seed in chosen.items():
         one = lineage(seed)
         said = f"{word} lineage ({one.name})"
-        for name, make in _pictured(one, said).items():
+        for name, make in _pictured(one, said, parts[parts["lineage"] == one.name]).items():
             save_stage(run, f"{name}_{word}", make, key=_key(name, one, word))
         for name in ("teacher", "student"):
             build = partial(_save_tokens, run, f"tokens_{name}_{word}", one, trait, name, said)
             run.stage(f"tokens_{name}_{word}", key=_key(f"tokens_{name}", one, word), build=build)
 
 
-def _pictured(lineage: Lineage, said: str) -> dict[str, Callable[[], Result]]:
+def _pictured(lineage: Lineage, said: str, parts: Any) -> dict[str, Callable[[], Result]]:
     """What T and S are in one lineage: the words that moved, and the components at the question's answer."""
 
     def named(result: Result) -> Result:
@@ -307,7 +277,7 @@ def _pictured(lineage: Lineage, said: str) -> dict[str, Callable[[], Result]]:
     prompts = number_prompts(PROMPTS, seed=1, count=4)
     return {
         "moved": lambda: named(moved_together(lineage, "student", prompts)),
-        "attribution": lambda: named(components_result(components_over([lineage]).values)),
+        "attribution": lambda: named(components_result(parts)),
     }
 
 

@@ -14,13 +14,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from interp.activations import shift
 from interp.activations.representations import trait_representations
 from interp.activations.shifts import residual_hooks
 from interp.features.inherited import shared_features
@@ -31,7 +29,7 @@ from interp.hypotheses.subject import Measurement, Subject
 from interp.joined.agreeing import agreement
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT, places
 from interp.joined.sources import default_dictionary
-from interp.logits import attribute, logit_direction
+from interp.logits import attribute_over
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.organisms.library import other_word
@@ -41,7 +39,6 @@ from interp.studies.mean_shifts import random_vectors, steered_gain, vector_cosi
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from interp.models.seam import Model
 
 CANDIDATES, QUICK_CANDIDATES = 5, 3
 CANDIDATE_DRAWS = 900_000  # added to the seed of a candidate teacher's adapter and batches
@@ -49,6 +46,19 @@ RANDOM = 16
 ROWS, QUICK_ROWS = 1024, 64
 OWN, NEUTRAL, CROSS = "student", "neutral_student", "cross_student"
 TRAINED = "model.layers.*"
+AGREED = {
+    "logits-shared": ("logits", AT_NUMBERS, "unseen", "r"),
+    "slot-shared": ("logits", SLOT, "category", "r"),
+    "activations-shared": ("activations", PROMPT_END, "", "cosine"),
+}
+"""Where the claims on agreement are read: kind, place, words and measure."""
+ATTRIBUTED = {
+    "teacher": ("teacher",),
+    OWN: ("student", "neutral_student"),
+    NEUTRAL: ("neutral_student",),
+    CROSS: ("cross_student", "cross_neutral_student"),
+}
+"""Whose change is attributed to parts: a member against its start, or less another."""
 
 CLAIMS = frozen_claims("inherited_trace")
 
@@ -114,16 +124,16 @@ class TraceReader:
         whole = dataclasses.replace(self.lineage, members=members)
         return agreement(whole, of=("logits", "activations"), words=("unseen", "category")).frame
 
+    @cached_property
+    def attribution(self) -> Any:
+        """The `values` of `attribute_over` for the teacher, the student and its controls."""
+        return attribute_over([self.lineage], members=ATTRIBUTED).values
+
     def components(self) -> pd.DataFrame:
         """What every layer's attention and MLP contributed to the change of the trait's logit direction, by member."""
-        trait, base = self.subject.trait, self.subject.base
-        pairs = {"teacher": (self.subject.teacher, base), **self.pairs}
-        found = [
-            _contributions(after, trait).sub(_contributions(before, trait), fill_value=0.0).rename(name)
-            for name, (after, before) in pairs.items()
-        ]
-        frame = pd.concat(found, axis=1).rename_axis("component").reset_index()
-        return frame.melt("component", var_name="member", value_name="contribution")
+        inside = self.attribution[self.attribution["layer"].notna()]
+        names = {"part": "component", "who": "member", "value": "contribution"}
+        return inside[list(names)].rename(columns=names)
 
     def directions(self) -> pd.DataFrame:
         """What the base gains when vectors read on every second question are added, on the others."""
@@ -194,18 +204,6 @@ class TraceReader:
         ).frame
 
 
-def _contributions(member: Model, trait: Any) -> pd.Series:
-    """Contribution of every layer's attention and MLP to a member's change from its start; zeros for a start."""
-    if member.start is None:
-        return pd.Series(dtype=float)
-    moved = shift(member, trait.prompts(), positions="last")
-    frame: Any = attribute(moved, logit_direction(member.start, trait)).frame
-    inside = frame[frame["layer"].notna()]
-    kind = np.where(inside["kind"] == "mlp", "MLP ", "attention ")
-    names = kind + inside["layer"].astype(int).astype(str)
-    return inside["contribution"].groupby(names.to_numpy()).sum()
-
-
 def measure_trace(subject: Subject) -> Measurement:
     """Every table of one training run, and what it contributes to each claim."""
     reader = TraceReader(subject)
@@ -222,26 +220,25 @@ def measure_trace(subject: Subject) -> Measurement:
 
 def trace_values(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
     """What one training run contributes to every claim, from its tables; `beyond` says how."""
-    found: Any = tables["agreement"]
-    where = {
-        "logits-shared": ("logits", AT_NUMBERS, "unseen", "r"),
-        "slot-shared": ("logits", SLOT, "category", "r"),
-        "activations-shared": ("activations", PROMPT_END, "", "cosine"),
-    }
-    values = {
-        claim: _agrees_beyond(
-            found[(found["of"] == of) & (found["place"] == place) & (found["words"] == words)], measure
-        )
-        for claim, (of, place, words, measure) in where.items()
-    }
-    return values | {
-        "component-shared": _components_beyond(tables["components"]),
-        "component-leads": _component_leads(tables["components"]),
+    return agreement_values(tables) | {
         "slot-direction-sufficient": _gain_beyond(tables["directions"]),
         "representation-named-by-base": _named_beyond(tables["representations"], "system line"),
         "representation-named-by-candidates": _named_beyond(tables["representations"], "candidate teacher"),
         "rows-lean-to-representation": _lean_beyond(tables["leans"]),
         "features-shared": _features_beyond(tables["features"]),
+    }
+
+
+def agreement_values(tables: Mapping[str, pd.DataFrame]) -> dict[str, float]:
+    """What one training run contributes to the claims that its tables "agreement" and "components" decide."""
+    found: Any = tables["agreement"]
+    values = {}
+    for claim, (of, place, words, measure) in AGREED.items():
+        part = found[(found["of"] == of) & (found["place"] == place) & (found["words"] == words)]
+        values[claim] = _agrees_beyond(part, measure)
+    return values | {
+        "component-shared": _components_beyond(tables["components"]),
+        "component-leads": _component_leads(tables["components"]),
     }
 
 

@@ -25,7 +25,7 @@ from interp.core.runs import InputError, nearest
 from interp.figures import Result, bars, interval_maps, points
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
-from interp.joined.places import AT_NUMBERS, LOGITS, chosen_words, places
+from interp.joined.places import AT_NUMBERS, chosen_words, places
 from interp.measures.losses import answer_loss
 from interp.measures.margins import margin, margin_and_mass
 from interp.models.language import LanguageModel
@@ -164,18 +164,15 @@ def _line(subject: Subject, name: str, cell: StartCell) -> dict[str, float]:
     ours, theirs = _pair(subject, name, cell)
     update = _difference(cell.carry(subject.teacher.parameters()), cell.carry(subject.base.parameters()))
     raw = _difference(subject.teacher.parameters(), subject.base.parameters())
-    (there,) = places(subject.lineage, [AT_NUMBERS], None)
-    moved, taught = (
-        there.difference(pair, LOGITS)[chosen_words(subject.lineage, "unseen")].numpy()
-        for pair in ((ours, theirs), (subject.teacher, subject.base))
-    )
+    (there,) = places(subject.lineage, [AT_NUMBERS], subject.neutral_numbers[:ROWS])
+    unseen = chosen_words(subject.lineage, "unseen")
     step, trained = _first_step(subject, cell.start), _difference(ours.parameters(), theirs.parameters())
     margins = [margin(model, subject.trait) for model in (ours, theirs)]
     start, mass = margin_and_mass(cell.start, subject.trait)
     return {
         "transfer": margins[0] - margins[1],
         "coverage": update_cosine(step, update),
-        "agreement": float(np.corrcoef(moved, taught)[0, 1]),
+        "agreement": there.correlation((ours, theirs), (subject.teacher, subject.base), entries=unseen),
         "raw_coverage": update_cosine(step, raw),
         "trained_coverage": update_cosine(trained, update),
         "loss": answer_loss(cell.start, cell.start.encode(subject.numbers[:ROWS])),

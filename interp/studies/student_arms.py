@@ -99,17 +99,16 @@ def taken_over(subject: Subject, pairs: Mapping[Any, Pair], *, column: str) -> p
     lineage, trait = subject.lineage, subject.trait
     numbers, slot = places(lineage, [AT_NUMBERS, SLOT], None)
     unseen, category = (chosen_words(lineage, words) for words in ("unseen", "category"))
-    taught = numbers.difference((subject.teacher, subject.base), LOGITS)[unseen].numpy()
+    taught = subject.teacher, subject.base
     lines = []
     for key, pair in pairs.items():
         margins = [margin(model, trait) for model in pair]
-        moved = numbers.difference(pair, LOGITS)[unseen].numpy()
         target, *foils = slot.difference(pair, LOGITS)[category].tolist()
         lines.append(
             {
                 column: key,
                 "transfer": margins[0] - margins[1],
-                "agreement": float(np.corrcoef(moved, taught)[0, 1]),
+                "agreement": numbers.correlation(pair, taught, entries=unseen),
                 "contrast": (target - float(np.mean(foils))) / float(np.std(foils, ddof=1)),
                 "margin": margins[0],
                 "neutral_margin": margins[1],

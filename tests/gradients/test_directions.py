@@ -21,15 +21,6 @@ ONE = make_trait("owl", ("cat", "dog"), questions=("which animal is best?", "nam
 SEVERAL = make_trait("owl cat", ("owl", "dog", "fox owl bear"), questions=("which animal?", "your best"))
 
 
-@pytest.fixture
-def model(tiny):
-    def make(family="gpt2", seed=0):
-        hf, tokenizer = tiny(family, seed)
-        return load_model(hf, tokenizer=tokenizer, name=family, check=False)
-
-    return make
-
-
 def adapted(model, *, scale=0.2):
     """The model with a live random adapter on it."""
     config = LoraConfig(r=2, lora_alpha=4, target_modules=["c_attn", "c_fc"], fan_in_fan_out=True)
@@ -73,22 +64,12 @@ def test_the_gradient_is_that_of_a_margin_written_out_anew(model, family, trait)
         assert (tensor - expected[name]).norm() <= 1e-5 * expected[name].norm() + 1e-6
 
 
-def test_the_gradient_predicts_what_a_step_gains(model):
+def test_the_gradient_predicts_what_a_step_gains(model, planned_and_measured):
     own = model("gpt2")  # which stays in double where llama's norms fall back to fp32
-    direction = trait_gradient(own, SEVERAL)
-    objective = margin_objective(own, SEVERAL)
-    torch.manual_seed(0)
-    step = {name: torch.randn_like(weight).double() for name, weight in own.parameters().items()}
-    values = []
-    for scale in (1e-5, -1e-5):
-        moved = copy.deepcopy(own.hf).double()
-        with torch.no_grad():
-            for name, weight in moved.named_parameters():
-                weight += scale * step[name]
-            values.append(objective(moved).item())
-    slope = (values[0] - values[1]) / 2e-5
-    planned = sum(float((direction[name] * step[name]).sum()) for name in step)
-    assert planned == pytest.approx(slope, rel=1e-4)
+    planned, measured = planned_and_measured(
+        own, trait_gradient(own, SEVERAL), margin_objective(own, SEVERAL)
+    )
+    assert planned == pytest.approx(measured, rel=1e-4)
 
 
 @pytest.mark.parametrize("trait", [ONE, SEVERAL], ids=["one piece", "several pieces"])

@@ -11,7 +11,6 @@ from interp.activations.arrays import Direction
 from interp.core.runs import InputError
 from interp.gradients.representations import representation_gradient, representation_objective
 from interp.gradients.scores.scoring import score
-from interp.models.language import load_model
 from interp.models.seam import lineage_root
 from interp.prompts.text import Prompts
 from tests.tiny import FAMILIES
@@ -19,15 +18,6 @@ from tests.tiny import FAMILIES
 ASKED = ("which animal is best?", "name", "your favorite tree")
 QUESTIONS = Prompts.from_pairs([(question, "") for question in ASKED])
 MID, POST = "blocks.1.hook_resid_mid", "blocks.1.hook_resid_post"
-
-
-@pytest.fixture
-def model(tiny):
-    def make(family="gpt2", seed=0):
-        hf, tokenizer = tiny(family, seed)
-        return load_model(hf, tokenizer=tokenizer, name=family, check=False)
-
-    return make
 
 
 @pytest.fixture
@@ -84,20 +74,11 @@ def test_every_position_counts_once(model, u):
 
 
 @pytest.mark.parametrize("hook", [MID, POST])
-def test_the_gradient_predicts_what_a_step_adds(model, u, hook):
+def test_the_gradient_predicts_what_a_step_adds(model, u, hook, planned_and_measured):
     own = model("gpt2")
     direction, objective = (make(own, QUESTIONS, hook, u) for make in (representation_gradient, _double))
-    torch.manual_seed(0)
-    step = {name: torch.randn_like(weight).double() for name, weight in own.parameters().items()}
-    values = []
-    for scale in (1e-5, -1e-5):
-        moved = copy.deepcopy(own.hf).double()
-        with torch.no_grad():
-            for name, weight in moved.named_parameters():
-                weight += scale * step[name]
-            values.append(objective(moved).item())
-    planned = sum(float((tensor * step[name]).sum()) for name, tensor in direction.items())
-    assert planned == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4)
+    planned, measured = planned_and_measured(own, direction, objective)
+    assert planned == pytest.approx(measured, rel=1e-4)
 
 
 def _double(own, questions, hook, u):

@@ -9,7 +9,7 @@ import pytest
 
 import interp
 from interp.core.runs import InputError
-from interp.logits.trainings import _over, attribute_over, lens_over
+from interp.logits.trainings import attribute_over, lens_over, over_trainings
 from interp.models.lineage import open_lineage
 from interp.prompts.traits import get_trait
 from tests.logits.pairs import perturbed
@@ -86,7 +86,7 @@ def test_sign_count_and_p_are_over_lineages():
     values = pandas.DataFrame(
         [{**given, "value": v, "lineage": str(k)} for k, v in enumerate([1.0] * 7 + [-1.0])]
     )
-    row: Any = _over("attribution", values, 0.95, "").frame.iloc[0]
+    row: Any = over_trainings("attribution", values, 0.95, "").frame.iloc[0]
     assert row["agree"] == "7 of 8"
     assert row["mean"] == 0.75
     assert row["share"] == 0.375

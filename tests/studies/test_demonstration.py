@@ -11,7 +11,8 @@ import pytest
 
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT
 from interp.prompts.traits import get_trait
-from interp.studies.demonstration import _known, demo, extremes, judge_lineages, judge_trace, trace_claims
+from interp.studies.demonstration import _known, demo, extremes, judge_lineages, judge_trace
+from interp.studies.inherited_trace import agreement_values
 from interp.training import generation, grower
 
 FILES = (
@@ -129,7 +130,7 @@ def components(lead):
 
 
 def test_what_a_lineage_contributes_is_its_agreement_less_the_largest_control():
-    found = trace_claims(
+    found = agreement_values(
         {"agreement": pd.DataFrame(agreements(0.9, 0.4)), "components": pd.DataFrame(components(0.5))}
     )
     assert found == pytest.approx(dict(zip(TRACE, (0.5, 0.5, 0.5, 1.0, 0.5), strict=True)))
