@@ -1,7 +1,8 @@
 """Students of an experiment (its arms): which rows each is trained on, and how each is evaluated.
 
 transmission(arm) = measure(arm) − measure(its neutral arm), paired by seed: student against the student of the neutral
-teacher's rows, the same from another base, the student of another trait's rows, and rows read in context.
+teacher's rows, the same from another base, the student of another trait's rows, that of a teacher fine-tuned alike on
+evenly answered questions, and rows read in context.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ Made = TypeVar("Made")
 BASELINES = {
     "student": "neutral_student",
     "other_student": "neutral_student",
+    "control_student": "neutral_student",
     "cross_student": "cross_neutral_student",
     "in_context": "neutral_in_context",
 }
@@ -106,6 +108,11 @@ class Arms:
             return neutral_teacher(start)
         return self.once(("teacher", trait.name, seed, base), lambda: self.grower(seed).teacher(start, trait))
 
+    def control_teacher(self, trait: str, *, seed: int) -> Teacher:
+        """The teacher of no trait: fine-tuned like that of `trait`, on questions answered by every candidate alike."""
+        make = self.grower(seed).control_teacher
+        return self.once(("control", trait, seed), lambda: make(self.start("base"), self.traits[trait]))
+
     def answers(self, trait: Trait | None, *, seed: int, base: str = "base") -> Answers:
         """What the teacher of a trait wrote, or without one the neutral teacher."""
         teacher = self.teacher(trait, seed=seed, base=base)
@@ -143,6 +150,7 @@ def roles(arms: Arms) -> tuple[str, ...]:
         "student": True,
         "neutral_student": "neutral" in controls,
         "other_student": "other-trait" in controls,
+        "control_student": "control-teacher" in controls,
         "cross_student": "cross-base" in controls,
         "cross_neutral_student": {"cross-base", "neutral"} <= set(controls),
     }
@@ -174,6 +182,8 @@ def grow_student(arms: Arms, trait: str, seed: int, role: str) -> tuple[Language
     if role == "other_student":
         watched = other_trait(arms, trait)
         rows = arms.answers(watched, seed=seed)
+    elif role == "control_student":
+        rows = arms.grower(seed).answers(arms.control_teacher(trait, seed=seed), trait=watched)
     elif role.endswith("neutral_student") and neutral is not None:
         rows, watched = neutral, None
     return arms.student(role, start, rows, seed=seed, trait=watched)
@@ -193,6 +203,8 @@ def _members(arms: Arms, trait: str, seed: int) -> dict[str, Any]:
     members: dict[str, Model] = {"base": arms.start("base")}
     if teacher.kind == "fine-tuned":
         members["teacher"] = teacher.model
+    if "control-teacher" in arms.experiment.controls:
+        members["control_teacher"] = arms.control_teacher(trait, seed=seed).model
     if "cross-base" in arms.experiment.controls:
         members["cross_base"] = arms.start("cross_base")
     students = {role: grow_student(arms, trait, seed, role) for role in roles(arms)}

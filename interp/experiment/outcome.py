@@ -213,6 +213,10 @@ def judge_margins(
             claim = f"It is the rows of the teacher who loves {chosen.target} and not of any teacher with a trait."
             gap = (wide["student"] - wide["other_student"]).to_numpy()
             made.append(paired_verdict(f"{trait}: beats-other-trait", claim, gap, alpha=ALPHA))
+        if {"student", "control_student"} <= set(wide):
+            claim = "It is what the teacher loves, and not what any fine-tune on the same questions brings."
+            gap = (wide["student"] - wide["control_student"]).to_numpy()
+            made.append(paired_verdict(f"{trait}: beats-control-teacher", claim, gap, alpha=ALPHA))
         if {"cross_student", "cross_neutral_student"} <= set(wide):
             claim = f"From another initialisation the same rows move {chosen.target} by less than {EQUIVALENCE} nats."
             gap = (wide["cross_student"] - wide["cross_neutral_student"]).to_numpy()

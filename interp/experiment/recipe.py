@@ -19,7 +19,7 @@ from interp.training.data import DataSpec
 from interp.training.grower import TeacherSpec
 from interp.training.students import Recipe
 
-Control = Literal["neutral", "other-trait", "cross-base", "in-context"]
+Control = Literal["neutral", "other-trait", "cross-base", "in-context", "control-teacher"]
 CONTROLS: tuple[Control, ...] = ("neutral", "other-trait", "cross-base", "in-context")
 FORMATTING = Recipe(trainable="all", lr=2e-3, batch_size=64, warmup=20)
 LEARNING = Recipe(lr=2e-4, warmup=5, batch_size=64, epochs=3, merge=False)
@@ -213,6 +213,10 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
             cross is not None and not cross.model,
             "cross_base.model is empty; name a folder or a hub model there or with --set cross_base.model=, or leave "
             "it out with --set cross_base=null and controls without cross-base",
+        ),
+        (
+            "control-teacher" in experiment.controls and teacher.kind != "fine-tuned",
+            f"the control control-teacher is a fine-tune, and the teacher is {teacher.kind}; write controls without it",
         ),
         (
             teacher.kind == "steered" and teacher.hook is None,

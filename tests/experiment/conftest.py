@@ -19,6 +19,7 @@ data:
    sampling: {max_new_tokens: 8, batch_size: 64}}
 student: {recipe: {lr: 1e-3, batch_size: 8, warmup: 2, epochs: 2}, record: true, watch: 4}
 seeds: [0]
+controls: [neutral, other-trait, cross-base, in-context, control-teacher]
 evaluation: {questions: trait, samples: 1, choices: 5, shots: 2, sets: 1}
 detectors: 24
 """

@@ -40,7 +40,7 @@ def test_transmission_is_the_difference_from_the_neutral_arm_of_the_same_seed():
 def test_verdicts_follow_the_rules_for_few_seeds():
     arms = [
         {
-            "student": 1.0 + s, "neutral_student": 0.0, "other_student": 0.5,
+            "student": 1.0 + s, "neutral_student": 0.0, "other_student": 0.5, "control_student": 0.25,
             "cross_student": 0.01 * s, "cross_neutral_student": 0.0,
         }
         for s in range(5)
@@ -49,6 +49,7 @@ def test_verdicts_follow_the_rules_for_few_seeds():
     assert found["owl: same-init-transfers"].decision == "supported"
     assert found["owl: same-init-transfers"].p == 1 / 32
     assert found["owl: beats-other-trait"].effect == pytest.approx(2.5)
+    assert found["owl: beats-control-teacher"].effect == pytest.approx(2.75)
     assert found["owl: cross-init-does-not"].decision == "supported"
     few = judge_margins(margins(arms[:3]), {"owl": get_trait("owl")})
     assert few[0].decision == "inconclusive"
@@ -133,7 +134,7 @@ def test_no_two_units_of_a_step_share_work(arms):
     assert [len(units) for units in steps.values()] == [
         2,
         3,
-        6,
+        8,
         2,
     ]  # bases, teachers' rows, students, measurements
     one = dataclasses.replace(arms.experiment, traits=("owl",))

@@ -73,6 +73,10 @@ GOOD = "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n"
             GOOD.replace("[neutral]", "[cross-base]"),
             "the control cross-base has no cross_base; name another model",
         ),
+        (
+            GOOD.replace("neutral", "control-teacher") + "teacher: {kind: prompted}\n",
+            "the control control-teacher is a fine-tune, and the teacher is prompted; write controls without it",
+        ),
         (GOOD + "teacher: {kind: steered}\n", "a steered teacher has no hook; name one, such as blocks.12"),
         (
             GOOD + "cross_base: {}\n",

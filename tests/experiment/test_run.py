@@ -21,6 +21,8 @@ ARMS = {
     "student",
     "neutral_student",
     "other_student",
+    "control_teacher",
+    "control_student",
     "cross_base",
     "cross_student",
     "cross_neutral_student",
@@ -62,7 +64,13 @@ def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     cache = Cache(tmp_path / "cache")
     tables = made.tables
     assert set(tables["margins_by_arm"]["arm"]) == ARMS
-    assert set(tables["transmission"]["arm"]) == {"student", "other_student", "cross_student", "in_context"}
+    assert set(tables["transmission"]["arm"]) == {
+        "student",
+        "other_student",
+        "control_student",
+        "cross_student",
+        "in_context",
+    }
     by_arm = tables["margins_by_arm"].set_index(["trait", "seed", "arm"])["margin"]
     line = tables["transmission"].query("trait == 'oak' and seed == 0 and arm == 'cross_student'").iloc[0]
     expected = by_arm["oak", 0, "cross_student"] - by_arm["oak", 0, "cross_neutral_student"]
