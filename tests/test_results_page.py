@@ -153,6 +153,12 @@ def test_what_the_page_claims_of_a_shared_adapter_draw():
     shared = kept("shared_adapter")
     means = {trait: np.mean(values) for trait, values in shared["transfer"].items()}
     assert means == pytest.approx({"owl": 0.73, "eagle": 0.56, "oak": 0.83}, abs=0.005)
+    for trait, found in page.transfers().items():
+        own = [row["members"]["student"] - row["members"]["neutral_student"] for row in found["lineages"]]
+        gap = np.subtract(own, shared["transfer"][trait])
+        half = 2.3646 * gap.std(ddof=1) / 8**0.5  # Student's t of 7 degrees of freedom at 95 %
+        assert min(own) > 0
+        assert -half < gap.mean() < 0
     logit = shared["trait logit at numbers"]
     x = np.array(logit["teacher"])
     for values, known in (
