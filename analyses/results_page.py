@@ -71,6 +71,7 @@ def page_blocks() -> dict[str, str]:
         "mended": mended(),
         "adapter": adapter(),
         "hypotheses": hypotheses(),
+        "starts": starts(),
         "alignment": alignment(),
         "features": features(),
         "digits": digits(),
@@ -131,6 +132,35 @@ def sign() -> str:
     told = ", ".join(f"{value:+.2f}" for value in logit)
     r = "; ".join(f"{name} r {logit.corr(pd.Series(each)):.2f}" for name, each in values.items())
     return f"The teacher's logit of owl at numbers moved by {told}. Over these {len(logit)} lineages go with it: {r}."
+
+
+SAME_FUNCTION = ("same", "other order", "noise", "permuted", "rotated")
+
+
+def starts() -> str:
+    """Transfer, agreement and coverage of every start, and how the two rank transfer: over all, and among the starts
+    of the base's function, where a rank needs more than telling two groups apart."""
+    cells = pd.DataFrame(kept("shared_initialisation")["tables"]["cells"])
+    means = cells.groupby("cell", sort=False)[["transfer", "agreement", "coverage"]].mean()
+    rows = ["| start | transfer, nats | agreement | coverage |", "|---|---|---|---|"]
+    rows += [
+        f"| {cell} | {line['transfer']:+.2f} | {short(line['agreement'])} | {line['coverage']:+.3f} |"
+        for cell, line in means.iterrows()
+    ]
+    alike = cells[cells["cell"].isin(SAME_FUNCTION)]
+    told = "; ".join(
+        f"{measure} {spread(ranked(cells, measure))} over all {len(means)}, {spread(ranked(alike, measure))} among "
+        f"the {len(SAME_FUNCTION)} of the base's function (one of them with noise)"
+        for measure in ("agreement", "coverage")
+    )
+    return "\n".join(
+        [*rows, "", f"Rank correlation with transfer over the starts of one lineage, mean [95 %]: {told}."]
+    )
+
+
+def ranked(cells: Any, measure: str) -> list[float]:
+    """Spearman's correlation of a measure with transfer over the starts of every lineage."""
+    return [float(each[measure].rank().corr(each["transfer"].rank())) for _, each in cells.groupby("seed")]
 
 
 def agreement() -> str:
