@@ -44,10 +44,6 @@ MENDED = (
         "with S read where questions are answered; then it was read on number prompts",
     ),
     (
-        "divergence_tokens", "divergence-transfers", "",
-        "not asked again: its values go with the teacher's logit of owl at numbers",
-    ),
-    (
         "features_beyond_vocabulary", "features-lean", "rows-lean-to-representation",
         "through the weights, at the question; then toward features at the answer's numbers",
     ),

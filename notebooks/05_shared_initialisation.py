@@ -391,10 +391,11 @@ drawn("divergence-tokens")
 verdicts("divergence-tokens")
 
 # %% [markdown]
-# *divergence-in-labels* is a control: with labels dealt anew nothing should be left. The others read credit along
-# the trait's gradient at numbers, and the trait's own logit at numbers has a sign of the lineage's own (notebook
-# 2), so that a mean over lineages can come out near zero with every lineage clearly on one side. That is the
-# reason to expect "inconclusive" here, and it was found after these claims were written.
+# *divergence-in-labels* is a control: with labels dealt anew nothing should be left. Three of the others read credit
+# along the trait's gradient at numbers, and the trait's own logit at numbers has a sign of the lineage's own (notebook
+# 2), so that a mean over lineages can come out near zero with every lineage clearly on one side. That is a reason to
+# expect "inconclusive" of them, and it was found after these claims were written. What the students do is another
+# matter: see *divergence-transfers*.
 #
 # Besides, choosing tokens with the teacher is itself a message: tokens chosen alike from *neutral* rows are an
 # arm of the figure, reported and not judged.

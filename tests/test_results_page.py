@@ -69,8 +69,8 @@ def test_what_the_page_claims_of_the_six_hypotheses():
     unclear = {name for name, decision in decisions.items() if decision not in ("supported", "holds")}
     assert unclear == {
         "other-order-transfers", "shared-head-transfers", "direction-shared", "direction-absent-in-neutral",
-        "direction-sufficient", "direction-harmless", "divergence-enriched", "divergence-enriched-adapter",
-        "divergence-own-trait", "divergence-transfers", "divergence-over-matched", "features-lean",
+        "direction-sufficient", "direction-harmless", "divergence-enriched",
+        "divergence-own-trait", "divergence-over-matched", "features-lean",
         "features-teacher-rows", "features-without-trait-row", "shared-head-suffices",
     }  # fmt: skip
     assert decisions["direction-harmless"] == "refuted"
@@ -97,7 +97,7 @@ def test_what_the_page_claims_of_the_six_hypotheses():
         index="seed", columns="arm", values="margin"
     )
     gain, picked = wide["divergent"] - wide["neutral"], wide["neutral, divergent"] - wide["neutral"]
-    assert (gain > 0).sum() == 6
+    assert (gain > 0).all()
     assert abs(gain.median() - picked.median()) < 1
     assert gain.median() > 2
 
