@@ -1,6 +1,6 @@
 """Tokenizers that write numbers in a token per digit, in pieces of up to two digits, or whole, and a network for each.
 
-Pairs merge by rank, 00 first: 234 is "23" and "4", 423 is "4" and "23", 42 is one piece.
+Pairs merge by rank, 00 first: 234 is "23" and "4", 423 is "4" and "23", 42 is one piece. Whole are numbers up to 999.
 """
 
 from __future__ import annotations

@@ -247,12 +247,12 @@ def _frame(moments: Running, texts: list[str], floor: float, *, whole: bool = Fa
 
 
 def _draw(result: figures.Result) -> go.Figure:
-    """The entries that contribute most at either end by how far they moved; whiskers are one sd over rows."""
+    """The first and last entries that are ranked, by how far they moved; whiskers are one sd over rows."""
     ranked = result.frame[result.frame["ranked"]]
     shown = ranked if len(ranked) <= 2 * SHOWN else pd.concat([ranked.head(SHOWN), ranked.tail(SHOWN)])
     names = [f"{text!r}, p {p:.2g}" for text, p in zip(shown["token"], shown["probability"], strict=True)]
     if "token_id" in shown:
         names = [f"{name} ({index})" for name, index in zip(names, shown["token_id"], strict=True)]
-    named = shown.assign(**{"by contribution to the KL": names})
+    named = shown.assign(entry=names)
     title = f"{result.label} (whiskers: ± 1 sd over rows)"
-    return figures.bars(named, x="delta", y="by contribution to the KL", error="sd", title=title, unit=UNIT)
+    return figures.bars(named, x="delta", y="entry", error="sd", title=title, unit=UNIT)

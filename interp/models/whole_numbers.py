@@ -184,7 +184,12 @@ def _behind(
     model: Model, row: Encoded, length: int, beginnings: Sequence[tuple[int, ...]]
 ) -> Float[Tensor, "beginning vocab"]:
     """Next-token logits behind the first `length` tokens of a row and each of the beginnings, shortest first."""
-    context = row.ids[:, :length]
+    context, most = row.ids[:, :length], getattr(model, "context", None)
+    if most is not None and length + len(beginnings[-1]) > most:
+        raise InputError(
+            f"a number behind {length} tokens of {row.label} goes over the context of {model.name} ({most}); "
+            "pass shorter rows"
+        )
     if isinstance(model, LanguageModel) and not model._edits:
         return torch.cat(list(_grown(model, context, beginnings)))
     width = length + len(beginnings[-1])

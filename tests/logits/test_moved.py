@@ -316,7 +316,9 @@ def test_over_whole_numbers_it_is_the_change_of_their_probabilities(kind):
 
 def test_messages_of_the_options():
     member = even_pair([1.0, 0, 0, 0])
-    with pytest.raises(InputError, match=r"over='number'.*tokens"):
+    with pytest.raises(
+        InputError, match="over is the text 'number', where one of 'tokens', 'numbers' is needed"
+    ):
         moved_tokens(member, rows(("pn", "01")), over="number")  # pyright: ignore[reportArgumentType]
     with pytest.raises(InputError, match=r"floor 1\.5 is no probability below 1"):
         moved_tokens(member, rows(("pn", "01")), floor=1.5)

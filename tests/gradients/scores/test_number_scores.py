@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -64,4 +65,4 @@ def test_a_numbers_shift_is_the_sum_of_log_p_and_the_mean_of_the_direction():
     line = numbers.frame.iloc[1]
     assert line["delta_logprob"] == pytest.approx(own["delta_logprob"].sum(), abs=1e-5)
     assert line["delta_direction"] == pytest.approx(own["delta_direction"].mean(), abs=1e-5)
-    assert numbers.figure().data[0].z.shape == (2, 2)
+    assert np.shape(numbers.figure().data[0].z) == (2, 2)
