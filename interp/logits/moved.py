@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,7 +28,7 @@ from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
-from interp.models.whole_numbers import Over, number_logprobs, number_slots, spellings
+from interp.models.whole_numbers import Over, Spelling, number_logprobs, number_slots, spellings
 from interp.prompts.notes import noting
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.moments import Running
@@ -89,23 +90,25 @@ def moved_tokens(
         >>> interp.moved_tokens(lineage.student, lineage.numbers[:8]).frame.columns[:4].tolist()
         ['token', 'token_id', 'number', 'delta']
     """
+    _check_floor(floor)
     contrast = Contrast.of(member, minus)
     inputs, where = contrast.read(prompts, positions)
-    reading = _number_rows if over == "numbers" else _token_rows
+    written = spellings(member) if over == "numbers" else ()
+    reading = partial(_number_rows, written=written) if written else _token_rows
     rows = reading(contrast, inputs, positions=where, batch_size=batch_size)
     moments, divergence, places = _moments(contrast, rows)
-    _check(moments.count, inputs, where, floor)
-    frame = _frame(moments, _texts(member, moments.mean.shape[1], over), floor, whole=over == "numbers")
+    _check(moments.count, inputs, where)
+    frame = _frame(moments, member, floor, written)
     against = "minus" if contrast.models[1] is minus else "start"
-    label = f"{contrast.label}, log {'P(number)' if over == 'numbers' else 'p'} at {where}"
     notes = (
-        f"KL(member ‖ {against}) {divergence}{', the part of 0-999' * (over == 'numbers')}",
+        f"KL(member ‖ {against}) {divergence}{', the part of 0-999' * bool(written)}",
         f"{moments.count} rows, {places} positions; a row's value is the mean over its positions",
         f"{int(frame['ranked'].sum())} of {len(frame)} entries are ranked: mean probability of at least {floor:g} in "
         f"member or {against}",
         "p and q are over rows of this one training; other trainings are other replicates",
     )
-    return figures.Result(label=label, frame=frame, unit=UNIT, notes=notes, draw=_draw)
+    label = f"{contrast.label}, log {'P(number)' if written else 'p'} at {where}"
+    return figures.Result(label, frame, UNIT, notes, draw=_draw)
 
 
 def only_numbers(moved: figures.Result) -> figures.Result:
@@ -151,11 +154,14 @@ def only_words(moved: figures.Result, trait: AnyTrait) -> figures.Result:
     )
 
 
-def _check(rows: int, inputs: Encoded, where: str, floor: float) -> None:
+def _check_floor(floor: float) -> None:
     if not 0 <= floor < 1:
         raise InputError(
             f"floor {floor} is no probability below 1; pass one such as {FLOOR}, or 0 to rank all"
         )
+
+
+def _check(rows: int, inputs: Encoded, where: str) -> None:
     if not rows:
         raise InputError(
             f"no row of {inputs.label!r} has a position {where!r}; give rows that do, or pass positions='last' for "
@@ -203,10 +209,9 @@ def _token_rows(
 
 
 def _number_rows(
-    contrast: Contrast, inputs: Encoded, *, positions: str, batch_size: int
+    contrast: Contrast, inputs: Encoded, *, positions: str, batch_size: int, written: tuple[Spelling, ...]
 ) -> Iterator[list[Float[Tensor, "pos number"]]]:
     """The same of log P of every whole number, where one begins."""
-    written = spellings(contrast.models[0])
     where = number_slots(inputs, positions, written)
     found = [
         number_logprobs(model, inputs, where, written=written, batch_size=batch_size)
@@ -216,19 +221,19 @@ def _number_rows(
     return progress(lined, f"numbers moved, {contrast.label}", total=int(where.any(1).sum()))
 
 
-def _texts(member: TextModel, size: int, over: Over) -> list[str]:
-    return token_texts(member, size) if over == "tokens" else list(map(str, spellings(member)[0].pieces))
-
-
-def _frame(moments: Running, texts: list[str], floor: float, *, whole: bool = False) -> pd.DataFrame:
+def _frame(
+    moments: Running, member: TextModel, floor: float, written: tuple[Spelling, ...] = ()
+) -> pd.DataFrame:
     """By entry, largest contribution first, those below the floor behind; tests are of the change alone."""
+    size = moments.mean.shape[1]
+    texts = list(map(str, written[0].pieces)) if written else token_texts(member, size)
     change = replace(moments, mean=moments.mean[0], squares=moments.squares[0])
     p = change.p()
     _, contribution, probability, against = moments.mean
     frame = pd.DataFrame(
         {
             "token": texts,
-            "token_id": np.arange(len(texts)),
+            "token_id": np.arange(size),
             "number": [is_number(text) for text in texts],
             "delta": change.mean,
             "contribution": contribution,
@@ -242,7 +247,7 @@ def _frame(moments: Running, texts: list[str], floor: float, *, whole: bool = Fa
             "q": p if np.isnan(p).any() else benjamini_hochberg(p),
         }
     )
-    frame = frame.drop(columns=["token_id", "number"] if whole else [])
+    frame = frame.drop(columns=["token_id", "number"] if written else [])
     return frame.sort_values(["ranked", "contribution"], ascending=False, kind="stable", ignore_index=True)
 
 

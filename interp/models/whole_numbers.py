@@ -62,7 +62,8 @@ class Spelling:
             for step in range(len(pieces))
         ]
         ends = torch.tensor([place.get(pieces, -1) for pieces in self.pieces.values()])
-        return (*torch.tensor(steps).unbind(1), ends)
+        number, beginning, piece = torch.tensor(steps).unbind(1)
+        return number, beginning, piece, ends
 
     def log_p(self, log_p: Float[Tensor, "beginning vocab"]) -> Float[Tensor, "number"]:
         """log P of every number from the next-token log-probabilities behind every beginning."""

@@ -6,6 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedTokenizerFast
 
 from interp.core.runs import InputError
 from interp.models.language import load_model
@@ -120,3 +124,12 @@ def test_messages():
     model = model_of("digits")
     with pytest.raises(InputError, match=r"'answer' is elsewhere; pass one of last, .*, or over='tokens'"):
         number_slots(model.encode(ROWS), "answer", spellings(model))
+    with pytest.raises(
+        InputError, match=r"a number behind 96 tokens of .* goes over the context of .* \(96\); pass"
+    ):
+        read(model, Prompts.from_pairs([("a" * 95, "")]), "last")
+    core = Tokenizer(WordLevel({"<unk>": 0, "go": 1, "7": 2}, unk_token="<unk>"))
+    core.pre_tokenizer = Whitespace()
+    words = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
+    with pytest.raises(InputError, match="writes 1 of the numbers 0-999; at least 3 are needed"):
+        spellings(load_model(network(words), tokenizer=words, check=False))
