@@ -75,10 +75,10 @@ def moved_tokens(
     Returns:
         One row per entry, largest `contribution` first: mean of p_member · Δ log p in nats per position, positive for
         what became likelier; over all entries the KL(member ‖ start) of the notes, KL(member ‖ minus) where both have
-        one start. What fell to nothing contributes little and shows in `delta`, the mean Δ log p, member − start (less
-        that of `minus`), `probability` and `probability_against` (the other's). `sd`, standard error `se`, paired
-        `t`, two-sided `p` and `q` (Benjamini and Hochberg 1995) are of `delta` over rows, NaN for one: they generalise
-        to other rows of this member, not to other trainings. Views of it are `only_numbers` and `only_words`.
+        one start, over numbers the part of it that they are. What fell to nothing adds little and shows in `delta`,
+        the mean Δ log p, member − start (less that of `minus`), `probability` and `probability_against` (the other's).
+        `sd`, standard error `se`, paired `t`, two-sided `p` and `q` (Benjamini and Hochberg 1995) are of `delta` over
+        rows, NaN for one, and not over trainings. Views of it are `only_numbers` and `only_words`.
 
     Raises:
         InputError: as `shift` does, when no row has such a position, for a floor outside [0, 1), and over numbers for
@@ -101,7 +101,7 @@ def moved_tokens(
     frame = _frame(moments, member, floor, written)
     against = "minus" if contrast.models[1] is minus else "start"
     notes = (
-        f"KL(member ‖ {against}) {divergence}{', the part of 0-999' * bool(written)}",
+        f"{'the part of 0-999 in ' * bool(written)}KL(member ‖ {against}) {divergence}",
         f"{moments.count} rows, {places} positions; a row's value is the mean over its positions",
         f"{int(frame['ranked'].sum())} of {len(frame)} entries are ranked: mean probability of at least {floor:g} in "
         f"member or {against}",

@@ -307,7 +307,7 @@ def test_over_whole_numbers_it_is_the_change_of_their_probabilities(kind):
     )
     total = (after.exp() * (after - before)).sum(1).mean()
     assert frame["contribution"].sum() == pytest.approx(float(total), abs=1e-9)
-    assert result.notes[0].endswith("the part of 0-999")
+    assert result.notes[0].startswith("the part of 0-999 in KL(member ‖ start)")
     assert len(frame) == 1000
     if kind == "whole":  # a number's entry is the number
         entries = by_token(moved_tokens(member, prompts))
