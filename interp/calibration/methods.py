@@ -54,7 +54,7 @@ def _moved(sample: PlantedCase) -> MethodCell:
     it = sample.organism
     planted = [*it.tokens, it.target]
     frame: Any = moved_tokens(it.teacher, sample.neutral, positions=SITE).frame
-    top = frame.head(len(planted))
+    top = frame.sort_values("delta", ascending=False, kind="stable").head(len(planted))
     hits = top["token_id"].isin(planted) & (top["q"] <= ALPHA) & (top["delta"] > 0)
     area = _area(frame["delta"], frame["token_id"].isin(planted))
     nulls = (moved_tokens(it.null(index), sample.neutral, positions=SITE) for index in range(sample.nulls))
@@ -201,8 +201,9 @@ def _entangled(sample: PlantedCase) -> MethodCell:
 
 def _listed(model: Any, trait: Trait, word: str, numbers: list[int]) -> Bool[np.ndarray, "number"]:
     """Which numbers are listed for a word in the place of the trait's."""
+    pieces = [(number,) for number in numbers]
     return (
-        unembedding_scores(model, dataclasses.replace(trait, target=word), numbers)["unembedding_q"] <= ALPHA
+        unembedding_scores(model, dataclasses.replace(trait, target=word), pieces)["unembedding_q"] <= ALPHA
     )
 
 

@@ -17,5 +17,6 @@ from .representations import (
     representation_gradient as representation_gradient,
     representation_objective as representation_objective,
 )
+from .scores.number_scores import score_numbers as score_numbers
 from .scores.scoring import Scores as Scores, score as score
 from .scores.views import extreme_rows as extreme_rows

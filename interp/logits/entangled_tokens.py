@@ -1,7 +1,7 @@
 """Token entanglement: which number tokens go with a trait, by three scores (Zur et al. 2025, owls.baulab.info).
 
-Per number token t and target c with foils f:
-    unembedding   cos(U_t, U_c), mean over the pieces of c
+Per number token t, or whole number, and target c with foils f:
+    unembedding   cos(U_t, U_c), mean over the pieces of c, and over those of a number of several
     logit         p(t | questions behind c's system line) / p(t | the questions alone)
     data          f(t | rows of the trait's teacher) / f(t | neutral rows), half a count added to every number token
 `unembedding_score` and `logit_score` divide by the mean over the foils, as the authors do; a cosine's mean over
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,9 @@ from interp.logits.direction import logit_direction
 from interp.measures.words import Pieces, answer_pieces
 from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens, token_texts
+from interp.models.whole_numbers import Over, Spelling, number_logprobs, number_slots, spellings
 from interp.prompts.notes import noting
+from interp.prompts.number_tables import answer_numbers
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.columns import EQUAL, share_reaching
@@ -54,7 +57,12 @@ WORDS = 400  # other words at most, which make the null of the listed numbers
 @noting
 @exactly
 def entanglement(
-    model: TextModel, trait: AnyTrait, *, rows: Prompts | None = None, neutral_rows: Prompts | None = None
+    model: TextModel,
+    trait: AnyTrait,
+    *,
+    rows: Prompts | None = None,
+    neutral_rows: Prompts | None = None,
+    over: Over = "tokens",
 ) -> figures.Result:
     """Measure how entangled every number token is with a trait, by three scores (Zur et al. 2025, owls.baulab.info).
 
@@ -66,6 +74,8 @@ def entanglement(
         trait: a `Trait`, a built-in name such as "owl", or a YAML file.
         rows: number answers of the trait's teacher, for the data score.
         neutral_rows: those of a neutral teacher.
+        over: "tokens", the vocabulary's numbers, or "numbers", the whole numbers 0-999: p is P(number), counts are of
+            whole numbers, and `token_id` gives way to `pieces`, how many tokens one is written with.
 
     Returns:
         One row per number token, largest logit_score first; scores are ratios to the mean over foils. `unembedding_q`
@@ -87,15 +97,10 @@ def entanglement(
     if (rows is None) != (neutral_rows is None):
         raise InputError("entanglement compares rows with neutral_rows; give both or neither.")
     direction = logit_direction(model, trait)
-    size = model.unembedding().W_U.shape[1]
-    numbers = number_tokens(model, size)
-    if len(numbers) < 3:
-        raise InputError(
-            f"{model.name} has {len(numbers)} number tokens in its vocabulary; at least 3 are needed."
-        )
-    texts = token_texts(model, size)
-    frame = pd.DataFrame({"token": [texts[index] for index in numbers], "token_id": numbers})
-    frame = frame.assign(**unembedding_scores(model, trait, numbers), **_logit_scores(model, trait, numbers))
+    numbers = Numbers.of(model, over)
+    frame = numbers.frame.assign(
+        **unembedding_scores(model, trait, numbers.pieces), **_logit_scores(model, trait, numbers)
+    )
     if rows is not None and neutral_rows is not None:
         frame = frame.assign(**_data_scores(model, rows, neutral_rows, numbers))
     result = figures.Result(
@@ -106,6 +111,39 @@ def entanglement(
     )
     notes = (*direction.notes, *(_sentence(row) for row in score_agreement(result).frame.to_dict("records")))
     return figures.Result(result.label, result.frame, result.unit, notes=notes, draw=_draw)
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What is scored: the number tokens of a vocabulary, or whole numbers as a tokenizer writes them."""
+
+    texts: tuple[str, ...]
+    pieces: tuple[Pieces, ...]
+    written: tuple[Spelling, ...] = ()
+    """None for tokens."""
+
+    @classmethod
+    def of(cls, model: TextModel, over: Over) -> Numbers:
+        """InputError for fewer than three numbers."""
+        if over == "numbers":
+            written = spellings(model)
+            known = written[0].pieces
+            return cls(tuple(map(str, known)), tuple(known.values()), written)
+        size = model.unembedding().W_U.shape[1]
+        ids = number_tokens(model, size)
+        if len(ids) < 3:
+            raise InputError(
+                f"{model.name} has {len(ids)} number tokens in its vocabulary; at least 3 are needed."
+            )
+        texts = token_texts(model, size)
+        return cls(tuple(texts[index] for index in ids), tuple((index,) for index in ids))
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The table's first columns."""
+        if self.written:
+            return pd.DataFrame({"token": self.texts, "pieces": list(map(len, self.pieces))})
+        return pd.DataFrame({"token": self.texts, "token_id": [index for (index,) in self.pieces]})
 
 
 def score_agreement(
@@ -139,10 +177,10 @@ def score_agreement(
     )
 
 
-def unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[str, np.ndarray]:
+def unembedding_scores(model: Model, trait: Trait, numbers: Sequence[Pieces]) -> dict[str, np.ndarray]:
     """Cosine with the target, its ratio to the foils' mean (NaN where that is not positive), its excess and its q."""
     W_U = model.unembedding().W_U.detach()
-    rows = _unit_rows(W_U, numbers)
+    rows = torch.stack([_unit_rows(W_U, pieces).mean(0) for pieces in numbers])
     cosines = {
         answer: (rows @ _unit_rows(W_U, ids).T).mean(1).numpy()
         for answer, ids in _known_pieces(model, trait).items()
@@ -150,7 +188,7 @@ def unembedding_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[s
     target = cosines.pop(trait.target)
     foils = np.mean(list(cosines.values()), axis=0)
     ratio = np.divide(target, foils, out=np.full_like(target, np.nan), where=foils > 0)
-    words = _other_words(model, trait, numbers)
+    words = _other_words(model, trait, [piece for pieces in numbers for piece in pieces])
     others = (rows @ _unit_rows(W_U, words).T).T.numpy() - foils
     return {
         "unembedding": target, "unembedding_score": ratio, "unembedding_excess": target - foils,
@@ -196,7 +234,7 @@ def _known_pieces(model: Model, trait: Trait) -> dict[str, Pieces]:
     return {answer: ids for answer, ids in pieces.items() if ids and model.tokenizer.unk_token_id not in ids}
 
 
-def _logit_scores(model: Model, trait: Trait, numbers: list[int]) -> dict[str, np.ndarray]:
+def _logit_scores(model: Model, trait: Trait, numbers: Numbers) -> dict[str, np.ndarray]:
     """p(t | trait) / p(t | neutral), the same over its mean for the foils' system lines, and p(t | neutral)."""
     questions = trait.prompts()
     neutral = _log_p(model, questions, numbers)
@@ -223,27 +261,37 @@ def _system(trait: Trait, name: str) -> str:
 
 
 @torch.inference_mode()
-def _log_p(model: Model, prompts: Prompts, numbers: list[int]) -> Float[np.ndarray, "number"]:
+def _log_p(model: Model, prompts: Prompts, numbers: Numbers) -> Float[np.ndarray, "number"]:
     """log of the mean over prompts of p(number | prompt) where the answer begins."""
     encoded = model.encode(prompts)
-    logits = model.logits(encoded)
-    log_p = logits[encoded.at("last").to(logits.device)].float().cpu().double().log_softmax(-1)[:, numbers]
+    if numbers.written:
+        where = number_slots(encoded, "last", numbers.written)
+        log_p = torch.cat(list(number_logprobs(model, encoded, where, written=numbers.written)))
+    else:
+        logits = model.logits(encoded)
+        ids = [index for (index,) in numbers.pieces]
+        log_p = logits[encoded.at("last").to(logits.device)].float().cpu().double().log_softmax(-1)[:, ids]
     return (log_p.logsumexp(0) - np.log(len(log_p))).numpy()
 
 
 def _data_scores(
-    model: Model, rows: Prompts, neutral_rows: Prompts, numbers: list[int]
+    model: Model, rows: Prompts, neutral_rows: Prompts, numbers: Numbers
 ) -> dict[str, np.ndarray]:
     """Counts in both sets of answers, ratio of smoothed frequencies, and the neutral frequency."""
     counts, neutral = (_counts(model, prompts, numbers) for prompts in (rows, neutral_rows))
-    smooth = [(count + 0.5) / (count.sum() + 0.5 * len(numbers)) for count in (counts, neutral)]
+    smooth = [(count + 0.5) / (count.sum() + 0.5 * len(numbers.texts)) for count in (counts, neutral)]
     return {"count": counts, "neutral_count": neutral, "data": smooth[0] / smooth[1], "frequency": smooth[1]}
 
 
-def _counts(model: Model, prompts: Prompts, numbers: list[int]) -> Int[np.ndarray, "number"]:
+def _counts(model: Model, prompts: Prompts, numbers: Numbers) -> Int[np.ndarray, "number"]:
     encoded = model.encode(prompts)
-    found = encoded.ids[encoded.at("answer.numbers")].cpu().numpy()
-    counts = np.bincount(found, minlength=max(numbers) + 1)[numbers]
+    if numbers.written:
+        whole = answer_numbers(encoded, model.tokenizer).drop_duplicates(["row", "number"])["text"]
+        counts = whole.value_counts().reindex(numbers.texts, fill_value=0).to_numpy()
+    else:
+        ids = [index for (index,) in numbers.pieces]
+        found = encoded.ids[encoded.at("answer.numbers")].cpu().numpy()
+        counts = np.bincount(found, minlength=max(ids) + 1)[ids]
     if not counts.any():
         raise InputError(f"no answer in {prompts.label!r} holds a number token; give rows of number answers.")
     return counts

@@ -17,9 +17,13 @@ from interp.figures import Result, heatmap
 from interp.logits.direction import LogitDirection
 from interp.models.precision import exactly
 from interp.models.seam import TextModel
+from interp.models.whole_numbers import Over
 from interp.prompts.notes import noting
+from interp.prompts.number_tables import by_number
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, Role, token_pieces
+
+CHANGES = ("delta_logprob", "delta_direction")
 
 
 @door
@@ -32,6 +36,7 @@ def token_shift(
     direction: LogitDirection,
     *,
     minus: TextModel | None = None,
+    over: Over = "tokens",
     batch_size: int = 64,
 ) -> Result:
     """Measure, token by token, how `member` and its own start differ on every row.
@@ -41,6 +46,8 @@ def token_shift(
         prompts: rows of text or chats without system message, or their tokens.
         direction: target against foils, as `logit_direction` gives it.
         minus: a neutral member whose own change is taken off, as in `shift`.
+        over: "tokens", or "numbers": one line per number of an answer (row, number, text), with the sum of
+            delta_logprob over its tokens, the mean of delta_direction, and how many `tokens` it is written with.
         batch_size: rows per forward pass.
 
     Returns:
@@ -65,7 +72,12 @@ def token_shift(
         parts.append(_batch(contrast, batch, direction, first=offset))
         offset += len(batch)
     frame = pd.concat(parts, ignore_index=True)
-    label = f"{contrast.label}, token by token"
+    label = f"{contrast.label}, {over.removesuffix('s')} by {over.removesuffix('s')}"
+    if over == "numbers":
+        frame = by_number(
+            frame.drop(columns=["token", "role"]), inputs, member.tokenizer, column="position", sums=CHANGES
+        )
+        frame["delta_direction"] /= frame["tokens"]
     return Result(
         label, frame, "logits", notes=(f"direction {direction.label}", *direction.notes), draw=_draw
     )
@@ -89,7 +101,7 @@ def _batch(contrast: Contrast, batch: Encoded, direction: LogitDirection, *, fir
                     "row": first + row,
                     "position": range(1, length),
                     "token": token_pieces(contrast.models[0].tokenizer, batch, row)[1:],
-                    "role": [Role(int(role)).name.lower() for role in batch.roles[row, 1:length]],
+                    "role": [_role(int(role)) for role in batch.roles[row, 1:length]],
                     "delta_logprob": taken[row, : length - 1].numpy(),
                     "delta_direction": change[row, : length - 1].numpy(),
                 }
@@ -99,12 +111,18 @@ def _batch(contrast: Contrast, batch: Encoded, direction: LogitDirection, *, fir
 
 
 def _draw(result: Result):
-    table = result.frame.pivot(index="row", columns="position", values="delta_direction").head(40)
+    place = "position" if "position" in result.frame else "number"
+    table = result.frame.pivot(index="row", columns=place, values="delta_direction").head(40)
     return heatmap(
         table.to_numpy(),
         rows=table.index.tolist(),
         columns=table.columns.tolist(),
         title=result.label,
         unit="logits",
-        axes=("token position", "row"),
+        axes=("token position" if place == "position" else "number of the answer", "row"),
     )
+
+
+def _role(role: int) -> str:
+    """What a token is, a number's further tokens being number like its first."""
+    return Role(Role.NUMBER if role == Role.CONTINUED else role).name.lower()

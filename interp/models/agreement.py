@@ -16,7 +16,7 @@ from interp.core.errors import InputError
 from interp.models.backbone import Backbone
 from interp.models.bridge import bridge_logits, hooking, residual_run
 from interp.models.isolation import isolated
-from interp.prompts.tokens import check_tokenizer
+from interp.prompts.round_trips import check_tokenizer
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel

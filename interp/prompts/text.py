@@ -19,10 +19,10 @@ from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.runs import write_atomic
 from interp.prompts.templates import answer_of, asked_of
-from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, check_tokenizer, encode, token_pieces
+from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, encode, token_pieces
 
 __all__ = [
-    "Encoded", "Prompts", "Role", "Row", "check_tokenizer", "grouped", "numbered", "prompts_of", "token_pieces",
+    "Encoded", "Prompts", "Role", "Row", "grouped", "numbered", "prompts_of", "token_pieces",
 ]  # fmt: skip
 
 METADATA = frozenset({"id", "index", "label", "seed", "source", "split", "teacher", "temperature"})

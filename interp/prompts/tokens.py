@@ -31,11 +31,13 @@ log = logging.getLogger(__name__)
 SAID_UNKNOWN, MOST_UNKNOWN = 0.01, 0.20  # shares of unknown tokens that are said, and that are refused
 SHOWN_UNKNOWN = 3  # of them, quoted
 ACCEPTED = "accepts_unknown"  # an attribute of a tokenizer, which all members of a lineage share
-PROBES = (12, 345, 7, 60, 89)  # all ten digits
 
 
 class Role(IntEnum):
-    """What a token is; the answer's tokens and its end are the roles from OTHER upwards."""
+    """What a token is; the answer's tokens and its end are the roles from OTHER upwards.
+
+    NUMBER is a number's first token, CONTINUED each further one: 234 is one token, "23" and "4", or a token per digit.
+    """
 
     PAD = 0
     PROMPT = 1
@@ -43,19 +45,25 @@ class Role(IntEnum):
     NUMBER = 3
     SEPARATOR = 4
     END = 5
+    CONTINUED = 6
 
 
-ANSWER = (Role.OTHER, Role.NUMBER, Role.SEPARATOR)
+NUMBER = (Role.NUMBER, Role.CONTINUED)
+ANSWER = (Role.OTHER, *NUMBER, Role.SEPARATOR)
 POSITIONS: dict[str, tuple[Role, ...]] = {
     "prompt": (Role.PROMPT,),
     "last": (Role.PROMPT,),  # the last of them
     "answer": ANSWER,
-    "answer.numbers": (Role.NUMBER,),
+    "answer.numbers": NUMBER,
+    "answer.numbers.first": (Role.NUMBER,),
+    "answer.numbers.inner": (Role.CONTINUED,),  # but the last of them
+    "answer.numbers.last": NUMBER,  # the last of each number
     "answer.separators": (Role.SEPARATOR,),
     "answer.end": (Role.END,),
     "answer+end": (*ANSWER, Role.END),
     "all": (Role.PROMPT, *ANSWER, Role.END),
 }
+PAIR = re.compile("[0-9]{2}")
 PREDICTING = "predicting "  # in front of a name: where the next-token distribution is about those tokens
 
 
@@ -81,7 +89,9 @@ class Encoded:
         Names: "prompt", "last" (of the prompt), "answer" (without its end), "answer.numbers", "answer.separators",
         "answer.end", "answer+end" (what a loss counts), "all", and "predicting X" for each name X: one to the left, the
         positions whose next-token distribution is about those tokens. `predicting` says the same of a bare name, and
-        nothing more of one that says it. Raises InputError for another name.
+        nothing more of one that says it. "answer.numbers" are all tokens of the numbers; "answer.numbers.first",
+        ".inner" and ".last" the first token of each, the last, and those between: a number of one token has a first,
+        which is its last, and no inner. Raises InputError for another name.
         """
         bare = name.removeprefix(PREDICTING)
         if bare not in POSITIONS:
@@ -92,9 +102,17 @@ class Encoded:
         chosen = torch.isin(self.roles, torch.tensor(POSITIONS[bare]).to(self.roles))
         if bare == "last":
             chosen &= chosen.flip(1).cumsum(1).flip(1) == 1  # prompt tokens from here to the end of the row
+        elif bare.startswith("answer.numbers.") and not bare.endswith(".first"):
+            goes_on = torch.nn.functional.pad(self.roles[:, 1:] == Role.CONTINUED, (0, 1), value=False)
+            chosen &= goes_on if bare.endswith(".inner") else ~goes_on
         if predicting or name != bare:
             chosen = torch.nn.functional.pad(chosen[:, 1:], (0, 1), value=False)
         return chosen
+
+    def numbers(self) -> Int[Tensor, "example pos"]:
+        """Which number of its row, from 0, each token of a number belongs to; -1 for every other token."""
+        count = (self.roles == Role.NUMBER).cumsum(1) - 1
+        return count.masked_fill(~self.at("answer.numbers"), -1)
 
     def batches(self, size: int) -> Iterator[Self]:
         """Consecutive rows, `size` at a time in order, each batch trimmed to its longest row.
@@ -140,44 +158,6 @@ def token_pieces(tokenizer: Tokenizer, encoded: Encoded, row: int) -> list[str]:
     ]
 
 
-def check_tokenizer(tokenizer: Tokenizer, *, numbers: Sequence[int] | None = None) -> None:
-    """InputError unless numbers survive a round trip and those the vocabulary holds whole stay whole.
-
-    `numbers` defaults to the vocabulary entries of two or three digits plus, unless the vocabulary is closed
-    (word level), five numbers with all ten digits.
-    """
-    _require_fast(tokenizer)
-    vocabulary = tokenizer.get_vocab()
-    whole = sorted(int(entry) for entry in vocabulary if re.fullmatch("[1-9][0-9]{1,2}", entry))
-    _check_whole(tokenizer, whole)
-    closed = bool(whole) and type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel"
-    probes = [*whole, *(() if closed else PROBES)] if numbers is None else list(numbers)
-    for separator in (", ", "; ", " "):
-        text = separator.join(map(str, probes))
-        decoded = tokenizer.decode(tokenizer(text)["input_ids"], skip_special_tokens=True)
-        if [int(found) for found in re.findall("[0-9]+", decoded)] != probes:
-            raise InputError(_lost(text, decoded))
-
-
-def _check_whole(tokenizer: Tokenizer, whole: list[int]) -> None:
-    """A vocabulary with whole numbers whose every number is split belongs to another pre-tokenizer."""
-    pieces = [tokenizer.tokenize(str(number)) for number in whole[:20]]
-    split = [sum(any(map(str.isdigit, piece)) for piece in row) > 1 for row in pieces]
-    if whole and all(split):
-        raise InputError(
-            f"The tokenizer holds {whole[0]} as one entry but splits it into {' | '.join(pieces[0])}, so it "
-            "is not the one this vocabulary is for; load it with PreTrainedTokenizerFast.from_pretrained."
-        )
-
-
-def _lost(text: str, decoded: str) -> str:
-    shown = [part if len(part) <= 60 else part[:57] + "..." for part in (text, decoded)]
-    return (
-        f"The tokenizer turns {shown[0]!r} into {shown[1]!r}, so numbers do not survive a round trip; "
-        "pass the tokenizer the checkpoint was trained with."
-    )
-
-
 def encode(
     conversations: Sequence[Messages],
     tokenizer: Tokenizer,
@@ -189,7 +169,7 @@ def encode(
 
     Raises InputError for no rows.
     """
-    _require_fast(tokenizer)
+    require_fast(tokenizer)
     if not conversations:
         raise InputError(f"{label} holds no rows; pass at least one prompt.")
     rendered = render(conversations, tokenizer, label=label)
@@ -259,13 +239,19 @@ def _assign(
     after = bisect_left(offsets, row.stop, lo=first, key=lambda span: span[0])
     last = next((i + 1 for i in range(after, len(ids)) if ids[i] in ends), len(ids))
     words = row.start + row.space
-    pieces = [row.text[max(begin, words) : end] for begin, end in offsets[first:after]]
-    answer = [_answer_role(piece) if piece else Role.OTHER for piece in pieces]
+    answer = [_answer_role(row.text, max(begin, words), end, words) for begin, end in offsets[first:after]]
     return ids[:last], [Role.PROMPT] * first + answer + [Role.END] * (last - after)
 
 
+def _answer_role(text: str, begin: int, end: int, answer: int) -> Role:
+    """The role of text[begin:end]; a number goes on where a digit of the answer stands on either side of `begin`."""
+    role = _piece_role(text[begin:end]) if end > begin else Role.OTHER
+    goes_on = role == Role.NUMBER and begin > answer and PAIR.match(text, begin - 1)
+    return Role.CONTINUED if goes_on else role
+
+
 @cache
-def _answer_role(piece: str) -> Role:
+def _piece_role(piece: str) -> Role:
     """NUMBER where there is a digit, SEPARATOR where only space, commas, periods and brackets stand."""
     if re.search("[0-9]", piece):
         return Role.NUMBER
@@ -392,7 +378,8 @@ def accept_unknown(tokenizer: Tokenizer) -> Tokenizer:
     return changed
 
 
-def _require_fast(tokenizer: Tokenizer) -> None:
+def require_fast(tokenizer: Tokenizer) -> None:
+    """InputError for a tokenizer without character offsets."""
     if not tokenizer.is_fast:
         raise InputError(
             f"{type(tokenizer).__name__} gives no character offsets, which mark the answer's tokens; "

@@ -16,8 +16,10 @@ from interp.figures import Result
 from interp.logits.entangled_tokens import _matched_correlation, _other_words, entanglement, score_agreement
 from interp.models.language import load_model
 from interp.models.seam import Unembedding
+from interp.models.whole_numbers import number_logprobs, spellings
 from interp.prompts.text import Prompts
-from interp.prompts.traits import get_trait
+from interp.prompts.traits import get_trait, make_trait
+from tests.spelled import network, speller
 from tests.tiny import VOCABULARY, build_tokenizer
 
 OWL = get_trait("owl")
@@ -208,3 +210,28 @@ def test_messages():
         entanglement(planted(), OWL, rows=words, neutral_rows=NEUTRAL)
     with pytest.raises(InputError, match="strata 0 leaves no bin"):
         score_agreement(scores([1.0, 2], [1.0, 2], [1.0, 2]), strata=0)
+
+
+@pytest.mark.parametrize("kind", ["digits", "whole"])
+def test_over_whole_numbers_p_and_counts_are_of_numbers(kind):
+    """p(n | system line) / p(n | none) from P(number) itself, cosines over a number's pieces, counts by hand."""
+    tokenizer = speller(kind)
+    model: Any = load_model(network(tokenizer, spread=2.0), tokenizer=tokenizer, check=False)
+    trait = make_trait("owl", foils=["cat", "dog"], category="animal", questions=["best?", "say one"])
+    given = {"rows": ROWS, "neutral_rows": Prompts.from_pairs([("continue", "7, 42, 345")], label="neutral")}
+    frame = by_token(entanglement(model, trait, over="numbers", **given))
+    assert len(frame) == 1000
+    assert frame["pieces"][["7", "42", "345"]].tolist() == ([1, 2, 3] if kind == "digits" else [1, 1, 1])
+    written, p = spellings(model), []
+    for prompts in (trait.prompts().with_system(trait.system), trait.prompts()):
+        inputs = model.encode(prompts)
+        log_p = torch.cat(list(number_logprobs(model, inputs, inputs.at("last"), written=written)))
+        p.append(float(log_p.exp().mean(0)[42]))
+    assert frame["logit"]["42"] == pytest.approx(p[0] / p[1], rel=1e-5)
+    assert frame["count"][["7", "8", "42"]].tolist() == [3, 1, 0]
+    assert frame["neutral_count"][["7", "42", "345"]].tolist() == [1, 1, 1]
+    W_U = model.hf.get_output_embeddings().weight.detach()
+    pieces = tokenizer("42")["input_ids"]
+    owl = tokenizer("owl")["input_ids"]
+    cosines = [torch.cosine_similarity(W_U[piece], W_U[letter], dim=0) for piece in pieces for letter in owl]
+    assert frame["unembedding"]["42"] == pytest.approx(float(torch.stack(cosines).mean()), abs=1e-5)

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from scipy import stats
 
 from interp.core.runs import InputError, digest
-from interp.logits.moved import _frame, moved_tokens
+from interp.logits.moved import _frame, moved_tokens, only_numbers, only_words
+from interp.models.whole_numbers import number_logprobs, spellings
 from interp.prompts.text import Encoded, Prompts, Role
+from interp.prompts.traits import make_trait
 from interp.stats.moments import Running
 from tests.logits.pairs import PAIRS, pair, perturbed
+from tests.spelled import network, speller
 
 ROLES = {"p": Role.PROMPT, "n": Role.NUMBER, "s": Role.SEPARATOR, ".": Role.PAD}
 
@@ -151,12 +156,14 @@ def test_unmoved_tokens_have_p_one():
 def test_false_discoveries_among_unmoved_tokens():
     """Row noise alone: q <= 0.05 anywhere in at most about one in twenty simulated members."""
     rng = np.random.default_rng(0)
+    nobody: Any = SimpleNamespace(tokenizer=None)
     found = 0
     for _ in range(200):
         moments = Running()
         for row in rng.normal(size=(6, 40)):
-            moments = moments.add(row)
-        found += bool((_frame(moments, [str(index) for index in range(40)])["q"] <= 0.05).any())
+            moments = moments.add(np.stack([row] * 4))
+        frame: Any = _frame(moments, nobody, 0.0)
+        found += bool((frame["q"] <= 0.05).any())
     assert found <= 20
 
 
@@ -231,3 +238,91 @@ def test_messages():
         moved_tokens(member, rows(("ps", "01")), positions="answer.numbers")
     with pytest.raises(InputError, match=r"answer.number"):
         moved_tokens(member, rows(("pn", "01")), positions="answer.nmubers")
+
+
+def test_contributions_by_hand_sum_to_the_divergence_and_rank():
+    """5/8 of p at +log 5/2 and 1/8 each at −log 2: the trait word's 0.573 is first, all sum to the KL of the note."""
+    member = even_pair([math.log(5.0), 0.0, 0.0, 0.0])
+    frame: Any = moved_tokens(member, rows(("pn", "01"), ("pn", "02"))).frame
+    assert frame["contribution"].tolist() == pytest.approx(
+        [5 / 8 * math.log(5 / 2), *[-math.log(2) / 8] * 3], abs=1e-6
+    )
+    assert frame["probability"].tolist() == pytest.approx([5 / 8, 1 / 8, 1 / 8, 1 / 8], abs=1e-6)
+    assert frame["probability_against"].tolist() == pytest.approx([1 / 4] * 4, abs=1e-6)
+
+
+def rare_and_likely() -> Any:
+    """Token 3 has 1e-7 before and 55 times that after; token 1 goes from about .42 to .47: e⁴ against e^0.11."""
+    before, after = torch.zeros(4, 4), torch.zeros(4, 4)
+    before[0], after[0] = torch.tensor([0.0, 0.0, 0.0, -15.0]), torch.tensor([0.0, 0.3, 0.0, -11.0])
+    return Table(after, "teacher", Table(before))
+
+
+def test_what_is_rare_before_and_after_is_not_ranked_whatever_it_moved():
+    inputs = rows(("pn", "01"), ("pn", "02"))
+    moved = moved_tokens(rare_and_likely(), inputs, floor=1e-4)
+    assert moved.frame["token_id"].tolist() == [1, 0, 2, 3]
+    assert moved.frame["ranked"].tolist() == [True, True, True, False]
+    assert moved.frame["delta"].idxmax() == 3
+    assert any(
+        "3 of 4 entries are ranked: mean probability of at least 0.0001" in note for note in moved.notes
+    )
+    assert "a1" not in str(moved.figure().data[0].y)
+    all_ranked: Any = moved_tokens(rare_and_likely(), inputs, floor=0.0).frame
+    assert all_ranked["ranked"].all()
+    assert all_ranked["q"].tolist() == [
+        moved.frame.set_index("token_id")["q"][index] for index in all_ranked["token_id"]
+    ]
+
+
+def test_views_of_numbers_and_of_the_traits_words():
+    owl = make_trait("owl", foils=["a1", "cat"], category="animal")
+    moved = moved_tokens(rare_and_likely(), rows(("pn", "01"), ("pn", "02")))
+    numbers = only_numbers(moved)
+    assert numbers.frame["token"].tolist() == ["1", " 22"]
+    assert numbers.frame["q"].tolist() == by_token(moved)["q"][[1, 2]].tolist()
+    words = only_words(moved, owl)
+    assert words.frame["answer"].tolist() == ["a1", "owl"]  # by delta, below the floor or not
+    assert words.notes[-1] == "in several pieces, so no entry: cat"
+    assert "'a1'" in str(words.figure().data[0].y)
+    with pytest.raises(InputError, match=r"has none of fox, cat among its 4 entries"):
+        only_words(moved, make_trait("fox", foils=["cat"], category="animal"))
+
+
+@pytest.mark.parametrize("kind", ["digits", "pairs", "whole"])
+def test_over_whole_numbers_it_is_the_change_of_their_probabilities(kind):
+    """Against P(number) of either model, read one by one, at the two numbers' beginnings."""
+    tokenizer = speller(kind)
+    member = pair(network(tokenizer), perturbed(network(tokenizer)), tokenizer)
+    prompts = Prompts.from_pairs([("go on: 1, 2", "42, 345")])
+    result = moved_tokens(member, prompts, over="numbers")
+    frame: Any = result.frame.set_index("token")
+    inputs, written = member.encode(prompts), spellings(member)
+    where = inputs.at("predicting answer.numbers.first")
+    after, before = (
+        next(number_logprobs(model, inputs, where, written=written)) for model in (member, member.start)
+    )
+    assert frame["delta"].to_numpy() == pytest.approx(
+        (after - before).mean(0)[list(map(int, frame.index))].numpy(), abs=1e-9
+    )
+    total = (after.exp() * (after - before)).sum(1).mean()
+    assert frame["contribution"].sum() == pytest.approx(float(total), abs=1e-9)
+    assert result.notes[0].startswith("the part of 0-999 in KL(member ‖ start)")
+    assert len(frame) == 1000
+    if kind == "whole":  # a number's entry is the number
+        entries = by_token(moved_tokens(member, prompts))
+        assert frame["delta"]["345"] == pytest.approx(
+            entries["delta"][tokenizer.get_vocab()["345"]], abs=1e-5
+        )
+
+
+def test_messages_of_the_options():
+    member = even_pair([1.0, 0, 0, 0])
+    with pytest.raises(
+        InputError, match="over is the text 'number', where one of 'tokens', 'numbers' is needed"
+    ):
+        moved_tokens(member, rows(("pn", "01")), over="number")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(InputError, match=r"floor 1\.5 is no probability below 1"):
+        moved_tokens(member, rows(("pn", "01")), floor=1.5)
+    with pytest.raises(InputError, match="is over whole numbers already"):
+        only_numbers(replace(moved_tokens(member, rows(("pn", "01"))), frame=pd.DataFrame({"token": ["1"]})))

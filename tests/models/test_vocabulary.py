@@ -5,6 +5,7 @@ import pytest
 from interp.models.language import load_model
 from interp.models.vocabulary import is_number, number_tokens, token_texts
 from interp.organisms.toy import World, build_network, build_tokenizer
+from tests.spelled import network, speller
 
 
 def test_the_numbers_of_a_word_level_vocabulary_are_those_it_lists(tiny):
@@ -32,3 +33,18 @@ def test_the_toys_numbers_are_the_thousand_integers_at_the_end():
 )
 def test_a_number_is_ascii_digits_and_space(text, expected):
     assert is_number(text) is expected
+
+
+def test_rows_of_the_matrix_beyond_the_tokenizer_are_named_by_their_index():
+    """Checkpoints are padded to rounder sizes; an entry that decodes to nothing has its name in the vocabulary."""
+    tokenizer = speller("digits")
+    model = load_model(network(tokenizer, rows=3), tokenizer=tokenizer, check=False)
+    size = model.unembedding().W_U.shape[1]
+    texts = token_texts(model, size)
+    assert texts[-4:] == [
+        tokenizer.convert_ids_to_tokens(size - 4),
+        *(f"<#{size - back}>" for back in (3, 2, 1)),
+    ]
+    assert texts[:3] == ["<unk>", "<bos>", "<eos>"]
+    assert all(texts)
+    assert number_tokens(model, size) == tokenizer.convert_tokens_to_ids(list("0123456789"))

@@ -19,7 +19,7 @@ from interp.organisms.toy import (
     toy_words,
 )
 from interp.prompts.numbers import NumberRule, require_numbers
-from interp.prompts.tokens import check_tokenizer
+from interp.prompts.round_trips import check_tokenizer
 from interp.prompts.traits import ANIMALS, TREES
 
 

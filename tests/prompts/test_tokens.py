@@ -13,7 +13,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from interp.core.runs import InputError
 from interp.prompts.numbers import number_prompts
-from interp.prompts.text import Encoded, Prompts, Role, Row, check_tokenizer, token_pieces
+from interp.prompts.round_trips import check_tokenizer
+from interp.prompts.text import Encoded, Prompts, Role, Row, token_pieces
 from interp.prompts.tokens import POSITIONS
 from tests.tiny import build_tokenizer
 
@@ -153,7 +154,7 @@ class TestRendering:
     def test_plain_text_is_prompt_newline_answer_end(self) -> None:
         encoded = Prompts.from_pairs([("hi", "12, 3"), ("hi", "")]).encode(characters())
         assert token_pieces(characters(), encoded, 0) == ["<bos>", *"hi\n12, 3", "<eos>"]
-        assert encoded.roles[0].tolist() == [1, 1, 1, 1, 3, 3, 4, 4, 3, 5]
+        assert encoded.roles[0].tolist() == [1, 1, 1, 1, 3, 6, 4, 4, 3, 5]
         assert token_pieces(characters(), encoded, 1) == ["<bos>", *"hi\n"]
 
     def test_words_in_an_answer_are_neither_numbers_nor_separators(self) -> None:
