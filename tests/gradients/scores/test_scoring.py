@@ -11,8 +11,9 @@ import torch
 import interp.gradients.scores.scoring as scores_module
 import interp.gradients.scores.work as work_module
 from interp.core.runs import InputError
-from interp.gradients.scores.engine import contributions, find_sites, row_losses
+from interp.gradients.scores.engine import contributions, find_sites
 from interp.gradients.scores.preparation import as_directions
+from interp.gradients.scores.row_loss import row_losses
 from interp.gradients.scores.scoring import score
 from interp.models.language import load_model
 from interp.models.parameters import ParameterDirection
