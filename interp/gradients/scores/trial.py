@@ -47,7 +47,7 @@ def try_once(work: Work, rows: Encoded, *, weights: str, batch_size: int) -> flo
 
     key = digest(weights, _computing(work), size, versions(), _code())
     found = Cache.default().get("trials", key, build)
-    return float(json.loads((found / "trial.json").read_text())["apart"])
+    return _checked(float(json.loads((found / "trial.json").read_text())["apart"]), work, rows)
 
 
 def check_padding(work: Work, rows: Encoded, *, batch_size: int) -> float:
@@ -62,9 +62,14 @@ def check_padding(work: Work, rows: Encoded, *, batch_size: int) -> float:
     alone = work.block(next(rows[picked[:1]].batches(1)), picked[:1]).found.totals()
     scale = together.square().mean(1).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
     apart = float(((together[:, 0] - alone[:, 0]).abs() / scale).max())
+    log.info("%s: a row alone and among %d others differs by %.1e of the typical score",
+             rows.label, count - 1, apart)  # fmt: skip
+    return _checked(apart, work, rows)
+
+
+def _checked(apart: float, work: Work, rows: Encoded) -> float:
+    """The difference, whenever it was found; InputError when it is more than the dtype allows."""
     allowed = TOLERANCE.get(work.network.dtype, HALF_TOLERANCE)
-    log.info("%s: a row alone and among %d others differs by %.1e of the typical score (tolerance %.0e)",
-             rows.label, count - 1, apart, allowed)  # fmt: skip
     if not apart <= allowed:
         raise InputError(
             f"{rows.label}: a row's score changes by {apart:.1e} of the typical score with the rows beside it, more "
