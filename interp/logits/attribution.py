@@ -267,7 +267,7 @@ def _tables(
 
 def _at_places(
     table: Float[Tensor, "row chosen"], chosen: Bool[Tensor, "example pos"]
-) -> tuple[Float[Tensor, "row example"], float]:
+) -> tuple[Float[Tensor, "row kept"], float]:
     worst = float((table[-1] - table[:-1].sum(0)).abs().max())
     return example_means(table, chosen), worst
 

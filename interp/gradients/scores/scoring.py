@@ -237,7 +237,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, weights: str, batch_size: 
         for start in mine:
             rows = inputs[start : start + SHARD]
             if not tested and not cache.has("scores", names[start]):
-                try_once(work, rows, weights=weights, batch_size=batch_size)
+                try_once(work, inputs, weights=weights, batch_size=batch_size)
                 tested = True
             cache.get(
                 "scores",
