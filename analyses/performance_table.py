@@ -41,6 +41,14 @@ WHAT = {
     "alignment-15m-rank8-8": "the same, eight of rank 8 (goal ≤ 1.10)",
     "alignment-15m-linear-1": "the same, one dense direction, linear layers below the unembedding only",
     "alignment-15m-bergson-1": "bergson, the same linear layers, one direction, no modules, same run",
+    "checkpoint-score-dense": "`score` of 32 rows from rows to table on a real checkpoint, one dense direction, over "
+    "plain forward and backward (goal ≤ 1.05)",
+    "checkpoint-score-rank8": "the same, one direction of rank 8 (goal ≤ 0.75)",
+    "checkpoint-peak-score-dense": "growth of peak memory of the same over that of a training step, dense (goal ≤ 1.3)",
+    "checkpoint-peak-score-rank8": "the same, rank 8 (goal ≤ 1.3)",
+    "checkpoint-trace": "`trace` of base and LoRA teacher over one forward of each, same checkpoint (goal ≤ 4)",
+    "checkpoint-record": "`record` of every `resid_post`, same checkpoint, over the plain forward (goal ≤ 1.05)",
+    "checkpoint-peft-over-student": "plain peft over `train_student`, one step on the same batch (goal ≥ 1)",
     "alignment-score-4N": "time of `score` at 4 N rows over N, from rows to table (goal 3.8 to 4.2)",
     "features-lean": "lean of 2 048 features on 32 rows × 64 tokens after the second of four layers, over one plain "
     "forward and backward pass, 3.7 M parameters (goal ≤ 0.80)",

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom
 
 import benchmarks.__main__ as command
-from benchmarks import alignment, alignment_peers, paired
+from benchmarks import alignment, alignment_peers, checkpoint, paired
 from interp.core.runs import InputError
 
 
@@ -107,3 +107,10 @@ def test_a_peer_that_is_missing_or_wrong_is_skipped_with_its_reason(task):
 def test_bytes_kept_for_a_row_count_tensors_and_arrays():
     held = alignment.kept_bytes(lambda: [torch.zeros(100_000), np.zeros(50_000)], 8)
     assert held == pytest.approx(100_000, rel=0.01)
+
+
+def test_a_real_model_that_is_not_there_is_skipped_with_the_reason(monkeypatch):
+    monkeypatch.delenv("INTERP_CHECKPOINT", raising=False)
+    for bench in checkpoint.BENCHES.values():
+        ((_, result),) = bench().items()
+        assert result == {"skipped": "INTERP_CHECKPOINT names no model folder"}

@@ -198,6 +198,9 @@ def keep(
     shapes = {hook: (*header.mask.shape, *values.shape[1:]) for hook, values in first.values.items()}
     if 4 * sum(math.prod(shape) for shape in shapes.values()) > memory:
         return _keep_on_disk(_chain(first, blocks), header, shapes, folder)
+    if torch.equal(first.rows, torch.arange(len(header.mask))):  # one batch holds all: it is kept, not copied
+        width = header.mask.shape[1]
+        return replace(header, values=_owned({hook: _packed(first, hook, width) for hook in first.values}))
     values = {hook: torch.empty(shape) for hook, shape in shapes.items()}
     for tensor in values.values():
         tensor[~header.mask.any(1)] = 0  # rows without a chosen token are in no block
@@ -205,6 +208,16 @@ def keep(
         for hook in values:
             values[hook].index_copy_(0, block.rows, _packed(block, hook, header.mask.shape[1]))
     return replace(header, values=values)
+
+
+def _owned(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Each of the values in memory of its own, as it is where it has it."""
+    found: dict[str, Tensor] = {}
+    for hook, value in values.items():
+        shared = any(value.data_ptr() == other.data_ptr() for other in found.values())
+        whole = value.is_contiguous() and value.untyped_storage().nbytes() == value.nbytes
+        found[hook] = value if whole and not shared else value.clone(memory_format=torch.contiguous_format)
+    return found
 
 
 def packed_mask(counts: Int[Tensor, "example"]) -> Bool[Tensor, "example pos"]:

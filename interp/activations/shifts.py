@@ -127,7 +127,8 @@ def shift(
             Where both started from the same weights that is member − minus, in two passes instead of four.
         positions: which tokens are kept, a name of `Encoded.at`; by default those that predict the answer:
             "predicting answer.numbers" of number rows, "predicting answer" of others, "last" of rows without answers.
-        hooks: where to read, of `member.hook_names`; after every layer by default.
+        hooks: where to read, of `member.hook_names`; after every layer by default, and nowhere for none, which is all
+            that `attribute` and `lens` ask for.
         batch_size: rows per forward pass.
         memory: bytes; values of more go to files, as in `record`.
         folder: where these go, a temporary one by default.
@@ -155,6 +156,8 @@ def shift(
         lineage=lineage_root(member),
     )
     names = residual_hooks(member) if hooks is None else hooks
+    if not names:
+        return Shift(member, own_start(member), inputs, where, header, minus)
     read = [stream(model, selection, hooks=names, batch_size=batch_size) for model in contrast.models]
     activations = keep(_difference(contrast, read), header, memory=memory, folder=folder)
     return Shift(member, own_start(member), inputs, where, activations, minus)

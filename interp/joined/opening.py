@@ -194,14 +194,12 @@ def _likeliest(model: Any, asked: Prompts, top: int) -> list[str]:
     ]
 
 
-def moved_together(
-    lineage: Lineage, student: str, prompts: Prompts, *, positions: str | None = None
-) -> Result:
-    """Every vocabulary entry's change of log-probability in the teacher (T) beside that in a student (S), in nats."""
-    minus = twin(lineage, student)
-    teacher = moved_tokens(lineage.teacher, prompts, positions=positions)
-    other = None if minus is None else lineage[minus]
-    own = moved_tokens(lineage[student], prompts, minus=other, positions=positions)
+def moved_together(lineage: Lineage, student: str, moved: Callable[[str], Result]) -> Result:
+    """Every vocabulary entry's change of log-probability in the teacher (T) beside that in a student (S), in nats.
+
+    `moved` gives `moved_by` of a member by its name.
+    """
+    teacher, own = moved("teacher"), moved(student)
     frame: Any = teacher.frame[["token", "token_id"]].assign(T=teacher.frame["delta"])
     frame["S"] = own.frame.set_index("token_id")["delta"].loc[frame["token_id"]].to_numpy()
     frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
@@ -210,6 +208,13 @@ def moved_together(
     at = "where numbers are predicted" if where.endswith("answer.numbers") else f"at {where}"
     label = f"{lineage.name}: what the student changed against what its teacher changed, word by word, {at}"
     return Result(label, frame, "nats", own.notes[1:2], draw=partial(_draw_moved, taught, learnt))
+
+
+def moved_by(lineage: Lineage, name: str, *, prompts: Prompts, positions: str | None = None) -> Result:
+    """`moved_tokens` of a member, less its neutral twin where there is one."""
+    minus = twin(lineage, name)
+    other = None if minus is None else lineage[minus]
+    return moved_tokens(lineage[name], prompts, minus=other, positions=positions)
 
 
 def _kind(text: str, trait: Trait | None) -> str:

@@ -9,7 +9,7 @@ it measures and does not judge, since a verdict needs independent trainings (see
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -17,16 +17,17 @@ from interp.activations.shifts import own_start, shift
 from interp.core.doors import door
 from interp.core.runs import InputError, Run, digest
 from interp.figures import Result
-from interp.joined.opening import NEUTRAL, NO_NEUTRAL, Opening, answers, moved_together, twin
-from interp.logits.attribution import attribute
+from interp.joined.opening import NEUTRAL, NO_NEUTRAL, Opening, answers, moved_by, moved_together, twin
+from interp.logits.attribution import attribute_together
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lenses import lens
-from interp.logits.moved import moved_tokens
 from interp.logits.spectra import spectrum
 from interp.logits.token_shifts import token_shift
 from interp.measures.margins import margin
 from interp.models.lineage import Lineage, open_lineage, read_lineage
 from interp.models.loading import Loading
+from interp.models.once import reading_once
+from interp.models.precision import in_float32
 from interp.models.seam import Model, lineage_root
 from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
 from interp.prompts.text import Prompts
@@ -88,16 +89,15 @@ def trace(
     numbers = prompts if positions.endswith("answer.numbers") else None
     key = digest(prints, prompts.fingerprint, positions)
     opening = Opening(lineage, student_of(lineage), numbers)
-    open_page(run, opening, key=key)
-    if opening.student is not None and "teacher" in lineage.members:
-        make = partial(moved_together, lineage, opening.student, prompts, positions=positions)
-        save_stage(run, "moved", make, key=digest("moved", key))
-    trace_members(run, lineage, prompts, toward, positions=positions)
-    run.stage(
-        "summary",
-        key=digest(prints, label, positions),
-        build=lambda: _summarise(run, lineage, toward(lineage.base), positions),
-    )
+    moved = cache(partial(moved_by, lineage, prompts=prompts, positions=positions))
+    with reading_once(*in_float32(list(lineage.members.values()))):
+        open_page(run, opening, moved, key=key)
+        trace_members(run, lineage, prompts, toward, positions=positions, moved=moved)
+        run.stage(
+            "summary",
+            key=digest(prints, label, positions),
+            build=lambda: _summarise(run, lineage, toward(lineage.base), positions),
+        )
     finish(run)
     return run
 
@@ -114,13 +114,17 @@ def student_of(lineage: Lineage) -> str | None:
     return "student" if "student" in found else next(iter(found), None)
 
 
-def open_page(run: Run, opening: Opening, *, key: str) -> None:
-    """What the page opens with, a stage each: probability, agreement, components, and one question answered."""
+def open_page(run: Run, opening: Opening, moved: Callable[[str], Result], *, key: str) -> None:
+    """What the page opens with, a stage each: probability, agreement, components, one question answered, and what
+    student and teacher moved (`moved` gives by a member's name) together.
+    """
     for name, make in opening.stages().items():
         save_stage(run, name, make, key=digest(name, key))
-    trait = opening.lineage.trait
-    if trait is not None:
-        save_answers(run, opening.lineage, trait, key=key)
+    lineage, student = opening.lineage, opening.student
+    if lineage.trait is not None:
+        save_answers(run, lineage, lineage.trait, key=key)
+    if student is not None and "teacher" in lineage.members:
+        save_stage(run, "moved", lambda: moved_together(lineage, student, moved), key=digest("moved", key))
 
 
 def save_answers(run: Run, lineage: Lineage, trait: Trait, *, key: str) -> None:
@@ -136,17 +140,20 @@ def save_answers(run: Run, lineage: Lineage, trait: Trait, *, key: str) -> None:
 
 
 def trace_members(
-    run: Run, lineage: Lineage, prompts: Prompts, toward: Callable[[Model], LogitDirection], *, positions: str
+    run: Run,
+    lineage: Lineage,
+    prompts: Prompts,
+    toward: Callable[[Model], LogitDirection],
+    *,
+    positions: str,
+    moved: Callable[[str], Result],
 ) -> None:
     """`trace_member` of everyone with a start, but of neutral twins, which stand in the others' differences."""
     twins = {twin(lineage, name) for name in lineage.members}
     for name, model in lineage.members.items():
-        if model.start is None or name in twins:
-            continue
-        other = twin(lineage, name)
-        minus = None if other is None else lineage[other]
-        place = {"trait": lineage.trait, "positions": positions, "minus": minus}
-        trace_member(run, name, model, prompts, toward(model.start), **place)
+        if model.start is not None and name not in twins:
+            direction = toward(model.start)
+            trace_member(run, lineage, name, prompts, direction, positions=positions, moved=moved)
 
 
 def read_rows(prompts: Prompts, positions: str | None) -> tuple[Prompts, str]:
@@ -238,31 +245,37 @@ def _opened(checkpoints: Mapping[str, Any], folder: str | None, trait: Trait | N
 
 def trace_member(
     run: Run,
+    lineage: Lineage,
     name: str,
-    member: Model,
     prompts: Prompts,
     direction: LogitDirection,
     *,
-    trait: Trait | None = None,
-    positions: str = "predicting answer.numbers",
-    minus: Any = None,
+    positions: str,
+    moved: Callable[[str], Result],
 ) -> None:
-    """One stage per analysis of `member` against its start: moved tokens, attribution, lens, spectrum and tokens.
-
-    With `minus` all are less what that neutral member changed.
+    """One stage per analysis of a member against its start, less what its neutral twin changed, where it has one:
+    moved tokens (which `moved` gives by the member's name), attribution, lens, spectrum and tokens.
 
     Attribution is read at `positions` and, as `_first`, at the last prompt token, where the first one is chosen.
     """
+    member, other = lineage[name], twin(lineage, name)
+    minus = None if other is None else lineage[other]
+    there = dict.fromkeys((positions, "last"))
 
-    def read(where: str):
-        return shift(member, prompts, minus=minus, positions=where)
+    @cache
+    def attributed() -> dict[str, Result]:
+        shifts = [shift(member, prompts, minus=minus, positions=where, hooks=()) for where in there]
+        return dict(zip(there, attribute_together(shifts, direction), strict=True))
+
+    def read_lens() -> Result:
+        return lens(shift(member, prompts, minus=minus, positions=positions, hooks=()), direction)
 
     analyses: dict[str, Callable[[], Result]] = {
-        f"moved_{name}": lambda: moved_tokens(member, prompts, minus=minus, positions=positions),
-        f"attribution_{name}": lambda: attribute(read(positions), direction),
-        f"attribution_{name}_first": lambda: attribute(read("last"), direction),
-        f"lens_{name}": lambda: lens(read(positions), direction),
-        f"spectrum_{name}": lambda: spectrum(member, trait, minus=minus),
+        f"moved_{name}": lambda: moved(name),
+        f"attribution_{name}": lambda: attributed()[positions],
+        f"attribution_{name}_first": lambda: attributed()["last"],
+        f"lens_{name}": read_lens,
+        f"spectrum_{name}": lambda: spectrum(member, lineage.trait, minus=minus),
         f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction, minus=minus),
     }
     if positions == "last":

@@ -11,7 +11,7 @@ would be as complete, but would read components by n's norm, another in each pai
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +26,9 @@ from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.logits.components import ComponentReading, Part, at, parts, read_components
-from interp.models.precision import exactly
+from interp.models.precision import exactly, precision_notes
 from interp.models.seam import check_text
-from interp.prompts.notes import noting
+from interp.prompts.notes import add_notes, noting
 from interp.stats.tests import standard_error
 
 if TYPE_CHECKING:
@@ -81,10 +81,41 @@ def attribute(shift: Shift, direction: LogitDirection, *, batch_size: int = BATC
         >>> interp.attribute(shift, interp.logit_direction(lineage.base, "owl")).frame.columns[:6].tolist()
         ['component', 'kind', 'layer', 'head', 'contribution', 'standard_error']
     """
-    check_text(shift.member, "shift")
-    direction.check(shift.member)
-    pairs = ReadoutPair.of(shift, direction)
-    tables = list(_tables(pairs, shift, batch_size))
+    return attribute_together([shift], direction, batch_size=batch_size)[0]
+
+
+def attribute_together(
+    shifts: Sequence[Shift], direction: LogitDirection, *, batch_size: int = BATCH_SIZE
+) -> list[figures.Result]:
+    """`attribute` of shifts that differ in their positions alone, all from one pass. Raises InputError for others."""
+    first = shifts[0]
+    for other in shifts[1:]:
+        if (first.member, first.minus, first.inputs.fingerprint) != (
+            other.member,
+            other.minus,
+            other.inputs.fingerprint,
+        ):
+            raise InputError(
+                f"{first.label} and {other.label} are shifts of other models or rows; attribute each by itself"
+            )
+    check_text(first.member, "shift")
+    direction.check(first.member)
+    pairs = ReadoutPair.of(first, direction)
+    found: list[list[tuple[Tensor, float]]] = [[] for _ in shifts]
+    for batch in _tables(pairs, shifts, batch_size):
+        for tables, table in zip(found, batch, strict=True):
+            tables += table
+    results = [_result(*each, pairs, direction) for each in zip(shifts, found, strict=True)]
+    said = (*precision_notes(first), *first.inputs.notes)
+    return [add_notes(result, said) for result in results]
+
+
+def _result(
+    shift: Shift,
+    tables: list[tuple[Float[Tensor, "row example"], float]],
+    pairs: tuple[ReadoutPair, ...],
+    direction: LogitDirection,
+) -> figures.Result:
     values = torch.cat([table for table, _ in tables], dim=1)
     worst = max(residual for _, residual in tables)
     frame = _frame(pairs[0].rows(), values[:-1], values[-1])
@@ -218,19 +249,27 @@ def _capped(unembedding: Unembedding, resid: Float[Tensor, "chosen d_model"]) ->
 
 
 def _tables(
-    pairs: tuple[ReadoutPair, ...], shift: Shift, batch_size: int
-) -> Iterator[tuple[Float[Tensor, "row example"], float]]:
-    """Per batch: example means of every row with the measured change below them, and the largest residual at
-    one position.
+    pairs: tuple[ReadoutPair, ...], shifts: Sequence[Shift], batch_size: int
+) -> Iterator[list[list[tuple[Float[Tensor, "row example"], float]]]]:
+    """Per batch and shift, where it has positions there: example means of every row with the measured change below
+    them, and the largest residual at one position.
     """
-    batches = shift.inputs.batches(batch_size)
-    for batch in progress(batches, f"attributing {shift.label}", total=len(shift.inputs), size=len):
-        chosen = batch.at(shift.positions).bool().cpu()
-        if chosen.any():
-            table, *less = (_table(pair, batch, chosen) for pair in pairs)
+    first = shifts[0]
+    batches = first.inputs.batches(batch_size)
+    for batch in progress(batches, f"attributing {first.label}", total=len(first.inputs), size=len):
+        places = [batch.at(shift.positions).bool().cpu() for shift in shifts]
+        whole = torch.stack(places).any(0)
+        if whole.any():
+            table, *less = (_table(pair, batch, whole) for pair in pairs)
             table = table - sum(less)
-            worst = float((table[-1] - table[:-1].sum(0)).abs().max())
-            yield example_means(table, chosen), worst
+            yield [[_at_places(table[:, chosen[whole]], chosen)] if chosen.any() else [] for chosen in places]
+
+
+def _at_places(
+    table: Float[Tensor, "row chosen"], chosen: Bool[Tensor, "example pos"]
+) -> tuple[Float[Tensor, "row kept"], float]:
+    worst = float((table[-1] - table[:-1].sum(0)).abs().max())
+    return example_means(table, chosen), worst
 
 
 def _table(

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 32
 TOP = 5
+PIECE = 2**22  # logits held at once: what a cache holds some of
 
 
 @door
@@ -170,19 +171,46 @@ def _moved(
     before: Float[Tensor, "layer chosen d_model"],
     weights: Float[Tensor, "chosen"],
 ) -> Float[Tensor, "layer vocab"]:
-    """Weighted sum over positions of the change in log-probability, one layer at a time."""
+    """Weighted sum over positions of the change in log-probability, after every layer."""
     readers = pair.member.unembedding(), pair.start.unembedding()
-    layers = []
-    for resid_after, resid_before in zip(after, before, strict=True):
-        change = _log_probs(readers[0], resid_after) - _log_probs(readers[1], resid_before)
-        layers.append(weights.to(change) @ change)
-    return torch.stack(layers).cpu().double()
+    one, other = (_log_probs(*each, weights) for each in zip(readers, (after, before), strict=True))
+    return one - other
 
 
 def _log_probs(
-    unembedding: Unembedding, resid: Float[Tensor, "chosen d_model"]
-) -> Float[Tensor, "chosen vocab"]:
-    return unembedding.logits(resid.to(unembedding.W_U)).detach().float().log_softmax(-1)
+    unembedding: Unembedding, resid: Float[Tensor, "layer chosen d_model"], weights: Float[Tensor, "chosen"]
+) -> Float[Tensor, "layer vocab"]:
+    """Σ_i w_i log p_i = Σ_i w_i logits_i − Σ_i w_i log Σ_v exp logits_iv, in fp64; logits are made PIECE at a time.
+
+    Without a softcap the first sum is the unembedding of Σ_i w_i norm(resid_i).
+    """
+    sums = [_sums(unembedding, layer.to(unembedding.W_U), weights) for layer in resid]
+    read, norms = (torch.stack(side) for side in zip(*sums, strict=True))
+    logits = read if unembedding.softcap else _unembedded(unembedding, read, weights.sum())
+    return logits - norms[:, None]
+
+
+def _sums(
+    unembedding: Unembedding, resid: Float[Tensor, "chosen d_model"], weights: Float[Tensor, "chosen"]
+) -> tuple[Tensor, Tensor]:
+    """Σ_i w_i of what the matrix reads (of the logits, where they are capped), and of log Σ_v exp logits_iv."""
+    whole, norm = [], torch.zeros((), dtype=torch.float64)
+    size = max(1, PIECE // unembedding.W_U.shape[1])
+    for rows, w in zip(resid.split(size), weights.split(size), strict=True):
+        logits = unembedding.logits(rows).detach().float()
+        norm += w @ logits.logsumexp(-1).cpu().double()
+        kept = logits if unembedding.softcap else unembedding.normed(rows).detach()
+        whole.append(w @ kept.cpu().double())
+    return torch.stack(whole).sum(0), norm
+
+
+def _unembedded(
+    unembedding: Unembedding, normed: Float[Tensor, "layer d_model"], weight: Float[Tensor, ""]
+) -> Float[Tensor, "layer vocab"]:
+    """Sums of logits from sums of what the matrix reads, in fp64, some words at a time."""
+    size = max(1, PIECE // len(normed[0]))
+    parts = [normed @ words.detach().cpu().double() for words in unembedding.W_U.split(size, dim=1)]
+    return torch.cat(parts, 1) + weight * unembedding.b_U.detach().cpu().double()
 
 
 def _frame(hooks: tuple[str, ...], scores: list[Float[Tensor, "layer example"]]) -> pd.DataFrame:

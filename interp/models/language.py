@@ -25,7 +25,7 @@ from interp.models.agreement import check_live, check_model
 from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
-from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run, residual_run
+from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
 from interp.models.head import own_logits
 from interp.models.loading import (
     Loading,
@@ -37,6 +37,7 @@ from interp.models.loading import (
     load_tokenizer,
     load_weights,
 )
+from interp.models.once import plain_logits, plain_stream
 from interp.models.quantised import check_module
 from interp.models.seam import Unembedding, check_finite, check_hooks
 from interp.models.views import view
@@ -164,8 +165,7 @@ class LanguageModel:
         """Next-token logits, on the model's device; those at padding mean nothing."""
         if self._edits:
             return bridge_logits(self.backbone.bridge, self._edits, *self._inputs(batch))
-        ids, mask = self._inputs(batch)
-        return self.hf(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return plain_logits(self.backbone, *self._inputs(batch))
 
     @torch.no_grad()
     def run(self, batch: Encoded, *, hooks: Sequence[str]) -> dict[str, Float[Tensor, "example ..."]]:
@@ -180,7 +180,7 @@ class LanguageModel:
         if self._edits or not all(FAST.fullmatch(name) for name in hooks):
             found = bridge_run(self.backbone.bridge, self._edits, hooks, ids, mask)
         else:
-            found = residual_run(self.hf, self.backbone.layers, hooks, ids, mask)
+            found = plain_stream(self.backbone, hooks, ids, mask)
         return {name: found[name].expand(len(ids), *found[name].shape[1:]) for name in hooks}
 
     @contextmanager

@@ -236,7 +236,7 @@ class ParameterDirection:
         if self.biases:
             check_residual(model, self.biases)
         check_finite(parameter_files.pack(self.tensors, self.biases), self.label)
-        if self.norm() == 0:
+        if not any(_moves(entry) for entry in (*self.tensors.values(), *self.biases.values())):
             raise InputError(_zero(self.label))
         if self.fingerprint != model.fingerprint and not transfer:
             raise InputError(
@@ -325,6 +325,11 @@ def read_direction(path: str | Path, model: Model) -> ParameterDirection:
     )
     direction.check(model)
     return direction
+
+
+def _moves(entry: Entry) -> bool:
+    """Whether it is not zero; what a norm says at the cost of a look."""
+    return low_rank.norm(entry) > 0 if isinstance(entry, LowRank) else bool(entry.any())
 
 
 def check_residual(model: Model, hooks: Iterable[str]) -> None:

@@ -29,6 +29,7 @@ from interp.hypotheses.subject import Measurement, Subject
 from interp.joined.opening import (
     agreement_result,
     components_result,
+    moved_by,
     moved_together,
     preference_result,
     preferences,
@@ -274,9 +275,9 @@ def _pictured(lineage: Lineage, said: str, parts: Any) -> dict[str, Callable[[],
     def named(result: Result) -> Result:
         return replace(result, label=f"{result.label.removeprefix(lineage.name + ': ')}, {said}")
 
-    prompts = number_prompts(PROMPTS, seed=1, count=4)
+    moved = partial(moved_by, lineage, prompts=number_prompts(PROMPTS, seed=1, count=4))
     return {
-        "moved": lambda: named(moved_together(lineage, "student", prompts)),
+        "moved": lambda: named(moved_together(lineage, "student", moved)),
         "attribution": lambda: named(components_result(parts)),
     }
 

@@ -165,3 +165,21 @@ def test_recorded_values_are_those_of_hugging_face(model):
     got = moments(model, prompts, hooks=POST[0], positions="answer.numbers", batch_size=2)[POST[0]]
     assert torch.allclose(got.mean, expected.mean(0), atol=1e-5)
     assert torch.allclose(got.covariance, expected.T.cov(), atol=1e-5)
+
+
+def test_one_batch_is_kept_as_the_network_made_it_every_hook_in_memory_of_its_own():
+    """Two names of one tensor are two recordings; what is written into one is in no other and not in the next."""
+    hf, tokenizer = build_model("llama", seed=0), build_tokenizer()
+    model = load_model(hf, tokenizer=tokenizer, name="llama", check=False)
+    rows = model.encode(Prompts.from_pairs([("1 , 2", "3"), ("4 , 5", "6")]))
+    hooks = ("blocks.0.hook_resid_pre", POST[0], "blocks.1.hook_resid_pre", POST[1])
+    read = record(model, rows, hooks=hooks, positions="all")
+    with torch.no_grad():
+        hidden = hf(input_ids=rows.ids, use_cache=False, output_hidden_states=True).hidden_states
+    expected = [hidden[0], hidden[1], hidden[1]]
+    assert all(torch.equal(read[hook], value) for hook, value in zip(hooks, expected, strict=False))
+    assert len({read[hook].untyped_storage().data_ptr() for hook in hooks}) == len(hooks)
+    assert read.nbytes == sum(read[hook].untyped_storage().nbytes() for hook in hooks)
+    read[POST[0]].zero_()
+    assert torch.equal(read["blocks.1.hook_resid_pre"], hidden[1])
+    assert torch.equal(record(model, rows, hooks=POST[0], positions="all")[POST[0]], hidden[1])

@@ -220,3 +220,10 @@ def test_a_trait_prompt_in_the_context_is_refused(lineage):
         InputError, match=r"row 0 of 'pairs.*' holds a system message 'You love owls.'; a shift is read"
     ):
         shift(lineage.teacher, prompts)
+
+
+def test_without_hooks_nothing_is_read(fake, rows, base):
+    teacher = child(fake, base, torch.tensor([3.0, 4.0]))
+    moved = shift(teacher, rows("ppnsn", "pn"), positions="answer.numbers", hooks=())
+    assert (moved.label, moved.hooks, teacher.ran, base.ran) == ("teacher − base", (), [], [])
+    assert moved.activations.where.tolist() == [[2, 4], [1, -1]]

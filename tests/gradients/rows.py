@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from interp.gradients.scores.engine import Contributions, contributions, find_sites, row_losses
+from interp.gradients.scores.engine import Contributions, contributions, find_sites
+from interp.gradients.scores.row_loss import row_losses
 from interp.models.backbone import view
 from interp.models.parameters import ParameterDirection
 

@@ -1,5 +1,7 @@
 """What the page opens with: probabilities and answers by plain torch, agreement and words from tables made by hand."""
 
+from functools import partial
+
 import pandas as pd
 import pytest
 import torch
@@ -10,6 +12,7 @@ from interp.joined.opening import (
     answers,
     components_over,
     components_result,
+    moved_by,
     moved_together,
     preference_result,
     preferences,
@@ -73,7 +76,7 @@ def test_the_answers_are_the_likeliest_tokens(lineage):
 
 def test_each_word_has_what_the_teacher_and_the_student_changed(lineage):
     rows = number_prompts(6, seed=0)
-    result = moved_together(lineage, "student", rows)
+    result = moved_together(lineage, "student", partial(moved_by, lineage, prompts=rows))
     found = result.frame.set_index("token_id")
     for column, one in (
         ("T", moved_tokens(lineage.teacher, rows)),

@@ -12,9 +12,11 @@ from interp.core.runs import InputError, Run
 from interp.joined.agreeing import agreement
 from interp.joined.opening import NEUTRAL, NO_NEUTRAL
 from interp.joined.tracing import trace, trace_files
-from interp.logits.attribution import attribute
+from interp.logits.attribution import attribute, attribute_together
 from interp.logits.direction import logit_direction
+from interp.logits.lenses import lens
 from interp.logits.moved import moved_tokens
+from interp.logits.token_shifts import token_shift
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.prompts.numbers import number_prompts
@@ -266,3 +268,59 @@ def test_a_real_checkpoint_and_real_numbers(tmp_path):
     assert any("pieces" in note for note in run.summary["notes"])
     assert set(run.tables["tokens_teacher"]["row"]) == set(range(12))
     assert run.tables["attribution_teacher"]["residual"].abs().max() < 1e-4
+
+
+POSITIONS = "predicting answer.numbers"
+
+
+def counted(model) -> list[int]:
+    """How many rows every pass through the first decoder layer held, but for the bridge's, which has its own."""
+    found, _ = [], model.bridge
+    model.backbone.layers[0].register_forward_hook(lambda m, a, out: found.append(len(a[0])))
+    return found
+
+
+def test_every_row_is_read_once_by_each_member(pair, rows, tmp_path):
+    lineage = pair(trait=None, students=("student", "neutral_student"))
+    passes = {name: counted(model) for name, model in lineage.members.items()}
+    lineage.base.unembedding()  # measured once for a network, by passes of its own
+    trace(lineage, rows, tmp_path / "run", toward=lambda base: logit_direction(base, "owl"))
+    for name, found in passes.items():
+        assert sum(count for count in found if count == len(rows)) == len(rows), name
+
+
+def test_tables_are_those_of_the_verbs_by_themselves(pair, rows, tmp_path):
+    lineage = pair(trait=None, students=("student", "neutral_student"))
+    direction = logit_direction(lineage.base, "owl")
+    tables = trace(lineage, rows, tmp_path / "run", toward=lambda base: direction).tables
+    student, minus = lineage["student"], lineage["neutral_student"]
+    whole, last = (shift(student, rows, minus=minus, positions=where) for where in (POSITIONS, "last"))
+    expected = {
+        "moved_student": moved_tokens(student, rows, minus=minus, positions=POSITIONS),
+        "attribution_student": attribute(whole, direction),
+        "attribution_student_first": attribute(last, direction),
+        "lens_student": lens(whole, direction),
+        "tokens_student": token_shift(student, rows, direction, minus=minus),
+    }
+    for name, result in expected.items():
+        numbers = result.frame.select_dtypes("number")
+        pd.testing.assert_frame_equal(tables[name][list(numbers)], numbers, check_dtype=False, atol=1e-5)
+
+
+def test_several_positions_in_one_pass_are_each_its_own_attribution(pair, rows):
+    lineage = pair("gpt2")
+    direction = logit_direction(lineage.base, "owl")
+    shifts = [
+        shift(lineage.teacher, rows, positions=where, hooks=()) for where in (POSITIONS, "last", "answer+end")
+    ]
+    together = attribute_together(shifts, direction)
+    for each, found in zip(shifts, together, strict=True):
+        alone = attribute(shift(lineage.teacher, rows, positions=each.positions), direction)
+        assert (found.label, found.unit) == (alone.label, alone.unit)
+        keys = ["component"]
+        pd.testing.assert_frame_equal(
+            found.frame.sort_values(keys, ignore_index=True), alone.frame.sort_values(keys, ignore_index=True)
+        )
+    other = shift(lineage.teacher, rows[:2], hooks=())
+    with pytest.raises(InputError, match="are shifts of other models or rows; attribute each by itself"):
+        attribute_together([shifts[0], other], direction)

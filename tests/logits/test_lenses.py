@@ -7,8 +7,10 @@ import torch
 
 from interp.activations.shifts import shift
 from interp.core.runs import InputError
+from interp.logits import lenses
 from interp.logits.direction import logit_direction
 from interp.logits.lenses import lens
+from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from tests.logits.pairs import PAIRS, measured_change, pair, perturbed
 from tests.logits.paper import Paper, changed_head, child, paper_shift, toward_owl
@@ -76,3 +78,16 @@ def test_the_figure_is_a_line_over_layers():
     assert list(line.x) == [0, 1]
     assert list(line.y) == pytest.approx(result.frame["change"].tolist())
     assert "logits" in figure.layout.yaxis.title.text
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma2"])
+def test_mean_log_probabilities_are_those_of_every_position(tiny, family, monkeypatch):
+    """Against the log-softmax of all logits at once, without and with a softcap, whatever the pieces."""
+    monkeypatch.setattr(lenses, "PIECE", 300)
+    network, tokenizer = tiny(family)
+    readout = load_model(network, tokenizer=tokenizer, name=family, check=False).unembedding()
+    assert (readout.softcap is not None) == (family == "gemma2")
+    resid = torch.randn(2, 7, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    weights = torch.linspace(0.1, 1, 7, dtype=torch.float64)
+    expected = torch.einsum("i,liv->lv", weights, readout.logits(resid.float()).double().log_softmax(-1))
+    assert torch.allclose(lenses._log_probs(readout, resid, weights), expected, atol=1e-5)

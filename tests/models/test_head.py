@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from interp.core.runs import InputError
-from interp.gradients.scores.engine import row_losses
+from interp.gradients.scores.row_loss import row_losses
 from interp.measures.losses import completion_loss
 from interp.models.agreement import parity
 from interp.models.head import Head, head_of, own_logits

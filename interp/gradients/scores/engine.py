@@ -3,6 +3,7 @@
 score_ik = −<∇θ ℓ_i, v_k>, ℓ_i = −Σ log p(y_t | y_<t, x) over the answer and end tokens of row i, in nats per unit of v.
 Forward hooks keep what enters each module, gradient hooks meet it with what comes back, module by module, and drop
 both. Only what lies above the deepest weight that a direction moves is differentiated: the backward pass ends there.
+It begins at the last hidden states: the unembedding has gone forward and back by then, some rows at a time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,13 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.core.errors import InputError, nearest
+from interp.gradients.scores.row_loss import (
+    answer_columns,
+    head_losses,
+    last_hidden,
+    pieces,
+    summed_losses,
+)
 from interp.gradients.scores.sites import (
     Site,
     by_example,
@@ -26,7 +34,6 @@ from interp.gradients.scores.sites import (
     still_row,
 )
 from interp.models.bridge import decoder_layers, residual_site
-from interp.models.head import own_logits
 from interp.models.parameters import ParameterDirection
 from interp.models.views import is_transposed
 from interp.prompts.tokens import Encoded
@@ -86,21 +93,24 @@ def contributions(
     sites: Sequence[Site],
     reader: Reader = positions,
     numbers: Sequence[int] | None = None,
+    whole: bool = False,
 ) -> Contributions:
     """Scores of one batch, rows right padded; the network is left as it was found.
 
-    Weights that do not enter the loss score zero. `numbers` are those of the rows, from 0, which errors name. Raises
-    InputError for rows without answer tokens, for a loss that is not finite, and for a module that does not see its
-    rows one by one.
+    Weights that do not enter the loss score zero. `numbers` are those of the rows, from 0, which errors name. `whole`
+    is for a reader that has to see every row of a module at once. Raises InputError for rows without answer tokens, for
+    a loss that is not finite, and for a module that does not see its rows one by one.
     """
     found: dict[Place, Tensor] = {}
     _check_own(sites, network)
-    with frozen(network), _hooked(sites, batch, reader, found) as leaves:
+    with frozen(network), _hooked(sites, batch, reader, found) as meeting:
         with torch.inference_mode(False), torch.enable_grad():
-            losses, tokens = row_losses(network, batch, numbers=numbers)
-            total = losses.sum()
+            hidden = last_hidden(network, batch)
+            leaves = list(meeting.leaves)
+            token, back = _through_head(network, batch, hidden, meeting, whole=whole)
+        losses, tokens = summed_losses(token, batch, numbers=numbers)
         if leaves:
-            torch.autograd.grad(total, leaves, allow_unused=True)
+            torch.autograd.grad(hidden, leaves, back, allow_unused=True)
     scores = {place: -_all_columns(values, batch) for place, values in found.items()}
     nothing = torch.zeros_like(
         next(iter(scores.values()), torch.zeros(sites[0].count, len(batch), device=losses.device))
@@ -110,7 +120,35 @@ def contributions(
     # the backward pass finds the last modules first
     order = {site.name: rank for rank, site in enumerate(sites)}
     places = {place: scores[place] for place in sorted(scores, key=lambda place: order[place.module])}
-    return Contributions(places, losses.detach(), tokens)
+    return Contributions(places, losses, tokens)
+
+
+def _through_head(
+    network: Any,
+    batch: Encoded,
+    hidden: Float[Tensor, "example pos width"],
+    meeting: _Meeting,
+    *,
+    whole: bool,
+) -> tuple[Float[Tensor, "example column"], Float[Tensor, "example pos width"]]:
+    """Losses in the answer columns and their gradient by `hidden`; the unembedding's sites are met on the way."""
+    first, last = answer_columns(batch)
+    found = torch.zeros(len(batch), last - first, device=hidden.device)
+    back = torch.zeros_like(hidden)
+    cuts = [(slice(None), (first, last))] if whole else pieces(network, batch)
+    for rows, columns in cuts:
+        part = hidden[rows].detach().requires_grad_(hidden.requires_grad)
+        meeting.leaves.clear()
+        meeting.part = None if rows == slice(None) else (rows, columns[0] - first, last - first)
+        losses = head_losses(network, part, batch, rows=rows, columns=columns)
+        found = found.to(losses.dtype)
+        found[rows, columns[0] - first : columns[1] - first] = losses.detach()
+        if hidden.requires_grad:
+            back[rows] = torch.autograd.grad(losses.sum(), part)[0]
+        elif meeting.leaves:
+            torch.autograd.grad(losses.sum(), meeting.leaves, allow_unused=True)
+    meeting.part = None
+    return found, back
 
 
 def _check_own(sites: Sequence[Site], network: nn.Module) -> None:
@@ -129,67 +167,6 @@ def _all_columns(values: Tensor, batch: Encoded) -> Tensor:
         return values
     first, last = answer_columns(batch)
     return nn.functional.pad(values, (first, batch.ids.shape[1] - last))
-
-
-def row_losses(
-    network: Any, batch: Encoded, *, numbers: Sequence[int] | None = None
-) -> tuple[Float[Tensor, "example"], Int[Tensor, "example"]]:
-    """ℓ_i in nats and its number of tokens; the unembedding reads only columns that predict an answer."""
-    return summed_losses(token_losses(network, batch), batch, numbers=numbers)
-
-
-def summed_losses(
-    losses: Float[Tensor, "example pos"], batch: Encoded, *, numbers: Sequence[int] | None = None
-) -> tuple[Float[Tensor, "example"], Int[Tensor, "example"]]:
-    """Losses of rows from those of their tokens; InputError for a row without a token and for one not finite.
-
-    `numbers` are those of the rows, from 0, by which errors name them (counting from 1).
-    """
-    tokens = batch.at("answer+end", predicting=True).sum(1)
-    rows = losses.sum(1)
-    _check_losses(rows.detach(), tokens, batch, numbers)
-    return rows, tokens
-
-
-def token_losses(network: Any, batch: Encoded) -> Float[Tensor, "example pos"]:
-    """−log p of every token that is answer or end, zero elsewhere; column t is about token t + first."""
-    inner = (
-        network.get_base_model() if hasattr(network, "get_base_model") else network
-    )  # a PeftModel wraps it
-    hidden = inner.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0]
-    first, last = answer_columns(batch)
-    answer = batch.at("answer+end")[:, first + 1 : last + 1]
-    labels = batch.ids[:, first + 1 : last + 1].masked_fill(~answer, -100).to(hidden.device)
-    logits = own_logits(network, hidden[:, first:last])
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
-    losses = nn.functional.cross_entropy(logits, labels.flatten(), reduction="none")
-    return losses.view(labels.shape)
-
-
-def answer_columns(batch: Encoded) -> tuple[int, int]:
-    """First column that predicts an answer or end token of any row, and one past the last.
-
-    Raises InputError for rows without answers.
-    """
-    columns = batch.at("answer+end", predicting=True).any(0).nonzero()[:, 0]
-    if not len(columns):
-        raise InputError(f"{batch.label} has no answer tokens, so no loss; pass rows with completions")
-    return int(columns[0]), int(columns[-1]) + 1
-
-
-def _check_losses(losses: Tensor, tokens: Tensor, batch: Encoded, numbers: Sequence[int] | None) -> None:
-    def name(row: int) -> str:
-        whole = f"a batch of {batch.label}" if numbers is None else batch.label
-        return f"row {(row if numbers is None else numbers[row]) + 1} of {whole}"
-
-    if not tokens.all():
-        row = int((tokens == 0).nonzero()[0])
-        raise InputError(f"{name(row)} has no answer tokens, so no loss; drop rows without a completion")
-    if not torch.isfinite(losses).all():
-        row = int((~torch.isfinite(losses)).nonzero()[0])
-        raise InputError(
-            f"{name(row)} has a loss of {losses[row].item()}; load the model in float32 or drop the row"
-        )
 
 
 def find_sites(network: Any, directions: Sequence[ParameterDirection]) -> list[Site]:
@@ -246,7 +223,7 @@ def _site(name: str, module: Any, weights: dict[str, str], directions: Sequence[
         for leaf, weight in weights.items()
     }
     if kind == "embedding":
-        still_row(stacks["weight"], module.padding_idx)
+        stacks["weight"] = still_row(stacks["weight"], module.padding_idx)
     return Site(name, module, kind, stacks, weights, len(directions))
 
 
@@ -289,24 +266,44 @@ def frozen(network: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
-@dataclass(frozen=True)
 class _Meeting:
-    """State shared by one batch's hooks: how to read a site, where scores add up, and the leaves to differentiate."""
+    """State shared by one batch's hooks: how to read a site, where scores add up, and the leaves to differentiate.
 
-    examples: int
-    width: int
-    reader: Reader
-    found: dict[Place, Tensor]
-    leaves: list[Tensor]
+    `part` says which rows of the batch the modules see, where they do not see all: the rows, the first answer column
+    they begin at, and how many answer columns the batch has.
+    """
+
+    def __init__(self, batch: Encoded, reader: Reader, found: dict[Place, Tensor]) -> None:
+        self.batch, self.width = batch.ids.shape
+        self.reader, self.found = reader, found
+        self.leaves: list[Tensor] = []
+        self.part: tuple[slice, int, int] | None = None
+
+    @property
+    def examples(self) -> int:
+        """How many rows the modules see."""
+        return self.batch if self.part is None else self.part[0].stop - self.part[0].start
+
+    def add(self, place: Place, values: Float[Tensor, "direction row ..."]) -> None:
+        """Add contributions of the rows at hand."""
+        if self.part is not None:
+            rows, first, columns = self.part
+            part, by_column = values, values.dim() > 2
+            values = part.new_zeros(len(part), self.batch, *([columns] if by_column else []))
+            if by_column:
+                values[:, rows, first : first + part.shape[2]] = part
+            else:
+                values[:, rows] = part
+        before = self.found.get(place)
+        self.found[place] = values if before is None else before + values
 
 
 @contextmanager
 def _hooked(
     sites: Sequence[Site], batch: Encoded, reader: Reader, found: dict[Place, Tensor]
-) -> Iterator[list[Tensor]]:
-    """Hooks that fill `found` during the backward pass; yields the tensors to differentiate down to."""
-    examples, width = batch.ids.shape
-    meeting = _Meeting(examples, width, reader, found, [])
+) -> Iterator[_Meeting]:
+    """Hooks that fill `found` during the backward pass; yields what they share, the leaves to reach among it."""
+    meeting = _Meeting(batch, reader, found)
     handles = []
     try:
         for site in sites:
@@ -315,7 +312,7 @@ def _hooked(
                 register = site.module.register_forward_pre_hook
             hook = (_before if site.entering else _after)(site, meeting)
             handles.append(register(hook, with_kwargs=True))
-        yield meeting.leaves
+        yield meeting
     finally:
         for handle in handles:
             handle.remove()
@@ -379,8 +376,6 @@ def _watch(site: Site, entered: Tensor, output: Tensor, meeting: _Meeting) -> No
                 gradient.unflatten(0, shape),
             )
         for (part, head), values in meeting.reader(site, *pair).items():
-            place = Place(site.name, part, head)
-            before = meeting.found.get(place)
-            meeting.found[place] = values if before is None else before + values
+            meeting.add(Place(site.name, part, head), values)
 
     output.register_hook(meet)

@@ -17,7 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.gradients.scores.dual_attention import DualAttention
-from interp.gradients.scores.engine import Contributions, Place, answer_columns, summed_losses, token_losses
+from interp.gradients.scores.engine import Contributions, Place
+from interp.gradients.scores.row_loss import answer_columns, summed_losses, token_losses
 from interp.gradients.scores.sites import Site, dense_at, through
 from interp.models.bridge import at_layer
 from interp.models.views import Asked, is_transposed

@@ -31,7 +31,8 @@ from interp.gradients.scores.engine import find_sites
 from interp.gradients.scores.plan import RoutePlan, check_keys, make_plan
 from interp.gradients.scores.preparation import as_directions, check_cosine, check_rows, prepared
 from interp.gradients.scores.tables import read_tables, write_table
-from interp.gradients.scores.work import Work, check_padding
+from interp.gradients.scores.trial import try_once
+from interp.gradients.scores.work import Work
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
@@ -221,11 +222,12 @@ def score(
     log.info("%s: %s", inputs.label, plan)
     named = [(each.label, each.key) for each in directions]
     key = digest(FORMAT, model.fingerprint, str(model.dtype), inputs.fingerprint, named, keys, cosine)
-    return _collected(model, inputs, work, _shards(work, inputs, key=key, batch_size=batch_size))
+    folders = _shards(work, inputs, key=key, weights=model.fingerprint, batch_size=batch_size)
+    return _collected(model, inputs, work, folders)
 
 
-def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[Path]:
-    """The folder of every shard, computed by one rank or found; each rank tests itself before it computes."""
+def _shards(work: Work, inputs: Encoded, *, key: str, weights: str, batch_size: int) -> list[Path]:
+    """The folder of every shard, computed by one rank or found; a rank tests itself before it computes (`try_once`)."""
     cache, ranks, tested = Cache.default(), Ranks.here(), False
     starts = range(0, len(inputs), SHARD)
     names = {start: digest(key, start, len(inputs[start : start + SHARD])) for start in starts}
@@ -235,7 +237,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, batch_size: int) -> list[P
         for start in mine:
             rows = inputs[start : start + SHARD]
             if not tested and not cache.has("scores", names[start]):
-                check_padding(work, rows, batch_size=batch_size)
+                try_once(work, inputs, weights=weights, batch_size=batch_size)
                 tested = True
             cache.get(
                 "scores",

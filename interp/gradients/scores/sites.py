@@ -13,7 +13,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import signature
 from typing import Any, Literal
 
@@ -99,19 +99,27 @@ def stack(tensors: Sequence[Tensor | LowRank | None], *, like: Tensor, transpose
     put: dict[str, Any] = {"dtype": like.dtype, "device": like.device}
     dense = {k: tensor.to(**put) for k, tensor in enumerate(tensors) if isinstance(tensor, Tensor)}
     factors = {k: tensor for k, tensor in enumerate(tensors) if isinstance(tensor, LowRank)}
-    stacked = torch.stack(list(dense.values())) if dense else None
+    each = list(dense.values())
+    stacked = (torch.stack(each) if len(each) > 1 else each[0][None]) if each else None  # one is not copied
     if transposed and stacked is not None and stacked.dim() == 3:
         stacked = stacked.transpose(1, 2)
     thin = _side_by_side(list(factors.values()), transposed=transposed, **put) if factors else None
     return Stack(len(tensors), stacked, tuple(dense), thin, tuple(factors))
 
 
-def still_row(stack: Stack, row: int | None) -> None:
-    """Zero one row of every direction: an embedding gives that of its `padding_idx` no gradient, wherever it occurs."""
-    if row is not None and stack.dense is not None:
-        stack.dense[:, row] = 0
-    if row is not None and stack.thin is not None:
-        stack.thin.left[row] = 0
+def still_row(stack: Stack, row: int | None) -> Stack:
+    """One row of every direction zeroed: an embedding gives that of its `padding_idx` no gradient, wherever it is."""
+    if row is None:
+        return stack
+    dense = None if stack.dense is None else stack.dense.index_fill(1, _index(row, stack.dense), 0)
+    thin = stack.thin
+    if thin is not None:
+        thin = replace(thin, left=thin.left.index_fill(0, _index(row, thin.left), 0))
+    return replace(stack, dense=dense, thin=thin)
+
+
+def _index(row: int, like: Tensor) -> Tensor:
+    return torch.tensor([row], device=like.device)
 
 
 def _side_by_side(factors: Sequence[LowRank], *, transposed: bool, **put: Any) -> Thin:

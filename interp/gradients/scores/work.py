@@ -1,12 +1,10 @@
 """One shard of scores: rows in order of length, a batch at a time, into a table and three columns of totals.
 
-Of a batch only its scores are kept. Before the first shard a row is scored alone and in a batch: the two scores must
-agree, and their difference is logged.
+Of a batch only its scores are kept.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -33,12 +31,6 @@ from interp.gradients.scores.sites import Site
 from interp.gradients.scores.tables import ScoredBatch, write_block
 from interp.models.parameters import ParameterDirection
 from interp.prompts.tokens import Encoded
-
-log = logging.getLogger(__name__)
-
-# of the root mean square score, between two companies; RMS norms work in fp32 whatever the weights are
-TOLERANCE = {torch.float64: 1e-5, torch.float32: 1e-3}
-HALF_TOLERANCE = 0.2
 
 
 @dataclass(frozen=True)
@@ -73,9 +65,8 @@ class Work:
         else:
             meter = NormMeter.of(self.sites)
             reader = meter.beside(self.reader) if self.cosine else self.reader
-            found = contributions(
-                self.network, batch, sites=self.sites, reader=reader, numbers=index.tolist()
-            )
+            given = {"sites": self.sites, "reader": reader, "numbers": index.tolist()}
+            found = contributions(self.network, batch, **given, whole=self.cosine)
             cosine = self._cosine(found, meter) if self.cosine else None
         _check_finite(found, batch, index)
         return ScoredBatch(found, batch, index.cpu(), cosine)
@@ -117,27 +108,3 @@ def _read_heads(
 ) -> dict[tuple[str, int], Tensor]:
     found = by_head(site, a, g, layout=layouts[site.name])
     return {place: values if keep else values.sum(-1) for place, values in found.items()}
-
-
-def check_padding(work: Work, rows: Encoded, *, batch_size: int) -> float:
-    """Largest change of a row's score between being alone and being in a batch, over the root mean square score.
-
-    The shortest row is taken, which the batch pads most. Raises InputError when it is more than the dtype allows.
-    """
-    count = min(len(rows), batch_size, 16)
-    order = rows.lengths.argsort(stable=True)
-    picked = order[torch.linspace(0, len(order) - 1, count).long()]
-    together = work.block(next(rows[picked].batches(count)), picked).found.totals()
-    alone = work.block(next(rows[picked[:1]].batches(1)), picked[:1]).found.totals()
-    scale = together.square().mean(1).sqrt().clamp_min(torch.finfo(torch.float64).tiny)
-    apart = float(((together[:, 0] - alone[:, 0]).abs() / scale).max())
-    dtype = work.network.dtype
-    allowed = TOLERANCE.get(dtype, HALF_TOLERANCE)
-    log.info("%s: a row alone and among %d others differs by %.1e of the typical score (tolerance %.0e)",
-             rows.label, count - 1, apart, allowed)  # fmt: skip
-    if not apart <= allowed:
-        raise InputError(
-            f"{rows.label}: a row's score changes by {apart:.1e} of the typical score with the rows beside it, more "
-            f"than {allowed:.0e}; load the model with dtype='float32' or attn_implementation='eager'"
-        )
-    return apart

@@ -4,7 +4,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from interp.gradients.scores.engine import row_losses
+from interp.gradients.scores.row_loss import row_losses
 from interp.gradients.scores.scoring import score
 from interp.models.language import load_model
 from interp.models.parameters import ParameterDirection

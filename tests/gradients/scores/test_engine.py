@@ -14,10 +14,10 @@ from interp.gradients.scores.engine import (
     example_scores,
     find_sites,
     positions,
-    row_losses,
     whole_examples,
 )
 from interp.gradients.scores.forward_mode import token_contributions
+from interp.gradients.scores.row_loss import row_losses
 from interp.gradients.scores.scoring import score
 from interp.models.language import load_model
 from interp.models.low_rank import LowRank

@@ -9,8 +9,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from interp.gradients.scores.dual_attention import DualAttention, dual_attention
-from interp.gradients.scores.engine import contributions, find_sites, token_losses
+from interp.gradients.scores.engine import contributions, find_sites
 from interp.gradients.scores.forward_mode import token_contributions
+from interp.gradients.scores.row_loss import token_losses
 from interp.models.backbone import view
 from interp.models.parameters import ParameterDirection
 from interp.prompts.tokens import Role

@@ -9,10 +9,12 @@ import pytest
 import torch
 
 import interp.gradients.scores.scoring as scores_module
+import interp.gradients.scores.trial as trial_module
 import interp.gradients.scores.work as work_module
 from interp.core.runs import InputError
-from interp.gradients.scores.engine import contributions, find_sites, row_losses
+from interp.gradients.scores.engine import contributions, find_sites
 from interp.gradients.scores.preparation import as_directions
+from interp.gradients.scores.row_loss import row_losses
 from interp.gradients.scores.scoring import score
 from interp.models.language import load_model
 from interp.models.parameters import ParameterDirection
@@ -287,7 +289,7 @@ class TestTheDoor:
         with caplog.at_level(logging.INFO):
             score(llama, ROWS, directions(llama)[0])
         assert "a row alone and among 3 others differs by" in caplog.text
-        monkeypatch.setitem(work_module.TOLERANCE, torch.float32, -1.0)
+        monkeypatch.setitem(trial_module.TOLERANCE, torch.float32, -1.0)
         monkeypatch.setattr(scores_module, "FORMAT", 99)
         with pytest.raises(InputError, match=r"a row's score changes by .* with the rows beside it"):
             score(llama, ROWS, directions(llama)[0])
