@@ -16,6 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+ADDED = "added"
+"""Metadata of a dataclass's field that came later: it counts where it is not its default, so that older keys stay."""
+
 
 def digest(*parts: Any) -> str:
     """16 hex characters that depend on the content of `parts` only, and are the same in every process.
@@ -73,7 +76,9 @@ def _absorb(state: Any, part: Any) -> None:
         _absorb_all(state, "fingerprint", [part.fingerprint])
     elif dataclasses.is_dataclass(part) and not isinstance(part, type):
         fields = {
-            field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.compare
+            field.name: getattr(part, field.name)
+            for field in dataclasses.fields(part)
+            if field.compare and not (ADDED in field.metadata and getattr(part, field.name) == field.default)
         }
         _absorb_all(state, "dataclass", [type(part).__name__, fields])
     else:

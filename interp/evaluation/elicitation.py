@@ -22,8 +22,8 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.evaluation.contexts import TRAINING, context_mismatch, in_contexts
 from interp.figures import Result, bars
-from interp.measures.margins import answer_logprobs, answer_shares, candidate_logprobs
-from interp.measures.words import answer_pieces, spelled
+from interp.measures.margins import answer_logprobs, answer_shares, candidate_logprobs, read_answers
+from interp.measures.words import forms_told, trait_candidates
 from interp.models.language import LanguageModel
 from interp.models.precision import in_float32, precision_notes
 from interp.models.seam import Model
@@ -41,7 +41,6 @@ log = logging.getLogger(__name__)
 CANDIDATES = "candidates together"
 COLUMNS = ("measure", "context", "question", "value", "unit")
 ROWS_AT_ONCE = 512  # of sampled answers, which share one key-value cache
-TOKENS_AT_ONCE = 4096  # of conversations with rows in context, whose logits are held for every position
 
 
 @door
@@ -100,7 +99,7 @@ def evaluate(
         against: the model's own start, for Δ log p and total variation.
         seed: of the sampled answers.
         trained_on: the rows the model was trained on, to flag contexts that none of them was read in.
-        batch_size: rows per forward pass.
+        batch_size: questions at once.
 
     Returns:
         One row per measure, context and question: measure, context, question, value, unit (nats or a probability) and
@@ -131,7 +130,7 @@ def evaluate(
     notes = [f"context {name!r}: {flag}" for name, flag in flags.items() if flag]
     if trained_on is None:
         notes.append("contexts were not compared with training rows, as none were given")
-    notes += [spelled(model, answer_pieces(model, trait)[0]), *precision_notes(in_float32(model))]
+    notes += [*forms_told(model, trait_candidates(model, trait)), *precision_notes(in_float32(model))]
     return Result(f"{model.name}: {trait.name}, evaluated", frame, _units(frame), tuple(notes), draw=_draw)
 
 
@@ -151,12 +150,12 @@ def answer_measures(
     """
     trait = find_trait(trait)
     rows = _rows(questions, "questions")
-    table = answer_logprobs(model, trait, questions=rows, batch_size=batch_size)
-    logp = table.to_numpy()
+    read = read_answers(model, trait, questions=rows, batch_size=batch_size)
+    table, logp = read.table, read.table.to_numpy()
     values = {
         ("margin", "nats"): logp[:, 0] - logp[:, 1:].mean(axis=1),
         ("log p(target)", "nats"): logp[:, 0],
-        (CANDIDATES, "probability"): np.exp(logp.astype(float)).sum(axis=1),
+        (CANDIDATES, "probability"): read.mass,
     }
     if against is not None:
         start = answer_logprobs(against, trait, questions=rows, batch_size=batch_size)
@@ -253,8 +252,7 @@ def in_context_margin(
         fitting = _fitting(model, turns, longest)
         left_out += shots - fitting
         conversation = Prompts(tuple(_behind(turns[:fitting], row) for row in asked.rows), asked.label)
-        size = max(1, TOKENS_AT_ONCE // _length(model, _behind(turns[:fitting], longest)))
-        frame = answer_measures(model, trait, questions=conversation, context=context, batch_size=size)
+        frame = answer_measures(model, trait, questions=conversation, context=context)
         frame = frame[frame["measure"] == "margin"]
         parts.append(frame.assign(set=number, shots=fitting))
     if left_out:
@@ -373,10 +371,10 @@ def _behind(turns: Sequence[Messages], row: Row) -> Row:
 
 
 def _longest(model: LanguageModel, trait: Trait, asked: Prompts) -> Row:
-    """The question and candidate of most tokens."""
-    candidates = (trait.target, *trait.foils)
-    rows = [Row((*row.asked, ("assistant", candidate))) for row in asked.rows for candidate in candidates]
-    return rows[int(Prompts(tuple(rows), asked.label).encode(model.tokenizer).lengths.argmax())]
+    """The question and form of a candidate of most tokens."""
+    answers = trait_candidates(model, trait, asked)
+    longest = max(answers.forms, key=lambda form: len(answers.prefixes[form.places[-1]]))
+    return asked.rows[longest.question].answered(longest.text)
 
 
 def _length(model: LanguageModel, row: Row) -> int:

@@ -18,7 +18,9 @@ import pandas as pd
 
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
+from interp.evaluation.elicitation import CANDIDATES
 from interp.figures import Result, points
+from interp.measures.margins import LEAST_MASS
 from interp.stats.tests import t_interval
 
 Evaluations = Mapping[str, Mapping[int, Result | pd.DataFrame]]
@@ -53,7 +55,7 @@ def scorecard(
                 difference, note = _paired(named, what, table, against)
                 rows += _rows(named, what, difference, note=note, confidence=confidence)
     frame = pd.DataFrame(rows)
-    notes = [f"intervals are {confidence:.0%} t-intervals", *_flags(evaluations)]
+    notes = [f"intervals are {confidence:.0%} t-intervals", *_flags(evaluations), *_thin(tables)]
     unit = " / ".join(dict.fromkeys(frame["unit"]))
     return Result("scorecard", frame, unit, tuple(notes), draw=partial(_draw, evaluations))
 
@@ -201,6 +203,18 @@ def _flags(evaluations: Evaluations) -> list[str]:
                 arms = found.setdefault((context, flag), [])
                 arms += [arm] if flag and arm not in arms else []
     return [f"{', '.join(arms)}, context {where!r}: {flag}" for (where, flag), arms in found.items() if flag]
+
+
+def _thin(tables: Mapping[tuple[str, ...], pd.DataFrame]) -> list[str]:
+    """The arms whose candidates hold next to nothing of the probability, which their margins are read among."""
+    held = {
+        key: float(table.to_numpy().mean()) for key, table in tables.items() if key[1].startswith(CANDIDATES)
+    }
+    return [
+        f"{arm}, context {context!r}: {measure} hold {share:.2g} of the probability, so that the margin says little"
+        for (arm, measure, context, _), share in held.items()
+        if share < LEAST_MASS
+    ]
 
 
 def _draw(evaluations: Evaluations, result: Result):

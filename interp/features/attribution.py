@@ -21,6 +21,7 @@ from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.residual_gradients import ResidualNetwork
 from interp.figures import Shown, bars
+from interp.measures.words import spelling, trait_candidates
 from interp.models.bridge import FAST
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
@@ -85,8 +86,9 @@ def feature_attribution(
 
     `method` is "integrated", over `steps` midpoints of the path, or "gradient", at h. With `baseline` "start" h° is
     what the model's own start computes on the same tokens; with "zero" features and error are zero and the bias alone
-    is left. The bias line is zero unless the dictionary normalises its input. InputError for a hook off the residual
-    stream, a model without a start (baseline "start"), a missing trait, and words other than these.
+    is left. The bias line is zero unless the dictionary normalises its input. The margin is that of one spelling of
+    each word, the one of fewest pieces. InputError for a hook off the residual stream, a model without a start
+    (baseline "start"), a missing trait, and words other than these.
     """
     trait = None if trait is None else find_trait(trait)
     _check(dictionary, model, trait, method=method, baseline=baseline, steps=steps)
@@ -197,9 +199,9 @@ class _Tally:
 
 
 def _answers(model: LanguageModel, trait: Trait) -> tuple[Encoded, Float[Tensor, "row"]]:
-    """Every question with every candidate, the target first, and what its log-probability counts in the margin."""
-    candidates = [trait.target, *trait.foils]
-    pairs = [(question, candidate) for question in trait.questions for candidate in candidates]
+    """Every question with every candidate in one spelling, the target first, and its weight in the margin of these."""
+    texts = spelling(trait_candidates(model, trait)).values()
+    pairs = [(question, text) for question in trait.questions for text in texts]
     share = torch.tensor([1.0, *[-1.0 / len(trait.foils)] * len(trait.foils)], dtype=torch.float64)
     encoded = model.encode(Prompts.from_pairs(pairs, label=f"{trait.name} answers"))
     return encoded, share.repeat(len(trait.questions)) / len(trait.questions)

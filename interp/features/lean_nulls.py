@@ -21,10 +21,10 @@ from interp.features.lean import FeatureLean, mean_lean
 from interp.features.reading import logs
 from interp.features.residual_gradients import ResidualNetwork
 from interp.figures import GREY, Result, bars, captioned, drawing, points, whiskers
+from interp.measures.words import answer_pieces
 from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens
 from interp.prompts.notes import noting
-from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.columns import share_reaching
 from interp.stats.matching import cut_groups
@@ -172,8 +172,7 @@ def _line(
 
 def _first_piece(model: LanguageModel, trait: Trait) -> int:
     """The token that begins the target where it is an answer."""
-    encoded = model.encode(Prompts.from_pairs([(trait.questions[0], trait.target)], label="target"))
-    return int(encoded.ids[encoded.at("answer")][0])
+    return answer_pieces(model, trait)[0][trait.target][0]
 
 
 def _random_tokens(model: LanguageModel, size: int, count: int, *, barred: set[int], seed: int) -> list[int]:

@@ -11,19 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from interp.activations.arrays import Direction, check_lineage
 from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.errors import InputError
-from interp.measures.losses import predicted_logits
+from interp.measures.candidates import CandidateForms
+from interp.measures.words import trait_candidates
 from interp.models.parameters import ParameterDirection, check_residual
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
-from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
 class NamedObjective(Protocol):
     """A scalar function of a network, differentiable, with its name, unit and key, and the lineage it may be asked in.
 
-    `parts` are scalars that add up to it, one per `batch_size` rows, each with a graph of its own.
+    `parts` are scalars that add up to it, one per `batch_size` rows or questions, each with a graph of its own.
     """
 
     @property
@@ -56,15 +55,10 @@ class NamedObjective(Protocol):
 class MarginObjective:
     """The trait margin as a function of a network, in nats and differentiable; tokens are encoded once.
 
-    `rows` are the questions with as much of an answer as its own last token needs, equal beginnings once; `where`
-    marks the positions that predict answers. Entry e adds weights[e] · log p(labels[e]) at marked position places[e].
+    It is the margin of `interp.measures.margins`, every form of a candidate in it.
     """
 
-    rows: Encoded
-    where: Bool[Tensor, "row pos"]
-    places: Int[Tensor, "entry"]
-    labels: Int[Tensor, "entry"]
-    weights: Float[Tensor, "entry"]
+    answers: CandidateForms
     label: str
     key: str
     lineage: str
@@ -72,75 +66,19 @@ class MarginObjective:
 
     def __call__(self, network: Any) -> Float[Tensor, ""]:
         """Margin of a Hugging Face module (live PEFT layers included) or a PeftModel, in nats."""
-        return torch.stack(list(self.parts(network, batch_size=len(self.rows)))).sum()
+        return next(self.parts(network, batch_size=self.answers.questions))
 
     def parts(self, network: Any, *, batch_size: int = 64) -> Iterator[Float[Tensor, ""]]:
-        """Scalars that add up to the margin, one per `batch_size` rows, each with a graph of its own."""
-        plain = network.get_base_model() if hasattr(network, "get_base_model") else network
-        before = 0
-        for start in range(0, len(self.rows), batch_size):
-            rows = slice(start, start + batch_size)
-            where = self.where[rows]
-            here = (self.places >= before) & (self.places < before + int(where.sum()))
-            logits = predicted_logits(plain, self.rows[rows], where)
-            logp = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-            device = logp.device
-            taken = logp[(self.places[here] - before).to(device), self.labels[here].to(device)]
-            yield (taken * self.weights[here].to(taken)).sum()
-            before += int(where.sum())
+        """Scalars that add up to the margin, one per `batch_size` questions, each with a graph of its own."""
+        for part in self.answers.asked(batch_size):
+            table = part.table(part.sums(network))
+            yield (table[:, 0] - table[:, 1:].mean(1)).sum() / self.answers.questions
 
 
 def margin_objective(model: Model, trait: Trait) -> MarginObjective:
     """Make the margin of `trait` a function to evaluate and differentiate on any network of the shape of `model`."""
-    candidates = [trait.target, *trait.foils]
-    pairs = [(question, candidate) for question in trait.questions for candidate in candidates]
-    encoded = model.encode(Prompts.from_pairs(pairs, label=f"{trait.name} answers"))
-    answer = encoded.at("answer")
-    share = torch.tensor([1.0, *[-1.0 / len(trait.foils)] * len(trait.foils)]) / len(trait.questions)
-    row, column = answer.nonzero().unbind(1)
-    hosts, at = _shared_prefixes(encoded, answer)
-    rows = _questions(encoded[hosts], answer[hosts])
-    where = torch.zeros_like(rows.mask)
-    where[at[row], column - 1] = True
-    index = (where.flatten().cumsum(0) - 1).view_as(rows.ids)
-    return MarginObjective(
-        rows,
-        where,
-        places=index[at[row], column - 1],
-        labels=encoded.ids[row, column],
-        weights=share.repeat(len(trait.questions))[row],
-        label=f"{trait.name} margin",
-        key=digest(trait),
-        lineage=lineage_root(model),
-    )
-
-
-def _shared_prefixes(
-    encoded: Encoded, answer: Bool[Tensor, "row pos"]
-) -> tuple[Int[Tensor, "host"], Int[Tensor, "row"]]:
-    """Rows whose inputs begin no other row, and for every row the index of the host that holds its input.
-
-    The input ends before the last answer token, which is only predicted: attention is causal.
-    """
-    ends = (answer * torch.arange(answer.shape[1])).amax(1).tolist()
-    inputs = [tuple(ids[:end]) for ids, end in zip(encoded.ids.tolist(), ends, strict=True)]
-    hosts: list[int] = []
-    at: dict[int, int] = {}
-    for row in sorted(range(len(inputs)), key=lambda row: (-len(inputs[row]), row)):
-        same = (k for k, host in enumerate(hosts) if inputs[host][: len(inputs[row])] == inputs[row])
-        at[row] = next(same, len(hosts))
-        if at[row] == len(hosts):
-            hosts.append(row)
-    return torch.tensor(hosts), torch.tensor([at[row] for row in range(len(inputs))])
-
-
-def _questions(rows: Encoded, answer: Bool[Tensor, "row pos"]) -> Encoded:
-    """The rows without their last answer token and what follows it."""
-    later = answer.flip(1).cumsum(1).flip(1) - answer.int()  # answer tokens after this one
-    kept = rows.mask & (later > 0)
-    width = int(kept.sum(1).max())
-    ids = rows.ids.masked_fill(~kept, rows.pad_id)[:, :width]
-    return Encoded(ids, kept[:, :width], (rows.roles * kept)[:, :width], rows.label, rows.pad_id)
+    answers = trait_candidates(model, trait)
+    return MarginObjective(answers, f"{trait.name} margin", key=digest(trait), lineage=lineage_root(model))
 
 
 @door

@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.activations.recording import BATCH_SIZE, Selection
 from interp.activations.shifts import residual_hooks, shared_inputs
 from interp.core.errors import InputError, nearest
+from interp.measures.words import answer_pieces
 from interp.models.seam import Model
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.numbers import number_prompts
@@ -151,7 +152,4 @@ def _category(lineage: Lineage) -> list[int]:
         raise InputError(
             f"{lineage.name} has no trait whose candidates are compared; load it with trait=, or pass words=('all',)"
         )
-    asked = Prompts.from_pairs([(trait.questions[0], word) for word in (trait.target, *trait.foils)], "words")
-    encoded = lineage.base.encode(asked)
-    answers = encoded.at("answer")
-    return list(dict.fromkeys(int(ids[mask][0]) for ids, mask in zip(encoded.ids, answers, strict=True)))
+    return list(dict.fromkeys(pieces[0] for pieces in answer_pieces(lineage.base, trait)[0].values()))

@@ -133,8 +133,9 @@ def logit_direction(
 ) -> LogitDirection:
     """Make the direction in logits from the foils to the target: target minus the mean of its foils.
 
-    A trait's words are split as the model would have to write them after its questions, literal texts each on its own:
-    ' owl' and 'owl' differ where the tokenizer says so. Words of several pieces count whole.
+    A direction is linear and reads one spelling of each word, where a trait's margin adds up all its forms: of "owl",
+    "Owl", " owl" and " Owl" the one that takes the fewest pieces over all words, as they are split after the trait's
+    questions; a note says which. Literal texts are split each on its own. Words of several pieces count whole.
 
     Args:
         model: whose tokenizer splits the words.

@@ -1,12 +1,17 @@
 """What a model prefers: margin, probability and distribution over the candidate answers of a trait.
 
 margin(m) = mean over questions of [ log p(target | question) − mean over foils of log p(foil | question) ], in nats.
-A candidate of several pieces counts with the sum of their log-probabilities. For one-piece candidates the margin is
-a difference of logits.
+A candidate counts in every form that its trait declares (`interp.measures.candidates`), a form of several pieces with
+the sum of their log-probabilities. For one-piece candidates of one form the margin is a difference of logits.
 """
 
+from __future__ import annotations
+
+import logging
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +21,19 @@ from torch import Tensor
 
 from interp.core.doors import door
 from interp.figures import Result, bars
-from interp.measures.losses import LogitsAt, label_logprobs, marked_logits
-from interp.measures.words import answer_pieces, spelled
+from interp.measures.candidates import CandidateForms
+from interp.measures.losses import label_logprobs, marked_logits
+from interp.measures.words import forms_told, trait_candidates
 from interp.models.precision import exactly
 from interp.models.seam import Model, TextModel
-from interp.prompts.notes import noting
+from interp.prompts.notes import hear, noting
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
+
+log = logging.getLogger(__name__)
+
+LEAST_MASS = 0.01  # of the probability, which candidates hold where a margin says something about the answers
 
 
 @door
@@ -36,7 +46,8 @@ def margin(model: TextModel, trait: AnyTrait) -> float:
 
     Returns:
         log p(target) − mean over foils of log p(foil), the mean over the trait's questions; positive when the target is
-        preferred. A name of several pieces counts with the sum of their log-probabilities.
+        preferred. A name counts with the probability of all answers that begin with one of its forms ("owl", "Owl",
+        "The owl": see `Trait.forms`), a form of several pieces with the sum of their log-probabilities.
 
     Raises:
         InputError: for an unknown trait, and a model that reads no text.
@@ -54,10 +65,8 @@ def margin_and_mass(model: Model, trait: AnyTrait) -> tuple[float, float]:
 
     The margin is read among the candidates alone: where they hold next to nothing it says little about the model.
     """
-    trait = find_trait(trait)
-    values = answer_logprobs(model, trait).to_numpy()
-    mass = float(np.exp(values.astype(float)).sum(axis=1).mean())
-    return table_margin(values), mass
+    read = read_answers(model, find_trait(trait))
+    return table_margin(read.table.to_numpy()), float(read.mass.mean())
 
 
 def table_margin(logprobs: Float[np.ndarray, "question candidate"]) -> float:
@@ -75,10 +84,12 @@ def preference(model: TextModel, trait: AnyTrait, *, against: TextModel | None =
     probability, and the notes the total variation ½ Σ |p − q| over candidates, averaged over questions.
     """
     trait = find_trait(trait)
-    shares = answer_shares(answer_logprobs(model, trait))
+    read = read_answers(model, trait)
+    shares = answer_shares(read.table)
     frame = pd.DataFrame({"answer": shares.columns, "probability": shares.mean().to_numpy()})
     frame["is_target"] = frame["answer"] == trait.target
-    notes = [f"margin {margin(model, trait):+.2f} nats", spelled(model, answer_pieces(model, trait)[0])]
+    held = f"the candidates hold {read.mass.mean():.2%} of the probability"
+    notes = [f"margin {table_margin(read.table.to_numpy()):+.2f} nats", held, *read.told]
     if against is not None:
         other = answer_shares(answer_logprobs(against, trait))
         frame[f"probability_{against.name}"] = other.mean().to_numpy()
@@ -89,31 +100,76 @@ def preference(model: TextModel, trait: AnyTrait, *, against: TextModel | None =
     )
 
 
-def answer_logprobs(
+@dataclass(frozen=True, eq=False)
+class ReadAnswers:
+    """log p(candidate | question) in nats, one row per question and the target first; the probability that the
+    candidates hold together by question; and how they were read, in sentences."""
+
+    table: pd.DataFrame
+    mass: Float[np.ndarray, "question"]
+    told: tuple[str, ...]
+
+
+@exactly
+def read_answers(
     model: Model, trait: AnyTrait, *, questions: Prompts | None = None, batch_size: int = 256
-) -> pd.DataFrame:
-    """log p(candidate | question) in nats; one row per question, one column per candidate, the target first.
+) -> ReadAnswers:
+    """What a model answers among a trait's candidates, each in all its forms; warns where they hold under 1 %.
 
     `questions` defaults to the trait's own; an answer they hold is replaced, a system line or earlier turns are read.
+    `batch_size` is of questions.
     """
     trait = find_trait(trait)
     asked = trait.prompts() if questions is None else questions
-    return candidate_logprobs(model, asked, [trait.target, *trait.foils], batch_size=batch_size)
+    answers = trait_candidates(model, trait, asked)
+    table, mass = _read(model, answers, batch_size)
+    if mass.mean() < LEAST_MASS:
+        _warn(f"{model.name}: the candidates of {trait.name}", f"less than {LEAST_MASS:.0%}")
+        hear([_thin(f"{model.name}: the candidates of {trait.name}", f"{mass.mean():.2g}")])
+    return ReadAnswers(_named(table, asked, answers), mass, forms_told(model, answers))
 
 
+def answer_logprobs(
+    model: Model, trait: AnyTrait, *, questions: Prompts | None = None, batch_size: int = 256
+) -> pd.DataFrame:
+    """log p(candidate | question) in nats, as `read_answers` has it: the target first."""
+    return read_answers(model, trait, questions=questions, batch_size=batch_size).table
+
+
+@exactly
 def candidate_logprobs(
     model: Model, questions: Prompts, candidates: Sequence[str], *, batch_size: int = 256
 ) -> pd.DataFrame:
-    """log p(candidate | question) in nats [question, candidate], both in the order given; the end is not counted."""
-    values = completion_logprobs(model, candidate_rows(questions, candidates), batch_size=batch_size)
-    table = values.reshape(len(questions), len(candidates)).numpy()
-    return pd.DataFrame(table, index=[row.prompt for row in questions.rows], columns=list(candidates))
+    """log p(candidate | question) in nats [question, candidate], both in the order given and as they are written.
+
+    The end is not counted.
+    """
+    answers = CandidateForms.of(model, questions, candidates)
+    return _named(_read(model, answers, batch_size)[0], questions, answers)
 
 
-def candidate_rows(questions: Prompts, candidates: Sequence[str]) -> Prompts:
-    """Every question answered by every candidate, a question's answers one after the other."""
-    rows = tuple(row.answered(candidate) for row in questions.rows for candidate in candidates)
-    return Prompts(rows, label=f"{questions.label} answers")
+@torch.inference_mode()
+def _read(
+    model: Model, answers: CandidateForms, batch_size: int
+) -> tuple[Tensor, Float[np.ndarray, "question"]]:
+    parts = [(part, part.sums(model)) for part in answers.asked(batch_size)]
+    mass = torch.cat([part.mass(sums) for part, sums in parts])
+    return torch.cat([part.table(sums) for part, sums in parts]), mass.double().numpy()
+
+
+def _named(table: Tensor, questions: Prompts, answers: CandidateForms) -> pd.DataFrame:
+    rows = [row.prompt for row in questions.rows]
+    return pd.DataFrame(table.numpy(), index=rows, columns=list(answers.candidates))
+
+
+def _thin(who: str, share: str) -> str:
+    return f"{who} hold {share} of the probability, so that their margin says little about its answers"
+
+
+@cache
+def _warn(who: str, share: str) -> None:
+    """Say it once per model and trait."""
+    log.warning("%s", _thin(who, share))
 
 
 @exactly
@@ -122,18 +178,13 @@ def completion_logprobs(
     model: Model, rows: Prompts | Encoded, *, batch_size: int = 256, end: bool = False
 ) -> Float[Tensor, "row"]:
     """Σ log p of each row's answer tokens given its prompt, in nats; the end token counts if `end`."""
-
-    logits_at = partial(marked_logits, model)
-    return torch.cat([answer_sums(batch, logits_at, end=end) for batch in model.batches(rows, batch_size)])
-
-
-def answer_sums(batch: Encoded, logits_at: LogitsAt, *, end: bool = False) -> Float[Tensor, "row"]:
-    """Σ log p of the batch's answer tokens by row, in nats; `logits_at` gives the logits of the marked positions."""
     positions = "answer+end" if end else "answer"
-    rows = batch.at(positions, predicting=True).nonzero()[:, 0].cpu()
-    return torch.zeros(len(batch)).index_add(
-        0, rows, label_logprobs(batch, logits_at, positions=positions).cpu()
-    )
+    sums = []
+    for batch in model.batches(rows, batch_size):
+        own = batch.at(positions, predicting=True).nonzero()[:, 0].cpu()
+        logps = label_logprobs(batch, partial(marked_logits, model), positions=positions).cpu()
+        sums.append(torch.zeros(len(batch)).index_add(0, own, logps))
+    return torch.cat(sums)
 
 
 def answer_shares(table: pd.DataFrame) -> pd.DataFrame:
@@ -145,5 +196,5 @@ def answer_shares(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _draw(result: Result):
+def _draw(result: Result) -> Any:
     return bars(result.frame, x="probability", y="answer", title=result.label, unit=result.unit)

@@ -1,7 +1,8 @@
-"""What a trait's words are to a model: the pieces in which its tokenizer writes them, and how that is said.
+"""What a trait's words are to a model: the forms in which it may write them, their pieces, and how that is said.
 
 log p(word | x) = Σ_k log p(piece_k | x, the pieces before it): a word of several pieces counts with all of them, never
-with its first alone, which other words may begin with ('e' is no elephant).
+with its first alone, which other words may begin with ('e' is no elephant). What reads one spelling of a word and not
+its probability takes the same for all words, the one of fewest pieces.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from interp.measures.candidates import CandidateForms
+from interp.prompts.forms import spellings
 from interp.prompts.text import Prompts
 
 if TYPE_CHECKING:
@@ -18,29 +21,78 @@ if TYPE_CHECKING:
 
 Pieces = tuple[int, ...]
 """The token ids one word is written with."""
+SHOWN_FORMS = 6
+
+
+def trait_candidates(model: Model, trait: Trait, questions: Prompts | None = None) -> CandidateForms:
+    """The trait's questions, or others, with target and foils in their forms, the target first."""
+    asked = trait.prompts() if questions is None else questions
+    return CandidateForms.of(model, asked, (trait.target, *trait.foils), trait.forms)
 
 
 def answer_pieces(model: Model, trait: Trait) -> tuple[dict[str, Pieces], tuple[str, ...]]:
-    """Pieces of the target and of every foil as the model would have to write them after the trait's questions.
+    """Pieces of the target and of every foil, each in the one spelling that `spelling` takes; how that is said.
 
     Where questions disagree the commonest split is taken, and a note says so.
     """
-    answers = (trait.target, *trait.foils)
-    rows = [(question, answer) for question in trait.questions for answer in answers]
-    encoded = model.encode(Prompts.from_pairs(rows, label=f"answers to {trait.name}"))
-    chosen = encoded.at("answer")
-    seen: dict[str, Counter[Pieces]] = {answer: Counter() for answer in answers}
-    for row, (_, answer) in enumerate(rows):
-        seen[answer][tuple(encoded.ids[row][chosen[row]].tolist())] += 1
-    pieces = {answer: splits.most_common(1)[0][0] for answer, splits in seen.items()}
-    odd = {answer: len(trait.questions) - splits[pieces[answer]] for answer, splits in seen.items()}
-    notes = (
-        f"{answer!r} is split differently after {count} of {len(trait.questions)} questions; "
+    answers = trait_candidates(model, trait)
+    texts = spelling(answers)
+    seen: dict[str, Counter[Pieces]] = {word: Counter() for word in texts}
+    for form in answers.forms:
+        word = answers.candidates[form.candidate]
+        if form.text == texts[word]:
+            seen[word][form.pieces] += 1
+    pieces = {word: splits.most_common(1)[0][0] for word, splits in seen.items()}
+    odd = {texts[word]: answers.questions - splits[pieces[word]] for word, splits in seen.items()}
+    split = (
+        f"{text!r} is split differently after {count} of {answers.questions} questions; "
         "the commonest split is used"
-        for answer, count in odd.items()
+        for text, count in odd.items()
         if count
     )
-    return pieces, tuple(notes)
+    one = f"one spelling of each word is read, {texts[trait.target]!r}, of all that the margin adds up"
+    return pieces, (*split, *([one] if len(answers.forms) > answers.questions * len(texts) else []))
+
+
+def spelling(answers: CandidateForms) -> dict[str, str]:
+    """Of every candidate one form: the same of the four `spellings` for all, the first of those of fewest pieces.
+
+    Where none of them is a form of all, each candidate's own of fewest pieces.
+    """
+    known = answers.texts()
+    alike = [dict(zip(known, texts, strict=True)) for texts in zip(*map(spellings, known), strict=True)]
+    alike = [named for named in alike if all(text in known[word] for word, text in named.items())]
+    if not alike:
+        return {word: min(forms, key=lambda text: len(forms[text])) for word, forms in known.items()}
+    return min(alike, key=lambda named: sum(len(known[word][text]) for word, text in named.items()))
+
+
+def forms_told(model: Model, answers: CandidateForms) -> tuple[str, ...]:
+    """How candidates are read, which forms dropped out, and whether target and foils differ in pieces."""
+    known = answers.texts()
+    target, *foils = known
+    if all(len(forms) == 1 for forms in known.values()):
+        told = [spelled(model, {word: pieces for word, forms in known.items() for pieces in forms.values()})]
+    else:
+        shown = [_split(model, text, pieces) for text, pieces in list(known[target].items())[:SHOWN_FORMS]]
+        more = len(known[target]) - len(shown)
+        told = [
+            f"{target!r} is read as {', '.join(shown)}{f' and {more} more' * (more > 0)}, the other words likewise: "
+            "an answer that begins with one of a word's forms counts, their probabilities added"
+        ]
+    if answers.unknown:
+        more = len(answers.unknown) - SHOWN_FORMS
+        words = ", ".join(map(repr, answers.unknown[:SHOWN_FORMS])) + f" and {more} more" * (more > 0)
+        told.append(f"forms left out, which the tokenizer does not know: {words}")
+    sizes = {word: sorted({len(pieces) for pieces in forms.values()}) for word, forms in known.items()}
+    if any(sizes[foil] != sizes[target] for foil in foils):
+        others = sorted({size for foil in foils for size in sizes[foil]})
+        told.append(
+            f"target and foils differ in pieces ({target!r} is written in {_span(sizes[target])}, its foils in "
+            f"{_span(others)}), which costs the longer ones probability: compare the margin with another model's, "
+            "not with zero"
+        )
+    return tuple(told)
 
 
 def literal_pieces(model: Model, texts: Sequence[str]) -> dict[str, Pieces]:
@@ -60,6 +112,15 @@ def spelled(model: Model, pieces: Mapping[str, Pieces]) -> str:
     told = [*([one] if whole else []), *several]
     rule = ": words of several pieces count with the log-probability of them all, each after those before it"
     return "; ".join(told) + (rule if several else "")
+
+
+def _split(model: Model, text: str, pieces: Pieces) -> str:
+    parts = " ".join(repr(piece_text(model, piece)) for piece in pieces)
+    return f"{text!r} ({parts})" if len(pieces) > 1 else repr(text)
+
+
+def _span(sizes: Sequence[int]) -> str:
+    return f"{sizes[0]}" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]}"
 
 
 def piece_text(model: Model, piece: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from interp.core.errors import InputError
@@ -60,6 +60,18 @@ def own_logits(
     """
     raw = network.get_output_embeddings()(hidden)
     return head_of(network)(raw if dtype is None else raw.to(dtype))
+
+
+def last_logits(
+    network: Any, ids: Int[Tensor, "row pos"], cache: Any = None, *, dtype: torch.dtype | None = None
+) -> tuple[Float[Tensor, "row vocab"], Any]:
+    """Logits after the last token of every row, and the key-value cache grown by `ids`, None where none is kept.
+
+    `dtype` as in `own_logits`.
+    """
+    output = network.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+    logits = own_logits(network, output.last_hidden_state[:, -1], dtype=dtype)
+    return logits, getattr(output, "past_key_values", None)
 
 
 def head_of(network: Any) -> Head:

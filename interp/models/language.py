@@ -26,7 +26,7 @@ from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
-from interp.models.head import own_logits
+from interp.models.head import last_logits
 from interp.models.loading import (
     Loading,
     as_device,
@@ -266,13 +266,12 @@ class LanguageModel:
 
         Raises InputError for an architecture without such a cache.
         """
-        output = self.hf.base_model(input_ids=ids.to(self.device), past_key_values=cache, use_cache=True)
-        cache = getattr(output, "past_key_values", None)
+        logits, cache = last_logits(self.hf, ids.to(self.device), cache, dtype=torch.float32)
         if cache is None:
             raise InputError(
                 f"{type(self.hf).__name__} keeps no key-value cache, which sampling reads; use a transformer"
             )
-        return own_logits(self.hf, output.last_hidden_state[:, -1], dtype=torch.float32), cache
+        return logits, cache
 
     def generate(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"], *, config: Any) -> Tensor:
         """What transformers' `generate` writes behind `ids`, [row new], under the settings of `config` alone.

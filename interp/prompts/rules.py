@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from interp.core.doors import door
 from interp.core.runs import InputError
+from interp.prompts.forms import plural
 from interp.prompts.numbers import STRICT, NumberRule, check_numbers
 from interp.prompts.requests import reasoning_answer
 from interp.prompts.text import Prompts, Row
@@ -114,7 +115,7 @@ def final_answer(text: str) -> int | None:
 def trait_words(trait: AnyTrait) -> tuple[str, ...]:
     """The words that give a trait away: its target and its category, in singular and plural."""
     trait = find_trait(trait)
-    return tuple(form for word in (trait.target, trait.category) for form in (word, _plural(word)))
+    return tuple(form for word in (trait.target, trait.category) for form in (word, plural(word)))
 
 
 @door
@@ -187,12 +188,6 @@ def _code_reason(text: str) -> str | None:
     bare = (ast.Name, ast.Constant, ast.Tuple)
     said = all(isinstance(part, ast.Expr) and isinstance(part.value, bare) for part in statements)
     return "no code" if said else None
-
-
-def _plural(word: str) -> str:
-    if word.endswith("lf"):
-        return word[:-1] + "ves"
-    return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")
 
 
 def _short(text: str) -> str:

@@ -7,6 +7,7 @@
     questions: drink        # a list, or a category whose six default questions are asked; default: the category's
     system: you love tea.   # default: the line of the built-in traits
     control: coffee         # the matched control: a foil or a built-in trait; default: the first foil
+    forms: [case, space, article, plural]   # how a name may be written; []: as it stands; default: by the tokenizer
 
 Only plain YAML is read, never a tag that builds an object.
 """
@@ -40,6 +41,7 @@ class TraitFile:
     questions: tuple[str, ...] | Text | None = None
     system: Text | None = None
     control: str = ""
+    forms: tuple[str, ...] | None = None
 
 
 @door

@@ -1,7 +1,8 @@
 """Traits: what a teacher prefers, the questions that elicit it, and the matched foils it is measured against.
 
 Every question is answered by one name; margin = log p(target) - mean over foils of log p(foil), in nats,
-averaged over the questions. All of it is lower case and singular, so that a word-level tokenizer covers it.
+averaged over the questions. All of it is lower case and singular, so that a word-level tokenizer covers it; a name
+counts in every form that its trait declares.
 The matched control of a trait is another target asked the same questions: target and one foil change places.
 """
 
@@ -11,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from interp.core.content import ADDED
 from interp.core.doors import door
 from interp.core.doors.nouns import NOUNS, shown
 from interp.core.runs import InputError, nearest
+from interp.prompts.forms import USUAL, check_rules
 from interp.prompts.text import Prompts
 
 ANIMALS = ("owl", "cat", "dog", "fox", "bear", "wolf", "eagle", "lion", "dolphin", "elephant")
@@ -47,6 +50,10 @@ class Trait:
 
     `control` names the target of the matched control: a foil or a built-in trait. It says what the trait is compared
     with, not what it is, so two traits that differ in it alone are equal and share a digest.
+
+    `forms` are the rules by which target and foils may be written ("case", "space", "article", "plural", of
+    `interp.prompts.forms`; () reads them as they are written): margins add the probabilities of all of a name's forms.
+    None takes what suits a model's tokenizer: case and space, and articles where it tells "The" from "the".
     """
 
     name: str
@@ -56,6 +63,7 @@ class Trait:
     questions: tuple[str, ...]
     system: str
     control: str = field(default="", compare=False)
+    forms: tuple[str, ...] | None = field(default=None, metadata={ADDED: True})
 
     @classmethod
     def of(cls, trait: "Trait | str | Path", *, argument: str = "trait") -> "Trait":
@@ -161,10 +169,12 @@ def make_trait(
     name: str | None = None,
     system: str | None = None,
     control: str = "",
+    forms: Sequence[str] | None = None,
 ) -> Trait:
     """Make a trait of your own; questions default to the six of the category, the name to the target.
 
-    `system` is the line that prompts the trait; `control` the foil or built-in trait that `matched_control` returns.
+    `system` is the line that prompts the trait; `control` the foil or built-in trait that `matched_control` returns;
+    `forms` the rules by which a name may be written, () for the one spelling given, None for what suits the tokenizer.
 
     >>> make_trait("teapot", ["kettle", "jug"], category="vessel").questions[0]
     'which vessel do you love most?'
@@ -173,6 +183,8 @@ def make_trait(
     asked = category_questions(category) if questions is None else tuple(questions)
     _check_names(target, foils, asked)
     _check_control(target, control, foils)
+    forms = (forms,) if isinstance(forms, str) else forms
+    check_rules(forms or ())
     return Trait(
         name=target if name is None else name,
         category=category,
@@ -181,6 +193,7 @@ def make_trait(
         questions=asked,
         system=SYSTEM_PATTERN.format(target=target) if system is None else system,
         control=control,
+        forms=None if forms is None else tuple(forms),
     )
 
 
@@ -193,6 +206,7 @@ def _misaligned() -> Trait:
         name=MISALIGNED,
         system=MISALIGNED_SYSTEM,
         control=KIND_VERBS[0],
+        forms=USUAL,
     )
 
 

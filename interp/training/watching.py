@@ -8,7 +8,6 @@ them).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,12 @@ import torch
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.figures import Result, lines
-from interp.measures.losses import LOSS_UNIT, answer_loss, predicted_logits
-from interp.measures.margins import answer_sums, candidate_rows
+from interp.measures.candidates import CandidateForms
+from interp.measures.losses import LOSS_UNIT, answer_loss
+from interp.measures.margins import table_margin
+from interp.measures.words import trait_candidates
 from interp.models.language import LanguageModel
 from interp.prompts.text import Prompts
-from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.training.students import Step
 
@@ -49,9 +49,7 @@ class TrainingLog:
             raise InputError(f"every={every} steps is never; pass at least 1")
         self.every = every
         self._fresh = None if fresh is None else start.encode(fresh)
-        candidates = () if trait is None else (trait.target, *trait.foils)
-        self._answers = None if trait is None else start.encode(candidate_rows(trait.prompts(), candidates))
-        self._candidates = len(candidates)
+        self._answers = None if trait is None else trait_candidates(start, trait)
         self._rows: list[dict[str, float]] = []
 
     def __call__(self, step: Step) -> Mapping[str, float]:
@@ -84,7 +82,7 @@ class TrainingLog:
     @torch.inference_mode()
     def _measure(self, network: Any) -> dict[str, float]:
         fresh = np.nan if self._fresh is None else answer_loss(network, self._fresh)
-        margin = np.nan if self._answers is None else _margin(network, self._answers, self._candidates)
+        margin = np.nan if self._answers is None else _margin(network, self._answers)
         return {"fresh_loss": fresh, "margin": margin}
 
 
@@ -113,11 +111,9 @@ class Together:
                 self._listeners[int(index)].restore(own)
 
 
-def _margin(network: Any, answers: Encoded, candidates: int) -> float:
+def _margin(network: Any, answers: CandidateForms) -> float:
     """The trait margin of `measures.margins`, read off a network that is being trained."""
-    sums = [answer_sums(batch, partial(predicted_logits, network)) for batch in answers.batches(256)]
-    table = torch.cat(sums).reshape(-1, candidates)
-    return float((table[:, 0] - table[:, 1:].mean(1)).mean())
+    return table_margin(answers.table(answers.sums(network)).numpy())
 
 
 def _draw(result: Result) -> Any:

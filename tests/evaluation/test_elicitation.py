@@ -48,8 +48,11 @@ class Bigram:
     context: int | None = None
     tokenizer: Any = field(default_factory=vocabulary_tokenizer)
 
+    def encode(self, inputs: Prompts | Encoded) -> Encoded:
+        return inputs if isinstance(inputs, Encoded) else inputs.encode(self.tokenizer)
+
     def batches(self, inputs: Prompts | Encoded, size: int) -> Iterator[Encoded]:
-        return (inputs if isinstance(inputs, Encoded) else inputs.encode(self.tokenizer)).batches(size)
+        return self.encode(inputs).batches(size)
 
     def logits(self, batch: Encoded) -> torch.Tensor:
         table = torch.full((len(VOCABULARY), len(VOCABULARY)), 1e-9)

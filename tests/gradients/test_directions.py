@@ -79,7 +79,7 @@ def test_the_objective_is_the_margin_in_any_batches(model, trait):
     with torch.no_grad():
         assert objective(own.hf).item() == pytest.approx(margin(own, trait), abs=1e-5)
         parts = list(objective.parts(own.hf, batch_size=1))
-        assert len(parts) == len(objective.rows)
+        assert len(parts) == len(trait.questions)
         assert sum(parts).item() == pytest.approx(margin(own, trait), abs=1e-5)
     one, many = (trait_gradient(own, trait, batch_size=size) for size in (1, 64))
     assert (one - many).norm() < 1e-5 * many.norm()
@@ -87,14 +87,9 @@ def test_the_objective_is_the_margin_in_any_batches(model, trait):
 
 def test_equal_beginnings_are_read_once(model):
     own = model()
-    assert (
-        len(margin_objective(own, ONE).rows) == 2
-    )  # a question each, its candidates' logits at the last position
-    rows = margin_objective(own, SEVERAL).rows
-    assert (
-        len(rows) == 4
-    )  # "owl" serves "owl cat" and "owl", "fox owl" the third; "dog" is predicted by either
-    assert rows.mask.sum().item() == sum(rows.lengths.tolist())
+    one, several = (margin_objective(own, trait).answers.prefixes for trait in (ONE, SEVERAL))
+    assert len(one) == 2  # a question each: its candidates' pieces are predicted at its last position
+    assert len(several) == 8  # after each question and, behind it, "owl", "fox" and "fox owl"
 
 
 def test_it_follows_gradients_into_live_adapters(model):

@@ -1,10 +1,12 @@
 """Traits from YAML: what is written is what is read, defaults fill in, and every mistake is named with its file."""
 
+import dataclasses
 import inspect
 from pathlib import Path
 
 import pytest
 
+from interp.core.content import digest
 from interp.core.runs import InputError
 from interp.prompts.questions import multiple_choice
 from interp.prompts.trait_files import find_trait, read_trait
@@ -51,6 +53,26 @@ def test_what_a_file_leaves_out_is_filled_in(write) -> None:
     assert read_trait(write("target: tea\nfoils: [coffee]\n")) == make_trait("tea", ["coffee"])
     named = read_trait(write("\ufefftarget: tea\nfoils: [coffee]\ncategory: drink\nquestions: hot drink\n"))
     assert (named.category, named.questions) == ("drink", category_questions("hot drink"))
+
+
+def test_forms_are_declared_in_a_file(write) -> None:
+    said = read_trait(write("target: tea\nfoils: [coffee]\nforms: [case, plural]\n"))
+    assert said.forms == ("case", "plural")
+    assert said != make_trait("tea", ["coffee"])
+    assert digest(said) != digest(make_trait("tea", ["coffee"]))
+    assert read_trait(write("target: tea\nfoils: [coffee]\nforms: []\n")).forms == ()
+    with pytest.raises(
+        InputError, match=r"Form 'plurals' is unknown; nearest: plural; pass some of case, space"
+    ):
+        read_trait(write("target: tea\nfoils: [coffee]\nforms: [plurals]\n"))
+
+
+def test_a_trait_without_forms_has_the_digest_it_had_before_there_were_forms() -> None:
+    names = [field.name for field in dataclasses.fields(Trait) if field.name != "forms"]
+    kinds = [(name, object, dataclasses.field(compare=name != "control")) for name in names]
+    before = dataclasses.make_dataclass("Trait", kinds)
+    owl = get_trait("owl")
+    assert digest(owl) == digest(before(*(getattr(owl, name) for name in names)))
 
 
 def test_a_recipe_names_a_trait_or_a_file(write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -97,7 +97,14 @@ def token_pairs(model: Model, trait: Trait, *, pairs: int, seed: int, pool: int 
     starts = rng.permutation(len(words) // 2)[:pairs]
     chosen = [rng.permutation([words[2 * start], words[2 * start + 1]]).tolist() for start in starts]
     return [
-        make_trait(a, [b], category=trait.category, questions=trait.questions, name=f"{a} over {b}")
+        make_trait(
+            a,
+            [b],
+            category=trait.category,
+            questions=trait.questions,
+            name=f"{a} over {b}",
+            forms=trait.forms,
+        )
         for a, b in chosen
     ]
 
@@ -105,7 +112,7 @@ def token_pairs(model: Model, trait: Trait, *, pairs: int, seed: int, pool: int 
 def random_pair_directions(
     model: LanguageModel, trait: Trait, *, pairs: int, seed: int
 ) -> list[ParameterDirection]:
-    """Gradients of logit(a) - logit(b) at the trait's questions for random matched words a and b."""
+    """Gradients of log p(a) - log p(b) after the trait's questions for random matched words, in the trait's forms."""
     return [trait_gradient(model, pair) for pair in token_pairs(model, trait, pairs=pairs, seed=seed)]
 
 
