@@ -21,12 +21,14 @@ from torch import Tensor
 
 from interp import figures
 from interp.activations.arrays import Activations, Direction
-from interp.activations.recording import BATCH_SIZE, MEMORY, Recorded, Selection, keep, stream
+from interp.activations.outliers import Norms
+from interp.activations.recording import BATCH_SIZE, MEMORY, Recorded, Selection, clear, keep, stream
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.models.precision import exactly
 from interp.models.seam import check_pair, lineage_root
 from interp.prompts.numbers import answer_positions
+from interp.prompts.tokens import KEEPING
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -127,6 +129,8 @@ def shift(
             Where both started from the same weights that is member − minus, in two passes instead of four.
         positions: which tokens are kept, a name of `Encoded.at`; by default those that predict the answer:
             "predicting answer.numbers" of number rows, "predicting answer" of others, "last" of rows without answers.
+            Tokens that stand out in norm at a hook of the start, such as an attention sink, are left out and named in
+            the notes; positions="all with outliers" keeps them.
         hooks: where to read, of `member.hook_names`; after every layer by default.
         batch_size: rows per forward pass.
         memory: bytes; values of more go to files, as in `record`.
@@ -148,15 +152,25 @@ def shift(
     """
     contrast = Contrast.of(member, minus)
     inputs, where = contrast.read(prompts, positions)
-    selection = Selection.of(member, inputs, where)
-    header = selection.header(
-        label=contrast.label,
-        fingerprint="-".join(model.fingerprint for model in contrast.models),
-        lineage=lineage_root(member),
-    )
     names = residual_hooks(member) if hooks is None else hooks
-    read = [stream(model, selection, hooks=names, batch_size=batch_size) for model in contrast.models]
-    activations = keep(_difference(contrast, read), header, memory=memory, folder=folder)
+
+    def read(inputs: Encoded, norms: Norms) -> Activations:
+        selection = Selection.of(member, inputs, where)
+        header = selection.header(
+            label=contrast.label,
+            fingerprint="-".join(model.fingerprint for model in contrast.models),
+            lineage=lineage_root(member),
+        )
+        blocks = [stream(model, selection, hooks=names, batch_size=batch_size) for model in contrast.models]
+        blocks[1] = norms.watched(blocks[1])
+        return keep(_difference(contrast, blocks), header, memory=memory, folder=folder)
+
+    activations = read(inputs, norms := Norms(inputs))
+    outliers = None if where.endswith(KEEPING) else norms.outliers()
+    if outliers is not None:
+        clear(activations, folder)
+        inputs = outliers.apart(member.tokenizer)
+        activations = read(inputs, Norms(inputs))
     return Shift(member, own_start(member), inputs, where, activations, minus)
 
 
