@@ -30,7 +30,7 @@ def norm_limit(norms: Float[Tensor, "token"]) -> float:
     return MULTIPLE * float(norms.median())
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True, eq=False)
 class Norms:
     """Norms of all values read so far by hook, NaN where none was."""
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -153,24 +154,13 @@ def shift(
     contrast = Contrast.of(member, minus)
     inputs, where = contrast.read(prompts, positions)
     names = residual_hooks(member) if hooks is None else hooks
-
-    def read(inputs: Encoded, norms: Norms) -> Activations:
-        selection = Selection.of(member, inputs, where)
-        header = selection.header(
-            label=contrast.label,
-            fingerprint="-".join(model.fingerprint for model in contrast.models),
-            lineage=lineage_root(member),
-        )
-        blocks = [stream(model, selection, hooks=names, batch_size=batch_size) for model in contrast.models]
-        blocks[1] = norms.watched(blocks[1])
-        return keep(_difference(contrast, blocks), header, memory=memory, folder=folder)
-
-    activations = read(inputs, norms := Norms(inputs))
+    read = partial(_read, contrast, where, hooks=names, batch_size=batch_size, memory=memory, folder=folder)
+    activations, norms = read(inputs)
     outliers = None if where.endswith(KEEPING) else norms.outliers()
     if outliers is not None:
         clear(activations, folder)
         inputs = outliers.apart(member.tokenizer)
-        activations = read(inputs, Norms(inputs))
+        activations, _ = read(inputs)
     return Shift(member, own_start(member), inputs, where, activations, minus)
 
 
@@ -257,6 +247,22 @@ def shared_inputs(member: Model, start: Model, prompts: Prompts | Encoded) -> En
             "give both one tokenizer"
         )
     return inputs
+
+
+def _read(
+    contrast: Contrast, where: str, inputs: Encoded, *, hooks: Sequence[str], batch_size: int, **kept: Any
+) -> tuple[Activations, Norms]:
+    """The change at the named tokens, and the norms there in the model that is taken off."""
+    member, norms = contrast.models[0], Norms(inputs)
+    selection = Selection.of(member, inputs, where)
+    header = selection.header(
+        label=contrast.label,
+        fingerprint="-".join(model.fingerprint for model in contrast.models),
+        lineage=lineage_root(member),
+    )
+    read = [stream(model, selection, hooks=hooks, batch_size=batch_size) for model in contrast.models]
+    read[1] = norms.watched(read[1])
+    return keep(_difference(contrast, read), header, **kept), norms
 
 
 def _difference(contrast: Contrast, read: Sequence[Iterator[Recorded]]) -> Iterator[Recorded]:
