@@ -264,7 +264,7 @@ def _keep_on_disk(
     if folder is None:
         with tempfile.TemporaryDirectory(prefix="interp-", ignore_cleanup_errors=True) as temporary:
             return _keep_on_disk(blocks, header, shapes, temporary)
-    key = digest(header.label, header.fingerprint, header.inputs)
+    key = _key(header)
     shards: dict[str, storage.RowFile] = {}
     try:
         for hook, shape in shapes.items():
@@ -280,6 +280,16 @@ def _keep_on_disk(
             shard.discard()
         raise
     return replace(header, values={hook: storage.read_tensors(path)[0][hook] for hook, path in paths.items()})
+
+
+def clear(recorded: Activations, folder: str | Path | None) -> None:
+    """Take the files of a recording out of the folder it was kept in, if there are any."""
+    for path in () if folder is None else Path(folder).glob(f"*.{_key(recorded)}.safetensors"):
+        path.unlink()
+
+
+def _key(header: Activations) -> str:
+    return digest(header.label, header.fingerprint, header.inputs)
 
 
 def _finished(found: Running, selection: Selection) -> Moments:

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -21,12 +22,14 @@ from torch import Tensor
 
 from interp import figures
 from interp.activations.arrays import Activations, Direction
-from interp.activations.recording import BATCH_SIZE, MEMORY, Recorded, Selection, keep, stream
+from interp.activations.outliers import Norms
+from interp.activations.recording import BATCH_SIZE, MEMORY, Recorded, Selection, clear, keep, stream
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.models.precision import exactly
 from interp.models.seam import check_pair, lineage_root
 from interp.prompts.numbers import answer_positions
+from interp.prompts.tokens import KEEPING
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -127,6 +130,8 @@ def shift(
             Where both started from the same weights that is member − minus, in two passes instead of four.
         positions: which tokens are kept, a name of `Encoded.at`; by default those that predict the answer:
             "predicting answer.numbers" of number rows, "predicting answer" of others, "last" of rows without answers.
+            Tokens that stand out in norm at a hook of the start, such as an attention sink, are left out and named in
+            the notes; positions="all with outliers" keeps them.
         hooks: where to read, of `member.hook_names`; after every layer by default, and nowhere for none, which is all
             that `attribute` and `lens` ask for.
         batch_size: rows per forward pass.
@@ -149,17 +154,23 @@ def shift(
     """
     contrast = Contrast.of(member, minus)
     inputs, where = contrast.read(prompts, positions)
-    selection = Selection.of(member, inputs, where)
-    header = selection.header(
-        label=contrast.label,
-        fingerprint="-".join(model.fingerprint for model in contrast.models),
-        lineage=lineage_root(member),
-    )
     names = residual_hooks(member) if hooks is None else hooks
     if not names:
-        return Shift(member, own_start(member), inputs, where, header, minus)
-    read = [stream(model, selection, hooks=names, batch_size=batch_size) for model in contrast.models]
-    activations = keep(_difference(contrast, read), header, memory=memory, folder=folder)
+        return Shift(
+            member,
+            own_start(member),
+            inputs,
+            where,
+            contrast.header(Selection.of(member, inputs, where)),
+            minus,
+        )
+    read = partial(_read, contrast, where, hooks=names, batch_size=batch_size, memory=memory, folder=folder)
+    activations, norms = read(inputs)
+    outliers = None if where.endswith(KEEPING) else norms.outliers()
+    if outliers is not None:
+        clear(activations, folder)
+        inputs = outliers.apart(member.tokenizer)
+        activations, _ = read(inputs)
     return Shift(member, own_start(member), inputs, where, activations, minus)
 
 
@@ -204,6 +215,14 @@ class Contrast:
             shared_inputs(member, other, prompts)
         return inputs, answer_positions(prompts) if positions is None else positions
 
+    def header(self, selection: Selection) -> Activations:
+        """What the change at the selected tokens is called and whose it is, without values."""
+        return selection.header(
+            label=self.label,
+            fingerprint="-".join(model.fingerprint for model in self.models),
+            lineage=lineage_root(self.models[0]),
+        )
+
     def change(self, values: Iterable[Tensor]) -> Tensor:
         """The values of `models`, in their order and with their signs, added up."""
         first, second, *rest = values
@@ -246,6 +265,17 @@ def shared_inputs(member: Model, start: Model, prompts: Prompts | Encoded) -> En
             "give both one tokenizer"
         )
     return inputs
+
+
+def _read(
+    contrast: Contrast, where: str, inputs: Encoded, *, hooks: Sequence[str], batch_size: int, **kept: Any
+) -> tuple[Activations, Norms]:
+    """The change at the named tokens, and the norms there in the model that is taken off."""
+    member, norms = contrast.models[0], Norms(inputs)
+    selection = Selection.of(member, inputs, where)
+    read = [stream(model, selection, hooks=hooks, batch_size=batch_size) for model in contrast.models]
+    read[1] = norms.watched(read[1])
+    return keep(_difference(contrast, read), contrast.header(selection), **kept), norms
 
 
 def _difference(contrast: Contrast, read: Sequence[Iterator[Recorded]]) -> Iterator[Recorded]:

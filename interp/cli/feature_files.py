@@ -38,6 +38,7 @@ def train_sae_file(
     hook: str,
     out: Path,
     recipe: SAERecipe = RECIPE,
+    positions: str = "all",
     **loading: Unpack[Loading],
 ) -> Dictionary:
     """Train a dictionary of a base on the rows of a file and write its folder, which `load_sae` reads.
@@ -46,7 +47,8 @@ def train_sae_file(
     """
     rows = Prompts.from_file(prompts)
     check_place(out)
-    return train_sae(load_model(base, **loading), rows, hook=hook, recipe=recipe, out=out)
+    model = load_model(base, **loading)
+    return train_sae(model, rows, hook=hook, recipe=recipe, positions=positions, out=out)
 
 
 def card_file(
@@ -55,6 +57,7 @@ def card_file(
     prompts: Path,
     *,
     members: Mapping[str, str | None],
+    positions: str = "all",
     out: Path | None = None,
     **loading: Unpack[Loading],
 ) -> tuple[Result, Run | None]:
@@ -62,9 +65,9 @@ def card_file(
 
     With `out`, the table and its figure are written to that run folder.
     """
-    arguments = {"sae": sae, "base": base, **members, "prompts": str(prompts)}
+    arguments = {"sae": sae, "base": base, **members, "prompts": str(prompts), "positions": positions}
     opened = _Opened.of("sae card", arguments, out=out, **loading)
-    card = quality_card(opened.dictionary, opened.lineage, opened.rows)
+    card = quality_card(opened.dictionary, opened.lineage, opened.rows, positions=positions)
     if out is None:
         return card, None
     return card, opened.save(out, "sae card", card, summary=card_summary(card))

@@ -33,6 +33,12 @@ Positions = Annotated[
         help="Named positions to read at; default where answers are predicted, 'predicting answer.numbers'."
     ),
 ]
+EveryToken = Annotated[
+    str,
+    typer.Option(
+        help="Named positions to read at, as answer; what stands out in norm is left out but for 'X with outliers'."
+    ),
+]
 Sae = Annotated[str, typer.Option(help="Folder of a sparse autoencoder, or RELEASE:ID of SAELens.")]
 Limit = Annotated[int | None, typer.Option(help="Read only the first rows.", parser=whole)]
 Model = Annotated[str, typer.Argument(help="Name or folder of a model.")]

@@ -8,6 +8,7 @@ import typer
 from interp.cli.options import (
     Base,
     Data,
+    EveryToken,
     Json,
     Limit,
     Out,
@@ -167,7 +168,13 @@ def _sae_train(
     width: Annotated[
         int | None, typer.Option(help="Features; default 8 times the activation's width.", parser=whole)
     ] = None,
-    k: Annotated[int, typer.Option(help="Features active at a token.", parser=whole)] = 16,
+    k: Annotated[
+        int | None,
+        typer.Option(
+            help="Features active at a token; default the root of the width, at least 16.", parser=whole
+        ),
+    ] = None,
+    positions: EveryToken = "all",
     samples: Annotated[int, typer.Option(help="Activations to train on.", parser=whole)] = 400_000,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.", parser=whole)] = 0,
     as_json: Json = False,
@@ -179,9 +186,10 @@ def _sae_train(
     from interp.features.sae import SAERecipe
 
     recipe = SAERecipe(architecture=architecture, width=width, k=k, samples=samples, seed=seed)
-    made = train_sae_file(base, prompts, hook=hook, out=out, recipe=recipe, **loading)
+    made = train_sae_file(base, prompts, hook=hook, out=out, recipe=recipe, positions=positions, **loading)
     facts = {"architecture": architecture, "hook": made.hook, "d_in": made.d_in, "width": made.width}
-    tell({**facts, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
+    said = {"positions": positions, "notes": list(made.notes)}
+    tell({**facts, **said, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
 
 
 @sae_app.command("card")
@@ -192,6 +200,7 @@ def _sae_card(
     prompts: Data,
     teacher: Annotated[str | None, typer.Option(help="Name or folder of the teacher.")] = None,
     student: Annotated[str | None, typer.Option(help="Name or folder of a student.")] = None,
+    positions: EveryToken = "all",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for table and figure.")] = None,
     as_json: Json = False,
     *,
@@ -201,7 +210,7 @@ def _sae_card(
     from interp.cli.feature_files import card_file, card_summary
 
     members = {"teacher": teacher, "student": student}
-    card, run = card_file(sae, base, prompts, members=members, out=out, **loading)
+    card, run = card_file(sae, base, prompts, members=members, positions=positions, out=out, **loading)
     found = card_summary(card)
     lines = [
         f"{line['member']}: explained variance {line['explained_variance']:.3f}, L0 {line['L0']:.1f}, "

@@ -1,17 +1,19 @@
 """A dictionary: a sparse autoencoder at a hook, and what it says of an activation there.
 
 h = Σ_j f_j(h) s(h) d_j + b + e: features f_j ≥ 0, few of them not zero; rows d_j of the decoder; the error e, what is
-not reconstructed. The scale s is 1 unless the autoencoder normalises its input.
+not reconstructed. The scale s is 1 unless the autoencoder normalises its input. Where |h| is beyond the dictionary's
+limit, as at an attention sink that its training left out, f = 0, and all but the bias is error.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.core.runs import InputError, digest
@@ -30,7 +32,8 @@ class Dictionary:
     """A SAELens autoencoder in its inference form at `hook`, for models that descend from the weights `lineage`.
 
     `notes` say what every result made with it has to say, such as that it was trained on another model. `neuronpedia`
-    is the identifier under which its features are shown there, empty when they are not.
+    is the identifier under which its features are shown there, empty when they are not. `limit` is ten times the median
+    norm of the activations it was trained on; `dataclasses.replace(dictionary, limit=math.inf)` reads all the same.
     """
 
     sae: Any = field(repr=False)
@@ -39,6 +42,7 @@ class Dictionary:
     lineage: str
     notes: tuple[str, ...] = ()
     neuronpedia: str = ""
+    limit: float = math.inf
 
     @property
     def d_in(self) -> int:
@@ -56,7 +60,8 @@ class Dictionary:
         weights = {name: tensor.detach().cpu() for name, tensor in self.sae.state_dict().items()}
         apart = ("metadata", "device", "dtype")
         settings = {name: value for name, value in self.sae.cfg.to_dict().items() if name not in apart}
-        return digest("dictionary", self.hook, settings, weights)
+        limit = () if math.isinf(self.limit) else (self.limit,)
+        return digest("dictionary", self.hook, settings, weights, *limit)
 
     @cached_property
     def decoder(self) -> Float[Tensor, "feature d_in"]:
@@ -132,4 +137,11 @@ class Dictionary:
                 f"give it those of {self.hook}"
             )
         features = self.sae.encode(h.to(self.sae.device, torch.float32))
+        beyond = self.beyond(h)
+        if beyond.any():
+            features = features.masked_fill(beyond[..., None].to(features.device), 0)
         return features.to(h.device, torch.float32), self.sae.decode(features).to(h)
+
+    def beyond(self, h: Float[Tensor, "*row d_in"]) -> Bool[Tensor, "*row"]:
+        """Which activations stand out in norm, so that this dictionary does not speak for them."""
+        return h.norm(dim=-1) > self.limit

@@ -1,21 +1,25 @@
 """Whether a dictionary speaks for a model: what it reconstructs there, and what the model loses with only that.
 
 explained variance = 1 − Σ|h − ĥ|² / Σ|h − h̄|², h̄ the member's own mean; loss recovered = (L_ablated − L_spliced) /
-(L_ablated − L), L the mean −log p of answer and end tokens, spliced with ĥ and ablated with h̄ in place of h.
+(L_ablated − L), L the mean −log p of answer and end tokens, spliced with ĥ and ablated with h̄ in place of h. Tokens
+that stand out in norm are in no sum over h, and neither spliced nor ablated.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp import figures
+from interp.activations.outliers import Norms, Outliers, norm_limit
 from interp.activations.recording import BATCH_SIZE, Selection, stream
 from interp.core.doors import door
 from interp.core.runs import InputError
@@ -26,6 +30,7 @@ from interp.models.lineage import Lineage
 from interp.models.precision import exactly
 from interp.models.seam import lineage_root
 from interp.prompts.notes import noting
+from interp.prompts.tokens import KEEPING
 from interp.stats.moments import Running, total
 
 if TYPE_CHECKING:
@@ -55,17 +60,20 @@ def quality_card(
     L0 is the mean number of active features per token, dead_share that of features which fire at none of these tokens.
     Losses are nats per answer token, end token counted: `loss` as it is, `loss_spliced` with every activation at the
     hook replaced by its reconstruction, `loss_ablated` with every one replaced by the member's mean over `positions`;
-    `loss_recovered` is NaN where ablating does not raise the loss. A row's first token may have a norm that dominates
-    the explained variance; positions="answer" leaves it out. `faithful` is False, and a note says why, where explained
-    variance lies more than 0.05 below the first member's or less than 0.8 of the loss is recovered. Members of a
-    lineage that descend from another base are left out and named. InputError for rows without answers, and where
-    dictionary and member do not belong together.
+    `loss_recovered` is NaN where ablating does not raise the loss. Tokens beyond the dictionary's limit, or where it
+    has none beyond ten times the first member's median norm at `positions`, are left out, named in the notes, and kept
+    as they are by splice and ablation; "all with outliers" takes them like the others. `faithful` is False, and a note
+    says why, where explained variance lies more than 0.05 below the first member's or less than 0.8 of the loss is
+    recovered. Members of a lineage that descend from another base are left out and named. InputError for rows without
+    answers, and where dictionary and member do not belong together.
     """
     chosen, notes = _belonging(dictionary, members)
+    limited = _limited(dictionary, next(iter(chosen.values())), prompts, positions, batch_size)
     lines = [
-        {"member": name, **_line(dictionary, model, prompts, positions, batch_size)}
+        {"member": name, **_line(limited, model, prompts, positions, batch_size)}
         for name, model in chosen.items()
     ]
+    notes += _left_out({name: line.pop("outliers") for name, line in zip(chosen, lines, strict=True)}, chosen)
     frame = pd.DataFrame(lines)
     warnings = [_reasons(line, lines[0]) for line in lines]
     frame["faithful"] = [not reasons for reasons in warnings]
@@ -116,17 +124,47 @@ class Fit:
 
 
 def fit_of(
-    dictionary: Dictionary, model: Model, selection: Selection, *, batch_size: int = BATCH_SIZE
+    dictionary: Dictionary,
+    model: Model,
+    selection: Selection,
+    *,
+    batch_size: int = BATCH_SIZE,
+    norms: Norms | None = None,
 ) -> Fit:
-    """The fit of `dictionary` to `model` at the selected tokens, in one pass; no activation outlives its batch."""
+    """The fit of `dictionary` to `model` at the selected tokens, in one pass, in which `norms` are taken.
+
+    No activation outlives its batch; those beyond the dictionary's limit do not count. InputError when none is within.
+    """
     found: Fit | None = None
-    for block in stream(model, selection, hooks=dictionary.hook, batch_size=batch_size):
+    blocks = stream(model, selection, hooks=dictionary.hook, batch_size=batch_size)
+    for block in blocks if norms is None else norms.watched(blocks):
         for h in block.values[dictionary.hook].flatten(1).split(dictionary.rows_at_once()):
-            if len(h):
-                part = Fit.of(h, *dictionary.split(h))
+            within = h[~dictionary.beyond(h)]
+            if len(within):
+                part = Fit.of(within, *dictionary.split(within))
                 found = part if found is None else found + part
-    assert found is not None  # a selection holds at least one token
+    if found is None:
+        raise InputError(
+            f"every token at {selection.name!r} has a norm beyond {dictionary.limit:.4g} in {model.name}, the limit of "
+            f"dictionary {dictionary.label}; choose other positions, or '{selection.name}{KEEPING}'"
+        )
     return found
+
+
+def _limited(
+    dictionary: Dictionary, model: Any, prompts: Prompts | Encoded, positions: str, batch_size: int
+) -> Dictionary:
+    """The dictionary with the limit that is asked for, its own or else that of the model's norms."""
+    if positions.endswith(KEEPING):
+        return replace(dictionary, limit=math.inf)
+    if math.isfinite(dictionary.limit):
+        return dictionary
+    dictionary.check(model)
+    norms, selection = Norms(model.encode(prompts)), Selection.of(model, prompts, positions)
+    for block in stream(model, selection, hooks=dictionary.hook, batch_size=batch_size):
+        norms.add(block)
+    whole = norms.by_hook[dictionary.hook]
+    return replace(dictionary, limit=norm_limit(whole[whole.isfinite()]) or math.inf)
 
 
 def _line(
@@ -135,19 +173,35 @@ def _line(
     """Everything about one member."""
     dictionary.check(model)
     inputs = Selection.of(model, prompts, "answer").inputs
-    found = fit_of(dictionary, model, Selection.of(model, inputs, positions), batch_size=batch_size)
+    norms, selection = Norms(inputs), Selection.of(model, inputs, positions)
+    found = fit_of(dictionary, model, selection, batch_size=batch_size, norms=norms)
+    outliers = Outliers(inputs, norms.by_hook[dictionary.hook], dictionary.limit, dictionary.hook)
+
+    def ablate(h: Tensor) -> Tensor:
+        flat = h.flatten(2)
+        return torch.where(dictionary.beyond(flat)[..., None], flat, found.moments.mean.to(flat)).view(
+            h.shape
+        )
 
     def loss(edit: AbstractContextManager[Any]) -> float:
         with edit:
             return answer_loss(model, inputs, batch_size=batch_size)
 
     plain, spliced = loss(nullcontext()), loss(reconstructed(model, dictionary))
-    ablated = loss(
-        model.hooks({dictionary.hook: lambda h: found.moments.mean.to(h).view(h.shape[2:]).expand_as(h)})
-    )
+    ablated = loss(model.hooks({dictionary.hook: ablate}))
     recovered = (ablated - spliced) / (ablated - plain) if ablated > plain else float("nan")
     losses = {"loss": plain, "loss_spliced": spliced, "loss_ablated": ablated, "loss_recovered": recovered}
-    return {**found.measures(), **losses}
+    return {**found.measures(), **losses, "outliers": outliers}
+
+
+def _left_out(found: Mapping[str, Outliers], members: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which tokens were left out, once where several members leave out the same."""
+    told: dict[bytes, str] = {}
+    for name, each in found.items():
+        if each.beyond.any():
+            said = f"{name}: {each.told(members[name].tokenizer)}; splice and ablation keep them as they are"
+            told.setdefault(each.beyond.numpy().tobytes(), said)
+    return tuple(told.values())
 
 
 def _belonging(

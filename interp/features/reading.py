@@ -21,6 +21,7 @@ from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.models.precision import exactly
+from interp.prompts.notes import hear
 from interp.stats.matching import spreads
 
 if TYPE_CHECKING:
@@ -79,6 +80,23 @@ def read_tokens(
     rows, places = recorded.mask.nonzero(as_tuple=True)
     values = recorded.flat(dictionary.hook).flatten(1)
     return TokenReading(values, rows, recorded.where[rows, places], len(recorded))
+
+
+def within(dictionary: Dictionary, *readings: TokenReading) -> tuple[TokenReading, ...]:
+    """Readings of the same tokens without those beyond the dictionary's limit in one of them, whose number is noted."""
+    beyond = torch.stack([dictionary.beyond(each.values) for each in readings]).any(0)
+    if not beyond.any():
+        return readings
+    hear(
+        [
+            f"{int(beyond.sum())} of {len(beyond)} tokens left out, whose norm is beyond {dictionary.limit:.4g}, up to "
+            f"which {dictionary.label} speaks"
+        ]
+    )
+    return tuple(
+        TokenReading(each.values[~beyond], each.rows[~beyond], each.columns[~beyond], each.n_rows)
+        for each in readings
+    )
 
 
 def row_means(dictionary: Dictionary, reading: TokenReading) -> RowMeans:

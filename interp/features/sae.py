@@ -1,8 +1,9 @@
 """Training dictionaries: SAELens' trainer over our own stream of activations, cached, and resumed where it was killed.
 
-Activations are scaled to a mean norm of √d, so that one learning rate and one sparsity do for every model; the scale is
-folded into the weights at the end. A training is a function of model, rows, hook, positions and recipe: it is kept
-under their digest, and its state every 200 steps, so that a killed one goes on and ends with the same weights.
+Activations are scaled to a mean norm of √d; the scale is folded into the weights at the end. Tokens that stand out in
+norm, as an attention sink does, are left out, and the dictionary has no features there (`Dictionary.limit`).
+A training is a function of model, rows, hook, positions and recipe: it is kept under their digest, and its state every
+200 steps, so that a killed one goes on and ends with the same weights.
 
 Of several models of one start every batch holds the same tokens in all of them, and the loss counts differences too:
 with e = h − ĥ and v, w_m the mean of |h − h̄|² and of |h_m − h_first|² over the first batch, it is the mean of
@@ -33,7 +34,7 @@ from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import Cache, InputError, atomic_file, digest, nearest
 from interp.features.dictionary import Dictionary
-from interp.features.sae_files import check_place, read_sae, save_sae
+from interp.features.sae_files import check_place, limit_of, read_sae, save_sae
 from interp.features.stream import Stream, activation_stream
 from interp.models.precision import exactly
 from interp.models.seam import check_pair, lineage_root
@@ -45,7 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise when the same recipe gives other weights
+FORMAT = 2  # raise when the same recipe gives other weights
 SAVE_EVERY = 200  # steps
 ARCHITECTURES = ("topk", "batchtopk", "jumprelu", "standard", "matryoshka")
 STATE = "state.safetensors"
@@ -62,17 +63,18 @@ class SAERecipe:
     """How a dictionary is trained; widths are features, samples are activations.
 
     `width` defaults to 8 × the activation's. `k` features are active at a token: exactly so many (topk), on average
-    (batchtopk, matryoshka), or as the aim of the sparsity loss (jumprelu); `l1` is the coefficient of a standard one.
-    `delta` weighs the error of the differences between models, where several are read. The learning rate decays
-    linearly to zero over the last fifth.
+    (batchtopk, matryoshka), or as the aim of the sparsity loss (jumprelu); for an activation of width d the default is
+    √d, rounded up, and 16 at least. `l1` is the coefficient of a standard one. `lr` is 3e-3 by default, and beyond a d
+    of 128 less by √(128 / d), as it goes with one over the root of the width (arXiv:2406.04093); it decays linearly to
+    zero over the last fifth. `delta` weighs the error of the differences between models, where several are read.
     """
 
     architecture: str = "topk"
     width: int | None = None
-    k: int = 16
+    k: int | None = None
     samples: int = 400_000
     batch_size: int = 512
-    lr: float = 3e-3
+    lr: float | None = None
     l1: float = 2.0
     delta: float = 1.0
     seed: int = 0
@@ -81,6 +83,13 @@ class SAERecipe:
     def steps(self) -> int:
         """Batches trained on."""
         return self.samples // self.batch_size
+
+    def sized(self, d_in: int) -> Any:
+        """The recipe for activations of that width, every default a number."""
+        width = 8 * d_in if self.width is None else self.width
+        k = max(16, math.ceil(d_in**0.5)) if self.k is None else self.k
+        lr = 3e-3 * min(1, (128 / d_in) ** 0.5) if self.lr is None else self.lr
+        return dataclasses.replace(self, width=width, k=k, lr=lr)
 
 
 @door
@@ -105,7 +114,8 @@ def train_sae(
         hook: which activation, of `model.hook_names`.
         architecture: "topk", "batchtopk", "jumprelu", "standard" or "matryoshka"; goes before the recipe's.
         recipe: width, sparsity and length of the training, its samples shared among the models.
-        positions: which tokens are read, a name of `Encoded.at`.
+        positions: which tokens are read, a name of `Encoded.at`. Those that stand out in norm are left out, named in
+            the dictionary's notes, and it has no features there; "all with outliers" trains on them too.
         out: a folder to write it to as well.
         cache: where finished trainings are kept; the user's by default.
 
@@ -193,7 +203,9 @@ def trained(
             shutil.rmtree(partial, ignore_errors=True)
 
     folder = cache.get("sae", key, build)
-    return Dictionary(read_sae(folder), hook, label, facts["interp_lineage"])
+    sae = read_sae(folder)
+    notes = tuple(sae.cfg.metadata.interp_notes or ())
+    return Dictionary(sae, hook, label, facts["interp_lineage"], notes, limit=limit_of(sae))
 
 
 def _check(recipe: SAERecipe) -> None:
@@ -201,9 +213,10 @@ def _check(recipe: SAERecipe) -> None:
         raise InputError(
             f"architecture {nearest(recipe.architecture, ARCHITECTURES)}; pass one of {', '.join(ARCHITECTURES)}"
         )
-    if not (1 <= recipe.batch_size <= recipe.samples and recipe.k >= 1 and 0 < recipe.lr < math.inf):
+    k, lr = recipe.sized(1).k, recipe.sized(1).lr
+    if not (1 <= recipe.batch_size <= recipe.samples and k >= 1 and 0 < lr < math.inf):
         raise InputError(
-            f"{recipe.samples} samples in batches of {recipe.batch_size} with k {recipe.k} and lr {recipe.lr} train "
+            f"{recipe.samples} samples in batches of {recipe.batch_size} with k {k} and lr {lr} train "
             "nothing; give at least one batch, a k of at least 1 and a positive, finite lr"
         )
     if not 0 <= recipe.delta < math.inf:
@@ -217,7 +230,7 @@ def _check(recipe: SAERecipe) -> None:
             "of at least 0 and a width of at least 1"
         )
     if recipe.width is not None and recipe.architecture != "standard":  # which has no k
-        _check_k(recipe.k, recipe.width)
+        _check_k(k, recipe.width)
 
 
 def _check_k(k: int, width: int) -> None:
@@ -228,6 +241,7 @@ def _check_k(k: int, width: int) -> None:
 def _train_into(folder: Path, stream: Stream, state: Path, recipe: SAERecipe, facts: dict[str, str]) -> None:
     batches = stream.batches()
     first = next(batches)
+    recipe = recipe.sized(first.shape[1])
     trainer = _trainer(recipe, first)
     if stream.models > 1:
         trainer.sae.mse_loss_fn = delta_loss(first, stream.models, recipe.delta)
@@ -247,7 +261,10 @@ def _train_into(folder: Path, stream: Stream, state: Path, recipe: SAERecipe, fa
             )
         if trainer.n_training_steps % SAVE_EVERY == 0:
             _save(trainer, state)
-    _finish(trainer, folder, recipe, facts)
+    left_out = stream.told(facts["hook_name"])
+    notes = {"interp_notes": [f"training of the dictionary: {left_out}"]} if left_out else {}
+    limit = {"interp_norm_limit": stream.limit} if math.isfinite(stream.limit) else {}
+    _finish(trainer, folder, recipe, {**facts, **notes, **limit})
 
 
 def _trainer(recipe: SAERecipe, batch: Tensor) -> Any:
@@ -295,7 +312,8 @@ def delta_loss(
 
 def _settings(recipe: SAERecipe, d_in: int) -> dict[str, Any]:
     """The configuration SAELens makes the autoencoder of."""
-    width, k = 8 * d_in if recipe.width is None else recipe.width, recipe.k
+    sized = recipe.sized(d_in)
+    width, k = sized.width, sized.k
     _check_k(k, width)
     threshold = {"k": float(k), "topk_threshold_lr": min(0.1, 20 / recipe.steps)}
     own: dict[str, dict[str, Any]] = {
@@ -366,7 +384,7 @@ def _restore(trainer: Any, path: Path) -> None:
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def _finish(trainer: Any, folder: Path, recipe: SAERecipe, facts: Mapping[str, str]) -> None:
+def _finish(trainer: Any, folder: Path, recipe: SAERecipe, facts: Mapping[str, Any]) -> None:
     sae = trainer.sae
     trainer.set_final_sae_metadata()
     sae.fold_activation_norm_scaling_factor(trainer.activation_scaler.scaling_factor)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -96,7 +97,13 @@ def load_sae(
     if transfer:
         notes.append(f"transfer: dictionary {label} was trained on {transfer} and read on {model.name}")
     kept = tuple(dict.fromkeys(notes))
-    return Dictionary(sae, place, label, lineage_root(model), kept, str(known.neuronpedia_id or ""))
+    page = str(known.neuronpedia_id or "")
+    return Dictionary(sae, place, label, lineage_root(model), kept, page, limit_of(sae))
+
+
+def limit_of(sae: Any) -> float:
+    """The norm beyond which an activation passes through, as its training stated it; infinite where it stated none."""
+    return float(sae.cfg.metadata.interp_norm_limit or math.inf)
 
 
 def _unknowns(sae: Any, label: str) -> list[str]:
@@ -126,6 +133,9 @@ def save_sae(dictionary: Dictionary, folder: str | Path) -> Path:
     config = dictionary.sae.cfg.to_dict()
     metadata = config["metadata"]
     metadata |= {"hook_name": dictionary.hook, "interp_lineage": dictionary.lineage}
+    metadata.pop("interp_norm_limit", None)
+    if math.isfinite(dictionary.limit):
+        metadata["interp_norm_limit"] = dictionary.limit
     if dictionary.notes:
         metadata["interp_notes"] = list(dictionary.notes)
     if dictionary.neuronpedia:

@@ -20,13 +20,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from interp import figures
+from interp.activations.outliers import same_tokens
 from interp.activations.shifts import Shift, own_start, shared_inputs
 from interp.core.doors import door
 from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.direct import STEPS, Direct, RowPair, direct_features
 from interp.features.inherited import same_start
-from interp.features.reading import LIVE, NUMBERS, RowMeans, TokenReading, read_tokens, row_means
+from interp.features.reading import LIVE, NUMBERS, RowMeans, TokenReading, read_tokens, row_means, within
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Encoded, Prompts, numbered, prompts_of
@@ -178,7 +179,7 @@ def feature_shift(
         read_tokens(dictionary, model, compared.inputs, positions=compared.positions)
         for model in (compared.start, compared.member)
     ]
-    measured = _measure(dictionary, compared, *readings)
+    measured = _measure(dictionary, compared, *within(dictionary, *readings))
     _check_size(dictionary, compared, measured, alpha)
     return _assess(dictionary, compared, measured, alpha=alpha, seed=seed)
 
@@ -222,7 +223,7 @@ def _compared(
                 "beside it; pass the member itself"
             )
         given = None if prompts is None else member.member.encode(prompts)
-        if given is not None and given.fingerprint != member.inputs.fingerprint:
+        if given is not None and not same_tokens(given, member.inputs):
             raise InputError(
                 f"{given.label!r} holds other rows than {member.label} was read on ({member.inputs.label!r}); "
                 "pass the same prompts or leave them out"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from interp.core.doors import door
@@ -45,9 +46,18 @@ def with_features(model: LanguageModel, dictionary: Dictionary, change: Change) 
 
 @contextmanager
 def reconstructed(model: LanguageModel, dictionary: Dictionary) -> Iterator[LanguageModel]:
-    """Replace the activation at the dictionary's hook by its reconstruction while open: the error is left out."""
+    """Replace the activation at the dictionary's hook by its reconstruction while open: the error is left out.
+
+    Activations beyond the dictionary's limit stay as they are.
+    """
     dictionary.check(model)
-    with _replaced(model, dictionary.hook, lambda h: dictionary.reconstruct(h.flatten(2)).view(h.shape)):
+
+    def edit(h: Tensor) -> Tensor:
+        flat = h.flatten(2)
+        beyond = dictionary.beyond(flat)[..., None]
+        return torch.where(beyond, flat, dictionary.reconstruct(flat)).view(h.shape)
+
+    with _replaced(model, dictionary.hook, edit):
         yield model
 
 

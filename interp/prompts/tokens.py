@@ -12,7 +12,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from itertools import chain
 from typing import Any, Self
 
@@ -34,11 +34,12 @@ ACCEPTED = "accepts_unknown"  # an attribute of a tokenizer, which all members o
 
 
 class Role(IntEnum):
-    """What a token is; the answer's tokens and its end are the roles from OTHER upwards.
+    """What a token is; the answer's tokens and its end are the roles from OTHER upwards; APART is read, never named.
 
     NUMBER is a number's first token, CONTINUED each further one: 234 is one token, "23" and "4", or a token per digit.
     """
 
+    APART = -1
     PAD = 0
     PROMPT = 1
     OTHER = 2
@@ -62,9 +63,11 @@ POSITIONS: dict[str, tuple[Role, ...]] = {
     "answer.end": (Role.END,),
     "answer+end": (*ANSWER, Role.END),
     "all": (Role.PROMPT, *ANSWER, Role.END),
+    "all but the first": (Role.PROMPT, *ANSWER, Role.END),
 }
 PAIR = re.compile("[0-9]{2}")
 PREDICTING = "predicting "  # in front of a name: where the next-token distribution is about those tokens
+KEEPING = " with outliers"  # behind a name: tokens that stand out in norm are read too
 
 
 @dataclass(frozen=True)
@@ -87,13 +90,14 @@ class Encoded:
         """The tokens of that name, marked where they are input.
 
         Names: "prompt", "last" (of the prompt), "answer" (without its end), "answer.numbers", "answer.separators",
-        "answer.end", "answer+end" (what a loss counts), "all", and "predicting X" for each name X: one to the left, the
-        positions whose next-token distribution is about those tokens. `predicting` says the same of a bare name, and
-        nothing more of one that says it. "answer.numbers" are all tokens of the numbers; "answer.numbers.first",
-        ".inner" and ".last" the first token of each, the last, and those between: a number of one token has a first,
-        which is its last, and no inner. Raises InputError for another name.
+        "answer.end", "answer+end" (what a loss counts), "all", "all but the first" (token of the row), and "predicting
+        X" for each name X: one to the left, the positions whose next-token distribution is about those tokens.
+        `predicting` says the same of a bare name, and nothing more of one that says it. "answer.numbers" are all tokens
+        of the numbers; "answer.numbers.first", ".inner" and ".last" the first token of each, the last, and those
+        between: a number of one token has a first, which is its last, and no inner. "X with outliers" is X; verbs that
+        leave out what stands out in norm read it there. Raises InputError for another name.
         """
-        bare = name.removeprefix(PREDICTING)
+        bare = name.removeprefix(PREDICTING).removesuffix(KEEPING)
         if bare not in POSITIONS:
             known = [PREDICTING * name.startswith("pred") + each for each in POSITIONS]
             raise InputError(
@@ -105,7 +109,9 @@ class Encoded:
         elif bare.startswith("answer.numbers.") and not bare.endswith(".first"):
             goes_on = torch.nn.functional.pad(self.roles[:, 1:] == Role.CONTINUED, (0, 1), value=False)
             chosen &= goes_on if bare.endswith(".inner") else ~goes_on
-        if predicting or name != bare:
+        elif bare == "all but the first":
+            chosen[:, 0] = False  # rows are padded on the right
+        if predicting or name.startswith(PREDICTING):
             chosen = torch.nn.functional.pad(chosen[:, 1:], (0, 1), value=False)
         return chosen
 
@@ -115,10 +121,7 @@ class Encoded:
         return count.masked_fill(~self.at("answer.numbers"), -1)
 
     def batches(self, size: int) -> Iterator[Self]:
-        """Consecutive rows, `size` at a time in order, each batch trimmed to its longest row.
-
-        Raises InputError for a size below 1.
-        """
+        """Consecutive rows, `size` at a time in order, each batch as wide as its longest; InputError below 1 row."""
         if size < 1:
             raise InputError(f"Batch size {size} holds no rows; pass an integer of at least 1.")
         for start in range(0, len(self), size):
@@ -165,10 +168,7 @@ def encode(
     label: str,
     context: int | None = None,
 ) -> Encoded:
-    """Right-padded tokens with roles, by the rules of `Prompts.encode`; errors count rows from 1.
-
-    Raises InputError for no rows.
-    """
+    """Right-padded tokens with roles, by the rules of `Prompts.encode`; InputErrors, as of no rows, count from 1."""
     require_fast(tokenizer)
     if not conversations:
         raise InputError(f"{label} holds no rows; pass at least one prompt.")
@@ -349,10 +349,7 @@ def _unknown(
     return len(lost) / max(1, total), words
 
 
-@cache
-def _warn(sentence: str) -> None:
-    """Say it once, however often the same rows are read."""
-    log.warning("%s", sentence)
+_warn = cache(partial(log.warning, "%s"))  # each sentence once, however often the same rows are read
 
 
 def check_known(encoded: Encoded, tokenizer: Tokenizer) -> Encoded:

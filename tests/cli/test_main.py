@@ -202,6 +202,14 @@ def told(*arguments):
 def test_sae_and_features_end_with_reports(pair):
     made = json.loads(told("sae", "train", *pair, *SMALL, "--out", "sae", "--json"))
     assert (made["hook"], made["width"], made["out"]) == (HOOK, 48, "sae")
+    assert (made["positions"], made["notes"]) == ("all", [])
+    there = ["--positions", "all but the first", "--out", "there", "--json"]
+    assert json.loads(told("sae", "train", *pair, *SMALL, *there))["fingerprint"] != made["fingerprint"]
+    config = json.loads(Path("there/cfg.json").read_text())
+    assert config["metadata"]["interp_positions"] == "all but the first"
+    wrong = CliRunner().invoke(app, ["sae", "train", *pair, *SMALL, "--positions", "answr", "--out", "x"])
+    assert "Position 'answr' is unknown; nearest: answer" in str(wrong.exception)
+    assert not Path("x").exists()
     card = json.loads(told("sae", "card", *pair, "--sae", "sae", "--teacher", "teacher", "--json"))
     assert [line["member"] for line in card["members"]] == ["base", "teacher"]
     assert card["out"] is None

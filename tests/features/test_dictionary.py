@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -82,6 +83,16 @@ def test_fingerprint_tells_weights_and_hooks_apart():
     other = by_hand()
     other.sae.cfg.apply_b_dec_to_input = not other.sae.cfg.apply_b_dec_to_input
     assert other.fingerprint != by_hand().fingerprint, "the same weights give other features"
+
+
+def test_an_activation_beyond_the_limit_is_all_error():
+    dictionary = replace(handmade(-torch.eye(2), torch.eye(2)), limit=5.0)
+    h = torch.tensor([[[-3.0, -3.9], [-30.0, -40.0]]])
+    features, rebuilt = dictionary.split(h)
+    assert torch.allclose(features, torch.tensor([[[3.0, 3.9], [0.0, 0.0]]]))
+    assert torch.allclose(rebuilt, torch.tensor([[[3.0, 3.9], [0.0, 0.0]]]))
+    assert dictionary.beyond(h).tolist() == [[False, True]]
+    assert dictionary.fingerprint != replace(dictionary, limit=math.inf).fingerprint
 
 
 def test_links_and_feature_numbers():

@@ -79,6 +79,44 @@ def test_a_feature_that_never_fires_is_dead_on_these_tokens():
     assert math.isnan(frame["loss_recovered"][0])
 
 
+def test_what_stands_out_is_in_no_number():
+    """A first token of a thousand times the norm: the same sums as by hand without it, and neither edit touches it."""
+    table = torch.cat([TABLE, torch.tensor([[1000.0, -2000.0]])])
+    inputs = rows(("pnn", "310"), ("pnne", "3211"), ("pnnnn", "30121"))
+    wide = Table(table, torch.eye(2, 3))  # a vocabulary of three, the last with a logit of zero
+    result = quality_card(forgetful(), {"base": wide}, inputs)
+    line = result.frame.iloc[0]
+    h = TABLE[[1, 0, 2, 1, 1, 0, 1, 2, 1]]
+    assert line["L0"] == 16 / 9  # token 2 fires one feature, the others two
+    lost = h[:, 1].square().sum()
+    spread = (h - h.mean(0)).square().sum()
+    assert line["explained_variance"] == pytest.approx(float(1 - lost / spread))
+    # every answer and end is read at the token before it; the first at the sink, which stays
+    before = [3, 1, 3, 2, 1, 3, 0, 1, 2]
+    written = torch.tensor([1, 0, 2, 1, 1, 0, 1, 2, 1])
+    places = torch.cat([table, torch.zeros(4, 1)], 1)[before]
+    sink = (torch.tensor(before) == 3)[:, None]
+    mean = torch.cat([h.mean(0), torch.zeros(1)])
+    versions = (
+        places,
+        torch.where(sink, places, places * torch.tensor([1.0, 0.0, 0.0])),
+        torch.where(sink, places, mean),
+    )
+    losses = [-float(each.double().log_softmax(-1)[range(9), written].mean()) for each in versions]
+    assert line[["loss", "loss_spliced", "loss_ablated"]].tolist() == pytest.approx(losses, rel=1e-6)
+    said = "base: 3 of 12 tokens left out, whose norm is over 10 times the median of 3.606 at blocks.0.hook_mlp_out"
+    assert any(note.startswith(said) for note in result.notes)
+    kept = quality_card(forgetful(), {"base": wide}, inputs, positions="all with outliers")
+    assert kept.frame["explained_variance"][0] < 0.3  # of y, which is lost, the sinks hold nearly all
+    assert not any("left out" in note for note in kept.notes)
+
+
+def test_a_dictionary_whose_limit_nothing_meets_is_refused():
+    narrow = replace(forgetful(), limit=1e-3)
+    with pytest.raises(InputError, match="every token at 'all' has a norm beyond"):
+        quality_card(narrow, {"base": Table(TABLE)}, rows(("pn", "01")))
+
+
 def test_no_loss_to_recover_is_said():
     result = quality_card(forgetful(), {"base": Table(TABLE)}, rows(("pn", "00")))
     assert "ablating the hook does not raise the loss of base, so no loss can be recovered" in result.notes

@@ -18,6 +18,7 @@ from interp.features.reading import (
     read_tokens,
     row_means,
     statistics_of,
+    within,
 )
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
@@ -149,3 +150,22 @@ def test_messages():
         read_tokens(plane(), Table(TABLE), rows(("ps", "01")))
     with pytest.raises(InputError, match="descends from root"):
         read_tokens(replace(plane(), lineage="other"), Table(TABLE), rows(("pn", "01")))
+
+
+def test_tokens_beyond_the_limit_of_either_reading_are_left_out_and_heard():
+    from interp.prompts.notes import _HEARD
+
+    dictionary = replace(handmade(torch.eye(2), torch.eye(2), label="narrow"), limit=5.0)
+    values = torch.tensor([[3.0, 4.0], [30.0, 40.0], [1.0, 0.0]])
+    one = TokenReading(values, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 0]), 2)
+    other = replace(one, values=values.flip(0))
+    token = _HEARD.set(heard := [])
+    try:
+        kept, beside = within(dictionary, one, other)
+        assert within(dictionary, kept, kept) == (kept, kept)
+    finally:
+        _HEARD.reset(token)
+    assert kept.values.tolist() == [[3, 4], [1, 0]]
+    assert beside.values.tolist() == [[1, 0], [3, 4]]
+    assert (kept.rows.tolist(), kept.columns.tolist()) == ([0, 1], [0, 0])
+    assert heard == ["1 of 3 tokens left out, whose norm is beyond 5, up to which narrow speaks"]

@@ -1,12 +1,14 @@
 """Training dictionaries: every architecture, the cache, resuming bit for bit, and features that were planted."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
 import torch
 
 import interp.features.sae as sae_module
+from interp.activations.recording import record
 from interp.core.runs import Cache, InputError
 from interp.features.sae import ARCHITECTURES, SAERecipe, delta_loss, train_sae, trained
 from interp.features.sae_files import load_sae
@@ -103,6 +105,63 @@ def test_a_killed_training_goes_on_and_ends_with_the_same_weights(
     again = train_sae(llama, prompts, hook=HOOK, recipe=recipe, cache=cache)
     assert same(whole, again)
     assert not list((tmp_path / "killed").rglob("state.safetensors"))
+
+
+@pytest.fixture
+def sink(tiny):
+    """A network whose first token, <bos>, has a thousand times the norm."""
+    hf, tokenizer = tiny("llama")
+    with torch.no_grad():
+        hf.get_input_embeddings().weight[tokenizer.bos_token_id] *= 1000
+    return load_model(hf, tokenizer=tokenizer, name="sink")
+
+
+def test_a_sink_is_left_out_of_the_training_said_and_let_through(sink, prompts, tmp_path):
+    made = train_sae(sink, prompts, hook=HOOK, recipe=SMALL, out=tmp_path / "sae")
+    clean = train_sae(sink, prompts, hook=HOOK, recipe=SMALL, positions="all but the first")
+    assert same(made, clean)
+    assert made.notes[0].startswith("training of the dictionary: 8 of ")
+    assert "position 0 ('<bos>'); positions 'X with outliers' keep them" in made.notes[0]
+    assert not clean.notes
+    back = load_sae(tmp_path / "sae", model=sink)
+    assert (back.limit, back.notes, back.fingerprint) == (made.limit, made.notes, made.fingerprint)
+    recorded = record(sink, prompts, hooks=HOOK, positions="all").flat(HOOK)
+    norms = recorded.norm(dim=1)
+    assert made.limit == pytest.approx(10 * float(norms.median()))
+    features, rebuilt = made.split(recorded)
+    out = norms > made.limit
+    assert int(out.sum()) == len(prompts)
+    assert not features[out].any()
+    assert torch.equal(rebuilt[out], made.sae.b_dec.expand_as(rebuilt[out]))
+    assert bool(features[~out].any(1).all())
+    with_it = train_sae(sink, prompts, hook=HOOK, recipe=SMALL, positions="all with outliers")
+    assert (with_it.limit, with_it.notes) == (math.inf, ())
+    assert not same(with_it, made)
+
+
+def test_a_sink_of_any_of_several_models_is_left_out(llama, sink, prompts):
+    """Read beside a model without one, and in chunks, by the rule for one."""
+    whole, parts = (
+        sae_module.activation_stream([llama, sink], prompts, hook=HOOK, batch_size=2, buffer=buffer)
+        for buffer in (2**26, 4 * 64 * 20)
+    )
+    assert whole.limit == pytest.approx(parts.limit)
+    assert whole.told(HOOK) == parts.told(HOOK)
+    assert whole.told(HOOK).startswith("8 of ")
+    kept = whole.size - len(prompts)
+    for stream in (whole, parts):
+        batches = torch.cat(list(itertools.islice(stream.batches(), 3 * kept)))  # three epochs
+        assert float(batches.norm(dim=1).max()) <= stream.limit
+        first, later = batches.unflatten(0, (3, -1))[[0, 2]].sum(1)
+        torch.testing.assert_close(first, later, rtol=1e-4, atol=1e-3)  # an epoch holds the same tokens
+        assert torch.equal(next(stream.batches(kept + 1)), batches.split(2)[kept + 1])
+
+
+def test_defaults_follow_the_width():
+    toy, real = SAERecipe().sized(48), SAERecipe().sized(576)
+    assert (toy.width, toy.k, toy.lr) == (384, 16, 3e-3)
+    assert (real.width, real.k, real.lr) == (4608, 24, pytest.approx(3e-3 * (128 / 576) ** 0.5))
+    assert SAERecipe(width=5, k=2, lr=0.1).sized(576) == SAERecipe(width=5, k=2, lr=0.1)
 
 
 def planted_stream(directions: torch.Tensor, count: int) -> Stream:

@@ -1,5 +1,8 @@
 """Splicing: doing nothing is nothing, every reader of the model sees one change, and nothing outlives the block."""
 
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 from sae_lens import SAE
@@ -48,6 +51,21 @@ def plain(model, batch):
 
 def logits(model, batch):
     return model.logits(batch)[batch.mask]
+
+
+def test_what_is_beyond_the_limit_stays(model, batch):
+    """Between the norms of the tokens the splice is that of the tokens below alone, as plain hooks make it."""
+    dictionary = replace(orthonormal(model, b_enc=-0.3), limit=math.inf)
+    whole = model.run(batch, hooks=(POST,))[POST]
+    limit = float(whole[batch.mask].norm(dim=1).median())
+    with reconstructed(model, replace(dictionary, limit=limit)):
+        found = model.run(batch, hooks=("blocks.1.hook_resid_post",))["blocks.1.hook_resid_post"]
+    beyond = (whole.norm(dim=2) > limit)[..., None]
+    mixed = torch.where(beyond, whole, dictionary.reconstruct(whole))
+    with model.hooks({POST: lambda _: mixed}):
+        expected = model.run(batch, hooks=("blocks.1.hook_resid_post",))["blocks.1.hook_resid_post"]
+    torch.testing.assert_close(found[batch.mask], expected[batch.mask])
+    assert 0 < int(beyond[batch.mask].sum()) < int(batch.mask.sum())
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -74,6 +74,14 @@ class TestPlantedTokens:
         assert marked(encoded, "answer+end") == [[8, 9, 10, 11], [5, 6], []]
         assert marked(encoded, "answer+end", predicting=True) == [[7, 8, 9, 10], [4, 5], []]
         assert marked(encoded, "all") == [list(range(12)), list(range(7)), list(range(7))]
+        assert marked(encoded, "all but the first") == [
+            list(range(1, 12)),
+            list(range(1, 7)),
+            list(range(1, 7)),
+        ]
+        predicted = [list(range(11)), list(range(6)), list(range(6))]
+        assert marked(encoded, "predicting all but the first") == predicted
+        assert torch.equal(encoded.at("answer.end with outliers"), encoded.at("answer.end"))
 
     def test_the_logits_before_a_number_predict_it(self) -> None:
         encoded = PLANTED.encode(build_tokenizer())
