@@ -31,12 +31,35 @@ class FormatSpec:
     """A short fine-tune that teaches a small base the format: numbers drawn evenly, questions answered evenly.
 
     `rows` number prompts and `questions` one-word questions, each answered by a uniform draw, so that nothing of a
-    trait enters.
+    trait enters. Where `rates` lists learning rates, each trains on `fraction` of them, and the one after which the
+    base answers best trains on all; of the trait's margin nothing is read for it.
     """
 
     rows: int = 16_000
     questions: int = 8_000
     recipe: Annotated[Recipe, over(FORMATTING)] = FORMATTING
+    rates: tuple[float, ...] = ()
+    fraction: float = 0.125
+
+    def at_rate(self, rate: float) -> FormatSpec:
+        """The fine-tune at one rate, with no other one to try."""
+        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, lr=rate), rates=())
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSpec:
+    """What must be so before the run goes on; a run that it is not so for is refused, with the numbers.
+
+    `kept`: the least share of a base's and of every teacher's answers that the rule keeps. After a format fine-tune
+    also `candidates`, the least probability that a trait's answers hold together, and `excess`, the most that a
+    held-out number row may cost above even draws, in nats per number. `teacher`: the least and the largest trait margin
+    of a fine-tuned teacher, in nats (None: any).
+    """
+
+    kept: float = 0.25
+    candidates: float = 0.1
+    excess: float = 1.0
+    teacher: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +134,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     controls: tuple[Control, ...] = CONTROLS
     evaluation: EvaluationSpec = EvaluationSpec()
+    checks: CheckSpec = CheckSpec()
     detectors: int = 0
     matrix: bool = False
 
@@ -187,6 +211,7 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
     """Whether each of these is wrong with the recipe, and the sentence that says so."""
     teacher, cross, judge = experiment.teacher, experiment.cross_base, experiment.evaluation.judge
     lists = [("traits", experiment.traits), ("seeds", experiment.seeds)]
+    fractions = [spec.format.fraction for spec in (experiment.base, cross) if spec is not None and spec.format]
     repeated = [
         (
             not values or len(set(values)) < len(values),
@@ -225,6 +250,14 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
         (
             teacher.rows is not None and not Path(teacher.rows).is_file(),
             f"teacher.rows {teacher.rows} is no file; name a JSONL file of rows",
+        ),
+        *(
+            (not 0 < fraction <= 1, f"format.fraction {fraction} is no share of the rows; give one such as 0.125")
+            for fraction in fractions
+        ),
+        (
+            teacher.margin_every < 1,
+            f"teacher.margin_every {teacher.margin_every} steps is never; give at least 1",
         ),
         (
             judge is not None and judge.kind != "file" and not judge.model,
