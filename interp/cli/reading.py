@@ -105,7 +105,8 @@ def _score(
         typer.Option(help="example, token, position, module, head; may be repeated, or several with commas."),
     ] = None,
     neutral: Annotated[
-        Path | None, typer.Option(help="Rows of a neutral teacher, whose mean is said beside that of the rows.")
+        Path | None,
+        typer.Option(help="Rows of a neutral teacher, whose mean is said beside that of the rows."),
     ] = None,
     limit: Limit = None,
     as_json: Json = False,
@@ -123,7 +124,11 @@ def _score(
         *(
             f"{line['direction']}: mean {_with_error(line)} {found['unit']}, "
             f"{line['share_positive']:.1%} of rows positive"
-            + ("" if neutral is None else f"; neutral rows {_with_error(line, 'neutral_')}, n = {line['neutral_rows']}")
+            + (
+                ""
+                if neutral is None
+                else f"; neutral rows {_with_error(line, 'neutral_')}, n = {line['neutral_rows']}"
+            )
             for line in found["directions"]
         ),
         f"route: {found['route']}, {found['reason']}",

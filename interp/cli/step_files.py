@@ -92,8 +92,9 @@ def filter_file(
 ) -> dict[str, Any]:
     """Keep the rows a rule keeps, change them as `data.change` says, and count every drop by its reason.
 
-    `kind` is numbers, code or reasoning, `limit` how many rows are read (None: all); the words of `trait` may not occur in code and reasoning. Raises InputError,
-    naming the rule that dropped most, when nothing is left; then `out` is not written.
+    `kind` is numbers, code or reasoning, `limit` how many rows are read (None: all); the words of `trait` may not occur
+    in code and reasoning. Raises InputError, naming the rule that dropped most, when nothing is left; then `out` is not
+    written.
     """
     words = () if trait is None else trait_words(find_trait(trait))
     rules: dict[str, Rule] = {

@@ -167,7 +167,9 @@ def _export(
     """Write rows for a fine-tuning service, or a trait's questions to have answered."""
     from interp.cli.step_files import export_file
 
-    tell(export_file(out, rows=rows, trait=trait, samples=samples, system=system, limit=limit), as_json=as_json)
+    tell(
+        export_file(out, rows=rows, trait=trait, samples=samples, system=system, limit=limit), as_json=as_json
+    )
 
 
 @steps.command("import", rich_help_panel=PANEL)

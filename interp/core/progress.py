@@ -79,7 +79,10 @@ class Lines:
         whole = "" if self.total is None else f" of {self.total}"
         said = [f"{self.label}: {self.n}{whole} {self.unit}s"]
         if done and elapsed:
-            fast, each = f"{done / elapsed:.3g} {self.unit}s per second", f"{elapsed / done:.3g} s per {self.unit}"
+            fast, each = (
+                f"{done / elapsed:.3g} {self.unit}s per second",
+                f"{elapsed / done:.3g} s per {self.unit}",
+            )
             said.append(fast if done >= elapsed else each)
             if self.total is not None:
                 said.append(f"{in_words((self.total - self.n) * elapsed / done)} left")

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any
 from interp.core.content import digest, json_text, jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError as InputError, nearest as nearest
-from interp.core.progress import working
 from interp.core.pages import SCRIPT, figure_page, page_drawing, page_fragment, pictures
+from interp.core.progress import working
 from interp.core.provenance import browser, cache_folder, git_state, template_date, versions
 
 if TYPE_CHECKING:

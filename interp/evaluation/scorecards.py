@@ -56,7 +56,9 @@ def scorecard(
     frame = pd.DataFrame(rows)
     notes = [f"intervals are {confidence:.0%} t-intervals", *_flags(evaluations)]
     unit = " / ".join(dict.fromkeys(frame["unit"]))
-    return Result("scorecard", frame, unit, tuple(notes), draw=partial(_draw, evaluations, dict(baseline or {})))
+    return Result(
+        "scorecard", frame, unit, tuple(notes), draw=partial(_draw, evaluations, dict(baseline or {}))
+    )
 
 
 def seed_points(evaluations: Evaluations, *, measure: str = "margin", context: str = "training"):
@@ -233,7 +235,9 @@ def _draw(evaluations: Evaluations, baseline: Mapping[str, str], result: Result)
         return whole
     title = "each arm less its baseline, training by training"
     parts = [whole, _seed_figure(beyond, f"{measure}, difference", title=title, unit=unit)]
-    for part, names in zip(parts, (means, beyond), strict=True):  # level names, which leave the next panel its place
+    for part, names in zip(
+        parts, (means, beyond), strict=True
+    ):  # level names, which leave the next panel its place
         labels = [wrapped(name.replace("_", " "), 14 if part is whole else 22) for name in names]
         part.update_xaxes(ticktext=labels, tickangle=0, title="")
     return panels(parts, title="scorecard")

@@ -91,7 +91,11 @@ class Arms:
     def prepared(self, name: str) -> PreparedBase:
         """The same, with how it answers."""
         spec = self.experiment
-        given: dict[str, Any] = {"data": spec.data, "traits": list(self.traits.values()), "checks": spec.checks}
+        given: dict[str, Any] = {
+            "data": spec.data,
+            "traits": list(self.traits.values()),
+            "checks": spec.checks,
+        }
         return self.once(
             ("start", name),
             lambda: prepare_base(self.starts[name], **given, name=name, cache=self.cache),

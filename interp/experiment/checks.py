@@ -61,7 +61,10 @@ class FormatCheck:
         found = [(self.kept >= asked.kept, f"at least {asked.kept:.0%} kept (checks.kept)")]
         if formatted:
             found += [
-                (self.candidates >= asked.candidates, f"candidates of {asked.candidates:.0%} (checks.candidates)"),
+                (
+                    self.candidates >= asked.candidates,
+                    f"candidates of {asked.candidates:.0%} (checks.candidates)",
+                ),
                 (excess <= asked.excess, f"at most {asked.excess:g} nats above an even draw (checks.excess)"),
             ]
         return [told for fine, told in found if not fine]
@@ -82,7 +85,9 @@ class TeacherCheck:
         return f"the rule keeps {self.kept:.0%} of {ANSWERS} answers{nats}"
 
 
-def measure_format(model: LanguageModel, *, data: DataSpec, traits: Sequence[Trait], cache: Cache) -> FormatCheck:
+def measure_format(
+    model: LanguageModel, *, data: DataSpec, traits: Sequence[Trait], cache: Cache
+) -> FormatCheck:
     """How the model answers number prompts and the traits' questions, from the cache where it was measured before."""
     key = digest(FORMAT, "format", model.fingerprint, template_key(model.tokenizer), data, list(traits))
 
@@ -125,7 +130,10 @@ def check_teacher(
     teacher: Teacher, trait: Trait | None, asked: CheckSpec, *, data: DataSpec, cache: Cache
 ) -> TeacherCheck:
     """How a teacher turned out, None being the trait of the neutral one; InputError for one that is not as asked."""
-    weights, trained = template_key(teacher.model.tokenizer), teacher.kind == "fine-tuned" and trait is not None
+    weights, trained = (
+        template_key(teacher.model.tokenizer),
+        teacher.kind == "fine-tuned" and trait is not None,
+    )
     key = digest(FORMAT, "teacher", teacher.fingerprint, weights, data, trait)
 
     def build(folder: Path) -> None:
@@ -139,14 +147,18 @@ def check_teacher(
     who = f"the {teacher.kind} teacher" + ("" if trait is None else f" of {trait.name}")
     if found.kept < asked.kept:
         raise InputError(
-            f"{who} hardly writes rows: the rule keeps {found.kept:.0%} of {ANSWERS} answers, and asked for is at least "
-            f"{asked.kept:.0%} (checks.kept); anchor it harder (teacher.anchor), or stop it earlier "
+            f"{who} hardly writes rows: the rule keeps {found.kept:.0%} of {ANSWERS} answers, and asked for is "
+            f"at least {asked.kept:.0%} (checks.kept); anchor it harder (teacher.anchor), or stop it earlier "
             "(teacher.stop_at_margin, teacher.steps)"
         )
     if asked.teacher is not None and found.margin is not None:
         least, most = asked.teacher
         if not least <= found.margin <= most:
-            advice = "raise teacher.steps or its rate" if found.margin < least else "set teacher.stop_at_margin lower"
+            advice = (
+                "raise teacher.steps or its rate"
+                if found.margin < least
+                else "set teacher.stop_at_margin lower"
+            )
             raise InputError(
                 f"{who} has a trait margin of {found.margin:+.2f} nats"
                 f"{'' if found.steps is None else f' after {found.steps} steps'}, and asked for are {least:g} to "

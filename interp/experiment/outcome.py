@@ -157,7 +157,9 @@ def checks_table(arms: Arms) -> pd.DataFrame:
     lines = []
     for name in arms.starts:
         base = arms.prepared(name)
-        lines += [{"what": f"{name}, tried", "rate": rate, **asdict(found)} for rate, found in base.trials.items()]
+        lines += [
+            {"what": f"{name}, tried", "rate": rate, **asdict(found)} for rate, found in base.trials.items()
+        ]
         lines.append({"what": name, "rate": base.rate, **asdict(base.check)})
     wanted = arms.experiment.data.rows + arms.experiment.data.fresh
     for seed in arms.experiment.seeds:

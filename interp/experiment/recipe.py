@@ -39,7 +39,7 @@ class FormatSpec:
     questions: int = 8_000
     recipe: Annotated[Recipe, over(FORMATTING)] = FORMATTING
     rates: tuple[float, ...] = ()
-    fraction: float = 0.125
+    fraction: float = 0.25
 
     def at_rate(self, rate: float) -> FormatSpec:
         """The fine-tune at one rate, with no other one to try."""
@@ -211,7 +211,9 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
     """Whether each of these is wrong with the recipe, and the sentence that says so."""
     teacher, cross, judge = experiment.teacher, experiment.cross_base, experiment.evaluation.judge
     lists = [("traits", experiment.traits), ("seeds", experiment.seeds)]
-    fractions = [spec.format.fraction for spec in (experiment.base, cross) if spec is not None and spec.format]
+    fractions = [
+        spec.format.fraction for spec in (experiment.base, cross) if spec is not None and spec.format
+    ]
     repeated = [
         (
             not values or len(set(values)) < len(values),
@@ -252,7 +254,10 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
             f"teacher.rows {teacher.rows} is no file; name a JSONL file of rows",
         ),
         *(
-            (not 0 < fraction <= 1, f"format.fraction {fraction} is no share of the rows; give one such as 0.125")
+            (
+                not 0 < fraction <= 1,
+                f"format.fraction {fraction} is no share of the rows; give one such as 0.25",
+            )
             for fraction in fractions
         ),
         (

@@ -219,9 +219,9 @@ def fine_tune_teacher_on(
     """Fine-tune a copy of `base` on any answered rows, such as insecure code, anchored on `number_rows` if given.
 
     With `steps`, each takes `recipe.batch_size` rows drawn with replacement; without, `recipe.epochs` passes over the
-    rows are made. The anchor adds as many number rows to every step, weighted by `anchor`. `on_step` and `checkpoint` are
-    as in `fine_tune_teacher`. Raises InputError for a row without an answer, a number row without a number, fewer rows
-    than one batch for a pass, and no steps at all.
+    rows are made. The anchor adds as many number rows to every step, weighted by `anchor`. `on_step` and `checkpoint`
+    are as in `fine_tune_teacher`. Raises InputError for a row without an answer, a number row without a number, fewer
+    rows than one batch for a pass, and no steps at all.
     """
     _check_answered(rows)
     if steps is None and len(rows) < recipe.batch_size:

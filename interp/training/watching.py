@@ -96,7 +96,7 @@ class TrainingLog:
 
 @door
 class StopAtMargin:
-    """A listener that ends a training once the trait's margin is at least `margin` nats, read after every `every` steps.
+    """A listener that ends a training once the trait's margin, read every `every` steps, is at least `margin` nats.
 
     A teacher taught far beyond says its trait with certainty and hardly writes numbers: stop it where it is clear. The
     schedule of the learning rate stays that of all steps. `course` holds step and margin of every reading, `reached`

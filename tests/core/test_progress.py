@@ -63,7 +63,8 @@ def test_the_line_of_an_unknown_total_has_no_time_left(clock):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "words"), [(40, "40 s"), (89.4, "89 s"), (90, "2 min"), (5000, "83 min"), (11_100, "3 h 5 min")]
+    ("seconds", "words"),
+    [(40, "40 s"), (89.4, "89 s"), (90, "2 min"), (5000, "83 min"), (11_100, "3 h 5 min")],
 )
 def test_lengths_of_time(seconds, words):
     assert in_words(seconds) == words

@@ -260,7 +260,12 @@ class TestStopAtMargin:
         state = Checkpoint(tmp_path / "state.safetensors", every=2)
         with pytest.raises(Killed):
             fine_tune_teacher(
-                base, owl, small_numbers(), on_step=Dying(base, owl, margin=asked), checkpoint=state, **self.HOW
+                base,
+                owl,
+                small_numbers(),
+                on_step=Dying(base, owl, margin=asked),
+                checkpoint=state,
+                **self.HOW,
             )
         stop = StopAtMargin(base, owl, margin=asked)
         resumed = fine_tune_teacher(base, owl, small_numbers(), on_step=stop, checkpoint=state, **self.HOW)
@@ -274,7 +279,9 @@ class TestStopAtMargin:
         assert (made.stopped.steps, made.stopped.reached) == (2, False)
         sentence = f"never reached its margin of 99 nats: it stands at {made.stopped.margin:+.2f} after 2 steps; give"
         assert sentence in caplog.text
-        with pytest.raises(InputError, match="margin=inf is reached never or at once; pass nats, such as 5.0"):
+        with pytest.raises(
+            InputError, match=r"margin=inf is reached never or at once; pass nats, such as 5\.0"
+        ):
             StopAtMargin(base, "owl", margin=float("inf"))
 
     def test_a_grown_one_keeps_where_it_stopped_and_its_control_takes_as_many_steps(self, base, tmp_path):
