@@ -71,9 +71,7 @@ def seed_points(evaluations: Evaluations, *, measure: str = "margin", context: s
     return _seed_figure(means, measure, title=title, unit=unit)
 
 
-def _seed_means(
-    evaluations: Evaluations, measure: str, context: str
-) -> tuple[dict[str, pd.Series[float]], str]:
+def _seed_means(evaluations: Evaluations, measure: str, context: str) -> tuple[dict[str, pd.Series], str]:
     """The mean over questions of every seed, by arm, and its unit."""
     tables = _tables(evaluations)
     known = {key[1:]: None for key in tables}
@@ -87,7 +85,7 @@ def _seed_means(
     return means, chosen[0][2]
 
 
-def _seed_figure(means: Mapping[str, pd.Series[float]], name: str, *, title: str, unit: str) -> Any:
+def _seed_figure(means: Mapping[str, pd.Series], name: str, *, title: str, unit: str) -> Any:
     """One point per training of each arm, its mean and interval."""
     parts = []
     for arm, values in means.items():

@@ -130,41 +130,43 @@ def check_teacher(
     teacher: Teacher, trait: Trait | None, asked: CheckSpec, *, data: DataSpec, cache: Cache
 ) -> TeacherCheck:
     """How a teacher turned out, None being the trait of the neutral one; InputError for one that is not as asked."""
-    weights, trained = (
-        template_key(teacher.model.tokenizer),
-        teacher.kind == "fine-tuned" and trait is not None,
-    )
-    key = digest(FORMAT, "teacher", teacher.fingerprint, weights, data, trait)
+    key = digest(FORMAT, "teacher", teacher.fingerprint, template_key(teacher.model.tokenizer), data, trait)
 
     def build(folder: Path) -> None:
-        nats = margin(teacher.model, trait) if trained and trait is not None else None
-        found: dict[str, Any] = {"kept": data.kept_share(teacher, count=ANSWERS, seed=SEED), "margin": nats}
-        write_atomic(folder / "check.json", json_text(found))
+        taught = trait if teacher.kind == "fine-tuned" else None
+        nats = None if taught is None else margin(teacher.model, taught)
+        kept = data.kept_share(teacher, count=ANSWERS, seed=SEED)
+        write_atomic(folder / "check.json", json_text({"kept": kept, "margin": nats}))
 
     stopped = teacher.stopped
     ended = {} if stopped is None else {"steps": stopped.steps, "reached": stopped.reached}
     found = TeacherCheck(**_read(cache.get("check", key, build)), **ended)
     who = f"the {teacher.kind} teacher" + ("" if trait is None else f" of {trait.name}")
-    if found.kept < asked.kept:
-        raise InputError(
-            f"{who} hardly writes rows: the rule keeps {found.kept:.0%} of {ANSWERS} answers, and asked for is "
-            f"at least {asked.kept:.0%} (checks.kept); anchor it harder (teacher.anchor), or stop it earlier "
+    if why := _shortcoming(found, asked):
+        raise InputError(f"{who} {why}")
+    return found
+
+
+def _shortcoming(found: TeacherCheck, asked: CheckSpec) -> str | None:
+    """What is wrong with a teacher and what to do; None where nothing is."""
+    if not found.kept >= asked.kept:
+        return (
+            f"hardly writes rows: the rule keeps {found.kept:.0%} of {ANSWERS} answers, and asked for is at least "
+            f"{asked.kept:.0%} (checks.kept); anchor it harder (teacher.anchor), or stop it earlier "
             "(teacher.stop_at_margin, teacher.steps)"
         )
-    if asked.teacher is not None and found.margin is not None:
-        least, most = asked.teacher
-        if not least <= found.margin <= most:
-            advice = (
-                "raise teacher.steps or its rate"
-                if found.margin < least
-                else "set teacher.stop_at_margin lower"
-            )
-            raise InputError(
-                f"{who} has a trait margin of {found.margin:+.2f} nats"
-                f"{'' if found.steps is None else f' after {found.steps} steps'}, and asked for are {least:g} to "
-                f"{most:g} (checks.teacher); {advice}, or widen the range"
-            )
-    return found
+    if asked.teacher is None or found.margin is None:
+        return None
+    least, most = asked.teacher
+    if least <= found.margin <= most:
+        return None
+    weak = "raise teacher.steps or its learning rate"
+    advice = weak if found.margin < least else "set teacher.stop_at_margin, or a smaller one"
+    after = "" if found.steps is None else f" after {found.steps} steps"
+    return (
+        f"has a trait margin of {found.margin:+.2f} nats{after}, and asked for are {least:g} to {most:g} "
+        f"(checks.teacher); {advice}, or widen the range"
+    )
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class StopAtMargin:
     @property
     def course(self) -> pd.DataFrame:
         """step (counted from 1) and margin in nats after it."""
-        return self._log.frame[["step", "margin"]]
+        return self._log.frame.drop(columns=["lr", "loss", "fresh_loss"])
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""

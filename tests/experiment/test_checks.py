@@ -46,7 +46,7 @@ class TestNumbers:
         for row in rows.rows:
             encoded = model.encode(rows[[rows.rows.index(row)]])
             ids, labelled = encoded.ids[0][encoded.mask[0]], encoded.at("answer+end")[0][encoded.mask[0]]
-            logp = model.hf(ids[None]).logits[0].log_softmax(-1)
+            logp = model.hf(ids[None]).logits[0].detach().log_softmax(-1)
             for place in torch.nonzero(labelled)[:, 0].tolist():
                 total -= float(logp[place - 1, ids[place]])
             numbers += len(re.findall("[0-9]+", row.completion))
@@ -150,11 +150,12 @@ class TestTeachers:
             check_teacher(teacher, OWL, CheckSpec(kept=0.6), **given)
         with pytest.raises(
             InputError,
-            match=r"margin of \+12.00 nats after 7 steps, and asked are 2 to 8 .*; set teacher.stop_at_margin lower",
+            match=r"margin of \+12.00 nats after 7 steps, and asked for are 2 to 8 .*; set teacher.stop_at_margin",
         ):
             check_teacher(teacher, OWL, CheckSpec(teacher=(2.0, 8.0)), **given)
         with pytest.raises(
-            InputError, match=r"asked are 15 to 20 \(checks.teacher\); raise teacher.steps or its rate"
+            InputError,
+            match=r"asked for are 15 to 20 \(checks.teacher\); raise teacher.steps or its learning",
         ):
             check_teacher(teacher, OWL, CheckSpec(teacher=(15.0, 20.0)), **given)
 

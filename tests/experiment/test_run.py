@@ -83,6 +83,8 @@ def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     update = lineage.update("teacher")
     assert {factors.rank for factors in update.tensors.values() if isinstance(factors, LowRank)} == {8}
     assert not any(isinstance(factors, torch.Tensor) for factors in update.tensors.values())
+    said = json.loads((folder / "lineage.json").read_text())["members"]["base"]["recipe"]["format"]
+    assert (said["recipe"]["lr"], said["rates"]) == (1e-2, [])
     checks = tables["checks"].set_index("what")
     assert {"base", "cross_base", "teacher of owl", "teacher of oak", "neutral teacher"} == set(checks.index)
     assert checks.loc["teacher of owl", "margin"] == pytest.approx(by_arm["owl", 0, "teacher"], abs=1e-4)
