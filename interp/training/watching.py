@@ -8,7 +8,6 @@ them).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -136,12 +135,11 @@ class StopAtMargin:
         self._log.restore(state)
 
 
-@dataclass
 class StopAfter:
     """A listener that ends a training after so many steps, whose schedule stays that of all of them."""
 
-    steps: int
-    reached: bool = False
+    def __init__(self, steps: int) -> None:
+        self.steps, self.reached = steps, False
 
     def __call__(self, step: Step) -> None:
         self.reached = step.index + 1 >= self.steps
