@@ -211,9 +211,6 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
     """Whether each of these is wrong with the recipe, and the sentence that says so."""
     teacher, cross, judge = experiment.teacher, experiment.cross_base, experiment.evaluation.judge
     lists = [("traits", experiment.traits), ("seeds", experiment.seeds)]
-    fractions = [
-        spec.format.fraction for spec in (experiment.base, cross) if spec is not None and spec.format
-    ]
     repeated = [
         (
             not values or len(set(values)) < len(values),
@@ -253,19 +250,27 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
             teacher.rows is not None and not Path(teacher.rows).is_file(),
             f"teacher.rows {teacher.rows} is no file; name a JSONL file of rows",
         ),
-        *(
-            (
-                not 0 < fraction <= 1,
-                f"format.fraction {fraction} is no share of the rows; give one such as 0.25",
-            )
-            for fraction in fractions
-        ),
-        (
-            teacher.margin_every < 1,
-            f"teacher.margin_every {teacher.margin_every} steps is never; give at least 1",
-        ),
+        *_faults_of_training(experiment),
         (
             judge is not None and judge.kind != "file" and not judge.model,
             "the judge has no model; name one in evaluation.judge.model",
+        ),
+    ]
+
+
+def _faults_of_training(experiment: Experiment) -> list[tuple[bool, str]]:
+    """The same of how bases are taught the format, and of where teachers stop."""
+    specs = [
+        spec.format for spec in (experiment.base, experiment.cross_base) if spec is not None and spec.format
+    ]
+    every = experiment.teacher.margin_every
+    return [
+        (every < 1, f"teacher.margin_every {every} steps is never; give at least 1"),
+        *(
+            (
+                not 0 < spec.fraction <= 1,
+                f"format.fraction {spec.fraction} is no share of the rows; give one such as 0.25",
+            )
+            for spec in specs
         ),
     ]
