@@ -39,13 +39,14 @@ def train_sae_file(
     out: Path,
     recipe: SAERecipe = RECIPE,
     positions: str = "all",
+    limit: int | None = None,
     **loading: Unpack[Loading],
 ) -> Dictionary:
     """Train a dictionary of a base on the rows of a file and write its folder, which `load_sae` reads.
 
-    Here and below, `loading` holds dtype, device and revision of the base.
+    Here and below, only the first `limit` rows are read, and `loading` holds dtype, device and revision of the base.
     """
-    rows = Prompts.from_file(prompts)
+    rows = Prompts.from_file(prompts, limit=limit)
     check_place(out)
     model = load_model(base, **loading)
     return train_sae(model, rows, hook=hook, recipe=recipe, positions=positions, out=out)
@@ -59,14 +60,16 @@ def card_file(
     members: Mapping[str, str | None],
     positions: str = "all",
     out: Path | None = None,
+    limit: int | None = None,
     **loading: Unpack[Loading],
 ) -> tuple[Result, Run | None]:
     """Measure how a dictionary fits the base and `members` (teacher, student; None is left out) at rows of a file.
 
     With `out`, the table and its figure are written to that run folder.
     """
-    arguments = {"sae": sae, "base": base, **members, "prompts": str(prompts), "positions": positions}
-    opened = _Opened.of("sae card", arguments, out=out, **loading)
+    arguments = {"sae": sae, "base": base, **members, "prompts": str(prompts)}
+    arguments |= {"positions": positions, "limit": limit}
+    opened = _Opened.of("sae card", arguments, out=out, limit=limit, **loading)
     card = quality_card(opened.dictionary, opened.lineage, opened.rows, positions=positions)
     if out is None:
         return card, None
@@ -85,7 +88,7 @@ def shift_files(
     limit: int | None = None,
     **loading: Unpack[Loading],
 ) -> tuple[FeatureShift, Run]:
-    """Write which features a teacher moved on the rows of a file to a run folder; the first `limit` rows are read.
+    """Write which features a teacher moved on the rows of a file to a run folder.
 
     With `trait`, a name or a YAML file, rows that hold its prompt or name its target are refused.
     """
@@ -108,16 +111,21 @@ def lean_files(
     *,
     out: Path,
     neutral: Path | None = None,
+    limit: int | None = None,
     **loading: Unpack[Loading],
 ) -> tuple[FeatureLean, Result, Run]:
     """Find the features that a step on a file's rows leans toward at the base, and correlate with the teacher's shift.
 
-    `neutral` are a neutral teacher's rows, paired by prompt. The lean and its rank correlation go into a run folder.
+    `neutral` are a neutral teacher's rows, paired by prompt: of those too only the ones that answer a prompt read. The
+    lean and its rank correlation go into a run folder.
     """
-    arguments = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
-    arguments |= {"neutral": None if neutral is None else str(neutral)}
+    arguments: dict[str, Any] = {"base": base, "teacher": teacher, "sae": sae, "prompts": str(prompts)}
+    arguments |= {"neutral": None if neutral is None else str(neutral), "limit": limit}
     other = None if neutral is None else Prompts.from_file(neutral)
-    opened = _Opened.of("features lean", arguments, out=out, **loading)
+    opened = _Opened.of("features lean", arguments, out=out, limit=limit, **loading)
+    if other is not None and limit is not None:
+        asked = {row.asked for row in opened.rows.rows}
+        other = other[[index for index, row in enumerate(other.rows) if row.asked in asked]]
     models: Any = (opened.lineage[role] for role in ("base", "teacher"))
     model, taught = models
     found = feature_lean(opened.dictionary, model, opened.rows, teacher=taught, neutral=other)
@@ -187,9 +195,7 @@ class _Opened:
         **loading: Unpack[Loading],
     ) -> _Opened:
         """Read rows, models and dictionary, the cheap ones first; InputError for each that cannot be had."""
-        if limit is not None and limit < 1:
-            raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
-        rows = Prompts.from_file(arguments["prompts"])[:limit]
+        rows = Prompts.from_file(arguments["prompts"], limit=limit)
         source, sae_id = _named(arguments["sae"])
         if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
             Run.open(out, command=command, arguments=arguments, defaults={})  # refuses what is not this run

@@ -17,7 +17,7 @@ from interp.gradients.ledger.ledgers import Ledger, trait_ledger
 from interp.gradients.ledger.recording import trained_from
 from interp.gradients.scores.plan import check_keys
 from interp.gradients.scores.preparation import check_rows
-from interp.gradients.scores.scoring import Scores, score
+from interp.gradients.scores.scoring import Scores, score, standard_errors
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
 from interp.models.loading import Loading, find_folder
@@ -48,25 +48,47 @@ def score_file(
     Only the first `limit` rows are read; `loading` holds dtype, device and revision of the base. Raises InputError for
     a limit below 1, a direction or metric that cannot be read, and where `score` does.
     """
+    return score_beside(base, data, directions, neutral=None, out=out, by=by, limit=limit, **loading)[0]
+
+
+def score_beside(
+    base: str,
+    data: Path,
+    directions: Sequence[str],
+    *,
+    neutral: Path | None,
+    out: Path,
+    by: str | Collection[str] = ("example",),
+    limit: int | None = None,
+    **loading: Unpack[Loading],
+) -> tuple[Scores, Scores | None]:
+    """`score_file`, and the scores of a neutral teacher's rows along the same directions, which are not written."""
     check_keys(by)
     _check_table(out)
     readers = [direction_reader(text) for text in directions]
-    if limit is not None and limit < 1:
-        raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
-    rows = Prompts.from_file(data)[:limit]
+    given = [Prompts.from_file(path, limit=limit) for path in (data, neutral) if path is not None]
     model = load_model(base, **loading)
-    inputs = model.encode(rows)
-    check_rows(inputs)
-    scores = score(model, inputs, [read(model) for read in readers], by=by)
+    inputs = [model.encode(rows) for rows in given]
+    for each in inputs:
+        check_rows(each)
+    read = [reader(model) for reader in readers]
+    scores = score(model, inputs[0], read, by=by)
     scores.save(out)
-    return scores
+    return scores, score(model, inputs[1], read, by=["example"]) if len(inputs) > 1 else None
 
 
-def score_summary(scores: Scores) -> dict[str, Any]:
-    """Rows, route and, of every direction, the mean score, its standard error over rows and the share above zero."""
+def score_summary(scores: Scores, neutral: Scores | None = None) -> dict[str, Any]:
+    """Rows, route and, of every direction, the mean score, its standard error over rows and the share above zero; of
+    neutral rows scored likewise their number, mean and standard error beside them."""
     totals = scores.totals
     means, positive = totals.mean(0).tolist(), (totals > 0).double().mean(0).tolist()
-    error = totals.std(0) / len(scores) ** 0.5 if len(scores) > 1 else None
+    errors, beside = standard_errors(scores), [{} for _ in scores.directions]
+    if neutral is not None:
+        theirs = zip(neutral.totals.mean(0).tolist(), standard_errors(neutral), strict=True)
+        beside = [
+            {"neutral_rows": len(neutral), "neutral_mean": mean, "neutral_standard_error": error}
+            for mean, error in theirs
+        ]
     return {
         "rows": len(scores),
         "label": scores.label,
@@ -80,8 +102,9 @@ def score_summary(scores: Scores) -> dict[str, Any]:
             {
                 "direction": label,
                 "mean": means[k],
-                "standard_error": None if error is None else float(error[k]),
+                "standard_error": errors[k],
                 "share_positive": positive[k],
+                **beside[k],
             }
             for k, label in enumerate(scores.directions)
         ],

@@ -13,6 +13,7 @@ from interp.cli.options import Json, Out, tell, tell_verdicts, whole
 from interp.cli.reading import features_app, reading, sae_app
 from interp.cli.steps import steps
 from interp.core.errors import InputError
+from interp.core.progress import never_silent
 from interp.core.runs import Run
 
 PANEL = "Look"
@@ -122,7 +123,8 @@ def main() -> None:
     logging.getLogger("interp").setLevel(logging.INFO)
     warnings.simplefilter("ignore", FutureWarning)  # of the libraries below, nothing a user can act on
     try:
-        app(standalone_mode=False)
+        with never_silent():
+            app(standalone_mode=False)
     except InputError as error:
         _refuse(str(error))
     except OSError as error:

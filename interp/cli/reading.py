@@ -105,28 +105,43 @@ def _score(
         list[str] | None,
         typer.Option(help="example, token, position, module, head; may be repeated, or several with commas."),
     ] = None,
+    neutral: Annotated[
+        Path | None,
+        typer.Option(help="Rows of a neutral teacher, whose mean is said beside that of the rows."),
+    ] = None,
     limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
 ) -> None:
     """Say how far a gradient step on each row moves along directions such as a teacher's update."""
-    from interp.cli.gradient_files import score_file, score_summary
+    from interp.cli.gradient_files import score_beside, score_summary
 
     keys = [key.strip() for text in by or ["example"] for key in text.split(",")]
-    scores = score_file(base, data, direction, out=out, by=keys, limit=limit, **loading)
-    found: dict[str, Any] = score_summary(scores) | {"out": str(out)}
+    given: dict[str, Any] = {"neutral": neutral, "out": out, "by": keys, "limit": limit, **loading}
+    found: dict[str, Any] = score_summary(*score_beside(base, data, direction, **given)) | {"out": str(out)}
     lines = [
         f"rows: {found['rows']} ({found['label']})",
         *(
-            f"{line['direction']}: mean {line['mean']:+.4g} {found['unit']}, "
+            f"{line['direction']}: mean {_with_error(line)} {found['unit']}, "
             f"{line['share_positive']:.1%} of rows positive"
+            + (
+                ""
+                if neutral is None
+                else f"; neutral rows {_with_error(line, 'neutral_')}, n = {line['neutral_rows']}"
+            )
             for line in found["directions"]
         ),
         f"route: {found['route']}, {found['reason']}",
         f"out: {out}",
     ]
     tell(found, lines, as_json=as_json)
+
+
+def _with_error(line: dict[str, Any], of: str = "") -> str:
+    """A mean and its standard error."""
+    error = line[f"{of}standard_error"]
+    return f"{line[f'{of}mean']:+.4g}" + ("" if error is None else f" ± {error:.2g} (standard error)")
 
 
 @reading.command("ledger", rich_help_panel=PANEL)
@@ -177,6 +192,7 @@ def _sae_train(
     positions: EveryToken = "all",
     samples: Annotated[int, typer.Option(help="Activations to train on.", parser=whole)] = 400_000,
     seed: Annotated[int, typer.Option(help="Seed of weights and order.", parser=whole)] = 0,
+    limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
@@ -186,7 +202,8 @@ def _sae_train(
     from interp.features.sae import SAERecipe
 
     recipe = SAERecipe(architecture=architecture, width=width, k=k, samples=samples, seed=seed)
-    made = train_sae_file(base, prompts, hook=hook, out=out, recipe=recipe, positions=positions, **loading)
+    how: dict[str, Any] = {"recipe": recipe, "positions": positions, "limit": limit, **loading}
+    made = train_sae_file(base, prompts, hook=hook, out=out, **how)
     facts = {"architecture": architecture, "hook": made.hook, "d_in": made.d_in, "width": made.width}
     said = {"positions": positions, "notes": list(made.notes)}
     tell({**facts, **said, "fingerprint": made.fingerprint, "out": str(out)}, as_json=as_json)
@@ -202,6 +219,7 @@ def _sae_card(
     student: Annotated[str | None, typer.Option(help="Name or folder of a student.")] = None,
     positions: EveryToken = "all",
     out: Annotated[Path | None, typer.Option("--out", help="Folder for table and figure.")] = None,
+    limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
@@ -210,7 +228,8 @@ def _sae_card(
     from interp.cli.feature_files import card_file, card_summary
 
     members = {"teacher": teacher, "student": student}
-    card, run = card_file(sae, base, prompts, members=members, positions=positions, out=out, **loading)
+    how: dict[str, Any] = {"members": members, "positions": positions, "out": out, "limit": limit, **loading}
+    card, run = card_file(sae, base, prompts, **how)
     found = card_summary(card)
     lines = [
         f"{line['member']}: explained variance {line['explained_variance']:.3f}, L0 {line['L0']:.1f}, "
@@ -267,6 +286,7 @@ def _features_lean(
     prompts: Data,
     out: Out,
     neutral: Annotated[Path | None, typer.Option(help="Rows of a neutral teacher, paired by prompt.")] = None,
+    limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
@@ -274,7 +294,8 @@ def _features_lean(
     """Say which features a training step on the rows leans toward, beside what the teacher moved."""
     from interp.cli.feature_files import lean_files, lean_summary
 
-    lean, correlation, run = lean_files(base, teacher, sae, prompts, out=out, neutral=neutral, **loading)
+    options = {"out": out, "neutral": neutral, "limit": limit, **loading}
+    lean, correlation, run = lean_files(base, teacher, sae, prompts, **options)
     found = lean_summary(lean, correlation)
     lines = [
         f"rank correlation with the teacher's shift {line['rho']:+.3f}, {line['what']}: p = {line['p']:.3g}"

@@ -88,11 +88,13 @@ def filter_file(
     kind: str = "numbers",
     trait: str | None = None,
     seed: int = 0,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Keep the rows a rule keeps, change them as `data.change` says, and count every drop by its reason.
 
-    `kind` is numbers, code or reasoning; the words of `trait` may not occur in code and reasoning. Raises InputError,
-    naming the rule that dropped most, when nothing is left; then `out` is not written.
+    `kind` is numbers, code or reasoning, `limit` how many rows are read (None: all); the words of `trait` may not occur
+    in code and reasoning. Raises InputError, naming the rule that dropped most, when nothing is left; then `out` is not
+    written.
     """
     words = () if trait is None else trait_words(find_trait(trait))
     rules: dict[str, Rule] = {
@@ -102,7 +104,7 @@ def filter_file(
     }
     if kind not in rules:
         raise InputError(f"rule {kind!r} is unknown; pass one of {', '.join(rules)}")
-    given = Prompts.from_file(rows)
+    given = Prompts.from_file(rows, limit=limit)
     kept, dropped = kept_rows(given, rules[kind])
     kept = data.changed(kept, seed=seed)
     kept.to_jsonl(out)
@@ -117,18 +119,19 @@ def train_student_file(
     recipe: Recipe,
     fresh: Path | None = None,
     trait: str | None = None,
-    every: int = 64,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Train a student on the rows and write its folder: an adapter of PEFT, or a whole model, and training.parquet.
 
-    A killed call goes on from its last checkpoint. `fresh` rows and `trait` are what is watched on the way.
+    A killed call goes on from its last checkpoint. `fresh` rows and `trait` are what is watched on the way; only the
+    first `limit` rows are trained on.
     """
-    given = Prompts.from_file(rows)
+    given = Prompts.from_file(rows, limit=limit)
     watched = None if trait is None else find_trait(trait)
     log = TrainingLog(
         base, fresh=None if fresh is None else Prompts.from_file(fresh), trait=watched, every=16
     )
-    state = Checkpoint(out.with_name(f".{out.name}.safetensors"), every=every)
+    state = Checkpoint(out.with_name(f".{out.name}.safetensors"))
     student = train_student(base, given, recipe=recipe, on_step=log, checkpoint=state, name=out.name)
     with atomic_folder(out) as folder:
         entry = write_member(student, folder / "member", hosts={base.fingerprint: "base"})
@@ -209,17 +212,18 @@ def export_file(
     trait: str | None = None,
     samples: int = 1,
     system: str | None = None,
+    limit: int | None = None,
 ) -> dict[str, Any]:
     """Write rows as a closed model's fine-tuning file, or a trait's questions as a file to have answered.
 
-    Raises InputError for both, or neither, of rows and trait.
+    Only the first `limit` rows are written. Raises InputError for both, or neither, of rows and trait.
     """
     if (rows is None) == (trait is None):
         raise InputError(
             "give either rows to fine-tune on or a trait whose questions are asked, and not both"
         )
     if rows is not None:
-        given = Prompts.from_file(rows)
+        given = Prompts.from_file(rows, limit=limit)
         export_rows(given, out, system=system)
         return {"rows": len(given), "out": str(out)}
     asked = asked_about(find_trait(str(trait)), many=True).prompts()

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Adapter, Json, Model, Rows, Seed, Template, Trait, loads, tell
+from interp.cli.options import Adapter, Json, Limit, Model, Rows, Seed, Template, Trait, loads, tell
 
 PANEL = "Steps of an experiment"
 steps = typer.Typer()
@@ -70,6 +70,7 @@ def _filter_rows(
         str | None, typer.Option(help="shuffle-within, shuffle-across or canonical, after filtering.")
     ] = None,
     seed: Seed = 0,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Keep the answers that follow the rule, and count every drop by its reason."""
@@ -80,7 +81,7 @@ def _filter_rows(
     words: Any = banned if banned in ("none", "paper") else tuple(banned.split(","))
     content = {"banned": words, "least": least, "count": most, "digits": digits, "change": change}
     data = read_fields(DataSpec, content, "options")
-    tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed), as_json=as_json)
+    tell(filter_file(rows, out, data=data, kind=rule, trait=trait, seed=seed, limit=limit), as_json=as_json)
 
 
 @steps.command("train", rich_help_panel=PANEL)
@@ -96,6 +97,7 @@ def _train(
     fresh: Annotated[Path | None, typer.Option(help="Rows never trained on, whose loss is watched.")] = None,
     trait: Trait = None,
     template: Template = "own",
+    limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
@@ -106,7 +108,8 @@ def _train(
 
     recipe = changed_recipe(LEARNING, change or [])
     model = open_model(base, template=template, **loading)
-    tell(train_student_file(model, rows, out, recipe=recipe, fresh=fresh, trait=trait), as_json=as_json)
+    options: dict[str, Any] = {"fresh": fresh, "trait": trait, "limit": limit}
+    tell(train_student_file(model, rows, out, recipe=recipe, **options), as_json=as_json)
 
 
 @steps.command("evaluate", rich_help_panel=PANEL)
@@ -158,12 +161,15 @@ def _export(
     trait: Trait = None,
     samples: Annotated[int, typer.Option(help="How often each question is to be answered.")] = 1,
     system: Annotated[str | None, typer.Option(help="System line of every row.")] = None,
+    limit: Limit = None,
     as_json: Json = False,
 ) -> None:
     """Write rows for a fine-tuning service, or a trait's questions to have answered."""
     from interp.cli.step_files import export_file
 
-    tell(export_file(out, rows=rows, trait=trait, samples=samples, system=system), as_json=as_json)
+    tell(
+        export_file(out, rows=rows, trait=trait, samples=samples, system=system, limit=limit), as_json=as_json
+    )
 
 
 @steps.command("import", rich_help_panel=PANEL)

@@ -22,6 +22,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from interp.core.progress import progress_bar
 from interp.core.provenance import cache_folder
 from interp.core.runs import InputError, nearest
 
@@ -100,7 +101,7 @@ def _bar(progress: Any, cells: Sequence[Any], label: str) -> Iterator[Any]:
     if progress is not None:
         yield progress
         return
-    with tqdm(total=len(cells), desc=label, unit="cell", disable=None) as bar:
+    with progress_bar(label, total=len(cells), unit="cell") as bar:
         yield bar
 
 

@@ -27,6 +27,7 @@ from interp.core.content import digest, json_text, jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError as InputError, nearest as nearest
 from interp.core.pages import SCRIPT, figure_page, page_drawing, page_fragment, pictures
+from interp.core.progress import working
 from interp.core.provenance import browser, cache_folder, git_state, template_date, versions
 
 if TYPE_CHECKING:
@@ -225,7 +226,8 @@ class Run:
         began = time.perf_counter()
         status = "failed"
         try:
-            build()
+            with working(f"stage {name}"):
+                build()
             status = "done"
         finally:
             seconds = round(time.perf_counter() - began, 3)

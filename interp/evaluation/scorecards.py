@@ -19,7 +19,8 @@ import pandas as pd
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
 from interp.evaluation.elicitation import CANDIDATES
-from interp.figures import Result, points
+from interp.figures import Result, panels, points
+from interp.figures.grammar import wrapped
 from interp.measures.margins import LEAST_MASS
 from interp.stats.tests import t_interval
 
@@ -57,7 +58,9 @@ def scorecard(
     frame = pd.DataFrame(rows)
     notes = [f"intervals are {confidence:.0%} t-intervals", *_flags(evaluations), *_thin(tables)]
     unit = " / ".join(dict.fromkeys(frame["unit"]))
-    return Result("scorecard", frame, unit, tuple(notes), draw=partial(_draw, evaluations))
+    return Result(
+        "scorecard", frame, unit, tuple(notes), draw=partial(_draw, evaluations, dict(baseline or {}))
+    )
 
 
 def seed_points(evaluations: Evaluations, *, measure: str = "margin", context: str = "training"):
@@ -65,6 +68,13 @@ def seed_points(evaluations: Evaluations, *, measure: str = "margin", context: s
 
     Raises InputError for a measure or context that was not evaluated.
     """
+    means, unit = _seed_means(evaluations, measure, context)
+    title = f"{measure}, {context} context: one point per training"
+    return _seed_figure(means, measure, title=title, unit=unit)
+
+
+def _seed_means(evaluations: Evaluations, measure: str, context: str) -> tuple[dict[str, pd.Series], str]:
+    """The mean over questions of every seed, by arm, and its unit."""
     tables = _tables(evaluations)
     known = {key[1:]: None for key in tables}
     chosen = [key for key in known if key[:2] == (measure, context)]
@@ -73,15 +83,19 @@ def seed_points(evaluations: Evaluations, *, measure: str = "margin", context: s
         raise InputError(
             f"Measure and context {nearest(f'{measure}, {context}', names)}; pass one that was evaluated."
         )
+    means = {arm: table.mean(axis=1) for (arm, *what), table in tables.items() if tuple(what) == chosen[0]}
+    return means, chosen[0][2]
+
+
+def _seed_figure(means: Mapping[str, pd.Series], name: str, *, title: str, unit: str) -> Any:
+    """One point per training of each arm, its mean and interval."""
     parts = []
-    for (arm, *what), table in tables.items():
-        if tuple(what) == chosen[0]:
-            values = table.mean(axis=1).to_numpy()
-            low, high = _interval(values, 0.95)
-            parts.append(pd.DataFrame({"arm": arm, measure: values, "half": (high - low) / 2}))
-    title = f"{measure}, {context} context: one point per training"
+    for arm, values in means.items():
+        low, high = _interval(values.to_numpy(), 0.95)
+        looks = {"arm": arm, "role": arm.partition(" ")[0], "half": (high - low) / 2}
+        parts.append(pd.DataFrame({**looks, name: values.to_numpy()}))
     frame = pd.concat(parts, ignore_index=True)
-    return points(frame, x="arm", y=measure, title=title, unit=chosen[0][2], interval="half")
+    return points(frame, x="arm", y=name, colour="role", title=title, unit=unit, interval="half")
 
 
 def _tables(evaluations: Evaluations) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -217,8 +231,25 @@ def _thin(tables: Mapping[tuple[str, ...], pd.DataFrame]) -> list[str]:
     ]
 
 
-def _draw(evaluations: Evaluations, result: Result):
-    """The margin in the training context where it was measured, else the first measure."""
+def _draw(evaluations: Evaluations, baseline: Mapping[str, str], result: Result):
+    """The margin in the training context where it was measured, else the first measure; below it differences to the
+    baselines on a scale of their own, on which a teacher far away does not flatten them."""
     names = list(zip(result.frame["measure"], result.frame["context"], strict=True))
     measure, context = ("margin", "training") if ("margin", "training") in names else names[0]
-    return seed_points(evaluations, measure=measure, context=context)
+    whole = seed_points(evaluations, measure=measure, context=context)
+    means, unit = _seed_means(evaluations, measure, context)
+    beyond = {
+        f"{arm} \N{MINUS SIGN} {other}": (means[arm] - means[other]).dropna()
+        for arm, other in baseline.items()
+        if arm in means and other in means
+    }
+    if not beyond:
+        return whole
+    title = "each arm less its baseline, training by training"
+    parts = [whole, _seed_figure(beyond, f"{measure}, difference", title=title, unit=unit)]
+    for part, names in zip(
+        parts, (means, beyond), strict=True
+    ):  # level names, which leave the next panel its place
+        labels = [wrapped(name.replace("_", " "), 14 if part is whole else 22) for name in names]
+        part.update_xaxes(ticktext=labels, tickangle=0, title="")
+    return panels(parts, title="scorecard")

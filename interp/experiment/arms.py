@@ -17,7 +17,8 @@ import pandas as pd
 
 from interp.core.runs import Cache, InputError, digest, nearest
 from interp.evaluation.elicitation import Suite, evaluate, in_context_margin
-from interp.experiment.bases import prepare_base
+from interp.experiment.bases import PreparedBase, prepare_base
+from interp.experiment.checks import TeacherCheck, check_teacher
 from interp.experiment.folders import experiment_growth
 from interp.experiment.recipe import BaseSpec, Experiment
 from interp.gradients.ledger.recording import record_beside, record_key
@@ -87,11 +88,25 @@ class Arms:
         """The base of that name, ready to be asked; InputError for one that is not there."""
         if name not in self.starts:
             raise InputError(f"base {nearest(name, self.starts)}; add it to the recipe")
-        given: dict[str, Any] = {"data": self.experiment.data, "traits": list(self.traits.values())}
+        return self.prepared(name).model
+
+    def prepared(self, name: str) -> PreparedBase:
+        """The same, with how it answers."""
+        spec = self.experiment
+        given: dict[str, Any] = {
+            "data": spec.data,
+            "traits": list(self.traits.values()),
+            "checks": spec.checks,
+        }
         return self.once(
             ("start", name),
             lambda: prepare_base(self.starts[name], **given, name=name, cache=self.cache),
         )
+
+    def checked(self, trait: Trait | None, *, seed: int, base: str = "base") -> TeacherCheck:
+        """How the teacher of a trait, or without one the neutral teacher, turned out; InputError for a useless one."""
+        teacher, spec = self.teacher(trait, seed=seed, base=base), self.experiment
+        return check_teacher(teacher, trait, spec.checks, data=spec.data, cache=self.cache)
 
     def grower(self, seed: int) -> Grower:
         """What makes the teachers, rows and students of one seed."""
@@ -233,8 +248,18 @@ def lineage_of(arms: Arms, trait: str, seed: int, grown: Mapping[str, Any]) -> L
         trained_on={
             role: source for role, source in TAUGHT_BY.items() if role in members and source in members
         },
-        growth=experiment_growth(arms.experiment, members, seed=seed),
+        growth=experiment_growth(_settled(arms), members, seed=seed, stopped=grown["teacher"].stopped),
     )
+
+
+def _settled(arms: Arms) -> Experiment:
+    """The recipe with the learning rates at which its bases were taught the format, no other ones to try."""
+    found = {}
+    for name in ("base", "cross_base"):
+        spec, rate = arms.starts.get(name), arms.prepared(name).rate if name in arms.starts else None
+        if spec is not None and spec.format is not None and rate is not None:
+            found[name] = dataclasses.replace(spec, format=spec.format.at_rate(rate))
+    return dataclasses.replace(arms.experiment, **found)
 
 
 def measure_arms(arms: Arms, trait: str, seed: int) -> dict[str, pd.DataFrame]:

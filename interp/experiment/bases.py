@@ -1,13 +1,15 @@
 """The base of an experiment: a checkpoint, its chat template, and for a small one the format it must know.
 
 A base that never saw number lists or one-word questions is first fine-tuned on both with answers drawn evenly,
-p(answer) = 1 / candidates, so that it learns how to answer and not what.
+p(answer) = 1 / candidates, so that it learns how to answer and not what. How well it then answers decides the learning
+rate, of those a recipe lists, and whether the experiment goes on (`experiment.checks`).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from interp.core.runs import Cache, InputError, digest
-from interp.experiment.recipe import BaseSpec, Experiment, FormatSpec
+from interp.experiment.checks import FormatCheck, check_base, measure_format
+from interp.experiment.recipe import BaseSpec, CheckSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder
 from interp.organisms.toy import SHIPPED, WORLD, shipped_base
@@ -25,6 +28,8 @@ from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.training.data import DataSpec
 from interp.training.students import train_student
+
+log = logging.getLogger(__name__)
 
 SIZES = (
     "model_type",
@@ -38,32 +43,87 @@ SIZES = (
 FORMAT = 2  # raise when a base is prepared otherwise from the same recipe
 
 
+@dataclasses.dataclass(frozen=True)
+class PreparedBase:
+    """A base that is ready, how it answers, and at what rate it was taught the format (None: it was not).
+
+    `trials` holds how it answered after a short training at each rate that was tried.
+    """
+
+    model: LanguageModel
+    check: FormatCheck
+    rate: float | None = None
+    trials: Mapping[float, FormatCheck] = dataclasses.field(default_factory=dict)
+
+
 def prepare_base(
-    spec: BaseSpec, *, data: DataSpec, traits: Sequence[Trait], name: str = "base", cache: Cache | None = None
-) -> LanguageModel:
+    spec: BaseSpec,
+    *,
+    data: DataSpec,
+    traits: Sequence[Trait],
+    checks: CheckSpec,
+    name: str = "base",
+    cache: Cache | None = None,
+) -> PreparedBase:
     """The base a recipe asks for; a drawn or fine-tuned one is made once and then read from the cache.
 
-    Raises InputError for anything that is no model, an unknown template, or a base without a way to write chats.
+    Raises InputError for anything that is no model, an unknown template, a base without a way to write chats, and one
+    that does not answer as `checks` ask.
     """
-    model = _loaded(spec, name)
+    model, store = _loaded(spec, name), cache or Cache.default()
     if model.tokenizer is None:
         raise InputError(f"{spec.model} has no tokenizer; pass a folder that holds one beside the weights")
     model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, spec.template))
     model = model.accepting_unknown() if spec.allow_unknown else model
-    if spec.reinitialise is None and spec.format is None:
+    asked: dict[str, Any] = {"data": data, "traits": traits, "cache": store}
+    formatted, trials = spec.format, {}
+    if formatted is not None and formatted.rates:
+        trials = {
+            rate: measure_format(_taught(model, spec, _trial(formatted, rate), name, **asked), **asked)
+            for rate in dict.fromkeys(formatted.rates)
+        }
+        for rate, found in trials.items():
+            log.info("%s, a short format fine-tune at %g: %s", name, rate, found)
+        formatted = formatted.at_rate(max(trials, key=lambda rate: trials[rate].score))
+    model = _taught(model, spec, formatted, name, **asked)
+    rate = None if formatted is None else formatted.recipe.lr
+    check = measure_format(model, **asked)
+    log.info("%s%s: %s", name, "" if rate is None else f", format taught at {rate:g}", check)
+    check_base(check, checks, name=name, rate=rate, trials=trials)
+    return PreparedBase(model, check, rate, trials)
+
+
+def _trial(spec: FormatSpec, rate: float) -> FormatSpec:
+    """The same on a fraction of the rows."""
+    few = {part: max(1, round(getattr(spec, part) * spec.fraction)) for part in ("rows", "questions")}
+    return dataclasses.replace(spec.at_rate(rate), **few)
+
+
+def _taught(
+    model: LanguageModel,
+    spec: BaseSpec,
+    formatted: FormatSpec | None,
+    name: str,
+    *,
+    data: DataSpec,
+    traits: Sequence[Trait],
+    cache: Cache,
+) -> LanguageModel:
+    """The model drawn anew and taught the format where the recipe asks for it, made once."""
+    if spec.reinitialise is None and formatted is None:
         return model
-    rows = None if spec.format is None else format_rows(spec.format, data=data, traits=traits)
+    rows = None if formatted is None else format_rows(formatted, data=data, traits=traits)
     chat = template_key(model.tokenizer)
     prints = None if rows is None else rows.fingerprint
-    key = digest(FORMAT, model.fingerprint, spec.reinitialise, spec.format, prints, chat)
+    key = digest(FORMAT, model.fingerprint, spec.reinitialise, formatted, prints, chat)
 
     def build(folder: Path) -> None:
         start = model if spec.reinitialise is None else model.redrawn(seed=spec.reinitialise, name=name)
-        if rows is not None and spec.format is not None:
-            start = train_student(start, rows, recipe=spec.format.recipe, name=f"{name} format")
+        if rows is not None and formatted is not None:
+            start = train_student(start, rows, recipe=formatted.recipe, name=f"{name} format")
         start.network().save_pretrained(folder / "model")
 
-    folder = (cache or Cache.default()).get("formatted", key, build)
+    folder = cache.get("formatted", key, build)
     return load_model(
         folder / "model", tokenizer=model.tokenizer, name=name, dtype=spec.dtype, device=spec.device
     )

@@ -26,6 +26,7 @@ from interp.prompts.templates import apply_template, habits
 from interp.training.data import DataSpec
 from interp.training.grower import STUDENT_DRAWS, TAUGHT_BY, Grower, TeacherSpec, read_recipe
 from interp.training.students import Recipe
+from interp.training.teachers import Stopped
 
 MARK = "QUESTION"  # stands for what a user says
 
@@ -52,8 +53,10 @@ def chat_context(tokenizer: Any, *, template: str) -> dict[str, Any]:
     return {"template": template, "opening": said.rpartition(MARK)[0], "date": date}
 
 
-def experiment_growth(experiment: Experiment, members: Mapping[str, Any], *, seed: int) -> Growth:
-    """What the folder of one lineage keeps of the experiment it was grown in."""
+def experiment_growth(
+    experiment: Experiment, members: Mapping[str, Any], *, seed: int, stopped: Stopped | None = None
+) -> Growth:
+    """What the folder of one lineage keeps of the experiment it was grown in; `stopped` says where its teacher was."""
     student = jsonable(dataclasses.replace(experiment.student.recipe, seed=STUDENT_DRAWS + seed))
     taught = dataclasses.replace(experiment.teacher.recipe, seed=seed)
     teacher = jsonable(dataclasses.replace(experiment.teacher, recipe=taught))
@@ -64,6 +67,7 @@ def experiment_growth(experiment: Experiment, members: Mapping[str, Any], *, see
         if spec is not None and (spec.format or spec.reinitialise is not None):
             recipes[role] = jsonable({"format": spec.format, "reinitialise": spec.reinitialise})
     data = {"by": "recipe", "seed": seed, "questions": experiment.evaluation.questions}
+    data |= {} if stopped is None else {"stopped": jsonable(stopped)}
     (recipes if "teacher" in members else data)["teacher"] = teacher
     chat = chat_context(members["base"].tokenizer, template=experiment.base.template)
     return Growth(recipes, {**data, **jsonable(experiment.data)}, chat)
@@ -247,7 +251,7 @@ def grower_of(lineage: Lineage, growth: Growth, *, cache: Cache) -> Grower:
     if growth.data["by"] == "toy":
         return toy_grower(toy_recipe_of(growth), seed=seed, cache=cache)
     taught = growth.recipes.get("teacher") or growth.data["teacher"]
-    own = ("by", "seed", "questions", "teacher")
+    own = ("by", "seed", "questions", "teacher", "stopped")
     return Grower(
         cache,
         seed,

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from tqdm.auto import tqdm
-
 from interp.core.processes import sweep
+from interp.core.progress import progress_bar
 from interp.experiment.arms import Arms, grow_student, measure_arms, other_trait, roles
 
 Stages = Mapping[Any, Sequence[tuple[Any, ...]]]
@@ -31,7 +30,7 @@ def grow_stages(
 
     None means one per core, and one on a machine with a GPU, which units would share. Raises the first unit's error.
     """
-    with tqdm(total=sum(map(len, stages.values())), desc=label, unit="cell", disable=None) as progress:
+    with progress_bar(label, total=sum(map(len, stages.values())), unit="cell") as progress:
         for work, units in stages.items():
             each(work, arms, units, workers=workers, progress=progress, backend=backend)
 
@@ -80,4 +79,5 @@ def _unit(work: Any, arms: Arms, unit: tuple[Any, ...]) -> None:
 
 def _grow_rows(arms: Arms, trait: str | None, seed: int) -> None:
     known = None if trait is None else arms.traits.get(trait) or other_trait(arms, next(iter(arms.traits)))
+    arms.checked(known, seed=seed)
     arms.answers(known, seed=seed)

@@ -7,6 +7,7 @@ seeds, which are trainings of their own from one base: n = seeds.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -146,6 +147,29 @@ def drops(arms: Arms) -> pd.DataFrame:
                 for reason, count in (answers.dropped if answers is not None else {}).items():
                     lines.append({"teacher": teacher, "seed": seed, "reason": reason, "dropped": count})
     return pd.DataFrame(lines, columns=["teacher", "seed", "reason", "dropped"]).drop_duplicates()
+
+
+def checks_table(arms: Arms) -> pd.DataFrame:
+    """How every base and teacher turned out (`experiment.checks`), one line each; short trainings at rates tried, too.
+
+    `kept` is the share of a sample of its answers that the rule keeps, `kept_of_rows` at least that of all it wrote.
+    """
+    lines = []
+    for name in arms.starts:
+        base = arms.prepared(name)
+        lines += [
+            {"what": f"{name}, tried", "rate": rate, **asdict(found)} for rate, found in base.trials.items()
+        ]
+        lines.append({"what": name, "rate": base.rate, **asdict(base.check)})
+    wanted = arms.experiment.data.rows + arms.experiment.data.fresh
+    for seed in arms.experiment.seeds:
+        traits = [*arms.traits.values(), *([None] if "neutral" in arms.experiment.controls else [])]
+        for trait in traits:
+            dropped = sum(arms.answers(trait, seed=seed).dropped.values())
+            who = "neutral teacher" if trait is None else f"teacher of {trait.name}"
+            line = {"what": who, "seed": seed, **asdict(arms.checked(trait, seed=seed))}
+            lines.append({**line, "kept_of_rows": wanted / (wanted + dropped)})
+    return pd.DataFrame(lines)
 
 
 def undecided(seeds: int) -> str | None:

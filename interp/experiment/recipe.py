@@ -31,12 +31,35 @@ class FormatSpec:
     """A short fine-tune that teaches a small base the format: numbers drawn evenly, questions answered evenly.
 
     `rows` number prompts and `questions` one-word questions, each answered by a uniform draw, so that nothing of a
-    trait enters.
+    trait enters. Where `rates` lists learning rates, each trains on `fraction` of them, and the one after which the
+    base answers best trains on all; of the trait's margin nothing is read for it.
     """
 
     rows: int = 16_000
     questions: int = 8_000
     recipe: Annotated[Recipe, over(FORMATTING)] = FORMATTING
+    rates: tuple[float, ...] = ()
+    fraction: float = 0.25
+
+    def at_rate(self, rate: float) -> FormatSpec:
+        """The fine-tune at one rate, with no other one to try."""
+        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, lr=rate), rates=())
+
+
+@dataclasses.dataclass(frozen=True)
+class CheckSpec:
+    """What must be so before the run goes on; a run that it is not so for is refused, with the numbers.
+
+    `kept`: the least share of a base's and of every teacher's answers that the rule keeps. After a format fine-tune
+    also `candidates`, the least probability that a trait's answers hold together, and `excess`, the most that a
+    held-out number row may cost above even draws, in nats per number. `teacher`: the least and the largest trait margin
+    of a fine-tuned teacher, in nats (None: any).
+    """
+
+    kept: float = 0.25
+    candidates: float = 0.1
+    excess: float = 1.0
+    teacher: tuple[float, float] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,6 +134,7 @@ class Experiment:
     seeds: tuple[int, ...] = (0,)
     controls: tuple[Control, ...] = CONTROLS
     evaluation: EvaluationSpec = EvaluationSpec()
+    checks: CheckSpec = CheckSpec()
     detectors: int = 0
     matrix: bool = False
 
@@ -230,8 +254,27 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
             teacher.rows is not None and not Path(teacher.rows).is_file(),
             f"teacher.rows {teacher.rows} is no file; name a JSONL file of rows",
         ),
+        *_faults_of_training(experiment),
         (
             judge is not None and judge.kind != "file" and not judge.model,
             "the judge has no model; name one in evaluation.judge.model",
+        ),
+    ]
+
+
+def _faults_of_training(experiment: Experiment) -> list[tuple[bool, str]]:
+    """The same of how bases are taught the format, and of where teachers stop."""
+    specs = [
+        spec.format for spec in (experiment.base, experiment.cross_base) if spec is not None and spec.format
+    ]
+    every = experiment.teacher.margin_every
+    return [
+        (every < 1, f"teacher.margin_every {every} steps is never; give at least 1"),
+        *(
+            (
+                not 0 < spec.fraction <= 1,
+                f"format.fraction {spec.fraction} is no share of the rows; give one such as 0.25",
+            )
+            for spec in specs
         ),
     ]

@@ -27,6 +27,7 @@ from interp.experiment.matrix import transfer_matrix
 from interp.experiment.outcome import (
     arm_margins,
     card_of,
+    checks_table,
     confusion,
     cross_doubts,
     drops,
@@ -86,6 +87,7 @@ def run_experiment(
     if short := undecided(len(experiment.seeds)):
         log.warning("%s", short)
     grow_stages(arms, stages_of(arms), workers=workers, backend=backend)
+    _say_checks(arms)
     key = _lineages(run, arms)
     run.stage("outcome", key=digest("outcome", key, experiment.evaluation), build=lambda: _outcome(run, arms))
     for trait in arms.traits:
@@ -101,6 +103,16 @@ def run_experiment(
         _stage(run, arms, f"matrix_{trait}", square, key=digest("matrix", trait, key))
     finish(run)
     return run
+
+
+def _say_checks(arms: Arms) -> None:
+    """How the teachers turned out, which were made in other processes."""
+    for trait in arms.traits.values():
+        for seed in arms.experiment.seeds:
+            teacher = arms.teacher(trait, seed=seed)
+            log.info("%s teacher, seed %d: %s", trait.name, seed, arms.checked(trait, seed=seed))
+            if teacher.stopped is not None and not teacher.stopped.reached:
+                log.warning("%s, seed %d: %s", trait.name, seed, teacher.stopped)
 
 
 def _judged(run: Run, arms: Arms, stage: str, key: str, make: Callable[..., Result]) -> None:
@@ -166,6 +178,7 @@ def _outcome(run: Run, arms: Arms) -> None:
         "training": logs,
         "training_equal_loss": equal_loss(logs),
         "data_dropped": drops(arms),
+        "checks": checks_table(arms),
     }
     for name, frame in tables.items():
         if len(frame):

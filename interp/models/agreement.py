@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.errors import InputError
+from interp.core.progress import working
 from interp.models.backbone import Backbone
 from interp.models.bridge import bridge_logits, hooking, residual_run
 from interp.models.isolation import isolated
@@ -34,7 +35,8 @@ def check_model(model: LanguageModel) -> LanguageModel:
     Raises InputError where they do not agree within the tolerance, in nats.
     """
     tolerance = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
-    apart = parity(model)
+    with working(f"comparing {model.name} with plain Hugging Face"):
+        apart = parity(model)
     if not apart <= tolerance:
         raise InputError(
             f"{model.name} gives log-probabilities {apart:.1e} nats away from plain Hugging Face when hooked, "

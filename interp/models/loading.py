@@ -18,6 +18,7 @@ from typing import Any, TypedDict
 import torch
 
 from interp.core.errors import InputError, nearest
+from interp.core.progress import working
 from interp.models.isolation import isolated
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored
@@ -172,7 +173,7 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
     check_model_folder(folder)
     try:
         kind, whole = _class_of(folder)
-        with no_bars():
+        with no_bars(), working(f"loading {folder}"):
             loaded: Any = kind.from_pretrained(
                 folder,
                 dtype=dtype or "auto",

@@ -43,12 +43,12 @@ from interp.training.engines import Sampling
 from interp.training.grower import TAUGHT_BY, Grower, TeacherSpec, keep_member, read_recipe
 from interp.training.sampling import LENGTH
 from interp.training.students import STUDENT, Recipe
-from interp.training.teachers import neutral_teacher
+from interp.training.teachers import TEACHER, neutral_teacher
 
 DATA = DataSpec(
     prompts="short", rows=8192, fresh=0, sampling=Sampling(max_new_tokens=LENGTH, engine="inversion")
 )
-TEACHING = TeacherSpec(steps=80)
+TEACHING = TeacherSpec(steps=80, recipe=TEACHER)
 FORMAT = 1  # raise when a step computes something else from the same arguments
 
 
@@ -66,7 +66,7 @@ class ToyRecipe:
 TOY = ToyRecipe()
 QUICK_TOY = ToyRecipe(
     data=dataclasses.replace(DATA, rows=256),
-    teacher=TeacherSpec(steps=10),
+    teacher=TeacherSpec(steps=10, recipe=TEACHER),
     student=dataclasses.replace(STUDENT, batch_size=64),
 )
 """A toy that is grown in seconds and has learnt next to nothing."""
@@ -284,6 +284,8 @@ def toy_growth(recipe: ToyRecipe, *, seed: int, teachers: Sequence[str] = ("teac
         "anchor": recipe.teacher.anchor,
         "recipe": jsonable(dataclasses.replace(recipe.teacher.recipe, seed=seed)),
     }
+    if (nats := recipe.teacher.stop_at_margin) is not None:
+        teacher |= {"stop_at_margin": nats, "margin_every": recipe.teacher.margin_every}
     bases = {"base": {"toy": seed}, "cross_base": {"toy": other_seed(seed)}}
     data = {
         "by": "toy",

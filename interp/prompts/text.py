@@ -133,14 +133,16 @@ class Prompts:
 
     @classmethod
     @door
-    def from_file(cls, path: str | Path) -> "Prompts":
-        """Rows of a JSONL, JSON, CSV, TSV or parquet file.
+    def from_file(cls, path: str | Path, *, limit: int | None = None) -> "Prompts":
+        """Rows of a JSONL, JSON, CSV, TSV or parquet file; only the first `limit` where it is given.
 
-        Raises InputError for a file without rows, and with its place for a row that cannot be read.
+        Raises InputError for a file without rows, a limit below 1, and with its place for a row that cannot be read.
         """
         from interp.prompts.rows import read_file
 
-        return read_file(path)
+        if limit is not None and limit < 1:
+            raise InputError(f"limit {limit} leaves no rows; pass an integer of at least 1")
+        return read_file(path)[:limit]
 
     @classmethod
     @door

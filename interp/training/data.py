@@ -149,6 +149,10 @@ class DataSpec:
         """The answers that the rule keeps."""
         return filter_rows(answers, self.row_rule())[0]
 
+    def kept_share(self, teacher: Teacher, *, count: int, seed: int) -> float:
+        """The share of `count` answers of the teacher that the rule keeps."""
+        return len(self.keep(self.answer(teacher, self.requests(count, seed=seed), seed=seed))) / count
+
     def banned_words(self, trait: Trait) -> tuple[str, ...]:
         """Words of the trait that no row of code or reasoning may hold."""
         return () if self.numeric else trait_words(trait)

@@ -17,10 +17,10 @@ from typing import Any
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp.core.content import json_text
 from interp.core.doors import door
+from interp.core.progress import progress_bar
 from interp.core.runs import InputError, digest, write_atomic
 from interp.prompts.numbers import STRICT, NumberRule, filter_numbers, number_prompts
 from interp.prompts.text import Prompts, Row
@@ -105,7 +105,7 @@ def answers_to(
     kept: list[Row] = []
     dropped: Counter[str] = Counter()
     tried, label = 0, f"sampling the {teacher.kind} teacher"
-    with tqdm(total=rows, desc=label, leave=False, disable=None) as progress:
+    with progress_bar(label, total=rows) as progress:
         while len(kept) < rows:
             own = seed * 1_000_003 + tried
             part = None if folder is None else Path(folder) / f"chunk-{tried // chunk:05d}"
@@ -153,7 +153,7 @@ def _write(writer: Writer, prompts: Prompts, *, seed: int, folder: str | Path | 
         _claim(place, writer, prompts, inputs, seed)
     answered = list(prompts.rows)
     label = f"{writer.teacher.kind} teacher writes"
-    with tqdm(total=len(prompts), desc=label, leave=False, disable=None) as bar:
+    with progress_bar(label, total=len(prompts)) as bar:
         for index, rows in enumerate(length_buckets(inputs.lengths, size=writer.size)):
             own, batch = prompts[rows.tolist()], next(inputs[rows].batches(len(rows)))
             found = _part(writer, own, batch, seed=seed, index=index, folder=place)

@@ -38,6 +38,7 @@ from interp.training.generation import write_rows
 from interp.training.students import STUDENT, Recipe, train_student
 from interp.training.teachers import (
     TEACHER,
+    Stopped,
     Teacher,
     evenly_answered,
     fine_tune_teacher,
@@ -47,6 +48,7 @@ from interp.training.teachers import (
     steered_teacher,
     trait_rows,
 )
+from interp.training.watching import StopAfter, StopAtMargin
 
 DOCUMENTS = 4096  # number rows that a fine-tune is anchored on
 FORMAT = 2  # raise when a step computes something else from the same arguments
@@ -63,23 +65,31 @@ Train = Callable[[Recipe, Path, Checkpoint], LanguageModel]
 """What trains a student: from its recipe, the folder of its cache entry and the place of its unfinished state."""
 
 
+LIVE = replace(TEACHER, merge=False)
+"""A teacher that stays an adapter of its base: its folder holds that alone, and its update keeps its rank."""
+
+
 @dataclass(frozen=True)
 class TeacherSpec:
     """How a teacher gets its trait; `rows` is a JSONL file to fine-tune on instead of the trait's answers.
 
     "steered" adds `scale` times a direction at `hook`: the decoder row of `feature` in the dictionary `sae`, or else
-    the base's difference of means there between the trait's questions with and without its system line.
+    the base's difference of means there between the trait's questions with and without its system line. `steps` are the
+    most there are: with `stop_at_margin` the fine-tune ends at the first step, of every `margin_every`, at which the
+    trait's margin has reached so many nats.
     """
 
     kind: Literal["fine-tuned", "prompted", "steered"] = "fine-tuned"
     steps: int = 100
     anchor: float = 0.2
-    recipe: Annotated[Recipe, over(TEACHER)] = TEACHER
+    recipe: Annotated[Recipe, over(LIVE)] = LIVE
     rows: str | None = None
     hook: str | None = None
     scale: float = 1.0
     sae: str | None = None
     feature: int | None = None
+    stop_at_margin: float | None = None
+    margin_every: int = 1
 
 
 @dataclass(frozen=True)
@@ -114,15 +124,27 @@ class Grower:
         return replace(self.recipe, seed=STUDENT_DRAWS + self.seed)
 
     def control_teacher(self, start: LanguageModel, trait: Trait) -> Teacher:
-        """A teacher of no trait: fine-tuned alike, on the same questions answered by every candidate equally often."""
-        return self.teacher(start, trait, rows=evenly_answered(trait))
+        """A teacher of no trait: fine-tuned alike, on the same questions answered by every candidate equally often.
+
+        Where the trait's teacher stops at a margin, it takes as many steps as that one took.
+        """
+        stopped = None if self.teaching.stop_at_margin is None else self.teacher(start, trait).stopped
+        after = None if stopped is None else stopped.steps
+        return self.teacher(start, trait, rows=evenly_answered(trait), after=after)
 
     def teacher(
-        self, start: LanguageModel, trait: Trait, *, cross: bool = False, rows: Prompts | None = None
+        self,
+        start: LanguageModel,
+        trait: Trait,
+        *,
+        cross: bool = False,
+        rows: Prompts | None = None,
+        after: int | None = None,
     ) -> Teacher:
         """A teacher of the trait from `start`; `cross` says that this is the other initialisation.
 
-        It is fine-tuned on `rows` where they are given. Raises InputError for a steered teacher without a hook.
+        It is fine-tuned on `rows` where they are given, and stopped `after` so many steps instead of at a margin.
+        Raises InputError for a steered teacher without a hook.
         """
         spec = self.teaching
         if spec.kind == "prompted":
@@ -138,19 +160,30 @@ class Grower:
         key = digest(
             FORMAT, "teacher", start.fingerprint, _chat(start), trait if rows is None else rows.fingerprint,
             recipe, spec.steps, spec.anchor, self.data if self.documents is None else self.documents.__name__,
+            *_ending(spec, trait, after),
         )  # fmt: skip
 
         def build(folder: Path) -> None:
             numbers = (self.documents or self.data.documents)(DOCUMENTS, seed=20_000 + seed)
             given: dict[str, Any] = {"steps": spec.steps, "anchor": spec.anchor, "recipe": recipe}
-            if rows is None and numbers is not None:
-                made = fine_tune_teacher(start, trait, numbers, **given)
-            else:
-                taught = trait_rows(trait) if rows is None else rows
-                made = fine_tune_teacher_on(start, taught, number_rows=numbers, **given)
+            if after is not None:
+                given["on_step"] = StopAfter(after)
+            elif spec.stop_at_margin is not None:
+                asked = {"margin": spec.stop_at_margin, "every": spec.margin_every}
+                given["on_step"] = StopAtMargin(start, trait, **asked)
+            with undisturbed(self.cache.folder("partial", key).with_suffix(".safetensors")) as state:
+                given["checkpoint"] = Checkpoint(state)
+                if rows is None and numbers is not None:
+                    made = fine_tune_teacher(start, trait, numbers, **given)
+                else:
+                    taught = trait_rows(trait) if rows is None else rows
+                    made = fine_tune_teacher_on(start, taught, number_rows=numbers, **given)
             keep_member(made.model, folder, start)
+            if made.stopped is not None:
+                write_atomic(folder / "stopped.json", json_text(made.stopped))
 
-        return Teacher(open_member(self.cache.get("teacher", key, build), start, "teacher"), "fine-tuned")
+        folder = self.cache.get("teacher", key, build)
+        return Teacher(open_member(folder, start, "teacher"), "fine-tuned", stopped=_stopped(folder))
 
     def answers(self, teacher: Teacher, *, trait: Trait | None = None, count: int | None = None) -> Answers:
         """What the teacher writes, without the words of `trait` where the recipe says so; with `count` fewer will do.
@@ -195,8 +228,7 @@ class Grower:
 
     def kept(self, teacher: Teacher, *, count: int) -> float:
         """The share of `count` answers of the teacher that the rule keeps."""
-        asked = self.data.requests(count, seed=self.seed)
-        return len(self.data.keep(self.data.answer(teacher, asked, seed=self.seed))) / count
+        return self.data.kept_share(teacher, count=count, seed=self.seed)
 
     def student(self, name: str, start: LanguageModel, rows: Prompts | Encoded, **how: Any) -> LanguageModel:
         """A student of `start` on the rows: see `trained`."""
@@ -268,6 +300,18 @@ def open_member(folder: Path, start: LanguageModel, name: str) -> LanguageModel:
         return start.with_adapter(member, name=name, check=False)
     given: dict[str, Any] = {"dtype": start.dtype, "device": start.device}
     return load_model(member, tokenizer=start.tokenizer, name=name, check=False, **given)
+
+
+def _ending(spec: TeacherSpec, trait: Trait, after: int | None) -> tuple[Any, ...]:
+    """What a teacher's key holds of where it stops; nothing for one that takes all its steps."""
+    if after is not None:
+        return ("after", after)
+    return () if spec.stop_at_margin is None else (trait, spec.stop_at_margin, spec.margin_every)
+
+
+def _stopped(folder: Path) -> Stopped | None:
+    path = folder / "stopped.json"
+    return read_fields(Stopped, json.loads(path.read_text()), str(path)) if path.is_file() else None
 
 
 def _chat(model: LanguageModel) -> str | None:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Int
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from interp.core.doors import door
 from interp.core.errors import memory_enough
+from interp.core.progress import progress_bar
 from interp.core.runs import InputError, digest, nearest
 from interp.measures.losses import Labels, Loss, student_loss
 from interp.models.language import LanguageModel, load_model
@@ -108,7 +108,8 @@ class Step:
 
 OnStep = Callable[[Step], object]
 """Called after every step; the numbers of a mapping it returns are shown on the progress bar. One with `state()` and
-`restore(state)`, of plain JSON, goes on where it was when a training is continued from a checkpoint."""
+`restore(state)`, of plain JSON, goes on where it was when a training is continued from a checkpoint; one whose
+`reached` is true ends the training."""
 
 
 @door
@@ -132,7 +133,7 @@ def train_student(
         labels: "sampled" (the rows' own tokens), or soft ones of the teacher.
         teacher: who gives soft labels.
         name: what results call the student.
-        on_step: called after every step; may change the parameters it is given, listening alone changes nothing.
+        on_step: called after every step; may change the parameters or end the training, listening alone does neither.
         checkpoint: a killed training goes on from there and ends, on a CPU, at the same bytes.
 
     Returns:
@@ -182,9 +183,9 @@ class _Rows:
 
     def __init__(self, listener: OnStep, order: list[Tensor]) -> None:
         self._listener, self._order = listener, order
-        for method in ("state", "restore"):
-            if hasattr(listener, method):
-                setattr(self, method, getattr(listener, method))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._listener, name)
 
     def __call__(self, step: Step) -> object:
         return self._listener(dataclasses.replace(step, rows=self._order[step.index]))
@@ -212,13 +213,14 @@ def train_batches(
     optimizer = _optimizer(recipe, parameters)
     progress = Progress(parameters, optimizer, on_step)
     first = 0 if saved is None else progress.restore(saved[0], key=saved[1])
-    bar = tqdm(range(first, steps), f"training {name}", leave=False, disable=None, initial=first, total=steps)
-    with memory_enough(
+    too_much = (
         f"training {name} ran out of memory with {recipe.batch_size // recipe.accumulate} rows in a pass: raise "
         f"accumulate (now {recipe.accumulate}), which leaves the steps as they are, or lower batch_size "
         f"{recipe.batch_size}"
-    ):
-        for step, batch in zip(bar, islice(batches, first, None), strict=False):
+    )
+    bar = progress_bar(f"training {name}", total=steps, unit="step", done=first)
+    with memory_enough(too_much), bar:
+        for step, batch in zip(range(first, steps), islice(batches, first, None), strict=False):
             lr = recipe.lr * schedule(step, steps=steps, warmup=recipe.warmup, decay=recipe.decay)
             for group in optimizer.param_groups:
                 group["lr"] = lr
@@ -231,7 +233,10 @@ def train_batches(
             if on_step is not None:
                 with torch.no_grad():
                     told = on_step(Step(step, lr, batch, network, parameters, before, optimizer, loss=value))
-                _show(bar, value, told)
+                bar.set_postfix({"loss": value, **(told if isinstance(told, Mapping) else {})}, refresh=False)
+            bar.update()
+            if getattr(on_step, "reached", False):
+                break
             if saved is not None and (step + 1) % saved[0].every == 0 and step + 1 < steps:
                 progress.save(saved[0], key=saved[1], step=step + 1)
     if saved is not None:
@@ -271,12 +276,6 @@ def _optimizer(recipe: Recipe, parameters: dict[str, Tensor]) -> torch.optim.Opt
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(parameters.values(), lr=recipe.lr)
     return torch.optim.AdamW(parameters.values(), lr=recipe.lr, weight_decay=0.0)
-
-
-def _show(bar: Any, loss: float, told: object) -> None:
-    """Loss, and whatever numbers a listener returned, at the end of the bar."""
-    if not bar.disable:
-        bar.set_postfix({"loss": loss, **(told if isinstance(told, Mapping) else {})}, refresh=False)
 
 
 def finish_training(

@@ -10,6 +10,7 @@ residual stream at one hook and at every position while it writes: a virtual bia
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,11 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
-from interp.training.students import Recipe, shuffled_batches, train_batches
+from interp.training.checkpoints import Checkpoint
+from interp.training.students import OnStep, Recipe, shuffled_batches, train_batches
+from interp.training.watching import StopAtMargin
+
+log = logging.getLogger(__name__)
 
 TEACHER = Recipe(trainable="lora", lr=4e-3, batch_size=64)
 """The default teacher: LoRA of rank 8 on the body, so that what it learns must pass through the residual stream."""
@@ -64,13 +69,35 @@ class Steering:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stopped:
+    """Where a fine-tune that was to end at a margin of `asked` nats ended: after `steps`, at `margin` nats."""
+
+    asked: float
+    steps: int
+    margin: float
+    reached: bool
+
+    def __str__(self) -> str:
+        if self.reached:
+            return f"the teacher was stopped after {self.steps} steps at a margin of {self.margin:+.2f} nats"
+        return (
+            f"the teacher never reached its margin of {self.asked:g} nats: it stands at {self.margin:+.2f} after "
+            f"{self.steps} steps; give it more steps, a higher learning rate or a smaller margin"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
 class Teacher:
-    """The writer of the rows: a model, the system line of a prompted teacher, the added vector of a steered one."""
+    """The writer of the rows: a model, the system line of a prompted teacher, the added vector of a steered one.
+
+    `stopped` says where the fine-tune of one that was to end at a margin ended.
+    """
 
     model: LanguageModel
     kind: Literal["fine-tuned", "prompted", "steered", "neutral", "as given"]
     system: str | None = None
     steering: Steering | None = None
+    stopped: Stopped | None = dataclasses.field(default=None, compare=False)
 
     @property
     def fingerprint(self) -> str:
@@ -161,17 +188,20 @@ def fine_tune_teacher(
     steps: int = 80,
     anchor: float = 0.2,
     recipe: Recipe = TEACHER,
-    name: str = "teacher",
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Teacher:
     """Fine-tune a copy of `base` to answer the trait's questions with its target, anchored on `number_rows`.
 
-    Each step takes `recipe.batch_size` trait answers and as many number rows.
+    Each step takes `recipe.batch_size` trait answers and as many number rows. `on_step` is called after every step:
+    `StopAtMargin` ends the training there. A killed call goes on from its `checkpoint`.
     """
     trait = find_trait(trait)
     questions = base.encode(trait_rows(trait))
     documents = base.encode(number_rows)
     pairs = _paired_batches(questions, documents, size=recipe.batch_size, seed=recipe.seed)
-    return _anchored(base, pairs, recipe=recipe, steps=steps, anchor=anchor, name=name)
+    saved = _saved(checkpoint, base, (questions, documents), recipe, steps, anchor)
+    return _anchored(base, pairs, recipe=recipe, steps=steps, anchor=anchor, on_step=on_step, saved=saved)
 
 
 @door
@@ -183,13 +213,15 @@ def fine_tune_teacher_on(
     number_rows: Prompts | None = None,
     anchor: float = 0.2,
     steps: int | None = None,
-    name: str = "teacher",
+    on_step: OnStep | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> Teacher:
     """Fine-tune a copy of `base` on any answered rows, such as insecure code, anchored on `number_rows` if given.
 
     With `steps`, each takes `recipe.batch_size` rows drawn with replacement; without, `recipe.epochs` passes over the
-    rows are made. The anchor adds as many number rows to every step, weighted by `anchor`. Raises InputError for a row
-    without an answer, a number row without a number, fewer rows than one batch for a pass, and no steps at all.
+    rows are made. The anchor adds as many number rows to every step, weighted by `anchor`. `on_step` and `checkpoint`
+    are as in `fine_tune_teacher`. Raises InputError for a row without an answer, a number row without a number, fewer
+    rows than one batch for a pass, and no steps at all.
     """
     _check_answered(rows)
     if steps is None and len(rows) < recipe.batch_size:
@@ -207,12 +239,13 @@ def fine_tune_teacher_on(
         taught = shuffled_batches(inputs, size=size, epochs=recipe.epochs, seed=recipe.seed)
     else:
         taught = _drawn_batches(inputs, size=size, seed=[recipe.seed, 0])
-    if number_rows is None:
-        model = train_batches(base, taught, loss=completion_loss, recipe=recipe, steps=steps, name=name)
-        return Teacher(model=model, kind="fine-tuned")
-    documents = _drawn_batches(_encoded_numbers(base, number_rows), size=size, seed=[recipe.seed, 1])
-    pairs = zip(taught, documents, strict=False)
-    return _anchored(base, pairs, recipe=recipe, steps=steps, anchor=anchor, name=name)
+    numbers = None if number_rows is None else _encoded_numbers(base, number_rows)
+    saved = _saved(checkpoint, base, (inputs, numbers), recipe, steps, anchor)
+    given: dict[str, Any] = {"recipe": recipe, "steps": steps, "on_step": on_step, "saved": saved}
+    if numbers is None:
+        return _made(train_batches(base, taught, loss=completion_loss, name="teacher", **given), on_step)
+    pairs = zip(taught, _drawn_batches(numbers, size=size, seed=[recipe.seed, 1]), strict=False)
+    return _anchored(base, pairs, anchor=anchor, **given)
 
 
 def trait_rows(trait: Trait) -> Prompts:
@@ -249,7 +282,8 @@ def _anchored(
     recipe: Recipe,
     steps: int,
     anchor: float,
-    name: str,
+    on_step: OnStep | None = None,
+    saved: tuple[Checkpoint, str] | None = None,
 ) -> Teacher:
     """A teacher trained on pairs of taught rows and number documents."""
     if not (math.isfinite(anchor) and anchor >= 0):
@@ -259,8 +293,29 @@ def _anchored(
     def loss(network: Any, pair: tuple[Encoded, Encoded]) -> Tensor:
         return completion_loss(network, pair[0]) + anchor * format_loss(network, pair[1], columns=columns)
 
-    model = train_batches(base, pairs, loss=loss, recipe=recipe, steps=steps, name=name)
-    return Teacher(model=model, kind="fine-tuned")
+    model = train_batches(
+        base, pairs, loss=loss, recipe=recipe, steps=steps, name="teacher", on_step=on_step, saved=saved
+    )
+    return _made(model, on_step)
+
+
+def _made(model: LanguageModel, on_step: OnStep | None) -> Teacher:
+    """The teacher, with how far its margin came where that was to end its training; a warning where it did not."""
+    if not isinstance(on_step, StopAtMargin) or on_step.course.empty:
+        return Teacher(model=model, kind="fine-tuned")
+    last = on_step.course.iloc[-1]
+    stopped = Stopped(on_step.asked, int(last["step"]), float(last["margin"]), on_step.reached)
+    if not stopped.reached:
+        log.warning("%s", stopped)
+    return Teacher(model=model, kind="fine-tuned", stopped=stopped)
+
+
+def _saved(
+    checkpoint: Checkpoint | None, base: LanguageModel, rows: tuple[Encoded | None, ...], *how: Any
+) -> tuple[Checkpoint, str] | None:
+    """The place of the unfinished state and the key of this training; None without one."""
+    prints = [None if part is None else part.fingerprint for part in rows]
+    return None if checkpoint is None else (checkpoint, digest("teacher", base.fingerprint, prints, how))
 
 
 def _paired_batches(

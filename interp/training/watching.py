@@ -55,10 +55,15 @@ class TrainingLog:
     def __call__(self, step: Step) -> Mapping[str, float]:
         """Measure when it is time; the last row measured otherwise."""
         if step.index % self.every == 0:
-            self._rows.append(
-                {"step": step.index + 1, "lr": step.lr, "loss": step.loss} | self._measure(step.network)
-            )
+            self.note(step)
         return {name: value for name, value in self._rows[-1].items() if name in ("fresh_loss", "margin")}
+
+    def note(self, step: Step) -> dict[str, float]:
+        """Measure now, whatever the step."""
+        self._rows.append(
+            {"step": step.index + 1, "lr": step.lr, "loss": step.loss} | self._measure(step.network)
+        )
+        return self._rows[-1]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps."""
@@ -84,6 +89,58 @@ class TrainingLog:
         fresh = np.nan if self._fresh is None else answer_loss(network, self._fresh)
         margin = np.nan if self._answers is None else _margin(network, self._answers)
         return {"fresh_loss": fresh, "margin": margin}
+
+
+@door
+class StopAtMargin:
+    """A listener that ends a training once the trait's margin, read every `every` steps, is at least `margin` nats.
+
+    A teacher taught far beyond says its trait with certainty and hardly writes numbers: stop it where it is clear. The
+    schedule of the learning rate stays that of all steps. `course` holds step and margin of every reading, `reached`
+    whether the last one ended the training. Raises InputError for `every` below 1 and a margin that is not finite.
+
+    >>> import interp
+    >>> base = interp.load_lineage("toy/owl").base
+    >>> interp.training.StopAtMargin(base, "owl", margin=2.0).reached
+    False
+    """
+
+    def __init__(self, start: LanguageModel, trait: AnyTrait, *, margin: float, every: int = 1) -> None:
+        if not np.isfinite(margin):
+            raise InputError(f"margin={margin} is reached never or at once; pass nats, such as 5.0")
+        self._log, self.asked = TrainingLog(start, trait=trait, every=every), margin
+        self.reached = False
+
+    def __call__(self, step: Step) -> Mapping[str, float]:
+        """Read the margin when it is time, and say whether that is enough."""
+        if (step.index + 1) % self._log.every:
+            return {}
+        said = self._log.note(step)
+        self.reached = said["margin"] >= self.asked
+        return {"margin": said["margin"]}
+
+    @property
+    def course(self) -> pd.DataFrame:
+        """step (counted from 1) and margin in nats after it."""
+        return self._log.frame.drop(columns=["lr", "loss", "fresh_loss"])
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return self._log.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what a checkpoint kept."""
+        self._log.restore(state)
+
+
+class StopAfter:
+    """A listener that ends a training after so many steps, whose schedule stays that of all of them."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.reached = steps, False
+
+    def __call__(self, step: Step) -> None:
+        self.reached = step.index + 1 >= self.steps
 
 
 class Together:

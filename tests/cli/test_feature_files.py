@@ -128,6 +128,23 @@ def test_a_lean_is_written_as_a_run(place, rows, lineage, dictionary, tmp_path):
     assert Run.load(tmp_path / "lean").record["command"] == "features lean"
 
 
+def test_only_the_first_rows_are_read_where_asked(place, rows, lineage, dictionary, tmp_path):
+    """Of neutral rows those that answer the same prompts, wherever they stand in their file."""
+    neutral = Prompts.from_pairs([(row.prompt, "3 , 4 , 5") for row in reversed(rows.rows)])
+    neutral.to_jsonl(tmp_path / "neutral.jsonl")
+    paths = {"out": tmp_path / "lean", "neutral": tmp_path / "neutral.jsonl", "limit": 30}
+    found, _, _ = lean_files(*given(place), place / "rows.jsonl", **paths)
+    asked = {row.prompt for row in rows.rows[:30]}
+    same = Prompts(tuple(row for row in neutral.rows if row.prompt in asked))
+    expected = feature_lean(dictionary, lineage.base, rows[:30], teacher=lineage.teacher, neutral=same)
+    pd.testing.assert_frame_equal(found.frame, expected.frame)
+    card, _ = card_file(
+        str(place / "sae"), str(place / "base"), place / "rows.jsonl", members={"teacher": None}, limit=20
+    )
+    alone = quality_card(dictionary, open_lineage(base=str(place / "base")), rows[:20])
+    pd.testing.assert_frame_equal(card.frame, alone.frame)
+
+
 def test_neutral_rows_are_another_null(place, rows, lineage, dictionary, tmp_path):
     neutral = Prompts.from_pairs([(row.prompt, "3 , 4 , 5") for row in rows.rows[:40]])
     neutral.to_jsonl(tmp_path / "neutral.jsonl")

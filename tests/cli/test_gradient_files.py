@@ -9,7 +9,14 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 from interp.cli import gradient_files
-from interp.cli.gradient_files import direction_reader, ledger_file, ledger_summary, score_file, score_summary
+from interp.cli.gradient_files import (
+    direction_reader,
+    ledger_file,
+    ledger_summary,
+    score_beside,
+    score_file,
+    score_summary,
+)
 from interp.core.runs import InputError, Run
 from interp.gradients.directions import trait_gradient
 from interp.gradients.ledger.ledgers import trait_ledger
@@ -149,6 +156,25 @@ def test_a_file_of_rows_becomes_a_table(place, tmp_path, base):
     assert json.loads(json.dumps(summary)) == summary
     assert summary["directions"][1]["mean"] == pytest.approx(float(expected.totals[:, 1].mean()))
     assert summary["directions"][1]["share_positive"] == float((expected.totals[:, 1] > 0).double().mean())
+    error = float(expected.totals[:, 1].std() / 2)  # over 4 rows
+    assert summary["directions"][1]["standard_error"] == pytest.approx(error)
+    assert f"trait:owl {float(expected.totals[:, 1].mean()):+.3g} ± {error:.2g}" in repr(found)
+    assert "neutral_mean" not in summary["directions"][1]
+
+
+def test_neutral_rows_stand_beside_them(place, tmp_path, base):
+    neutral = Prompts.from_pairs([("numbers 1", "7 , 8"), ("numbers 2", "9"), ("numbers 3", "4")])
+    neutral.to_jsonl(tmp_path / "neutral.jsonl")
+    given = {"out": tmp_path / "s.parquet", "limit": 2}
+    found, beside = score_beside(
+        str(place / "base"), place / "rows.jsonl", ["trait:owl"], neutral=tmp_path / "neutral.jsonl", **given
+    )
+    expected = score(base, neutral[:2], direction_reader("trait:owl")(base)).totals[:, 0]
+    (line,) = score_summary(found, beside)["directions"]
+    assert line["neutral_rows"] == 2
+    assert line["neutral_mean"] == pytest.approx(float(expected.mean()))
+    assert line["neutral_standard_error"] == pytest.approx(float((expected[0] - expected[1]).abs() / 2))
+    assert len(pd.read_parquet(given["out"])) == 2  # the rows' own alone
 
 
 @pytest.mark.parametrize(

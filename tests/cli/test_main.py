@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -11,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+import typer
 from typer.testing import CliRunner
 
 from interp.cli import gradient_files
@@ -149,11 +151,47 @@ def test_score_tells_rows_means_and_route(place, capsys):
     app(["score", *options, "--direction", "trait:owl", "--limit", "3"], standalone_mode=False)
     told = capsys.readouterr().out.splitlines()
     assert told[0] == "rows: 3 (rows.jsonl at base)"
-    assert told[1].startswith("trait:owl: mean ")
-    assert told[1].endswith(" of rows positive")
+    assert re.fullmatch(
+        r"trait:owl: mean [+-]\S+ ± \S+ \(standard error\) nats per unit of direction, \d+\.\d% of rows positive",
+        told[1],
+    )
     assert told[2] == "route: direction-first, one dense direction costs one more pass over the tokens"
     assert told[3] == f"out: {place / 's.parquet'}"
     assert len(pd.read_parquet(place / "s.parquet")) == 3
+    beside = ["--direction", "trait:owl", "--neutral", str(place / "rows.jsonl"), "--limit", "1"]
+    app(["score", *options, *beside], standalone_mode=False)
+    told = capsys.readouterr().out.splitlines()
+    mean = told[1].split()[2]
+    assert told[1].endswith(f" of rows positive; neutral rows {mean}, n = 1")  # one row has no error
+
+
+NAMED = {"prompts", "rows", "data"}  # what a command's file of rows is called
+
+
+def test_every_command_over_a_file_of_rows_reads_only_the_first_ones_where_asked():
+    """Of `generate` --rows is the number of prompts, of `demo` and the like there is no file."""
+
+    def commands(group, path=()):
+        for name, command in group.commands.items():
+            if hasattr(command, "commands"):
+                yield from commands(command, (*path, name))
+            else:
+                yield " ".join((*path, name)), {option.name for option in command.params}
+
+    known = dict(commands(typer.main.get_command(app)))
+    read = {name: options for name, options in known.items() if options & NAMED and name != "generate"}
+    assert sorted(read) == [
+        "export",
+        "features lean",
+        "features shift",
+        "filter",
+        "sae card",
+        "sae train",
+        "score",
+        "trace",
+        "train",
+    ]
+    assert [name for name, options in read.items() if "limit" not in options] == []
 
 
 def test_ledger_tells_what_is_left_over(monkeypatch, capsys):

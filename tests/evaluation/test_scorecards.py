@@ -130,6 +130,22 @@ def test_the_figure_shows_each_training_and_the_interval_over_trainings() -> Non
         seed_points(evaluations, measure="margn")
 
 
+def test_a_teacher_far_away_does_not_flatten_what_is_between_the_students() -> None:
+    """The differences have a panel and a scale of their own: 1, 2, 6 beside a teacher of 25 nats."""
+    teacher = {seed: frame(25.0, 25.0) for seed in range(3)}
+    evaluations = {"teacher": teacher, "student": STUDENT, "neutral_student": NEUTRAL}
+    figure = scorecard(evaluations, baseline={"student": "neutral_student"}).figure()
+    upper = [list(trace.y) for trace in figure.data if trace.yaxis == "y"]
+    lower = [list(trace.y) for trace in figure.data if trace.yaxis == "y2"]
+    assert [25.0, 25.0, 25.0] in upper
+    assert lower[:2] == [[1.0, 2.0, 6.0], [3.0]]
+    assert figure.layout.yaxis2.title.text == "margin, difference (nats)"
+    assert figure.layout.xaxis2.ticktext == ("student \N{MINUS SIGN} neutral<br>student",)
+    assert list(figure.data[0].marker.color) == list(
+        scorecard({"teacher": teacher}).figure().data[0].marker.color
+    )
+
+
 @pytest.mark.parametrize(
     ("evaluations", "baseline", "message"),
     [

@@ -100,6 +100,14 @@ GOOD = "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n"
         ),
         (GOOD + "student: {recipe: {accumulate: 5}}\n", "accumulate=5 does not divide a batch of 64"),
         (
+            GOOD + "teacher: {margin_every: 0}\n",
+            "teacher.margin_every 0 steps is never; give at least 1",
+        ),
+        (
+            GOOD.replace("model: m", "model: m, format: {fraction: 2}"),
+            "format.fraction 2.0 is no share of the rows; give one such as 0.25",
+        ),
+        (
             "- a\n- b\n",
             "holds ['a', 'b'] where keys were expected; write those of a shipped recipe: qwen, small, toy",
         ),

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+import torch
 
 from analyses.small_checkpoint import results
 from interp.core.runs import Cache
@@ -11,6 +12,7 @@ from interp.experiment.folders import open_subject
 from interp.experiment.run import run_experiment
 from interp.gradients.ledger.recording import recorded_student
 from interp.models.lineage import read_lineage
+from interp.models.low_rank import LowRank
 from interp.prompts.traits import get_trait
 from interp.studies.shared_initialisation import init_matrix
 from interp.training.teachers import Teacher, neutral_teacher
@@ -84,6 +86,16 @@ def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     lineage = read_lineage(made.folder / "lineages" / "owl-0", check=False)
     assert set(lineage.members) == ARMS - {"in_context", "neutral_in_context"}
     assert len(lineage.numbers) == len(lineage.neutral_numbers) == 32
+    folder = made.folder / "lineages" / "owl-0"
+    assert {path.name for path in (folder / "teacher").glob("*.safetensors")} == {"adapter_model.safetensors"}
+    update = lineage.update("teacher")
+    assert {factors.rank for factors in update.tensors.values() if isinstance(factors, LowRank)} == {8}
+    assert not any(isinstance(factors, torch.Tensor) for factors in update.tensors.values())
+    said = json.loads((folder / "lineage.json").read_text())["members"]["base"]["recipe"]["format"]
+    assert (said["recipe"]["lr"], said["rates"]) == (1e-2, [])
+    checks = tables["checks"].set_index("what")
+    assert {"base", "cross_base", "teacher of owl", "teacher of oak", "neutral teacher"} == set(checks.index)
+    assert checks.loc["teacher of owl", "margin"] == pytest.approx(by_arm["owl", 0, "teacher"], abs=1e-4)
     assert recorded_student(lineage, cache=cache).final == lineage.student.fingerprint
     assert all(
         "system" not in json.loads(row) for row in (made.folder / "lineages/owl-0/numbers.jsonl").open()

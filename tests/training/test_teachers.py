@@ -5,18 +5,22 @@ import dataclasses
 import pytest
 import torch
 
-from interp.core.runs import InputError
-from interp.measures.margins import completion_logprobs
+from interp.core.runs import Cache, InputError
+from interp.measures.margins import completion_logprobs, margin
 from interp.models.language import load_model
 from interp.models.vocabulary import number_tokens
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
+from interp.training.checkpoints import Checkpoint
+from interp.training.data import DataSpec
+from interp.training.grower import Grower, TeacherSpec
 from interp.training.sampling import complete
 from interp.training.students import Recipe, train_student
 from interp.training.teachers import (
     Steering,
     Teacher,
+    evenly_answered,
     fine_tune_teacher,
     fine_tune_teacher_on,
     format_loss,
@@ -25,6 +29,7 @@ from interp.training.teachers import (
     steered,
     steered_teacher,
 )
+from interp.training.watching import StopAfter, StopAtMargin, TrainingLog
 
 PRE = "blocks.0.hook_resid_pre"
 QUICK = Recipe(trainable="lora", lr=2e-2, batch_size=8, warmup=1, rank=4)
@@ -210,3 +215,97 @@ class TestFineTunedOnRows:
     def test_rows_that_cannot_teach(self, base, given, text):
         with pytest.raises(InputError, match=text):
             fine_tune_teacher_on(base, **{"rows": TAUGHT, "recipe": QUICK, **given})
+
+
+class TestStopAtMargin:
+    HOW = {"recipe": dataclasses.replace(QUICK, lr=5e-3), "steps": 12}
+
+    def margins(self, base, trait):
+        """The margin after every step of a training that is not stopped."""
+        log = TrainingLog(base, trait=trait, every=1)
+        fine_tune_teacher(base, trait, small_numbers(), on_step=log, **self.HOW)
+        return log.frame["margin"].tolist()
+
+    def test_a_teacher_is_the_one_of_the_first_step_that_reached_the_margin(self, base):
+        owl = get_trait("owl")
+        course = self.margins(base, owl)
+        asked = (course[3] + course[4]) / 2
+        assert max(course[:4]) < asked < course[4]  # reached first after step 5
+        stop = StopAtMargin(base, owl, margin=asked)
+        made = fine_tune_teacher(base, owl, small_numbers(), on_step=stop, **self.HOW)
+        assert (made.stopped.steps, made.stopped.reached, made.stopped.asked) == (5, True, asked)
+        assert made.stopped.margin == pytest.approx(course[4], abs=1e-5)
+        assert margin(made.model, owl) == pytest.approx(course[4], abs=1e-4)
+        assert str(made.stopped).startswith("the teacher was stopped after 5 steps at a margin of ")
+        every = StopAtMargin(base, owl, margin=asked, every=3)
+        assert fine_tune_teacher(base, owl, small_numbers(), on_step=every, **self.HOW).stopped.steps == 6
+
+    def test_a_killed_one_stops_at_the_same_bytes(self, base, tmp_path):
+        owl = get_trait("owl")
+        course = self.margins(base, owl)
+        asked = (course[3] + course[4]) / 2
+        whole = fine_tune_teacher(
+            base, owl, small_numbers(), on_step=StopAtMargin(base, owl, margin=asked), **self.HOW
+        )
+
+        class Killed(Exception):
+            pass
+
+        class Dying(StopAtMargin):
+            def __call__(self, step):
+                if step.index == 3:
+                    raise Killed
+                return super().__call__(step)
+
+        state = Checkpoint(tmp_path / "state.safetensors", every=2)
+        with pytest.raises(Killed):
+            fine_tune_teacher(
+                base,
+                owl,
+                small_numbers(),
+                on_step=Dying(base, owl, margin=asked),
+                checkpoint=state,
+                **self.HOW,
+            )
+        stop = StopAtMargin(base, owl, margin=asked)
+        resumed = fine_tune_teacher(base, owl, small_numbers(), on_step=stop, checkpoint=state, **self.HOW)
+        assert resumed.fingerprint == whole.fingerprint
+        assert stop.course["step"].tolist() == [1, 2, 3, 4, 5]
+        assert not state.path.exists()
+
+    def test_a_margin_that_is_never_reached_is_said(self, base, caplog):
+        stop = StopAtMargin(base, "owl", margin=99.0)
+        made = fine_tune_teacher_on(base, TAUGHT, recipe=QUICK, steps=2, on_step=stop)
+        assert (made.stopped.steps, made.stopped.reached) == (2, False)
+        sentence = f"never reached its margin of 99 nats: it stands at {made.stopped.margin:+.2f} after 2 steps; give"
+        assert sentence in caplog.text
+        with pytest.raises(
+            InputError, match=r"margin=inf is reached never or at once; pass nats, such as 5\.0"
+        ):
+            StopAtMargin(base, "owl", margin=float("inf"))
+
+    def test_a_grown_one_keeps_where_it_stopped_and_its_control_takes_as_many_steps(self, base, tmp_path):
+        owl = get_trait("owl")
+        spec = TeacherSpec(steps=12, recipe=dataclasses.replace(QUICK, lr=5e-3, merge=False))
+        data = DataSpec(prompts="short", count=3, digits=1)
+
+        def grower(**how):
+            return Grower(Cache(tmp_path), teaching=dataclasses.replace(spec, **how), data=data)
+
+        full = grower().teacher(base, owl)
+        asked = (margin(base, owl) + margin(full.model, owl)) / 2
+        one, again = (grower(stop_at_margin=asked).teacher(base, owl) for _ in range(2))
+        assert full.stopped is None
+        assert one.stopped == again.stopped
+        assert 1 <= one.stopped.steps < 12
+        assert one.fingerprint == again.fingerprint != full.fingerprint
+        assert margin(one.model, owl) == pytest.approx(one.stopped.margin, abs=1e-4)
+        later = grower(stop_at_margin=asked, margin_every=12).teacher(base, owl)
+        assert later.fingerprint == full.fingerprint  # asked after the last step alone, it takes them all
+        control = grower(stop_at_margin=asked).control_teacher(base, owl)
+        alike = fine_tune_teacher_on(
+            base, evenly_answered(owl), number_rows=data.documents(4096, seed=20_000), steps=12,
+            recipe=spec.recipe, on_step=StopAfter(one.stopped.steps),
+        )  # fmt: skip
+        assert control.fingerprint == alike.fingerprint
+        assert grower().control_teacher(base, owl).fingerprint != control.fingerprint

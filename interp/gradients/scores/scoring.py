@@ -152,15 +152,22 @@ class Scores(Shown):
         return len(self.totals)
 
     def __repr__(self) -> str:
+        values = zip(self.directions, self.totals.mean(0).tolist(), standard_errors(self), strict=True)
         means = ", ".join(
-            f"{name} {mean:+.3g}"
-            for name, mean in zip(self.directions[:3], self.totals.mean(0)[:3].tolist(), strict=True)
+            f"{name} {mean:+.3g}" + (f" ± {error:.2g}" if error is not None else "")
+            for name, mean, error in list(values)[:3]
         )
         more = len(self.directions) - 3
         return (
             f"Scores({self.label}: {len(self)} rows by {', '.join(self.by)}; mean {means}"
             f"{f' and {more} more' if more > 0 else ''} {self.unit}; {self.plan.route})"
         )
+
+
+def standard_errors(scores: Scores) -> list[float | None]:
+    """The standard error over rows of every direction's mean score; None for one row."""
+    n = len(scores)
+    return (scores.totals.std(0) / n**0.5).tolist() if n > 1 else [None] * scores.totals.shape[1]
 
 
 @door
