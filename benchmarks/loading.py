@@ -1,6 +1,6 @@
 """What loading a model again costs: `load_model` of files that did not change over transformers' own two calls.
 
-Processor time in one process, and the peak of memory of a process started for each. The model is a random llama of 36
+Processor time in one process, and the peak of memory of a process forked for each. The model is a random llama of 36
 million parameters with a byte-level tokenizer; a folder in INTERP_CHECKPOINT is measured beside it.
 """
 
@@ -77,8 +77,8 @@ def random_folder(scratch: Path) -> Path:
 
 
 def peak(call: Callable[[], object]) -> int:
-    """Largest resident set, in kilobytes, of a fresh process that does nothing but this."""
-    context = multiprocessing.get_context("spawn")
+    """Largest resident set, in kilobytes, of a forked process that does nothing but this."""
+    context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
     process = context.Process(target=_measure, args=(sender, call))
     process.start()

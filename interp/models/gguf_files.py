@@ -275,7 +275,7 @@ def _tokenizer(source: Path, name: str, path: Path, reader: Any) -> Any:
     return tokenizer
 
 
-def main(file: str, folder: str, sha256: str) -> None:
+def write_checked(file: str, folder: str, sha256: str) -> None:
     """`python -m interp.models.gguf_files FILE FOLDER SHA256`: the folder of a file of that digest, or nothing."""
     found = _sha256(Path(file))
     if found != sha256:
@@ -286,6 +286,6 @@ def main(file: str, folder: str, sha256: str) -> None:
 
 if __name__ == "__main__":
     try:
-        main(*sys.argv[1:])
+        write_checked(*sys.argv[1:])
     except InputError as error:
         sys.exit(f"error: {error}")

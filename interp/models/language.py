@@ -342,8 +342,7 @@ def load_model(
         tokenizer: another one than the source's own.
         adapter: one or more PEFT adapters, their effects added.
         name: how results call it; that of the folder by default.
-        check: compare the hooked model with plain Hugging Face, once for files that do not change, and say it in one
-            line.
+        check: compare the hooked model with plain Hugging Face (once for unchanged files) and say it in one line.
         **loading: `dtype` (None keeps the checkpoint's), `device` ("auto" takes a GPU where there is one), `revision`
             (a branch, tag or commit on the hub), `allow_unknown` (read rows of which over a fifth of the tokens are
             unknown, too).
@@ -375,8 +374,7 @@ def load_model(
             name, source = name or Path(source).name, AdapterFolder(folder).base
             folder = find_folder(source)
         state = stored_state(folder, dtype=dtype)
-        hf = load_weights(folder, dtype=dtype, device=as_device(device))
-        backbone = Backbone(hf)
+        backbone = Backbone(load_weights(folder, dtype=dtype, device=as_device(device)))
         settle(backbone, state, str(folder), fingerprint=check)
         model = _from_folder(folder, source, backbone, tokenizer, name)
     if model.tokenizer is not None:
@@ -393,7 +391,7 @@ def _from_folder(
     """The loaded network with its tokenizer; one from a GGUF file is called by that file, and says what it was."""
     own, origin = tokenizer if tokenizer is not None else load_tokenizer(folder), origin_of(folder)
     if origin and (file := gguf_in(Path(source).expanduser())) is not None:
-        backbone.hf.config._name_or_path = str(file)
+        backbone.hf.config._name_or_path = backbone.hf.name_or_path = str(file)  # peft reads the second
     if own is None:
         check_has_tokenizer(folder, str(source))
     return LanguageModel(name or Path(source).name, backbone, own, origin=origin)

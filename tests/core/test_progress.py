@@ -10,13 +10,14 @@ from interp.core.progress import announce
 
 
 @pytest.fixture
-def log():
-    """A logger as a fresh Python has it: no handler anywhere."""
+def log(monkeypatch):
+    """A logger as a fresh Python has it: no handler anywhere, the level of warnings."""
     own = logging.getLogger("announced")
-    own.propagate = False
+    monkeypatch.setattr(own, "propagate", False)
+    monkeypatch.setattr(own.manager, "disable", 0)
+    own.setLevel(logging.WARNING)
     yield own
     own.handlers.clear()
-    own.setLevel(logging.NOTSET)
 
 
 def test_without_logging_it_stands_on_standard_error(log, capsys):

@@ -240,6 +240,21 @@ def test_a_lineage_takes_it_as_its_base_and_an_adapter_names_it(write, lora, tmp
     assert load_model(tmp_path / "adapter").fingerprint == lineage.teacher.fingerprint
 
 
+def test_an_adapter_of_the_original_is_put_on_it_with_a_warning(write, lora, tmp_path, caplog):
+    """The file lies under the name the adapter gives; its weights are not those that the adapter was trained on."""
+    path = write(name="SmolLM2")
+    folder = path.rename(path.with_suffix(".gguf")).parent.rename(tmp_path / "SmolLM2-135M")
+    base = load_model(folder, check=False)
+    adapted = lora(base.network(copied=True))
+    adapted.peft_config["default"].base_model_name_or_path = "HuggingFaceTB/SmolLM2-135M"
+    adapted.save_pretrained(tmp_path / "adapter")
+    base.with_adapter(tmp_path / "adapter", check=False)
+    assert caplog.messages[-1] == (
+        f"{tmp_path / 'adapter'} names HuggingFaceTB/SmolLM2-135M as its base and is put on "
+        f"{folder / 'SmolLM2.gguf'}, which must hold the same weights"
+    )
+
+
 class TestRefusals:
     def refused(self, source, text, **given):
         with pytest.raises(InputError, match=text):
@@ -302,7 +317,7 @@ class TestRefusals:
         path = write(extra=[("rope_freqs.weight", np.ones(4, dtype=np.float32))])
         self.refused(
             path,
-            r"holds 26,820 weights and transformers makes a LlamaForCausalLM of 26,816 of it, so it would",
+            r"holds 27,012 weights and transformers makes a LlamaForCausalLM of 27,008 of it, so it would",
         )
 
     def test_rotary_scaling_that_transformers_leaves_out(self, write):
