@@ -206,7 +206,7 @@ def _network(source: Path, name: str, path: Path, reader: Any) -> Any:
         ) from error
     _check_rotary(config, path, reader)
     try:
-        hf, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             source, dtype=torch.float32, output_loading_info=True, **given
         )
     except Exception as error:
@@ -214,9 +214,10 @@ def _network(source: Path, name: str, path: Path, reader: Any) -> Any:
             f"{path} cannot be loaded as a causal language model ({first_line(error)}); use the checkpoint in "
             "safetensors"
         ) from error
+    hf, report = loaded
     _check_complete(hf, report, path, reader)
     plain = hf.config
-    del plain.quantization_config
+    vars(plain).pop("quantization_config", None)
     with torch.device("meta"):
         own = type(hf)(plain)
     own.load_state_dict(hf.state_dict(), assign=True)

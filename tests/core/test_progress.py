@@ -10,14 +10,9 @@ from interp.core.progress import announce
 
 
 @pytest.fixture
-def log(monkeypatch):
-    """A logger as a fresh Python has it: no handler anywhere, the level of warnings."""
-    own = logging.getLogger("announced")
-    monkeypatch.setattr(own, "propagate", False)
-    monkeypatch.setattr(own.manager, "disable", 0)
-    own.setLevel(logging.WARNING)
-    yield own
-    own.handlers.clear()
+def log():
+    """A logger as a fresh Python has it: no handler anywhere, the level of warnings. Pytest adds its own to others."""
+    return logging.Logger("announced", logging.WARNING)
 
 
 def test_without_logging_it_stands_on_standard_error(log, capsys):
@@ -25,15 +20,13 @@ def test_without_logging_it_stands_on_standard_error(log, capsys):
     assert capsys.readouterr() == ("", "gpt2: apart by 2.0e-06\n")
 
 
-def test_with_logging_it_goes_where_the_user_has_sent_it(log, capsys):
-    seen = []
-    handler = logging.Handler()
+@pytest.mark.parametrize(("level", "expected"), [(logging.INFO, [("INFO", "3")]), (logging.WARNING, [])])
+def test_with_logging_it_goes_where_the_user_has_sent_it(capsys, level, expected):
+    seen, log, handler = [], logging.Logger("announced", level), logging.Handler()
     handler.emit = lambda record: seen.append((record.levelname, record.getMessage()))
     log.addHandler(handler)
-    announce(log, "not at this level")
-    log.setLevel(logging.INFO)
     announce(log, "%d", 3)
-    assert seen == [("INFO", "3")]
+    assert seen == expected
     assert capsys.readouterr() == ("", "")
 
 
