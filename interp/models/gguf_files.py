@@ -277,7 +277,10 @@ def _tokenizer(source: Path, name: str, path: Path, reader: Any) -> Any:
 
 
 def write_checked(file: str, folder: str, sha256: str) -> None:
-    """`python -m interp.models.gguf_files FILE FOLDER SHA256`: the folder of a file of that digest, or nothing."""
+    """`python -m interp.models.gguf_files FILE FOLDER SHA256`: the folder of a file of that digest, or nothing.
+
+    Raises InputError for a file of another digest, and as `write_converted` does.
+    """
     found = _sha256(Path(file))
     if found != sha256:
         raise InputError(f"{file} has the SHA-256 {found}, not {sha256}; fetch it again")
