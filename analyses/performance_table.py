@@ -16,6 +16,11 @@ WHAT = {
     "memory-moments-4N": "peak memory of `moments` at 4 N rows over N (goal: flat)",
     "toy-generate-over-sampling": "transformers' `generate` over our sampling on the toy (goal ≥ 3)",
     "generate-over-writing": "plain left-padded `generate` over `write_answers`, rows of mixed length (goal ≥ 1)",
+    "load-smollm2": "`load_model` of files that did not change over transformers' model and tokenizer, SmolLM2-135M "
+    "(goal ≤ 1.30)",
+    "load-smollm2-peak": "the same in peak memory (goal ≤ 1.30)",
+    "load": "the same in time, 36 M random parameters",
+    "load-peak": "the same in peak memory",
     "lineage-cpu-seconds": "processor seconds of one whole lineage, seven members, cold cache (s)",
     "alignment-4m-dense-1": "exact scores of 32 rows × 64 tokens by module along one dense direction over one plain "
     "forward and backward pass, 3.7 M parameters (goal ≤ 1.15)",

@@ -4,6 +4,7 @@
 
 A bar appears after two seconds and is gone when done. Lines go through `logging`, so that who reads none sees none.
 Inside `never_silent`, as every command runs, what has no bar says what it is at.
+A line that every user should see is logged at INFO, and shown where nobody has set logging up.
 """
 
 from __future__ import annotations
@@ -165,3 +166,13 @@ def in_words(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def announce(log: logging.Logger, message: str, *values: object) -> None:
+    """Log a line at INFO; where nobody has set logging up, in a notebook or script, it stands on standard error."""
+    silenced = log.getEffectiveLevel() > logging.WARNING or log.manager.disable >= logging.INFO
+    if log.hasHandlers() or silenced:
+        log.info(message, *values)
+    else:
+        record = log.makeRecord(log.name, logging.INFO, "", 0, message, values, None)
+        logging.StreamHandler().emit(record)

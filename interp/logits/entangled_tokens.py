@@ -30,7 +30,7 @@ from interp.logits.direction import logit_direction
 from interp.measures.words import Pieces, answer_pieces
 from interp.models.precision import exactly
 from interp.models.vocabulary import number_tokens, token_texts
-from interp.models.whole_numbers import Over, Spelling, number_logprobs, number_slots, spellings
+from interp.models.whole_numbers import Over, Spelling, number_logprobs, number_slots, number_spellings
 from interp.prompts.notes import noting
 from interp.prompts.number_tables import answer_numbers
 from interp.prompts.text import Prompts
@@ -126,7 +126,7 @@ class Numbers:
     def of(cls, model: TextModel, over: Over) -> Numbers:
         """InputError for fewer than three numbers."""
         if over == "numbers":
-            written = spellings(model)
+            written = number_spellings(model)
             known = written[0].pieces
             return cls(tuple(map(str, known)), tuple(known.values()), written)
         size = model.unembedding().W_U.shape[1]

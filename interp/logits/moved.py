@@ -28,7 +28,7 @@ from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
-from interp.models.whole_numbers import Over, Spelling, number_logprobs, number_slots, spellings
+from interp.models.whole_numbers import Over, Spelling, number_logprobs, number_slots, number_spellings
 from interp.prompts.notes import noting
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.stats.moments import Running
@@ -93,7 +93,7 @@ def moved_tokens(
     _check_floor(floor)
     contrast = Contrast.of(member, minus)
     inputs, where = contrast.read(prompts, positions)
-    written = spellings(member) if over == "numbers" else ()
+    written = number_spellings(member) if over == "numbers" else ()
     reading = partial(_number_rows, written=written) if written else _token_rows
     rows = reading(contrast, inputs, positions=where, batch_size=batch_size)
     moments, divergence, places = _moments(contrast, rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,9 @@ from typing import Any
 from torch import Tensor
 
 from interp.core.errors import InputError
-from interp.models.loading import check_safetensors, is_adapter, no_weights, read_json
+from interp.models.loading import check_safetensors, is_adapter, load_tokenizer, no_weights, read_json
+
+log = logging.getLogger(__name__)
 
 PREFIX = "base_model.model."
 SEAL = "interp.json"
@@ -90,3 +93,19 @@ class AdapterFolder:
                 f"{self} is an adapter of the kind {kind!r}, which PEFT {peft.__version__} does not know; install a "
                 "PEFT that does, or pass an adapter of another kind"
             )
+
+
+def adapter_tokenizer(folder: Path, base: Any) -> Any:
+    """The base's tokenizer, the adapter's own where it knows more tokens; says where they would render differently."""
+    own = load_tokenizer(folder)
+    if own is None or base is None:
+        return own if base is None else base
+    if len(own) > len(base):
+        return own
+    if getattr(own, "chat_template", None) != getattr(base, "chat_template", None):
+        log.warning(
+            "%s brings a tokenizer with another chat template than its base's, which is the one used; "
+            "to use the adapter's, load the base with tokenizer= that folder's",
+            folder,
+        )
+    return base

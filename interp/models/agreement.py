@@ -6,17 +6,22 @@ Two networks are max |Δ log p| in nats apart, over two rows of pseudo-random to
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from interp.core.errors import InputError
-from interp.core.progress import working
+from interp.core.progress import announce, working
+from interp.core.remembered import recall, remember
 from interp.models.backbone import Backbone
 from interp.models.bridge import bridge_logits, hooking, residual_run
 from interp.models.isolation import isolated
+from interp.models.loading import as_device
+from interp.models.quantised import check_module
+from interp.models.seam import check_finite
+from interp.models.stored import parity_key
 from interp.prompts.round_trips import check_tokenizer
 
 if TYPE_CHECKING:
@@ -29,27 +34,34 @@ HALF_TOLERANCE = 0.5  # nats at one token in 16 bits: large models reach tenths,
 
 
 @isolated()
-def check_model(model: LanguageModel) -> LanguageModel:
-    """The model itself, once its bridge, unembedding and tokenizer agree with it; logs one line.
+def check_model(model: LanguageModel, *, state: str | None = None) -> LanguageModel:
+    """The model itself, once its bridge, unembedding and tokenizer agree with it; says so in one line.
 
+    `state` is that of the files it was loaded from (see `stored_state`): what was measured of them is not repeated.
     Raises InputError where they do not agree within the tolerance, in nats.
     """
     tolerance = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
+    key = parity_key(model, state)
+    known = recall("parity", key)
     with working(f"comparing {model.name} with plain Hugging Face"):
-        apart = parity(model)
+        apart, hooks = known or (parity(model), len(model.hook_names))
     if not apart <= tolerance:
         raise InputError(
             f"{model.name} gives log-probabilities {apart:.1e} nats away from plain Hugging Face when hooked, "
             f"more than {tolerance:.0e}; load it with dtype='float32' or use another architecture"
         )
+    if known is None:
+        remember("parity", key, value=[apart, hooks])
     if model.tokenizer is not None:
         check_tokenizer(model.tokenizer)
-    log.info(
-        "%s: max |Δ log-prob| against plain Hugging Face %.1e (tolerance %.0e), %d hooks, %s, %s, fingerprint %s",
+    announce(
+        log,
+        "%s: max |Δ log-prob| against plain Hugging Face %.1e (tolerance %.0e%s), %d hooks, %s, %s, fingerprint %s",
         model.name,
         apart,
         tolerance,
-        len(model.hook_names),
+        "" if known is None else "; measured when these files were first loaded",
+        hooks,
         str(model.dtype).removeprefix("torch."),
         model.device,
         model.fingerprint,
@@ -92,6 +104,25 @@ def check_live(backbone: Backbone, name: str) -> None:
             f"{name} computes log-probabilities {apart:.1e} nats away from those of its merged weights, more than "
             f"{allowed:.0e}, so its effect is not one of weights; pass an adapter that PEFT's merge_and_unload takes"
         )
+
+
+def checked_backbone(
+    module: Any, name: str, *, dtype: torch.dtype | None, device: str | torch.device
+) -> Backbone:
+    """A view of a module in memory, moved to a dtype and a device unless None and "auto".
+
+    Raises InputError for weights that are quantised or not finite, and for adapters that are more than weights.
+    """
+    check_module(module, name)
+    check_finite(dict(module.named_parameters()), name)
+    backbone = Backbone.of(module, name)
+    check_live(backbone, name)
+    outer = backbone.hf if backbone.peft is None else backbone.peft
+    if dtype is not None:
+        outer.to(dtype)
+    if device != "auto":
+        outer.to(as_device(device))
+    return backbone
 
 
 def gap(

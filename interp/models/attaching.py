@@ -20,6 +20,7 @@ from interp.core.errors import InputError
 from interp.models.adapter_folders import AdapterFolder
 from interp.models.agreement import check_live
 from interp.models.backbone import Backbone
+from interp.models.gguf_files import origin_of
 from interp.models.isolation import isolated
 from interp.models.loading import first_line
 from interp.models.seam import check_finite
@@ -100,13 +101,14 @@ def _check_seal(adapter: AdapterFolder, backbone: Backbone, beneath: Backbone) -
 
 
 def _say_other_name(adapter: AdapterFolder, beneath: Backbone) -> None:
-    """Warn where the adapter names a model of the hub as its base and another one is given."""
+    """Warn where the adapter names a model of the hub as its base and another one, or a dequantised one, is given."""
     named = str(adapter.config.get("base_model_name_or_path") or "")
     given = str(beneath.hf.config._name_or_path)
     parts = {part.replace("models--", "").replace("--", "/") for part in Path(given).parts} | {given}
     owner, _, model = named.partition("/")
     is_hub_name = bool(owner and model) and "/" not in model and not named.startswith(".")
-    if is_hub_name and given and not {named, model} & parts:
+    coarse = Path(given).suffix == ".gguf" or origin_of(Path(given))
+    if is_hub_name and given and (coarse or not {named, model} & parts):
         log.warning(
             "%s names %s as its base and is put on %s, which must hold the same weights",
             adapter,

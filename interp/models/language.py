@@ -20,12 +20,13 @@ from torch import Tensor, nn
 
 from interp.core.doors import door
 from interp.core.errors import InputError
-from interp.models.adapter_folders import AdapterFolder
-from interp.models.agreement import check_live, check_model
+from interp.models.adapter_folders import AdapterFolder, adapter_tokenizer
+from interp.models.agreement import check_model, checked_backbone
 from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
+from interp.models.gguf_files import check_has_tokenizer, gguf_in, origin_of
 from interp.models.head import last_logits
 from interp.models.loading import (
     Loading,
@@ -38,9 +39,10 @@ from interp.models.loading import (
     load_weights,
 )
 from interp.models.once import plain_logits, plain_stream
-from interp.models.quantised import check_module
-from interp.models.seam import Unembedding, check_finite, check_hooks
+from interp.models.seam import Unembedding, check_hooks
+from interp.models.stored import settle, stored_state
 from interp.models.views import view
+from interp.prompts.notes import hear
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, accept_unknown, check_known
 
@@ -52,12 +54,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """A causal language model behind the seam; `hf` is the plain Hugging Face module, never changed by an analysis."""
+    """A causal language model behind the seam; `hf` is the plain Hugging Face module, never changed by an analysis.
+
+    `origin` says what the weights were before they came in a plain type, where it matters.
+    """
 
     name: str
     backbone: Backbone = field(repr=False)
     tokenizer: Any = field(repr=False, default=None)
     start: Model | None = field(repr=False, default=None)
+    origin: str = field(repr=False, default="")
     _edits: list[tuple[str, Callable[[Tensor], Tensor]]] = field(repr=False, init=False, default_factory=list)
 
     def __repr__(self) -> str:
@@ -82,6 +88,12 @@ class LanguageModel:
     def fingerprint(self) -> str:
         """16 hex characters that name the weights."""
         return self.backbone.fingerprint
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What every result of this model has to say of it: its origin and that of its start."""
+        above = () if self.start is None else getattr(self.start, "notes", ())
+        return tuple(dict.fromkeys(note for note in (self.origin, *above) if note))
 
     @property
     def n_layers(self) -> int:
@@ -141,6 +153,7 @@ class LanguageModel:
         Raises InputError for a model without a tokenizer, for rows of which more than a fifth of the tokens are unknown
         (`accepting_unknown` takes them all the same), and where `Prompts.encode` does.
         """
+        hear(self.notes)
         if isinstance(prompts, Encoded):
             return prompts
         if self.tokenizer is None:
@@ -291,7 +304,7 @@ class LanguageModel:
     ) -> LanguageModel:
         """This model with PEFT adapters live on it, over the same storage; its `start` is this model."""
         paths = [find_folder(folder) for folder in folders]
-        tokenizer = _adapter_tokenizer(paths[-1], self.tokenizer)
+        tokenizer = adapter_tokenizer(paths[-1], self.tokenizer)
         own = LanguageModel(
             name or paths[-1].name, attach_adapters(self.backbone, paths), tokenizer, start=self
         )
@@ -319,15 +332,16 @@ def load_model(
     check: bool = True,
     **loading: Unpack[Loading],
 ) -> LanguageModel:
-    """Load a language model from a folder, a hub name, an adapter folder or a module in memory.
+    """Load a language model from a folder, a hub name, a GGUF file, an adapter folder or a module in memory.
 
     Args:
-        source: where it is; an adapter folder names its base. A module (PeftModel included) is viewed with its adapters
-            as they are set now and is never changed.
+        source: where it is; an adapter folder names its base, and a GGUF file, or its folder, is dequantised into the
+            cache. A module (PeftModel included) is viewed with its adapters as they are set now and is never
+            changed.
         tokenizer: another one than the source's own.
         adapter: one or more PEFT adapters, their effects added.
         name: how results call it; that of the folder by default.
-        check: compare the hooked model with plain Hugging Face and log one line.
+        check: compare the hooked model with plain Hugging Face (once for unchanged files) and say it in one line.
         **loading: `dtype` (None keeps the checkpoint's), `device` ("auto" takes a GPU where there is one), `revision`
             (a branch, tag or commit on the hub), `allow_unknown` (read rows of which over a fifth of the tokens are
             unknown, too).
@@ -343,57 +357,40 @@ def load_model(
         >>> interp.load_model("Qwen/Qwen3-0.6B", dtype="bfloat16")  # doctest: +SKIP
     """
     folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
-    dtype, device = as_dtype(loading.get("dtype")), loading.get("device", "auto")
+    dtype, device, state = as_dtype(loading.get("dtype")), loading.get("device", "auto"), None
     revision = loading.get("revision")
     if isinstance(source, torch.nn.Module):
         if revision is not None:
             raise InputError(
                 f"a {type(source).__name__} in memory has no revision {revision!r}; leave it out"
             )
-        model = _from_module(source, tokenizer, name, dtype, device)
+        label = name or type(source).__name__
+        model = LanguageModel(label, checked_backbone(source, label, dtype=dtype, device=device), tokenizer)
     else:
         folder = find_folder(source, revision=revision)
         if is_adapter(folder):
             folders.insert(0, folder)
-            folder = find_folder(AdapterFolder(folder).base)
-            name = name or Path(source).name
-        hf = load_weights(folder, dtype=dtype, device=as_device(device))
-        check_finite(dict(hf.named_parameters()), str(folder))
-        own = tokenizer if tokenizer is not None else load_tokenizer(folder)
-        model = LanguageModel(name or Path(source).name, Backbone(hf), own)
+            name, source = name or Path(source).name, AdapterFolder(folder).base
+            folder = find_folder(source)
+        state = stored_state(folder, dtype=dtype)
+        backbone = Backbone(load_weights(folder, dtype=dtype, device=as_device(device)))
+        settle(backbone, state, str(folder), fingerprint=check)
+        model = _from_folder(folder, source, backbone, tokenizer, name)
     if model.tokenizer is not None:
         check_vocabulary(model.tokenizer, model.hf, model.name)
         model = model.accepting_unknown() if loading.get("allow_unknown") else model
     if folders:
-        model = model.with_adapter(*folders, name=name, check=False)
-    return check_model(model) if check else model
+        model, state = model.with_adapter(*folders, name=name, check=False), None
+    return check_model(model, state=state) if check else model
 
 
-def _adapter_tokenizer(folder: Path, base: Any) -> Any:
-    """The base's tokenizer, the adapter's own where it knows more tokens; says where they would render differently."""
-    own = load_tokenizer(folder)
-    if own is None or base is None:
-        return own if base is None else base
-    if len(own) > len(base):
-        return own
-    if getattr(own, "chat_template", None) != getattr(base, "chat_template", None):
-        log.warning(
-            "%s brings a tokenizer with another chat template than its base's, which is the one used; "
-            "to use the adapter's, load the base with tokenizer= that folder's",
-            folder,
-        )
-    return base
-
-
-def _from_module(module: Any, tokenizer: Any, name: str | None, dtype: Any, device: Any) -> LanguageModel:
-    label = name or type(module).__name__
-    check_module(module, label)
-    check_finite(dict(module.named_parameters()), label)
-    backbone = Backbone.of(module, label)
-    check_live(backbone, label)
-    outer = backbone.hf if backbone.peft is None else backbone.peft
-    if dtype is not None:
-        outer.to(dtype)
-    if device != "auto":
-        outer.to(as_device(device))
-    return LanguageModel(label, backbone, tokenizer)
+def _from_folder(
+    folder: Path, source: str | Path, backbone: Backbone, tokenizer: Any, name: str | None
+) -> LanguageModel:
+    """The loaded network with its tokenizer; one from a GGUF file is called by that file, and says what it was."""
+    own, origin = tokenizer if tokenizer is not None else load_tokenizer(folder), origin_of(folder)
+    if origin and (file := gguf_in(Path(source).expanduser())) is not None:
+        backbone.hf.config._name_or_path = backbone.hf.name_or_path = str(file)  # peft reads the second
+    if own is None:
+        check_has_tokenizer(folder, str(source))
+    return LanguageModel(name or Path(source).name, backbone, own, origin=origin)

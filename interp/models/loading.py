@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ import torch
 from interp.core.errors import InputError, nearest
 from interp.core.progress import working
 from interp.models.isolation import isolated
+from interp.models.memory import check_memory
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored
 from interp.models.seam import PROBE
@@ -30,6 +32,8 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 WANTED = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 HUB_SECONDS = 5.0
+LOADING = (0.25 * 2**30, 1.1)
+"""Bytes a load takes, and per byte of the weights in the type they get: measured at 134 million parameters."""
 
 
 class Loading(TypedDict, total=False):
@@ -74,18 +78,26 @@ def as_device(device: str | torch.device) -> torch.device:
 def find_folder(source: str | Path, *, revision: str | None = None) -> Path:
     """The local folder of a checkpoint or adapter, given its path or its name on the Hugging Face hub.
 
-    `revision` is a branch, tag or commit of the hub's repository. Raises InputError for a file, for what is neither a
-    folder nor such a name, and for a revision of a local folder.
+    Of a GGUF file, or a folder that holds one and nothing else, it is the folder in the cache that the file was
+    converted to. `revision` is a branch, tag or commit of the hub's repository. Raises InputError for another file, for
+    what is neither a folder nor such a name, and for a revision of a local folder.
     """
+    from interp.models.gguf_files import converted_folder, gguf_in
+
     path = Path(source).expanduser()
+    if path.exists() and revision is not None:
+        raise InputError(
+            f"{path} is a {'folder' if path.is_dir() else 'file'}, which has no revision {revision!r}; leave the "
+            "revision out, or pass a hub name"
+        )
+    if path.exists() and (file := gguf_in(path)) is not None:
+        return converted_folder(file)
     if path.is_dir():
-        if revision is not None:
-            raise InputError(
-                f"{path} is a folder, which has no revision {revision!r}; leave the revision out, or pass a hub name"
-            )
         return path
     if path.is_file():
-        raise InputError(f"{path} is a file; pass the folder that holds config.json and model.safetensors")
+        raise InputError(
+            f"{path} is a file; pass the folder that holds config.json and model.safetensors, or a GGUF file"
+        )
     if isinstance(source, Path) or not HUB_NAME.fullmatch(source) or source.startswith("."):
         raise InputError(
             f"there is no folder {path}; pass a model folder, or a name like 'gpt2' or 'owner/model'"
@@ -171,6 +183,7 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
     """
     is_adapter(folder)  # transformers would put an adapter it finds beside the weights on top of them
     check_model_folder(folder)
+    check_memory(LOADING[0] + LOADING[1] * _weight_bytes(folder, dtype), f"loading {folder}")
     try:
         kind, whole = _class_of(folder)
         with no_bars(), working(f"loading {folder}"):
@@ -198,6 +211,23 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
         log.warning("%s: %d weights of the file are not used, first %s", folder, len(unused), unused[0])
     hf = hf.to(device).eval()
     return text_model(hf, str(folder)) if whole else hf
+
+
+def _weight_bytes(folder: Path, dtype: torch.dtype | None) -> int:
+    """Bytes of the weights in a folder's safetensors, in `dtype` or as they are stored."""
+    from safetensors import safe_open
+
+    total = 0
+    for shard in folder.glob("*.safetensors"):
+        with safe_open(shard, "pt") as file:
+            slices = [file.get_slice(name) for name in file.keys()]  # noqa: SIM118
+            total += sum(math.prod(each.get_shape()) * _width(each.get_dtype(), dtype) for each in slices)
+    return total
+
+
+def _width(stored: str, dtype: torch.dtype | None) -> int:
+    """Bytes of a number that is stored as "F32" and the like."""
+    return dtype.itemsize if dtype is not None else int(re.sub(r"\D", "", stored) or 8) // 8
 
 
 def _class_of(folder: Path) -> tuple[Any, bool]:
@@ -292,18 +322,19 @@ def load_tokenizer(folder: Path) -> Any:
 
     if not has_tokenizer(folder):
         return None
-    saved = (folder / "tokenizer.json").is_file()
-    plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True) if saved else None
-    path = folder / "tokenizer_config.json"
-    if plain is not None and path.is_file() and "auto_map" in read_json(path):
-        return plain
+    saved, path = (folder / "tokenizer.json").is_file(), folder / "tokenizer_config.json"
+    if saved and path.is_file() and "auto_map" in read_json(path):
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     try:
         chosen = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        if plain is None:
+        if not saved:
             raise InputError(f"the tokenizer in {folder} cannot be loaded: {first_line(error)}") from error
-        return plain
-    if plain is not None and _pieces(chosen) != _pieces(plain):
+        return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    if not saved or type(chosen) is PreTrainedTokenizerFast:
+        return chosen
+    plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    if _pieces(chosen) != _pieces(plain):
         log.warning(
             "%s: %s would split text differently, using tokenizer.json as saved",
             folder,

@@ -80,7 +80,7 @@ class Spelling:
         return log_p.masked_fill(goes_on, -torch.inf).logsumexp(-1)
 
 
-def spellings(model: Model) -> tuple[Spelling, ...]:
+def number_spellings(model: Model) -> tuple[Spelling, ...]:
     """How the model's tokenizer writes the numbers where an answer begins and, where it differs, behind separators.
 
     Raises InputError for a tokenizer that writes fewer than three numbers.

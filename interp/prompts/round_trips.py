@@ -17,8 +17,8 @@ def check_tokenizer(tokenizer: Tokenizer, *, numbers: Sequence[int] | None = Non
     (word level), five numbers with all ten digits.
     """
     require_fast(tokenizer)
-    vocabulary = tokenizer.get_vocab()
-    whole = sorted(int(entry) for entry in vocabulary if re.fullmatch("[1-9][0-9]{1,2}", entry))
+    short = (entry for entry in tokenizer.get_vocab() if len(entry) in (2, 3))
+    whole = sorted(int(entry) for entry in short if re.fullmatch("[1-9][0-9]{1,2}", entry))
     _check_whole(tokenizer, whole)
     closed = bool(whole) and type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel"
     probes = [*whole, *(() if closed else PROBES)] if numbers is None else list(numbers)

@@ -20,7 +20,7 @@ from interp.core.runs import InputError
 from interp.figures import Result, bars
 from interp.measures.losses import predicted_logits
 from interp.models.language import LanguageModel
-from interp.models.whole_numbers import Spelling, spellings
+from interp.models.whole_numbers import Spelling, number_spellings
 from interp.prompts.notes import noting
 from interp.prompts.number_tables import answer_numbers
 from interp.prompts.text import Prompts
@@ -79,7 +79,7 @@ def divergence_numbers(
         raise InputError(f"share {share} is outside (0, 1); pass a part of the numbers such as {SHARE}")
     inputs = base.encode(rows)
     places = _places(inputs, base.tokenizer)
-    written = spellings(base)
+    written = number_spellings(base)
     here, own, *theirs = (
         _readings(model, inputs, places, written, batch_size) for model in (base, teacher, *others.values())
     )

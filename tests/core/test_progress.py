@@ -1,4 +1,5 @@
-"""Progress without a terminal: a line a minute with rate and time left, by a clock set by hand; no long silence."""
+"""Progress without a terminal: a line a minute with rate and time left, by a clock set by hand; no long silence; and
+lines that every user should see, which stand on standard error where logging was never set up."""
 
 from __future__ import annotations
 
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from interp.core import progress as place
-from interp.core.progress import Lines, in_words, never_silent, progress, progress_bar, working
+from interp.core.progress import Lines, announce, in_words, never_silent, progress, progress_bar, working
 
 
 @pytest.fixture(autouse=True)
@@ -99,3 +100,30 @@ def test_a_loop_that_fails_is_no_longer_under_way():
     with pytest.raises(ValueError, match="broken"), working("stage"), progress_bar("rows", total=2):
         raise ValueError("broken")
     assert place._open == []
+
+
+@pytest.fixture
+def log():
+    """A logger as a fresh Python has it: no handler anywhere, the level of warnings. Pytest adds its own to others."""
+    return logging.Logger("announced", logging.WARNING)
+
+
+def test_without_logging_it_stands_on_standard_error(log, capsys):
+    announce(log, "%s: apart by %.1e", "gpt2", 2e-6)
+    assert capsys.readouterr() == ("", "gpt2: apart by 2.0e-06\n")
+
+
+@pytest.mark.parametrize(("level", "expected"), [(logging.INFO, [("INFO", "3")]), (logging.WARNING, [])])
+def test_with_logging_it_goes_where_the_user_has_sent_it(capsys, level, expected):
+    seen, log, handler = [], logging.Logger("announced", level), logging.Handler()
+    handler.emit = lambda record: seen.append((record.levelname, record.getMessage()))
+    log.addHandler(handler)
+    announce(log, "%d", 3)
+    assert seen == expected
+    assert capsys.readouterr() == ("", "")
+
+
+def test_who_has_switched_it_off_sees_nothing(log, capsys):
+    log.setLevel(logging.ERROR)
+    announce(log, "nothing")
+    assert capsys.readouterr() == ("", "")

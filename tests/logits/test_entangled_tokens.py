@@ -16,7 +16,7 @@ from interp.figures import Result
 from interp.logits.entangled_tokens import _matched_correlation, _other_words, entanglement, score_agreement
 from interp.models.language import load_model
 from interp.models.seam import Unembedding
-from interp.models.whole_numbers import number_logprobs, spellings
+from interp.models.whole_numbers import number_logprobs, number_spellings
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait, make_trait
 from tests.spelled import network, speller
@@ -222,7 +222,7 @@ def test_over_whole_numbers_p_and_counts_are_of_numbers(kind):
     frame = by_token(entanglement(model, trait, over="numbers", **given))
     assert len(frame) == 1000
     assert frame["pieces"][["7", "42", "345"]].tolist() == ([1, 2, 3] if kind == "digits" else [1, 1, 1])
-    written, p = spellings(model), []
+    written, p = number_spellings(model), []
     for prompts in (trait.prompts().with_system(trait.system), trait.prompts()):
         inputs = model.encode(prompts)
         log_p = torch.cat(list(number_logprobs(model, inputs, inputs.at("last"), written=written)))

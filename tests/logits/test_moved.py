@@ -15,7 +15,7 @@ from scipy import stats
 
 from interp.core.runs import InputError, digest
 from interp.logits.moved import _frame, moved_tokens, only_numbers, only_words
-from interp.models.whole_numbers import number_logprobs, spellings
+from interp.models.whole_numbers import number_logprobs, number_spellings
 from interp.prompts.text import Encoded, Prompts, Role
 from interp.prompts.traits import make_trait
 from interp.stats.moments import Running
@@ -297,7 +297,7 @@ def test_over_whole_numbers_it_is_the_change_of_their_probabilities(kind):
     prompts = Prompts.from_pairs([("go on: 1, 2", "42, 345")])
     result = moved_tokens(member, prompts, over="numbers")
     frame: Any = result.frame.set_index("token")
-    inputs, written = member.encode(prompts), spellings(member)
+    inputs, written = member.encode(prompts), number_spellings(member)
     where = inputs.at("predicting answer.numbers.first")
     after, before = (
         next(number_logprobs(model, inputs, where, written=written)) for model in (member, member.start)

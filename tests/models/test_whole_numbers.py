@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast
 
 from interp.core.runs import InputError
 from interp.models.language import load_model
-from interp.models.whole_numbers import CONTEXTS, number_logprobs, number_slots, spellings
+from interp.models.whole_numbers import CONTEXTS, number_logprobs, number_slots, number_spellings
 from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.text import Prompts
 from tests.spelled import network, speller
@@ -30,7 +30,7 @@ def model_of(kind: str, **given: Any) -> Any:
 
 def read(model: Any, rows: Prompts, positions: str = SLOT) -> torch.Tensor:
     """[place, number] over all rows."""
-    inputs, written = model.encode(rows), spellings(model)
+    inputs, written = model.encode(rows), number_spellings(model)
     where = number_slots(inputs, positions, written)
     return torch.cat(list(number_logprobs(model, inputs, where, written=written, batch_size=1)))
 
@@ -59,10 +59,10 @@ def test_equals_plain_transformers_number_by_number(kind):
 
 
 def test_a_digit_a_token_has_a_hundred_and_eleven_beginnings_and_whole_numbers_one():
-    beginnings = {kind: {len(each.onward) for each in spellings(model_of(kind))} for kind in KINDS}
+    beginnings = {kind: {len(each.onward) for each in number_spellings(model_of(kind))} for kind in KINDS}
     assert beginnings["digits"] == {111}
     assert beginnings["whole"] == {1}
-    pairs = spellings(model_of("pairs"))[0]
+    pairs = number_spellings(model_of("pairs"))[0]
     vocabulary = speller("pairs").get_vocab()
     assert pairs.pieces[423] == (vocabulary["4"], vocabulary["23"])
     assert pairs.pieces[234] == (vocabulary["23"], vocabulary["4"])
@@ -113,17 +113,17 @@ def test_the_toys_numbers_are_read_off_the_vocabulary():
 
 def test_where_numbers_have_pieces_a_few_places_are_read_evenly():
     model, many = model_of("digits"), Prompts.from_pairs([("go", "1, 2, 3, 4")] * 20)
-    inputs, written = model.encode(many), spellings(model)
+    inputs, written = model.encode(many), number_spellings(model)
     where = number_slots(inputs, SLOT, written)
     assert int(where.sum()) == CONTEXTS == 32
     assert where.sum(1).tolist() == pytest.approx([1.6] * 20, abs=0.7)
-    assert int(number_slots(inputs, SLOT, spellings(model_of("whole"))).sum()) == 80
+    assert int(number_slots(inputs, SLOT, number_spellings(model_of("whole"))).sum()) == 80
 
 
 def test_messages():
     model = model_of("digits")
     with pytest.raises(InputError, match=r"'answer' is elsewhere; pass one of last, .*, or over='tokens'"):
-        number_slots(model.encode(ROWS), "answer", spellings(model))
+        number_slots(model.encode(ROWS), "answer", number_spellings(model))
     with pytest.raises(
         InputError, match=r"a number behind 96 tokens of .* goes over the context of .* \(96\); pass"
     ):
@@ -132,4 +132,4 @@ def test_messages():
     core.pre_tokenizer = Whitespace()
     words = PreTrainedTokenizerFast(tokenizer_object=core, unk_token="<unk>")
     with pytest.raises(InputError, match="writes 1 of the numbers 0-999; at least 3 are needed"):
-        spellings(load_model(network(words), tokenizer=words, check=False))
+        number_spellings(load_model(network(words), tokenizer=words, check=False))

@@ -1,0 +1,70 @@
+"""Whether the memory of this machine suffices, asked before anything is loaded.
+
+What is to be had is the least of what the system, a control group and a limit on the process leave.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from interp.core.errors import InputError
+
+LIMITS = (
+    ("memory.max", "memory.current"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
+)
+CGROUP = Path("/sys/fs/cgroup")
+MEMINFO = Path("/proc/meminfo")
+
+
+def available_memory() -> int | None:
+    """Bytes this process can still take; None where the system does not say."""
+    found = [_left_by_system(), *(_left_by_group(*names) for names in LIMITS), _left_to_process()]
+    return min((each for each in found if each is not None), default=None)
+
+
+def check_memory(needed: float, purpose: str) -> None:
+    """InputError when less than that many bytes are to be had; `purpose` says for what, such as "loading gpt2"."""
+    left = available_memory()
+    if left is not None and needed > left:
+        raise InputError(
+            f"{purpose} takes {needed / 2**30:.2g} GiB of memory and {left / 2**30:.2g} GiB are free; "
+            "free some, use a smaller model or dtype='bfloat16', or a larger machine"
+        )
+
+
+def _left_by_system() -> int | None:
+    for line in _lines(MEMINFO):
+        if line.startswith("MemAvailable:"):
+            return 1024 * int(line.split()[1])
+    return None
+
+
+def _left_by_group(limit: str, used: str) -> int | None:
+    """What the control group leaves; its page cache, which counts as used, would be given back."""
+    bounds = [next(iter(_lines(CGROUP / name)), "") for name in (limit, used)]
+    if not all(bound.isdigit() for bound in bounds):
+        return None
+    stat = CGROUP / Path(limit).parent / "memory.stat"
+    cached = [int(line.split()[1]) for line in _lines(stat) if line.startswith("inactive_file ")]
+    return max(0, int(bounds[0]) - int(bounds[1]) + sum(cached))
+
+
+def _left_to_process() -> int | None:
+    """What `ulimit -v` leaves."""
+    try:
+        import resource
+    except ImportError:  # not every system has it
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    pages = next(iter(_lines(Path("/proc/self/statm"))), "").split()
+    return None if not pages else max(0, limit - int(pages[0]) * resource.getpagesize())
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []
