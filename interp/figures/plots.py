@@ -206,7 +206,9 @@ def grouped_points(
             name=escape(one),
             marker=looks,
             text=[whose for _, part in parts for whose in _whose(part)],
-            hovertemplate=f"{escape(one)}: %{{y:.3g}} {escape(unit)}%{{text}}<extra></extra>",
+            hovertemplate=f"{escape(one)}: "
+            + f"%{{y:.3g}} {escape(unit)}".strip()
+            + "%{text}<extra></extra>",
         )
         figure.add_scatter(
             x=[at for at, _ in parts],

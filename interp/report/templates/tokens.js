@@ -148,7 +148,8 @@ const viewer = (place, sources, everywhere) => {
     grid.querySelectorAll('[tabindex="0"]').forEach((old) => old.setAttribute("tabindex", "-1"));
     token.setAttribute("tabindex", "0");
     tell(token);
-    token.focus();
+    token.focus({ preventScroll: true });
+    token.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
   };
   const within = (row) => row ? [...row.querySelectorAll("[data-at]")] : [];
   const target = (token, key) => {
