@@ -34,7 +34,7 @@ def test_what_the_page_claims_of_gradients():
     found, causal = (kept(name) for name in ("alignment", "alignment_is_causal"))
     decisions = {v["name"]: v["decision"] for v in (*found["verdicts"], *causal["verdicts"])}
     unclear = {name for name, decision in decisions.items() if decision == "inconclusive"}
-    assert unclear == {"top-half-over-random", "random-over-bottom-half"}
+    assert unclear == {"top-half-transfers-more", "top-half-over-random", "random-over-bottom-half"}
     assert set(decisions.values()) == {"supported", "inconclusive", "holds"}
     assert decisions["alignment-own-update"] == "holds"
     again = {verdict.name: verdict for verdict in judged(causal["lineages"])}
