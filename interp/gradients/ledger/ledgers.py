@@ -141,10 +141,9 @@ def trait_ledger(
 ) -> Ledger:
     """Split the change of a student's trait margin over the steps, modules and rows of its training.
 
-    It failed calibration (`interp calibrate`): sums over modules and steps are exact to rounding, but a share is not
-    what a training without its module or rows loses. The leading module, held where it began, loses 0.46 of its share
-    (0.5 to 1.5 were asked), the leading quarter of the rows 0.07 of what the shares say beyond random quarters (0.10
-    where steps keep their recorded scale); recovery 0.68 from 0.52, 0.8 asked, AUROC 0.65 from 0.58.
+    It failed calibration (`interp calibrate`): a share is not what a training without its module or rows loses: held
+    back, the leading module loses 0.46 of its share and the leading quarter of the rows 0.07 of its own beyond random
+    quarters (0.10 at the recorded scale); recovery 0.68 from 0.52, where 0.8 was asked, AUROC 0.65 from 0.58.
 
     Args:
         lineage: a lineage, with a trait unless there is an `objective`.
