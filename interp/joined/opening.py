@@ -17,7 +17,7 @@ import torch
 
 from interp.core.errors import InputError
 from interp.figures import GREY, ORANGE, SKY, Result, bars, captioned, grouped_points, panels, points, scatter
-from interp.figures.grammar import INK, RAISED as RED, escape
+from interp.figures.grammar import INK, RAISED as RED, escape, minus, signed
 from interp.joined.agreeing import agreement
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT, chosen_words
 from interp.logits.moved import moved_tokens
@@ -59,7 +59,7 @@ NO_NEUTRAL = (
     "No neutral student is among the members, so the student is compared with its own start: what any such training "
     "changes is still in it."
 )
-TOP, MINUS = 5, "\N{MINUS SIGN}"
+TOP = 5
 AGREES = "correlation, or cosine"
 ABOVE = 2.0
 """A teacher this many times above every other model is told in words, so that the axis leaves the others room."""
@@ -164,7 +164,7 @@ def agreement_result(frame: pd.DataFrame) -> Result:
 def _told(part: Any) -> str:
     values = part["value"].to_numpy()
     spread = f" ± {half_width(values):.2f}" if len(values) > 1 else ""
-    return f"{part['comparison'].iloc[0]} {values.mean():+.2f}".replace("-", MINUS) + spread
+    return f"{part['comparison'].iloc[0]} " + minus(f"{values.mean():+.2f}") + spread
 
 
 def _shown(frame: Any) -> pd.DataFrame:
@@ -359,9 +359,10 @@ def components_result(values: pd.DataFrame) -> Result:
     frame: Any = found.frame.rename(columns={"part": "component"})
     named: dict[str, str] = dict(zip(values["who"], values["label"], strict=True))
     told = "; ".join(
-        f"{_mark(who)} is {name.replace('_', ' ')}, {frame[frame['who'] == who]['change'].iloc[0]:+.3g} logits in all"
+        f"{_mark(who)} is {name.replace('_', ' ')}, "
+        f"{signed(frame[frame['who'] == who]['change'].iloc[0], 3)} logits in all"
         for who, name in named.items()
-    ).replace("-", MINUS)
+    )
     notes = [told, "the bars of one colour add up to the whole change; S and T have each an axis of its own"]
     if n > 1:
         least = smallest_sign_flip_p(n, alternative="two-sided")

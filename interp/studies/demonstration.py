@@ -43,6 +43,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
 from interp.report.saving import finish, save, save_stage
+from interp.stats.tests import smallest_sign_flip_p
 from interp.stats.verdict import Verdict
 from interp.studies.demonstration_story import told_models, told_short, told_story
 from interp.studies.inherited_trace import AGREED, CLAIMS, TraceReader, agreement_values
@@ -193,7 +194,7 @@ def judge_trace(values: Sequence[Mapping[str, float]]) -> list[Verdict]:
     decided = family.judge([Measurement(dict(each), {}) for each in values])
     quantities = {claim.name: claim.quantity for claim in judged}
     names = ", ".join(quantities)
-    told = TOGETHER.format(names=names, alpha=ALPHA, n=len(values), least=0.5 ** len(values))
+    told = TOGETHER.format(names=names, alpha=ALPHA, n=len(values), least=smallest_sign_flip_p(len(values)))
     return [
         replace(each, controls={**each.controls, "quantity": quantities[each.name], "together": told})
         for each in decided
@@ -235,7 +236,7 @@ def _judge_into(run: Run, trait: Trait, found: Sequence[Mapping[str, Any]]) -> N
         "agreement": agreement_result(_frame(found, "agreement")),
     }
     effect = next(each.effect for each in judged if each.name == "logits-shared")
-    results["agreement"] = _noted(results["agreement"], LARGEST.format(effect=effect).replace("+-", "-"))
+    results["agreement"] = _noted(results["agreement"], LARGEST.format(effect=effect))
     for name, result in results.items():
         save(run, name, result)
     run.save_table("margins", frame)

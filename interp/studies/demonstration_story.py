@@ -6,6 +6,7 @@ its mean over lineages.
 
 from typing import Any
 
+from interp.figures.grammar import minus
 from interp.organisms.library import other_word
 from interp.prompts.traits import Trait
 from interp.stats.tests import half_width
@@ -14,7 +15,6 @@ EXPLORATORY = (
     "Exploratory: these lineages had been looked at before the claims on the trace were written. The frozen test on "
     "fresh seeds is interp test inherited-trace."
 )
-MINUS = "\N{MINUS SIGN}"
 
 
 def told_story(trait: Trait, frame: Any) -> list[str]:
@@ -59,7 +59,7 @@ def _spread(values: Any, digits: int) -> str:
     """Mean and interval over lineages; the value alone of one."""
     mean, half = float(values.mean()), half_width(values.to_numpy())
     ends = f" ({mean - half:+.{digits}f} to {mean + half:+.{digits}f})" if len(values) > 1 else ""
-    return (f"{mean:+.{digits}f}" + ends).replace("-", MINUS)
+    return minus(f"{mean:+.{digits}f}" + ends)
 
 
 def told_models(trait: Trait) -> list[dict[str, str]]:
