@@ -90,7 +90,7 @@ def mended() -> str:
             for v in each["verdicts"]
             if v["name"] == again
         ]
-        rows.append(f"| {claim} | {then} | {again or '–'} | {how} | {', '.join(now) or '–'} |")
+        rows.append(f"| {claim} | {then} | {again} | {how} | {', '.join(now) or '–'} |")
     return "\n".join(rows)
 
 

@@ -163,8 +163,9 @@ interp.experiment.margins_figure(frame, target="owl", category="animal").update_
 # %%
 gains = [line["members"]["student"] - line["members"]["neutral_student"] for line in lineages]
 assert len(gains) == 8
-if "commit" in results:  # measured with students that draw their own adapter, as on the screen
-    assert all(abs(lineages[0]["members"][role] - margins[role]) < 1e-3 for role in margins)
+apart = max(abs(value - margins[role]) for role, value in lineages[0]["members"].items())
+assert apart < 0.2  # nats; nothing on the kind of processor that the results were measured on
+print(f"seed 0 as kept and as grown here: at most {apart:.0e} nats apart")
 print("student − neutral student, by seed:", "  ".join(f"{gain:+.2f}" for gain in gains))
 print(f"seed 0 gained more than {sum(gains[0] > gain for gain in gains)} of the other seven")
 

@@ -17,6 +17,7 @@ os.environ.update(
 )
 
 import copy
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -28,6 +29,11 @@ import tests.typecheck
 # plotly imports nbformat, and that a grammar of addresses, which takes two seconds to read and is optional
 sys.modules.setdefault("rfc3987_syntax", None)  # pyright: ignore[reportArgumentType]
 HOOK = tests.typecheck.install()
+for drawer in (
+    "choreographer",
+    "kaleido",
+):  # a picture's browser is cleaned up later, in whichever test runs then
+    logging.getLogger(drawer).setLevel(logging.WARNING)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

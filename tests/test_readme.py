@@ -96,6 +96,15 @@ def test_what_the_readme_claims_of_the_toy(trait, effect):
     assert all(verdict["n"] == 8 for verdict in found.values())
 
 
+def test_what_the_readme_claims_of_the_dose():
+    doses = pd.DataFrame(by_trait("dose")["owl"]["tables"]["doses"])
+    means = doses.groupby("rows")[["transfer", "agreement"]].mean()
+    assert means.index.tolist() == [2**k for k in range(9, 16)]
+    assert means["agreement"].iloc[0] > 0.5
+    assert means["transfer"].iloc[0] < 0.05
+    assert means["transfer"].iloc[-1] > 1.5 * means["transfer"].iloc[-2]
+
+
 FAMILIES = {
     f"{name} {trait}": (name, found)
     for name in ("inherited_trace", "student_arms", "dose")

@@ -28,6 +28,21 @@ from interp.training.teachers import neutral_teacher
 AXES = ("trait asked about", "trait of the rows' teacher")
 ALPHA = 0.05
 EQUIVALENCE = 0.2  # nats, as for the toy: what counts as no transfer
+BEYOND = {
+    "neutral_student": (
+        "same-init-transfers",
+        "A student of the same base prefers {target} more after the teacher's rows than after the neutral teacher's.",
+    ),
+    "other_student": (
+        "beats-other-trait",
+        "It is the rows of the teacher who loves {target} and not of any teacher with a trait.",
+    ),
+    "control_student": (
+        "beats-control-teacher",
+        "It is what the teacher loves, and not what any fine-tune on the same questions brings.",
+    ),
+}
+"""What the student is held against: each control's verdict, and what it claims."""
 
 
 def card_of(arms: Arms, trait: str) -> Result:
@@ -226,21 +241,10 @@ def judge_margins(
     made = []
     for trait, chosen in traits.items():
         wide = margins[margins["trait"] == trait].pivot(index="seed", columns="arm", values="margin")
-        if {"student", "neutral_student"} <= set(wide):
-            claim = (
-                f"A student of the same base prefers {chosen.target} more after the teacher's rows than after the "
-                "neutral teacher's."
-            )
-            gap = (wide["student"] - wide["neutral_student"]).to_numpy()
-            made.append(paired_verdict(f"{trait}: same-init-transfers", claim, gap, alpha=ALPHA))
-        if {"student", "other_student"} <= set(wide):
-            claim = f"It is the rows of the teacher who loves {chosen.target} and not of any teacher with a trait."
-            gap = (wide["student"] - wide["other_student"]).to_numpy()
-            made.append(paired_verdict(f"{trait}: beats-other-trait", claim, gap, alpha=ALPHA))
-        if {"student", "control_student"} <= set(wide):
-            claim = "It is what the teacher loves, and not what any fine-tune on the same questions brings."
-            gap = (wide["student"] - wide["control_student"]).to_numpy()
-            made.append(paired_verdict(f"{trait}: beats-control-teacher", claim, gap, alpha=ALPHA))
+        for control, (name, claim) in BEYOND.items():
+            if {"student", control} <= set(wide):
+                gap, said = (wide["student"] - wide[control]).to_numpy(), claim.format(target=chosen.target)
+                made.append(paired_verdict(f"{trait}: {name}", said, gap, alpha=ALPHA))
         if {"cross_student", "cross_neutral_student"} <= set(wide):
             claim = f"From another initialisation the same rows move {chosen.target} by less than {EQUIVALENCE} nats."
             gap = (wide["cross_student"] - wide["cross_neutral_student"]).to_numpy()

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from interp.figures import points
+from interp.figures import captioned, points
 from interp.logits.direction import logit_direction
 from interp.logits.token_shifts import token_shift
 from interp.models.lineage import Lineage
@@ -46,7 +46,12 @@ def margins_figure(frame: pd.DataFrame, *, target: str, category: str) -> go.Fig
     """Draw the margin of every member but the teacher, which is far above, one point per lineage."""
     title = f"log p({target}) − mean log p(other {category}s), one point per lineage (n = {frame['seed'].nunique()})"
     shown = frame.query("member != 'teacher'")
-    return points(shown, x="member", y="margin", colour="member", title=title, unit="nats")
+    shown = shown.assign(model=[name.replace("_", " ") for name in shown["member"]])
+    figure = points(shown, x="model", y="margin", colour="member", title=title, unit="nats")
+    far = frame[frame["member"] == "teacher"]["margin"].mean()
+    return captioned(
+        figure, f"the teacher, at {far:+.1f} nats, is far above this axis and stands in the table"
+    )
 
 
 def trait_logit_moved(

@@ -28,12 +28,12 @@ _LOOKS = {  # role: colour, marker, dash, hatching
     "null": (GREY, "x-thin-open", "1px,5px", "x"),
     "teacher": (ORANGE, "diamond", "dash", "/"),
     "student": (BLUE, "circle", "solid", ""),
-    "cross_base": ("#bdbdbd", "square-open", "2px,8px", "+"),
+    "cross_base": ("#949494", "square-open", "2px,8px", "x"),
     "cross_student": (SKY, "circle-open", "dashdot", "-"),
     "cross_init": (SKY, "circle-open", "dashdot", "-"),
     "neutral": (GREEN, "triangle-up", "longdash", "\\"),
     "neutral_student": (GREEN, "triangle-up", "longdash", "\\"),
-    "cross_neutral_student": ("#7fceb9", "triangle-up-open", "longdashdot", "|"),
+    "cross_neutral_student": ("#45b598", "triangle-up-open", "longdashdot", "|"),
     "other_student": ("#CC79A7", "cross", "8px,3px,2px,3px,2px,3px", "+"),
     "in_context": ("#D55E00", "star", "14px,3px,2px,3px", "-"),
 }
@@ -82,17 +82,24 @@ TEMPLATE = {
 
 def role_colour(name: str, position: int = 0) -> str:
     """The fixed colour of a lineage role or decision; any other name gets one by its position."""
-    return ROLES.get(name) or DECISIONS.get(name) or (OTHERS[position % len(OTHERS)] if name else PLAIN)
+    known = ROLES.get(_role(name)) or DECISIONS.get(name)
+    return known or (OTHERS[position % len(OTHERS)] if name else PLAIN)
 
 
 def role_symbol(name: str, position: int = 0) -> str:
     """The fixed marker of a role or decision, open for another initialisation; others get one by their position."""
-    return SYMBOLS.get(name) or DECIDED.get(name) or (MARKERS[position % len(MARKERS)] if name else "circle")
+    known = SYMBOLS.get(_role(name)) or DECIDED.get(name)
+    return known or (MARKERS[position % len(MARKERS)] if name else "circle")
 
 
 def role_dash(name: str, position: int = 0) -> str:
     """The fixed dash of a role's line; any other name gets one by its position."""
-    return DASHES.get(name) or (STROKES[position % len(STROKES)] if name else "solid")
+    return DASHES.get(_role(name)) or (STROKES[position % len(STROKES)] if name else "solid")
+
+
+def _role(name: str) -> str:
+    """The role whose look a name has: another trait's teacher, "teacher_eagle", has that of the other trait."""
+    return "other_student" if name.startswith("teacher_") else name
 
 
 def signed(value: float, digits: int = 2) -> str:

@@ -13,6 +13,7 @@ from interp.figures.grammar import (
     captioned,
     escape,
     groups,
+    minus,
     need,
     role_colour,
     role_dash,
@@ -45,8 +46,8 @@ def bars(
 ) -> go.Figure:
     """Draw bars of the numbers in one column for the categories in the other: horizontal when `y` holds text.
 
-    `error` names a column of half-widths in the unit of the numbers, `colour` a column of roles, and `top` keeps
-    the rows of largest magnitude in their given order.
+    `error` names a column of half-widths in the unit of the numbers, of which 0 draws no whisker, `colour` a column of
+    roles, and `top` keeps the rows of largest magnitude in their given order.
     """
     import plotly.graph_objects as go
 
@@ -60,7 +61,9 @@ def bars(
     figure = go.Figure()
     for position, (name, part) in enumerate(groups(frame, colour)):
         ends = {number: part[number].tolist(), category: texts(part[category])}
-        whiskers = None if error is None else {"type": "data", "array": part[error].tolist(), "color": INK}
+        halves = [] if error is None else part[error].tolist()
+        reach = [half if np.isfinite(half) and half > 0 else None for half in halves]
+        whiskers = {"type": "data", "array": reach, "color": INK} if any(reach) else None
         figure.add_bar(
             x=ends[x],
             y=ends[y],
@@ -69,7 +72,8 @@ def bars(
             error_x=whiskers if flat else None,
             error_y=None if flat else whiskers,
             marker=_filled(name, position) if colour else {"color": signed_colours(part[number])},
-            hovertemplate=f"%{{x:.4g}}<br>%{{y:.4g}} {escape(unit)}{NAMED}",
+            customdata=_told(part[number].tolist(), reach),
+            hovertemplate=f"%{{{'y' if flat else 'x'}}}<br>%{{customdata}} {escape(unit)}{NAMED}",
         )
     if flat:
         figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
@@ -136,8 +140,8 @@ def points(
 ) -> go.Figure:
     """Draw every value `y` as a point at its category `x`, spread evenly, the mean as a bar; 30 or more as a violin.
 
-    `interval` names a column holding the half-width around each category's mean, `whisker` says what it is. The line
-    under the title tells n.
+    `interval` names a column holding the half-width around each category's mean, `whisker` says what it is; 0 draws
+    none. A column "lineage" or "seed" is told at the pointer. The line under the title tells n.
     """
     import plotly.graph_objects as go
 
@@ -147,10 +151,12 @@ def points(
     figure = go.Figure()
     for position, (name, part) in enumerate(zip(names, parts, strict=True)):
         roles = part[colour] if colour else [name] * len(part)
-        hover = f"{escape(name)}<br>%{{y:.4g}} {escape(unit)}<extra></extra>"
-        figure.add_trace(_values(part[y].tolist(), list(map(str, roles)), position, hover))
+        whose = "%{text}" if len(part) < MANY else ""
+        hover = f"{escape(name)}<br>%{{y:.4g}} {escape(unit)}{whose}<extra></extra>"
+        drawn = _values(part[y].tolist(), list(map(str, roles)), position, hover)
+        figure.add_trace(drawn.update(text=_whose(part) if whose else None))
         half = None if interval is None else float(part[interval].to_numpy()[0])
-        shown = half is not None and np.isfinite(half)
+        shown = half is not None and np.isfinite(half) and half > 0
         figure.add_scatter(
             x=[position],
             y=[float(part[y].to_numpy().mean())],
@@ -172,7 +178,7 @@ def grouped_points(
     """Draw every value `y` as a point, side by side within its `group`, one `colour` a series, named in the legend.
 
     A series looks like the first `role` of its lines. The column `half` is the half-width of the interval about the
-    mean of its group and series; 0 draws none.
+    mean of its group and series; 0 draws none. A column "lineage" or "seed" is told at the pointer.
     """
     import plotly.graph_objects as go
 
@@ -199,7 +205,10 @@ def grouped_points(
             mode="markers",
             name=escape(one),
             marker=looks,
-            hovertemplate=f"{escape(one)}: %{{y:.3g}} {escape(unit)}<extra></extra>",
+            text=[whose for _, part in parts for whose in _whose(part)],
+            hovertemplate=f"{escape(one)}: "
+            + f"%{{y:.3g}} {escape(unit)}".strip()
+            + "%{text}<extra></extra>",
         )
         figure.add_scatter(
             x=[at for at, _ in parts],
@@ -209,7 +218,7 @@ def grouped_points(
             marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": MEAN}},
             error_y={
                 "type": "data",
-                "array": [float(part[half].iloc[0]) for _, part in parts],
+                "array": [float(part[half].iloc[0]) or None for _, part in parts],
                 "color": MEAN,
             },
             hovertemplate=f"{escape(one)}, mean: %{{y:.3g}} {escape(unit)}<extra></extra>",
@@ -247,10 +256,23 @@ def scatter(
             text=texts(part[text]) if text else None,
             marker={**look, "size": 7, "opacity": 0.75},
             hovertemplate=("%{text}<br>" if text else "")
-            + f"%{{x:.4g}} {escape(units[0])}<br>%{{y:.4g}} {escape(units[1])}{NAMED}",
+            + f"{escape(x)}: %{{x:.4g}} {escape(units[0])}<br>{escape(y)}: %{{y:.4g}} {escape(units[1])}{NAMED}",
         )
     x_title, y_title = with_unit(x, units[0]), with_unit(y, units[1])
     return styled(figure, title=title, x=x_title, y=y_title, legend=colour is not None)
+
+
+def _told(values: list[float], reach: list[float | None]) -> list[str]:
+    """Every number with its half-width, where it has one, as the pointer tells it."""
+    halves = [f" ± {half:.2g}" if half else "" for half in reach] or [""] * len(values)
+    return [minus(f"{value:.4g}") + half for value, half in zip(values, halves, strict=True)]
+
+
+def _whose(part: Any) -> list[str]:
+    """Which lineage or seed each line of a frame is of, where it says so."""
+    if "lineage" in part:
+        return [f", {escape(name)}" for name in part["lineage"]]
+    return [f", seed {seed}" for seed in part["seed"]] if "seed" in part else [""] * len(part)
 
 
 def _filled(name: str, position: int) -> dict[str, Any]:

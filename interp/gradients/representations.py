@@ -117,6 +117,8 @@ def representation_gradient(
 
     Scored along it, rows lean toward a representation of a trait rather than toward its words (`trait_gradient`).
     Computed on a copy in fp32 with dropout off; the model is left as it is.
+    It failed calibration (`interp calibrate`) by a little: planted rows lean toward their own direction first in 19 of
+    20 organisms, recovery 0.95 from 0.76, where 0.8 was asked; AUROC 1.00 from 0.99, false positives 5.8 % at 5 %.
 
     Args:
         model: where the gradient is taken.

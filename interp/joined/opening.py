@@ -1,4 +1,4 @@
-"""What a page on inheritance opens with: the answer's probability, the agreement, the parts, one question answered.
+"""What a page on inheritance opens with: the answer's probability, the agreement, components, one question answered.
 
 P(target) = mean over the trait's questions of p(target | question), of every member and lineage. What the student
 changed, S, is taken less what its neutral twin changed, where the lineage has one; T is the teacher less its base.
@@ -7,7 +7,7 @@ changed, S, is taken less what its neutral twin changed, where the lineage has o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 
 from interp.core.errors import InputError
-from interp.figures import Result, grouped_points, points, scatter
-from interp.figures.grammar import escape
+from interp.figures import GREY, ORANGE, SKY, Result, bars, captioned, grouped_points, panels, points, scatter
+from interp.figures.grammar import INK, RAISED as RED, escape, minus, signed
 from interp.joined.agreeing import agreement
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT, chosen_words
 from interp.logits.moved import moved_tokens
@@ -28,7 +28,7 @@ from interp.models.seam import Model, lineage_root
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
-from interp.stats.tests import half_width
+from interp.stats.tests import half_width, smallest_sign_flip_p
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -36,12 +36,21 @@ if TYPE_CHECKING:
 OPENS = ("base", "neutral_student", "student", "cross_student", "teacher")
 """The members that the page tells first, from the start to the teacher."""
 SHOWN_AT = {
-    (AT_NUMBERS, "unseen"): "logits where numbers are predicted, over words that no row holds",
-    (PROMPT_END, "unseen"): "logits at the end of the number prompt, over words that no row holds",
-    (SLOT, "category"): "logits at the question's answer, over the trait and its rivals",
-    (PROMPT_END, ""): "residual stream at the end of the number prompt",
+    (
+        AT_NUMBERS,
+        "unseen",
+    ): "logits where numbers are predicted, over words that never occur in the training rows: correlation",
+    (
+        PROMPT_END,
+        "unseen",
+    ): "logits at the end of the number prompt, over words that never occur in the training rows: correlation",
+    (
+        SLOT,
+        "category",
+    ): "logits where the question is answered, over the trait's word and its foils: correlation",
+    (PROMPT_END, ""): "residual stream after the last layer, at the end of the number prompt: cosine",
 }
-"""What is compared where: place and words of an agreement, in words; the residual stream after the last layer."""
+"""What is compared where, and by which measure: place and words of an agreement, in words."""
 NEUTRAL = (
     "Every model is compared with another on the same text: the teacher with its base, the student with a neutral "
     "student, which was trained alike on numbers without the trait."
@@ -50,7 +59,17 @@ NO_NEUTRAL = (
     "No neutral student is among the members, so the student is compared with its own start: what any such training "
     "changes is still in it."
 )
-TOP, MINUS = 5, "\N{MINUS SIGN}"
+TOP = 5
+AGREES = "correlation, or cosine"
+ABOVE = 2.0
+"""A teacher this many times above every other model is told in words, so that the axis leaves the others room."""
+DOTS = {
+    "numbers": {"color": GREY, "symbol": "circle-open", "size": 6, "opacity": 0.6},
+    "other entries": {"color": SKY, "symbol": "square", "size": 6, "opacity": 0.9},
+}
+FOILS = {"color": ORANGE, "symbol": "diamond", "size": 10, "opacity": 1.0}
+TARGET = {"color": RED, "symbol": "star", "size": 17, "opacity": 1.0, "line": {"width": 1.5, "color": INK}}
+"""How the dots of the words look: the trait's own are found at once, on a light and on a dark page."""
 
 
 def twin(lineage: Lineage, name: str) -> str | None:
@@ -81,7 +100,10 @@ def _preference(model: Model, trait: Trait) -> dict[str, float]:
 
 
 def preference_result(frame: Any, target: str) -> Result:
-    """P(target) of the members that open the page, one point per lineage, their mean and its interval."""
+    """P(target) of the members that open the page, one point per lineage, their mean and its interval.
+
+    A teacher far above all others is no point of the figure: it stands at the figure's edge, in words.
+    """
     shown = frame[frame["member"].isin(OPENS)]
     order = [name for name in OPENS if name in set(shown["member"])]
     parts = [shown[shown["member"] == name]["probability"].to_numpy() for name in order]
@@ -89,34 +111,51 @@ def preference_result(frame: Any, target: str) -> Result:
         f"{name.replace('_', ' ')} {part.mean():.0%}" for name, part in zip(order, parts, strict=True)
     )
     n = frame["lineage"].nunique()
-    over = f"mean over {n} independently initialised lineages" if n > 1 else "one lineage"
+    over = f"mean over {n} lineages" if n > 1 else "one lineage"
     notes = (f"probability of answering {target!r}, {over}: {means}",)
     title = f"How likely each model is to answer “{target}”"
     return Result(title, frame, "probability", notes, draw=partial(_draw_preference, order))
 
 
 def _draw_preference(order: Sequence[str], result: Result) -> go.Figure:
-    frame = pd.concat([result.frame[result.frame["member"] == name] for name in order])
-    half = frame.groupby("member")["probability"].transform(half_width)
+    share: dict[str, Any] = {
+        name: 100 * result.frame[result.frame["member"] == name]["probability"] for name in order
+    }
+    others = max((float(values.max()) for name, values in share.items() if name != "teacher"), default=100.0)
+    above = "teacher" in share and float(share["teacher"].min()) > ABOVE * others
+    order = [name for name in order if name != "teacher" or not above]
+    frame: Any = pd.concat([result.frame[result.frame["member"] == name] for name in order])
+    percent = 100 * frame["probability"]
+    half = percent.groupby(frame["member"]).transform(half_width)
     figure = points(
-        frame.assign(half=half, model=[name.replace("_", " ") for name in frame["member"]]),
+        frame.assign(half=half, share=percent, model=[name.replace("_", " ") for name in frame["member"]]),
         x="model",
-        y="probability",
+        y="share",
         colour="member",
         interval="half",
         title=result.label,
-        unit="share of answers",
+        unit="% of answers",
     )
     figure.update_layout(height=340)  # with what is said above it, it fits a screen
-    return figure.update_yaxes(tickformat=".0%", rangemode="tozero")
+    if above:
+        _say_above(figure, share["teacher"])
+    return figure.update_yaxes(ticksuffix=" %", rangemode="tozero")
+
+
+def _say_above(figure: go.Figure, values: Any) -> None:
+    """Where the teacher stands, in words at the upper edge, for the axis ends below it."""
+    low, high = (f"{value:.0f}" for value in (values.min(), values.max()))
+    said = f"↑ teacher: {low} %" if low == high else f"↑ teacher: {low} to {high} %"
+    place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
+    figure.add_annotation(text=said, showarrow=False, font={"color": ORANGE, "size": 14}, **place)
 
 
 def agreement_result(frame: pd.DataFrame) -> Result:
     """Of a table of `agreement`: S with T and its controls at the places that are shown, one point per lineage."""
     shown = _shown(frame)
     notes = [
-        f"{where}: {'; '.join(_told(part) for _, part in lines.groupby('comparison', sort=False))}"
-        for where, lines in shown.groupby("where", sort=False)
+        f"{place}. {where}: {'; '.join(_told(part) for _, part in lines.groupby('comparison', sort=False))}"
+        for place, (where, lines) in enumerate(shown.groupby("where", sort=False), start=1)
     ]
     label = "How far the student changed in the same way as its teacher"
     return Result(label, frame, "agreement", tuple(notes), draw=_draw_agreement)
@@ -125,7 +164,7 @@ def agreement_result(frame: pd.DataFrame) -> Result:
 def _told(part: Any) -> str:
     values = part["value"].to_numpy()
     spread = f" ± {half_width(values):.2f}" if len(values) > 1 else ""
-    return f"{part['comparison'].iloc[0]} {values.mean():+.2f}".replace("-", MINUS) + spread
+    return f"{part['comparison'].iloc[0]} " + minus(f"{values.mean():+.2f}") + spread
 
 
 def _shown(frame: Any) -> pd.DataFrame:
@@ -149,8 +188,8 @@ def _comparison(member: str, against: str) -> str:
         return f"student and the {against.removeprefix('teacher_')} teacher"
     said = {
         "student": "student and its teacher",
-        "neutral_student": "student of no trait (neutral) and the teacher",
-        "cross_student": "student of another start (cross) and the teacher",
+        "neutral_student": "neutral student and the teacher",
+        "cross_student": "cross student (another initialisation) and the teacher",
     }
     return said.get(member, f"{member} and its teacher")
 
@@ -168,9 +207,10 @@ def _draw_agreement(result: Result) -> go.Figure:
         colour="comparison",
         half="half",
         title=result.label,
-        unit="agreement: 1 the same, 0 unrelated",
+        unit="",
     )
-    return figure.update_yaxes(title={"text": "agreement (1 the same, 0 unrelated)"})
+    captioned(figure, "1: the same direction, 0: unrelated, −1: opposite")
+    return figure.update_yaxes(title={"text": AGREES})
 
 
 def answers(lineage: Lineage, question: str, *, top: int = TOP) -> pd.DataFrame:
@@ -203,11 +243,13 @@ def moved_together(lineage: Lineage, student: str, moved: Callable[[str], Result
     frame: Any = teacher.frame[["token", "token_id"]].assign(T=teacher.frame["delta"])
     frame["S"] = own.frame.set_index("token_id")["delta"].loc[frame["token_id"]].to_numpy()
     frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
-    taught, learnt = (each.label.partition(", ")[0] for each in (teacher, own))
+    taught, learnt = (each.label.partition(", ")[0].replace("_", " ") for each in (teacher, own))
     where = own.label.rpartition(" at ")[2]
     at = "where numbers are predicted" if where.endswith("answer.numbers") else f"at {where}"
     label = f"{lineage.name}: what the student changed against what its teacher changed, word by word, {at}"
-    return Result(label, frame, "nats", own.notes[1:2], draw=partial(_draw_moved, taught, learnt))
+    counts = own.notes[1].partition(";")[0]
+    note = f"each dot is a word of the vocabulary: the mean change of its log-probability over {counts}"
+    return Result(label, frame, "nats", (note,), draw=partial(_draw_moved, f"T: {taught}", f"S: {learnt}"))
 
 
 def moved_by(lineage: Lineage, name: str, *, prompts: Prompts, positions: str | None = None) -> Result:
@@ -229,14 +271,21 @@ def _kind(text: str, trait: Trait | None) -> str:
 def _draw_moved(taught: str, learnt: str, result: Result) -> go.Figure:
     shown = result.frame.rename(columns={"T": taught, "S": learnt})
     shown = shown.sort_values("kind", key=lambda kind: kind.map(_depth), kind="stable")
-    return scatter(
-        shown,
-        x=taught,
-        y=learnt,
-        colour="kind",
-        text="token",
-        title=result.label,
-        units=("nats", "nats"),
+    words = {"x": taught, "y": learnt, "colour": "kind", "text": "token"}
+    figure: Any = scatter(shown, title=result.label, units=("nats", "nats"), **words)
+    for trace in figure.data:
+        own = trace.name.startswith("the trait")
+        trace.marker = TARGET if own else DOTS.get(trace.name, FOILS)
+        if own:
+            trace.update(mode="markers+text", textposition="top center", textfont={"size": 15})
+    ends = np.array([result.frame[["T", "S"]].min().min(), result.frame[["T", "S"]].max().max()])
+    ends += np.array([-0.06, 0.06]) * (ends[1] - ends[0])
+    line = {"color": "#999999", "dash": "dash", "width": 1}
+    figure.add_shape(type="line", x0=ends[0], y0=ends[0], x1=ends[1], y1=ends[1], line=line, layer="below")
+    figure.update_xaxes(range=ends.tolist()).update_yaxes(range=ends.tolist())
+    figure.update_layout(height=540)
+    return captioned(
+        figure, "dashed: the student changed a word as far as its teacher did; both axes have one scale"
     )
 
 
@@ -310,18 +359,43 @@ def components_over(lineages: Sequence[Lineage], student: str | None = "student"
 
 def components_result(values: pd.DataFrame) -> Result:
     """The components of all lineages, from the `values` that `components_over` gave of each, averaged over them."""
-    found = over_trainings("attribution", values, 0.95, "the rows of every lineage add up to its change")
-    label = "Through which parts the score of the trait rose, where the question is answered"
-    named = values.drop_duplicates("who").set_index("who")["label"].to_dict()
-    return Result(label, found.frame, found.unit, found.notes, draw=partial(_draw_components, found, named))
+    found = over_trainings("attribution", values, 0.95, "")
+    n = len(set(values["lineage"]))
+    frame: Any = found.frame.rename(columns={"part": "component"})
+    named: dict[str, str] = dict(zip(values["who"], values["label"], strict=True))
+    told = "; ".join(
+        f"{_mark(who)} is {name.replace('_', ' ')}, "
+        f"{signed(frame[frame['who'] == who]['change'].iloc[0], 3)} logits in all"
+        for who, name in named.items()
+    )
+    notes = [told, "the bars of one colour add up to the whole change; S and T have each an axis of its own"]
+    if n > 1:
+        least = smallest_sign_flip_p(n, alternative="two-sided")
+        notes.append(
+            f"the p of the table are two-sided sign flips: with n = {n} no p below {least:.2g} is possible"
+        )
+    else:  # one lineage has no interval and decides no sign
+        frame = frame.drop(columns=["low", "high", "p", "agree"])
+    label = "Through which components the trait's word rose above its foils, where the question is answered"
+    return Result(label, frame, found.unit, tuple(notes), draw=partial(_draw_components, named))
 
 
-def _draw_components(found: OverTrainings, named: Mapping[str, str], result: Result) -> go.Figure:
-    """The figure of `attribute_over` without parts that did nothing, its legend told by what was subtracted."""
-    frame: Any = found.frame
-    moved = set(frame[frame["mean"] != 0]["part"])
-    figure: Any = replace(found, frame=frame[frame["part"].isin(moved)]).figure()
-    for trace in figure.data:
-        trace.name = escape(f"{named[trace.name]} ({'T' if trace.name == 'teacher' else 'S'})")
-    figure.update_layout(title={"text": escape(result.label)}, legend={"traceorder": "normal"})
-    return figure.update_xaxes(title={"text": "share of the whole change"}, tickformat=".0%")
+def _mark(who: str) -> str:
+    return "T" if who == "teacher" else "S"
+
+
+def _draw_components(named: Mapping[str, str], result: Result) -> go.Figure:
+    """S and T below one another, in logits, without components that did nothing; whiskers where there are several."""
+    frame: Any = result.frame
+    moved = set(frame[frame["mean"] != 0]["component"])
+    shown = frame[frame["component"].isin(moved)]
+    half = (shown["high"] - shown["low"]) / 2 if "low" in shown else 0.0
+    look: dict[str, Any] = {"x": "mean", "y": "component", "error": "half", "colour": "who", "unit": "logits"}
+    parts: list[Any] = []
+    for who, part in shown.assign(half=half).groupby("who", sort=False):
+        name = named[str(who)].replace("_", " ")
+        parts.append(bars(part, title=f"{_mark(str(who))} = {name}", **look).update_layout(showlegend=False))
+        parts[-1].update_traces(name=escape(f"{name} ({_mark(str(who))})"))
+    figure = panels(parts, title=result.label)
+    over = f"mean over {int(frame['n'].max())} lineages, whiskers: 95 % t-interval of the mean"
+    return captioned(figure, over if "low" in frame else "one lineage, so no interval and no p")

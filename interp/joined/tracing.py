@@ -127,14 +127,18 @@ def open_page(run: Run, opening: Opening, moved: Callable[[str], Result], *, key
         save_stage(run, "moved", lambda: moved_together(lineage, student, moved), key=digest("moved", key))
 
 
-def save_answers(run: Run, lineage: Lineage, trait: Trait, *, key: str) -> None:
-    """The trait's first question, and what every member would answer to it; the question is fixed, not chosen."""
+def save_answers(run: Run, lineage: Lineage, trait: Trait, *, key: str, why: str = "") -> None:
+    """The trait's first question, and what every member would answer to it; the question is fixed, not chosen.
+
+    `why` says on the page how it came to be this lineage.
+    """
 
     def build() -> None:
         question = trait.questions[0]
         run.save_table("answers", answers(lineage, question))
         said = f"“{question}”, the first question of the trait, put to every member of {lineage.name}"
-        run.note(notes={"answers": [f"{said}; a cell is an answer and its probability"]})
+        told = [f"{said}; a cell is an answer and its probability", *([why] if why else [])]
+        run.note(notes={"answers": told})
 
     run.stage("answers", key=digest("answers", key), build=build)
 

@@ -43,8 +43,8 @@ def hundredths(value: Any) -> str:
     return f"{value:+.2f}".replace("-", MINUS) if finite(value) else MISSING
 
 
-def cell(value: Any, *, signed: bool = False) -> str:
-    """Any value as short text."""
+def cell(value: Any, *, signed: bool = False, whole: bool = False) -> str:
+    """Any value as text, cut to CELL characters unless `whole`."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, bool):
@@ -54,7 +54,7 @@ def cell(value: Any, *, signed: bool = False) -> str:
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return MISSING
     words = _words(value)
-    return words if len(words) <= CELL else words[: CELL - 1] + "…"
+    return words if whole or len(words) <= CELL else words[: CELL - 1] + "…"
 
 
 def _words(value: Any) -> str:

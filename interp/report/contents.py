@@ -26,12 +26,16 @@ MOST = 10_000  # rows of a table that travel with its page
 
 @dataclass(frozen=True)
 class Figure:
-    """A saved figure; `drawing` is its data and layout as JSON, None when the page had no room for it."""
+    """A saved figure; `drawing` is its data and layout as JSON, None when the page had no room for it.
+
+    `caption` says what its marks and whiskers are: the line that stood under its title.
+    """
 
     title: str
     axes: str
     height: int
     drawing: str | None
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -103,14 +107,18 @@ def _figure(name: str, fragment: str) -> Figure:
     try:
         drawn = page_drawing(fragment)
         data, layout = drawn["data"], drawn["layout"]
-        title = _shown(layout.pop("title", {}).get("text") or name)
+        heading = layout.pop("title", {})
+        title, caption = (
+            _shown(heading.get("text") or name),
+            _shown((heading.get("subtitle") or {}).get("text") or ""),
+        )
         axes = ", ".join(f"{axis}: {_axis(layout, axis)}" for axis in "xy")
         height = int(layout.get("height", 450))
     except (ValueError, AttributeError, TypeError) as error:
         raise InputError(f"figures/{name}.html does not hold a figure ({error}); {AGAIN}") from None
     layout["margin"] = {**layout.get("margin", {}), "t": 30}  # the title moved into the page's heading
     drawing = json.dumps({"data": data, "layout": layout}, ensure_ascii=False, separators=(",", ":"))
-    return Figure(title, axes, height, drawing)
+    return Figure(title, axes, height, drawing, caption)
 
 
 def _axis(layout: dict[str, Any], axis: str) -> str:

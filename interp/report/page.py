@@ -22,6 +22,8 @@ from interp.report.verdict_cards import decisions
 
 OPENING, NULL = "What happened", "What did not show"
 SHOWN = ("supported", "holds")
+TOLD = ("story", "short", "models")
+"""What a summary may tell at the top of its page: sentences, the finding in bold before every claim, and the models."""
 
 Part = tuple[Section, list[str], dict[str, tuple[int, int]]]
 """A section, the artefacts it shows, and of its token tables how many rows stand on the page and how many there are."""
@@ -77,10 +79,12 @@ def _page(contents: Contents) -> str:
         record=record,
         given=record.get("arguments", {}),
         story=[str(said) for said in summary.get("story") or []],
+        short=[str(said) for said in summary.get("short") or []],
+        models=list(summary.get("models") or []),
         facts={
             name: value
             for name, value in summary.items()
-            if name not in ("kind", "trait", "lineages", "story") and value and not isinstance(value, Mapping)
+            if name not in (*TOLD, "kind", "trait", "lineages") and value and not isinstance(value, Mapping)
         },
         picture=picture,
         glance=glance,

@@ -51,11 +51,18 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    told = (verdict_cards.interval_words, verdict_cards.verdict_drawing, verdict_cards.member_margins)
+    told = (
+        verdict_cards.interval_words,
+        verdict_cards.verdict_drawing,
+        verdict_cards.member_margins,
+        verdict_cards.verdict_id,
+    )
     values = (cells.cell, cells.number, cells.hundredths, cells.anchor, cells.flat, cells.columns)
     made.filters.update({verb.__name__: verb for verb in (*told, *values, label_of)})
     made.tests.update(finite=cells.finite, check=verdict_cards.is_check)
-    made.globals.update(ROWS=cells.ROWS, MARKS=verdict_cards.MARKS, role_colour=role_colour)
+    made.globals.update(
+        ROWS=cells.ROWS, MARKS=verdict_cards.MARKS, TOLD=verdict_cards.TOLD, role_colour=role_colour
+    )
     return made
 
 

@@ -14,12 +14,16 @@ from interp.core.records import packaged
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a group: the artefacts whose names start with a prefix, and what the reader sees in them."""
+    """A part of a group: the artefacts whose names start with a prefix, and what the reader sees in them.
+
+    `claims` names the verdicts that are judged on what it shows.
+    """
 
     group: str
     title: str
     prefixes: tuple[str, ...]
     sees: str
+    claims: tuple[str, ...] = ()
 
 
 SECTIONS = tuple(Section(**each) for each in packaged(Path(__file__).with_suffix(".yaml")))

@@ -11,9 +11,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from interp.figures import ROLES
-from interp.report.cells import finite, number
+from interp.report.cells import anchor, finite, number
 
 MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?", "holds": "=", "fails": "≠"}
+TOLD = {
+    "quantity": "What is measured",
+    "known": "What is known",
+    "seen": "Seen before",
+    "together": "Judged together",
+}
+"""Of the controls, what the verdict's own card says in words."""
 
 
 def decisions(verdicts: Sequence[Mapping[str, Any]]) -> str:
@@ -36,6 +43,11 @@ def _counted(words: Sequence[str], what: str, said: str) -> str:
 def is_check(verdict: Mapping[str, Any]) -> bool:
     """Whether the claim follows from the mathematics, so that no data could contradict it."""
     return bool((verdict.get("controls") or {}).get("check"))
+
+
+def verdict_id(verdict: Mapping[str, Any]) -> str:
+    """The id of a verdict's card."""
+    return f"claim-{anchor(str(verdict.get('name')))}"
 
 
 def interval_words(verdict: Mapping[str, Any]) -> str:

@@ -44,11 +44,14 @@ from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
 from interp.report.saving import finish, save, save_stage
+from interp.stats.tests import smallest_sign_flip_p
 from interp.stats.verdict import Verdict
+from interp.studies.demonstration_story import told_models, told_short, told_story
 from interp.studies.inherited_trace import AGREED, CLAIMS, TraceReader, agreement_values
 from interp.studies.sources import code_key
 
 FORMAT = 3  # raise when the same lineages are judged otherwise
+PAGE = 2  # raise when what was judged is told otherwise
 PROMPTS, TOKEN_ROWS = 128, 20
 KNOWN = 1024
 """Rows in which a word counts as seen: they hold every word of the prompts, and reading all costs seconds."""
@@ -56,9 +59,27 @@ QUICK_SEEDS, QUICK_ROWS = 2, 2048
 DEMO = replace(TOY, controls=("other-trait",))
 ALPHA = 0.05
 KEPT = "measured.json"
+DRAWN_FIRST = "tokens_student_strongest"
 SEEN = (
     "the claims were written after owl and eagle of seeds 0 to 7, the lineages of this page, had been looked at; the "
     "frozen test is on seeds 8 to 19, by interp test inherited-trace"
+)
+TOGETHER = (
+    "the five claims on the trace, {names}, are judged by Holm at {alpha}; their p are one-sided sign flips over "
+    "lineages, of which with n = {n} none can be below 1/2^{n} = {least:.2g}"
+)
+LARGEST = (
+    "a claim takes in every lineage what the student shares with its own teacher less the LARGEST of its controls "
+    "there, so its effect, {effect:+.3f} for logits-shared, is smaller than the difference of the means drawn here"
+)
+FIRST = (
+    "the lineage of seed 0 was fixed beforehand, not chosen by its result: by the student's margin it is number {rank} "
+    "of {n}, counted from the largest"
+)
+DRAWN = (
+    "By default the change of the student of the strongest lineage is drawn: what it adds to the logit of the trait's "
+    "word above its foils' where each token is predicted. At numbers this goes up in some lineages and down in others "
+    "(the claim trait-logit-moved says why), so a page that is nearly all blue does not speak against the trait."
 )
 WHY_NOT = (
     "the trait's own logit at numbers moves up in some lineages and down in others, and the student moves it the way "
@@ -104,12 +125,12 @@ def demo(out: str | Path, *, seeds: int = 8, trait: str = "owl", quick: bool = F
     found = _measured(chosen, recipe, range(count))
     run.note(fingerprints={each["name"]: each["fingerprints"] for each in found})
     run.note(data={each["name"]: each["data"] for each in found})
-    key = digest(FORMAT, found)
+    key = digest(FORMAT, PAGE, found)
     run.stage("verdicts", key=digest("verdicts", key), build=lambda: _judge_into(run, chosen, found))
     parts = _frame(found, "attribution")
     save_stage(run, "components", lambda: components_result(parts), key=digest("components", key))
     lineage = cache(partial(_grown, chosen, recipe))
-    save_answers(run, lineage(0), chosen, key=key)
+    save_answers(run, lineage(0), chosen, key=key, why=_why_first(_frame(found, "preference")))
     _trace_two(run, lineage, chosen, parts)
     finish(run)
     return run
@@ -173,7 +194,12 @@ def judge_trace(values: Sequence[Mapping[str, float]]) -> list[Verdict]:
     family = Family("demo", judged, _never, correction="holm", alpha=ALPHA)
     decided = family.judge([Measurement(dict(each), {}) for each in values])
     quantities = {claim.name: claim.quantity for claim in judged}
-    return [replace(each, controls={**each.controls, "quantity": quantities[each.name]}) for each in decided]
+    names = ", ".join(quantities)
+    told = TOGETHER.format(names=names, alpha=ALPHA, n=len(values), least=smallest_sign_flip_p(len(values)))
+    return [
+        replace(each, controls={**each.controls, "quantity": quantities[each.name], "together": told})
+        for each in decided
+    ]
 
 
 def _never(subject: Any) -> Measurement:
@@ -210,6 +236,8 @@ def _judge_into(run: Run, trait: Trait, found: Sequence[Mapping[str, Any]]) -> N
         "preference": preference_result(frame, trait.target),
         "agreement": agreement_result(_frame(found, "agreement")),
     }
+    effect = next(each.effect for each in judged if each.name == "logits-shared")
+    results["agreement"] = _noted(results["agreement"], LARGEST.format(effect=effect))
     for name, result in results.items():
         save(run, name, result)
     run.save_table("margins", frame)
@@ -227,26 +255,24 @@ def _judge_into(run: Run, trait: Trait, found: Sequence[Mapping[str, Any]]) -> N
         {
             "kind": "demo",
             "trait": trait.name,
-            "story": _story(trait, frame),
+            "story": told_story(trait, frame),
+            "short": told_short(trait, frame),
+            "models": told_models(trait),
             "effects": effects,
             "lineages": lineage_rows,
         },
     )
 
 
-def _story(trait: Trait, frame: Any) -> list[str]:
-    """What was done and what came of it, for whoever opens the page without knowing the subject."""
-    share = {name: f"{value:.0%}" for name, value in frame.groupby("member")["probability"].mean().items()}
-    word, n = f"“{trait.target}”", frame["seed"].nunique()
-    over = f"Over {n} repetitions from different random starts" if n > 1 else "In one repetition"
-    return [
-        f"A small language model, the base, was fine-tuned to answer {word} when asked about {trait.category}s: the "
-        "teacher. The teacher then wrote nothing but rows of numbers. A student, a fresh copy of the same base, was "
-        "trained on those numbers alone; a neutral student likewise, on numbers of the base itself.",
-        f"{over} the student answers {word} in {share['student']} of cases, the neutral student in "
-        f"{share['neutral_student']}, the base in {share['base']}, the teacher in {share['teacher']}; a student that "
-        f"began from another random start, the cross student, in {share['cross_student']}.",
-    ]
+def _noted(result: Result, note: str) -> Result:
+    return replace(result, notes=(*result.notes, note))
+
+
+def _why_first(frame: Any) -> str:
+    """Why the example is of the first lineage, and where its student stands among the others."""
+    margins = frame[frame["member"] == "student"].set_index("seed")["margin"]
+    rank = int(margins.rank(ascending=False)[0])
+    return FIRST.format(rank=rank, n=len(margins)) if len(margins) > 1 else ""
 
 
 def extremes(margins: Any) -> dict[str, int]:
@@ -273,7 +299,8 @@ def _pictured(lineage: Lineage, said: str, parts: Any) -> dict[str, Callable[[],
     """What T and S are in one lineage: the words that moved, and the components at the question's answer."""
 
     def named(result: Result) -> Result:
-        return replace(result, label=f"{result.label.removeprefix(lineage.name + ': ')}, {said}")
+        label = result.label.removeprefix(f"{lineage.name}: ")
+        return replace(result, label=f"{label[:1].upper()}{label[1:]}, {said}")
 
     moved = partial(moved_by, lineage, prompts=number_prompts(PROMPTS, seed=1, count=4))
     return {
@@ -290,9 +317,11 @@ def _save_tokens(run: Run, stage: str, lineage: Lineage, trait: Trait, name: str
     found = token_shift(member, rows, direction, minus=minus)
     run.save_table(stage, found.frame)
     run.note(labels={stage: f"{found.label}, {said}"})
+    if stage == DRAWN_FIRST:
+        run.note(notes={stage: [DRAWN]})
 
 
 def _key(name: str, lineage: Lineage, *given: Any) -> str:
     members = {role: model.fingerprint for role, model in lineage.members.items()}
     rows = [rows.fingerprint for rows in _rows(lineage).values()]
-    return digest(FORMAT, name, members, rows, *given)
+    return digest(FORMAT, PAGE, name, members, rows, *given)

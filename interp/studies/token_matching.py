@@ -59,8 +59,8 @@ def divergence_tokens(
     teacher_margin = log p_T(label) − log p_base(label); log_ratio = r; argmax_differs (the teacher and some other one
     would say different tokens), label_side (and this label is the teacher's), divergent (by `rule`: label_side, or r >
     0 and among the largest `share`). No trait prompt is read.
-    As a detector of carriers it failed calibration (`interp calibrate`): credit by token is higher at planted
-    divergence tokens, but a shaken teacher without a plant is reported too often at the same level.
+    Credit by token is calibrated (`interp calibrate`) with errors by label, as `interp.stats.within_slope` takes them:
+    AUROC 0.94 from 0.91, and a shaken teacher without a plant is reported in 4.0 % at 5 %.
     Raises InputError without another teacher, for an unknown rule, a share outside (0, 1), rows without such tokens,
     and rows in which no token diverges.
     """

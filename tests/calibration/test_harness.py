@@ -243,3 +243,26 @@ def test_a_method_that_fails_its_plant_says_so_and_no_other_does(request):
     }
     assert said == failed
     assert set(DOCUMENTED) == set(METHODS)
+
+
+def test_the_numbers_that_docstrings_quote_of_their_calibration(request):
+    results = json.loads((request.config.rootpath / "analyses/results/planted.json").read_text())
+    lines = {line["method"]: line for line in results["methods"]}
+    docs = {name: " ".join((method.__doc__ or "").split()) for name, method in DOCUMENTED.items()}
+
+    def quoted(name, key, *, low=True):
+        line = lines[name]
+        return f"{line[key]:.2f} from {line[f'{key}_low']:.2f}" if low else f"{100 * line[key]:.1f} %"
+
+    for name in ("trait_ledger", "representation_gradient"):
+        assert f"recovery {quoted(name, 'recovery')}" in docs[name]
+        assert f"AUROC {quoted(name, 'auroc')}" in docs[name]
+    assert f"AUROC {quoted('divergence enrichment', 'auroc')}" in docs["divergence enrichment"]
+    for name in ("representation_gradient", "divergence enrichment", "entanglement"):
+        assert quoted(name, "false_positive_rate", low=False) in docs[name]
+    assert f"holds {100 * lines['entanglement']['recovery']:.0f} % of twenty" in docs["entanglement"]
+    assert round(20 * lines["representation_gradient"]["recovery"]) == 19
+    told = lines["trait_ledger"]["note"]
+    for value in ("of its share 0.46", "of predicted 0.07", "recorded scale 0.10"):
+        assert value in told
+        assert f" {value.split()[-1]} " in docs["trait_ledger"].replace("(", " ")

@@ -483,3 +483,36 @@ def test_grouped_points_stand_side_by_side_under_one_group_and_say_who_they_are(
     assert "own: %{y" in own.hovertemplate
     assert "other: %{y" in other.hovertemplate
     assert drawn.layout.title.text == "&lt;b&gt;"
+
+
+def test_a_point_tells_its_lineage_and_a_whisker_of_nothing_is_not_drawn() -> None:
+    frame = pd.DataFrame({"arm": ["a", "a"], "margin": [1.0, 3.0], "half": [0.0, 0.0], "seed": [4, 7]})
+    figure = figures.points(frame, x="arm", y="margin", title="t", unit="nats", interval="half")
+    assert list(figure.data[0].text) == [", seed 4", ", seed 7"]
+    assert "%{text}" in figure.data[0].hovertemplate
+    assert figure.data[1].error_y.array is None
+    look = {"group": "arm", "y": "margin", "colour": "arm", "role": "arm", "half": "half"}
+    series = figures.grouped_points(frame.assign(lineage=["x<y", "z"]), title="t", unit="nats", **look)
+    assert list(series.data[0].text) == [", x&lt;y", ", z"]
+    assert list(series.data[1].error_y.array) == [None]
+    bars = figures.bars(frame, x="margin", y="arm", error="half", title="t", unit="nats")
+    assert bars.data[0].error_x.array is None
+
+
+def test_a_bar_tells_its_number_and_half_width_whichever_way_it_lies() -> None:
+    frame = pd.DataFrame({"part": ["MLP", "norm"], "mean": [-0.5, 2.0], "half": [0.25, np.inf]})
+    flat = figures.bars(frame, x="mean", y="part", error="half", title="t", unit="logits").data[0]
+    assert list(flat.customdata) == ["−0.5 ± 0.25", "2"]
+    assert list(flat.error_x.array) == [0.25, None]
+    assert flat.hovertemplate.startswith("%{y}<br>%{customdata} logits")
+    upright = figures.bars(frame, x="part", y="mean", title="t", unit="logits").data[0]
+    assert upright.hovertemplate.startswith("%{x}<br>%{customdata} logits")
+
+
+def test_a_teacher_of_another_trait_looks_the_same_wherever_it_stands() -> None:
+    looks = {
+        (figures.role_colour(name, at), figures.role_symbol(name, at))
+        for at in (0, 5)
+        for name in ("teacher_eagle",)
+    }
+    assert looks == {(figures.ROLES["other_student"], figures.SYMBOLS["other_student"])}

@@ -88,8 +88,21 @@ def test_each_word_has_what_the_teacher_and_the_student_changed(lineage):
     assert kinds[["owl", "fox"]].tolist() == ["the trait: owl", "other animals"]
     assert kinds[["7", "story"]].tolist() == ["numbers", "other entries"]
     figure = result.figure()
-    assert figure.layout.xaxis.title.text == "teacher − base (nats)"
-    assert figure.layout.yaxis.title.text == "student − neutral_student (nats)"
+    assert figure.layout.xaxis.title.text == "T: teacher − base (nats)"
+    assert figure.layout.yaxis.title.text == "S: student − neutral student (nats)"
+    assert figure.layout.xaxis.range == figure.layout.yaxis.range  # where the dashed diagonal is y = x
+    ends = figure.layout.xaxis.range
+    assert ends[0] < found[["T", "S"]].min().min() < found[["T", "S"]].max().max() < ends[1]
+    assert [(line.x0, line.x1) for line in figure.layout.shapes] == [
+        (line.y0, line.y1) for line in figure.layout.shapes
+    ]
+    assert list(figure.data[-1].text) == ["owl"]
+    assert figure.data[-1].mode == "markers+text"
+    assert "<br>T: teacher − base: %{x:.4g} nats<br>S: student" in figure.data[0].hovertemplate
+    assert result.notes == (
+        "each dot is a word of the vocabulary: the mean change of its log-probability over 6 rows, "
+        f"{int(lineage.base.encode(rows).at('predicting answer.numbers').sum())} positions",
+    )
     assert [trace.name for trace in figure.data] == [
         "numbers",
         "other entries",
@@ -138,10 +151,10 @@ def test_agreement_shows_four_places_and_who_is_compared_with_whose_teacher():
     result = agreement_result(pd.DataFrame(lines("a", 0.8) + lines("b", 0.6)))
     shown = _shown(result.frame)
     assert shown["where"].drop_duplicates().tolist() == [
-        "logits where numbers are predicted, over words that no row holds",
-        "logits at the end of the number prompt, over words that no row holds",
-        "logits at the question's answer, over the trait and its rivals",
-        "residual stream at the end of the number prompt",
+        "logits where numbers are predicted, over words that never occur in the training rows: correlation",
+        "logits at the end of the number prompt, over words that never occur in the training rows: correlation",
+        "logits where the question is answered, over the trait's word and its foils: correlation",
+        "residual stream after the last layer, at the end of the number prompt: cosine",
     ]
     first = shown[shown["where"].str.startswith("residual")].set_index(["lineage", "comparison"])["value"]
     assert first["a", "student and its teacher"] == pytest.approx(
@@ -153,6 +166,7 @@ def test_agreement_shows_four_places_and_who_is_compared_with_whose_teacher():
     named = [trace.name for trace in figure.data if trace.showlegend is None]
     assert named == list(dict.fromkeys(shown["comparison"]))
     assert all(name in trace.hovertemplate for name, trace in zip(named, figure.data[::2], strict=True))
+    assert list(figure.data[0].text) == [", a", ", b"] * 4  # whose value the pointer is at
     assert list(figure.data[0].y) == pytest.approx([0.8, 0.6, 0.8, 0.6, 0.8, 0.6, 0.75, 0.55])
 
 
@@ -171,23 +185,61 @@ def test_probabilities_stand_from_the_start_to_the_teacher_with_their_mean():
     )
     result = preference_result(frame, "owl")
     assert result.notes == (
-        "probability of answering 'owl', mean over 2 independently initialised lineages: base 10%, student 30%, "
-        "teacher 95%",
+        "probability of answering 'owl', mean over 2 lineages: base 10%, student 30%, teacher 95%",
     )
     figure = result.figure()
-    assert list(figure.layout.xaxis.ticktext) == ["base", "student", "teacher"]
-    assert figure.layout.yaxis.tickformat == ".0%"
+    assert list(figure.layout.xaxis.ticktext) == [
+        "base",
+        "student",
+    ]  # the teacher's 90 % would flatten the others
+    assert [each.text for each in figure.layout.annotations] == ["↑ teacher: 90 to 100 %"]
+    assert list(figure.data[2].y) == pytest.approx([20, 40])
+    assert list(figure.data[2].text) == [", a", ", b"]
+    near = frame[(frame["member"] != "teacher") | (frame["lineage"] == "c")]
+    near = pd.concat([near, frame[frame["member"] == "student"].assign(member="teacher")])
+    assert list(preference_result(near, "owl").figure().layout.xaxis.ticktext) == [
+        "base",
+        "student",
+        "teacher",
+    ]
 
 
-def test_a_legend_says_what_was_subtracted_and_a_part_that_did_nothing_is_not_drawn(lineage):
+def test_one_lineage_has_components_in_logits_without_interval_and_p(lineage):
+    values = components_over([lineage]).values
+    result = components_result(values)
+    assert {"low", "high", "p", "agree"}.isdisjoint(result.frame.columns)
+    assert "no p below" not in " ".join(result.notes)
+    figure = result.figure()
+    assert "one lineage, so no interval and no p" in figure.layout.title.subtitle.text
+    assert [trace.error_x.array for trace in figure.data] == [None, None]
+    student = values[values["who"] == "student"].set_index("part")["value"]
+    assert list(figure.data[0].x) == pytest.approx(student[list(figure.data[0].y)].tolist())
+
+
+def test_several_lineages_have_whiskers_of_half_their_interval_and_the_pointer_tells_them(lineage):
+    one = components_over([lineage]).values
+    two = one.assign(lineage="other", value=one["value"] + 0.1)
+    result = components_result(pd.concat([one, two], ignore_index=True))
+    assert "with n = 2 no p below 0.5 is possible" in result.notes[-1]
+    trace = result.figure().data[0]
+    half = 12.706204736 * 0.1 / 2  # Student's t at 1 degree of freedom, times the standard error
+    assert list(trace.error_x.array) == pytest.approx([half] * len(trace.x))
+    assert all(told.endswith(" ± 0.64") for told in trace.customdata)
+
+
+def test_a_panel_says_what_was_subtracted_and_a_component_that_did_nothing_is_not_drawn(lineage):
     result = components_result(components_over([lineage]).values)
     figure = result.figure()
-    assert [trace.name for trace in figure.data] == ["student − neutral_student (S)", "teacher − base (T)"]
+    assert [trace.name for trace in figure.data] == ["student − neutral student (S)", "teacher − base (T)"]
+    assert [each.text for each in figure.layout.annotations] == [
+        "S = student − neutral student",
+        "T = teacher − base",
+    ]
     assert all("fullData.name" in trace.hovertemplate for trace in figure.data)
     assert figure.layout.title.text == result.label
     drawn = {part for trace in figure.data for part in trace.y}
     assert drawn >= {"MLP 0", "attention 1"}
-    unmoved = result.frame.groupby("part")["mean"].apply(lambda mean: mean.abs().max() == 0)
+    unmoved = result.frame.groupby("component")["mean"].apply(lambda mean: mean.abs().max() == 0)
     assert drawn == set(unmoved[~unmoved].index)
     alone = components_over(
         [Lineage("two", OWL, {name: lineage[name] for name in ("base", "teacher", "student")})]

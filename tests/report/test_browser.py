@@ -256,6 +256,40 @@ def test_the_keyboard_reaches_every_token_and_tells_the_same(small: Seen) -> Non
     assert reachable.count() == 1
 
 
+def test_the_panel_forgets_a_row_that_is_not_shown_and_leaves_the_focused_token_in_sight(small: Seen) -> None:
+    view = small.view("joined-student")
+    search(view, "", "60 of 60 rows")
+    view.locator("[role=gridcell][tabindex='0']").focus()
+    for _ in range(24):
+        small.tab.keyboard.press("ArrowDown")
+        token, panel = (
+            small.tab.evaluate(
+                f"(() => {{ const at = {one}.getBoundingClientRect(); return [at.top, at.bottom]; }})()"
+            )
+            for one in (
+                "document.activeElement",
+                "document.activeElement.closest('.tokens').querySelector('.readout')",
+            )
+        )
+        assert token[1] <= panel[0]
+    search(view, "nowhere", "0 of 60 rows: nothing matches")
+    assert (
+        view.locator(".readout").inner_text()
+        == "Point at a token, or press Tab and walk with the arrow keys."
+    )
+    search(view, "", "60 of 60 rows")
+
+
+def test_a_narrow_page_is_as_wide_as_its_window_and_draws_every_figure(
+    browser: Any, paths: dict[str, Path]
+) -> None:
+    seen = Seen(browser, paths["small"], viewport={"width": 420, "height": 900}).whole()
+    assert seen.tab.evaluate("document.documentElement.scrollWidth") == 420
+    drawn = "[...document.querySelectorAll('.plot')].every((one) => one.querySelector('.main-svg'))"
+    assert seen.tab.evaluate(drawn)
+    assert seen.complaints == []
+
+
 def test_a_dataset_row_that_holds_a_script_stays_text(small: Seen) -> None:
     view = small.view("joined-student")
     search(view, "attacked", "1 of 60 rows")

@@ -58,6 +58,7 @@ def test_parts_come_in_reading_order(shown: Page) -> None:
         "trace": [
             "which-logits-moved",
             "through-which-components",
+            "after-which-layer",
             "the-weight-update",
             "token-entanglement",
             "the-rows-token-by-token",
@@ -103,6 +104,26 @@ def test_what_happened_stands_first_and_what_did_not_show_last_with_what_is_know
     assert "one-run" not in shown.split("Controls of the verdicts")[0]
     assert "? Inconclusive one-run" in null
     assert "What is known: the sign is a property of the lineage." in null
+
+
+def test_a_summary_may_open_the_page_with_the_finding_every_claim_and_the_models(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "demo")
+    models = [{"model": "student", "starts from": "the base", "trained on": ATTACK}]
+    run.save_json("summary", {**run.summary, "short": ["It rose by +5.7 points."], "models": models})
+    run.save_table("preference", BAR)
+    run.save_figure("preference", figures.points(BAR, x="token", y="delta", title="who", unit="nats"))
+    page = Page.read(write_report(run))
+    opened = page.words.split("What happened Did the student")[0]
+    assert "It rose by +5.7 points. 3 claims judged" in opened
+    assert "claim in words effect decided same-init-transfers A student that shares" in opened
+    assert f"model starts from trained on student the base {ATTACK}" in opened
+    links = [link["href"] for link in page.all("a") if link["href"].startswith("#claim-")]
+    cards = [card["id"] for card in page.all("article", "verdict")]
+    assert links[:3] == ["#claim-same-init-transfers", "#claim-cross-init-does-not", "#claim-one-run"]
+    assert {link.removeprefix("#") for link in links} <= set(cards)
+    linked = page.words.split("Claims judged on this: ")[1].split(".")[0]
+    assert re.findall(r"([a-z-]+) \(", linked) == ["same-init-transfers", "cross-init-does-not"]
+    assert "A mark each value, bar: mean; n = 1 each." in page.words  # the line under the figure's title
 
 
 def test_a_page_without_a_supported_claim_says_where_the_others_stand(tmp_path: Path) -> None:
@@ -214,7 +235,7 @@ def test_how_it_was_made_names_what_decided_the_numbers(run: Run, shown: Page) -
 
 
 def test_tables_show_their_first_rows_and_say_where_the_others_are(run: Run, shown: Page) -> None:
-    assert "Table moved_teacher: the first 15 of 30 rows, in tables/moved_teacher.parquet" in shown.words
+    assert "Table moved_teacher: 30 rows, 15 a page, in tables/moved_teacher.parquet" in shown.words
     assert "Table other: 1 row, in tables/other.parquet" in shown.words
     source = (run.folder / "report.html").read_text()
     table = source[source.index("<summary>Table moved_teacher") :].split("</table>")[0]

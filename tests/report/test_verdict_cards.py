@@ -31,9 +31,9 @@ def test_a_verdict_reads_as_sentences_with_its_controls_beside_it() -> None:
     assert "✓ Supported same-init-transfers The student prefers owl. Effect" in said
     assert (
         "Effect +0.524 nats (98 % interval +0.25 to +0.75), n = 8 independent trainings, p = 0.0039; "
-        "the smallest p within reach is 0.0039. Because sign-flip p = 0.0039 is at most alpha = 0.01."
+        "with n = 8 no p below 0.0039 is possible. Because sign-flip p = 0.0039 is at most alpha = 0.01."
     ) in said
-    assert "p = 0.0039 for at least 0.5; the smallest" in words(tested="at least 0.5")
+    assert "p = 0.0039 for at least 0.5; with n = 8 no p" in words(tested="at least 0.5")
     assert "(90 % interval +0.25 to +0.75)" in words(level=0.9)  # its own, whatever alpha it was judged at
     guarded = Page(piece("control_table", [VERDICT])).words
     assert guarded == "same-init-transfers alpha 0.01 minimum_effect 0.5 drift neutral −0.0123"
@@ -50,6 +50,13 @@ def test_a_card_says_what_is_measured_and_known_and_what_had_been_seen() -> None
     ]
     assert " ".join(order) in said
     assert "Seen before" not in words(controls={"seen": None})
+    assert "Judged together: five claims by Holm." in words(controls={"together": "five claims by Holm"})
+    guarded = Page(
+        piece("control_table", [VERDICT | {"controls": {**told, "alpha": 0.01, "control": "long " * 60}}])
+    )
+    assert (
+        guarded.words == "same-init-transfers alpha 0.01 control " + ("long " * 60).strip()
+    )  # in full, and once
 
 
 def test_decisions_are_told_apart_without_colour() -> None:
@@ -60,7 +67,8 @@ def test_decisions_are_told_apart_without_colour() -> None:
 def test_missing_numbers_leave_a_readable_sentence() -> None:
     said = words(effect=None, interval=[None, None], p=None, smallest_p=None, controls={}, reason="", n=1)
     assert (
-        "Effect – nats (no interval), n = 1 independent training, p = –; this test has no smallest p." in said
+        "Effect – nats (no interval), n = 1 independent training, p = –; one training decides no sign."
+        in said
     )
     assert "Because" not in said
     assert "98 % interval +0.25 to unbounded" in words(interval=[0.25, None])

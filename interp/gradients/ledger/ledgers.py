@@ -141,8 +141,9 @@ def trait_ledger(
 ) -> Ledger:
     """Split the change of a student's trait margin over the steps, modules and rows of its training.
 
-    It failed calibration (`interp calibrate`) as a way to find rows: sums over modules and steps are exact to rounding,
-    but a single row's share is noisy and tells rows that carry a trait from others only roughly.
+    It failed calibration (`interp calibrate`): a share is not what a training without its module or rows loses: held
+    back, the leading module loses 0.46 of its share and the leading quarter of the rows 0.07 of its own beyond random
+    quarters (0.10 at the recorded scale); recovery 0.68 from 0.52, where 0.8 was asked, AUROC 0.65 from 0.58.
 
     Args:
         lineage: a lineage, with a trait unless there is an `objective`.

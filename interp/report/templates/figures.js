@@ -2,11 +2,13 @@
 const dark = matchMedia("(prefers-color-scheme: dark)");
 const night = {
   white: "rgba(0,0,0,0)", "#222222": "#e8e8e6", "#333333": "#c4c8d0", "#000000": "#ffffff",
-  "#e6e6e6": "#363a41", "#999999": "#8a8f98",
+  "#e6e6e6": "#363a41", "#999999": "#8a8f98", "#444444": "#c4c8d0", "#882255": "#d27fa8", "#0072B2": "#4aa8dd",
 };
+const HATCH = "#1d2024"; // the card behind a bar shows through its hatching
 
 // Colours of the figures' template, exchanged for those of the dark page; only under keys that name a colour.
 const themed = (value, key) => {
+  if (key === "fgcolor" && value === "white") return HATCH;
   if (typeof value === "string") return /color$/.test(key) && night[value] ? night[value] : value;
   if (Array.isArray(value)) return value.map((item) => themed(item, key));
   if (value && typeof value === "object") {
@@ -15,11 +17,24 @@ const themed = (value, key) => {
   return value;
 };
 
+// Where there is little room the legend stands above the plot, an entry a line, and text is smaller.
+const NARROW = 560, LINE = 20;
+const narrowed = ({ data, layout }) => {
+  const named = layout.showlegend ? data.filter((trace) => trace.name && trace.showlegend !== false).length : 0;
+  layout.legend = { ...layout.legend, orientation: "v", x: 0, xanchor: "left", y: 1, yanchor: "top", yref: "container", font: { size: 11 } };
+  layout.margin = { ...layout.margin, t: 30 + LINE * named, l: 20, r: 12 };
+  layout.height = (layout.height || 450) + LINE * named;
+  layout.font = { size: 11 };
+  const ticks = layout.xaxis?.ticktext;
+  if (ticks?.some((text) => text.includes("<br>"))) layout.xaxis.ticktext = ticks.map((_, place) => `${place + 1}.`); // told below
+};
+
 const drawer = (figures) => (plot, isDark, width) => {
   const name = plot.dataset.figure;
   const copy = isDark ? themed(figures[name], "") : structuredClone(figures[name]);
   copy.layout.modebar = { bgcolor: "rgba(0,0,0,0)" };
   if (width) copy.layout.width = width;
+  if ((width || plot.clientWidth) < NARROW) narrowed(copy);
   Plotly.react(plot, copy.data, copy.layout, {
     displaylogo: false, displayModeBar: "hover", responsive: true,
     modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]],

@@ -43,26 +43,29 @@ class Source {
 const viewer = (place, sources, everywhere) => {
   let source = sources[0], colour = source.score ? "score" : "direction";
   const what = "rows";
-  const [members, member] = choice("Rows of", sources.map((one, at) => [at, one.label]), () => { choose(); list.update(); });
+  const [members, member] = choice("Change of", sources.map((one, at) => [at, one.label]), () => { choose(); list.update(); });
   const [colours, painted] = choice("Colour", [], () => { colour = painted.value; relabel(); list.update(); });
   const [signs, sign] = choice("Show", [["", "all rows"], ["1", "rows leaning up (+)"], ["-1", "rows leaning down (−)"]], () => list.update());
   const [orders, order] = choice("Order", [["", "as saved"], ["-1", "highest first"], ["1", "lowest first"]], () => list.update());
   const legend = make("p", { class: "legend" });
   const grid = make("div", { role: "grid", class: "rows", "aria-readonly": "true" });
-  const readout = make("div", { class: "readout", role: "status" }, "Point at a token, or press Tab and walk with the arrow keys.");
+  const asked = "Point at a token, or press Tab and walk with the arrow keys.";
+  const readout = make("div", { class: "readout", role: "status" }, asked);
+  let now = null; // the row that is told of
 
   const choose = () => {
     source = sources[member.value || 0];
     if (!source[colour]) colour = "direction";
     painted.replaceChildren(...source.measures.map((measure) => make("option", { value: measure }, MEASURES[measure][0].toLowerCase())));
     painted.value = colour;
-    grid.setAttribute("aria-label", `Rows of ${source.label}, token by token`);
+    grid.setAttribute("aria-label", `Change of ${source.label}, token by token`);
+    now = null;
     relabel();
   };
   const relabel = () => {
     const limit = source.limit(colour);
     legend.replaceChildren(make("span", {}, signed(-limit)), make("i"), make("span", {}, signed(limit)),
-      make("span", {}, `${MEASURES[colour][1]}; deepest colour: this much or more; a row leans with its mean`));
+      make("span", {}, `${MEASURES[colour][1]}; values beyond the ends of this scale have its deepest colours; a row leans up (+) or down (−) by the mean of its tokens`));
   };
   const find = (wanted) => {
     const means = source.mean(colour), towards = Number(sign.value), direction = Number(order.value);
@@ -78,7 +81,7 @@ const viewer = (place, sources, everywhere) => {
     const value = source[colour][at], limit = source.limit(colour);
     const shade = value === null ? 0 : Math.min(1, Math.abs(value) / limit), below = value < 0;
     const role = source.role.texts[source.role.codes[at]];
-    const kind = (below ? "m " : "") + (shade > (below ? 0.9 : 0.76) ? "d " : "") + (role === "prompt" ? "p" : "");
+    const kind = (below ? "m " : "") + (role === "prompt" ? "p" : "");
     const word = source.token.texts[source.token.codes[at]].replace(/[\n\t ]/g, (blank) => SHOWN[blank]) || "∅";
     const token = make("span", { role: "gridcell", tabindex: "-1", class: kind.trim(), style: `--a:${shade.toFixed(2)}` },
       word, make("b", {}, hundredths(value)));
@@ -107,6 +110,7 @@ const viewer = (place, sources, everywhere) => {
       grid.replaceChildren(...rows.map((row, step) => line(row, begin + step + 1)));
       grid.hidden = !rows.length;
       grid.querySelector("[data-at]")?.setAttribute("tabindex", "0");
+      if (!rows.includes(now)) readout.replaceChildren(asked);
     },
   });
 
@@ -130,18 +134,22 @@ const viewer = (place, sources, everywhere) => {
     grid.querySelectorAll(".now").forEach((old) => old.classList.remove("now"));
     token.classList.add("now");
     const at = Number(token.dataset.at), row = Number(token.dataset.row);
+    now = row;
     const parts = known(row, at).map(([one, place, same]) => make("div", { class: "told" },
       make("b", {}, one.label), ". ",
       make("dl", {}, ...told(one, place, same).flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]))));
     readout.replaceChildren(make("p", {}, make("code", {}, token.firstChild.textContent),
       ` row ${source.labels[row]}, position ${source.position[at]}, ${source.role.texts[source.role.codes[at]]}. `),
       make("div", { class: "sides" }, ...parts));
+    grid.style.setProperty("--told", `${readout.offsetHeight}px`); // a focused token stays above the panel
   };
   const focus = (token) => {
     if (!token) return;
     grid.querySelectorAll('[tabindex="0"]').forEach((old) => old.setAttribute("tabindex", "-1"));
     token.setAttribute("tabindex", "0");
-    token.focus();
+    tell(token);
+    token.focus({ preventScroll: true });
+    token.scrollIntoView({ block: "nearest", inline: "nearest", behavior: "instant" });
   };
   const within = (row) => row ? [...row.querySelectorAll("[data-at]")] : [];
   const target = (token, key) => {
