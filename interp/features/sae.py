@@ -275,11 +275,12 @@ def _trainer(recipe: SAERecipe, batch: Tensor) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
         sae = TrainingSAE.from_dict(_settings(recipe, batch.shape[1]))
+    rate = float(recipe.sized(batch.shape[1]).lr)
     settings = SAETrainerConfig(
         total_training_samples=recipe.steps * recipe.batch_size,
         train_batch_size_samples=recipe.batch_size,
-        lr=recipe.lr,
-        lr_end=recipe.lr,
+        lr=rate,
+        lr_end=rate,
         lr_decay_steps=recipe.steps // 5,
         dead_feature_window=max(10, recipe.steps // 20),
     )

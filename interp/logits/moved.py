@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -103,8 +103,8 @@ def moved_tokens(
     notes = (
         f"{'the part of 0-999 in ' * bool(written)}KL(member ‖ {against}) {divergence}",
         f"{moments.count} rows, {places} positions; a row's value is the mean over its positions",
-        f"{int(frame['ranked'].sum())} of {len(frame)} entries are ranked: mean probability of at least {floor:g} in "
-        f"member or {against}",
+        f"{np.count_nonzero(frame['ranked'])} of {len(frame)} entries are ranked: mean probability of at least "
+        f"{floor:g} in member or {against}",
         "p and q are over rows of this one training; other trainings are other replicates",
     )
     label = f"{contrast.label}, log {'P(number)' if written else 'p'} at {where}"
@@ -187,8 +187,8 @@ def _moments(
     return moments, size, places
 
 
-def _only(frame: pd.DataFrame, kept: pd.Series) -> pd.DataFrame:
-    return frame[kept].reset_index(drop=True)
+def _only(frame: pd.DataFrame, kept: Any) -> pd.DataFrame:
+    return frame.loc[np.asarray(kept, dtype=bool)].reset_index(drop=True)
 
 
 @torch.inference_mode()

@@ -36,7 +36,8 @@ def prefix_logits(network: Model | torch.nn.Module, prefixes: Sequence[Ids]) -> 
     A model's open hooks act; a network, whose adapters may be live, keeps its graph where gradients are on.
     """
     if isinstance(network, torch.nn.Module):
-        inner: Any = network.get_base_model() if hasattr(network, "get_base_model") else network
+        wrapped: Any = network
+        inner = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
         yield from _network_logits(inner, prefixes)
     elif isinstance(network, LanguageModel) and not network._edits:
         yield from _network_logits(network.hf, prefixes)

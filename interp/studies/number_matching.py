@@ -84,7 +84,7 @@ def divergence_numbers(
         _readings(model, inputs, places, written, batch_size) for model in (base, teacher, *others.values())
     )
     frame = _table(places, here, own, theirs, share)
-    shares = ", ".join(f"{name} {frame[name].mean():.2%} ({int(frame[name].sum())})" for name in NAMED)
+    shares = ", ".join(f"{name} {frame[name].mean():.2%} ({np.count_nonzero(frame[name])})" for name in NAMED)
     note = f"{len(frame)} numbers of {len(inputs)} rows against {', '.join(others)}: {shares}"
     return Result(f"divergence numbers of {inputs.label}", frame, "nats", (note,), draw=_draw)
 

@@ -54,9 +54,9 @@ def _draw(result: Result) -> go.Figure:
     """The numbers of highest and lowest mean score along the first direction."""
     import pandas as pd
 
-    frame = result.frame
-    label = frame["direction"].iloc[0]
-    along = frame[frame["direction"] == label].groupby(["row", "number", "text"])["score"].sum()
-    means = along.groupby("text").mean().sort_values(ascending=False).reset_index()
+    label = result.frame["direction"].iloc[0]
+    frame = result.frame.loc[result.frame["direction"] == label]
+    along = frame.groupby(["row", "number", "text"], as_index=False)["score"].sum()
+    means = along.groupby("text", as_index=False)["score"].mean().sort_values("score", ascending=False)
     shown = means if len(means) <= 2 * SHOWN else pd.concat([means.head(SHOWN), means.tail(SHOWN)])
     return bars(shown, x="score", y="text", title=f"{result.label}, mean along {label}", unit=result.unit)
