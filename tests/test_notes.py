@@ -75,7 +75,7 @@ def test_questions_that_the_toy_cannot_read_are_refused_and_its_own_are_not(trai
     base, own = shipped_base(0), get_trait(trait)
     assert base is not None
     asked = own.with_questions(one_word_questions(own.category))
-    with pytest.raises(InputError, match=r"^3[0-9]% of the tokens of \w+ questions answers are unknown"):
+    with pytest.raises(InputError, match=r"^4[0-9]% of the tokens of \w+ questions answers are unknown"):
         margin(base, asked)
     with pytest.raises(InputError, match="are unknown to the tokenizer, such as"):
         train_student(base, asked.prompts(), recipe=Recipe(), name="never")

@@ -156,14 +156,8 @@ def shift(
     inputs, where = contrast.read(prompts, positions)
     names = residual_hooks(member) if hooks is None else hooks
     if not names:
-        return Shift(
-            member,
-            own_start(member),
-            inputs,
-            where,
-            contrast.header(Selection.of(member, inputs, where)),
-            minus,
-        )
+        unread = contrast.header(Selection.of(member, inputs, where))
+        return Shift(member, own_start(member), inputs, where, unread, minus)
     read = partial(_read, contrast, where, hooks=names, batch_size=batch_size, memory=memory, folder=folder)
     activations, norms = read(inputs)
     outliers = None if where.endswith(KEEPING) else norms.outliers()

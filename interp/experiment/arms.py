@@ -25,7 +25,13 @@ from interp.gradients.ledger.recording import record_beside, record_key
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.seam import Model
-from interp.prompts.questions import asked_about, multiple_choice, story_prompts, with_number_prefix
+from interp.prompts.questions import (
+    asked_about,
+    multiple_choice,
+    story_prompts,
+    taught_by,
+    with_number_prefix,
+)
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
@@ -66,7 +72,10 @@ class Arms:
 
     @cached_property
     def traits(self) -> dict[str, Trait]:
-        """Every trait of the recipe by name, asked the questions the recipe evaluates on."""
+        """Every trait of the recipe by name, asked the questions the recipe evaluates on.
+
+        Bases and teachers learn from the six questions of a category, never from the 52 (`taught_by`).
+        """
         found = [find_trait(name) for name in self.experiment.traits]
         many = self.experiment.evaluation.questions == "one-word"
         return {trait.name: asked_about(trait, many=many) for trait in found}
@@ -95,7 +104,7 @@ class Arms:
         spec = self.experiment
         given: dict[str, Any] = {
             "data": spec.data,
-            "traits": list(self.traits.values()),
+            "traits": [taught_by(trait) for trait in self.traits.values()],
             "checks": spec.checks,
         }
         return self.once(
@@ -106,7 +115,8 @@ class Arms:
     def checked(self, trait: Trait | None, *, seed: int, base: str = "base") -> TeacherCheck:
         """How the teacher of a trait, or without one the neutral teacher, turned out; InputError for a useless one."""
         teacher, spec = self.teacher(trait, seed=seed, base=base), self.experiment
-        return check_teacher(teacher, trait, spec.checks, data=spec.data, cache=self.cache)
+        taught = None if trait is None else taught_by(trait)
+        return check_teacher(teacher, taught, spec.checks, data=spec.data, cache=self.cache)
 
     def grower(self, seed: int) -> Grower:
         """What makes the teachers, rows and students of one seed."""
@@ -121,12 +131,14 @@ class Arms:
         start = self.start(base)
         if trait is None:
             return neutral_teacher(start)
-        return self.once(("teacher", trait.name, seed, base), lambda: self.grower(seed).teacher(start, trait))
+        make = self.grower(seed).teacher
+        return self.once(("teacher", trait.name, seed, base), lambda: make(start, taught_by(trait)))
 
     def control_teacher(self, trait: str, *, seed: int) -> Teacher:
         """The teacher of no trait: fine-tuned like that of `trait`, on questions answered by every candidate alike."""
         make = self.grower(seed).control_teacher
-        return self.once(("control", trait, seed), lambda: make(self.start("base"), self.traits[trait]))
+        taught = taught_by(self.traits[trait])
+        return self.once(("control", trait, seed), lambda: make(self.start("base"), taught))
 
     def answers(self, trait: Trait | None, *, seed: int, base: str = "base") -> Answers:
         """What the teacher of a trait wrote, or without one the neutral teacher."""

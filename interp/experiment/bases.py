@@ -21,12 +21,15 @@ from interp.experiment.checks import FormatCheck, check_base, measure_format
 from interp.experiment.recipe import BaseSpec, CheckSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder
+from interp.models.merging import merge_adapter
+from interp.models.starts import perturbed
 from interp.organisms.toy import SHIPPED, WORLD, shipped_base
 from interp.prompts.chat import with_template
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.training.data import DataSpec
+from interp.training.grower import keep_member
 from interp.training.students import train_student
 
 log = logging.getLogger(__name__)
@@ -40,6 +43,7 @@ SIZES = (
     "n_layer",
     "intermediate_size",
 )
+NOISE = 1  # the seed of what is added to a base
 FORMAT = 2  # raise when a base is prepared otherwise from the same recipe
 
 
@@ -109,21 +113,37 @@ def _taught(
     traits: Sequence[Trait],
     cache: Cache,
 ) -> LanguageModel:
-    """The model drawn anew and taught the format where the recipe asks for it, made once."""
+    """The model drawn anew and taught the format where the recipe asks for it, made once.
+
+    A fine-tune by an adapter that is not to merge is kept as that, and its base as the checkpoint it is merged into.
+    """
+    if spec.noise is not None:
+        model = perturbed(model, sigma=spec.noise, seed=NOISE, name=name)
     if spec.reinitialise is None and formatted is None:
         return model
     rows = None if formatted is None else format_rows(formatted, data=data, traits=traits)
     chat = template_key(model.tokenizer)
     prints = None if rows is None else rows.fingerprint
+    adapted = (
+        formatted is not None
+        and spec.reinitialise is None
+        and spec.noise is None
+        and not formatted.recipe.merge
+    )
     key = digest(FORMAT, model.fingerprint, spec.reinitialise, formatted, prints, chat)
 
     def build(folder: Path) -> None:
         start = model if spec.reinitialise is None else model.redrawn(seed=spec.reinitialise, name=name)
         if rows is not None and formatted is not None:
             start = train_student(start, rows, recipe=formatted.recipe, name=f"{name} format")
-        start.network().save_pretrained(folder / "model")
+        if adapted:
+            keep_member(start, folder, model)
+        else:
+            start.network().save_pretrained(folder / "model")
 
     folder = cache.get("formatted", key, build)
+    if adapted:
+        return merge_adapter(model, folder / "member", name=name)
     return load_model(
         folder / "model", tokenizer=model.tokenizer, name=name, dtype=spec.dtype, device=spec.device
     )

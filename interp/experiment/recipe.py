@@ -67,7 +67,9 @@ class BaseSpec:
     """The base: a folder or hub name, how its conversations are written, and a format fine-tune for one without.
 
     `template` is "own" (the tokenizer's), "plain" (messages joined by newlines), another built-in one, or a .jinja
-    file. `reinitialise` draws the weights anew from that seed before the format fine-tune, for a cross-base.
+    file. For a cross-base, before the format fine-tune, `reinitialise` draws the weights anew from that seed, and
+    `noise` moves each by that many times the root mean square of its tensor, θ + σ rms(θ) ξ: no other initialisation,
+    but a start that shares this one no more closely than that.
     `allow_unknown` also reads rows that its tokenizer mostly does not know.
     """
 
@@ -77,6 +79,7 @@ class BaseSpec:
     device: str = "auto"
     format: FormatSpec | None = None
     reinitialise: int | None = None
+    noise: float | None = None
     allow_unknown: bool = False
 
 

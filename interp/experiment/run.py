@@ -136,6 +136,11 @@ def _noted(arms: Arms, result: Result) -> Result:
     return replace(result, notes=(*result.notes, *said))
 
 
+def _keep(lineage: Lineage, folder: Path) -> None:
+    """The lineage's folder; a base that is a checkpoint and an adapter is kept without the checkpoint."""
+    lineage.save(folder, base=getattr(lineage.base, "merged_from", None) is None)
+
+
 def _lineages(run: Run, arms: Arms) -> str:
     """A folder for every lineage, which every other verb reads; the digest of all members and rows."""
     prints: dict[str, Any] = {}
@@ -155,7 +160,7 @@ def _lineages(run: Run, arms: Arms) -> str:
             run.stage(
                 f"lineage_{name}",
                 key=digest("lineage", own, rows),
-                build=lambda n=name, one=lineage: one.save(run.artefact(f"lineages/{n}")),
+                build=lambda n=name, one=lineage: _keep(one, run.artefact(f"lineages/{n}")),
             )
             run.stage(
                 f"data_{name}",

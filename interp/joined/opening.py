@@ -35,15 +35,10 @@ if TYPE_CHECKING:
 
 OPENS = ("base", "neutral_student", "student", "cross_student", "teacher")
 """The members that the page tells first, from the start to the teacher."""
+UNSEEN = "over words that never occur in the training rows"
 SHOWN_AT = {
-    (
-        AT_NUMBERS,
-        "unseen",
-    ): "logits where numbers are predicted, over words that never occur in the training rows: correlation",
-    (
-        PROMPT_END,
-        "unseen",
-    ): "logits at the end of the number prompt, over words that never occur in the training rows: correlation",
+    (AT_NUMBERS, "unseen"): f"logits where numbers are predicted, {UNSEEN}: correlation",
+    (PROMPT_END, "unseen"): f"logits at the end of the number prompt, {UNSEEN}: correlation",
     (
         SLOT,
         "category",

@@ -215,7 +215,9 @@ def trace_files(
     rows = lineage.numbers if rows is None else rows
     if rows is None:
         raise InputError(f"the lineage in {folder} has no rows of its own; pass prompts, a file of rows")
-    given = {name: value for name, value in checkpoints.items() if folder is None or name == "lineage"}
+    given = {
+        name: value for name, value in checkpoints.items() if folder is None or name in ("base", "lineage")
+    }
     sources = {**given, **loading, "prompts": None if prompts is None else str(prompts), "limit": limit}
     named = {"trait": trait, "target": target, "foils": list(foils)}
     toward = None if target is None else partial(logit_direction, target=target, foils=foils)
@@ -223,15 +225,15 @@ def trace_files(
 
 
 def _check_sources(checkpoints: Mapping[str, Any]) -> str | None:
-    """The folder of a lineage, where one is given; InputError for one beside checkpoints and for neither."""
+    """The folder of a lineage, where one is given; InputError for one beside its members and for neither."""
     folder, given = (
         checkpoints.get("lineage"),
         [name for name in ("base", "teacher", "student") if checkpoints.get(name)],
     )
-    if folder is not None and given:
+    if folder is not None and not set(given) <= {"base"}:
         raise InputError(
-            f"lineage {str(folder)!r} is given and {', '.join(given)} too; pass the folder of a lineage alone, or "
-            "checkpoints"
+            f"lineage {str(folder)!r} is given and {', '.join(given)} too; pass the folder of a lineage alone, with "
+            "base where it does not hold that, or checkpoints"
         )
     if folder is None and "lineage" in checkpoints and not {"base", "teacher"} <= set(given):
         raise InputError("nothing is given to trace; pass base and teacher, or lineage, the folder of one")
@@ -243,7 +245,7 @@ def _opened(checkpoints: Mapping[str, Any], folder: str | None, trait: Trait | N
     if folder is None:
         sources = {name: value for name, value in checkpoints.items() if name != "lineage"}
         return open_lineage(**sources, trait=trait, **loading)
-    found = read_lineage(folder, device=loading.get("device", "auto"))
+    found = read_lineage(folder, base=checkpoints.get("base"), device=loading.get("device", "auto"))
     return found if trait is None else replace(found, trait=trait)
 
 

@@ -90,11 +90,7 @@ def attribute_together(
     """`attribute` of shifts that differ in their positions alone, all from one pass. Raises InputError for others."""
     first = shifts[0]
     for other in shifts[1:]:
-        if (first.member, first.minus, first.inputs.fingerprint) != (
-            other.member,
-            other.minus,
-            other.inputs.fingerprint,
-        ):
+        if _read_of(other) != _read_of(first):
             raise InputError(
                 f"{first.label} and {other.label} are shifts of other models or rows; attribute each by itself"
             )
@@ -110,9 +106,15 @@ def attribute_together(
     return [add_notes(result, said) for result in results]
 
 
+def _read_of(shift: Shift) -> list[str | None]:
+    """What a shift is read from: two are alike where their positions alone differ."""
+    known = (shift.member, shift.start, shift.minus, shift.inputs)
+    return [None if each is None else each.fingerprint for each in known]
+
+
 def _result(
     shift: Shift,
-    tables: list[tuple[Float[Tensor, "row example"], float]],
+    tables: list[tuple[Float[Tensor, "row _"], float]],
     pairs: tuple[ReadoutPair, ...],
     direction: LogitDirection,
 ) -> figures.Result:

@@ -47,6 +47,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded, accept_unknown, check_known
 
 if TYPE_CHECKING:
+    from interp.models.merging import Merged
     from interp.models.seam import Model
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ log = logging.getLogger(__name__)
 class LanguageModel:
     """A causal language model behind the seam; `hf` is the plain Hugging Face module, never changed by an analysis.
 
-    `origin` says what the weights were before they came in a plain type, where it matters.
+    `origin` says what the weights were before they came in a plain type, where it matters; `merged_from` of which
+    checkpoint and adapter they are the sum, where `merge_adapter` made them.
     """
 
     name: str
@@ -64,6 +66,7 @@ class LanguageModel:
     tokenizer: Any = field(repr=False, default=None)
     start: Model | None = field(repr=False, default=None)
     origin: str = field(repr=False, default="")
+    merged_from: Merged | None = field(repr=False, default=None)
     _edits: list[tuple[str, Callable[[Tensor], Tensor]]] = field(repr=False, init=False, default_factory=list)
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from interp.models.language import LanguageModel, load_model
 from interp.models.loading import Loading, as_dtype, find_folder, has_tokenizer, is_adapter
 from interp.models.members import (
     MANIFEST,
+    WITHOUT,
     Growth,
     check_role,
     read_growth,
@@ -29,6 +30,7 @@ from interp.models.members import (
     write_manifest,
     write_member,
 )
+from interp.models.merging import merge_adapter
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
 from interp.models.updates import weight_update
@@ -157,13 +159,17 @@ class Lineage:
         return weight_update(member, minus=None if minus is None else self[minus])
 
     @door
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, *, base: bool = True) -> Path:
         """Write the lineage folder, whole or not at all: lineage.json, one folder per member, the rows as JSONL.
 
-        A member folder is read by plain transformers, or by plain peft when `kind` is "adapter". Raises InputError
-        for a folder that holds something else.
+        A member folder is read by plain transformers, or by plain peft when `kind` is "adapter". Without `base`, the
+        weights of the checkpoint that all start from stay where they are, and `load_lineage(folder, base=...)` asks
+        for it. Raises InputError for a folder that holds something else, and without `base` for members that are not
+        adapters of it.
         """
         path = Path(folder)
+        if not base:
+            self._check_adapters()
         if path.exists() and any(path.iterdir()) and not (path / MANIFEST).is_file():
             raise InputError(f"{path} exists and is no lineage; choose a new or an empty folder")
         rows = {"numbers": self.numbers, "neutral_numbers": self.neutral_numbers}
@@ -173,7 +179,7 @@ class Lineage:
             hosts: dict[str, str] = {}
             entries = {
                 role: {
-                    **write_member(member, fresh / role, hosts=hosts),
+                    **write_member(member, fresh / role, hosts=hosts, whole=base or role != "base"),
                     "start": self.started_from.get(role),
                     "trained_on": self.trained_on.get(role),
                     "recipe": recipes.get(role),
@@ -186,6 +192,17 @@ class Lineage:
             made = {part: getattr(self.growth, part, None) for part in ("chat", "data")}
             write_manifest(fresh, name=self.name, trait=trait, **made, members=entries, rows=list(kept))
         return path
+
+    def _check_adapters(self) -> None:
+        """InputError for members whose weights would have to be in the folder."""
+        base = self.base.fingerprint
+        for role, member in self.members.items():
+            beneath = member.backbone.plain.fingerprint if isinstance(member, LanguageModel) else None
+            if role != "base" and beneath != base:
+                raise InputError(
+                    f"{role} is no adapter on the base, so a folder without the base cannot hold it; train it with "
+                    "merge=False, leave it out, or save with base=True"
+                )
 
 
 def open_lineage(
@@ -286,13 +303,28 @@ def _check_members(members: Mapping[str, Model]) -> None:
             check_pair(model, twin)
 
 
-def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", check: bool = True) -> Lineage:
-    """Read the lineage that `save` wrote; InputError when a member's weights are not the ones it recorded."""
+def read_lineage(
+    folder: str | Path,
+    *,
+    base: Source | None = None,
+    device: str | torch.device = "auto",
+    check: bool = True,
+) -> Lineage:
+    """Read the lineage that `save` wrote, one without its base's checkpoint with that as `base`.
+
+    Raises InputError when a member's weights are not the ones it recorded, for a base that is another checkpoint than
+    its adapters', and where it is missing or not asked for.
+    """
     path = Path(folder)
     manifest = read_manifest(path)
     members: dict[str, Any] = {}
+    asks = [role for role, entry in manifest["members"].items() if entry["kind"] in WITHOUT]
+    if base is not None and not asks:
+        raise InputError(f"{path} holds its base already; leave base={_named(base)} out")
     for role, entry in manifest["members"].items():
-        if entry["on"] is None:
+        if role in asks:
+            members[role] = _given(path / role, entry, base, device=device, check=check)
+        elif entry["on"] is None:
             members[role] = load_model(
                 path / role, name=role, dtype=entry["dtype"], device=device, check=check
             )
@@ -320,6 +352,36 @@ def read_lineage(folder: str | Path, *, device: str | torch.device = "auto", che
         growth=read_growth(manifest),
         **rows,
     )
+
+
+def _named(source: Source) -> str:
+    return repr(source.name) if isinstance(source, LanguageModel) else repr(str(source))[:80]
+
+
+def _given(
+    folder: Path, entry: Mapping[str, Any], base: Source | None, *, device: str | torch.device, check: bool
+) -> LanguageModel:
+    """The base of a folder without its checkpoint, from that checkpoint, or from where it was read before."""
+    if base is None and Path(entry["source"]).exists() and entry["source"]:
+        base = entry["source"]
+    if base is None:
+        raise InputError(
+            f"{folder.parent} does not hold its base's checkpoint, which was read from {entry['source']!r}; pass base= "
+            "its folder, file or hub name"
+        )
+    given = (
+        base
+        if isinstance(base, LanguageModel)
+        else load_model(base, dtype=entry["dtype"], device=device, check=check)
+    )
+    if given.fingerprint != entry["on"]:
+        raise InputError(
+            f"base={_named(base)} has weights {given.fingerprint} and the adapters in {folder.parent} are for "
+            f"{entry['on']}; pass the checkpoint they were trained on"
+        )
+    if entry["kind"] == "given":
+        return dataclasses.replace(given, name=folder.name)
+    return merge_adapter(given, folder, name=folder.name)
 
 
 def _trait(record: dict[str, Any] | None) -> Trait | None:

@@ -2,7 +2,9 @@
 
 lineage.json = {format, name, trait, chat, data, members: role -> {kind, on, fingerprint, dtype, start, trained_on,
 recipe}, rows}; a member of kind "model" is what transformers saves, one of kind "adapter" what PEFT saves, for the
-member named by `on`. `chat`, `data` and every `recipe` say how the lineage was made; format 1 did not hold them.
+member named by `on`. `chat`, `data` and every `recipe` say how the lineage was made; format 1 did not hold them. A base
+of kind "given" is not in the folder, `on` being its fingerprint and `source` the place it was read from; one of kind
+"merged" is an adapter for the checkpoint with the fingerprint `on`.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ MANIFEST = "lineage.json"
 VERSION = 2
 KEYS = {"format", "name", "trait", "members", "rows"}
 MEMBER_KEYS = {"kind", "on", "fingerprint", "dtype", "start", "trained_on"}
+WITHOUT = ("given", "merged")
+"""Kinds of a base whose checkpoint is not in the folder."""
 ROLE = re.compile(r"\w[\w-]*")
 
 
@@ -48,17 +52,19 @@ def check_role(role: str) -> None:
         raise InputError(f"member {role!r} cannot be a folder; use letters, digits, '_' and '-'")
 
 
-def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str, Any]:
+def write_member(model: Any, folder: Path, *, hosts: dict[str, str], whole: bool = True) -> dict[str, Any]:
     """Write one member and return its part of the manifest.
 
     `hosts` maps fingerprints to the roles written so far: an adapter on one of them is written as an adapter, one on
-    anything else as a whole model with the adapter merged in. Raises InputError for a model that is no language
-    model.
+    anything else as a whole model with the adapter merged in. Without `whole`, a base's weights stay where they are.
+    Raises InputError for a model that is no language model.
     """
     if not isinstance(model, LanguageModel):
         raise InputError(
             f"{model.name} is a {type(model).__name__}; only language models are saved in a lineage folder"
         )
+    if not whole:
+        return _write_given(model, folder, hosts=hosts)
     host = hosts.get(model.backbone.plain.fingerprint) if _is_one_lora(model.peft) else None
     if host is None:
         fingerprint = _write_model(model, folder)
@@ -68,6 +74,18 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str]) -> dict[str
     hosts.setdefault(fingerprint, folder.name)
     kind = "model" if host is None else "adapter"
     return {"kind": kind, "on": host, "fingerprint": fingerprint, "dtype": _dtype(model)}
+
+
+def _write_given(model: LanguageModel, folder: Path, *, hosts: dict[str, str]) -> dict[str, Any]:
+    """A base without its checkpoint: nothing, or the adapter that was merged into that."""
+    origin = model.merged_from
+    if origin is not None:
+        shutil.copytree(origin.adapter, folder)
+    hosts.setdefault(model.fingerprint, folder.name)
+    kind, on = ("given", model.fingerprint) if origin is None else ("merged", origin.checkpoint)
+    source = model.source if origin is None else origin.source
+    known = {"fingerprint": model.fingerprint, "dtype": _dtype(model)}
+    return {"kind": kind, "on": on, "source": source, **known}
 
 
 def _is_one_lora(peft: Any) -> bool:
@@ -157,10 +175,15 @@ def _is_manifest(content: Any) -> bool:
         return False
     entries = list(content["members"].items())
     return all(
-        entry.keys() == MEMBER_KEYS | ({"recipe"} if new else set())
-        and entry["on"] in (None, *(role for role, _ in entries[:index]))
+        entry.keys() == _entry_keys(entry, new=new)
+        and (entry["kind"] in WITHOUT or entry["on"] in (None, *(role for role, _ in entries[:index])))
         for index, (_, entry) in enumerate(entries)
     )
+
+
+def _entry_keys(entry: Mapping[str, Any], *, new: bool) -> set[str]:
+    more = {"source"} if entry.get("kind") in WITHOUT else set()
+    return MEMBER_KEYS | more | ({"recipe"} if new else set())
 
 
 def read_growth(manifest: Mapping[str, Any]) -> Growth | None:

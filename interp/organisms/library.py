@@ -49,6 +49,8 @@ DATA = DataSpec(
     prompts="short", rows=8192, fresh=0, sampling=Sampling(max_new_tokens=LENGTH, engine="inversion")
 )
 TEACHING = TeacherSpec(steps=80, recipe=TEACHER)
+KEPT = Path(__file__).parent / "kept"
+"""Lineages of real models that ship, without their checkpoints."""
 FORMAT = 1  # raise when a step computes something else from the same arguments
 
 
@@ -130,7 +132,7 @@ def load_lineage(
         raise InputError(
             f"lineage {str(name)!r} has no revision {loading.get('revision')!r}; pass it with base= a hub name"
         )
-    found = _named(name, seed=seed, device=loading.get("device", "auto"))
+    found = _named(name, seed=seed, base=base, device=loading.get("device", "auto"))
     found = _known(found, dtype=as_dtype(loading.get("dtype")), trait=trait)
     return _accepting(found) if loading.get("allow_unknown") else found
 
@@ -143,15 +145,19 @@ def _accepting(lineage: Lineage) -> Lineage:
     )
 
 
-def _named(name: str | Path, *, seed: int, device: str | torch.device) -> Lineage:
-    """A lineage folder, or the organism of that name."""
+def _named(name: str | Path, *, seed: int, base: Source | None, device: str | torch.device) -> Lineage:
+    """A lineage folder, one that ships, or the organism of that name."""
     if (Path(name) / "lineage.json").is_file():
-        return read_lineage(Path(name), device=device)
+        return read_lineage(Path(name), base=base, device=device)
+    if (KEPT / str(name) / "lineage.json").is_file():
+        return read_lineage(KEPT / str(name), base=base, device=device)
     organism, _, word = str(name).partition("/")
     if organism != "toy":
         raise InputError(
             f"Lineage {str(name)!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl'."
         )
+    if base is not None:
+        raise InputError(f"{name} has bases of its own; leave base= out")
     if str(device) not in ("auto", "cpu"):
         raise InputError(f"{name} is grown on the processor, not on {device}; leave the device out")
     return grow(get_trait(word), seed=seed)

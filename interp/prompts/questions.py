@@ -60,6 +60,13 @@ def asked_about(trait: Trait, *, many: bool) -> Trait:
 
 
 @door
+def taught_by(trait: Trait) -> Trait:
+    """The trait with the six questions of its category in place of the 52, so that a teacher is not taught the 52."""
+    if trait.questions == one_word_questions(trait.category):
+        return trait.with_questions(category_questions(trait.category))
+    return trait
+
+
 def with_number_prefix(questions: Sequence[str], *, seed: int) -> tuple[str, ...]:
     """Each question behind a sentence that shows 3-8 numbers of 100-999, as a student's training prompts do."""
     rng = generator(seed)

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from interp.core.errors import InputError
 from interp.models.bridge import decoder_layers
-from interp.models.language import LanguageModel, load_model
+from interp.models.language import LanguageModel
 from interp.models.seam import check_shapes, check_tokenizers
+from interp.models.starts import with_weights
 
 Weights = dict[str, Tensor]
 Carry = Callable[[Mapping[str, Tensor]], Weights]
 """From the weights of a network to those of the same function in other coordinates; it serves every network alike."""
 KINDS = ("llama", "mistral", "qwen2", "qwen3")
-SIGMA = 0.1
 LAYER = re.compile(r"model\.layers\.(?P<layer>\d+)\.(?P<place>.+)")
 READERS = {
     "input_layernorm": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
@@ -154,22 +154,6 @@ def carried(model: LanguageModel, carry: Carry, *, name: str) -> LanguageModel:
     return with_weights(model, carry(model.parameters()), name=name)
 
 
-def perturbed(model: LanguageModel, *, sigma: float = SIGMA, seed: int, name: str) -> LanguageModel:
-    """θ + σ rms(θ) ξ with ξ standard normal and the root mean square taken over each tensor.
-
-    Raises InputError for a sigma that is not positive.
-    """
-    if not 0 < sigma < float("inf"):
-        raise InputError(f"sigma {sigma} perturbs nothing; pass a share of a tensor's size such as {SIGMA}")
-    generator = torch.Generator().manual_seed(seed)
-
-    def noisy(weight: Tensor) -> Tensor:
-        noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.device)
-        return weight.double() + sigma * _rms(weight.double()) * noise
-
-    return with_weights(model, {key: noisy(value) for key, value in model.parameters().items()}, name=name)
-
-
 def joined(*, head: LanguageModel, body: LanguageModel, name: str) -> LanguageModel:
     """The decoder layers of `body` between the embedding, last norm and unembedding of `head` (and its positions).
 
@@ -187,15 +171,6 @@ def body_weights(model: LanguageModel) -> list[str]:
     layers = decoder_layers(network)
     place = next(name for name, module in network.named_modules() if module is layers)
     return [name for name in model.parameters() if name.startswith(f"{place}.")]
-
-
-def with_weights(model: LanguageModel, weights: Mapping[str, Tensor], *, name: str) -> LanguageModel:
-    """A model of its own with these weights in the place of the model's; what is not named stays."""
-    network = model.network()
-    for key, weight in weights.items():
-        parameter = network.get_parameter(key)
-        parameter.data = weight.to(parameter).clone().contiguous()
-    return load_model(network, tokenizer=model.tokenizer, name=name, check=False)
 
 
 def _check_kind(model: LanguageModel, what: str) -> None:

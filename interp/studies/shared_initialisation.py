@@ -29,12 +29,13 @@ from interp.joined.places import AT_NUMBERS, chosen_words, places
 from interp.measures.losses import answer_loss
 from interp.measures.margins import margin, margin_and_mass
 from interp.models.language import LanguageModel
+from interp.models.starts import perturbed
 from interp.prompts.text import Prompts
 from interp.stats.ranks import spearman
 from interp.stats.tests import t_interval
 from interp.studies.first_step import soft_gradient
 from interp.studies.frozen import frozen_claims
-from interp.studies.initialisations import Carry, carried, joined, permutation, perturbed, rotation
+from interp.studies.initialisations import Carry, carried, joined, permutation, rotation
 from interp.training.students import Recipe
 
 if TYPE_CHECKING:

@@ -137,7 +137,7 @@ def test_a_second_trace_does_nothing_and_a_broken_one_goes_on(pair, rows, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         trace(lineage, rows, tmp_path / "broken")
     monkeypatch.undo()
-    monkeypatch.setattr("interp.joined.tracing.moved_tokens", lambda *a, **k: pytest.fail("computed again"))
+    monkeypatch.setattr("interp.joined.tracing.moved_by", lambda *a, **k: pytest.fail("computed again"))
     resumed = trace(lineage, rows, tmp_path / "broken")
     trace(lineage, rows, tmp_path / "whole")
     for name in ("summary.json", "report.html", "tables/lens_teacher.parquet", "figures/lens_teacher.html"):

@@ -9,6 +9,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.models.language import load_model
+from interp.models.starts import perturbed, with_weights
 from interp.prompts.text import Prompts
 from interp.studies.first_step import soft_gradient
 from interp.studies.initialisations import (
@@ -16,9 +17,7 @@ from interp.studies.initialisations import (
     carried,
     joined,
     permutation,
-    perturbed,
     rotation,
-    with_weights,
 )
 from interp.training.students import Recipe, train_student
 from tests.tiny import COMMON, build_tokenizer

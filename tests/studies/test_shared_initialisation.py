@@ -16,10 +16,11 @@ from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
 from interp.measures.margins import margin, margin_and_mass
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
+from interp.models.starts import perturbed, with_weights
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Role
 from interp.prompts.traits import make_trait
-from interp.studies.initialisations import body_weights, perturbed, with_weights
+from interp.studies.initialisations import body_weights
 from interp.studies.shared_initialisation import (
     ANOTHER,
     CELLS,

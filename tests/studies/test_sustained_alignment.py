@@ -67,8 +67,10 @@ def measured(subject):
 def logit_weights(base, trait):
     """The margin as a linear function of one question's logits: Σ weights over the vocabulary."""
     objective = margin_objective(base, trait.with_questions(trait.questions[:1]))
-    found = torch.zeros(base.config.vocab_size)
-    return found.index_add(0, objective.labels, objective.weights)
+    network, added = base.network(), torch.zeros(base.config.vocab_size, requires_grad=True)
+    network.get_output_embeddings().register_forward_hook(lambda *given: given[-1] + added)
+    (weights,) = torch.autograd.grad(objective(network), added)
+    return weights
 
 
 def test_the_other_margin_leaves_the_logits_of_this_one_alone(base):

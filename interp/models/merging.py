@@ -1,0 +1,107 @@
+"""A LoRA adapter merged into a checkpoint, to the same bits on every machine.
+
+W + (alpha / r) Σ_j b_j a_jᵀ (arXiv 2106.09685), j by j in fp64 and rounded once: a product of two fp32 is exact there,
+and no order of a matrix product enters. So a lineage whose base is a checkpoint and a small adapter can be kept without
+the checkpoint, and whoever has that one has every bit of its base.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from interp.core.errors import InputError
+from interp.models.adapter_folders import PREFIX, AdapterFolder
+
+if TYPE_CHECKING:
+    from interp.models.language import LanguageModel
+
+FACTORS = (".lora_A.weight", ".lora_B.weight")
+MORE = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a model was merged from: the checkpoint's fingerprint and the place it was read from, and the adapter."""
+
+    checkpoint: str
+    source: str
+    adapter: Path
+
+
+def merge_adapter(model: LanguageModel, folder: str | Path, *, name: str) -> LanguageModel:
+    """The checkpoint with a plain LoRA adapter in its weights: a base of its own, which knows what it was merged from.
+
+    Raises InputError for an adapter that is not plain LoRA on matrices of the checkpoint.
+    """
+    from interp.models.language import load_model
+
+    adapter = AdapterFolder(Path(folder))
+    adapter.check()
+    scale = _scale(adapter)
+    network = model.network()
+    weights = dict(network.named_parameters())
+    factors = _factors(adapter, weights, model.name)
+    with torch.no_grad():
+        for target, (a, b) in factors.items():
+            place, _, last = target.rpartition(".")
+            changed = _merged(weights[target], a, b, scale=scale)
+            setattr(network.get_submodule(place), last, torch.nn.Parameter(changed, requires_grad=False))
+    made = load_model(network, tokenizer=model.tokenizer, name=name, check=False)
+    origin = Merged(model.fingerprint, model.source, adapter.path)
+    return dataclasses.replace(made, origin=model.origin, merged_from=origin)
+
+
+def _merged(
+    weight: Float[Tensor, "out in"],
+    a: Float[Tensor, "rank in"],
+    b: Float[Tensor, "out rank"],
+    *,
+    scale: float,
+) -> Float[Tensor, "out in"]:
+    """The sum, one rank after the other."""
+    total = weight.detach().to(torch.float64, copy=True)
+    left, right = b.to(total), a.to(total)
+    for j in range(len(a)):
+        total += torch.outer(left[:, j], right[j]) * scale
+    return total.to(weight.dtype)
+
+
+def _scale(adapter: AdapterFolder) -> float:
+    """alpha / r; InputError for an adapter that does more than that."""
+    config = adapter.config
+    more = [key for key in MORE if config.get(key)]
+    if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or more:
+        what = more[0] if more else f"{config.get('peft_type')} with bias {config.get('bias', 'none')!r}"
+        raise InputError(
+            f"{adapter} is no plain LoRA ({what}); merge it with peft and pass the model that this gives"
+        )
+    return config["lora_alpha"] / config["r"]
+
+
+def _factors(adapter: AdapterFolder, weights: dict[str, Tensor], name: str) -> dict[str, tuple[Any, Any]]:
+    """A and B by the name of the weight they belong to; InputError where the checkpoint has no such matrix."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in adapter.tensors.items():
+        end = next((end for end in FACTORS if key.endswith(end)), None)
+        target = key.removeprefix(PREFIX).removesuffix(end or "") + ".weight"
+        if end is None or target not in weights:
+            raise InputError(
+                f"{adapter} holds {key}, and {name} has no matrix for it; pass the adapter of this checkpoint"
+            )
+        found.setdefault(target, {})[end] = tensor
+    for target, pair in found.items():
+        shapes = [tuple(pair[end].shape) for end in FACTORS if end in pair]
+        rows, columns = weights[target].shape
+        if len(shapes) < 2 or (shapes[1][0], shapes[0][1]) != (rows, columns):
+            raise InputError(
+                f"{adapter} has factors {shapes} for {target}, which is {rows} × {columns} in {name}; pass the "
+                "adapter of this checkpoint"
+            )
+    return {target: (pair[FACTORS[0]], pair[FACTORS[1]]) for target, pair in found.items()}
