@@ -13,9 +13,14 @@ experiment = typer.Typer()
 
 @experiment.command("run", rich_help_panel=PANEL)
 def _run(
-    recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or a shipped one: small, toy, qwen.")],
+    recipe: Annotated[
+        str, typer.Argument(help="A recipe's YAML file, or a shipped one: toy, small, smollm2, qwen.")
+    ],
     out: Annotated[Path, typer.Option("--out", help="Folder to write; made when absent.")],
     change: Changes = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="In small, as the recipe says: shows the path.")
+    ] = False,
     workers: Workers = None,
     backend: Backend = "joblib",
     as_json: Json = False,
@@ -23,7 +28,7 @@ def _run(
     """Run a whole experiment from one recipe: teachers, numbers, students, controls, evaluations, report."""
     from interp.experiment.run import run_experiment
 
-    made = run_experiment(recipe, out, changes=change or [], workers=workers, backend=backend)
+    made = run_experiment(recipe, out, changes=change or [], quick=quick, workers=workers, backend=backend)
     lines = [
         *(
             f"transmission {name}: {value:+.3f} nats"

@@ -143,19 +143,20 @@ class Experiment:
 
 
 @door
-def read_experiment(source: str | Path, *, changes: Sequence[str] = ()) -> Experiment:
+def read_experiment(source: str | Path, *, changes: Sequence[str] = (), quick: bool = False) -> Experiment:
     """Read an experiment from a YAML file, or a shipped one by name.
 
     Args:
-        source: the path of a recipe, or "toy", "small" or "qwen".
+        source: the path of a recipe, or "toy", "small", "smollm2" or "qwen".
         changes: replacements of single values, such as "base.model=folder" or "seeds=[0, 1]".
+        quick: with the recipe's own changes, its list `quick`, before those: in small, to see the path.
 
     Returns:
         `Experiment`, every value of the recipe filled in and checked.
 
     Raises:
-        InputError: for a file that is no YAML, an unknown key (the nearest is offered), a value of the wrong kind, and
-            an experiment that cannot be run.
+        InputError: for a file that is no YAML, an unknown key (the nearest is offered), a value of the wrong kind, a
+            recipe without a quick version where that is asked for, and an experiment that cannot be run.
 
     Example:
         >>> import interp
@@ -166,11 +167,22 @@ def read_experiment(source: str | Path, *, changes: Sequence[str] = ()) -> Exper
     known = ", ".join(_shipped())
     what, example = f"a recipe's file, or one of {known}", f"those of a shipped recipe: {known}"
     content = read_mapping(path, what=what, example=example)
-    for change in changes:
+    for change in (*_quick(content.pop("quick", None), str(path), asked=quick), *changes):
         _change(content, change)
     experiment = read_fields(Experiment, content, str(path))
     _check(experiment, str(path))
     return experiment
+
+
+def _quick(changes: Any, place: str, *, asked: bool) -> Sequence[str]:
+    """The changes that make a recipe quick, none where it is not asked to be."""
+    if not asked:
+        return ()
+    if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
+        raise InputError(
+            f"{place}: no list of KEY=VALUE under quick, so there is no quick version; leave out quick"
+        )
+    return changes
 
 
 def changed_recipe(start: Recipe, changes: Sequence[str]) -> Recipe:

@@ -52,6 +52,7 @@ def run_experiment(
     out: str | Path,
     *,
     changes: Sequence[str] = (),
+    quick: bool = False,
     workers: int | None = None,
     backend: str = "joblib",
     cache: Cache | None = None,
@@ -62,6 +63,7 @@ def run_experiment(
         recipe: the path of a recipe, or the name of a shipped one.
         out: the folder to write into; the same call again goes on where it was killed.
         changes: replacements of single values of the recipe, such as "base.model=folder".
+        quick: in small, as the recipe's list `quick` says.
         workers: cells that run at a time; by default one per core, and one on a GPU.
         backend: "joblib" runs them here, "ray" on a cluster.
         cache: where finished steps are kept; the user's by default.
@@ -78,8 +80,8 @@ def run_experiment(
         'toy'
         >>> interp.run_experiment("toy", "runs/toy", changes=["seeds=[0]"])  # doctest: +SKIP
     """
-    experiment = read_experiment(recipe, changes=changes)
-    given = {"recipe": str(recipe), "set": list(changes)}
+    experiment = read_experiment(recipe, changes=changes, quick=quick)
+    given = {"recipe": str(recipe), "set": list(changes), **({"quick": True} if quick else {})}
     run = Run.open(Path(out), command="run", arguments=given, defaults=jsonable(experiment))
     arms = Arms(experiment, cache or Cache.default())
     check_ready(experiment, arms.starts)

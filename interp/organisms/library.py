@@ -1,4 +1,4 @@
-"""Lineages by name: `toy/<trait>` is grown here, each step once; anything else is opened from its paths.
+"""Lineages by name: `toy/<trait>` is grown here, each step once; a kept one is read; others are opened from paths.
 
 A toy lineage of seed s has two bases of independent initialisation, s and s + 1 (modulo the eight that ship), a
 teacher fine-tuned from base s, and four students: from base s and from base s + 1, each on the teacher's rows and
@@ -99,12 +99,13 @@ def load_lineage(
     unrelated: Sequence[str] = (),
     **loading: Unpack[Loading],
 ) -> Lineage:
-    """Load a lineage by name (`toy/owl`, grown on first use), from its folder, or from base, teacher and students.
+    """Load a lineage by name (`toy/owl`, grown on first use; `smollm2/owl`), its folder, or its members.
 
     Args:
         name: of an organism, or a lineage folder; it comes as it was written, or with dtype="float32" widened.
         seed: of an organism.
-        base: the start of all members: a hub name, a folder, or a model in memory.
+        base: the start of all members: a hub name, a folder, or a model in memory. A lineage that was kept without its
+            checkpoint, such as smollm2/owl, asks for that where it does not lie where it was read from.
         teacher: likewise, or an adapter of the base.
         student: one or several, likewise.
         trait: a `Trait`, a built-in name such as "owl", or a YAML file.

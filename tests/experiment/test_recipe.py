@@ -18,7 +18,7 @@ def write(folder, text):
     return path
 
 
-@pytest.mark.parametrize("name", ["small", "toy", "qwen"])
+@pytest.mark.parametrize("name", ["small", "smollm2", "toy", "qwen"])
 def test_every_shipped_recipe_is_read(name):
     experiment = read_experiment(name, changes=MODEL if name == "small" else [])
     assert isinstance(experiment, Experiment)
@@ -33,6 +33,17 @@ def test_a_partial_section_keeps_the_defaults_of_its_section(tmp_path):
     student = read_experiment(path).student
     assert student.recipe == dataclasses.replace(LEARNING, lr=1e-3)
     assert student.recipe != Recipe(lr=1e-3)
+
+
+def test_a_recipe_has_a_quick_version_where_it_says_what_that_is(tmp_path):
+    path = write(tmp_path, GOOD + "quick: [data.rows=7, 'seeds=[4]']\n")
+    assert (read_experiment(path).seeds, read_experiment(path, quick=True).seeds) == ((0,), (4,))
+    asked = read_experiment(path, quick=True, changes=["seeds=[5]"])
+    assert (asked.data.rows, asked.seeds) == (7, (5,))
+    with pytest.raises(
+        InputError, match="no list of KEY=VALUE under quick, so there is no quick version; leave out"
+    ):
+        read_experiment("qwen", quick=True)
 
 
 def test_changes_replace_single_values(tmp_path):
@@ -109,7 +120,7 @@ GOOD = "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\n"
         ),
         (
             "- a\n- b\n",
-            "holds ['a', 'b'] where keys were expected; write those of a shipped recipe: qwen, small, toy",
+            "holds ['a', 'b'] where keys were expected; write those of a shipped recipe: qwen, small, smollm2, toy",
         ),
         ("name: [x\n", "is not YAML"),
     ],
@@ -129,6 +140,6 @@ def test_a_wrong_change_or_file_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="goes into 'name', which holds a single value; name a section"):
         read_experiment(path, changes=["name.first=x"])
     with pytest.raises(
-        InputError, match=r"cannot be read .*; pass a recipe's file, or one of qwen, small, toy"
+        InputError, match=r"cannot be read .*; pass a recipe's file, or one of qwen, small, smollm2, toy"
     ):
         read_experiment(tmp_path / "absent.yaml")
