@@ -55,13 +55,19 @@ def card_of(arms: Arms, trait: str) -> Result:
 
 
 def arm_margins(arms: Arms) -> pd.DataFrame:
-    """trait (asked about), lineage (whose teacher), seed, arm, margin in nats over the plain questions."""
+    """trait, seed, arm, margin in nats and the probability of the target, means over the plain questions.
+
+    The probability is not a number for arms that were asked for the margin alone, those with rows in context.
+    """
     lines = []
     for trait in arms.traits:
         for seed in arms.experiment.seeds:
             for arm, frame in measure_arms(arms, trait, seed).items():
-                asked = frame.query("measure == 'margin' and context == 'training'")
-                lines.append({"trait": trait, "seed": seed, "arm": arm, "margin": asked["value"].mean()})
+                here = frame[frame["context"] == "training"]
+                asked = {name: part["value"].to_numpy() for name, part in here.groupby("measure")}
+                known = {"trait": trait, "seed": seed, "arm": arm}
+                p = np.exp(asked["log p(target)"]).mean() if "log p(target)" in asked else np.nan
+                lines.append({**known, "margin": asked["margin"].mean(), "p_target": p})
     return pd.DataFrame(lines)
 
 
