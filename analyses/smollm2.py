@@ -67,7 +67,7 @@ def measure(run: interp.Run, *, seeds: Sequence[int]) -> dict[str, Any]:
             alpha=ALPHA,
             minimum_effect=minima.get(name, 0.0),
             unit=units.get(name, "nats"),
-        )  # fmt: skip
+        )
         for name in CLAIMS
         if name != "others-stay"
     ]

@@ -307,13 +307,14 @@ class LanguageModel:
     ) -> LanguageModel:
         """This model with PEFT adapters live on it, over the same storage; its `start` is this model."""
         paths = [find_folder(folder) for folder in folders]
+        state = stored_state(*paths, dtype=self.dtype)
         tokenizer = adapter_tokenizer(paths[-1], self.tokenizer)
         own = LanguageModel(
             name or paths[-1].name, attach_adapters(self.backbone, paths), tokenizer, start=self
         )
         if tokenizer is not None:
             check_vocabulary(tokenizer, own.hf, own.name)
-        return check_model(own) if check else own
+        return check_model(own, state=state) if check else own
 
     def _inputs(self, batch: Encoded) -> tuple[Tensor, Tensor]:
         return batch.ids.to(self.device), batch.mask.to(self.device).long()
@@ -383,7 +384,7 @@ def load_model(
         check_vocabulary(model.tokenizer, model.hf, model.name)
         model = model.accepting_unknown() if loading.get("allow_unknown") else model
     if folders:
-        model, state = model.with_adapter(*folders, name=name, check=False), None
+        return model.with_adapter(*folders, name=name, check=check)
     return check_model(model, state=state) if check else model
 
 

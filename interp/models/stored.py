@@ -24,9 +24,11 @@ if TYPE_CHECKING:
     from interp.models.language import LanguageModel
 
 
-def stored_state(folder: Path, *, dtype: torch.dtype | None) -> str | None:
+def stored_state(*folders: Path, dtype: torch.dtype | None) -> str | None:
     """A key of the files that a model is loaded from, None while one is too young; to be asked before they are read."""
-    states = file_states([*folder.glob("*.safetensors"), *folder.glob("*.json")])
+    states = file_states(
+        path for folder in folders for kind in ("*.safetensors", "*.json") for path in folder.glob(kind)
+    )
     return None if states is None else digest(states, str(dtype), _environment())
 
 

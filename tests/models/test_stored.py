@@ -52,6 +52,18 @@ def test_the_second_load_reads_no_weight_and_says_the_same(folder, monkeypatch, 
     assert second.fingerprint == load_model(second.hf, check=False).fingerprint
 
 
+def test_an_adapter_that_did_not_change_is_not_measured_again(folder, lora, tmp_path, monkeypatch):
+    base = load_model(folder)
+    for seed in (0, 1):
+        lora(base.network(), seed=seed).save_pretrained(tmp_path / f"adapter-{seed}")
+    first = base.with_adapter(tmp_path / "adapter-0")
+    monkeypatch.setattr(agreement, "parity", refuse)
+    assert base.with_adapter(tmp_path / "adapter-0").fingerprint == first.fingerprint
+    assert load_model(folder, adapter=tmp_path / "adapter-0").fingerprint == first.fingerprint
+    with pytest.raises(AssertionError, match="measured again"):
+        base.with_adapter(tmp_path / "adapter-1")
+
+
 def test_a_weight_changed_in_place_is_another_model(folder):
     first = load_model(folder)
     change(folder, 7.0)
