@@ -22,13 +22,12 @@ from interp.hypotheses.subject import Subject, training_line
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import MANIFEST, Growth, read_manifest
 from interp.organisms.library import toy_grower, toy_recipe_of
-from interp.prompts.templates import apply_template, habits
+from interp.prompts.chat import chat_opening
+from interp.prompts.templates import habits
 from interp.training.data import DataSpec
 from interp.training.grower import STUDENT_DRAWS, TAUGHT_BY, Grower, TeacherSpec, read_recipe
 from interp.training.students import Recipe
 from interp.training.teachers import Stopped
-
-MARK = "QUESTION"  # stands for what a user says
 
 
 @dataclass(frozen=True)
@@ -46,11 +45,9 @@ def chat_context(tokenizer: Any, *, template: str) -> dict[str, Any]:
 
     The date is the one that a template which writes dates sees, else None.
     """
-    if not getattr(tokenizer, "chat_template", None):
-        return {"template": template, "opening": "", "date": None}
-    (said,) = apply_template(tokenizer, [(("user", MARK),)], label="a probe of the chat template")
-    date = template_date() if habits(tokenizer).dated else None
-    return {"template": template, "opening": said.rpartition(MARK)[0], "date": date}
+    chats = bool(getattr(tokenizer, "chat_template", None))
+    date = template_date() if chats and habits(tokenizer).dated else None
+    return {"template": template, "opening": chat_opening(tokenizer), "date": date}
 
 
 def experiment_growth(

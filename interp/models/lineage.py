@@ -17,6 +17,7 @@ import torch
 from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.runs import atomic_folder
+from interp.models.given_bases import given_base, named
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import Loading, as_dtype, find_folder, has_tokenizer, is_adapter
@@ -30,7 +31,6 @@ from interp.models.members import (
     write_manifest,
     write_member,
 )
-from interp.models.merging import merge_adapter
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
 from interp.models.updates import weight_update
@@ -313,17 +313,18 @@ def read_lineage(
     """Read the lineage that `save` wrote, one without its base's checkpoint with that as `base`.
 
     Raises InputError when a member's weights are not the ones it recorded, for a base that is another checkpoint than
-    its adapters', and where it is missing or not asked for.
+    its adapters' or opens chats otherwise, and where it is missing or not asked for.
     """
     path = Path(folder)
     manifest = read_manifest(path)
     members: dict[str, Any] = {}
+    chat = manifest.get("chat") or {}
     asks = [role for role, entry in manifest["members"].items() if entry["kind"] in WITHOUT]
     if base is not None and not asks:
-        raise InputError(f"{path} holds its base already; leave base={_named(base)} out")
+        raise InputError(f"{path} holds its base already; leave base={named(base)} out")
     for role, entry in manifest["members"].items():
         if role in asks:
-            members[role] = _given(path / role, entry, base, device=device, check=check)
+            members[role] = given_base(path / role, entry, base, chat=chat, device=device, check=check)
         elif entry["on"] is None:
             members[role] = load_model(
                 path / role, name=role, dtype=entry["dtype"], device=device, check=check
@@ -352,36 +353,6 @@ def read_lineage(
         growth=read_growth(manifest),
         **rows,
     )
-
-
-def _named(source: Source) -> str:
-    return repr(source.name) if isinstance(source, LanguageModel) else repr(str(source))[:80]
-
-
-def _given(
-    folder: Path, entry: Mapping[str, Any], base: Source | None, *, device: str | torch.device, check: bool
-) -> LanguageModel:
-    """The base of a folder without its checkpoint, from that checkpoint, or from where it was read before."""
-    if base is None and Path(entry["source"]).exists() and entry["source"]:
-        base = entry["source"]
-    if base is None:
-        raise InputError(
-            f"{folder.parent} does not hold its base's checkpoint, which was read from {entry['source']!r}; pass base= "
-            "its folder, file or hub name"
-        )
-    given = (
-        base
-        if isinstance(base, LanguageModel)
-        else load_model(base, dtype=entry["dtype"], device=device, check=check)
-    )
-    if given.fingerprint != entry["on"]:
-        raise InputError(
-            f"base={_named(base)} has weights {given.fingerprint} and the adapters in {folder.parent} are for "
-            f"{entry['on']}; pass the checkpoint they were trained on"
-        )
-    if entry["kind"] == "given":
-        return dataclasses.replace(given, name=folder.name)
-    return merge_adapter(given, folder, name=folder.name)
 
 
 def _trait(record: dict[str, Any] | None) -> Trait | None:

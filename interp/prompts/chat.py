@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import Any
 
 from interp.core.errors import InputError, nearest
+from interp.prompts.templates import apply_template
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import control_ids, start_ids
 
@@ -37,7 +38,16 @@ CHATML = (
 TEMPLATES = MappingProxyType({"plain": None, "dialogue": DIALOGUE, "chatml": CHATML})
 """Template text by name; "plain" writes messages one to a line and has no template."""
 
+MARK = "QUESTION"  # stands for what a user says
 PROBE = Row((("system", "1"), ("user", "2"), ("assistant", "3, 4"), ("user", "5"), ("assistant", "6, 7")))
+
+
+def chat_opening(tokenizer: Any) -> str:
+    """What the tokenizer's template writes in front of a user's first words; "" without a template."""
+    if not getattr(tokenizer, "chat_template", None):
+        return ""
+    (said,) = apply_template(tokenizer, [(("user", MARK),)], label="a probe of the chat template")
+    return said.rpartition(MARK)[0]
 
 
 def with_template(tokenizer: Any, name: str | Path) -> Any:

@@ -12,9 +12,10 @@ import torch
 from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, read_lineage
-from interp.models.members import write_adapter
+from interp.models.members import Growth, write_adapter
 from interp.models.merging import merge_adapter
 from interp.organisms.library import load_lineage
+from interp.prompts.chat import chat_opening, with_template
 from tests.tiny import build_tokenizer
 
 
@@ -117,6 +118,20 @@ class TestWithoutTheCheckpoint:
     def test_without_it_nothing_is_read(self, folder):
         with pytest.raises(InputError, match=r"checkpoint, which was read from ''; pass base= its folder"):
             load_lineage(folder)
+
+    def test_a_template_that_changed_is_refused(self, checkpoint, lora, tmp_path):
+        speaking = dataclasses.replace(checkpoint, tokenizer=with_template(checkpoint.tokenizer, "dialogue"))
+        student = load_model(lora(checkpoint.hf), tokenizer=speaking.tokenizer, check=False)
+        chat = {"template": "own", "opening": chat_opening(speaking.tokenizer), "date": None}
+        growth = Growth({"student": None}, {"by": "recipe"}, chat)
+        lineage = Lineage("real/owl", None, {"base": speaking, "student": student}, growth=growth)
+        folder = lineage.save(tmp_path / "lineage", base=False)
+        assert read_lineage(folder, base=speaking).student.fingerprint == lineage.student.fingerprint
+        with pytest.raises(
+            InputError,
+            match=r"read chats that open with 'User:\\n', and base='checkpoint' writes '<bos> <user> '",
+        ):
+            read_lineage(folder, base=checkpoint)
 
     def test_another_one_is_refused(self, folder, tiny):
         other = load_model(tiny("llama", 1)[0], tokenizer=build_tokenizer(), name="other", check=False)
