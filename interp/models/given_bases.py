@@ -43,16 +43,16 @@ def given_base(
         model = load_model(base, dtype=entry["dtype"], device=device, check=check)
     if model.fingerprint != entry["on"]:
         raise InputError(
-            f"base={named(base)} has weights {model.fingerprint} and the adapters in {folder.parent} are for "
+            f"base={told_source(base)} has weights {model.fingerprint} and the adapters in {folder.parent} are for "
             f"{entry['on']}; pass the checkpoint they were trained on"
         )
-    model = _speaking(model, chat, named(base), folder.parent)
+    model = _speaking(model, chat, told_source(base), folder.parent)
     if entry["kind"] == "given":
         return dataclasses.replace(model, name=folder.name)
     return merge_adapter(model, folder, name=folder.name)
 
 
-def named(source: Any) -> str:
+def told_source(source: Any) -> str:
     """A source as a message calls it."""
     return repr(source.name) if isinstance(source, LanguageModel) else repr(str(source))[:80]
 

@@ -17,7 +17,7 @@ import torch
 from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.runs import atomic_folder
-from interp.models.given_bases import given_base, named
+from interp.models.given_bases import given_base, told_source
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import Loading, as_dtype, find_folder, has_tokenizer, is_adapter
@@ -321,7 +321,7 @@ def read_lineage(
     chat = manifest.get("chat") or {}
     asks = [role for role, entry in manifest["members"].items() if entry["kind"] in WITHOUT]
     if base is not None and not asks:
-        raise InputError(f"{path} holds its base already; leave base={named(base)} out")
+        raise InputError(f"{path} holds its base already; leave base={told_source(base)} out")
     for role, entry in manifest["members"].items():
         if role in asks:
             members[role] = given_base(path / role, entry, base, chat=chat, device=device, check=check)
