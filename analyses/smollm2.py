@@ -65,7 +65,7 @@ def measure(run: interp.Run, *, seeds: Sequence[int]) -> dict[str, Any]:
             CLAIMS[name],
             values[name],
             alpha=ALPHA,
-            minimum_effect=minima.get(name, 0.0),
+            minimum_effect=minima.get(name),
             unit=units.get(name, "nats"),
         )
         for name in CLAIMS
@@ -77,7 +77,7 @@ def measure(run: interp.Run, *, seeds: Sequence[int]) -> dict[str, Any]:
         )
     )
     command = {"command": "python -m analyses.smollm2"}
-    own = {"verdicts": [interp.core.jsonable(verdict) for verdict in verdicts], "per lineage": values}
+    own = {"verdicts": verdicts, "per lineage": values}
     return run_results(run) | {"by trait": run.verdicts} | own | command
 
 
