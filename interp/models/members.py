@@ -81,6 +81,8 @@ def _write_given(model: LanguageModel, folder: Path, *, hosts: dict[str, str]) -
     origin = model.merged_from
     if origin is not None:
         shutil.copytree(origin.adapter, folder)
+        config = json.loads((folder / "adapter_config.json").read_text())
+        _write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": origin.source})
     hosts.setdefault(model.fingerprint, folder.name)
     kind, on = ("given", model.fingerprint) if origin is None else ("merged", origin.checkpoint)
     source = model.source if origin is None else origin.source
