@@ -64,10 +64,14 @@ def arm_margins(arms: Arms) -> pd.DataFrame:
         for seed in arms.experiment.seeds:
             for arm, frame in measure_arms(arms, trait, seed).items():
                 here = frame[frame["context"] == "training"]
-                asked = {name: part["value"].to_numpy() for name, part in here.groupby("measure")}
-                known = {"trait": trait, "seed": seed, "arm": arm}
-                p = np.exp(asked["log p(target)"]).mean() if "log p(target)" in asked else np.nan
-                lines.append({**known, "margin": asked["margin"].mean(), "p_target": p})
+                nats, logp = (
+                    np.asarray(here.loc[here["measure"] == name, "value"])
+                    for name in ("margin", "log p(target)")
+                )
+                p = float(np.exp(logp).mean()) if len(logp) else np.nan
+                lines.append(
+                    {"trait": trait, "seed": seed, "arm": arm, "margin": float(nats.mean()), "p_target": p}
+                )
     return pd.DataFrame(lines)
 
 

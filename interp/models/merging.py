@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from transformers.pytorch_utils import Conv1D
 
 from interp.core.errors import InputError
 from interp.models.adapter_folders import PREFIX, AdapterFolder
@@ -47,15 +48,22 @@ def merge_adapter(model: LanguageModel, folder: str | Path, *, name: str) -> Lan
     scale = _scale(adapter)
     network = model.network()
     weights = dict(network.named_parameters())
-    factors = _factors(adapter, weights, model.name)
+    factors = _factors(adapter, network, weights, model.name)
     with torch.no_grad():
         for target, (a, b) in factors.items():
             place, _, last = target.rpartition(".")
-            changed = _merged(weights[target], a, b, scale=scale)
-            setattr(network.get_submodule(place), last, torch.nn.Parameter(changed, requires_grad=False))
+            module = network.get_submodule(place)
+            changed = _merged(_as_linear(module, weights[target]), a, b, scale=scale)
+            kept = torch.nn.Parameter(_as_linear(module, changed).contiguous(), requires_grad=False)
+            setattr(module, last, kept)
     made = load_model(network, tokenizer=model.tokenizer, name=name, check=False)
     origin = Merged(model.fingerprint, model.source, adapter.path)
     return dataclasses.replace(made, origin=model.origin, merged_from=origin)
+
+
+def _as_linear(module: torch.nn.Module, weight: Tensor) -> Tensor:
+    """The weight as [out, in]: a Conv1D of GPT-2 holds it the other way round."""
+    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def _merged(
@@ -85,7 +93,9 @@ def _scale(adapter: AdapterFolder) -> float:
     return config["lora_alpha"] / config["r"]
 
 
-def _factors(adapter: AdapterFolder, weights: dict[str, Tensor], name: str) -> dict[str, tuple[Any, Any]]:
+def _factors(
+    adapter: AdapterFolder, network: torch.nn.Module, weights: dict[str, Tensor], name: str
+) -> dict[str, tuple[Any, Any]]:
     """A and B by the name of the weight they belong to; InputError where the checkpoint has no such matrix."""
     found: dict[str, dict[str, Tensor]] = {}
     for key, tensor in adapter.tensors.items():
@@ -98,7 +108,7 @@ def _factors(adapter: AdapterFolder, weights: dict[str, Tensor], name: str) -> d
         found.setdefault(target, {})[end] = tensor
     for target, pair in found.items():
         shapes = [tuple(pair[end].shape) for end in FACTORS if end in pair]
-        rows, columns = weights[target].shape
+        rows, columns = _as_linear(network.get_submodule(target.rpartition(".")[0]), weights[target]).shape
         if len(shapes) < 2 or (shapes[1][0], shapes[0][1]) != (rows, columns):
             raise InputError(
                 f"{adapter} has factors {shapes} for {target}, which is {rows} × {columns} in {name}; pass the "
