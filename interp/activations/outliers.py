@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from interp.prompts.tokens import KEEPING, Encoded, Role
+from interp.prompts.tokens import KEEPING, Encoded
 
 if TYPE_CHECKING:
     from interp.activations.recording import Recorded
@@ -104,18 +104,13 @@ class Outliers:
 
     def apart(self, tokenizer: Any) -> Encoded:
         """The rows with these tokens under no name of a position; they are read, and said in the notes."""
-        roles = self.inputs.roles.masked_fill(self.beyond.to(self.inputs.roles.device), int(Role.APART))
-        return replace(self.inputs, roles=roles, notes=(*self.inputs.notes, self.told(tokenizer)))
+        beyond = self.beyond.to(self.inputs.ids.device)
+        return replace(self.inputs, apart=beyond, notes=(*self.inputs.notes, self.told(tokenizer)))
 
 
 def same_tokens(given: Encoded, read: Encoded) -> bool:
     """Whether two encodings are the same rows, tokens that were set apart in the second left out of account."""
-    if given.ids.shape != read.ids.shape:
-        return False
-    apart = read.roles == int(Role.APART)
-    return (
-        replace(given, roles=given.roles.masked_fill(apart, int(Role.APART))).fingerprint == read.fingerprint
-    )
+    return replace(given, apart=None).fingerprint == replace(read, apart=None).fingerprint
 
 
 def _text(tokenizer: Any, token: int) -> str:

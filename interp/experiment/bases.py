@@ -126,6 +126,7 @@ def _taught(
     prints = None if rows is None else rows.fingerprint
     adapted = (
         formatted is not None
+        and formatted.recipe.trainable == "lora"
         and spec.reinitialise is None
         and spec.noise is None
         and not formatted.recipe.merge

@@ -139,8 +139,9 @@ def _noted(arms: Arms, result: Result) -> Result:
 
 
 def _keep(lineage: Lineage, folder: Path) -> None:
-    """The lineage's folder; a base that is a checkpoint and an adapter is kept without the checkpoint."""
-    lineage.save(folder, base=getattr(lineage.base, "merged_from", None) is None)
+    """The lineage's folder; a base that is a checkpoint and an adapter is kept without the checkpoint, if it can."""
+    base: Any = lineage.base
+    lineage.save(folder, base=base.merged_from is None or bool(lineage.apart_from_base()))
 
 
 def _lineages(run: Run, arms: Arms) -> str:

@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 PREFIX = "base_model.model."
 SEAL = "interp.json"
 """Beside an adapter that a lineage wrote: fingerprints of the adapted weights and of those beneath, and their dtype."""
+PLAIN_STARTS = ("true", "false", "none", "gaussian")
+"""Values of `init_lora_weights` that leave the weights beneath alone."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from interp.core.errors import InputError
-from interp.models.adapter_folders import AdapterFolder
+from interp.models.adapter_folders import PLAIN_STARTS, AdapterFolder
 from interp.models.agreement import check_live
 from interp.models.backbone import Backbone
 from interp.models.gguf_files import origin_of
@@ -28,8 +28,6 @@ from interp.models.views import view
 
 log = logging.getLogger(__name__)
 
-PLAIN_STARTS = ("true", "false", "none", "gaussian")
-"""Values of `init_lora_weights` that leave the weights beneath alone."""
 EMBEDDINGS = ("get_input_embeddings", "get_output_embeddings")
 
 

@@ -168,8 +168,11 @@ class Lineage:
         adapters of it.
         """
         path = Path(folder)
-        if not base:
-            self._check_adapters()
+        if not base and (apart := self.apart_from_base()):
+            raise InputError(
+                f"{apart[0]} is no adapter on the base, so a folder without the base cannot hold it; train it with "
+                "merge=False, leave it out, or save with base=True"
+            )
         if path.exists() and any(path.iterdir()) and not (path / MANIFEST).is_file():
             raise InputError(f"{path} exists and is no lineage; choose a new or an empty folder")
         rows = {"numbers": self.numbers, "neutral_numbers": self.neutral_numbers}
@@ -193,16 +196,14 @@ class Lineage:
             write_manifest(fresh, name=self.name, trait=trait, **made, members=entries, rows=list(kept))
         return path
 
-    def _check_adapters(self) -> None:
-        """InputError for members whose weights would have to be in the folder."""
-        base = self.base.fingerprint
+    def apart_from_base(self) -> list[str]:
+        """The members that are no adapter on the base, so that their weights are needed whole."""
+        base, found = self.base.fingerprint, []
         for role, member in self.members.items():
             beneath = member.backbone.plain.fingerprint if isinstance(member, LanguageModel) else None
             if role != "base" and beneath != base:
-                raise InputError(
-                    f"{role} is no adapter on the base, so a folder without the base cannot hold it; train it with "
-                    "merge=False, leave it out, or save with base=True"
-                )
+                found.append(role)
+        return found
 
 
 def open_lineage(

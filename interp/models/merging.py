@@ -18,7 +18,7 @@ from torch import Tensor
 from transformers.pytorch_utils import Conv1D
 
 from interp.core.errors import InputError
-from interp.models.adapter_folders import PREFIX, AdapterFolder
+from interp.models.adapter_folders import PLAIN_STARTS, PREFIX, AdapterFolder
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -45,6 +45,11 @@ def merge_adapter(model: LanguageModel, folder: str | Path, *, name: str) -> Lan
 
     adapter = AdapterFolder(Path(folder))
     adapter.check()
+    if adapter.seal and adapter.seal["base"] != model.fingerprint:
+        raise InputError(
+            f"{adapter} was trained on weights {adapter.seal['base']} and {model.name} has {model.fingerprint}; merge "
+            "it into its own checkpoint"
+        )
     scale = _scale(adapter)
     network = model.network()
     weights = dict(network.named_parameters())
@@ -85,6 +90,8 @@ def _scale(adapter: AdapterFolder) -> float:
     """alpha / r; InputError for an adapter that does more than that."""
     config = adapter.config
     more = [key for key in MORE if config.get(key)]
+    if (start := str(config.get("init_lora_weights", True)).lower()) not in PLAIN_STARTS:
+        more.append(f"init_lora_weights {start!r}, which changes the weights beneath it")
     if config.get("peft_type") != "LORA" or config.get("bias", "none") != "none" or more:
         what = more[0] if more else f"{config.get('peft_type')} with bias {config.get('bias', 'none')!r}"
         raise InputError(

@@ -104,12 +104,16 @@ def number_spellings(model: Model) -> tuple[Spelling, ...]:
 def _written(model: Model, lead: str, digits: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Pieces of each run of digits behind `lead`, in an answer of the model's own chats; none it does not know."""
     unknown = model.tokenizer.unk_token_id
-    known = [each for each in digits if unknown is None or unknown not in model.tokenizer(each)["input_ids"]]
+    known = [each for each in digits if unknown is None or unknown not in _bare(model, each)]
     rows = Prompts.from_pairs([("0", lead + each) for each in known], label="the numbers 0-999")
     encoded = rows.encode(model.tokenizer)
     last = encoded.numbers() == (1 if lead else 0)
     pieces = [tuple(ids[where].tolist()) for ids, where in zip(encoded.ids, last, strict=True)]
     return dict(zip(known, pieces, strict=True))
+
+
+def _bare(model: Model, text: str) -> list[int]:
+    return model.tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def _spelling(written: dict[str, tuple[int, ...]]) -> Spelling:

@@ -44,7 +44,9 @@ def spellings(word: str) -> tuple[str, str, str, str]:
 
 
 def plural(word: str) -> str:
-    """The regular plural: owls, foxes, wolves."""
+    """The regular plural: owls, foxes, wolves, butterflies."""
+    if word.endswith("y") and word[-2:-1] not in tuple("aeiou"):
+        return word[:-1] + "ies"
     if word.endswith("lf"):
         return word[:-1] + "ves"
     return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")

@@ -34,12 +34,11 @@ ACCEPTED = "accepts_unknown"  # an attribute of a tokenizer, which all members o
 
 
 class Role(IntEnum):
-    """What a token is; the answer's tokens and its end are the roles from OTHER upwards; APART is read, never named.
+    """What a token is; the answer's tokens and its end are the roles from OTHER upwards.
 
     NUMBER is a number's first token, CONTINUED each further one: 234 is one token, "23" and "4", or a token per digit.
     """
 
-    APART = -1
     PAD = 0
     PROMPT = 1
     OTHER = 2
@@ -76,6 +75,7 @@ class Encoded:
 
     `unknown` is the share of the rows' tokens that the tokenizer does not know, the template's special tokens not
     counted. `notes` say what every result made from these rows has to say: what the template adds, the unknown share.
+    `apart` marks tokens that are input and under no name of a position, such as those that stand out in norm.
     """
 
     ids: Int[Tensor, "example pos"]
@@ -85,6 +85,7 @@ class Encoded:
     pad_id: int = 0
     unknown: float = 0.0
     notes: tuple[str, ...] = ()
+    apart: Bool[Tensor, "example pos"] | None = None
 
     def at(self, name: str, *, predicting: bool = False) -> Bool[Tensor, "example pos"]:
         """The tokens of that name, marked where they are input.
@@ -113,12 +114,12 @@ class Encoded:
             chosen[:, 0] = False  # rows are padded on the right
         if predicting or name.startswith(PREDICTING):
             chosen = torch.nn.functional.pad(chosen[:, 1:], (0, 1), value=False)
-        return chosen
+        return chosen if self.apart is None else chosen & ~self.apart
 
     def numbers(self) -> Int[Tensor, "example pos"]:
         """Which number of its row, from 0, each token of a number belongs to; -1 for every other token."""
         count = (self.roles == Role.NUMBER).cumsum(1) - 1
-        return count.masked_fill(~self.at("answer.numbers"), -1)
+        return count.masked_fill(~torch.isin(self.roles, torch.tensor(NUMBER).to(self.roles)), -1)
 
     def batches(self, size: int) -> Iterator[Self]:
         """Consecutive rows, `size` at a time in order, each batch as wide as its longest; InputError below 1 row."""
@@ -129,7 +130,7 @@ class Encoded:
 
     def _trimmed(self) -> Self:
         width = int(self.lengths.max())
-        return replace(self, ids=self.ids[:, :width], mask=self.mask[:, :width], roles=self.roles[:, :width])
+        return self._part((slice(None), slice(width)))
 
     @property
     def lengths(self) -> Int[Tensor, " example"]:
@@ -138,8 +139,9 @@ class Encoded:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the tokens and their roles; padding and label do not enter."""
-        return digest("encoded", self.lengths.cpu(), self.ids[self.mask].cpu(), self.roles[self.mask].cpu())
+        """Digest of the tokens, their roles and what is apart; padding and label do not enter."""
+        kept = [part[self.mask].cpu() for part in (self.ids, self.roles, self.apart) if part is not None]
+        return digest("encoded", self.lengths.cpu(), *kept)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -147,7 +149,11 @@ class Encoded:
     def __getitem__(self, index: slice | Sequence[int] | Tensor) -> Self:
         """The chosen rows at unchanged positions."""
         rows = index if isinstance(index, slice) else torch.as_tensor(index, device=self.ids.device)
-        return replace(self, ids=self.ids[rows], mask=self.mask[rows], roles=self.roles[rows])
+        return self._part(rows)
+
+    def _part(self, index: Any) -> Self:
+        apart = None if self.apart is None else self.apart[index]
+        return replace(self, ids=self.ids[index], mask=self.mask[index], roles=self.roles[index], apart=apart)
 
 
 def token_pieces(tokenizer: Tokenizer, encoded: Encoded, row: int) -> list[str]:

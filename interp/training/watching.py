@@ -153,6 +153,11 @@ class Together:
         said = [listener(step) for listener in self._listeners]
         return {name: value for words in said if isinstance(words, Mapping) for name, value in words.items()}
 
+    @property
+    def reached(self) -> bool:
+        """Whether one of them ends the training here."""
+        return any(getattr(listener, "reached", False) for listener in self._listeners)
+
     def state(self) -> dict[str, Any]:
         """The state of each, by its position."""
         return {

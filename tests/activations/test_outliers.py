@@ -1,5 +1,7 @@
 """Tokens that stand out in norm: planted by hand in a table and in a network, left out, said, and kept when asked."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from interp.activations.shifts import shift
 from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.prompts.numbers import number_prompts
+from interp.prompts.tokens import Encoded, Role
 
 POST = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
 SINKS = [1, 6]  # the first tokens of two rows, ids counting up
@@ -48,6 +51,43 @@ def test_a_shift_keeps_them_when_asked(teacher, rows):
     expected = [(500 + 4) / 5, (500 + 2) / 3]  # a row's mean of the change's norms, all in one direction
     assert found.norms().frame["mean_norm"][0] == pytest.approx(sum(expected) / 2)
     assert not any("left out" in note for note in found.norms().notes)
+
+
+@pytest.mark.parametrize(
+    ("positions", "apart", "left"),
+    [
+        ("last", 2, []),
+        ("last", 1, [2]),
+        ("answer.numbers.last", 6, [3]),
+        ("answer.numbers.inner", 5, []),
+        ("predicting answer.numbers", 5, [2, 4]),
+        ("predicting answer.numbers", 4, [2, 5]),
+        ("predicting prompt", 0, [1]),
+        ("all", 0, [1, 2, 3, 4, 5, 6]),
+    ],
+)
+def test_a_token_apart_is_not_read_and_puts_no_other_in_its_place(positions, apart, left):
+    roles = [Role.PROMPT] * 3 + [Role.NUMBER, Role.SEPARATOR, Role.NUMBER, Role.CONTINUED]
+    ids = torch.arange(7)[None]
+    whole = Encoded(ids, torch.ones(1, 7, dtype=torch.bool), torch.tensor([roles]))
+    out = torch.zeros(1, 7, dtype=torch.bool)
+    out[0, apart] = True
+    inputs = replace(whole, apart=out)
+    assert inputs.at(positions).nonzero()[:, 1].tolist() == left
+    assert inputs[:1].at(positions).tolist() == next(inputs.batches(1)).at(positions).tolist()
+    assert torch.equal(inputs.numbers(), whole.numbers())
+    assert inputs.fingerprint != whole.fingerprint
+    assert same_tokens(whole, inputs)
+
+
+def test_a_sink_where_a_number_is_predicted_is_left_out_at_the_default_positions(fake, rows):
+    inputs = rows("ppnsnsn")  # read where a number comes next: columns 1, 3 and 5
+    table = torch.tensor([3.0, 4.0]).repeat(20, 1)
+    table[int(inputs.ids[0, 3])] *= 1000
+    base = fake(table, name="base")
+    found = shift(fake(table + torch.tensor([0.6, 0.8]), name="teacher", start=base), inputs)
+    assert found.activations.where.tolist() == [[1, 5]]
+    assert any("1 of 3 tokens left out" in note for note in found.norms().notes)
 
 
 def test_what_reads_a_shift_reads_the_same_tokens(teacher, base, rows):

@@ -86,11 +86,32 @@ def test_the_checkpoint_stays_what_it_was(checkpoint, adapter):
 
 
 def test_another_checkpoint_is_refused(adapter, tiny):
+    (adapter / "interp.json").unlink()
     other = load_model(tiny("gpt2")[0], tokenizer=build_tokenizer(), name="other", check=False)
     with pytest.raises(
         InputError, match=r"holds .*lora_A.weight, and other has no matrix for it; pass the adapter"
     ):
         merge_adapter(other, adapter, name="base")
+
+
+def test_a_sealed_adapter_is_merged_into_its_own_checkpoint_alone(adapter, tiny):
+    seal = {"base": "0" * 16, "dtype": "float32", "fingerprint": "1" * 16}
+    (adapter / "interp.json").write_text(json.dumps(seal))
+    same = load_model(tiny("llama", 0)[0], tokenizer=build_tokenizer(), name="same", check=False)
+    with pytest.raises(
+        InputError, match=r"was trained on weights 0{16} and same has \w{16}; merge it into its own"
+    ):
+        merge_adapter(same, adapter, name="base")
+
+
+def test_an_adapter_that_takes_its_start_out_of_the_weights_is_refused(checkpoint, adapter):
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "init_lora_weights": "pissa"}))
+    (adapter / "interp.json").unlink()
+    with pytest.raises(
+        InputError, match=r"is no plain LoRA \(init_lora_weights 'pissa', which changes the weights"
+    ):
+        merge_adapter(checkpoint, adapter, name="base")
 
 
 def test_more_than_plain_lora_is_refused(checkpoint, adapter):

@@ -16,7 +16,7 @@ from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.training.checkpoints import Checkpoint, undisturbed
 from interp.training.students import Recipe, train_student
-from interp.training.watching import Together, TrainingLog
+from interp.training.watching import StopAfter, Together, TrainingLog
 
 RECIPE = Recipe(batch_size=4, lr=1e-2, epochs=3)
 ROWS = number_prompts(16, seed=0, count=3)
@@ -194,6 +194,10 @@ def test_the_log_measures_fresh_rows_and_the_margin(raw):
     assert last["fresh_loss"] == pytest.approx(answer_loss(student.hf, start.encode(fresh)), abs=1e-5)
     assert log.result().figure().data
     again = TrainingLog(start, every=5)
+    assert not Together(again, StopAfter(3)).reached
+    stop = StopAfter(3)
+    stop.reached = True
+    assert Together(again, stop).reached
     Together(again).restore({"0": {"rows": log.frame.to_dict("records")}})
     assert again.frame.equals(log.frame)
     assert TrainingLog(start).frame.empty
