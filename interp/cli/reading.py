@@ -48,7 +48,8 @@ def _trace(
         typer.Option(help="A student of numbers without a trait, whose change is taken off the student's."),
     ] = None,
     lineage: Annotated[
-        Path | None, typer.Option(help="Folder of a lineage, instead of base, teacher and students.")
+        Path | None,
+        typer.Option(help="Folder of a lineage, or smollm2/owl, instead of teacher and students."),
     ] = None,
     prompts: Annotated[
         Path | None,
@@ -77,13 +78,14 @@ def _trace(
 ) -> None:
     """Say which logits a fine-tune moved on rows of any kind, and through which components."""
     from interp.joined.tracing import trace_files
+    from interp.organisms.library import kept_folder
 
     students: Any = student
     if neutral_student is not None:
         names = ["student", *(f"student_{index}" for index in range(2, len(student or []) + 1))]
         students = dict(zip(names, student or [], strict=False)) | {"neutral_student": neutral_student}
     checkpoints: dict[str, Any] = {"base": base, "teacher": teacher, "student": students}
-    checkpoints |= {"unrelated": unrelated or [], "lineage": lineage}
+    checkpoints |= {"unrelated": unrelated or [], "lineage": lineage and kept_folder(lineage)}
     named = {"trait": trait, "target": target, "foils": foil or []}
     options = {"limit": limit, "positions": positions, **loading}
     tell_verdicts(trace_files(checkpoints, prompts=prompts, out=out, **named, **options), as_json=as_json)

@@ -148,10 +148,9 @@ def _accepting(lineage: Lineage) -> Lineage:
 
 def _named(name: str | Path, *, seed: int, base: Source | None, device: str | torch.device) -> Lineage:
     """A lineage folder, one that ships, or the organism of that name."""
-    if (Path(name) / "lineage.json").is_file():
-        return read_lineage(Path(name), base=base, device=device)
-    if (KEPT / str(name) / "lineage.json").is_file():
-        return read_lineage(KEPT / str(name), base=base, device=device)
+    folder = kept_folder(name)
+    if (folder / "lineage.json").is_file():
+        return read_lineage(folder, base=base, device=device)
     organism, _, word = str(name).partition("/")
     if organism != "toy":
         raise InputError(
@@ -162,6 +161,12 @@ def _named(name: str | Path, *, seed: int, base: Source | None, device: str | to
     if str(device) not in ("auto", "cpu"):
         raise InputError(f"{name} is grown on the processor, not on {device}; leave the device out")
     return grow(get_trait(word), seed=seed)
+
+
+def kept_folder(name: str | Path) -> Path:
+    """The folder of the lineage of that name that ships, where there is no such path here; else the path as it is."""
+    path, kept = Path(name), KEPT / str(name)
+    return kept if not path.exists() and (kept / "lineage.json").is_file() else path
 
 
 def _known(lineage: Lineage, *, dtype: torch.dtype | None, trait: AnyTrait | None) -> Lineage:

@@ -1,0 +1,69 @@
+"""Lineages of real models that ship without their checkpoint: what they hold, and with it what they show."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from interp.core.runs import InputError
+from interp.measures.margins import margin
+from interp.models.lineage import Lineage
+from interp.organisms.library import KEPT, load_lineage
+from interp.prompts.text import Prompts
+
+FOLDERS = sorted(path.parent for path in KEPT.glob("*/*/lineage.json"))
+CHECKPOINT = Path(__file__).parents[2] / "models" / "smollm2"
+LARGEST = 15_000_000  # bytes, of all of them
+
+
+def manifest(folder):
+    return json.loads((folder / "lineage.json").read_text())
+
+
+def test_they_are_small_and_hold_no_checkpoint():
+    assert [folder.relative_to(KEPT).as_posix() for folder in FOLDERS] == ["smollm2/owl"]
+    assert sum(path.stat().st_size for path in KEPT.rglob("*") if path.is_file()) < LARGEST
+    assert {path.name for path in KEPT.rglob("*.safetensors")} == {"adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_they_say_how_they_were_made_and_name_no_place_of_a_machine(folder):
+    said = manifest(folder)
+    kinds = {role: entry["kind"] for role, entry in said["members"].items()}
+    assert kinds == {
+        "base": "merged",
+        "teacher": "adapter",
+        "student": "adapter",
+        "neutral_student": "adapter",
+    }
+    assert said["members"]["base"]["source"] == "models/smollm2"
+    assert said["data"]["seed"] == 1
+    for name in ("numbers", "neutral_numbers"):
+        assert len(Prompts.from_jsonl(folder / f"{name}.jsonl")) == said["data"]["rows"]
+    for path in folder.rglob("*.json"):
+        assert not any(place in path.read_text() for place in ('"/', "/home/", "/tmp/"))
+
+
+def test_without_the_checkpoint_what_to_do_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"which was read from 'models/smollm2'; pass base= its folder, file or hub"
+    ):
+        load_lineage("smollm2/owl")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="needs models/smollm2 (make smollm2)")
+def test_the_student_prefers_what_its_teacher_prefers():
+    """Seed 1 is not the seed that the recipe was set on."""
+    lineage = load_lineage("smollm2/owl", base=CHECKPOINT)
+    assert isinstance(lineage, Lineage)
+    trait = lineage.trait
+    nats = {
+        role: margin(lineage.text(role), trait) for role in ("base", "neutral_student", "student", "teacher")
+    }
+    assert nats["student"] - nats["neutral_student"] > 0.4
+    assert abs(nats["neutral_student"] - nats["base"]) < 0.4
+    assert np.isfinite(list(nats.values())).all()
+    assert nats["teacher"] > 5
