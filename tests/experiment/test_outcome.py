@@ -143,6 +143,7 @@ def test_no_two_units_of_a_step_share_work(arms):
     assert ("cat", 0) in stages_of(alone)[list(stages_of(alone))[1]]
 
 
+@pytest.mark.slow
 def test_guards_matrix_and_teachers_without_a_trace(arms, tmp_path):
     waiting = dataclasses.replace(
         arms.experiment,

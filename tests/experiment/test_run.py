@@ -62,6 +62,7 @@ def test_what_a_test_trains_on_its_folders_is_what_the_run_trained(made, tmp_pat
     assert len(subject.trainings) == 7  # again, and two of every start: same, permuted and foreign
 
 
+@pytest.mark.slow
 def test_one_recipe_makes_the_whole_experiment(made, recipe, tmp_path, caplog):
     cache = Cache(tmp_path / "cache")
     tables = made.tables
