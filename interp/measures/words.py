@@ -92,7 +92,21 @@ def forms_told(model: Model, answers: CandidateForms) -> tuple[str, ...]:
             f"{_span(others)}), which costs the longer ones probability: compare the margin with another model's, "
             "not with zero"
         )
+    told += [
+        f"answers of {inner!r} begin as {outer!r} does and count for both, so they hardly compare; take another word"
+        for outer, inner in _shared(known)
+    ]
     return tuple(told)
+
+
+def _shared(known: Mapping[str, Mapping[str, Pieces]]) -> list[tuple[str, str]]:
+    """Pairs of words of which the first has a form that a form of the second begins with."""
+    return [
+        (outer, inner)
+        for outer, short in known.items()
+        for inner, long in known.items()
+        if outer != inner and any(b[: len(a)] == a for a in short.values() for b in long.values())
+    ]
 
 
 def literal_pieces(model: Model, texts: Sequence[str]) -> dict[str, Pieces]:

@@ -89,6 +89,11 @@ def test_what_one_candidate_holds_of_another_is_held_once():
     trait = make_trait("owl", ["owl cat"], questions=OWL.questions, forms=())
     read = read_answers(model, trait)
     assert read.mass == pytest.approx(np.exp(read.table["owl"].to_numpy()))
+    shared = (
+        "answers of 'owl cat' begin as 'owl' does and count for both, so they hardly compare; take another"
+    )
+    assert any(note.startswith(shared) for note in preference(model, trait).notes)
+    assert not any("count for both" in note for note in preference(model, OWL).notes)
 
 
 def test_the_toys_words_have_one_form_and_the_tokenizer_decides(raw, toy_tokenizer):
