@@ -6,8 +6,6 @@ unembedding saves little. Memory is the growth of the peak resident set in a for
 
 from __future__ import annotations
 
-import multiprocessing
-import resource
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.paired import REPETITIONS, Ratio, interleaved, summary
+from benchmarks.paired import REPETITIONS, Ratio, grown, interleaved, summary
 from interp.activations.recording import moments, record
 from interp.activations.shifts import residual_hooks, shift
 from interp.models.language import load_model
@@ -174,22 +172,5 @@ def all_moments(model: Model, rows: int) -> None:
 
 def growth(verb: Callable[[Model, int], None], model: Model) -> float:
     """Growth of the peak at 4 N rows over that at N, each in a process forked for it."""
-    small, large = (_peak(verb, model, rows) for rows in (ROWS, 4 * ROWS))
+    small, large = (grown(partial(verb, model, rows)) for rows in (ROWS, 4 * ROWS))
     return large / small
-
-
-def _peak(verb: Callable[[Model, int], None], model: Model, rows: int) -> int:
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, verb, model, rows))
-    process.start()
-    sender.close()
-    kilobytes = receiver.recv()
-    process.join()
-    return kilobytes
-
-
-def _measure(sender: Any, verb: Callable[[Model, int], None], model: Model, rows: int) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    verb(model, rows)
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

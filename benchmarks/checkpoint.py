@@ -8,9 +8,7 @@ processes forked for each, above what they began with.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import resource
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -25,7 +23,7 @@ import torch
 
 from benchmarks.alignment import RANK, dense_direction
 from benchmarks.generation import CHECKPOINT
-from benchmarks.paired import Ratio, Skipped, interleaved, paired
+from benchmarks.paired import Ratio, Skipped, grown, interleaved, paired
 from interp.activations.recording import record
 from interp.activations.shifts import residual_hooks
 from interp.gradients.scores.scoring import score
@@ -52,7 +50,7 @@ def scores() -> Results:
     directions = {"dense": dense_direction(model, 0), "rank8": thin_direction(model)}
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict(os.environ, {"INTERP_CACHE": folder}):
         ways = {f"score-{kind}": partial(scored, model, rows, along) for kind, along in directions.items()}
-        peaks = {f"checkpoint-peak-{name}": once(peak(way) / peak(step)) for name, way in ways.items()}
+        peaks = {f"checkpoint-peak-{name}": once(grown(way) / grown(step)) for name, way in ways.items()}
         return {**peaks, **interleaved({f"checkpoint-{name}": way for name, way in ways.items()}, step)}
 
 
@@ -210,21 +208,3 @@ def peft_step(plain: Any, inputs: Encoded, recipe: Recipe) -> None:
 def once(ratio: float) -> Ratio:
     """A ratio that is the same however often it is measured."""
     return Ratio(ratio=ratio, low=ratio, high=ratio, repetitions=1)
-
-
-def peak(call: Callable[[], object]) -> int:
-    """Growth of the resident set's peak over a call in a process forked for it, in kilobytes."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, call))
-    process.start()
-    sender.close()
-    found = receiver.recv()
-    process.join()
-    return found
-
-
-def _measure(sender: Any, call: Callable[[], object]) -> None:
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    call()
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)

@@ -6,12 +6,9 @@ million parameters with a byte-level tokenizer; a folder in INTERP_CHECKPOINT is
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import resource
 import tempfile
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.generation import CHECKPOINT
-from benchmarks.paired import REPETITIONS, Ratio, paired, summary
+from benchmarks.paired import REPETITIONS, Ratio, paired, peaks, summary
 from interp.core.remembered import YOUNG
 from interp.models.language import load_model
 
@@ -38,8 +35,8 @@ def beside(folder: Path, name: str) -> dict[str, Ratio]:
     """Ratios under `name` and `name-peak`, once the first load has found out what the later ones need not."""
     ours, plain = partial(load_model, folder, device="cpu"), partial(as_transformers, folder)
     ours()
-    peaks = [peak(ours) / peak(plain) for _ in range(REPETITIONS)]
-    return {name: paired(ours, plain), f"{name}-peak": summary(peaks)}
+    ratios = [peaks(ours)[1] / peaks(plain)[1] for _ in range(REPETITIONS)]
+    return {name: paired(ours, plain), f"{name}-peak": summary(ratios)}
 
 
 def as_transformers(folder: Path) -> tuple[Any, Any]:
@@ -74,23 +71,6 @@ def random_folder(scratch: Path) -> Path:
     tokenizer.save_pretrained(scratch / "random")
     time.sleep(2 * YOUNG)
     return scratch / "random"
-
-
-def peak(call: Callable[[], object]) -> int:
-    """Largest resident set, in kilobytes, of a forked process that does nothing but this."""
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure, args=(sender, call))
-    process.start()
-    sender.close()
-    kilobytes = receiver.recv()
-    process.join()
-    return kilobytes
-
-
-def _measure(sender: Any, call: Callable[[], object]) -> None:
-    call()
-    sender.send(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 BENCHES = {"loading": loading}

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import gc
 import math
+import multiprocessing
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 REPETITIONS = 9
 
@@ -86,3 +88,27 @@ def _pair(way: Callable[[], object], reference: Callable[[], object], *, calls: 
         below = cpu_seconds(reference, calls=calls)
         return cpu_seconds(way, calls=calls) / below
     return cpu_seconds(way, calls=calls) / cpu_seconds(reference, calls=calls)
+
+
+def peaks(call: Callable[[], object]) -> tuple[int, int]:
+    """Largest resident set before and after a call, in kilobytes, in a process forked for it alone."""
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_peaks, args=(sender, call))
+    process.start()
+    sender.close()
+    found = receiver.recv()
+    process.join()
+    return found
+
+
+def _send_peaks(sender: Any, call: Callable[[], object]) -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    call()
+    sender.send((before, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))
+
+
+def grown(call: Callable[[], object]) -> int:
+    """By how many kilobytes a call raises the peak."""
+    before, after = peaks(call)
+    return after - before
