@@ -23,7 +23,6 @@ from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lenses import lens
 from interp.logits.spectra import spectrum
 from interp.logits.token_shifts import token_shift
-from interp.measures.margins import margin
 from interp.models.lineage import Lineage, open_lineage, read_lineage
 from interp.models.loading import Loading
 from interp.models.once import reading_once
@@ -314,6 +313,7 @@ def _summarise(run: Run, lineage: Lineage, direction: LogitDirection, positions:
     if student is not None:
         summary["story"] = [NO_NEUTRAL if twin(lineage, student) is None else NEUTRAL]
     if lineage.trait is not None:
-        members = {name: margin(model, lineage.trait) for name, model in lineage.members.items()}
+        asked = run.tables["preference"]
+        members = dict(zip(asked["member"], asked["margin"], strict=True))
         summary |= {"trait": lineage.trait.name, "lineages": [{"seed": None, "members": members}]}
     run.save_json("summary", summary)
