@@ -8,9 +8,10 @@ the checkpoint, and whoever has that one has every bit of its base.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -19,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 
 from interp.core.errors import InputError
 from interp.models.adapter_folders import PLAIN_STARTS, PREFIX, AdapterFolder
+from interp.models.starts import with_weights
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -41,8 +43,6 @@ def merge_adapter(model: LanguageModel, folder: str | Path, *, name: str) -> Lan
 
     Raises InputError for an adapter that is not plain LoRA on matrices of the checkpoint.
     """
-    from interp.models.language import load_model
-
     adapter = AdapterFolder(Path(folder))
     adapter.check()
     if adapter.seal and adapter.seal["base"] != model.fingerprint:
@@ -51,24 +51,13 @@ def merge_adapter(model: LanguageModel, folder: str | Path, *, name: str) -> Lan
             "it into its own checkpoint"
         )
     scale = _scale(adapter)
-    network = model.network()
-    weights = dict(network.named_parameters())
-    factors = _factors(adapter, network, weights, model.name)
-    with torch.no_grad():
-        for target, (a, b) in factors.items():
-            place, _, last = target.rpartition(".")
-            module = network.get_submodule(place)
-            changed = _merged(_as_linear(module, weights[target]), a, b, scale=scale)
-            kept = torch.nn.Parameter(_as_linear(module, changed).contiguous(), requires_grad=False)
-            setattr(module, last, kept)
-    made = load_model(network, tokenizer=model.tokenizer, name=name, check=False)
+    changed = {
+        target: turned(_merged(turned(weight), a, b, scale=scale))
+        for target, weight, turned, a, b in _targets(adapter, model)
+    }
+    made = with_weights(model, changed, name=name)
     origin = Merged(model.fingerprint, model.source, adapter.path)
     return dataclasses.replace(made, origin=model.origin, merged_from=origin)
-
-
-def _as_linear(module: torch.nn.Module, weight: Tensor) -> Tensor:
-    """The weight as [out, in]: a Conv1D of GPT-2 holds it the other way round."""
-    return weight.T if isinstance(module, Conv1D) else weight
 
 
 def _merged(
@@ -100,25 +89,31 @@ def _scale(adapter: AdapterFolder) -> float:
     return config["lora_alpha"] / config["r"]
 
 
-def _factors(
-    adapter: AdapterFolder, network: torch.nn.Module, weights: dict[str, Tensor], name: str
-) -> dict[str, tuple[Any, Any]]:
-    """A and B by the name of the weight they belong to; InputError where the checkpoint has no such matrix."""
-    found: dict[str, dict[str, Tensor]] = {}
+def _targets(
+    adapter: AdapterFolder, model: LanguageModel
+) -> Iterator[tuple[str, Tensor, Callable[[Tensor], Tensor], Tensor, Tensor]]:
+    """Name and value of every weight that the adapter changes, what turns it to [out, in] and back, and A and B.
+
+    Raises InputError where the checkpoint has no such matrix.
+    """
+    network = model.backbone.flat
+    weights, found = dict(network.named_parameters()), {}
     for key, tensor in adapter.tensors.items():
         end = next((end for end in FACTORS if key.endswith(end)), None)
         target = key.removeprefix(PREFIX).removesuffix(end or "") + ".weight"
         if end is None or target not in weights:
             raise InputError(
-                f"{adapter} holds {key}, and {name} has no matrix for it; pass the adapter of this checkpoint"
+                f"{adapter} holds {key}, and {model.name} has no matrix for it; pass the adapter of this checkpoint"
             )
         found.setdefault(target, {})[end] = tensor
     for target, pair in found.items():
+        module = network.get_submodule(target.rpartition(".")[0])
+        turned = torch.t if isinstance(module, Conv1D) else torch.Tensor.detach  # GPT-2 holds [in, out]
         shapes = [tuple(pair[end].shape) for end in FACTORS if end in pair]
-        rows, columns = _as_linear(network.get_submodule(target.rpartition(".")[0]), weights[target]).shape
+        rows, columns = turned(weights[target]).shape
         if len(shapes) < 2 or (shapes[1][0], shapes[0][1]) != (rows, columns):
             raise InputError(
-                f"{adapter} has factors {shapes} for {target}, which is {rows} × {columns} in {name}; pass the "
+                f"{adapter} has factors {shapes} for {target}, which is {rows} × {columns} in {model.name}; pass the "
                 "adapter of this checkpoint"
             )
-    return {target: (pair[FACTORS[0]], pair[FACTORS[1]]) for target, pair in found.items()}
+        yield target, weights[target], turned, *(pair[end] for end in FACTORS)
