@@ -79,6 +79,8 @@ def prepare_base(
         raise InputError(f"{spec.model} has no tokenizer; pass a folder that holds one beside the weights")
     model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, spec.template))
     model = model.accepting_unknown() if spec.allow_unknown else model
+    if spec.noise is not None:
+        model = perturbed(model, sigma=spec.noise, seed=NOISE, name=name)
     asked: dict[str, Any] = {"data": data, "traits": traits, "cache": store}
     formatted, trials = spec.format, {}
     if formatted is not None and formatted.rates:
@@ -117,8 +119,6 @@ def _taught(
 
     A fine-tune by an adapter that is not to merge is kept as that, and its base as the checkpoint it is merged into.
     """
-    if spec.noise is not None:
-        model = perturbed(model, sigma=spec.noise, seed=NOISE, name=name)
     if spec.reinitialise is None and formatted is None:
         return model
     rows = None if formatted is None else format_rows(formatted, data=data, traits=traits)
