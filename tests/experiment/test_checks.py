@@ -124,6 +124,34 @@ class TestRates:
             prepare_base(self.spec(experiment, 1e-6), **given)
 
 
+class TestStarts:
+    """What a base is made from; no format is checked."""
+
+    @pytest.fixture
+    def made(self, experiment, tmp_path):
+        easy = CheckSpec(kept=0.0, candidates=0.0, excess=100.0)
+        given = {"data": experiment.data, "traits": [OWL], "checks": easy, "cache": Cache(tmp_path)}
+        return lambda **how: prepare_base(dataclasses.replace(experiment.base, **how), **given).model
+
+    def test_noise_moves_every_weight_by_its_share(self, made):
+        plain, moved = (made(format=None, noise=share).parameters() for share in (None, 0.05))
+        for name, weight in plain.items():
+            size = (moved[name] - weight).double().square().mean().sqrt()
+            assert float(size / weight.double().square().mean().sqrt()) == pytest.approx(0.05, rel=0.35), name
+
+    def test_a_format_adapter_is_kept_as_one_and_its_base_knows_it(self, made, experiment):
+        recipe = dataclasses.replace(
+            experiment.base.format.recipe, trainable="lora", rank=2, merge=False, epochs=1
+        )
+        few = dataclasses.replace(experiment.base.format, rows=64, questions=64, rates=(), recipe=recipe)
+        base = made(format=few)
+        assert base.merged_from.checkpoint == made(format=None).fingerprint != base.fingerprint
+        assert {path.name for path in base.merged_from.adapter.glob("*.safetensors")} == {
+            "adapter_model.safetensors"
+        }
+        assert made(format=few).fingerprint == base.fingerprint
+
+
 class TestTeachers:
     @pytest.fixture
     def teacher(self, tiny):
