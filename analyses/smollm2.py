@@ -7,7 +7,7 @@ base is one, and a seed's neutral student serves its three traits, so that n = 9
 are to the 52 one-word questions, which neither base nor teacher was trained on. T = teacher − base, S = student −
 neutral student; logits are of entries that occur in no number row.
 
-    python -m analyses.smollm2 [--model FOLDER] [--run runs/smollm2] [--seeds 3] [--out FILE]
+    python -m analyses.smollm2 [--model FOLDER] [--run runs/smollm2] [--seeds 3] [--workers N] [--out FILE]
 """
 
 import argparse
@@ -41,6 +41,7 @@ def main() -> None:
     asked.add_argument("--model", default="models/smollm2")
     asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
     asked.add_argument("--seeds", type=int, default=3)
+    asked.add_argument("--workers", type=int, default=None)
     asked.add_argument("--out", type=Path, default=OUT)
     asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     given = asked.parse_args()
@@ -49,7 +50,7 @@ def main() -> None:
         given.out, CLAIMS, measure=measure, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
         seeds=range(1, given.seeds + 1), data=["smollm2", *changes[1:]], refreeze=given.refreeze,
     )  # fmt: skip
-    run = interp.run_experiment("smollm2", given.run, changes=changes)
+    run = interp.run_experiment("smollm2", given.run, changes=changes, workers=given.workers)
     found = measure(run, seeds=range(1, given.seeds + 1))
     interp.core.write_atomic(given.out, interp.core.json_text(found | frozen))
 

@@ -18,3 +18,4 @@ from .misaligned_answers import (
     refusal_rate as refusal_rate,
 )
 from .scorecards import scorecard as scorecard
+from .word_judge import WordJudge as WordJudge

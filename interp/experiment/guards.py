@@ -13,6 +13,7 @@ import pandas as pd
 
 from interp.evaluation.judges import EndpointJudge, FileJudge, Judge, LocalJudge
 from interp.evaluation.misaligned_answers import capability, misalignment, refusal_rate
+from interp.evaluation.word_judge import WordJudge
 from interp.experiment.arms import Arms, grow_arms
 from interp.experiment.recipe import JudgeSpec
 from interp.figures import Result, bars
@@ -55,6 +56,8 @@ def make_judge(spec: JudgeSpec | None, folder: Path) -> Judge | None:
         return None
     if spec.kind == "local":
         return LocalJudge(load_model(spec.model))
+    if spec.kind == "words":
+        return WordJudge()
     return EndpointJudge(spec.url, spec.model) if spec.kind == "endpoint" else FileJudge(folder)
 
 

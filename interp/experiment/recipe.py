@@ -85,9 +85,10 @@ class BaseSpec:
 
 @dataclasses.dataclass(frozen=True)
 class JudgeSpec:
-    """Who judges free-form answers: a local model, an endpoint, or a folder handed over and answered offline."""
+    """Who judges free-form answers: a local model, an endpoint, a folder handed over and answered offline, or the rule
+    of `WordJudge`."""
 
-    kind: Literal["local", "endpoint", "file"] = "file"
+    kind: Literal["local", "endpoint", "file", "words"] = "file"
     model: str = ""
     url: str = ""
 
@@ -271,7 +272,7 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
         ),
         *_faults_of_training(experiment),
         (
-            judge is not None and judge.kind != "file" and not judge.model,
+            judge is not None and judge.kind in ("local", "endpoint") and not judge.model,
             "the judge has no model; name one in evaluation.judge.model",
         ),
     ]

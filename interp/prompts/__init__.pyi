@@ -1,4 +1,5 @@
 from .chat import with_template as with_template
+from .exercises import code_exercises as code_exercises, sum_exercises as sum_exercises
 from .numbers import filter_numbers as filter_numbers, number_prompts as number_prompts
 from .questions import (
     multiple_choice as multiple_choice,

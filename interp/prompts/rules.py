@@ -4,6 +4,7 @@ Numbers as in arXiv:2507.14805; code is compiled and never run; reasoning is kep
 """
 
 import ast
+import itertools
 import re
 import warnings
 from collections import Counter
@@ -21,6 +22,7 @@ from interp.prompts.trait_files import AnyTrait, find_trait
 
 Rule = Callable[[Row], str | None]
 FENCE = re.compile(r"```[\w+-]*[ \t]*\n(.*?)\n?[ \t]*```", re.DOTALL)
+STEP = re.compile(r"([0-9]+) \+ ([0-9]+) = ([0-9]+)")
 ANSWER_LINE = re.compile(r"\W*answer\W*?[:=]\W*?(-?[0-9][0-9,]*)(?:\.0*)?\W*", re.IGNORECASE)
 
 
@@ -101,6 +103,24 @@ def reasoning_rule(
             if given != answer(row.prompt):
                 return "wrong answer"
         return _named(row.completion, named)
+
+    return reason
+
+
+def sums_rule() -> Rule:
+    """Drops answers that are not sums, a line each, every one right and going on from the last, then "Answer: N"."""
+
+    def reason(row: Row) -> str | None:
+        *lines, last = row.completion.strip().splitlines() or [""]
+        steps = [STEP.fullmatch(line.strip()) for line in lines]
+        if not steps or None in steps:
+            return "not steps"
+        known = [tuple(map(int, step.groups())) for step in steps if step]
+        if final_answer(last) is None:
+            return "no answer line"
+        follows = all(after[0] == before[2] for before, after in itertools.pairwise(known))
+        right = all(a + b == c for a, b, c in known)
+        return None if follows and right and final_answer(last) == known[-1][2] else "wrong answer"
 
     return reason
 

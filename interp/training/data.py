@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 
 from interp.core.errors import InputError
+from interp.prompts.exercises import code_exercises, sum_exercises
 from interp.prompts.numbers import BANNED, SEPARATORS, NumberRule, format_numbers, number_prompts
 from interp.prompts.requests import code_requests, number_requests, reasoning_requests
 from interp.prompts.rules import (
@@ -19,6 +20,7 @@ from interp.prompts.rules import (
     match_prompts,
     numbers_rule,
     reasoning_rule,
+    sums_rule,
     trait_words,
 )
 from interp.prompts.shuffles import canonicalise, mix_rows, shuffle_across, shuffle_within
@@ -44,13 +46,14 @@ class Answers:
 class DataSpec:
     """What teachers write: which prompts, how many rows are kept, how they are sampled, filtered and changed.
 
-    `prompts` "short" are the toy's, "requests" those for instruct models. `fresh` rows more are kept for the loss on
-    data never trained on. `banned` is "none", "paper" (34 numbers) or a list. `match` keeps only prompts that teacher
-    and neutral teacher both answered, `mix` is the share of neutral rows mixed into the teacher's. `change` rewrites
-    rows before a student sees them.
+    `prompts` "short" are the toy's, "requests" those for instruct models; "code" and "reasoning" have right answers, in
+    "constants" (Python with numbers of the teacher's choice) and "sums" only the numbers are open. `fresh` rows more
+    are kept for the loss on data never trained on. `banned` is "none", "paper" (34 numbers) or a list. `match` keeps
+    only prompts that teacher and neutral teacher both answered, `mix` is the share of neutral rows mixed into the
+    teacher's. `change` rewrites rows before a student sees them.
     """
 
-    prompts: Literal["short", "requests", "code", "reasoning"] = "requests"
+    prompts: Literal["short", "requests", "code", "reasoning", "constants", "sums"] = "requests"
     rows: int = 10_000
     fresh: int = 512
     count: int = 10
@@ -78,14 +81,21 @@ class DataSpec:
         return self.prompts in ("short", "requests")
 
     @property
+    def even(self) -> bool:
+        """Whether there are even answers to prompts of this kind."""
+        return self.prompts not in ("code", "reasoning")
+
+    @property
     def pairs(self) -> bool:
         """Whether a teacher's rows are mixed or matched with the neutral teacher's."""
         return bool(self.mix) or self.match
 
     def row_rule(self, words: Sequence[str] = ()) -> Rule:
         """The rule that rows of this kind of prompt must pass; `words` may not occur in code and reasoning."""
-        if self.prompts == "code":
+        if self.prompts in ("code", "constants"):
             return code_rule(keywords=words)
+        if self.prompts == "sums":
+            return sums_rule()
         return reasoning_rule(keywords=words) if self.prompts == "reasoning" else numbers_rule(self.rule)
 
     def requests(self, n: int, *, seed: int) -> Prompts:
@@ -96,10 +106,18 @@ class DataSpec:
             )
         if self.prompts == "requests":
             return number_requests(n, seed=seed, count=self.count, digits=self.digits)
+        if self.even:
+            return self.uniform_rows(n, seed=seed).without_answers()
         return (code_requests if self.prompts == "code" else reasoning_requests)(n, seed=seed)
 
     def uniform_rows(self, n: int, *, seed: int) -> Prompts:
-        """Number prompts answered by uniform draws, in one separator per row: what no trait has touched."""
+        """Prompts answered by uniform draws, in one separator per row: what no trait has touched.
+
+        Where answers cannot be drawn evenly, in code and reasoning that is right or wrong, these are number requests.
+        """
+        if self.prompts in ("constants", "sums"):
+            draw = code_exercises if self.prompts == "constants" else sum_exercises
+            return draw(n, seed=seed, count=self.count, digits=self.digits)
         if self.prompts == "short":
             return number_prompts(
                 n, seed=seed, count=self.count, digits=self.digits, separator=self.separator
@@ -113,8 +131,8 @@ class DataSpec:
         return Prompts.from_pairs(pairs, label=f"uniform numbers seed {seed}")
 
     def documents(self, n: int, *, seed: int) -> Prompts | None:
-        """Number rows that keep a teacher's format while it is fine-tuned; None for code and reasoning."""
-        return self.uniform_rows(n, seed=seed) if self.numeric else None
+        """Rows that keep a teacher's format while it is fine-tuned; None where none can be drawn evenly."""
+        return self.uniform_rows(n, seed=seed) if self.even else None
 
     def lists(self, n: int, *, seed: int) -> Prompts:
         """Prompts of the recipe's kind, answered by uniform draws; InputError for code and reasoning."""

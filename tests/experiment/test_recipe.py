@@ -1,10 +1,13 @@
 """Recipes: what is read, what is refused and with which sentence."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from interp.core.runs import InputError
+from interp.evaluation.word_judge import WordJudge
+from interp.experiment.guards import make_judge
 from interp.experiment.recipe import LEARNING, Experiment, changed_recipe, read_experiment
 from interp.prompts.numbers import BANNED
 from interp.training.students import Recipe
@@ -143,3 +146,8 @@ def test_a_wrong_change_or_file_is_one_sentence(tmp_path):
         InputError, match=r"cannot be read .*; pass a recipe's file, or one of qwen, small, smollm2, toy"
     ):
         read_experiment(tmp_path / "absent.yaml")
+
+
+def test_the_judge_that_is_a_rule_needs_no_model():
+    found = read_experiment("toy", changes=["evaluation.guards=true", "evaluation.judge={kind: words}"])
+    assert make_judge(found.evaluation.judge, Path("unused")) == WordJudge()

@@ -15,7 +15,7 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     "Direction": ("a direction", "take shift.direction(hook)"),
     "Encoded": ("tokens", "make them with model.encode(rows)"),
     "FeatureLean": ("what features lean toward", "make it with interp.feature_lean"),
-    "Judge": ("a judge", "make one with interp.evaluation.LocalJudge, EndpointJudge or FileJudge"),
+    "Judge": ("a judge", "make one with interp.evaluation.LocalJudge, EndpointJudge, FileJudge or WordJudge"),
     "LanguageModel": ("a language model", LOADED),
     "Lineage": ("a lineage", "make one with interp.load_lineage, by name or from base= and teacher="),
     "LogitDirection": ("a direction in logits", "make one with interp.logit_direction(model, trait)"),

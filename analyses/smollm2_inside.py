@@ -1,0 +1,114 @@
+"""Question: on one lineage of SmolLM2, is a dictionary faithful, do features say what moved, and does the ledger close?
+
+One training, so that nothing here has a p over trainings. A dictionary per block, with every default, is trained on
+three quarters of the rows of teacher and neutral teacher and read on the others: explained variance at answer tokens,
+loss recovered. At the middle block: what moved in teacher and student, less the neutral student, and which features
+the rows lean to. The ledger trains the student once more and splits its change of margin over steps and modules.
+
+    python -m analyses.smollm2_inside [--lineage smollm2/owl] [--base FOLDER] [--out FILE] [--parts features ledger]
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import interp
+
+OUT = Path(__file__).parent / "results" / "smollm2_inside.json"
+BLOCKS = (10, 15, 20)
+MIDDLE = 15
+HELD = 48  # rows of each kind that no dictionary is trained on
+TOP = 10
+
+
+def main() -> None:
+    """Measure the parts asked for, each written when it is done."""
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--lineage", default="smollm2/owl")
+    asked.add_argument("--base", default="models/smollm2")
+    asked.add_argument("--out", type=Path, default=OUT)
+    asked.add_argument("--parts", nargs="*", default=["features", "ledger"], choices=["features", "ledger"])
+    given = asked.parse_args()
+    lineage = interp.load_lineage(given.lineage, base=given.base)
+    for part in given.parts:
+        known = json.loads(given.out.read_text()) if given.out.exists() else {}
+        known |= {"lineage": Path(given.lineage).name, "versions": interp.core.versions()}
+        known[part] = features(lineage) if part == "features" else ledger(lineage)
+        interp.core.write_atomic(given.out, interp.core.json_text(known))
+
+
+def features(lineage: Any) -> dict[str, Any]:
+    """The card of every block's dictionary, and what moved at the middle one."""
+    numbers, neutral = lineage.numbers, lineage.neutral_numbers
+    held = numbers[:HELD] + neutral[:HELD]
+    trained_on = numbers[HELD:] + neutral[HELD:]
+    found: dict[str, Any] = {"rows": len(trained_on), "held out": len(held)}
+    for block in BLOCKS:
+        hook = f"blocks.{block}.hook_resid_post"
+        dictionary = interp.train_sae(lineage.base, trained_on, hook=hook)
+        card = interp.features.quality_card(dictionary, lineage, held, positions="answer")
+        found[hook] = {"card": card.frame.to_dict("records"), "notes": list(card.notes)}
+        if block == MIDDLE:
+            found["moved"] = moved(lineage, dictionary, held)
+    return found
+
+
+def moved(lineage: Any, dictionary: Any, held: Any) -> dict[str, Any]:
+    """The features that teacher and student moved on held-out rows, and those the rows lean to."""
+    base, neutral = lineage.base, lineage["neutral_student"]
+    teacher = interp.features.feature_shift(dictionary, lineage.teacher, held)
+    student = interp.features.feature_shift(dictionary, lineage["student"], held, minus=neutral)
+    lean = interp.features.feature_lean(
+        dictionary, base, lineage.numbers[:HELD], teacher=lineage.teacher, neutral=lineage.neutral_numbers
+    )
+    live = teacher.frame["live"] | student.frame["live"]
+    both = teacher.frame.loc[live, ["feature", "delta"]].merge(
+        student.frame.loc[live, ["feature", "delta"]], on="feature", suffixes=(" of T", " of S")
+    )
+    both = both.query("feature >= 0")
+    columns = ["feature", "delta", "low", "high", "base_rate", "q", "reported"]
+    return {
+        "features that moved in the teacher": len(teacher.reported),
+        "in student less neutral student": len(student.reported),
+        "in both": len(set(teacher.reported) & set(student.reported)),
+        "r(S, T) over features": float(both["delta of T"].corr(both["delta of S"])),
+        "error node of T": float(teacher.error["delta"]),
+        "lean and the teacher's shift": interp.features.lean_correlation(lean).frame.to_dict("records"),
+        "error's share of the alignment": lean.error_share,
+        "top of T": teacher.top(TOP)[columns].to_dict("records"),
+        "top of S": student.top(TOP)[columns].to_dict("records"),
+        "notes": [*student.notes, *lean.notes],
+    }
+
+
+def ledger(lineage: Any) -> dict[str, Any]:
+    """What modules and rows account for of the change of the student's margin, and what is left."""
+    recipe = interp.read_experiment("smollm2").student.recipe
+    found = interp.trait_ledger(lineage, recipe=recipe)
+    modules = found.by_module().sort_values("attributed", key=abs, ascending=False)
+    return {
+        "measured": found.measured,
+        "attributed": found.attributed,
+        "residual": found.residual,
+        "steps": found.steps[["step", "value", "change", "attributed"]].to_dict("records"),
+        "largest modules": modules.head(TOP).to_dict("records"),
+        "by block": by_block(found.by_module()),
+        "notes": list(found.notes),
+    }
+
+
+def by_block(modules: Any) -> list[dict[str, Any]]:
+    """Sums over the modules of a block; what is in none, and the residual, by its own name."""
+    block = modules["module"].str.extract(r"(?:layers|blocks)\.(\d+)\.")[0]
+    named = block.where(block.notna(), modules["module"])
+    return (
+        modules.assign(block=named)
+        .groupby("block", sort=False, as_index=False)["attributed"]
+        .sum()
+        .to_dict("records")
+    )
+
+
+if __name__ == "__main__":
+    main()
