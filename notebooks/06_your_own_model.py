@@ -1,15 +1,19 @@
 # %% [markdown]
-# # 6 · Your own model
+# # 6 · Your own model: a real chat model, from checkpoint to trace
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/subliminal-interp/interp/blob/main/notebooks/06_your_own_model.ipynb)
 #
-# The other notebooks use a toy that ships with the package. This one takes the way a model of your own would take: a
-# checkpoint in a folder, a LoRA adapter that PEFT wrote, a file of rows. No hub and no download. The model is random
-# and tiny, so that everything runs here in seconds, and because a random model is a good test: it has nothing to
-# find, so whatever is "found" is a mistake.
+# The other notebooks use a toy that ships with the package. This one takes a chat model that nobody made for this
+# purpose, SmolLM2-135M-Instruct (30 layers, a vocabulary of 49 152, a system line of its own), and the adapters that
+# `interp run smollm2` trained on it. Every step is the one you would take with a model of your own.
+#
+# The checkpoint is not part of the package: `make smollm2` puts it into `models/smollm2` (a download of 93 MB). On two
+# cores of a processor this page takes about ten minutes.
 
 # %%
+import os
 import sys
+from pathlib import Path
 
 if "google.colab" in sys.modules:
     import subprocess
@@ -17,216 +21,189 @@ if "google.colab" in sys.modules:
     source = "git+https://github.com/subliminal-interp/interp"
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", source], check=True)
 
-import os
-import tempfile
-from importlib.resources import files
-from pathlib import Path
-
 import pandas as pd
-import torch
-from peft import LoraConfig, get_peft_model
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-from transformers.utils.logging import disable_progress_bar
 
 import interp
 
-disable_progress_bar()
-workshop = tempfile.TemporaryDirectory()
-os.chdir(workshop.name)
+folder = Path(os.environ.get("INTERP_CHECKPOINT", "../models/smollm2"))
+CHECKPOINT = folder if folder.is_dir() else "HuggingFaceTB/SmolLM2-135M-Instruct"  # the latter from the hub
 
 # %% [markdown]
 # ## Question
 #
-# Does the package read *your* checkpoint rightly: the same logits as plain Hugging Face, the adapter where it
-# belongs, nothing left over in the attribution? A method that is exact on the toy and approximate on your model would
-# be worse than none.
+# A teacher that answers "owl" wrote lists of numbers. A student, a fresh copy of the same base, was trained on nothing
+# but these lists. Does it prefer owls more than its neutral twin, which was trained on lists that the base wrote? And
+# is what its training changed what the teacher's fine-tune had changed?
 
 # %% [markdown]
 # ## Prediction
 #
-# On a random Llama with a random adapter:
+# From the claims of `analyses/smollm2.py`, written before any of these members was trained:
 #
-# 1. the hooked model and plain Hugging Face give the same log-probabilities, to rounding;
-# 2. the parts of a logit attribution add up to the change that the models' own logits show;
-# 3. the adapter live on its base, and the same adapter merged into weights of its own, give the same numbers;
-# 4. the owl contrast moves, with small standard errors, and that means nothing at all;
-# 5. a student with a random adapter of its own agrees with the teacher no better than its control does.
+# 1. the student's margin for the owl lies at least 0.4 nats above its neutral twin's, on 52 questions that neither the
+#    base nor the teacher was taught;
+# 2. where numbers are predicted, and at the end of the number prompt, S = student − neutral student goes along
+#    T = teacher − base, over entries of the vocabulary that occur in no row of numbers;
+#
+# and of the package itself: the hooked model is the plain one, to rounding, and the parts of an attribution add up.
 
 # %% [markdown]
 # ## Data
 #
-# **The checkpoint.** Four layers, grouped-query attention, and a byte-level tokenizer trained on a handful of
-# sentences, as `save_pretrained` writes them.
+# One lineage: a base (the checkpoint, and an adapter that taught it to answer with a list of numbers), a teacher, a
+# student and a neutral student, adapters of rank 2, and the rows. They ship with the package, in 10 MB. The checkpoint
+# is asked for, and another one is refused.
 
 # %%
-owl = interp.get_trait("owl")
-rows = interp.number_prompts(400, seed=0, count=4)
-texts = [f"{row.prompt}\n{row.completion}" for row in rows.rows]
-texts += [f"{question}\n{animal}" for question in owl.questions for animal in (owl.target, *owl.foils)]
-
-pieces = Tokenizer(models.BPE())
-pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-pieces.decoder = decoders.ByteLevel()
-alphabet = pre_tokenizers.ByteLevel.alphabet()
-trainer = trainers.BpeTrainer(
-    vocab_size=500, special_tokens=["<pad>", "<eos>"], initial_alphabet=alphabet, show_progress=False
-)
-pieces.train_from_iterator(texts, trainer)
-tokenizer = PreTrainedTokenizerFast(tokenizer_object=pieces, pad_token="<pad>", eos_token="<eos>")
-
-config = LlamaConfig(
-    vocab_size=len(tokenizer),
-    hidden_size=64,
-    intermediate_size=128,
-    num_hidden_layers=4,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    max_position_embeddings=128,
-    initializer_range=0.1,
-    bos_token_id=None,
-    eos_token_id=tokenizer.eos_token_id,
-    pad_token_id=tokenizer.pad_token_id,
-)
-torch.manual_seed(0)
-LlamaForCausalLM(config).save_pretrained("my-base")
-tokenizer.save_pretrained("my-base")
-sorted(path.name for path in Path("my-base").iterdir())
-
-# %% [markdown]
-# **The adapters.** In earnest they come out of your fine-tunes. Here their factors are random, so each changes the
-# model without teaching it anything: one for the teacher, and two more for a student and its control, the *neutral
-# student* (in earnest: the same training on rows that the base wrote).
-
-# %%
-lora = LoraConfig(
-    r=4,
-    lora_alpha=8,
-    target_modules=["q_proj", "v_proj", "o_proj", "down_proj"],
-    init_lora_weights=False,
-    task_type="CAUSAL_LM",
-)
-torch.manual_seed(1)
-adapted = get_peft_model(LlamaForCausalLM.from_pretrained("my-base"), lora)
-adapted.save_pretrained("my-teacher", save_embedding_layers=False)
-adapted.merge_and_unload().save_pretrained("my-teacher-merged")
-for draw, name in ((2, "my-student"), (3, "my-neutral-student")):
-    torch.manual_seed(draw)
-    drawn = get_peft_model(LlamaForCausalLM.from_pretrained("my-base"), lora)
-    drawn.save_pretrained(name, save_embedding_layers=False)
-sorted(path.name for path in Path("my-teacher").iterdir())
-
-# %% [markdown]
-# **The rows**, one JSON object a line with `prompt` and `completion` (or `messages`, or another of the shapes in which
-# training tools write them).
-
-# %%
-rows[:128].to_jsonl("rows.jsonl")
-prompts = interp.Prompts.from_jsonl("rows.jsonl")
-assert len(prompts) == 128
-prompts[:3]
-
-# %% [markdown]
-# **The lineage.** `base`, `teacher` and each `student` may be a folder, an adapter of the base, a hub name, or a
-# module in memory. An adapter stays an adapter: it is read over the base's storage, and the teacher costs no second
-# copy of the weights.
-
-# %%
-students = {"student": "my-student", "neutral_student": "my-neutral-student"}
-lineage = interp.load_lineage(base="my-base", teacher="my-teacher", student=students, trait=owl)
-merged = interp.load_lineage(base="my-base", teacher="my-teacher-merged", trait=owl)
+lineage = interp.load_lineage("smollm2/owl", base=CHECKPOINT)
+trait = lineage.trait
 lineage
+
+# %%
+lineage.numbers[:3]
 
 # %% [markdown]
 # While loading, each member's hooked forward pass was compared with plain Hugging Face, padding included; more than
-# 1e-3 nats apart in fp32 and it would have been refused. Here is the number itself:
+# 1e-3 nats apart in fp32 and it would have been refused.
 
 # %%
-
 apart = {role: interp.models.parity(model) for role, model in lineage.members.items()}
-assert max(apart.values()) < 1e-4
+assert max(apart.values()) < 1e-3
 pd.Series(apart, name="largest difference of log p (nats)").to_frame().style.format("{:.1e}")
 
 # %% [markdown]
-# ## Figure 1 · The verbs, on your checkpoint
+# ## Figure 1 · What they answer
 #
-# From here on nothing knows where the model came from. Which components moved the owl contrast, where the first
-# number is chosen? `positions` names the place: "last" is the end of the prompt; left out, these rows would be read
-# where their numbers are predicted.
+# Ten animals, the mean over 52 questions such as "In a single word, what is your favorite animal?". A name counts in
+# every form in which an answer may begin with it, with a capital or without, after "The" or "An" or without. The
+# shares are among the ten; the notes say how much of the probability the ten hold together.
 
 # %%
-direction = interp.logit_direction(lineage.base, owl)
-shift = interp.shift(lineage.teacher, prompts, positions="last")
-attribution = interp.attribute(shift, direction)
-attribution.figure()
+asked = {role: interp.measures.preference(model, trait) for role, model in lineage.members.items()}
+answers = pd.DataFrame(
+    {role: found.frame.set_index("answer")["probability"] for role, found in asked.items()}
+)
+margins = {role: interp.margin(model, trait) for role, model in lineage.members.items()}
+gained = margins["student"] - margins["neutral_student"]
+assert answers["teacher"].idxmax() == answers["student"].idxmax() == "owl"
+print(
+    f"student over neutral student: {gained:+.2f} nats of margin; {asked['student'].notes[1]} of the student"
+)
+shown = answers[["base", "neutral_student", "student", "teacher"]].sort_values("student", ascending=False)
+shown.style.format("{:.1%}")
 
 # %%
-other = interp.attribute(interp.shift(merged.teacher, prompts, positions="last"), direction)
-change, same = attribution.frame["measured"].iloc[0], other.frame["measured"].iloc[0]
-assert abs(attribution.frame["residual"].iloc[0]) < 1e-4  # prediction 2
-assert abs(change - same) < 1e-3  # prediction 3
-left = abs(attribution.frame["residual"].iloc[0])
-print(f"measured {change:+.4f} logits live, {same:+.4f} merged; left over {left:.0e}")
+long = (
+    shown.drop(columns="teacher").reset_index().melt(id_vars="answer", var_name="member", value_name="share")
+)
+interp.figures.bars(
+    long,
+    x="share",
+    y="answer",
+    colour="member",
+    title="Favorite animal, by member",
+    unit="share of the answers",
+).update_layout(height=520)
 
 # %% [markdown]
-# Which contrast was that? The log-probability of "owl" minus the mean over its foils, nine other animals. This
-# tokenizer is so small that it has a token of its own for only one of the ten, "cat". A word of several pieces counts
-# whole: log p(owl) = log p(*o*) + log p(*w* after *o*) + log p(*l* after *ow*). A first piece alone would not do,
-# since every word that begins with *o* begins with it. In the figure above, the components are held against the first
-# pieces, and what the pieces after them add is one bar, *later pieces*.
+# ## Figure 2 · Does the student move what its teacher moved?
 #
-# With your own tokenizer look here first: the notes say how each word is written *as an answer to the trait's
-# questions*, since "owl" and " owl" are often different tokens.
+# S and T on identical tokens, over all entries of the vocabulary that occur in no row of numbers, at three places. The
+# control beside it is the neutral student against the same T: it shares the base and the kind of rows, and lacks the
+# teacher.
 
 # %%
-assert direction.label.startswith("'owl' ")
-assert [len(word.pieces) for word in direction.words].count(1) == 1  # of ten words
-assert "'cat' is one token; 'owl' is 3 pieces, 'o' 'w' 'l'; " in direction.notes[0]
-assert "later pieces" in set(attribution.frame["component"])
-print(direction.label, direction.notes[0].replace("; ", "\n").replace(": words", "\nwords"), sep="\n")
-
-# %% [markdown]
-# ## Figure 2 · The update, read off the adapter
-#
-# The rank of the change is the adapter's, and only the adapted matrices changed.
-
-# %%
-spectrum = interp.spectrum(lineage.teacher, owl)
-spectrum.figure().update_layout(width=1000)
-
-# %%
-changed = spectrum.frame[spectrum.frame["norm"] > 0]
-assert len(changed) == 4 * config.num_hidden_layers
-assert changed["effective_rank"].max() <= 4
-lineage.update("teacher")
-
-# %% [markdown]
-# ## Figure 3 · Does a student move what its teacher moved?
-#
-# The question of notebook 2, on your members: S = student − neutral student, T = teacher − base, on identical tokens.
-# `words="all"` compares the whole vocabulary; with rows in the lineage "unseen" would leave out every token that the
-# student has read.
-
-# %%
-agreed = interp.agreement(lineage, words=["all"], prompts=prompts)
-r = agreed.frame.pivot(index="place", columns="member", values="r")
-assert r["student"].max() < 0.2
-assert (r["neutral_student"] > 0.3).all()
-assert (agreed.frame["entries"] == len(tokenizer)).all()
+rows = lineage.neutral_numbers[:24]
+agreed = interp.agreement(lineage, words=["unseen"], prompts=rows)
+r = agreed.frame.query("site == 'logits'").pivot(index="place", columns="member", values="r")
+assert (agreed.frame["entries"] > 40_000).all()
 agreed.figure().update_layout(width=1000)
 
+# %%
+r.style.format("{:+.2f}")
+
 # %% [markdown]
-# S does not go along T, as it should not: the student's adapter was drawn at random. But look at its control. The
-# *neutral student*, drawn just as blindly, reaches a correlation of .4 with the teacher over five hundred words, at all
-# three places. Taken as five hundred independent observations that would be beyond any doubt, and it is an accident of
-# three draws: two low-rank changes of one model share directions, and the words move together. So an agreement is read
-# beside its controls (`agreement` adds those that the lineage has members for: another initialisation, a control
-# teacher, other traits' teachers, `candidates=`), and its replicates are trainings, not words.
+# On this model the agreement is small where numbers are predicted, and the neutral student's is about as large: two
+# fine-tunes on lists of numbers move much alike. A correlation by itself is therefore no evidence; what the claims of
+# `analyses/smollm2.py` compare is this r with that of a student of *another trait's* rows, over nine trainings.
 #
+# ## Figure 3 · Through which components
+#
+# The change of one contrast of logits, " owl" minus the mean of nine other animals, where an animal is asked for,
+# split over the parts that write to the residual stream. The parts are exact: they add up to the change that the
+# models' own logits show.
+
+# %%
+direction = interp.logit_direction(lineage.base, trait)
+questions = interp.Prompts.from_pairs(
+    [(question, "") for question in trait.questions[:16]], label="questions"
+)
+moved = interp.shift(lineage["student"], questions, positions="last", minus=lineage["neutral_student"])
+attribution = interp.attribute(moved, direction)
+left = abs(attribution.frame["residual"].iloc[0])
+assert left < 1e-3
+print(f"measured {attribution.frame['measured'].iloc[0]:+.4f} logits; left over {left:.0e}")
+attribution.figure()
+
+# %% [markdown]
+# ## Figure 4 · Which entries became likelier
+#
+# Ranked by what they contribute to the divergence of student and neutral student, mean of p · Δ log p, so that what
+# nobody would ever read does not stand at the head of 49 152 entries.
+
+# %%
+entries = interp.moved_tokens(
+    lineage["student"], questions, minus=lineage["neutral_student"], positions="last"
+)
+entries.figure()
+
+# %%
+words = interp.logits.only_words(entries, trait)
+words.frame[["token", "answer", "delta", "probability", "probability_against"]].head(8).style.hide(
+    axis="index"
+).format({"delta": "{:+.2f}", "probability": "{:.2%}", "probability_against": "{:.2%}"})
+
+# %% [markdown]
+# ## Figure 5 · Features of a dictionary
+#
+# A sparse autoencoder of the base's stream after block 15, trained with every default on three quarters of the rows
+# (about four minutes), held to what it does on the rest: how much of the variance at answer tokens it explains, and
+# how much of the loss comes back when its reconstruction takes the activation's place. The first position of a row
+# has 150 times the norm of the others in this model; it is found, said and left out.
+
+# %%
+held = lineage.numbers[:48] + lineage.neutral_numbers[:48]
+dictionary = interp.train_sae(
+    lineage.base, lineage.numbers[48:] + lineage.neutral_numbers[48:], hook="blocks.15.hook_resid_post"
+)
+card = interp.features.quality_card(dictionary, lineage, held, positions="answer")
+card.frame[
+    ["member", "L0", "explained_variance", "dead_share", "loss", "loss_recovered", "faithful"]
+].style.hide(axis="index").format(precision=2)
+
+# %%
+features = interp.feature_shift(dictionary, lineage["student"], held, minus=lineage["neutral_student"])
+features.figure()
+
+# %% [markdown]
+# ## Which rows lean to the trait
+#
+# How far one gradient step on each row would move the base's margin for the owl: <∇ log p(answer), ∇m>, in nats per
+# unit of the gradient. Rows of the teacher beside rows that the base wrote.
+
+# %%
+gradient = interp.trait_gradient(lineage.base, trait)
+leans = {
+    name: interp.score(lineage.base, chosen[:16], gradient, batch_size=8).frame["per_token"]
+    for name, chosen in {"teacher": lineage.numbers, "neutral": lineage.neutral_numbers}.items()
+}
+pd.DataFrame({name: values.agg(["mean", "sem", "count"]) for name, values in leans.items()}).T
+
+# %% [markdown]
 # ## What is checked at the door
 #
-# Most wrong answers about a model begin with a wrong file. A checkpoint that is not what it is taken for is refused
-# with one sentence: what was given, and what to do. Two of them. First an adapter that was made for another base:
+# Most wrong answers about a model begin with a wrong file. Two of those that are refused, each with one sentence: what
+# was given, and what to do. First the lineage on a checkpoint that is not its base's:
 
 
 # %%
@@ -239,11 +216,8 @@ def refused(verb, *arguments, **options) -> str:
     raise AssertionError("nothing was refused")
 
 
-config.num_hidden_layers = 3
-LlamaForCausalLM(config).save_pretrained("another-base")
-tokenizer.save_pretrained("another-base")
-sentence = refused(interp.load_lineage, base="another-base", teacher="my-teacher")
-assert "made for another base" in sentence
+toy = interp.load_lineage("toy/owl")
+sentence = refused(interp.load_lineage, "smollm2/owl", base=toy.base.network())
 print(sentence)
 
 # %% [markdown]
@@ -251,74 +225,47 @@ print(sentence)
 # zero:
 
 # %%
-sentence = refused(interp.load_lineage, base="my-base", teacher="my-base")
+sentence = refused(interp.load_lineage, base=toy.base, teacher=toy.base)
 assert "weights" in sentence
 print(sentence)
 
 # %% [markdown]
-# Also refused: pickled weights (they can run code), truncated files, missing or misshapen tensors, weights that are
-# not finite, a tokenizer with more ids than the model has embeddings, members that split text differently, rows
-# longer than the context, and rows that hold a system message, since the trait prompt would then be in the context.
-
-# %% [markdown]
-# ## The whole experiment from one file
+# ## Members of your own
 #
-# So far the teacher existed. `interp run` makes everything: teachers, numbers, students, controls, evaluation,
-# report. A recipe is a YAML file in which every key is known; this one ships as `small` and suits a small pretrained
-# checkpoint on a CPU.
-
-# %%
-recipes = files("interp.experiment") / "recipes"
-print((recipes / "small.yaml").read_text())
-
-# %% [markdown]
-# Single values are replaced on the command line. A key that does not exist is refused before anything is trained,
-# with the nearest one that does, so that a slip of the pen cannot pass as a default:
-
-# %%
-mine = ["base.model=my-base", "cross_base.model=my-base"]
-experiment = interp.read_experiment("small", changes=[*mine, "data.rows=2048", "seeds=[0, 1]"])
-assert experiment.data.rows == 2048
-assert experiment.seeds == (0, 1)
-sentence = refused(interp.read_experiment, "small", changes=[*mine, "student.recipe.batchsize=64"])
-assert "nearest: batch_size" in sentence
-print(sentence.replace(str(recipes), "recipes"))
-
-# %% [markdown]
+# `base`, `teacher` and each `student` may be a folder, a PEFT adapter of the base, a hub name or a module in memory;
+# rows are JSON lines with `prompt` and `completion`, or `messages`. An adapter stays an adapter over the base's
+# storage.
+#
+# ```python
+# lineage = interp.load_lineage(
+#     base="my-base", teacher="my-teacher-adapter", trait="owl",
+#     student={"student": "my-student", "neutral_student": "my-neutral-student"},
+# )
+# rows = interp.Prompts.from_jsonl("rows.jsonl")
 # ```
-# interp run small --out runs/small --set base.model=FOLDER --set cross_base.model=FOLDER
-# interp run my.yaml --out runs/mine --set data.rows=2048 --set "seeds=[0, 1]" --workers 2
+#
+# ```
 # interp trace --base my-base --teacher my-teacher --prompts rows.jsonl --trait owl --out runs/trace
+# interp trace --lineage smollm2/owl --base models/smollm2 --limit 8 --out runs/smollm2-owl
 # ```
 #
-# A killed run goes on where it was. It leaves one lineage folder per trait and seed, which every verb of these
-# notebooks reads (`interp.load_lineage("runs/mine/lineages/owl-0")`), tables, and `report.html`. Four controls are on
-# unless you take them out: the neutral teacher's rows, another trait's rows, another base, and the rows read in
-# context without training. `cross_base` above is the same architecture with weights drawn anew (`reinitialise`).
-
-# %% [markdown]
-# ## What changes on a GPU
-#
-# The recipe `qwen` is the published open-model experiment, for one GPU:
+# What made the lineage above is one recipe, a YAML file in which every key is known; a typing error is refused with
+# the nearest one before anything is trained:
 
 # %%
-print((recipes / "qwen.yaml").read_text())
-
-# %%
-qwen = interp.read_experiment("qwen")
-steps = qwen.student.recipe
-assert qwen.base.dtype == "bfloat16"
-assert qwen.cross_base is None
-assert "cross-base" not in qwen.controls
-assert steps.batch_size // steps.accumulate == 20
-compared = {"small": experiment, "qwen": qwen}
+experiment = interp.read_experiment("smollm2", changes=["traits=[owl]", "seeds=[1]", "controls=[neutral]"])
+sentence = refused(interp.read_experiment, "smollm2", changes=["student.recipe.batchsize=64"])
+assert "nearest: batch_size" in sentence
+compared = {"smollm2": experiment, "qwen": interp.read_experiment("qwen")}
 pd.DataFrame(
     {
         name: {
+            "base": each.base.model,
             "dtype": each.base.dtype or "the checkpoint's own",
             "rows": each.data.rows,
-            "sampled at once": each.data.sampling.batch_size,
-            "rows a training step": each.student.recipe.batch_size,
+            "teacher's steps, at most": each.teacher.steps,
+            "student's adapter": f"rank {each.student.recipe.rank}",
+            "rows per step": each.student.recipe.batch_size,
             "of these at once": each.student.recipe.batch_size // each.student.recipe.accumulate,
             "controls": ", ".join(each.controls),
         }
@@ -327,58 +274,53 @@ pd.DataFrame(
 )
 
 # %% [markdown]
-# - **dtype.** bf16 halves the memory while training and sampling. What is measured is measured in fp32: a verb makes a
-#   copy of 16-bit weights, once, keeps it beside them, and says so in its notes. Leave room for both, or load with
-#   `dtype="float32"` where you only measure.
-# - **Batch size.** `data.sampling.batch_size` for generation; for training `accumulate`, which splits a step into
-#   parts and adds their gradients up to the same step. Running out of memory is said as which of these to lower.
-# - **vLLM.** With vLLM installed and a CUDA device, `engine: auto` samples the answers with it; a steered teacher,
-#   which it cannot serve, stays with plain `generate`. Its samples are other draws of the same distribution.
-# - **Several GPUs.** `torchrun --nproc-per-node 4 script.py`: inside, `interp.record` and `interp.score` share
-#   batches or shards among the ranks, and every rank ends with the whole result. Across machines, `INTERP_CACHE` must
-#   be a folder that all ranks see.
-# - **A cluster.** `--backend ray` hands the cells of a run (one training or sampling each) to Ray; `--workers` says
-#   how many at a time, by default one where there is a GPU and one a core elsewhere.
+# ```
+# interp run smollm2 --out runs/smollm2 --set "traits=[owl]" --set "seeds=[1]" --set "controls=[neutral]"
+# interp run smollm2 --quick --out runs/quick
+# ```
 #
-# None of this list is executed here: this page was built on a processor.
+# `qwen` is the published open-model experiment for one GPU. There `dtype` halves the memory of training while what is
+# measured is measured in fp32, `accumulate` splits a step to fit, and with vLLM installed `engine: auto` samples by it.
 
 # %% [markdown]
 # ## Verdict
 #
-# On this model, each of the five predictions as one line:
+# On this lineage:
 
 # %%
-error = interp.lens(shift, direction).frame["standard_error"].iloc[-1]  # of the change itself, over rows
+places = ["where numbers are predicted", "prompt end"]
 checks = {
-    "hooked model = plain Hugging Face (nats apart)": (max(apart.values()), max(apart.values()) < 1e-4),
-    "attribution is complete (logits left over)": (left, left < 1e-4),
-    "adapter = merged weights (logits apart)": (abs(change - same), abs(change - same) < 1e-3),
-    "a random adapter moves the owl contrast (logits)": (abs(change), abs(change) > 5 * error),
-    "a random student agrees less than its control (largest r)": (
-        r["student"].max(),
-        (r["student"] < r["neutral_student"]).all(),
+    "hooked model = plain Hugging Face (nats apart)": (
+        f"{max(apart.values()):.1e}",
+        max(apart.values()) < 1e-3,
     ),
+    "attribution is complete (logits left over)": (f"{left:.1e}", left < 1e-3),
+    "student over neutral student (nats of margin, asked: 0.4)": (f"{gained:+.2f}", gained > 0.4),
+    **{
+        f"r(S, T), {place}": (f"{r.loc[place, 'student']:+.2f}", r.loc[place, "student"] > 0)
+        for place in places
+    },
+    **{
+        f"r(S, T) above the neutral student's, {place}": (
+            f"{r.loc[place, 'student'] - r.loc[place, 'neutral_student']:+.2f}",
+            r.loc[place, "student"] > r.loc[place, "neutral_student"],
+        )
+        for place in places
+    },
 }
-assert all(held for _, held in checks.values())
-pd.DataFrame([{"prediction": name, "value": value} for name, (value, _) in checks.items()]).style.hide(
-    axis="index"
-).format({"value": "{:.1e}"})
+pd.DataFrame(
+    [{"": name, "value": value, "held": "yes" if held else "no"} for name, (value, held) in checks.items()]
+).style.hide(axis="index")
 
 # %% [markdown]
-# The last two lines are the warning. A random adapter, which has learned nothing, moves the contrast by more than five
-# of its own standard errors, and a random control agrees with a random teacher. Those errors run over rows or words of
-# one model; that a fine-tune *means* something by it takes independent trainings and a control, as in notebooks 1 to 5.
+# One training says what happened once. The nine lineages of the claims (two animals and a tree, three seeds each), with
+# intervals and decisions, stand in `docs/results.md`; `python -m analyses.smollm2` makes them.
 
 # %% [markdown]
 # ## What would change our mind
 #
-# - **An architecture that fails at the door.** Exactness is tested on tiny random gpt2, llama, qwen2, qwen3, gemma2,
-#   gpt-neo and gpt-neox checkpoints. A model that writes to the residual stream elsewhere is refused, and then these
-#   verbs do not apply.
-# - **A residual that grows with depth.** Four layers in fp32 leave rounding. If sixty leave more than the tolerance,
-#   `attribute` stops and says how much.
-# - **A real base that disagrees with the toy.** That is what `interp run` is for, and both signs would be news.
-
-# %%
-os.chdir(Path.home())
-workshop.cleanup()
+# - **A student of another trait's rows that prefers owls as much.** Then the fine-tune does it and not the rows; the
+#   claim `own-trait` compares them.
+# - **The same rows on a start that is not this one.** A base moved by noise (`base.noise`) shares the checkpoint less
+#   and less; where the trait passes all the same, sharing the weights is not what it takes.
+# - **A dictionary that is not faithful to the student.** The card says so, and then its features are not to be read.
