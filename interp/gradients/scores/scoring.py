@@ -228,7 +228,8 @@ def score(
     work = Work(network, sites, directions, keys, plan, cosine)
     log.info("%s: %s", inputs.label, plan)
     named = [(each.label, each.key) for each in directions]
-    key = digest(FORMAT, model.fingerprint, str(model.dtype), inputs.fingerprint, named, keys, cosine)
+    elsewhere = [] if model.device.type == "cpu" else [model.device.type]  # a GPU rounds otherwise
+    key = digest(FORMAT, model.fingerprint, str(model.dtype), inputs.fingerprint, named, keys, cosine, *elsewhere)
     folders = _shards(work, inputs, key=key, weights=model.fingerprint, batch_size=batch_size)
     return _collected(model, inputs, work, folders)
 
