@@ -236,6 +236,12 @@ def score(
     return _collected(model, inputs, work, folders)
 
 
+def _arithmetic(model: LanguageModel) -> str:
+    """The type of the weights and, off the processor, the kind of device, which rounds otherwise."""
+    kind = model.device.type
+    return str(model.dtype) if kind == "cpu" else f"{model.dtype} on {kind}"
+
+
 def _shards(work: Work, inputs: Encoded, *, key: str, weights: str, batch_size: int) -> list[Path]:
     """The folder of every shard, computed by one rank or found; a rank tests itself before it computes (`try_once`)."""
     cache, ranks, tested = Cache.default(), Ranks.here(), False
