@@ -228,10 +228,7 @@ def score(
     work = Work(network, sites, directions, keys, plan, cosine)
     log.info("%s: %s", inputs.label, plan)
     named = [(each.label, each.key) for each in directions]
-    elsewhere = [] if model.device.type == "cpu" else [model.device.type]  # a GPU rounds otherwise
-    key = digest(
-        FORMAT, model.fingerprint, str(model.dtype), inputs.fingerprint, named, keys, cosine, *elsewhere
-    )
+    key = digest(FORMAT, model.fingerprint, _arithmetic(model), inputs.fingerprint, named, keys, cosine)
     folders = _shards(work, inputs, key=key, weights=model.fingerprint, batch_size=batch_size)
     return _collected(model, inputs, work, folders)
 
