@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom
 
 import benchmarks.__main__ as command
-from benchmarks import alignment, alignment_peers, checkpoint, paired
+from benchmarks import alignment, alignment_peers, checkpoint, gpu, paired
 from interp.core.runs import InputError
 
 
@@ -114,3 +114,50 @@ def test_a_real_model_that_is_not_there_is_skipped_with_the_reason(monkeypatch):
     for bench in checkpoint.BENCHES.values():
         ((_, result),) = bench().items()
         assert result == {"skipped": "INTERP_CHECKPOINT names no model folder"}
+
+
+def test_the_gpu_script_measures_every_verb_of_a_tiny_model_without_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    gpu.main(["--size", "tiny", "--out", str(tmp_path / "gpu.json")])
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    tiny = found["results"]["tiny"]
+    embedding, layer = 2048 * 32, 2 * 32 * 32 + 32 + 2 * (16 * 32 + 16) + 3 * 32 * 64 + 2 * 32
+    assert tiny["model"]["parameters"] == embedding + 2 * layer + 32
+    assert tiny["seam"]["nats_apart"] < 0.5
+    ways = (
+        "write",
+        "student-bf16",
+        "student-fp32",
+        "record-last",
+        "record-all",
+        "score-rank8",
+        "score-dense",
+    )
+    for way in ways:
+        assert tiny[way]["low"] <= tiny[way]["ratio"] <= tiny[way]["high"], tiny[way]
+    assert found["machine"].startswith("processor")
+
+
+def test_the_gpu_script_says_that_there_is_no_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match=r"There is no GPU here; `--size tiny` runs the same path"):
+        gpu.main([])
+
+
+def test_a_measurement_that_fails_is_saved_as_that_beside_what_was_measured_before(tmp_path):
+    def fails():
+        raise RuntimeError("out of memory")
+
+    gpu.save(tmp_path / "gpu.json", "7b", "load", {"seconds": 1.0})
+    gpu.save(tmp_path / "gpu.json", "7b", "write", gpu.guarded(fails))
+    found = json.loads((tmp_path / "gpu.json").read_text())["results"]["7b"]
+    assert found == {"load": {"seconds": 1.0}, "write": {"failed": "RuntimeError: out of memory"}}
+
+
+def test_the_step_that_verbs_are_held_against_leaves_the_weights_as_they_are():
+    network = gpu.random_network(gpu.SHAPES["tiny"], torch.device("cpu"))
+    before = {name: weight.clone() for name, weight in network.named_parameters()}
+    step = gpu.hosted(network, gpu.SHAPES["tiny"]).step()
+    step()
+    assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
+    assert not any(weight.requires_grad for weight in network.parameters())

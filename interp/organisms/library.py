@@ -267,7 +267,7 @@ def toy_base(seed: int, *, world: World, cache: Cache) -> LanguageModel:
     name = f"toy base {seed}"
     key = digest(FORMAT, "base", world, seed, "member")
     folder = cache.get("base", key, lambda path: keep_member(train_base(seed, world=world), path))
-    return load_model(folder / "member", tokenizer=build_tokenizer(), name=name, check=False)
+    return load_model(folder / "member", tokenizer=build_tokenizer(), name=name, device="cpu", check=False)
 
 
 def other_seed(seed: int) -> int:

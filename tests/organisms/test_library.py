@@ -230,3 +230,12 @@ def test_a_trait_the_toy_has_no_words_for_is_refused():
         InputError, match="trait 'misaligned' uses words the toy does not know; take an animal"
     ):
         load_lineage("toy/misaligned")
+
+
+def test_a_base_that_does_not_ship_stays_on_the_processor_where_there_is_a_gpu(tmp_path, monkeypatch):
+    """Else its lineage would be trained there, under the name of the one that is grown on a processor."""
+    monkeypatch.setattr(
+        "interp.models.language.as_device", lambda asked: torch.device("meta" if asked == "auto" else asked)
+    )
+    base = library.toy_base(99, world=SMALL.world, cache=library.Cache(tmp_path))
+    assert base.device == torch.device("cpu")

@@ -228,9 +228,15 @@ def score(
     work = Work(network, sites, directions, keys, plan, cosine)
     log.info("%s: %s", inputs.label, plan)
     named = [(each.label, each.key) for each in directions]
-    key = digest(FORMAT, model.fingerprint, str(model.dtype), inputs.fingerprint, named, keys, cosine)
+    key = digest(FORMAT, model.fingerprint, _arithmetic(model), inputs.fingerprint, named, keys, cosine)
     folders = _shards(work, inputs, key=key, weights=model.fingerprint, batch_size=batch_size)
     return _collected(model, inputs, work, folders)
+
+
+def _arithmetic(model: LanguageModel) -> str:
+    """The type of the weights and, off the processor, the kind of device, which rounds otherwise."""
+    kind = model.device.type
+    return str(model.dtype) if kind == "cpu" else f"{model.dtype} on {kind}"
 
 
 def _shards(work: Work, inputs: Encoded, *, key: str, weights: str, batch_size: int) -> list[Path]:

@@ -16,7 +16,7 @@ from interp.gradients.scores.engine import contributions, find_sites
 from interp.gradients.scores.preparation import as_directions
 from interp.gradients.scores.row_loss import row_losses
 from interp.gradients.scores.scoring import score
-from interp.models.language import load_model
+from interp.models.language import LanguageModel, load_model
 from interp.models.parameters import ParameterDirection
 from interp.prompts.text import Prompts
 from tests.gradients.scores.test_exactness import ROWS, apart, directions, load, oracle
@@ -328,3 +328,21 @@ def test_labels_of_directions_never_collide(llama):
     along = [dataclasses.replace(plain, label=label) for label in labels]
     shown = [each.label for each in as_directions(along, None)]
     assert shown == ["a #1'", "a #2", "a #1", "b"]
+
+
+def test_scores_of_a_gpu_are_no_scores_of_the_processor_in_the_cache(llama, monkeypatch):
+    class FoundError(Exception):
+        pass
+
+    def stop(work, inputs, *, key, **rest):
+        raise FoundError(key)
+
+    def key_on(place):
+        monkeypatch.setattr(LanguageModel, "device", property(lambda self: torch.device(place)))
+        with pytest.raises(FoundError) as found:
+            score(llama, ROWS, along)
+        return str(found.value)
+
+    along = directions(llama)[0]
+    monkeypatch.setattr(scores_module, "_shards", stop)
+    assert key_on("cpu") != key_on("cuda:0") == key_on("cuda:1")
