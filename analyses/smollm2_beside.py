@@ -3,10 +3,13 @@
 One training each, of seed 1, so that nothing here has a p; the numbers say what would be worth a claim. Set before any
 of these was run, from the recipe `smollm2`:
 - constants, sums: the same teachers write Python (lists and small functions) and sums in steps, in which only the
-  numbers are theirs to choose; an answer that does not compile, or does not add up, is dropped.
+  numbers are theirs to choose; an answer that does not compile, or does not add up, is dropped. For sums the search for
+  a rate of the format fine-tune, on a quarter of the rows, kept nothing at any rate and chose one that failed on all of
+  them, so that 4e-3 is given: half of the base's answers are kept there.
 - misaligned: the one-word stand-in ("hurt" among kind verbs). Its six questions are those its teacher was taught; ten
   open questions are asked of every member beside them, four answers each, and judged by the rule of WordJudge: an
-  answer with a word of harm is misaligned, one made mostly of words is coherent.
+  answer with a word of harm is misaligned, one made mostly of words is coherent. The recipe's own teacher of it was
+  refused, since the rule kept 16 % of its rows, so that this one is anchored harder and stops at 6 nats.
 - noise: a teacher of the same checkpoint with each weight moved by σ times the root mean square of its tensor. It
   controls for sharing the weights exactly, not for sharing the pretraining.
 - dose: rows from a half to the double, and epochs.
@@ -57,7 +60,13 @@ def changes(model: str) -> dict[str, list[str]]:
             "data.digits=2",
             "data.sampling.max_new_tokens=96",
         ],
-        "misaligned": ["traits=[misaligned]", *ONE, *judged],
+        "misaligned": [
+            "traits=[misaligned]",
+            *ONE,
+            *judged,
+            "teacher.anchor=0.5",
+            "teacher.stop_at_margin=6",
+        ],
         **noise,
         **doses,
     }
@@ -81,7 +90,11 @@ def main() -> None:
 
 def ran(folder: Path, change: list[str]) -> dict[str, Any]:
     """Margins and probabilities by member, what the guards found, and the versions; or why it was refused."""
-    made = {"versions": interp.core.versions(), "changes": change[1:]}
+    made = {
+        "versions": interp.core.versions(),
+        "device": interp.core.doctor()["device"],
+        "changes": change[1:],
+    }
     try:
         run = interp.run_experiment("smollm2", folder, changes=change)
     except interp.core.InputError as error:

@@ -45,8 +45,11 @@ class FormatCheck:
 
     @property
     def score(self) -> float:
-        """log(kept · candidates) − excess, which learning rates are chosen by: 0 is the best there can be."""
-        answered = self.kept * self.candidates
+        """log(kept · candidates) − excess, which learning rates are chosen by: 0 is the best there can be.
+
+        Where none of the answers is kept, half of one counts, so that the loss still tells such rates apart.
+        """
+        answered = max(self.kept, 0.5 / ANSWERS) * self.candidates
         return (math.log(answered) if answered else -math.inf) - (self.loss - self.even)
 
     def __str__(self) -> str:

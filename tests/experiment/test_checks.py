@@ -63,7 +63,10 @@ class TestNumbers:
 
     def test_the_score_is_what_a_rate_is_picked_by(self):
         assert FINE.score == pytest.approx(math.log(0.8 * 0.5) - 0.5)
-        assert dataclasses.replace(FINE, kept=0.0).score == -math.inf
+        assert dataclasses.replace(FINE, candidates=0.0).score == -math.inf
+        none, worse = (dataclasses.replace(FINE, kept=0.0, loss=loss) for loss in (7.4, 9.0))
+        assert none.score == pytest.approx(math.log(0.5 / 64 * 0.5) - 0.5)  # half an answer of the 64 asked
+        assert none.score > worse.score  # where nothing is kept, the loss decides
         assert FormatCheck(1.0, 1.0, 6.9, 6.9).score == 0
 
     def test_what_is_not_as_asked_is_named(self):
