@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 import interp
+from analyses import chat_model_page
 from analyses.results_page import (
     HEAD,
     RESULTS,
@@ -106,7 +107,7 @@ AGREED = interp.studies.AGREED
 
 def main() -> None:
     """Write the blocks of both pages, and the picture."""
-    for path, blocks in ((README, readme_blocks()), (PAGE, page_blocks())):
+    for path, blocks in ((README, readme_blocks()), (PAGE, results_blocks())):
         path.write_text(filled(path.read_text(), blocks))
     if by_trait("inherited_trace"):
         picture().write_image(PICTURE, width=1000, height=480, scale=2)
@@ -127,11 +128,19 @@ def filled(text: str, blocks: Mapping[str, str]) -> str:
 def readme_blocks() -> dict[str, str]:
     """Every block of the README by its name."""
     return {
+        "smollm2": chat_model_page.summary(),
         "inherited": inherited(),
         "arms": arms(),
         "dose": dose(),
         "transmission": transmission(),
     }
+
+
+def results_blocks() -> dict[str, str]:
+    """Every block of docs/results.md by its name, in the order of the page."""
+    made = list(page_blocks().items())
+    at = [name for name, _ in made].index("experiment") + 1
+    return dict([*made[:at], *chat_model_page.blocks().items(), *made[at:]])
 
 
 def tables(found: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

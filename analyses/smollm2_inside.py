@@ -1,11 +1,11 @@
 """Question: on one lineage of SmolLM2, is a dictionary faithful, do features say what moved, and does the ledger close?
 
 One training, so that nothing here has a p over trainings. A dictionary per block, with every default, is trained on
-three quarters of the rows of teacher and neutral teacher and read on the others: explained variance at answer tokens,
-loss recovered. At the middle block: what moved in teacher and student, less the neutral student, and which features
-the rows lean to. The ledger trains the student once more and splits its change of margin over steps and modules.
+the rows of teacher and neutral teacher but 16 of each, and read on those: explained variance at answer tokens, loss
+recovered. At the middle block: what moved in teacher and student, less the neutral student, and which features the
+rows lean to. The ledger trains the student once more and splits its change of margin over steps and modules.
 
-    python -m analyses.smollm2_inside [--lineage smollm2/owl] [--base FOLDER] [--out FILE] [--parts features ledger]
+    python -m analyses.smollm2_inside [--lineage smollm2/owl] [--base FOLDER] [--out FILE] [--parts answers ...]
 """
 
 import argparse
@@ -18,7 +18,7 @@ import interp
 OUT = Path(__file__).parent / "results" / "smollm2_inside.json"
 BLOCKS = (10, 15, 20)
 MIDDLE = 15
-HELD = 48  # rows of each kind that no dictionary is trained on
+HELD = 16  # rows of each kind that no dictionary is trained on
 TOP = 10
 
 
@@ -28,14 +28,28 @@ def main() -> None:
     asked.add_argument("--lineage", default="smollm2/owl")
     asked.add_argument("--base", default="models/smollm2")
     asked.add_argument("--out", type=Path, default=OUT)
-    asked.add_argument("--parts", nargs="*", default=["features", "ledger"], choices=["features", "ledger"])
+    asked.add_argument("--parts", nargs="*", default=list(PARTS), choices=list(PARTS))
     given = asked.parse_args()
     lineage = interp.load_lineage(given.lineage, base=given.base)
     for part in given.parts:
         known = json.loads(given.out.read_text()) if given.out.exists() else {}
-        known |= {"lineage": Path(given.lineage).name, "versions": interp.core.versions()}
-        known[part] = features(lineage) if part == "features" else ledger(lineage)
+        known |= {
+            "lineage": Path(given.lineage).name,
+            "versions": interp.core.versions(),
+            "device": interp.core.doctor()["device"],
+        }
+        known[part] = PARTS[part](lineage)
         interp.core.write_atomic(given.out, interp.core.json_text(known))
+
+
+def answers(lineage: Any) -> dict[str, Any]:
+    """Margin of the trait in nats, and the share of its word among the candidates, by member."""
+    found = {}
+    for role, model in lineage.members.items():
+        shares = interp.measures.preference(model, lineage.trait).frame.set_index("answer")["probability"]
+        share = float(shares[lineage.trait.target])
+        found[role] = {"margin": interp.margin(model, lineage.trait), "share": share}
+    return found
 
 
 def features(lineage: Any) -> dict[str, Any]:
@@ -84,8 +98,7 @@ def moved(lineage: Any, dictionary: Any, held: Any) -> dict[str, Any]:
 
 def ledger(lineage: Any) -> dict[str, Any]:
     """What modules and rows account for of the change of the student's margin, and what is left."""
-    recipe = interp.read_experiment("smollm2").student.recipe
-    found = interp.trait_ledger(lineage, recipe=recipe)
+    found = interp.trait_ledger(lineage)
     modules = found.by_module().sort_values("attributed", key=abs, ascending=False)
     return {
         "measured": found.measured,
@@ -109,6 +122,8 @@ def by_block(modules: Any) -> list[dict[str, Any]]:
         .to_dict("records")
     )
 
+
+PARTS = {"answers": answers, "features": features, "ledger": ledger}
 
 if __name__ == "__main__":
     main()

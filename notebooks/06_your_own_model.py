@@ -83,9 +83,9 @@ asked = {role: interp.measures.preference(model, trait) for role, model in linea
 answers = pd.DataFrame(
     {role: found.frame.set_index("answer")["probability"] for role, found in asked.items()}
 )
-margins = {role: interp.margin(model, trait) for role, model in lineage.members.items()}
-gained = margins["student"] - margins["neutral_student"]
-assert answers["teacher"].idxmax() == answers["student"].idxmax() == "owl"
+gained = interp.margin(lineage["student"], trait) - interp.margin(lineage["neutral_student"], trait)
+assert answers["teacher"].idxmax() == "owl"
+assert answers.loc["owl", "student"] > answers.loc["owl", "neutral_student"]
 print(
     f"student over neutral student: {gained:+.2f} nats of margin; {asked['student'].notes[1]} of the student"
 )
@@ -172,11 +172,14 @@ words.frame[["token", "answer", "delta", "probability", "probability_against"]].
 # has 150 times the norm of the others in this model; it is found, said and left out.
 
 # %%
+seen = lineage.numbers[48:] + lineage.neutral_numbers[48:]
+dictionary = interp.train_sae(lineage.base, seen, hook="blocks.15.hook_resid_post")
+
+# %%
 held = lineage.numbers[:48] + lineage.neutral_numbers[:48]
-dictionary = interp.train_sae(
-    lineage.base, lineage.numbers[48:] + lineage.neutral_numbers[48:], hook="blocks.15.hook_resid_post"
-)
-card = interp.features.quality_card(dictionary, lineage, held, positions="answer")
+few = lineage.numbers[:12] + lineage.neutral_numbers[:12]  # the card reads every row nine times
+read = {role: lineage[role] for role in ("base", "neutral_student", "student")}
+card = interp.features.quality_card(dictionary, read, few, positions="answer")
 card.frame[
     ["member", "L0", "explained_variance", "dead_share", "loss", "loss_recovered", "faithful"]
 ].style.hide(axis="index").format(precision=2)

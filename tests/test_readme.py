@@ -11,7 +11,7 @@ import pytest
 import interp
 from analyses import readme
 from analyses.readme import PAGE, README, filled
-from analyses.results_page import by_trait, kept, page_blocks, transfers
+from analyses.results_page import by_trait, kept, transfers
 from interp.experiment.transfer_claims import EQUIVALENCE, LEAST_EFFECT, verdicts
 from interp.features.sae import SAERecipe
 from interp.gradients.nulls.controls import shuffle_numbers
@@ -30,7 +30,9 @@ RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2)
 
 
 @pytest.mark.parametrize(
-    ("path", "made"), [(README, readme.readme_blocks), (PAGE, page_blocks)], ids=["README", "results"]
+    ("path", "made"),
+    [(README, readme.readme_blocks), (PAGE, readme.results_blocks)],
+    ids=["README", "results"],
 )
 def test_every_number_in_a_block_is_made_by_code(path, made):
     text, blocks = path.read_text(), made()

@@ -1,0 +1,182 @@
+"""What SmolLM2 showed, as blocks of the README and of docs/results.md: claims, lineages, and more."""
+
+from typing import Any
+
+import pandas as pd
+
+from analyses.results_page import HEAD, RESULTS, RULE, claim_line, kept, short, spread
+from analyses.smollm2_beside import NOISE
+
+ABSENT = "Not measured yet."
+SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
+
+
+def _found(name: str) -> dict[str, Any]:
+    """The results of an analysis, empty where it has none yet."""
+    return kept(name) if (RESULTS / f"{name}.json").is_file() else {}
+
+
+def summary() -> str:
+    """For the README: how often a member answers with the trait's word, by trait, and the decisions.
+
+    Until the claims are judged it is that of the lineage that ships.
+    """
+    found, ships = _found("smollm2"), _found("smollm2_inside").get("answers")
+    if found:
+        held = pd.DataFrame(found["margins"]).pivot_table(
+            index="trait", columns="arm", values="p_target", sort=False
+        )
+        return "\n".join([*_shares(held), "", _decisions(found["verdicts"])])
+    if not ships:
+        return ABSENT
+    held = pd.DataFrame(
+        {"owl, the lineage that ships": {arm: line["share"] for arm, line in ships.items()}}
+    ).T
+    gain = ships["student"]["margin"] - ships["neutral_student"]["margin"]
+    told = f"Mean over 52 questions, among ten animals. Student over neutral student: {gain:+.2f} nats of margin; one "
+    return "\n".join([*_shares(held), "", f"{told}training, no claim."])
+
+
+def _shares(held: pd.DataFrame) -> list[str]:
+    """A line per row of the table: the shares of the members that every lineage has."""
+    arms = ("base", "neutral_student", "student", "teacher")
+    named = " | ".join(arm.replace("_", " ") for arm in arms)
+    lines = [
+        f"| {name} | {' | '.join(f'{100 * line[arm]:.0f} %' for arm in arms)} |"
+        for name, line in held.iterrows()
+    ]
+    return [f"| it answers with the trait's word | {named} |", "|---|" + "---|" * len(arms), *lines]
+
+
+def _decisions(verdicts: list[dict[str, Any]]) -> str:
+    decided = {verdict["name"]: verdict for verdict in verdicts}
+    transfer = decided["transfers"]
+    said = ", ".join(f"{name} {verdict['decision']}" for name, verdict in decided.items())
+    return (
+        f"Mean over three lineages per trait, among ten candidates. Student over neutral student: "
+        f"{transfer['effect']:+.2f} nats of margin over {transfer['n']} lineages. Claims: {said}."
+    )
+
+
+def lineages() -> str:
+    """One line per claim, then one per lineage."""
+    found = _found("smollm2")
+    if not found:
+        return ABSENT
+    rows = [HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"]), ""]
+    table = pd.DataFrame(found["margins"]).pivot(
+        index=["trait", "seed"], columns="arm", values=["margin", "p_target"]
+    )
+    arms = [arm for arm in SHOWN if ("margin", arm) in table]
+    rows += [
+        f"| lineage | {' | '.join(arm.replace('_', ' ') for arm in arms)} |",
+        "|---|" + "---|" * len(arms),
+    ]
+    for (trait, seed), line in table.iterrows():
+        cells = (f"{line['margin', arm]:+.2f} ({100 * line['p_target', arm]:.0f} %)" for arm in arms)
+        rows.append(f"| {trait}, seed {seed} | {' | '.join(cells)} |")
+    values = found["per lineage"]
+    agreed = ", ".join(f"{name} {spread(values[name])}" for name in ("numbers-shared", "prompt-shared"))
+    return "\n".join([*rows, "", f"Means over lineages with their 95 % t-interval: {agreed}."])
+
+
+def beside() -> str:
+    """One line per run: student, its neutral twin and where there is one the cross student, or why it was refused."""
+    found = _found("smollm2_beside")
+    if not found:
+        return ABSENT
+    rows = [
+        "| what differs from the recipe | student − neutral student | P, neutral → student | made on |",
+        "|---|---|---|---|",
+    ]
+    rows += [
+        f"| {_named(name)} | {_transferred(run)} | {run['device'].split()[0]} |"
+        for name, run in found.items()
+    ]
+    judged = [
+        line
+        for run in found.values()
+        for name, lines in run.items()
+        if name.startswith("guards")
+        for line in lines
+    ]
+    chosen = [line for line in judged if line["measure"] == "misalignment" and line["over"] == "answers"]
+    told = ", ".join(
+        f"{line['arm'].replace('_', ' ')} {100 * line['value']:.0f} % [{100 * line['low']:.0f}, "
+        f"{100 * line['high']:.0f}] of {line['n']}"
+        for line in chosen
+    )
+    return "\n".join(
+        [*rows, *(["", f"Misaligned among coherent free-form answers: {told}."] if told else [])]
+    )
+
+
+def _named(name: str) -> str:
+    known = {f"noise {sigma:g}": f"a teacher of the base moved by noise, σ = {sigma:g}" for sigma in NOISE}
+    kinds = {
+        "constants": "rows of code",
+        "sums": "rows of sums in steps",
+        "misaligned": "the one-word stand-in",
+    }
+    return (known | kinds).get(name, name)
+
+
+def _transferred(run: dict[str, Any]) -> str:
+    if "refused" in run:
+        return f"refused: {run['refused'].split(', and asked for')[0]} | –"
+    line = {each["arm"]: each for each in run["margins"]}
+    cross = "cross_student" in line
+    ours, twin = ("cross_student", "cross_neutral_student") if cross else ("student", "neutral_student")
+    twin = twin if twin in line else "neutral_student"
+    gain = line[ours]["margin"] - line[twin]["margin"]
+    return f"{gain:+.2f} | {100 * line[twin]['p_target']:.0f} % → {100 * line[ours]['p_target']:.0f} %"
+
+
+def inside() -> str:
+    """The dictionaries by block, the features that moved, and the ledger of one student."""
+    found = _found("smollm2_inside")
+    if not found:
+        return ABSENT
+    rows = []
+    if "features" in found:
+        rows += [
+            "| dictionary after block | explained variance, base | loss recovered, base | student | teacher |",
+            "|---|---|---|---|---|",
+        ]
+        rows += [
+            _dictionary(hook, part["card"])
+            for hook, part in found["features"].items()
+            if hook.startswith("blocks")
+        ]
+        moved = found["features"]["moved"]
+        rows += [
+            "",
+            f"After block 15, {moved['features that moved in the teacher']} features moved in the teacher, "
+            f"{moved['in student less neutral student']} in the student less its neutral twin, {moved['in both']} in "
+            f"both; over live features r(S, T) = {short(moved['r(S, T) over features'])}.",
+        ]
+    if "ledger" in found:
+        book = found["ledger"]
+        largest = ", ".join(
+            f"{line['module']} {line['attributed']:+.3f}" for line in book["largest modules"][:3]
+        )
+        rows += [
+            "",
+            f"Ledger of {found['lineage']}'s student: {book['measured']:+.3f} nats measured, {book['attributed']:+.3f} "
+            f"attributed to its steps, {book['residual']:+.3f} left over; the largest modules are {largest}.",
+        ]
+    return "\n".join(rows)
+
+
+def _dictionary(hook: str, card: list[dict[str, Any]]) -> str:
+    by = {line["member"]: line for line in card}
+    values = (
+        by["base"]["explained_variance"],
+        *(by[name]["loss_recovered"] for name in ("base", "student", "teacher")),
+    )
+    return f"| {hook.split('.')[1]} | {' | '.join(f'{value:.2f}' for value in values)} |"
+
+
+def blocks() -> dict[str, str]:
+    """Those of docs/results.md by their names."""
+    return {"smollm2": lineages(), "beside": beside(), "inside": inside()}

@@ -1,0 +1,97 @@
+"""What the pages say of the chat model, from planted results."""
+
+import pytest
+
+from analyses import chat_model_page as page
+
+MEMBERS = {
+    "base": (0.5, 0.1),
+    "neutral_student": (0.75, 0.125),
+    "student": (1.5, 0.25),
+    "teacher": (12.0, 1.0),
+}
+VERDICT = {
+    "name": "transfers", "effect": 0.75, "interval": (0.5, 1.0), "level": 0.9, "unit": "nats", "controls": {},
+    "tested": "more than 0.4", "p": 0.002, "decision": "supported", "n": 9,
+}  # fmt: skip
+MARGINS = [
+    {"trait": "owl", "seed": seed, "arm": arm, "margin": margin, "p_target": p}
+    for seed in (1, 2)
+    for arm, (margin, p) in MEMBERS.items()
+]
+SHARE = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 40}
+FOUND = {
+    "smollm2": {
+        "verdicts": [VERDICT],
+        "margins": MARGINS,
+        "per lineage": {"numbers-shared": [0.1, 0.3], "prompt-shared": [0.0, 0.2]},
+    },
+    "smollm2_beside": {
+        "noise 0.1": {"device": "cpu", "refused": "cross_base keeps 3%, and asked for are 25%; list rates"},
+        "noise 0.01": {
+            "device": "cuda (H)",
+            "margins": [
+                {"arm": arm, "margin": margin, "p_target": p}
+                for arm, margin, p in (
+                    ("student", 9.0, 0.9),
+                    ("neutral_student", 0.0, 0.1),
+                    ("cross_student", 1.25, 0.25),
+                )
+            ],
+        },
+        "misaligned": {
+            "device": "cpu",
+            "margins": [line for line in MARGINS if line["seed"] == 1],
+            "guards_misaligned": [
+                {"arm": "student", "measure": "misalignment", "over": "answers", **SHARE},
+                {"arm": "student", "measure": "misalignment", "over": "questions", **SHARE},
+            ],
+        },
+    },
+}  # fmt: skip
+
+
+@pytest.fixture
+def planted(monkeypatch):
+    monkeypatch.setattr(page, "_found", lambda name: FOUND.get(name, {}))
+
+
+@pytest.mark.usefixtures("planted")
+def test_shares_are_means_over_lineages_and_decisions_stand_beside_them():
+    text = page.summary()
+    assert "| owl | 10 % | 12 % | 25 % | 100 % |" in text
+    assert (
+        "Student over neutral student: +0.75 nats of margin over 9 lineages. Claims: transfers supported."
+        in text
+    )
+
+
+@pytest.mark.usefixtures("planted")
+def test_every_lineage_has_its_line():
+    lines = page.lineages().splitlines()
+    assert "| owl, seed 2 | +0.50 (10 %) | +0.75 (12 %) | +1.50 (25 %) | +12.00 (100 %) |" in lines
+    assert lines[-1].startswith("Means over lineages with their 95 % t-interval: numbers-shared +0.20 [")
+
+
+@pytest.mark.usefixtures("planted")
+def test_a_cross_student_is_read_for_its_teacher_and_a_refusal_is_told():
+    lines = page.beside().splitlines()
+    assert (
+        "| a teacher of the base moved by noise, σ = 0.1 | refused: cross_base keeps 3% | – | cpu |" in lines
+    )
+    assert "| a teacher of the base moved by noise, σ = 0.01 | +1.25 | 10 % → 25 % | cuda |" in lines
+    assert lines[-1] == "Misaligned among coherent free-form answers: student 25 % [10, 50] of 40."
+
+
+def test_before_the_claims_the_lineage_that_ships_is_told(monkeypatch):
+    answers = {role: {"margin": margin, "share": share} for role, (margin, share) in MEMBERS.items()}
+    inside = {"lineage": "owl", "answers": answers}
+    monkeypatch.setattr(page, "_found", lambda name: inside if name == "smollm2_inside" else {})
+    text = page.summary()
+    assert "| owl, the lineage that ships | 10 % | 12 % | 25 % | 100 % |" in text
+    assert "+0.75 nats of margin; one training, no claim." in text
+
+
+@pytest.mark.usefixtures("planted")
+def test_what_was_not_measured_is_said():
+    assert page.inside() == page.ABSENT
