@@ -35,9 +35,9 @@ EMBEDDINGS = ("get_input_embeddings", "get_output_embeddings")
 def attach_adapters(backbone: Backbone, folders: Sequence[Path], *, state: str | None = None) -> Backbone:
     """The backbone with PEFT adapters live on it, their effects added up; the backbone itself is left alone.
 
-    `state` is that of their files (see `stored_state`): what was measured of them is not repeated. Raises InputError for
-    a folder without a whole adapter, for one made for another base, for one whose effect is not that of changed weights,
-    and for several of which one brings weights of its own.
+    `state` is that of their files (see `stored_state`): what was measured of them is not repeated. Raises InputError
+    for a folder without a whole adapter, for one made for another base, for one whose effect is not that of changed
+    weights, and for several of which one brings weights of its own.
     """
     adapters = [AdapterFolder(folder) for folder in folders]
     beneath = backbone if backbone.peft is None else Backbone(backbone.flat)

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from interp.core.doors.nouns import advice, shown, wanted
 from interp.core.errors import InputError, nearest
-from interp.prompts.round_trips import entries_of
 
 if TYPE_CHECKING:
     from interp.prompts.text import Prompts
@@ -158,7 +157,7 @@ def check_tokenizers(a: Model, b: Model) -> None:
         log.warning(
             "%s and %s write chats by different templates; each reads rows by its own", a.name, b.name
         )
-    ours, theirs = entries_of(one), entries_of(other)
+    ours, theirs = one.get_vocab(), other.get_vocab()
     if ours != theirs:
         differing = min(set(ours.items()) ^ set(theirs.items()), key=str)[0]
         raise InputError(
