@@ -24,6 +24,7 @@ from interp.logits.moved import moved_tokens
 from interp.logits.trainings import OverTrainings, attribute_over, over_trainings
 from interp.measures.margins import answer_logprobs, table_margin
 from interp.models.lineage import Lineage
+from interp.models.once import marked_logits
 from interp.models.seam import Model, lineage_root
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.text import Prompts
@@ -220,7 +221,7 @@ def answers(lineage: Lineage, question: str, *, top: int = TOP) -> pd.DataFrame:
 @torch.inference_mode()
 def _likeliest(model: Any, asked: Prompts, top: int) -> list[str]:
     inputs = model.encode(asked)
-    logits = model.logits(inputs)[inputs.at("last").to(model.device)][0]
+    logits = marked_logits(model, inputs, inputs.at("last"))[0]
     values, ids = logits.float().softmax(-1).topk(top)
     texts = token_texts(model, logits.shape[-1])
     return [

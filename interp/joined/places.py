@@ -21,6 +21,7 @@ from interp.activations.recording import BATCH_SIZE, Selection
 from interp.activations.shifts import residual_hooks, shared_inputs
 from interp.core.errors import InputError, nearest
 from interp.measures.words import answer_pieces
+from interp.models.once import marked_logits
 from interp.models.seam import Model
 from interp.models.vocabulary import is_number, token_texts
 from interp.prompts.numbers import number_prompts
@@ -87,9 +88,10 @@ class TracePlace:
         for batch in shared_inputs(model, self.base, self.inputs).batches(BATCH_SIZE):
             chosen = batch.at(self.positions)
             count += int(chosen.sum())
-            read = {LOGITS: model.logits(batch), **model.run(batch, hooks=self.sites[1:])}
-            for site, values in read.items():
-                part = values[chosen.to(values.device)].double().sum(0).cpu()
+            stream = model.run(batch, hooks=self.sites[1:])
+            read = {site: values[chosen.to(values.device)] for site, values in stream.items()}
+            for site, values in {LOGITS: marked_logits(model, batch, chosen), **read}.items():
+                part = values.double().sum(0).cpu()
                 sums[site] = sums[site] + part if site in sums else part
         return {site: total / count for site, total in sums.items()}
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -25,7 +26,8 @@ from interp.activations.shifts import own_start
 from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import InputError
-from interp.logits.components import ComponentReading, Part, at, parts, read_components
+from interp.logits.components import ComponentReading, Part, parts, read_components
+from interp.models.once import made_once, marked_logits
 from interp.models.precision import exactly, precision_notes
 from interp.models.seam import check_text
 from interp.prompts.notes import add_notes, noting
@@ -178,12 +180,27 @@ class ReadoutPair:
     def measured(self, batch: Encoded, chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "chosen"]:
         """Change of the words' first pieces in the models' own logits."""
         ids = list(self.direction.ids)
-        logits = [at(model.logits(batch)[..., ids], chosen) for model in (self.member, self.start)]
-        return (logits[0] - logits[1]) @ self.u
+
+        def read(model: Model) -> Float[Tensor, "chosen id"]:
+            return marked_logits(model, batch, chosen)[:, ids].detach().cpu().double()
+
+        after, before = (
+            made_once(model, "logits", partial(read, model), batch.fingerprint, chosen, ids)
+            for model in (self.member, self.start)
+        )
+        return (after - before) @ self.u
 
     def explained(self, batch: Encoded, chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "row chosen"]:
         """The value of every row at every chosen position."""
-        member, start = (read_components(model, batch, chosen, self.q) for model in (self.member, self.start))
+        member, start = (
+            made_once(
+                model,
+                "components",
+                partial(read_components, model, batch, chosen, self.q),
+                *(batch.fingerprint, chosen, self.q),
+            )
+            for model in (self.member, self.start)
+        )
         moved = (member.along - start.along) / self.before.scale(start.resid).squeeze(-1)
         return torch.cat(
             [moved, self._norm(member, start), self._unembedding(member), self._softcap(member, start)]

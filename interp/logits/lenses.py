@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pandas as pd
@@ -22,6 +23,7 @@ from interp.core.doors import door
 from interp.core.progress import progress
 from interp.logits.attribution import UNIT, ReadoutPair, check_explained, example_means
 from interp.logits.components import at
+from interp.models.once import made_once
 from interp.models.precision import exactly
 from interp.models.seam import check_text
 from interp.prompts.notes import noting
@@ -131,7 +133,7 @@ def _block(pair: ReadoutPair, batch: Encoded, chosen: Bool[Tensor, "example pos"
     return LensBlock(
         after=example_means(score_after, chosen),
         before=example_means(score_before, chosen),
-        moved=_moved(pair, after, before, _weights(chosen)),
+        moved=_moved(pair, batch, chosen, (after, before)),
         residual=check_explained(measured, measured - (score_after - score_before)[-1], label),
     )
 
@@ -167,13 +169,21 @@ def _weights(chosen: Bool[Tensor, "example pos"]) -> Float[Tensor, "chosen"]:
 
 def _moved(
     pair: ReadoutPair,
-    after: Float[Tensor, "layer chosen d_model"],
-    before: Float[Tensor, "layer chosen d_model"],
-    weights: Float[Tensor, "chosen"],
+    batch: Encoded,
+    chosen: Bool[Tensor, "example pos"],
+    resid: tuple[Float[Tensor, "layer chosen d_model"], Float[Tensor, "layer chosen d_model"]],
 ) -> Float[Tensor, "layer vocab"]:
     """Weighted sum over positions of the change in log-probability, after every layer."""
-    readers = pair.member.unembedding(), pair.start.unembedding()
-    one, other = (_log_probs(*each, weights) for each in zip(readers, (after, before), strict=True))
+    weights = _weights(chosen)
+    one, other = (
+        made_once(
+            model,
+            "lens",
+            partial(_log_probs, model.unembedding(), stream, weights),
+            *(batch.fingerprint, chosen),
+        )
+        for model, stream in zip((pair.member, pair.start), resid, strict=True)
+    )
     return one - other
 
 

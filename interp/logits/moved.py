@@ -26,6 +26,7 @@ from interp.activations.shifts import Contrast
 from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import InputError
+from interp.models.once import marked_logits
 from interp.models.precision import exactly
 from interp.models.vocabulary import is_number, token_texts
 from interp.models.whole_numbers import Over, Spelling, number_logprobs, number_slots, number_spellings
@@ -201,11 +202,11 @@ def _token_rows(
         chosen = batch.at(positions)
         if not chosen.any():
             continue
-        logits = [model.logits(batch) for model in contrast.models]
-        for row, places in enumerate(chosen):
-            if places.any():
-                log_p = [each[row][places.to(each.device)].float().log_softmax(-1) for each in logits]
-                yield [each.to(log_p[0].device) for each in log_p]
+        counts = [count for count in chosen.sum(1).tolist() if count]
+        logits = [marked_logits(model, batch, chosen).split(counts) for model in contrast.models]
+        for row in zip(*logits, strict=True):
+            log_p = [each.float().log_softmax(-1) for each in row]
+            yield [each.to(log_p[0].device) for each in log_p]
 
 
 def _number_rows(

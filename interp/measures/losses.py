@@ -20,6 +20,7 @@ from torch import Tensor
 from interp.core.errors import InputError
 from interp.models.head import own_logits
 from interp.models.language import LanguageModel
+from interp.models.once import marked_logits
 from interp.models.seam import Model
 from interp.models.vocabulary import number_tokens
 from interp.prompts.tokens import Encoded
@@ -57,14 +58,6 @@ def label_logprobs(
     labels, where = _labels(batch, positions)
     logp = logits_at(batch, where).float().log_softmax(-1)
     return logp.gather(-1, labels[:, None].to(logp.device))[:, 0]
-
-
-def marked_logits(
-    model: Model, batch: Encoded, where: Bool[Tensor, "example pos"]
-) -> Float[Tensor, "token vocab"]:
-    """A model's logits at the marked positions, its open hooks acting."""
-    logits = model.logits(batch)
-    return logits[where.to(logits.device)]
 
 
 def predicted_logits(

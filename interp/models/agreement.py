@@ -41,7 +41,7 @@ def check_model(model: LanguageModel, *, state: str | None = None) -> LanguageMo
     Raises InputError where they do not agree within the tolerance, in nats.
     """
     tolerance = TOLERANCE.get(model.dtype, HALF_TOLERANCE)
-    key = parity_key(model, state)
+    key = parity_key(model.backbone, state)
     known = recall("parity", key)
     with working(f"comparing {model.name} with plain Hugging Face"):
         apart, hooks = known or (parity(model), len(model.hook_names))
@@ -87,23 +87,27 @@ def parity(model: LanguageModel) -> float:
 
 
 @torch.no_grad()
-def check_live(backbone: Backbone, name: str) -> None:
+def check_live(backbone: Backbone, name: str, *, state: str | None = None) -> None:
     """InputError unless a network with live adapters computes what its merged weights compute.
 
-    An adapter that acts at some tokens only, or
-    through more than weights, is found out here.
+    An adapter that acts at some tokens only, or through more than weights, is found out here. `state` as in
+    `check_model`.
     """
     if backbone.peft is None:
         return
-    ids = probe_ids(backbone)
-    both = (net(input_ids=ids, use_cache=False).logits for net in (backbone.peft, backbone.flat))
-    apart = float(gap(*both).max())
+    key = parity_key(backbone, state)
+    apart = recall("live", key)
+    if apart is None:
+        ids = probe_ids(backbone)
+        both = (net(input_ids=ids, use_cache=False).logits for net in (backbone.peft, backbone.flat))
+        apart = float(gap(*both).max())
     allowed = TOLERANCE.get(backbone.hf.dtype, HALF_TOLERANCE)
     if not apart <= allowed:
         raise InputError(
             f"{name} computes log-probabilities {apart:.1e} nats away from those of its merged weights, more than "
             f"{allowed:.0e}, so its effect is not one of weights; pass an adapter that PEFT's merge_and_unload takes"
         )
+    remember("live", key, value=apart)
 
 
 def checked_backbone(

@@ -32,11 +32,12 @@ EMBEDDINGS = ("get_input_embeddings", "get_output_embeddings")
 
 
 @isolated()
-def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
+def attach_adapters(backbone: Backbone, folders: Sequence[Path], *, state: str | None = None) -> Backbone:
     """The backbone with PEFT adapters live on it, their effects added up; the backbone itself is left alone.
 
-    Raises InputError for a folder without a whole adapter, for one made for another base, for one whose effect is not
-    that of changed weights, and for several of which one brings weights of its own.
+    `state` is that of their files (see `stored_state`): what was measured of them is not repeated. Raises InputError
+    for a folder without a whole adapter, for one made for another base, for one whose effect is not that of changed
+    weights, and for several of which one brings weights of its own.
     """
     adapters = [AdapterFolder(folder) for folder in folders]
     beneath = backbone if backbone.peft is None else Backbone(backbone.flat)
@@ -59,11 +60,15 @@ def attach_adapters(backbone: Backbone, folders: Sequence[Path]) -> Backbone:
                 f"loading {folders[-1]} changed {changed[0]} of its base in place; load the base anew and do not "
                 "use this adapter"
             )
-    check_finite(dict(peft.named_parameters()), str(folders[-1]))
-    own = Backbone.of(peft, str(folders[-1]))
+    theirs = {weight.data_ptr() for weight in beneath.hf.parameters()}  # checked when they came
+    brought = {name: weight for name, weight in peft.named_parameters() if weight.data_ptr() not in theirs}
+    check_finite(brought, str(folders[-1]))
+    own = Backbone.around(peft, str(folders[-1]))
     if not grown and (other := _names(own.plain) ^ _names(beneath)):
         raise _another_base(adapters[-1], beneath, f"it rebuilds the network, first {min(other)}")
-    check_live(own, str(folders[-1]))
+    if _at(own.plain) == _at(beneath):
+        vars(own)["plain"] = beneath
+    check_live(own, str(folders[-1]), state=state)
     return own
 
 
@@ -210,6 +215,10 @@ def _holds(live: Tensor, stored: Tensor) -> bool:
     return live.shape == stored.shape and torch.equal(live.cpu(), stored.to(live.dtype))
 
 
+def _at(backbone: Backbone) -> dict[str, tuple[int, torch.Size]]:
+    return {name: (weight.data_ptr(), weight.shape) for name, weight in backbone.hf.named_parameters()}
+
+
 def _names(backbone: Backbone) -> set[str]:
     return {*backbone.shapes, *backbone.ties}
 
@@ -222,10 +231,11 @@ def _another_base(adapter: AdapterFolder, beneath: Backbone, reason: str) -> Inp
 
 
 def _bits(backbone: Backbone) -> dict[str, tuple[int, int]]:
-    """Two sums over the bits of every weight, which an edit in place changes."""
-    whole = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.int8}
+    """Two sums over the bits of every weight, eight bytes at a time, which an edit in place changes."""
     found = {}
     for name, weight in backbone.weights().items():
-        numbers = weight.contiguous().view(whole[weight.element_size()]).flatten()
-        found[name] = int(numbers.sum(dtype=torch.int64)), int(numbers[::7].sum(dtype=torch.int64))
+        numbers = weight.contiguous().flatten().view(torch.uint8)
+        whole = len(numbers) // 8 * 8
+        words, rest = numbers[:whole].view(torch.int64), numbers[whole:]
+        found[name] = int(words.sum()) + int(rest.sum()), int(words[::7].sum())
     return found

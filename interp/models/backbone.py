@@ -21,6 +21,7 @@ from interp.models.views import (
     check_unmerged,
     is_plain_lora,
     merged,
+    merges_to_itself,
     tied_names,
     view,
     without_adapters,
@@ -50,7 +51,12 @@ class Backbone:
         Raises InputError for an adapter that changes no weights or sits on a multimodal model.
         """
         check_unmerged(module, name)
-        own: Any = view(module).eval()
+        return cls.around(view(module), name)
+
+    @classmethod
+    def around(cls, module: Any, name: str) -> Backbone:
+        """As `of`, around the module itself, which nothing else may hold."""
+        own = module.eval()
         if not hasattr(own, "get_base_model"):
             return cls(text_model(own, name) if is_multimodal(own.config) else own)
         if is_multimodal(own.config):
@@ -75,7 +81,7 @@ class Backbone:
     @cached_property
     def flat(self) -> Any:
         """The network with its adapters merged in, `hf` itself when there are none; made once."""
-        return self.hf if self.peft is None else merged(self.hf)
+        return self.hf if self.peft is None else merged(self.hf, ties=self.plain.ties)
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -99,18 +105,18 @@ class Backbone:
         """
         if self.peft is None:
             return digest("model", facts(self.config), self.old_fingerprint)
-        changed = self._changed()
-        if not changed:
+        effect = self._effect()
+        if not effect:
             return self.plain.fingerprint
         known = all(is_plain_lora(layer) for layer in self._adapted)  # then the factors say it all
-        return digest("adapted", self.plain.fingerprint, self._adapter_weights(), None if known else changed)
+        return digest("adapted", self.plain.fingerprint, self._adapter_weights(), None if known else effect)
 
     @cached_property
     def old_fingerprint(self) -> str:
         """The fingerprint before it covered the configuration, by which folders of version 0.1 know their members."""
         if self.peft is None:
             return digest("weights", self.weights())
-        if not self._changed():
+        if not self._effect():
             return self.plain.old_fingerprint
         return digest("adapted", self.plain.old_fingerprint, self._adapter_weights())
 
@@ -121,10 +127,24 @@ class Backbone:
     def _adapter_weights(self) -> dict[str, Any]:
         return adapter_weights(self.peft, self._adapted)
 
-    def _changed(self) -> dict[str, Tensor]:
-        """Effective weights that are not those beneath the adapters, narrow ones merged in fp32."""
+    @cached_property
+    def _is_lora(self) -> bool:
+        """Whether plain LoRA on layers of their own weights is all that the adapters are."""
+        tied = {*self.plain.ties, *self.plain.ties.values()}
+        return all(
+            is_plain_lora(layer) and f"{name}.weight" not in tied for name, layer in adapted_layers(self.hf)
+        )
+
+    def _effect(self) -> bool | dict[str, Tensor]:
+        """Effective weights that are not those beneath the adapters, narrow ones merged in fp32.
+
+        Of plain LoRA, whether there is one: the first layer with an effect tells.
+        """
+        wide = self.hf.dtype in (torch.float16, torch.bfloat16)
+        if self._is_lora:
+            return not all(merges_to_itself(layer, wide=wide) for layer in self._adapted)
         beneath, ties = self.plain.weights(), self.plain.ties
-        found = self.weights(wide=self.hf.dtype in (torch.float16, torch.bfloat16))
+        found = self.weights(wide=wide)
         return {
             name: weight
             for name, weight in found.items()
@@ -134,14 +154,15 @@ class Backbone:
     @cached_property
     def ties(self) -> dict[str, str]:
         """Further names of weights that stand in several places, such as a tied output matrix, and their first name."""
-        return tied_names(self.flat)
+        return self.plain.ties if self.peft is not None and self._is_lora else tied_names(self.flat)
 
     def weights(self, *, wide: bool = False) -> dict[str, Tensor]:
         """Effective weights by plain name, adapters merged in; nothing but adapted tensors is copied.
 
         `wide` merges in fp32 at least, where an adapter's effect is not rounded to narrow weights.
         """
-        module = merged(self.hf, wide=True) if wide and self.peft is not None else self.flat
+        apart = wide and self.peft is not None
+        module = merged(self.hf, ties=self.plain.ties, wide=True) if apart else self.flat
         return {name: weight.detach() for name, weight in module.named_parameters()}
 
     @cached_property
@@ -159,8 +180,8 @@ class Backbone:
 
     @cached_property
     def hook_names(self) -> tuple[str, ...]:
-        """Every hook name of the bridge that fires."""
-        return firing_hooks(self.bridge)
+        """Every hook name of the bridge that fires; adapters add none to those beneath."""
+        return firing_hooks(self.bridge) if self.peft is None else self.plain.hook_names
 
     def unembedding(self) -> Unembedding:
         """The final norm and output matrix, in the dtype of the weights."""

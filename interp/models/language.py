@@ -309,9 +309,8 @@ class LanguageModel:
         paths = [find_folder(folder) for folder in folders]
         state = stored_state(*paths, dtype=self.dtype)
         tokenizer = adapter_tokenizer(paths[-1], self.tokenizer)
-        own = LanguageModel(
-            name or paths[-1].name, attach_adapters(self.backbone, paths), tokenizer, start=self
-        )
+        grown = attach_adapters(self.backbone, paths, state=state)
+        own = LanguageModel(name or paths[-1].name, grown, tokenizer, start=self)
         if tokenizer is not None:
             check_vocabulary(tokenizer, own.hf, own.name)
         return check_model(own, state=state) if check else own

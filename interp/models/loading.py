@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -20,11 +21,13 @@ import torch
 
 from interp.core.errors import InputError, nearest
 from interp.core.progress import working
+from interp.core.remembered import file_states, recall, remember
 from interp.models.isolation import isolated
 from interp.models.memory import check_memory
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored
 from interp.models.seam import PROBE
+from interp.prompts.round_trips import entries_of
 
 log = logging.getLogger(__name__)
 
@@ -316,7 +319,8 @@ def load_tokenizer(folder: Path) -> Any:
     """The tokenizer in a folder, None when there is none.
 
     A tokenizer class chosen from config.json's model_type can silently split numbers differently from the saved
-    tokenizer.json; then the saved one is used. Raises InputError for one that cannot be read.
+    tokenizer.json; then the saved one is used. Once found to agree, it is not compared again while the files stay as
+    they are. Raises InputError for one that cannot be read.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -333,6 +337,9 @@ def load_tokenizer(folder: Path) -> Any:
         return PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     if not saved or type(chosen) is PreTrainedTokenizerFast:
         return chosen
+    key = (file_states(folder.glob("*.json")), PROBE, version("transformers"), version("tokenizers"))
+    if recall("tokenizer", *key):
+        return chosen
     plain = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
     if _pieces(chosen) != _pieces(plain):
         log.warning(
@@ -341,6 +348,7 @@ def load_tokenizer(folder: Path) -> Any:
             type(chosen).__name__,
         )
         return plain
+    remember("tokenizer", *key, value=True)
     return chosen
 
 
@@ -351,7 +359,7 @@ def _pieces(tokenizer: Any) -> list[int]:
 def check_vocabulary(tokenizer: Any, hf: Any, name: str) -> None:
     """InputError when the tokenizer has ids the model has no embedding for."""
     rows = hf.get_input_embeddings().weight.shape[0]
-    highest = max(tokenizer.get_vocab().values(), default=-1)
+    highest = max(entries_of(tokenizer).values(), default=-1)
     if highest >= rows:
         raise InputError(
             f"the tokenizer of {name} has ids up to {highest} and the model {rows} embeddings; pass the tokenizer it "

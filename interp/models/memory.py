@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from interp.core.errors import InputError
 
 LIMITS = (
@@ -14,6 +16,8 @@ LIMITS = (
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes"),
 )
 CGROUP = Path("/sys/fs/cgroup")
+CPU = torch.device("cpu")
+ADVICE = "free some, use a smaller model or dtype='bfloat16', or a larger machine"
 MEMINFO = Path("/proc/meminfo")
 
 
@@ -23,13 +27,20 @@ def available_memory() -> int | None:
     return min((each for each in found if each is not None), default=None)
 
 
-def check_memory(needed: float, purpose: str) -> None:
+def free_memory(device: torch.device) -> int | None:
+    """Bytes to be had on a device, with what torch holds of a GPU and does not use."""
+    if device.type != "cuda":
+        return available_memory() if device.type == "cpu" else None
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
+
+
+def check_memory(needed: float, purpose: str, *, device: torch.device = CPU, advice: str = ADVICE) -> None:
     """InputError when less than that many bytes are to be had; `purpose` says for what, such as "loading gpt2"."""
-    left = available_memory()
+    left = free_memory(device)
     if left is not None and needed > left:
         raise InputError(
-            f"{purpose} takes {needed / 2**30:.2g} GiB of memory and {left / 2**30:.2g} GiB are free; "
-            "free some, use a smaller model or dtype='bfloat16', or a larger machine"
+            f"{purpose} takes {needed / 2**30:.2g} GiB of memory and {left / 2**30:.2g} GiB are free; {advice}"
         )
 
 

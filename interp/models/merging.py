@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from interp.models.language import LanguageModel
 
 FACTORS = (".lora_A.weight", ".lora_B.weight")
+ROWS = 256
 MORE = ("use_rslora", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save")
 
 
@@ -67,12 +68,14 @@ def _merged(
     *,
     scale: float,
 ) -> Float[Tensor, "out in"]:
-    """The sum, one rank after the other."""
-    total = weight.detach().to(torch.float64, copy=True)
-    left, right = b.to(total), a.to(total)
-    for j in range(len(a)):
-        total += torch.outer(left[:, j], right[j]) * scale
-    return total.to(weight.dtype)
+    """The sum, one rank after the other, a block of rows at a time."""
+    made, right = torch.empty_like(weight), a.to(weight.device, torch.float64)
+    for own, block, left in zip(made.split(ROWS), weight.detach().split(ROWS), b.split(ROWS), strict=True):
+        total = block.to(torch.float64, copy=True)
+        for column, row in zip(left.to(total).T, right, strict=True):
+            total += torch.outer(column, row).mul_(scale)
+        own.copy_(total)
+    return made
 
 
 def _scale(adapter: AdapterFolder) -> float:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from interp.models.head import last_logits, own_logits
 from interp.models.language import LanguageModel
+from interp.models.once import Kept, heard, kept_of
 from interp.models.seam import Model
 from interp.prompts.text import grouped
 from interp.prompts.tokens import Encoded, Role
@@ -40,17 +41,17 @@ def prefix_logits(network: Model | torch.nn.Module, prefixes: Sequence[Ids]) -> 
         inner = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
         yield from _network_logits(inner, prefixes)
     elif isinstance(network, LanguageModel) and not network._edits:
-        yield from _network_logits(network.hf, prefixes)
+        yield from _network_logits(network.hf, prefixes, kept_of(network.backbone))
     else:
         yield from whole_rows(partial(_model_reader, network), prefixes)
 
 
-def _network_logits(network: Any, prefixes: Sequence[Ids]) -> Iterator[Found]:
+def _network_logits(network: Any, prefixes: Sequence[Ids], kept: Kept | None = None) -> Iterator[Found]:
     """The cheaper of two ways: the tree costs fewer tokens, whole rows fewer passes."""
     tree, hosts = Tree.of(prefixes), _hosts(prefixes)
     longest = max(map(len, prefixes))
     if tree.cost() < PASS + len(hosts) * longest:
-        yield from tree.walk(network)
+        yield from tree.walk(network, kept)
     else:
         yield from whole_rows(partial(_network_reader, network), prefixes)
 
@@ -88,23 +89,36 @@ class Tree:
             total += PASS + len(places) * (length - done) + self.cost(places, length)
         return total
 
-    def walk(self, network: Any) -> Iterator[Found]:
-        """Logits after every sequence, beginnings first."""
-        cache = None
+    def walk(self, network: Any, kept: Kept | None = None) -> Iterator[Found]:
+        """Logits after every sequence, beginnings first, which are kept where that is asked for."""
+        cache, above = None, []
         if self.shared:
-            _, cache = last_logits(network, _ids([self.prefixes[0][: self.shared]], network))
-        yield from self._below(network, (-1,), cache, self.shared)
+            with heard(kept) as above:
+                _, cache = last_logits(network, _ids([self.prefixes[0][: self.shared]], network))
+        for part in self._parts((-1,)):
+            with heard(kept) as found:
+                places, logits, own, known = self._forward(network, part, cache, self.shared)
+            if kept is not None:
+                kept.put([self.prefixes[place] for place in places], [above, found] if known else [found])
+            yield places, logits
+            yield from self._below(network, places, own, len(self.prefixes[places[0]]))
 
     def _below(self, network: Any, parents: Sequence[int], cache: Any, done: int) -> Iterator[Found]:
         """What goes on from `parents`, whose first `done` tokens are the rows of the cache."""
         for part in self._parts(parents):
-            places = [child for _, child in part]
-            own = _rows(cache, [row for row, _ in part], network)
-            known = 0 if own is None else done
-            ids = _ids([self.prefixes[place][known:] for place in places], network)
-            logits, own = last_logits(network, ids, own)
+            places, logits, own, _ = self._forward(network, part, cache, done)
             yield places, logits
             yield from self._below(network, places, own, len(self.prefixes[places[0]]))
+
+    def _forward(
+        self, network: Any, part: list[tuple[int, int]], cache: Any, done: int
+    ) -> tuple[list[int], Tensor, Any, int]:
+        """The sequences of one pass, logits after each, their cache, and how many tokens of theirs it did not read."""
+        places = [child for _, child in part]
+        own = _rows(cache, [row for row, _ in part], network)
+        known = 0 if own is None else done
+        ids = _ids([self.prefixes[place][known:] for place in places], network)
+        return places, *last_logits(network, ids, own), known
 
     def _parts(self, parents: Sequence[int]) -> Iterator[list[tuple[int, int]]]:
         """(row of the parent, sequence) of what goes on from the parents: one length and one pass at a time."""

@@ -11,7 +11,7 @@ import importlib.metadata
 import platform
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -19,9 +19,6 @@ from interp.core.content import digest
 from interp.core.remembered import file_states, recall, remember
 from interp.models.backbone import Backbone
 from interp.models.seam import check_finite
-
-if TYPE_CHECKING:
-    from interp.models.language import LanguageModel
 
 
 def stored_state(*folders: Path, dtype: torch.dtype | None) -> str | None:
@@ -46,12 +43,13 @@ def settle(backbone: Backbone, state: str | None, owner: str, *, fingerprint: bo
         vars(backbone)["old_fingerprint"] = known
 
 
-def parity_key(model: LanguageModel, state: str | None) -> str | None:
+def parity_key(backbone: Backbone, state: str | None) -> str | None:
     """What the parity of a model loaded from files of that state rests on; None for a model that is not remembered."""
     if state is None:
         return None
-    attention = getattr(model.config, "_attn_implementation", None)
-    return digest(model.fingerprint, str(model.dtype), _processor(model.device), attention, _environment())
+    attention, network = getattr(backbone.config, "_attn_implementation", None), backbone.hf
+    processor = _processor(network.device)
+    return digest(backbone.fingerprint, str(network.dtype), processor, attention, _environment())
 
 
 def _processor(device: torch.device) -> str:
@@ -63,6 +61,6 @@ def _processor(device: torch.device) -> str:
 @cache
 def _environment() -> dict[str, Any]:
     """Versions of what loads and runs a model, and the code of this room."""
-    names = ("torch", "transformers", "transformer-lens", "safetensors")
+    names = ("torch", "transformers", "transformer-lens", "safetensors", "peft")
     code = {path.name: path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))}
     return {"code": digest(code), **{name: importlib.metadata.version(name) for name in names}}

@@ -8,7 +8,9 @@ merge for every kind of adapter, into new tensors.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -17,24 +19,38 @@ from torch import Tensor, nn
 from interp.core.errors import InputError
 from interp.models.loading import first_line
 
+EMPTY = (dict, OrderedDict, set)
 
-def view(module: nn.Module, change: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> nn.Module:
+
+def view(
+    module: nn.Module,
+    change: Callable[[Tensor], Tensor] = lambda tensor: tensor,
+    instead: Mapping[nn.Module, nn.Module] = MappingProxyType({}),
+) -> nn.Module:
     """The same weights under modules of its own; `requires_grad` set on one side does not reach the other.
 
-    What `change` makes of a weight or buffer takes its place. Raises InputError for a module that holds activations of
-    a past pass with their graph.
+    What `change` makes of a weight or buffer takes its place, and a view of what `instead` names that of a module.
+    Raises InputError for a module that holds activations of a past pass with their graph.
     """
     memo: dict[int, Any] = {id(buffer): change(buffer) for buffer in module.buffers()}
     for parameter in module.parameters():
         own = change(parameter.detach())
         memo[id(parameter)] = nn.Parameter(own, requires_grad=parameter.requires_grad)
+    memo |= _empty_copies(module)
     try:
+        memo |= {id(outer): copy.deepcopy(inner, memo) for outer, inner in instead.items()}
         return copy.deepcopy(module, memo)
     except RuntimeError as error:  # a recurrent state with its graph
         raise InputError(
             f"{type(module).__name__} keeps what a pass with gradients left in it, so it cannot be copied; use another "
             "architecture"
         ) from error
+
+
+def _empty_copies(module: nn.Module) -> dict[int, Any]:
+    """Copies of empty tables of hooks, of which every module has a dozen: most of what deepcopy would be busy with."""
+    held = (value for each in module.modules() for value in vars(each).values())
+    return {id(value): type(value)() for value in held if type(value) in EMPTY and not value}
 
 
 class Asked(nn.Module):
@@ -50,30 +66,31 @@ class Asked(nn.Module):
 
 def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """Name and module of every layer PEFT put in the place of a plain one, outermost only."""
-    found: list[str] = []
-    for name, layer in list(module.named_modules()):
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if hasattr(layer, "adapter_layer_names") and not inside:
-            found.append(name)
+    outer = " "
+    for name, layer in list(module.named_modules()):  # what is inside of one follows it
+        if not name.startswith(outer) and hasattr(layer, "adapter_layer_names"):
+            outer = f"{name}."
             yield name, layer
 
 
 def without_adapters(module: nn.Module) -> nn.Module:
     """A view with plain layers only, as they were before PEFT."""
-    plain = view(module)
-    for name, layer in adapted_layers(plain):
-        put(plain, name, layer.get_base_layer() if _is_tuner(layer) else layer.original_module)
-    return plain
+    beneath = {
+        layer: layer.get_base_layer() if _is_tuner(layer) else layer.original_module
+        for _, layer in adapted_layers(module)
+    }
+    return view(module, instead=beneath)
 
 
-def merged(module: nn.Module, *, wide: bool = False) -> nn.Module:
+def merged(module: nn.Module, *, ties: Mapping[str, str] | None = None, wide: bool = False) -> nn.Module:
     """A view with plain layers only whose adapted weights are new tensors holding the active adapters' effect.
 
-    `wide` merges narrow floats in fp32, where the effect is not rounded to the weight. Weights that were tied before
-    and are still equal are tied again. Raises InputError for an adapter that PEFT cannot merge.
+    `wide` merges narrow floats in fp32, where the effect is not rounded to the weight. Weights that were tied before,
+    which `ties` names if that is known, and are still equal are tied again. Raises InputError for an adapter that PEFT
+    cannot merge.
     """
+    ties = tied_names(without_adapters(module)) if ties is None else ties
     plain = view(module)
-    ties = tied_names(without_adapters(module))
     for name, layer in adapted_layers(plain):
         layer = getattr(layer, "token_adapter", layer)
         put(plain, name, _merged_layer(layer, wide=wide) if _is_tuner(layer) else _saved_module(layer))
@@ -83,6 +100,13 @@ def merged(module: nn.Module, *, wide: bool = False) -> nn.Module:
             owner, _, leaf = alias.rpartition(".")
             setattr(plain.get_submodule(owner), leaf, one)
     return plain
+
+
+def merges_to_itself(layer: Any, *, wide: bool) -> bool:
+    """Whether a layer with a plain LoRA adapter, merged as `merged` does, has the weights beneath the adapter."""
+    beneath = dict(layer.get_base_layer().named_parameters())
+    merged_weights = _merged_layer(view(layer), wide=wide).named_parameters()
+    return all(torch.equal(weight, beneath[name].to(weight.dtype)) for name, weight in merged_weights)
 
 
 def _merged_layer(layer: Any, *, wide: bool) -> nn.Module:

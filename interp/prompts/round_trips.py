@@ -1,13 +1,23 @@
 """Whether numbers survive a tokenizer's round trip, which every reading of number rows takes for granted."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from interp.core.errors import InputError
 from interp.prompts.templates import Tokenizer
 from interp.prompts.tokens import require_fast
 
 PROBES = (12, 345, 7, 60, 89)  # all ten digits
+_ENTRIES: WeakKeyDictionary[Tokenizer, Mapping[str, int]] = WeakKeyDictionary()
+
+
+def entries_of(tokenizer: Tokenizer) -> Mapping[str, int]:
+    """Every entry of the vocabulary and its id, listed once while their number stays."""
+    known = _ENTRIES.get(tokenizer)
+    if known is None or len(known) != len(tokenizer):
+        known = _ENTRIES[tokenizer] = tokenizer.get_vocab()
+    return known
 
 
 def check_tokenizer(tokenizer: Tokenizer, *, numbers: Sequence[int] | None = None) -> None:
@@ -17,7 +27,7 @@ def check_tokenizer(tokenizer: Tokenizer, *, numbers: Sequence[int] | None = Non
     (word level), five numbers with all ten digits.
     """
     require_fast(tokenizer)
-    short = (entry for entry in tokenizer.get_vocab() if len(entry) in (2, 3))
+    short = (entry for entry in entries_of(tokenizer) if len(entry) in (2, 3))
     whole = sorted(int(entry) for entry in short if re.fullmatch("[1-9][0-9]{1,2}", entry))
     _check_whole(tokenizer, whole)
     closed = bool(whole) and type(tokenizer.backend_tokenizer.model).__name__ == "WordLevel"

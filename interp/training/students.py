@@ -18,7 +18,6 @@ from jaxtyping import Int
 from torch import Tensor
 
 from interp.core.doors import door
-from interp.core.errors import memory_enough
 from interp.core.progress import progress_bar
 from interp.core.runs import InputError, digest, nearest
 from interp.measures.losses import Labels, Loss, student_loss
@@ -28,6 +27,7 @@ from interp.models.views import merged
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
 from interp.training.checkpoints import Checkpoint, Progress
+from interp.training.peaks import room_to_train
 
 log = logging.getLogger(__name__)
 
@@ -213,13 +213,9 @@ def train_batches(
     optimizer = _optimizer(recipe, parameters)
     progress = Progress(parameters, optimizer, on_step)
     first = 0 if saved is None else progress.restore(saved[0], key=saved[1])
-    too_much = (
-        f"training {name} ran out of memory with {recipe.batch_size // recipe.accumulate} rows in a pass: raise "
-        f"accumulate (now {recipe.accumulate}), which leaves the steps as they are, or lower batch_size "
-        f"{recipe.batch_size}"
-    )
+    room = room_to_train(network, batches, loss=loss, recipe=recipe, name=name, listening=on_step is not None)
     bar = progress_bar(f"training {name}", total=steps, unit="step", done=first)
-    with memory_enough(too_much), bar:
+    with room as batches, bar:
         for step, batch in zip(range(first, steps), islice(batches, first, None), strict=False):
             lr = recipe.lr * schedule(step, steps=steps, warmup=recipe.warmup, decay=recipe.decay)
             for group in optimizer.param_groups:

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from interp.models import prefixes
 from interp.models.language import load_model
-from interp.models.once import reading_once
+from interp.models.once import made_once, marked_logits, reading_once
 from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded
 
 ROWS = Prompts.from_pairs([(f"list {i}", ", ".join(["1", "2"] * (1 + i % 3))) for i in range(6)])
 HOOKS = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
@@ -116,3 +118,56 @@ def test_padding_on_the_left_is_computed(model, passes):
         for _ in range(2):
             plain_logits(model.backbone, ids, mask)
     assert len(passes) == 2
+
+
+def test_marked_logits_ask_the_output_matrix_at_the_marks_alone(model, passes):
+    batch = model.encode(ROWS)
+    where, sizes = batch.at("answer"), []
+    logits, _ = plain(model, batch)
+    handle = model.hf.get_output_embeddings().register_forward_hook(
+        lambda *given: sizes.append(given[2].shape)
+    )
+    passes.clear()
+    try:
+        with reading_once(model):
+            found = [marked_logits(model, batch, where) for _ in range(2)]
+    finally:
+        handle.remove()
+    assert passes == [tuple(batch.ids.shape)]
+    assert [size[0] for size in sizes] == [int(where.sum())] * 2
+    assert all(torch.allclose(each, logits[where], atol=1e-5) for each in found)
+
+
+def test_what_rests_on_the_same_rows_is_made_once_and_an_edit_asks_again(model):
+    made = []
+
+    def make():
+        made.append(len(made))
+        return made[-1]
+
+    assert [made_once(model, "it", make, torch.ones(2)) for _ in range(2)] == [0, 1]
+    with reading_once(model):
+        assert [made_once(model, "it", make, torch.ones(2)) for _ in range(2)] == [2, 2]
+        assert made_once(model, "it", make, torch.zeros(2)) == 3
+        assert made_once(model, "other", make, torch.ones(2)) == 4
+        with model.hooks({HOOKS[0]: torch.zeros_like}):
+            assert made_once(model, "it", make, torch.ones(2)) == 5
+    assert made_once(model, "it", make, torch.ones(2)) == 6
+
+
+def test_a_beginning_that_went_through_the_tree_is_a_row_that_was_read(model, monkeypatch):
+    monkeypatch.setattr(prefixes, "PASS", 0)  # so that the tree is the cheaper way
+    start, (one, other) = tuple(range(3, 15)), ((20, 21), (22, 23))
+    asked = [start + one, start + other, *(start + one + (token,) for token in range(30, 34))]
+    rows = torch.tensor(asked[:2])
+    with torch.no_grad():
+        expected = model.hf(input_ids=rows, use_cache=False, output_hidden_states=True)
+    batch = Encoded(rows, torch.ones_like(rows).bool(), torch.ones_like(rows), "rows")
+    with torch.no_grad(), reading_once(model):
+        list(prefixes.prefix_logits(model, asked))
+        kept = vars(model.backbone)["kept"]
+        assert len(kept.rows) == 2
+        monkeypatch.setattr(kept, "listening", None)  # nothing is read from here on
+        assert torch.allclose(model.logits(batch), expected.logits, atol=1e-5)
+        stream = model.run(batch, hooks=HOOKS)
+    assert torch.allclose(stream[HOOKS[0]], expected.hidden_states[1], atol=1e-5)
