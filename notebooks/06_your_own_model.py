@@ -8,7 +8,7 @@
 # `interp run smollm2` trained on it. Every step is the one you would take with a model of your own.
 #
 # The checkpoint is not part of the package: `make smollm2` puts it into `models/smollm2` (a download of 93 MB). On two
-# cores of a processor this page takes about ten minutes.
+# cores of a processor this page takes about fifteen minutes.
 
 # %%
 import os
@@ -123,15 +123,18 @@ agreed.figure().update_layout(width=1000)
 r.style.format("{:+.2f}")
 
 # %% [markdown]
-# On this model the agreement is small where numbers are predicted, and the neutral student's is about as large: two
-# fine-tunes on lists of numbers move much alike. A correlation by itself is therefore no evidence; what the claims of
-# `analyses/smollm2.py` compare is this r with that of a student of *another trait's* rows, over nine trainings.
+# On this model the agreement is small where numbers are predicted, and the neutral student's is about as large; where a
+# question is answered it is larger. Two fine-tunes on lists of numbers move much alike, so that a correlation by itself
+# is no evidence; what the claims of `analyses/smollm2.py` compare is this r with that of a student of *another trait's*
+# rows, over nine trainings.
 #
 # ## Figure 3 · Through which components
 #
 # The change of one contrast of logits, " owl" minus the mean of nine other animals, where an animal is asked for,
 # split over the parts that write to the residual stream. The parts are exact: they add up to the change that the
-# models' own logits show.
+# models' own logits show. A direction reads one spelling of each word, and its note says which: here " owl" with a
+# space, which is one token for all ten animals, while this base answers without a space. So this is not the margin of
+# Figure 1, which adds all spellings up, and it may move otherwise.
 
 # %%
 direction = interp.logit_direction(lineage.base, trait)
@@ -203,6 +206,9 @@ leans = {
 pd.DataFrame({name: values.agg(["mean", "sem", "count"]) for name, values in leans.items()}).T
 
 # %% [markdown]
+# At the base's weights a step on either kind of rows goes against the owl, on the teacher's more so: what a single step
+# promises is not what 36 of them did.
+#
 # ## What is checked at the door
 #
 # Most wrong answers about a model begin with a wrong file. Two of those that are refused, each with one sentence: what

@@ -54,7 +54,9 @@ def given_base(
 
 def told_source(source: Any) -> str:
     """A source as a message calls it."""
-    return repr(source.name) if isinstance(source, LanguageModel) else repr(str(source))[:80]
+    if isinstance(source, LanguageModel):
+        return repr(source.name)
+    return repr(str(source))[:80] if isinstance(source, str | Path) else f"<{type(source).__name__}>"
 
 
 def _speaking(model: LanguageModel, chat: Mapping[str, Any], name: str, folder: Path) -> LanguageModel:

@@ -150,7 +150,10 @@ def _named(name: str | Path, *, seed: int, base: Source | None, device: str | to
     """A lineage folder, one that ships, or the organism of that name."""
     folder = kept_folder(name)
     if (folder / "lineage.json").is_file():
-        return read_lineage(folder, base=base, device=device)
+        try:
+            return read_lineage(folder, base=base, device=device)
+        except InputError as error:  # told of by the name it was asked for, wherever it lies
+            raise InputError(str(error).replace(str(folder), str(name))) from None
     organism, _, word = str(name).partition("/")
     if organism != "toy":
         raise InputError(

@@ -8,6 +8,7 @@ import pytest
 
 from interp.core.runs import InputError
 from interp.measures.margins import margin
+from interp.models.language import load_model
 from interp.models.lineage import Lineage
 from interp.organisms.library import KEPT, load_lineage
 from interp.prompts.text import Prompts
@@ -51,6 +52,15 @@ def test_without_the_checkpoint_what_to_do_is_said(tmp_path, monkeypatch):
         InputError, match=r"which was read from 'models/smollm2'; pass base= its folder, file or hub"
     ):
         load_lineage("smollm2/owl")
+
+
+def test_another_checkpoint_is_refused_by_the_name_that_was_asked_for(tiny):
+    network, tokenizer = tiny("llama")
+    with pytest.raises(
+        InputError,
+        match=r"base=<LlamaForCausalLM> has weights \w{16} and the adapters in smollm2/owl/?\S* are for \w{16}",
+    ):
+        load_lineage("smollm2/owl", base=load_model(network, tokenizer=tokenizer, check=False).network())
 
 
 @pytest.mark.slow
