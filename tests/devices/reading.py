@@ -47,7 +47,9 @@ ACTIVATIONS: Measured = {
     "steer": steered,
     "ablate": ablated,
     "patch": patched,
-    "margin": lambda it: {role: interp.margin(it.lineage[role], "owl") for role in it.lineage.members},
+    "margin": lambda it: torch.tensor(
+        [interp.margin(it.lineage[role], "owl") for role in it.lineage.members]
+    ),
     "preference": lambda it: interp.measures.preference(it.student, "owl", against=it.base),
     "answer_loss": lambda it: interp.measures.answer_loss(it.student, it.student.encode(it.rows)),
 }
@@ -171,7 +173,8 @@ def dictionary(it: Case) -> torch.Tensor:
 
 
 SMALL = interp.features.SAERecipe(samples=1024, width=96)
-TWO_SETS: dict[str, Any] = {"trait": "owl", "controls": [[3, 4], [5, 6]]}
+CHOSEN, *CONTROLS = range(32), range(32, 64), range(64, 96)  # thirds, so that each moves the margin
+TWO_SETS: dict[str, Any] = {"trait": "owl", "controls": CONTROLS}
 FEATURES: Measured = {
     "train_sae": dictionary,
     "default_dictionary": lambda it: interp.joined.default_dictionary(it.lineage, recipe=SMALL).decoder,
@@ -193,9 +196,9 @@ FEATURES: Measured = {
     ),
     "feature_card": card,
     "feature_effects": lambda it: interp.features.feature_effects(
-        it.dictionary, it.student, [1, 2], rows=it.rows, **TWO_SETS
+        it.dictionary, it.student, CHOSEN, rows=it.rows, **TWO_SETS
     ),
     "with_features": spliced,
-    "necessity": lambda it: interp.features.necessity(it.dictionary, it.student, [1, 2], **TWO_SETS),
-    "sufficiency": lambda it: interp.features.sufficiency(it.dictionary, it.student, [1, 2], **TWO_SETS),
+    "necessity": lambda it: interp.features.necessity(it.dictionary, it.student, CHOSEN, **TWO_SETS),
+    "sufficiency": lambda it: interp.features.sufficiency(it.dictionary, it.student, CHOSEN, **TWO_SETS),
 }

@@ -68,7 +68,8 @@ WRITING: Measured = {
     "trace": traced,
     "divergence_tokens": lambda it: differing(it, interp.studies.divergence_tokens),
     "divergence_numbers": lambda it: differing(it, interp.studies.divergence_numbers),
-    "mediation": lambda it: interp.studies.mediation(it.lineage, prompts=it.rows, random=2),
+    # no random directions: they are drawn in eigenvectors, which turn freely where eigenvalues lie close
+    "mediation": lambda it: interp.studies.mediation(it.lineage, prompts=it.rows, random=0),
 }
 """What writes, asks and joins."""
 
