@@ -21,7 +21,8 @@ from interp.prompts.text import Prompts
 
 DEVICE = os.environ.get("INTERP_TEST_DEVICE") or "cuda"
 """`INTERP_TEST_DEVICE=cpu` compares the processor with itself, which tests these tests where there is no GPU."""
-TOLERANCE, TRAINED, FLOOR = 1e-4, 2e-3, 1e-2
+TOLERANCE, TRAINED = 1e-4, 2e-3
+FLOOR = 0.1  # logits of some tens are known to 1e-6, and so are the differences between them
 needs_device = pytest.mark.skipif(
     torch.device(DEVICE).type == "cuda" and not torch.cuda.is_available(),
     reason="there is no GPU here; INTERP_TEST_DEVICE=cpu compares the processor with itself",

@@ -199,6 +199,6 @@ FEATURES: Measured = {
         it.dictionary, it.student, CHOSEN, rows=it.rows, **TWO_SETS
     ),
     "with_features": spliced,
-    "necessity": lambda it: interp.features.necessity(it.dictionary, it.student, CHOSEN, **TWO_SETS),
-    "sufficiency": lambda it: interp.features.sufficiency(it.dictionary, it.student, CHOSEN, **TWO_SETS),
+    "necessity": lambda it: interp.features.necessity(it.dictionary, it.teacher, CHOSEN, **TWO_SETS),
+    "sufficiency": lambda it: interp.features.sufficiency(it.dictionary, it.teacher, CHOSEN, **TWO_SETS),
 }
