@@ -1,10 +1,11 @@
-"""How long calls take and how much memory, as the table of docs/results.md: one line per measurement of benchmarks/."""
+"""How long calls take and how much memory, the tables of docs/results.md: one line per measurement of benchmarks/."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks" / "results.json"
+GPU = BENCHMARKS.with_name("gpu.json")
 WHAT = {
     "capture-record-8x64": "`record` of every `resid_post`, 8 × 64 tokens, over the plain forward (goal ≤ 1.05)",
     "capture-record-32x128": "the same, 32 × 128 tokens (goal ≤ 1.05)",
@@ -59,6 +60,61 @@ WHAT = {
     "forward and backward pass, 3.7 M parameters (goal ≤ 0.80)",
     "alignment-score-bytes-per-row": "bytes that `score` keeps for a row, by module (goal ≤ 1000)",
 }
+
+ON_GPU = {
+    "model": "make the plain network at random",
+    "load": "`load_model` of a network in memory, without its check",
+    "fingerprint": "its fingerprint",
+    "seam": "its check against plain transformers",
+    "step": "plain transformers, one training step in bf16: forward, backward and AdamW over all weights",
+    "write": "`write_answers`, 32 tokens to each of 32 prompts of mixed length, over one step",
+    "student-bf16": "`train_student`, a call of 4 steps of a LoRA of rank 8 in bf16, over 4 steps",
+    "in-fp32": "the copy in fp32 in which 16-bit weights are measured",
+    "student-fp32": "`train_student`, the same call in fp32, over 4 steps in bf16",
+    "record-last": "`record` of what leaves every layer at the last token, in fp32, over one step in bf16",
+    "record-all": "the same at every token",
+    "score-rank8": "`score` by module along one direction of rank 8, in fp32, over one step in bf16",
+    "score-dense": "the same along one dense direction",
+}
+"""The measurements of benchmarks/gpu.py in words; a time without a ratio was taken once, the step's three times."""
+SIZES = {"1.5b": "1.5 B", "7b": "7 B"}
+
+
+def gpu() -> str:
+    """Where benchmarks/gpu.json was measured, one line per measurement, and which size was not."""
+    kept = json.loads(GPU.read_text())
+    names = ", ".join(
+        f"{name} {kept[name]}" for name in ("torch", "transformers", "transformer-lens", "peft")
+    )
+    parts = [f"On one {kept['machine']}, CUDA {kept['cuda']}, {names}."]
+    for size, words in SIZES.items():
+        found = kept["results"].get(size)
+        parts += ["", f"Nothing was measured at {words}."] if found is None else ["", *_sized(words, found)]
+    return "\n".join(parts)
+
+
+def _sized(words: str, found: dict[str, Any]) -> list[str]:
+    """The lines of one size."""
+    parameters, tokens = found["model"]["parameters"] / 1e9, found["step"]["tokens"]
+    asked = f"{words}: {parameters:.2f} · 10⁹ random parameters, {tokens} tokens"
+    rows = [f"| {asked} | seconds | ratio | its extremes | peak, GiB |", "|---|---|---|---|---|"]
+    return rows + [f"| {ON_GPU[name]}{_timed(found.get(name, {}))} |" for name in ON_GPU]
+
+
+def _timed(result: dict[str, Any]) -> str:
+    """What a measurement found beside its time, and the cells of its line."""
+    if "seconds" not in result:
+        return f" | – | – | not measured{': ' * ('failed' in result)}{result.get('failed', '')} | –"
+    beside = ""
+    if "nats_apart" in result:
+        beside = f": in bf16, log-probabilities at most {_number(result['nats_apart'])} nats apart"
+    if "tokens_per_second" in result:
+        beside = f" ({result['tokens_per_second']:.0f} tokens per second)"
+    peak = f"{result['peak']:.1f}" if result.get("peak") else "–"
+    if "ratio" not in result:
+        return f"{beside} | {_number(result['seconds'])} | – | – | {peak}"
+    extremes = f"{_number(result['low'])} to {_number(result['high'])}, {result['repetitions']} repetitions"
+    return f"{beside} | {_number(result['seconds'])} | {_number(result['ratio'])} | {extremes} | {peak}"
 
 
 def performance() -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 import interp
-from analyses.performance_table import performance
+from analyses.performance_table import gpu, performance
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "analyses" / "results"
@@ -75,6 +75,7 @@ def page_blocks() -> dict[str, str]:
         "planted": planted(),
         "calibration": calibration(),
         "performance": performance(),
+        "gpu": gpu(),
     }
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analyses import results_page as page
+from analyses import performance_table, results_page as page
 from analyses.alignment_is_causal import judged
 from analyses.digits import judged as judged_digits
 from analyses.features_are_causal import TOP, judged as judged_features
@@ -243,3 +243,30 @@ def test_a_null_names_the_claim_that_asks_again(monkeypatch):
 )
 def test_a_mean_beside_others_is_short(value, text):
     assert page.short(value) == text
+
+
+def test_the_gpu_table_tells_what_was_timed_what_failed_and_what_was_not_measured(tmp_path, monkeypatch):
+    step = {"seconds": 0.5, "peak": 26.78, "tokens": 4096}
+    write = {"ratio": 4.0, "low": 3.0, "high": 12.5, "repetitions": 3, "seconds": 2.0, "peak": 3.2}
+    found = {
+        "model": {"seconds": 8.0, "parameters": 1_543_714_304},
+        "seam": {"seconds": 5.0, "nats_apart": 0.121},
+        "step": step,
+        "write": {**write, "tokens_per_second": 512.0},
+        "score-rank8": {"failed": "OutOfMemoryError: too large"},
+    }
+    kept = dict.fromkeys(("machine", "cuda", "torch", "transformers", "transformer-lens", "peft"), "X")
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({**kept, "results": {"1.5b": found}}))
+    monkeypatch.setattr(performance_table, "GPU", path)
+    lines = performance_table.gpu().splitlines()
+    assert lines[2].startswith("| 1.5 B: 1.54 · 10⁹ random parameters, 4096 tokens | seconds | ratio |")
+    assert lines[7].endswith("log-probabilities at most 0.12 nats apart | 5.00 | – | – | – |")
+    assert lines[8].endswith("AdamW over all weights | 0.50 | – | – | 26.8 |")
+    assert lines[9].endswith("(512 tokens per second) | 2.00 | 4.00 | 3.00 to 12.5, 3 repetitions | 3.2 |")
+    assert lines[-4].endswith(" | – | – | not measured: OutOfMemoryError: too large | – |")
+    assert lines[-3:] == [
+        "| the same along one dense direction | – | – | not measured | – |",
+        "",
+        "Nothing was measured at 7 B.",
+    ]
