@@ -16,6 +16,7 @@ from interp.core.content import ADDED
 from interp.core.doors import door
 from interp.core.doors.nouns import NOUNS, shown
 from interp.core.runs import InputError, nearest
+from interp.figures import facts_html
 from interp.prompts.forms import USUAL, check_rules
 from interp.prompts.text import Prompts
 
@@ -64,6 +65,18 @@ class Trait:
     system: str
     control: str = field(default="", compare=False)
     forms: tuple[str, ...] | None = field(default=None, metadata={ADDED: True})
+
+    def _repr_html_(self) -> str:
+        facts = {
+            "prefers": self.target,
+            "rather than": self.foils,
+            "category": self.category,
+            "asked": self.questions,
+            "system line": self.system,
+            "compared with": matched_control(self).target,
+            "forms": "by the tokenizer" if self.forms is None else self.forms or "as written",
+        }
+        return facts_html(f"Trait {self.name}", facts)
 
     @classmethod
     def of(cls, trait: "Trait | str | Path", *, argument: str = "trait") -> "Trait":
@@ -122,7 +135,10 @@ def get_trait(name: str) -> Trait:
         if name in members:
             foils = [other for other in members if other != name]
             return make_trait(name, foils, category=category, control=_next_member(name))
-    raise InputError(f"Trait {nearest(name, trait_names())}; pass a known name or make_trait(target, foils).")
+    raise InputError(
+        f"Trait {nearest(name, trait_names())}; pass a known name (`interp traits` lists them), a YAML file with "
+        "target and foils, or make_trait(target, foils)."
+    )
 
 
 def trait_names() -> tuple[str, ...]:

@@ -172,3 +172,11 @@ def test_other_questions_leave_the_rest_of_a_trait() -> None:
     assert matched_control(asked).questions == ("a?", "b?")
     with pytest.raises(InputError, match="blank foil or no question"):
         asked.with_questions([])
+
+
+def test_a_trait_shows_itself_in_a_cell():
+    page = make_trait("<owl>", ["cat", "dog"], category="animal")._repr_html_()
+    for said in ("Trait &lt;owl&gt;", "cat, dog", "which animal do you love most?", "by the tokenizer"):
+        assert said in page
+    assert "<owl>" not in page
+    assert ">as written<" in make_trait("owl", ["cat"], forms=())._repr_html_()
