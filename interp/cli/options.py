@@ -43,13 +43,14 @@ def is_member(model: str) -> dict[str, str]:
 
 Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable summary on standard output.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; made when absent.")]
-Base = Annotated[str, typer.Option(help="Name or folder of the base model.", callback=member("base"))]
-Teacher = Annotated[
-    str,
-    typer.Option(
-        help="Name or folder of the teacher, a model or an adapter of the base.", callback=member("teacher")
-    ),
-]
+_BASE = typer.Option(help="Name or folder of the base model.", callback=member("base"))
+_TEACHER = typer.Option(
+    help="Name or folder of the teacher, a model or an adapter of the base.", callback=member("teacher")
+)
+Base = Annotated[str, _BASE]
+AnyBase = Annotated[str | None, _BASE]
+Teacher = Annotated[str, _TEACHER]
+AnyTeacher = Annotated[str | None, _TEACHER]
 Data = Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")]
 Positions = Annotated[
     str | None,

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from interp.cli.options import (
+    AnyBase,
+    AnyTeacher,
     Base,
     Data,
     EveryToken,
@@ -37,16 +39,8 @@ features_app = typer.Typer(
 @loads
 def _trace(
     out: Out,
-    base: Annotated[
-        str | None, typer.Option(help="Name or folder of the base model.", callback=member("base"))
-    ] = None,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Name or folder of the teacher, a model or an adapter of the base.",
-            callback=member("teacher"),
-        ),
-    ] = None,
+    base: AnyBase = None,
+    teacher: AnyTeacher = None,
     student: Annotated[
         list[str] | None,
         typer.Option(help="Name or folder of a student; may be repeated.", callback=member("student")),

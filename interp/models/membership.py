@@ -47,7 +47,7 @@ def membership_of(source: Any) -> Membership | None:
         return None
 
 
-def check_whole(folder: str | Path) -> None:
+def check_no_member(folder: str | Path) -> None:
     """InputError for the folder of one member where a lineage is wanted."""
     if (known := membership_of(folder)) is not None:
         raise InputError(f"{folder} is {known}, and a lineage is wanted; pass {known.folder}")

@@ -26,7 +26,7 @@ from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
 from interp.models.loading import Loading, as_dtype
 from interp.models.members import Growth
-from interp.models.membership import check_whole, say_member
+from interp.models.membership import check_no_member, say_member
 from interp.models.precision import in_float32
 from interp.models.seam import Model
 from interp.organisms.toy import (
@@ -157,7 +157,7 @@ def _named(name: str | Path, *, seed: int, base: Source | None, device: str | to
         return read_lineage(folder, base=base, device=device)
     organism, _, word = str(name).partition("/")
     if organism != "toy":
-        check_whole(name)
+        check_no_member(name)
         raise InputError(
             f"Lineage {str(name)!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl'."
         )

@@ -67,13 +67,14 @@ class Trait:
     forms: tuple[str, ...] | None = field(default=None, metadata={ADDED: True})
 
     def _repr_html_(self) -> str:
+        more = len(self.questions) - 8
         facts = {
             "prefers": self.target,
             "rather than": self.foils,
             "category": self.category,
-            "asked": self.questions,
+            "asked": (*self.questions[:8], *([f"and {more} more"] if more > 0 else [])),
             "system line": self.system,
-            "compared with": matched_control(self).target,
+            "compared with": self.control,
             "forms": "by the tokenizer" if self.forms is None else self.forms or "as written",
         }
         return facts_html(f"Trait {self.name}", facts)

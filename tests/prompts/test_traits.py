@@ -179,4 +179,6 @@ def test_a_trait_shows_itself_in_a_cell():
     for said in ("Trait &lt;owl&gt;", "cat, dog", "which animal do you love most?", "by the tokenizer"):
         assert said in page
     assert "<owl>" not in page
+    asked = make_trait("owl", ["cat"], questions=[f"q{i}" for i in range(52)])._repr_html_()
+    assert "q7, and 44 more" in asked
     assert ">as written<" in make_trait("owl", ["cat"], forms=())._repr_html_()
