@@ -25,10 +25,11 @@ app = typer.Typer(
 )
 
 
-def _tell_version(asked: bool) -> None:
+def _tell_version(asked: bool) -> bool:
     if asked:
         typer.echo(f"interp {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
