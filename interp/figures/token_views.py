@@ -95,7 +95,7 @@ class TokenRows:
 
     _repr_html_ = to_html
 
-    def _parts(self) -> Iterator[tuple[Any, pd.DataFrame]]:
+    def _parts(self) -> Iterator[tuple[Any, Any]]:
         for name in self.names[: self.most]:
             yield name, self.frame[self.frame["row"] == name]
 
@@ -110,7 +110,7 @@ class TokenRows:
             else []
         )
 
-    def _row_html(self, name: Any, part: pd.DataFrame) -> str:
+    def _row_html(self, name: Any, part: Any) -> str:
         asked, rest = _told(part)
         before = f'<span style="opacity:.7">{html.escape(asked)}</span> ' if asked else ""
         more = f" … {len(rest) - TOKENS} more tokens" if len(rest) > TOKENS else ""
@@ -199,7 +199,7 @@ def _visible(token: str) -> str:
     return "".join(BLANKS.get(letter, letter) for letter in token) or "∅"
 
 
-def _told(part: pd.DataFrame) -> tuple[str, list[tuple[str, float]]]:
+def _told(part: Any) -> tuple[str, list[tuple[str, float]]]:
     """The text of the tokens in front that have no value, and the tokens from there on with theirs."""
     values = part["value"].to_numpy(dtype=float)
     tokens = [str(token) for token in part["token"]]

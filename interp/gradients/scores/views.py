@@ -94,7 +94,8 @@ def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) ->
     values: Any = chosen.groupby(["row", key])["score"].sum()
     titles = dict.fromkeys(top.tolist(), "highest") | dict.fromkeys(bottom.tolist(), "lowest")
     heads = {
-        row: f"{title}: row {row}, {signed(totals[row], 4)} {scores.unit}" for row, title in titles.items()
+        row: f"{title}: row {row}, {signed(float(totals[row]), 4)} {scores.unit}"
+        for row, title in titles.items()
     }
     frame = pd.concat([_row(scores, row, values) for row in titles], ignore_index=True)
     return TokenRows(f"{scores.label} along {label}", frame, scores.unit, heads=heads, most=len(titles))
