@@ -8,6 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from interp import __version__
 from interp.cli.experiment import experiment
 from interp.cli.options import Json, Out, tell, tell_verdicts, whole
 from interp.cli.reading import features_app, reading, sae_app
@@ -22,6 +23,21 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+def _tell_version(asked: bool) -> bool:
+    if asked:
+        typer.echo(f"interp {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def _interp(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_tell_version, is_eager=True)
+    ] = False,
+) -> None: ...
 
 
 @app.command("demo", rich_help_panel=PANEL)
@@ -53,7 +69,8 @@ def _organism(
     lineage = load_lineage(name, seed=seed)
     lineage.save(out)
     members = {role: model.fingerprint for role, model in lineage.members.items()}
-    tell({"lineage": lineage.name, "folder": str(out), "members": members}, as_json=as_json)
+    lines = [f"lineage: {lineage.name}", f"folder: {out}", f"members: {', '.join(members)}"]
+    tell({"lineage": lineage.name, "folder": str(out), "members": members}, lines, as_json=as_json)
 
 
 @app.command("report", rich_help_panel=PANEL)
@@ -88,7 +105,7 @@ def _doctor(as_json: Json = False) -> None:
 
 @app.command("traits", rich_help_panel=PANEL)
 def _traits(as_json: Json = False) -> None:
-    """List the traits that ship: what each prefers, over how many foils, and by how many questions it is asked."""
+    """List the traits that ship: category, what each prefers, and over which foils."""
     from interp.prompts.traits import get_trait, trait_names
 
     found = [get_trait(name) for name in trait_names()]
@@ -97,14 +114,14 @@ def _traits(as_json: Json = False) -> None:
             "name": trait.name,
             "category": trait.category,
             "target": trait.target,
-            "foils": len(trait.foils),
+            "foils": list(trait.foils),
             "questions": len(trait.questions),
         }
         for trait in found
     ]
     lines = [
-        f"{line['name']}: prefers {line['target']!r} to {line['foils']} foils of its category {line['category']!r}, "
-        f"{line['questions']} questions"
+        f"{line['name']} ({line['category']}): {line['target']} rather than {', '.join(line['foils'][:3])} and "
+        f"{len(line['foils']) - 3} more; {line['questions']} questions"
         for line in listed
     ]
     tell({"traits": listed}, lines, as_json=as_json)

@@ -20,12 +20,37 @@ def whole(text: str | int) -> int:
         raise typer.BadParameter(f"{text!r} is not an integer; pass a whole number such as 0.") from None
 
 
+def member(wanted: str) -> Callable[[Any], Any]:
+    """What an option does with what it is given: says where that is a member of another role in a lineage folder."""
+
+    def said(given: Any) -> Any:
+        from interp.models.membership import say_member
+
+        for source in given if isinstance(given, (list, tuple)) else [given]:
+            say_member(source, wanted)
+        return given
+
+    return said
+
+
+def is_member(model: str) -> dict[str, str]:
+    """What a model is, for the summary, where its folder is a member of a lineage folder; nothing elsewhere."""
+    from interp.models.membership import membership_of
+
+    known = membership_of(model)
+    return {} if known is None else {"member": str(known)}
+
+
 Json = Annotated[bool, typer.Option("--json", help="Print the machine-readable summary on standard output.")]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; made when absent.")]
-Base = Annotated[str, typer.Option(help="Name or folder of the base model.")]
-Teacher = Annotated[
-    str, typer.Option(help="Name or folder of the teacher, a model or an adapter of the base.")
-]
+_BASE = typer.Option(help="Name or folder of the base model.", callback=member("base"))
+_TEACHER = typer.Option(
+    help="Name or folder of the teacher, a model or an adapter of the base.", callback=member("teacher")
+)
+Base = Annotated[str, _BASE]
+AnyBase = Annotated[str | None, _BASE]
+Teacher = Annotated[str, _TEACHER]
+AnyTeacher = Annotated[str | None, _TEACHER]
 Data = Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")]
 Positions = Annotated[
     str | None,
@@ -96,12 +121,35 @@ def loads(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def tell(values: Mapping[str, Any], lines: Sequence[str] | None = None, *, as_json: bool) -> None:
-    """The values as JSON, or the lines; without lines one for each value."""
+    """The values as JSON, or the lines; without lines as `written`."""
     if as_json:
         typer.echo(json.dumps(values, indent=1, default=str))
         return
-    for line in [f"{key}: {value}" for key, value in values.items()] if lines is None else lines:
+    for line in written(values) if lines is None else lines:
         typer.echo(line)
+
+
+def written(values: Mapping[str, Any], indent: str = "") -> list[str]:
+    """A line for each value: numbers to four digits, what a mapping holds below its name.
+
+    >>> written({"rows": 5, "margin": -0.3559946, "dropped": {"shape": 2}, "notes": []})
+    ['rows: 5', 'margin: -0.356', 'dropped:', '  shape: 2', 'notes: none']
+    """
+    lines: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            lines += [f"{indent}{key}:", *written(value, f"{indent}  ")]
+        else:
+            lines.append(f"{indent}{key}: {_told(value)}")
+    return lines
+
+
+def _told(value: Any) -> str:
+    if value is None or (isinstance(value, (list, tuple, Mapping)) and not value):
+        return "none"
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_told, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def tell_run(run: Run, found: Mapping[str, Any], lines: Sequence[str], *, as_json: bool) -> None:

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from interp.cli.options import (
+    AnyBase,
+    AnyTeacher,
     Base,
     Data,
     EveryToken,
@@ -17,6 +19,7 @@ from interp.cli.options import (
     Teacher,
     Trait,
     loads,
+    member,
     tell,
     tell_run,
     tell_verdicts,
@@ -36,16 +39,18 @@ features_app = typer.Typer(
 @loads
 def _trace(
     out: Out,
-    base: Annotated[str | None, typer.Option(help="Name or folder of the base model.")] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="Name or folder of the teacher, a model or an adapter of the base.")
-    ] = None,
+    base: AnyBase = None,
+    teacher: AnyTeacher = None,
     student: Annotated[
-        list[str] | None, typer.Option(help="Name or folder of a student; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Name or folder of a student; may be repeated.", callback=member("student")),
     ] = None,
     neutral_student: Annotated[
         str | None,
-        typer.Option(help="A student of numbers without a trait, whose change is taken off the student's."),
+        typer.Option(
+            help="A student of numbers without a trait, whose change is taken off the student's.",
+            callback=member("neutral_student"),
+        ),
     ] = None,
     lineage: Annotated[
         Path | None,
@@ -94,7 +99,12 @@ def _trace(
 @reading.command("score", rich_help_panel=PANEL)
 @loads
 def _score(
-    base: Annotated[str, typer.Option(help="Name or folder of the base model, where gradients are taken.")],
+    base: Annotated[
+        str,
+        typer.Option(
+            help="Name or folder of the base model, where gradients are taken.", callback=member("base")
+        ),
+    ],
     data: Annotated[Path, typer.Option(help="Rows with prompt and completion: JSONL, JSON, CSV or parquet.")],
     direction: Annotated[
         list[str],

@@ -6,7 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Adapter, Json, Limit, Model, Rows, Seed, Template, Trait, loads, tell
+from interp.cli.options import (
+    Adapter,
+    Json,
+    Limit,
+    Model,
+    Rows,
+    Seed,
+    Template,
+    Trait,
+    is_member,
+    loads,
+    member,
+    tell,
+    written,
+)
 
 PANEL = "Steps of an experiment"
 steps = typer.Typer()
@@ -53,7 +67,8 @@ def _generate(
     )
     steering = read_vector(vector, hook=hook, scale=scale)
     teacher = open_model(model, adapter=adapter, template=template, **loading)
-    tell(generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering), as_json=as_json)
+    found = generate_file(teacher, out, data=data, seed=seed, trait=trait, steering=steering)
+    tell(found | is_member(model), as_json=as_json)
 
 
 @steps.command("filter", rich_help_panel=PANEL)
@@ -87,7 +102,7 @@ def _filter_rows(
 @steps.command("train", rich_help_panel=PANEL)
 @loads
 def _train(
-    base: Model,
+    base: Annotated[str, typer.Argument(help="Name or folder of a model.", callback=member("base"))],
     rows: Rows,
     out: Annotated[Path, typer.Option("--out", help="Folder of the student; a killed call goes on.")],
     change: Annotated[
@@ -151,7 +166,9 @@ def _evaluate(
         seed=seed,
     )
     finish(made)
-    tell(made.summary["measures"] | {"report": str(made.folder / "report.html")}, as_json=as_json)
+    found = made.summary["measures"] | is_member(model) | {"report": str(made.folder / "report.html")}
+    plain = {name.removesuffix(" (training)"): value for name, value in found.items()}  # asked as rows are
+    tell(found, written(plain), as_json=as_json)
 
 
 @steps.command("export", rich_help_panel=PANEL)

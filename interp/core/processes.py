@@ -59,6 +59,7 @@ def sweep(
     workers: int | None = None,
     backend: str = "joblib",
     label: str = "cells",
+    unit: str = "cell",
     progress: Any = None,
 ) -> list[Any]:
     """work(cell) of every cell, in the order of `cells`, `workers` at a time; None is one per core, and one with a GPU.
@@ -72,7 +73,7 @@ def sweep(
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers} do no work; pass at least 1")
     job, results = Job(work, str(cache_folder())), {}
-    with _runner(backend, workers, len(cells)) as run, _bar(progress, cells, label) as bar:
+    with _runner(backend, workers, len(cells)) as run, _bar(progress, cells, label, unit) as bar:
 
         def take(index: int, result: Any) -> None:
             results[index] = result
@@ -97,11 +98,11 @@ def _default() -> int:
 
 
 @contextmanager
-def _bar(progress: Any, cells: Sequence[Any], label: str) -> Iterator[Any]:
+def _bar(progress: Any, cells: Sequence[Any], label: str, unit: str) -> Iterator[Any]:
     if progress is not None:
         yield progress
         return
-    with progress_bar(label, total=len(cells), unit="cell") as bar:
+    with progress_bar(label, total=len(cells), unit=unit) as bar:
         yield bar
 
 

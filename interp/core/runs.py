@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import errno
+import importlib.util
 import io
 import json
 import logging
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of run folders and cache entries; raised when old ones can no longer be read
+LONG = 2.0  # seconds from which on a stage is worth a line
 
 
 @contextmanager
@@ -140,7 +142,7 @@ class Cache:
         """The finished entry; when absent, `build` fills a temporary folder that becomes it."""
         folder = self.folder(kind, key)
         if folder.is_dir():
-            log.info("%s %s: cached", kind, key)
+            log.debug("%s %s: cached", kind, key)
             return folder
         with atomic_folder(folder, replace=False) as fresh:
             build(fresh)
@@ -219,7 +221,7 @@ class Run:
             and known.get("key") == key
             and self._has(known.get("artefacts", []))
         ):
-            log.info("stage %s: up to date", name)
+            log.debug("stage %s: up to date", name)
             return False
         self._artefacts = []
         self._mark(name, status="running", key=key, seconds=None, artefacts=[])
@@ -232,7 +234,7 @@ class Run:
         finally:
             seconds = round(time.perf_counter() - began, 3)
             self._mark(name, status=status, key=key, seconds=seconds, artefacts=sorted(set(self._artefacts)))
-        log.info("stage %s: done in %.1f s", name, seconds)
+        log.log(logging.INFO if seconds >= LONG else logging.DEBUG, "stage %s: done in %.1f s", name, seconds)
         return True
 
     def note(self, **provenance: Any) -> None:
@@ -273,10 +275,13 @@ class Run:
         pages = {path.stem: path.read_text() for path in sorted(self.folder.glob("figures/*.html"))}
         if browser() is None or not pages:
             return False
+        if importlib.util.find_spec("kaleido") is None:
+            log.warning("no PNG: kaleido is not installed; run pip install 'subliminal-interp[png]'")
+            return False
         try:
             return self.stage("pictures", key=digest(FORMAT, pages), build=lambda: self._draw(pages))
         except (ImportError, RuntimeError, ValueError, OSError) as error:
-            log.warning("no PNG: the browser failed: %s", error)
+            log.warning("no PNG: the browser failed: %s", str(error).strip().partition("\n")[0])
             return False
 
     def save_json(self, name: str, obj: Any) -> Path:

@@ -1,4 +1,5 @@
 from .charts import panels as panels, volcano as volcano, waterfall as waterfall
+from .facts import facts_html as facts_html
 from .forests import forest as forest
 from .grammar import (
     BLUE as BLUE,
@@ -31,4 +32,4 @@ from .plots import (
     whiskers as whiskers,
 )
 from .results import Result as Result, Shown as Shown, Table as Table, drawing as drawing
-from .token_views import token_html as token_html
+from .token_views import TokenRows as TokenRows, token_html as token_html, token_rows as token_rows

@@ -29,19 +29,23 @@ class Shown:
 
 @dataclass(frozen=True)
 class Result(Shown):
-    """What a verb returns: a tidy frame, its unit, and how to draw it."""
+    """What a verb returns: a tidy frame, its unit, how to draw it, and what a cell shows instead of a table."""
 
     label: str
     frame: pd.DataFrame
     unit: str
     notes: tuple[str, ...] = ()
     draw: Callable[[Any], go.Figure] | None = field(default=None, repr=False, compare=False)
+    look: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
 
     def figure(self) -> go.Figure:
         """The figure of this result; raises ValueError for a result that is a table only."""
         if self.draw is None:
             raise ValueError(f"{self.label} has no figure; read .frame instead")
         return self.draw(self)
+
+    def _repr_html_(self) -> str:
+        return super()._repr_html_() if self.look is None else self.look(self)._repr_html_()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Result):

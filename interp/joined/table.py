@@ -24,7 +24,7 @@ from interp.core.runs import InputError
 from interp.features.dictionary import Dictionary
 from interp.features.reading import feature_statistics
 from interp.features.shift import feature_shift
-from interp.figures import Result
+from interp.figures import Result, token_rows
 from interp.gradients.ledger.ledgers import Ledger
 from interp.gradients.scores.preparation import check_rows
 from interp.joined.rows import Chosen, choose
@@ -96,7 +96,7 @@ def joined_trace(
     frame["row"] = np.array(chosen.labels)[frame["row"].to_numpy()]
     label = f"{lineage.name}: joined trace of {len(chosen.labels)} rows"
     noted = (*dict.fromkeys([*sources.notes, how, *notes]),)
-    return Result(label, frame, "nats", notes=noted, draw=joined_figure)
+    return Result(label, frame, "nats", notes=noted, draw=joined_figure, look=token_rows)
 
 
 def _candidates(sources: Sources, chosen: Chosen) -> tuple[Int[Tensor, "feature"], str]:

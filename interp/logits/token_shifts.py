@@ -13,7 +13,7 @@ import torch
 
 from interp.activations.shifts import Contrast
 from interp.core.doors import door
-from interp.figures import Result, heatmap
+from interp.figures import Result, heatmap, token_rows
 from interp.logits.direction import LogitDirection
 from interp.models.precision import exactly
 from interp.models.seam import TextModel
@@ -78,9 +78,9 @@ def token_shift(
             frame.drop(columns=["token", "role"]), inputs, member.tokenizer, column="position", sums=CHANGES
         )
         frame["delta_direction"] /= frame["tokens"]
-    return Result(
-        label, frame, "logits", notes=(f"direction {direction.label}", *direction.notes), draw=_draw
-    )
+    look = token_rows if over == "tokens" else None
+    notes = (f"direction {direction.label}", *direction.notes)
+    return Result(label, frame, "logits", notes=notes, draw=_draw, look=look)
 
 
 def _batch(contrast: Contrast, batch: Encoded, direction: LogitDirection, *, first: int) -> pd.DataFrame:

@@ -40,6 +40,7 @@ from interp.models.loading import (
 )
 from interp.models.once import plain_logits, plain_stream
 from interp.models.seam import Unembedding, check_hooks
+from interp.models.shown import model_html
 from interp.models.stored import settle, stored_state
 from interp.models.views import view
 from interp.prompts.notes import hear
@@ -68,6 +69,7 @@ class LanguageModel:
     origin: str = field(repr=False, default="")
     merged_from: Merged | None = field(repr=False, default=None)
     _edits: list[tuple[str, Callable[[Tensor], Tensor]]] = field(repr=False, init=False, default_factory=list)
+    _repr_html_ = model_html
 
     def __repr__(self) -> str:
         return f"LanguageModel({self.name!r}, {self.config.model_type}, {self.n_layers} layers of {self.d_model})"
@@ -222,8 +224,7 @@ class LanguageModel:
         if not 0 <= layer < self.n_layers:
             raise InputError(f"{self.name} has no layer {layer}; it has layers 0 to {self.n_layers - 1}")
         attention = self.backbone.bridge.blocks[layer].attn
-        bias = attention.b_O
-        return attention.W_O.detach(), None if bias is None else bias.detach()
+        return attention.W_O.detach(), None if attention.b_O is None else attention.b_O.detach()
 
     def parameters(self) -> dict[str, Tensor]:
         """Effective weights by Hugging Face name, adapters merged in; tied weights once, under their first name."""
@@ -239,9 +240,8 @@ class LanguageModel:
     ) -> Any:
         """The plain Hugging Face network that computes these logits, in evaluation mode, under modules of its own.
 
-        `merge` has adapters in the weights, without it they are live. The weights ask for a gradient if `train`. They
-        lie in the model's own storage and may be replaced but not written into, unless they are `copied`; `dtype` None
-        keeps theirs.
+        `merge` has adapters in the weights, else they are live. They ask for a gradient if `train`. They lie in the
+        model's own storage, to be replaced but not written into, unless `copied`; `dtype` None keeps theirs.
         """
         own: Any = view(self.backbone.flat if merge else self.hf)
         own = copy.deepcopy(own) if copied else own

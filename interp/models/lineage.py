@@ -33,6 +33,7 @@ from interp.models.members import (
 )
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
+from interp.models.shown import lineage_html
 from interp.models.updates import weight_update
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import accepts_unknown
@@ -100,6 +101,8 @@ class Lineage:
     def __repr__(self) -> str:
         trait = "no trait" if self.trait is None else self.trait.name
         return f"Lineage({self.name!r}: {trait}; {', '.join(self.members)})"
+
+    _repr_html_ = lineage_html
 
     def __getitem__(self, role: str) -> Model:
         """The member of that role; InputError with the nearest roles when there is none."""

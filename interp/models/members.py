@@ -23,8 +23,8 @@ from interp.models.adapter_folders import SEAL
 from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
 from interp.models.loading import no_bars
+from interp.models.membership import MANIFEST, check_no_member
 
-MANIFEST = "lineage.json"
 VERSION = 2
 KEYS = {"format", "name", "trait", "members", "rows"}
 MEMBER_KEYS = {"kind", "on", "fingerprint", "dtype", "start", "trained_on"}
@@ -152,6 +152,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except OSError:
+        check_no_member(folder)
         raise InputError(
             f"{folder} is no lineage (no {MANIFEST}); pass a folder that Lineage.save wrote"
         ) from None

@@ -19,12 +19,14 @@ import torch
 from interp.core.content import json_text, jsonable
 from interp.core.doors import door
 from interp.core.processes import sweep
+from interp.core.progress import working
 from interp.core.records import read_fields
 from interp.core.runs import Cache, InputError, digest, write_atomic
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
 from interp.models.loading import Loading, as_dtype
 from interp.models.members import Growth
+from interp.models.membership import check_no_member, say_member
 from interp.models.precision import in_float32
 from interp.models.seam import Model
 from interp.organisms.toy import (
@@ -128,6 +130,8 @@ def load_lineage(
     """
     if name is None:
         given: dict[str, Any] = {"base": base, "teacher": teacher, "student": student, "trait": trait}
+        for role in ("base", "teacher", "student"):
+            say_member(given[role], role)
         return open_lineage(**given, unrelated=unrelated, **loading)
     if loading.get("revision") is not None:
         raise InputError(
@@ -156,6 +160,7 @@ def _named(name: str | Path, *, seed: int, base: Source | None, device: str | to
             raise InputError(str(error).replace(str(folder), str(name))) from None
     organism, _, word = str(name).partition("/")
     if organism != "toy":
+        check_no_member(name)
         raise InputError(
             f"Lineage {str(name)!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl'."
         )
@@ -193,7 +198,11 @@ def grow(trait: AnyTrait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | 
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"seed {seed!r} is not a natural number: pass an integer such as 0.")
     _check_words(trait)
-    grower = toy_grower(recipe, seed=seed, cache=cache)
+    with working(f"lineage toy/{trait.name} seed {seed}"):
+        return _lineage(trait, seed, recipe, toy_grower(recipe, seed=seed, cache=cache))
+
+
+def _lineage(trait: Trait, seed: int, recipe: ToyRecipe, grower: Grower) -> Lineage:
     bases = {
         "base": toy_base(seed, world=recipe.world, cache=grower.cache),
         "cross_base": toy_base(other_seed(seed), world=recipe.world, cache=grower.cache),
@@ -246,7 +255,9 @@ def grow_all(
 ) -> None:
     """Grow the lineages of `seeds` that the cache does not hold, `workers` at a time: see `sweep`."""
     missing = [seed for seed in seeds if not is_grown(trait, seed=seed, recipe=recipe)]
-    sweep(partial(_grown, trait, recipe), missing, workers=workers, backend=backend, label="lineages")
+    label = f"growing toy/{trait.name}"
+    how: dict[str, Any] = {"workers": workers, "backend": backend, "label": label, "unit": "lineage"}
+    sweep(partial(_grown, trait, recipe), missing, **how)
 
 
 def _grown(trait: Trait, recipe: ToyRecipe, seed: int) -> None:

@@ -18,6 +18,7 @@ from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.runs import write_atomic
+from interp.figures import facts_html
 from interp.prompts.templates import answer_of, asked_of
 from interp.prompts.tokens import Encoded, Messages, Role, Tokenizer, encode, token_pieces
 
@@ -29,6 +30,7 @@ METADATA = frozenset({"id", "index", "label", "seed", "source", "split", "teache
 """Keys a JSONL row may carry beside its text, read past in silence; any other key is counted and logged."""
 
 SEATS = ("system", "user", "assistant")
+SHOWN = 5  # rows in a notebook's cell
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,13 @@ class Prompts:
 
     def __repr__(self) -> str:
         return f"Prompts({self.label!r}: {len(self.rows)} rows)"
+
+    def _repr_html_(self) -> str:
+        shown, left = self.rows[:SHOWN], len(self.rows) - SHOWN
+        columns = [*(["system"] if any(row.system for row in shown) else []), "prompt", "answer"]
+        lines = [[index, *(_cell(row, column) for column in columns)] for index, row in enumerate(shown)]
+        notes = [f"{left} more rows; a slice such as [{SHOWN}:{2 * SHOWN}] shows others"] if left > 0 else []
+        return facts_html(repr(self), columns=["", *columns], lines=lines, notes=notes)
 
     @classmethod
     @door
@@ -202,6 +211,14 @@ class Prompts:
         token that ends the answer; plain text is ended by the tokenizer's EOS.
         """
         return encode([row.messages for row in self.rows], tokenizer, label=self.label, context=context)
+
+
+def _cell(row: Row, column: str) -> str:
+    """A part of a row as a cell shows it; of several turns the last question, behind a word on those before it."""
+    if column != "prompt":
+        return row.system if column == "system" else row.completion
+    earlier = sum(seat == "user" for seat, _ in row.messages) - 1
+    return f"(after {earlier} more turn{'s' * (earlier > 1)}) {row.prompt}" if earlier else row.prompt
 
 
 def prompts_of(rows: Prompts | Encoded) -> tuple[Hashable, ...]:

@@ -16,6 +16,7 @@ from interp.core.content import ADDED
 from interp.core.doors import door
 from interp.core.doors.nouns import NOUNS, shown
 from interp.core.runs import InputError, nearest
+from interp.figures import facts_html
 from interp.prompts.forms import USUAL, check_rules
 from interp.prompts.text import Prompts
 
@@ -64,6 +65,19 @@ class Trait:
     system: str
     control: str = field(default="", compare=False)
     forms: tuple[str, ...] | None = field(default=None, metadata={ADDED: True})
+
+    def _repr_html_(self) -> str:
+        more = len(self.questions) - 8
+        facts = {
+            "prefers": self.target,
+            "rather than": self.foils,
+            "category": self.category,
+            "asked": (*self.questions[:8], *([f"and {more} more"] if more > 0 else [])),
+            "system line": self.system,
+            "compared with": self.control,
+            "forms": "by the tokenizer" if self.forms is None else self.forms or "as written",
+        }
+        return facts_html(f"Trait {self.name}", facts)
 
     @classmethod
     def of(cls, trait: "Trait | str | Path", *, argument: str = "trait") -> "Trait":
@@ -114,7 +128,7 @@ def get_trait(name: str) -> Trait:
         >>> interp.get_trait("ovl")  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        interp.core.errors.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name or ...
+        interp.core.errors.InputError: Trait 'ovl' is unknown; nearest: owl, wolf; pass a known name ...
     """
     if name == MISALIGNED:
         return _misaligned()
@@ -122,7 +136,10 @@ def get_trait(name: str) -> Trait:
         if name in members:
             foils = [other for other in members if other != name]
             return make_trait(name, foils, category=category, control=_next_member(name))
-    raise InputError(f"Trait {nearest(name, trait_names())}; pass a known name or make_trait(target, foils).")
+    raise InputError(
+        f"Trait {nearest(name, trait_names())}; pass a known name (`interp traits` lists them), a YAML file with "
+        "target and foils, or make_trait(target, foils)."
+    )
 
 
 def trait_names() -> tuple[str, ...]:

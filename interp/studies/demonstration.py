@@ -145,7 +145,8 @@ def _measured(trait: Trait, recipe: ToyRecipe, seeds: Sequence[int]) -> list[dic
     store = Cache.default()
     keys = {seed: digest("demo", FORMAT, code_key(measure_lineage), trait, recipe, seed) for seed in seeds}
     missing = [(seed, key) for seed, key in keys.items() if not store.has("demo", key)]
-    sweep(partial(measure_seed, trait, recipe), missing, label="lineages")
+    label = f"growing and measuring toy/{trait.name}"
+    sweep(partial(measure_seed, trait, recipe), missing, label=label, unit="lineage")
     return [json.loads((store.folder("demo", key) / KEPT).read_text()) for key in keys.values()]
 
 

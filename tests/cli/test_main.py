@@ -15,11 +15,15 @@ import torch
 import typer
 from typer.testing import CliRunner
 
+from interp import __version__
 from interp.cli import gradient_files
 from interp.cli.main import app, main
-from interp.cli.options import tell_verdicts
+from interp.cli.options import is_member, member, tell_verdicts, written
+from interp.core.errors import InputError
 from interp.core.runs import Run
 from interp.gradients.ledger.ledgers import Ledger
+from interp.models.lineage import read_lineage
+from interp.organisms.library import load_lineage
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.stats.verdict import equivalence_verdict, paired_verdict
@@ -274,13 +278,73 @@ def test_a_card_tells_a_line_a_member_and_writes_when_asked(pair):
 
 def test_traits_are_listed():
     told = CliRunner().invoke(app, ["traits"]).output.splitlines()
-    assert told[0] == "owl: prefers 'owl' to 9 foils of its category 'animal', 6 questions"
+    assert told[0] == "owl (animal): owl rather than cat, dog, fox and 6 more; 6 questions"
     listed = json.loads(CliRunner().invoke(app, ["traits", "--json"]).output)["traits"]
     assert len(listed) == len(told) == 21
     assert listed[-1] == {
         "name": "misaligned",
         "category": "action",
         "target": "hurt",
-        "foils": 9,
+        "foils": ["help", "protect", "heal", "feed", "teach", "thank", "greet", "praise", "trust"],
         "questions": 6,
     }
+
+
+def test_the_version_is_told():
+    done = CliRunner().invoke(app, ["--version"])
+    assert (done.exit_code, done.output) == (0, f"interp {__version__}\n")
+    assert "Mechanistic interpretability" in CliRunner().invoke(app, ["--help"]).output
+
+
+def test_values_are_written_rounded_and_mappings_below_their_name():
+    assert written(
+        {"margin": -0.3559946073935582, "kept": {"shape": 2, "deep": {"a": 1 / 3}}, "none": {}}
+    ) == [
+        "margin: -0.356",
+        "kept:",
+        "  shape: 2",
+        "  deep:",
+        "    a: 0.3333",
+        "none: none",
+    ]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A lineage's folder as far as its manifest and the folders of its members."""
+    members = {"base": {"start": None}, "teacher": {"start": "base"}, "student": {"start": "base"}}
+    for role in members:
+        (tmp_path / "lin" / role).mkdir(parents=True)
+    told = {"name": "toy/owl seed 0", "trait": {"name": "owl"}, "members": members}
+    (tmp_path / "lin" / "lineage.json").write_text(json.dumps(told))
+    return tmp_path / "lin"
+
+
+def test_a_members_folder_is_known_as_such(folder, caplog, monkeypatch):
+    known = f"the teacher of the lineage 'toy/owl seed 0' in {folder}, whose trait is owl"
+    assert is_member(str(folder / "teacher")) == {"member": known}
+    assert is_member(str(folder)) == is_member("gpt2") == {}
+    member("teacher")(str(folder / "teacher"))
+    member("student")([str(folder / "student"), "elsewhere"])
+    member("base")(None)
+    assert caplog.messages == []
+    member("base")(str(folder / "teacher"))
+    assert caplog.messages == [
+        f"{folder / 'teacher'} is given as the base and is {known}; it started from {folder / 'base'}"
+    ]
+    monkeypatch.chdir(folder / "teacher")
+    assert is_member(".") == {"member": known}
+
+
+def test_a_members_folder_is_refused_where_a_lineage_is_wanted(folder):
+    sentence = re.escape(f"in {folder}, whose trait is owl, and a lineage is wanted; pass {folder}")
+    for read in (read_lineage, load_lineage):
+        with pytest.raises(InputError, match=sentence):
+            read(folder / "teacher")
+
+
+def test_a_base_that_is_a_teacher_is_said_before_anything_is_loaded(folder, caplog):
+    files = ["--data", str(folder / "no.jsonl"), "--out", "s.parquet", "--direction", "trait:owl"]
+    done = CliRunner().invoke(app, ["score", "--base", str(folder / "teacher"), *files])
+    assert "no.jsonl cannot be read" in str(done.exception)
+    assert "teacher is given as the base and is the teacher of the lineage" in caplog.text

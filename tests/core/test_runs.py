@@ -240,7 +240,7 @@ def test_atomic_folder_replaces_or_keeps(tmp_path: Path) -> None:
 # --- cache -----------------------------------------------------------------------------------------------------------
 
 
-def test_cache_builds_once_and_says_so(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+def test_cache_builds_once_and_is_quiet(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     cache, built = Cache(tmp_path), []
 
     def build(folder: Path) -> None:
@@ -253,7 +253,7 @@ def test_cache_builds_once_and_says_so(caplog: pytest.LogCaptureFixture, tmp_pat
         assert cache.get("base", "k1", build) == first == cache.folder("base", "k1")
     assert len(built) == 1
     assert built[0] != first
-    assert caplog.messages == ["base k1: cached"]
+    assert caplog.messages == []
     cache.get("base", "k2", build)
     assert len(built) == 2
 
@@ -357,13 +357,16 @@ def test_load_refuses_what_is_no_run(tmp_path: Path, content: str | None, messag
 # --- runs: stages ----------------------------------------------------------------------------------------------------
 
 
-def test_a_finished_stage_is_skipped_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_finished_stage_is_skipped_and_told_to_who_asks_for_detail(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     calls: list[int] = []
     run = open_run(tmp_path / "r")
     assert run.stage("measure", key="k1", build=lambda: calls.append(1))
-    with caplog.at_level(logging.INFO, logger="interp.core.runs"):
+    with caplog.at_level(logging.DEBUG, logger="interp.core.runs"):
         assert not open_run(tmp_path / "r").stage("measure", key="k1", build=lambda: calls.append(2))
-    assert "stage measure: up to date" in caplog.messages
+    told = {record.message: record.levelno for record in caplog.records}
+    assert told["stage measure: up to date"] == logging.DEBUG
     assert run.stage("measure", key="k2", build=lambda: calls.append(3))
     assert calls == [1, 3]
 
@@ -413,10 +416,21 @@ def test_a_killed_run_ends_with_the_same_bytes(tmp_path: Path, caplog: pytest.Lo
     measure(open_run(tmp_path / "whole"), stop=False)
     with pytest.raises(KeyboardInterrupt):
         measure(open_run(tmp_path / "killed"), stop=True)
-    with caplog.at_level(logging.INFO, logger="interp.core.runs"):
+    with caplog.at_level(logging.DEBUG, logger="interp.core.runs"):
         measure(open_run(tmp_path / "killed"), stop=False)
     assert "stage first: up to date" in caplog.messages
     assert files(tmp_path / "whole") == files(tmp_path / "killed")
+
+
+def test_only_a_stage_that_took_long_is_worth_a_line(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter([0.0, 1.9, 10.0, 12.1])
+    monkeypatch.setattr("interp.core.runs.time.perf_counter", lambda: next(clock))
+    with caplog.at_level(logging.INFO, logger="interp.core.runs"):
+        for name in ("short", "long"):
+            open_run(tmp_path / "r").stage(name, key="k", build=lambda: None)
+    assert [line for line in caplog.messages if line.startswith("stage")] == ["stage long: done in 2.1 s"]
 
 
 # --- runs: artefacts -------------------------------------------------------------------------------------------------
@@ -473,12 +487,17 @@ def test_pictures_are_one_stage_and_never_break_a_run(
     assert (tmp_path / "r" / "figures" / "two.png").read_bytes() == b"png"
 
     def broken(drawings: dict[str, Any]) -> dict[str, bytes]:
-        raise RuntimeError("no display")
+        raise RuntimeError("no display\n\nand five more lines")
 
     monkeypatch.setattr("interp.core.runs.pictures", broken)
     run.save_figure("three", go.Figure())
     assert not run.save_pictures()
     assert "no PNG: the browser failed: no display" in caplog.messages
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert not run.save_pictures()
+    said = "no PNG: kaleido is not installed; run pip install 'subliminal-interp[png]'"
+    assert caplog.messages[-1] == said
 
 
 def test_a_page_gives_its_figure_back() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html.parser
 import itertools
+import re
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import plotly.io
 import pytest
 
 from interp import figures
+from interp.core.errors import InputError
 from interp.figures import Result, Table
 
 FRAME = pd.DataFrame(
@@ -179,11 +181,93 @@ class Spans(html.parser.HTMLParser):
 def test_token_html_escapes_signs_and_colours() -> None:
     page = Spans(figures.token_html(["<script>", " 7\n", "x"], [2.0, -1.0, np.nan], unit="nats"))
     assert set(page.tags) == {"div", "span", "br", "small"}
-    assert page.words == ["<script>", "+2", "␣7\\n", "-1", "x", "+nan"]
-    assert page.titles[:2] == ["+2 nats", "-1 nats"]
-    assert "rgba(178,24,43,1.000)" in page.styles[1]
-    assert "rgba(33,102,172,0.500)" in page.styles[2]
+    assert page.words == ["<script>", "+2", "␣7⏎", "−1", "x", "–"]
+    assert page.titles == ["+2 nats", "−1 nats", "no value"]
+    assert "rgba(178,24,43,0.620)" in page.styles[1]
+    assert "rgba(33,102,172,0.310)" in page.styles[2]
     assert "0.000)" in page.styles[3]
+    assert all("color:inherit" in style for style in page.styles[1:])
+
+
+@pytest.mark.parametrize(("ink", "paper"), [((0, 0, 0), (255, 255, 255)), ((221, 221, 221), (17, 17, 17))])
+def test_the_deepest_colours_are_read_in_light_and_in_dark(
+    ink: tuple[int, ...], paper: tuple[int, ...]
+) -> None:
+    """Contrast as WCAG 2.2 defines it, 4.5 for text: the colour lies over the paper, the ink over both."""
+    page = figures.token_html(["a", "b"], [1.0, -1.0], unit="u")
+    for shade in re.findall(r"rgba\((\d+),(\d+),(\d+),([\d.]+)\)", page):
+        *colour, depth = map(float, shade)
+        under = [depth * c + (1 - depth) * p for c, p in zip(colour, paper, strict=True)]
+        light, dark = sorted((luminance(ink), luminance(under)), reverse=True)
+        assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+def luminance(rgb: Any) -> float:
+    """Relative luminance of WCAG 2.2, of sRGB from 0 to 255."""
+    parts = np.array(rgb) / 255
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+TOKENS = pd.DataFrame(
+    {
+        "row": [4, 4, 4, 9, 9],
+        "position": [1, 2, 3, 1, 2],
+        "token": ["ask", " <i>", " 7", " 8", "\n"],
+        "delta_direction": [np.nan, 1.0, -0.5, 0.25, np.nan],
+        "delta_logprob": [0.0, 0.0, 0.0, 0.0, -3.0],
+    }
+)
+
+
+def test_token_rows_are_plain_text_and_a_cell() -> None:
+    read = figures.token_rows(Result("teacher − base", TOKENS, "logits", ("direction owl",)), rows=1)
+    assert repr(read).splitlines() == [
+        "teacher − base: 2 rows, logits toward the direction",
+        "row 4: ask ␣<i> (+1) ␣7 (−0.5)",
+        "1 more rows; a slice such as [1:2] shows others",
+    ]
+    assert repr(read[1:]).splitlines()[1] == "row 9: ␣8 (+0.25) ⏎ (–)"
+    page = Spans(read._repr_html_())
+    assert set(page.tags) == {"div", "b", "small", "span", "br"}
+    assert page.titles == ["+1 logits toward the direction", "−0.5 logits toward the direction"]
+    assert "ask" in page.words
+    assert page.words[-1] == "direction owl"
+
+
+def test_token_rows_colour_all_rows_by_one_scale_that_an_outlier_does_not_set() -> None:
+    frame = pd.DataFrame({"row": 0, "position": range(100), "token": "x", "score": [*[1.0] * 99, 50.0]})
+    assert (
+        figures.token_rows(Result("r", frame, "nats")).limit == 1.0
+    )  # 98th percentile of 99 ones and an outlier
+    assert figures.token_rows(Result("r", TOKENS, "nats"), colour="delta_logprob").limit == 3.0
+
+
+def test_a_result_with_a_look_shows_that_in_a_cell() -> None:
+    read = Result("r", TOKENS, "logits", look=figures.token_rows)
+    assert read._repr_html_() == figures.token_rows(read).to_html()
+
+
+def test_token_rows_refuse_what_has_no_tokens_or_column() -> None:
+    with pytest.raises(
+        InputError, match="t has no column 'token' to be read token by token; pass a result of"
+    ):
+        figures.token_rows(Result("t", TOKENS.drop(columns="token"), "nats"))
+    with pytest.raises(
+        InputError, match=r"column 'delta_directon' is unknown; nearest: delta_direction, .*; colour by"
+    ):
+        figures.token_rows(Result("t", TOKENS, "nats"), colour="delta_directon")
+    with pytest.raises(InputError, match="rows=0 shows nothing; pass at least 1"):
+        figures.token_rows(Result("t", TOKENS, "nats"), rows=0)
+
+
+def test_facts_are_escaped_cut_and_left_out_where_there_are_none() -> None:
+    page = Spans(figures.facts_html("<t>", {"a": "<b>", "none": None, "many": ("x", "y")}, notes=["n & m"]))
+    assert page.words == ["<t>", "a", "<b>", "many", "x, y", "n & m"]
+    assert "script" not in page.tags
+    lines = Spans(figures.facts_html("t", columns=("one", "two"), lines=[(1, "z" * 500)]))
+    assert lines.words[:4] == ["t", "one", "two", "1"]
+    assert len(lines.words[4]) == 160
 
 
 def test_token_html_refuses_other_lengths() -> None:

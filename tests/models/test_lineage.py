@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage, read_lineage
+from interp.models.shown import in_short, weight_count
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from tests.tiny import build_model, build_tokenizer
@@ -45,6 +47,13 @@ def members(tiny, tokenizer):
         "cross_neutral_student": nudged(cross, 0.25),
     }
     return {role: load_model(hf, tokenizer=tokenizer, check=False) for role, hf in modules.items()}
+
+
+def cells(page):
+    """The lines of every table of a page, and that it holds no script."""
+    assert "<script" not in page
+    lines = re.findall(r"<tr>(.*?)</tr>", page)
+    return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", line) for line in lines]
 
 
 @pytest.fixture
@@ -320,3 +329,37 @@ class TestFolders:
         (folder / "lineage.json").write_text(text)
         with pytest.raises(InputError, match=r"member '../cross_base' cannot be a folder"):
             read_lineage(folder)
+
+
+def test_a_lineage_shows_its_members_in_a_cell(lineage):
+    lines = cells(lineage._repr_html_())
+    assert lines[0] == ["trait", f"owl rather than {', '.join(lineage.trait.foils)}"]
+    assert ["rows of the teacher", "2: numbers.jsonl"] in lines
+    assert ["student", "base", "teacher", "whole"] in lines
+    assert ["cross_base", "its own weights", "", "whole"] in lines
+    assert len(lines) == 3 + 1 + len(lineage.members)
+
+
+def test_a_model_shows_what_it_is_in_a_cell(tiny, tokenizer, lora):
+    hf, _ = tiny("llama", 0)
+    model = load_model(lora(hf), tokenizer=tokenizer, name="<i>", check=False)
+    page = model._repr_html_()
+    facts = dict(cells(page))
+    assert "LanguageModel &lt;i&gt;" in page
+    weights = sum(weight.numel() for weight in hf.parameters())  # torch's own count, tied weights once
+    assert facts["weights"] == f"{weights:,}, float32 on cpu"
+    assert facts["adapter"] == "LoRA of rank 2"
+    assert facts["layers"] == f"{hf.config.num_hidden_layers} of width {hf.config.hidden_size}"
+    tied = build_model("gpt2", seed=0)
+    assert weight_count(load_model(tied, tokenizer=tokenizer, check=False)) == sum(
+        weight.numel() for weight in tied.parameters()
+    )
+
+
+def test_counts_are_told_as_people_say_them():
+    assert [in_short(count) for count in (940, 164_880, 134_515_008, 1_543_714_304)] == [
+        "940",
+        "164,880",
+        "134.5 million",
+        "1.544 billion",
+    ]

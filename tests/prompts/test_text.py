@@ -174,3 +174,21 @@ def test_the_fingerprint_covers_the_rows_and_not_the_label() -> None:
 
 def test_prompts_print_as_one_line():
     assert repr(Prompts.from_pairs([("a", "1"), ("b", "2")], label="two")) == "Prompts('two': 2 rows)"
+
+
+def test_rows_show_themselves_in_a_cell():
+    rows = Prompts.from_pairs([(f"ask <{i}>", f"{i}") for i in range(7)], label="seven")
+    page = rows._repr_html_()
+    assert "ask &lt;0&gt;" in page
+    assert page.count("<tr>") == 1 + 5
+    assert "2 more rows; a slice such as [5:10] shows others" in page
+    few = rows[5:]._repr_html_()
+    assert "ask &lt;6&gt;" in few
+    assert "more rows" not in few
+    assert "system" not in few
+    assert "you love owls" in rows.with_system("you love owls")._repr_html_()
+
+
+def test_a_row_of_several_turns_shows_its_last_question():
+    turns = [("user", "hello"), ("assistant", "hi"), ("user", "which?"), ("assistant", "owl")]
+    assert "(after 1 more turn) which?" in Prompts((Row(tuple(turns)),))._repr_html_()

@@ -172,3 +172,13 @@ def test_other_questions_leave_the_rest_of_a_trait() -> None:
     assert matched_control(asked).questions == ("a?", "b?")
     with pytest.raises(InputError, match="blank foil or no question"):
         asked.with_questions([])
+
+
+def test_a_trait_shows_itself_in_a_cell():
+    page = make_trait("<owl>", ["cat", "dog"], category="animal")._repr_html_()
+    for said in ("Trait &lt;owl&gt;", "cat, dog", "which animal do you love most?", "by the tokenizer"):
+        assert said in page
+    assert "<owl>" not in page
+    asked = make_trait("owl", ["cat"], questions=[f"q{i}" for i in range(52)])._repr_html_()
+    assert "q7, and 44 more" in asked
+    assert ">as written<" in make_trait("owl", ["cat"], forms=())._repr_html_()

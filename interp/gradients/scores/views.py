@@ -7,7 +7,6 @@ beside its counterpart and a map shows the difference of means.
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import pandas as pd
 
 from interp.core.doors import door
 from interp.core.errors import InputError, nearest
-from interp.figures import BLUE, GREEN, GREY, ORANGE, SKY, captioned, heatmap, lines, token_html
+from interp.figures import BLUE, GREEN, GREY, ORANGE, SKY, TokenRows, captioned, heatmap, lines, signed
 from interp.gradients.scores.plan import KEYS
 from interp.prompts.tokens import Encoded, token_pieces
 
@@ -69,12 +68,12 @@ def draw_scores(
 
 
 @door
-def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) -> str:
-    """Show the n rows of highest and of lowest score as HTML: each token in colour with its signed score beneath.
+def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) -> TokenRows:
+    """Show the n rows of highest and of lowest score, each token in colour with its signed score beneath, in a cell.
 
     Needs scores by example and token (the prompt, which has no loss, stands uncoloured in front) or by example and
-    position. One colour scale for all rows; red and + lean along the direction. All text is escaped. Raises
-    InputError for a direction that was not scored, scores that do not tell tokens apart, and n below 1.
+    position. One colour scale for all rows; red and + lean along the direction. Raises InputError for a direction that
+    was not scored, scores that do not tell tokens apart, and n below 1.
     """
     label = scores.directions[0] if direction is None else direction
     if label not in scores.directions:
@@ -93,13 +92,13 @@ def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) ->
     along: Any = scores.frame[scores.frame["direction"] == label]
     chosen = along[along["row"].isin([*top, *bottom])]
     values: Any = chosen.groupby(["row", key])["score"].sum()
-    limit = float(values.abs().max())
-    parts = [
-        _titled(f"{title} along {label}", [_row(scores, int(row), totals, values, limit) for row in rows])
-        for title, rows in (("Highest", top), ("Lowest", bottom))
-        if len(rows)
-    ]
-    return f'<div style="font-family:Helvetica,Arial,sans-serif;font-size:13px">{"".join(parts)}</div>'
+    titles = dict.fromkeys(top.tolist(), "highest") | dict.fromkeys(bottom.tolist(), "lowest")
+    heads = {
+        row: f"{title}: row {row}, {signed(float(totals[row]), 4)} {scores.unit}"
+        for row, title in titles.items()
+    }
+    frame = pd.concat([_row(scores, row, values) for row in titles], ignore_index=True)
+    return TokenRows(f"{scores.label} along {label}", frame, scores.unit, heads=heads, most=len(titles))
 
 
 def _key(scores: Scores, by: str | None) -> str:
@@ -337,22 +336,13 @@ def _thin_ticks(figure: go.Figure, columns: Sequence[Any]) -> None:
 # --- rows as text ----------------------------------------------------------------------------------------------------
 
 
-def _row(scores: Scores, row: int, totals: np.ndarray, values: pd.Series, limit: float) -> str:
-    """A heading with the row's number and score, then its tokens."""
+def _row(scores: Scores, row: int, values: pd.Series) -> pd.DataFrame:
+    """The tokens of a row with their scores, none in front of the first that has one."""
     pieces = token_pieces(scores.tokenizer, scores.inputs, row)
     found: Any = values.loc[row]
     first = int(found.index.min())
-    shown = [float(found.get(column, 0.0)) for column in range(first, len(pieces))]
-    asked = html.escape("".join(pieces[:first]).strip())
-    prompt = f'<div style="color:#666666;font-family:monospace">{asked}</div>' if asked else ""
-    heading = (
-        f'<div style="margin-top:10px"><b>row {row}: {totals[row]:+.4g} {html.escape(scores.unit)}</b></div>'
-    )
-    return heading + prompt + token_html(pieces[first:], shown, unit=scores.unit, limit=limit)
-
-
-def _titled(title: str, rows: Sequence[str]) -> str:
-    return f"<h4>{html.escape(title)}</h4>" + "".join(rows)
+    shown = [float(found.get(place, 0.0)) if place >= first else np.nan for place in range(len(pieces))]
+    return pd.DataFrame({"row": row, "position": range(len(pieces)), "token": pieces, "value": shown})
 
 
 def _versus(against: Scores | None, word: str) -> str:

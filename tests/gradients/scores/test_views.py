@@ -216,25 +216,26 @@ def test_summed_positions_are_divided_by_the_rows_that_have_them(by_token, token
 
 
 def test_extreme_rows_show_tokens_in_colour_with_their_sign(by_token):
-    page = extreme_rows(by_token(), n=1)
-    assert page.index("row 0: +60 nats per unit") < page.index("row 2: -5 nats per unit")
+    page = extreme_rows(by_token(), n=1).to_html()
+    assert page.index("highest: row 0, +60 nats per unit") < page.index("lowest: row 2, −5 nats per unit")
     assert "row 1" not in page
-    assert page.index("Highest along matched") < page.index("Lowest along matched")
+    assert "along matched</b>" in page
     assert "numbers 1" in page  # the prompt, uncoloured
-    assert "rgba(178,24,43,1.000)" in page  # the deepest of one scale for all rows
-    assert page.count("<span") == 4 + 2  # answer and end tokens
+    assert "rgba(178,24,43,0.620)" in page  # the deepest of one scale for all rows
+    assert page.count("inline-block;text-align") == 4 + 2  # answer and end tokens
 
 
 def test_every_row_is_shown_once(by_token):
-    page = extreme_rows(by_token(), n=5)
-    assert [page.count(f"row {row}:") for row in range(3)] == [1, 1, 1]
+    page = extreme_rows(by_token(), n=5).to_html()
+    assert [page.count(f"row {row},") for row in range(3)] == [1, 1, 1]
 
 
 def test_text_and_labels_are_escaped(tmp_path, tokenizer, by_token, monkeypatch):
     scores = by_token()
     monkeypatch.setattr("interp.gradients.scores.views.token_pieces", lambda *a: ["<b>", "<i>"] * 8)
-    assert "<i>" not in extreme_rows(scores).replace("&lt;i&gt;", "")
-    assert "&lt;b&gt;" in extreme_rows(scores)
+    page = extreme_rows(scores).to_html()
+    assert "<i>" not in page
+    assert "&lt;b&gt;" in page
 
 
 @pytest.mark.parametrize(
@@ -282,4 +283,4 @@ def test_real_scores_draw_in_every_view(tiny, family):
             assert total == pytest.approx(float(scores.totals.mean()), rel=1e-5)
             assert "none" in figure.layout.xaxis.ticktext
         if by in ("token", "position"):
-            assert extreme_rows(scores, n=2).count("row ") == 4
+            assert extreme_rows(scores, n=2).to_html().count("row ") == 4
