@@ -1,0 +1,2 @@
+from .auditor import Audit as Audit, audit as audit
+from .pilots import Pilot as Pilot
