@@ -1,0 +1,66 @@
+"""The commands that judge rows before a base is trained on them."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from interp.cli.options import Json, Limit, Model, Out, Rows, Seed, loads, tell_run
+
+PANEL = "Audit"
+auditing = typer.Typer()
+
+
+@auditing.command("audit", rich_help_panel=PANEL)
+@loads
+def _audit(
+    base: Model,
+    rows: Rows,
+    out: Out,
+    traits: Annotated[
+        str | None,
+        typer.Option(
+            help="Suspected traits and others as a null, at least five, with commas: names or YAML files. "
+            "Default: all that ship and that the base has words for."
+        ),
+    ] = None,
+    neutral: Annotated[
+        Path | None, typer.Option(help="Rows without a trait to the same prompts; the base writes its own.")
+    ] = None,
+    pilot: Annotated[
+        bool, typer.Option("--pilot/--no-pilot", help="Train shortly, to say how much will pass.")
+    ] = True,
+    leans: Annotated[bool, typer.Option("--leans", help="Score rows by gradients, too.")] = False,
+    alpha: Annotated[float, typer.Option(help="Level at which a teacher is named.")] = 0.05,
+    seed: Seed = 0,
+    limit: Limit = None,
+    as_json: Json = False,
+    *,
+    loading: dict[str, Any],
+) -> None:
+    """Say which trait's teacher wrote rows, and how much of it a base would take over."""
+    from interp.auditing.files import audit_file
+
+    how: dict[str, Any] = {"leans": leans, "alpha": alpha, "seed": seed} | ({} if pilot else {"pilot": None})
+    names = None if traits is None else [name.strip() for name in traits.split(",")]
+    run = audit_file(base, rows, out=out, traits=names, neutral=neutral, limit=limit, how=how, **loading)
+    found = run.summary
+    who = {
+        "named": f"a teacher of {found['trait']}",
+        "unlisted": "a teacher outside the list",
+        "none": "none of them",
+    }
+    lines = [
+        *found["notes"],
+        f"who wrote the rows: {who.get(found['answer'], found['answer'])}",
+        f"what passes: {found['passes'] or 'not measured'}",
+        f"because {found['reason']}",
+        *(_line(line) for line in found["frame"][:3]),
+    ]
+    tell_run(run, found, lines, as_json=as_json)
+
+
+def _line(line: dict[str, Any]) -> str:
+    """One candidate of the table."""
+    gain = f", gain {line['gain']:+.2f} nats" if "gain" in line else ""
+    return f"{line['trait']}: d {line['d']:+.3f} per row, p {line['p']:.2g}, share {line['share']:+.2f}{gain}"
