@@ -1,2 +1,2 @@
-from .auditor import Audit as Audit, audit as audit
+from .auditor import WHO as WHO, Audit as Audit, AuditRecipe as AuditRecipe, audit as audit
 from .pilots import Pilot as Pilot

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from interp.auditing.candidates import candidate_teachers, suspected
+from interp.auditing.candidates import TAUGHT, candidate_teachers, suspected
 from interp.auditing.leans import lean_columns
 from interp.auditing.naming import curve, log_ratios, named_table, outlier_p
 from interp.auditing.neutral import Foreign, paired_rows, without_words
@@ -27,6 +27,7 @@ from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait
+from interp.training.grower import TeacherSpec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -35,7 +36,25 @@ Answer = Literal["named", "unlisted", "none", "cannot tell"]
 Passing = Literal["transmits", "does not", "cannot tell"]
 FEWEST_ROWS = 64
 LEAST_GAIN = 0.1  # nats: a pilot whose interval stays below it shows that nothing of weight passes
-PILOT = Pilot()
+
+
+@door
+@dataclass(frozen=True)
+class AuditRecipe:
+    """How an audit is made: the fine-tune of its candidates, the pilot (None: no training on the rows), and whether
+    rows are scored by gradients, too, along the candidates' updates and the traits' margins.
+
+    The default suits small models. For a large one fewer and smaller steps do, such as ten of four rows.
+    """
+
+    candidates: TeacherSpec = TAUGHT
+    pilot: Pilot | None = Pilot()  # noqa: RUF009
+    leans: bool = False
+
+
+RECIPE = AuditRecipe()
+WHO = AuditRecipe(pilot=None)
+"""Who wrote the rows, and nothing else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,8 +121,7 @@ def audit(
     *,
     traits: Sequence[AnyTrait] | None = None,
     neutral: Prompts | None = None,
-    pilot: Pilot | None = PILOT,
-    leans: bool = False,
+    recipe: AuditRecipe = RECIPE,
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Audit:
@@ -115,8 +133,8 @@ def audit(
         traits: suspected traits, at least five, most of them as a null; every built-in one the base has words for by
             default.
         neutral: answers without a trait to the same prompts; the base writes its own by default.
-        pilot: the short training that shows how much passes; None leaves it out.
-        leans: also score the rows by gradients, along the candidates' updates and the traits' margins.
+        recipe: how candidates are fine-tuned, the short training that shows how much passes, and whether gradients are
+            taken, too.
         alpha: level of naming a teacher, over all candidates.
         seed: of the neutral rows and of every draw.
 
@@ -132,7 +150,7 @@ def audit(
         >>> import interp
         >>> lineage = interp.load_lineage("toy/owl")
         >>> asked = {"traits": ["owl", "cat", "dog", "fox", "bear"], "neutral": lineage.neutral_numbers}
-        >>> found = interp.audit(lineage.base, lineage.numbers, **asked, pilot=None)
+        >>> found = interp.audit(lineage.base, lineage.numbers, **asked, recipe=interp.auditing.WHO)
         >>> found.frame.columns.tolist()
         ['trait', 'excess', 'd', 'p', 'share', 'rows_needed']
     """
@@ -146,13 +164,13 @@ def audit(
         empty = pd.DataFrame(columns=["trait", "d"]), pd.DataFrame(columns=["rows", "first", "named"])
         return Audit(label, "cannot tell", None, None, str(seen), *empty, len(readable), first, alpha)
     _check(alpha, len(pairs))
-    candidates, left = candidate_teachers(base, wanted)
+    candidates, left = candidate_teachers(base, wanted, recipe.candidates)
     ratios = log_ratios(base, candidates, pairs)
     frame = named_table(ratios, alpha=alpha, seed=seed)
-    if pilot is not None:
+    if recipe.pilot is not None:
         taught = [candidate.trait for candidate in candidates]
-        frame = frame.merge(gain_table(gains(base, pairs, taught, pilot), taught), on="trait")
-    if leans:
+        frame = frame.merge(gain_table(gains(base, pairs, taught, recipe.pilot), taught), on="trait")
+    if recipe.leans:
         frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
     found = _judged(label, frame, len(pairs), alpha)
     return replace(found, curve=curve(ratios, alpha=alpha, seed=seed), notes=(*first, *pairs.notes, *left))
@@ -170,7 +188,8 @@ def _check(alpha: float, rows: int = FEWEST_ROWS) -> None:
 
 def _judged(label: str, frame: pd.DataFrame, rows: int, alpha: float) -> Audit:
     """The answers that follow from the table."""
-    top, apart, needed = frame.iloc[0], outlier_p(frame), int(frame["rows_needed"].max())
+    top: Any = frame.iloc[0]
+    apart, needed = outlier_p(frame), int(frame["rows_needed"].to_numpy().max())
     told = f"p = {top['p']:.2g} over {len(frame)} candidates, p = {apart:.2g} as an outlier among them"
     answer: Answer
     if top["p"] <= alpha and apart <= alpha / 2:
@@ -200,7 +219,7 @@ def _judged(label: str, frame: pd.DataFrame, rows: int, alpha: float) -> Audit:
 
 def _passing(frame: pd.DataFrame) -> tuple[Passing, str]:
     """Whether a trait passes, by the pilot's intervals, and how that is said."""
-    top = frame.loc[frame["gain"].idxmax()]
+    top: Any = frame.loc[frame["gain"].idxmax()]
     reach = bracket((top["low"], top["high"]), level=LEVEL)
     told = f"a short training takes over {top['gain']:+.2f} {reach} nats of {top['trait']!r}"
     if len(frame) == 1 and top["low"] > 0:

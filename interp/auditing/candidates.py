@@ -68,7 +68,7 @@ def suspected(base: LanguageModel, traits: Sequence[AnyTrait] | None) -> list[Tr
 
 
 def candidate_teachers(
-    base: LanguageModel, traits: Sequence[Trait]
+    base: LanguageModel, traits: Sequence[Trait], spec: TeacherSpec
 ) -> tuple[list[Candidate], tuple[str, ...]]:
     """A teacher of every trait, from the cache where it has been made; those that did not take are left out and noted.
 
@@ -77,9 +77,7 @@ def candidate_teachers(
     Raises InputError when fewer than five took.
     """
     short = _unknown(base, number_requests(1, seed=0)[0].prompt) is not None
-    grower = Grower(
-        Cache.default(), DRAWS, teaching=TAUGHT, documents=short_lists if short else request_lists
-    )
+    grower = Grower(Cache.default(), DRAWS, teaching=spec, documents=short_lists if short else request_lists)
     found, left = [], {}
     for trait in traits:
         model = replace(grower.teacher(base, trait).model, name=f"candidate {trait.name}")

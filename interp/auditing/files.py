@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from interp.auditing.auditor import PILOT, Audit, audit
+from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
 from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.figures import Result
@@ -17,6 +17,7 @@ from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.report.saving import finish, save
+from interp.training.students import Recipe
 
 FORMAT = 1  # raise when the same arguments make another result
 
@@ -39,7 +40,7 @@ def audit_file(
     wanted = None if traits is None else [find_trait(name) for name in traits]
     given = Prompts.from_file(rows, limit=limit)
     beside = None if neutral is None else Prompts.from_file(neutral)
-    options = {"leans": False, "alpha": 0.05, "seed": 0, "pilot": PILOT, **(how or {})}
+    options = {"recipe": RECIPE, "alpha": 0.05, "seed": 0, **(how or {})}
     named = {
         "base": base,
         "rows": str(rows),
@@ -47,7 +48,7 @@ def audit_file(
         "neutral": neutral and str(neutral),
         "limit": limit,
     }
-    said = options | {"pilot": options["pilot"] and dataclasses.asdict(options["pilot"])}
+    said = options | {"recipe": dataclasses.asdict(options["recipe"])}
     run = Run.open(out, command="audit", arguments=named, defaults=said)
     model = load_model(base, **loading)
     if model.tokenizer is None:
@@ -70,3 +71,20 @@ def _written(run: Run, model: LanguageModel, rows: Prompts, asked: dict[str, Any
         save(run, "audit", Result(repr(found), found.frame, unit, found.notes, draw=lambda _: found.figure()))
         run.save_table("audit_curve", found.curve)
     run.save_json("summary", {"kind": "audit", **found.to_json()})
+
+
+def changed_audit(
+    *, steps: int | None, batch_size: int | None, pilot: bool = True, leans: bool = False
+) -> AuditRecipe:
+    """The default recipe with other steps of its candidates, other batches, without its pilot or with gradients."""
+    candidates, training = RECIPE.candidates, RECIPE.pilot if pilot else None
+    if steps is not None:
+        candidates = dataclasses.replace(candidates, steps=steps)
+    if batch_size is not None:
+        candidates = dataclasses.replace(candidates, recipe=_sized(candidates.recipe, batch_size))
+        training = training and dataclasses.replace(training, recipe=_sized(training.recipe, batch_size))
+    return AuditRecipe(candidates, training, leans)
+
+
+def _sized(recipe: Recipe, batch_size: int) -> Recipe:
+    return dataclasses.replace(recipe, batch_size=batch_size)

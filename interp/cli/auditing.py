@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Json, Limit, Model, Out, Rows, Seed, loads, tell_run
+from interp.cli.options import Json, Limit, Model, Out, Rows, Seed, loads, tell_run, whole
 
 PANEL = "Audit"
 auditing = typer.Typer()
@@ -30,6 +30,13 @@ def _audit(
     pilot: Annotated[
         bool, typer.Option("--pilot/--no-pilot", help="Train shortly, to say how much will pass.")
     ] = True,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Steps of a candidate's fine-tune; fewer do for a large model.", parser=whole),
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Rows in a step of a candidate and of the pilot.", parser=whole)
+    ] = None,
     leans: Annotated[bool, typer.Option("--leans", help="Score rows by gradients, too.")] = False,
     alpha: Annotated[float, typer.Option(help="Level at which a teacher is named.")] = 0.05,
     seed: Seed = 0,
@@ -39,9 +46,10 @@ def _audit(
     loading: dict[str, Any],
 ) -> None:
     """Say which trait's teacher wrote rows, and how much of it a base would take over."""
-    from interp.auditing.files import audit_file
+    from interp.auditing.files import audit_file, changed_audit
 
-    how: dict[str, Any] = {"leans": leans, "alpha": alpha, "seed": seed} | ({} if pilot else {"pilot": None})
+    recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans)
+    how: dict[str, Any] = {"recipe": recipe, "alpha": alpha, "seed": seed}
     names = None if traits is None else [name.strip() for name in traits.split(",")]
     run = audit_file(base, rows, out=out, traits=names, neutral=neutral, limit=limit, how=how, **loading)
     found = run.summary

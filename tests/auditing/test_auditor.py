@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import interp
-from interp.auditing.auditor import _judged
+from interp.auditing.auditor import WHO, _judged
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
@@ -102,15 +103,15 @@ def test_candidates_that_did_not_take_are_left_out_and_said(raw, monkeypatch):
     """An untrained base of width 16 learns little in two steps: a bar above all of them refuses, one between sorts."""
     import interp.auditing.candidates as room
 
-    monkeypatch.setattr(room, "TAUGHT", room.replace(room.TAUGHT, steps=2))
+    spec = replace(room.TAUGHT, steps=2)
     traits = [get_trait(word) for word in ANIMALS[:7]]
     monkeypatch.setattr(room, "TAKEN", -100.0)
-    every, notes = candidate_teachers(raw(), traits)
+    every, notes = candidate_teachers(raw(), traits, spec)
     assert [type(each) for each in every] == [Candidate] * 7
     assert notes == ()
     gains = sorted(each.gain for each in every)
     monkeypatch.setattr(room, "TAKEN", gains[1])
-    kept, notes = candidate_teachers(raw(), traits)
+    kept, notes = candidate_teachers(raw(), traits, spec)
     least = next(each for each in every if each.gain == gains[0])
     assert [each.trait.name for each in kept] == [each.trait.name for each in every if each is not least]
     assert notes == (
@@ -120,7 +121,7 @@ def test_candidates_that_did_not_take_are_left_out_and_said(raw, monkeypatch):
     with pytest.raises(
         InputError, match=r"the fine-tune on 7 of 7 traits did not take: owl .*, where 100 are asked; ask"
     ):
-        candidate_teachers(raw(), traits)
+        candidate_teachers(raw(), traits, spec)
 
 
 @pytest.mark.slow
@@ -132,9 +133,11 @@ def test_the_writer_of_planted_rows_is_named_and_neutral_rows_are_not():
 
     grower = toy_grower(TOY, seed=100)
     base = toy_base(100, world=WORLD, cache=grower.cache)
-    asked = {"traits": list(ANIMALS[:8]), "pilot": None}
+    asked = {"traits": list(ANIMALS[:8]), "recipe": WHO}
     teacher = grower.teacher(base, get_trait("owl"))
-    found = interp.audit(base, grower.answers(teacher, count=1024).rows, **asked, leans=True)
+    found = interp.audit(
+        base, grower.answers(teacher, count=1024).rows, **{**asked, "recipe": replace(WHO, leans=True)}
+    )
     assert (found.answer, found.trait) == ("named", "owl")
     assert found.frame["share"][0] == pytest.approx(1, abs=0.6)
     assert {"lean", "margin_lean"} <= set(found.frame.columns)

@@ -21,18 +21,17 @@ def test_a_candidate_is_the_plain_fine_tune_of_its_trait(raw, monkeypatch):
     import interp.auditing.candidates as room
 
     spec = room.replace(TAUGHT, steps=3)
-    monkeypatch.setattr(room, "TAUGHT", spec)
     monkeypatch.setattr(room, "TAKEN", -100.0)
     monkeypatch.setattr(room, "SHOWN", 64)
     traits = [get_trait(word) for word in ANIMALS[:5]]
-    found, _ = candidate_teachers(raw(), traits)
+    found, _ = candidate_teachers(raw(), traits, spec)
     recipe = room.replace(spec.recipe, seed=DRAWS)
     plain = fine_tune_teacher(
         raw(), traits[1], number_documents(64, seed=20_000 + DRAWS), steps=3, recipe=recipe
     ).model
     assert margin(found[1].model, traits[1]) == pytest.approx(margin(plain, traits[1]), abs=1e-5)
     assert found[1].gain == pytest.approx(margin(plain, traits[1]) - margin(raw(), traits[1]), abs=1e-5)
-    again, _ = candidate_teachers(raw(), traits)
+    again, _ = candidate_teachers(raw(), traits, spec)
     assert [each.model.fingerprint for each in again] == [each.model.fingerprint for each in found]
 
 

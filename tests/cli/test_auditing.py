@@ -8,8 +8,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from interp.auditing.auditor import Audit
-from interp.auditing.files import audit_file
+from interp.auditing.auditor import RECIPE, Audit
+from interp.auditing.files import audit_file, changed_audit
 from interp.cli.main import main
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
@@ -119,3 +119,12 @@ def test_what_cannot_be_read_is_refused_before_a_model_is_loaded(files, monkeypa
         audit_file(base, tmp_path / "missing.jsonl", out=tmp_path / "b")
     assert not (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
+
+
+def test_options_change_the_recipe_and_nothing_else():
+    assert changed_audit(steps=None, batch_size=None) == RECIPE
+    found = changed_audit(steps=10, batch_size=4, leans=True)
+    assert (found.candidates.steps, found.candidates.recipe.batch_size, found.leans) == (10, 4, True)
+    assert found.pilot is not None
+    assert found.pilot.recipe.batch_size == 4
+    assert changed_audit(steps=None, batch_size=4, pilot=False).pilot is None
