@@ -7,7 +7,7 @@ rows. Nothing of the teacher is needed: candidates are the audit's own (`candida
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ import pandas as pd
 
 from interp.auditing.candidates import TAUGHT, candidate_teachers, suspected
 from interp.auditing.leans import lean_columns
-from interp.auditing.naming import curve, log_ratios, named_table, outlier_p
+from interp.auditing.naming import Ratios, curve, log_ratios, named_table, outlier_p
 from interp.auditing.neutral import Foreign, paired_rows, without_words
 from interp.auditing.pilots import LEVEL, Pilot, gain_table, gains
 from interp.core.content import jsonable
@@ -77,6 +77,7 @@ class Audit(Shown):
     rows: int
     notes: tuple[str, ...] = ()
     alpha: float = 0.05
+    ratios: Ratios | None = field(default=None, repr=False)
 
     @property
     def flagged(self) -> bool | None:
@@ -84,6 +85,22 @@ class Audit(Shown):
         if self.answer in ("named", "unlisted") or self.passes == "transmits":
             return True
         return None if self.answer == "cannot tell" else False
+
+    def split(self, size: int) -> pd.DataFrame:
+        """The answer on every disjoint subset of `size` rows, from likelihoods alone: answer and trait.
+
+        Of rows that the base wrote itself it says how often a teacher is named by chance. Raises InputError where
+        nothing was measured, and for subsets of fewer than 64 rows or more than there are.
+        """
+        if self.ratios is None or not FEWEST_ROWS <= size <= self.rows:
+            raise InputError(
+                f"{self.rows} rows are not split into sets of {size}; pass at least {FEWEST_ROWS} and at most all"
+            )
+        starts = range(0, self.rows - size + 1, size)
+        parts = [self.ratios.part(slice(start, start + size)) for start in starts]
+        tables = [named_table(part, alpha=self.alpha) for part in parts]
+        found = [_judged(self.label, table, size, self.alpha) for table in tables]
+        return pd.DataFrame([{"answer": each.answer, "trait": each.trait} for each in found])
 
     def to_json(self) -> dict[str, Any]:
         """The audit as plain JSON types."""
@@ -172,7 +189,7 @@ def audit(
         frame = frame.merge(gain_table(gains(base, pairs, taught, recipe.pilot), taught), on="trait")
     if recipe.leans:
         frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
-    found = _judged(label, frame, len(pairs), alpha)
+    found = replace(_judged(label, frame, len(pairs), alpha), ratios=ratios)
     return replace(found, curve=curve(ratios, alpha=alpha, seed=seed), notes=(*first, *pairs.notes, *left))
 
 

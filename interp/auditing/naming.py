@@ -58,6 +58,10 @@ class Ratios:
         """u: what each candidate explains of a row more than of its neutral row, beside all the others."""
         return _centred((self.rows - self.neutral) @ self._apart)
 
+    def part(self, rows: slice) -> Ratios:
+        """The ratios of some of the pairs."""
+        return Ratios(self.traits, self.rows[rows], self.neutral[rows])
+
     def expected(self) -> Float[np.ndarray, "candidate"]:
         """What a candidate's own mean u would be had it written all rows: neutral rows weighted by its ratio."""
         told = _centred(self.neutral @ self._apart)

@@ -38,6 +38,7 @@ ROUNDS = 4  # times that a prompt is asked again whose answer the rule drops
 SHARED = 0.5  # of the rows must have a neutral row at their prompt
 SMALL = 10_000_000  # parameters: smaller bases draw all answers of one length at once
 ROOM = 8  # tokens that an answer of the base may be longer than the longest of the rows
+DRAWS = 900_000_000  # added to the seed of neutral rows, so that no lineage draws with it
 EXPECTED = 20  # numbers without a banned one among them before they count as avoided
 
 
@@ -126,7 +127,7 @@ def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:
     )
 
     def build(folder: Path) -> None:
-        kept, left = _answers(base, asked[:FIRST], rule, longest=longest, seed=seed)
+        kept, left = _answers(base, asked[:FIRST], rule, longest=longest, seed=DRAWS + seed)
         if len(kept) < LEAST_KEPT * min(FIRST, len(asked)):
             raise Foreign(
                 f"{base.name} writes such rows to {len(kept)} of {min(FIRST, len(asked))} of these prompts, so it did "
@@ -135,7 +136,7 @@ def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:
         left = left + asked[FIRST:]
         for turn in range(1, ROUNDS + 1):
             if len(left):
-                more, left = _answers(base, left, rule, longest=longest, seed=seed + 1000 * turn)
+                more, left = _answers(base, left, rule, longest=longest, seed=DRAWS + seed + 1000 * turn)
                 kept = kept + more
         written_like(kept, rows).to_jsonl(folder / "rows.jsonl")
 

@@ -61,6 +61,25 @@ def test_without_a_named_trait_one_that_gains_by_chance_passes_nothing():
     assert _judged("rows", table(APART, 0.5, gain=[-0.2] * 6), 400, 0.05).passes == "does not"
 
 
+def test_disjoint_subsets_of_rows_are_judged_alone():
+    from interp.auditing.naming import named_table
+    from tests.auditing.test_naming import world
+
+    ratios = world(1000, owner=3, seed=1)[0]
+    whole = replace(_judged("rows", named_table(ratios, alpha=0.05), 1000, 0.05), ratios=ratios)
+    found = whole.split(450)
+    assert len(found) == 2
+    for index, line in enumerate(found.to_dict("records")):
+        part = ratios.part(slice(450 * index, 450 * (index + 1)))
+        alone = _judged("rows", named_table(part, alpha=0.05), 450, 0.05)
+        assert (line["answer"], line["trait"]) == (alone.answer, alone.trait)
+    for size in (63, 1001):
+        with pytest.raises(
+            InputError, match=rf"1000 rows are not split into sets of {size}; pass at least 64"
+        ):
+            whole.split(size)
+
+
 def test_default_traits_are_those_the_base_has_words_for(raw):
     assert [trait.name for trait in suspected(raw(), None)] == [*ANIMALS, *TREES]  # not "misaligned"
 
