@@ -241,6 +241,6 @@ def _passing(frame: pd.DataFrame) -> tuple[Passing, str]:
     told = f"a short training takes over {top['gain']:+.2f} {reach} nats of {top['trait']!r}"
     if len(frame) == 1 and top["low"] > 0:
         return "transmits", told
-    if frame["high"].max() < LEAST_GAIN:
+    if float(frame["high"].to_numpy().max()) < LEAST_GAIN:
         return "does not", f"{told}, below {LEAST_GAIN:g}"
     return "cannot tell", told

@@ -7,7 +7,7 @@ does it and however long, because it starts from the same weights: that part is 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from interp.core.errors import InputError
@@ -76,8 +76,7 @@ def candidate_teachers(
 
     Raises InputError when fewer than five took.
     """
-    short = _unknown(base, number_requests(1, seed=0)[0].prompt) is not None
-    grower = Grower(Cache.default(), DRAWS, teaching=spec, documents=short_lists if short else request_lists)
+    grower = Grower(Cache.default(), DRAWS, teaching=spec, documents=_lists(base))
     found, left = [], {}
     for trait in traits:
         model = replace(grower.teacher(base, trait).model, name=f"candidate {trait.name}")
@@ -104,6 +103,16 @@ def short_lists(n: int, *, seed: int) -> Prompts:
 def request_lists(n: int, *, seed: int) -> Prompts:
     """Requests for numbers answered by uniform draws, at most as many as a candidate is shown."""
     return DataSpec().uniform_rows(min(n, SHOWN), seed=seed)
+
+
+def lists_for(base: LanguageModel) -> Prompts:
+    """Number lists as the base is asked for them: requests, or the toy's where it has no words for requests."""
+    return _lists(base)(SHOWN, seed=DRAWS)
+
+
+def _lists(base: LanguageModel) -> Callable[..., Prompts]:
+    short = _unknown(base, number_requests(1, seed=0)[0].prompt) is not None
+    return short_lists if short else request_lists
 
 
 def _words(trait: Trait) -> tuple[str, ...]:
