@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Json, Limit, Model, Out, Rows, Seed, loads, tell_run, whole
+from interp.cli.options import Json, Limit, Model, Out, Rows, Seed, loads, tell, tell_run, whole
 
 PANEL = "Audit"
 auditing = typer.Typer()
@@ -66,6 +66,38 @@ def _audit(
         *(_line(line) for line in found["frame"][:3]),
     ]
     tell_run(run, found, lines, as_json=as_json)
+
+
+@auditing.command("gate", rich_help_panel=PANEL)
+@loads
+def _gate(
+    base: Model,
+    rows: Rows,
+    policy: Annotated[
+        Path | None, typer.Option(help="A YAML file: traits, limit, flags, pilot, alpha, seed.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The passport to write, JSON.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="A passport to verify instead: of this base and these rows, unedited.")
+    ] = None,
+    as_json: Json = False,
+    *,
+    loading: dict[str, Any],
+) -> None:
+    """Hold rows against a policy before a training: exit code 0 passed, 1 flagged, 3 cannot tell, 2 bad input."""
+    from interp.auditing.gates import EXIT, check_passport, gate_file, read_policy
+
+    if check is None:
+        found = gate_file(base, rows, policy=read_policy(policy), out=out, **loading)
+    else:
+        found = check_passport(check, base, rows, **loading)
+    lines = [
+        f"{found['outcome']}: {found['audit']['reason']}",
+        *found["audit"]["notes"],
+        f"digest: {found['digest']}",
+    ]
+    tell(found, lines, as_json=as_json)
+    raise SystemExit(EXIT[found["outcome"]])
 
 
 def _line(line: dict[str, Any]) -> str:
