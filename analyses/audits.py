@@ -1,7 +1,8 @@
 """Does an audit name whose teacher wrote rows, and say how much of it passes, without the teacher?
 
 Written on seeds 100 and 101 alone (owl, cat, oak; eagle, elm and wolf at 101): the ridge and the levels of
-`interp.audit` were set there, and this file was frozen before any audit of seeds 0-15. Every seed has three traits,
+`interp.audit` were set there, where 7 of 9 sets are named rightly and none wrongly, none of the 9 with its trait left off
+the list is named, and 1 of 64 neutral sets of 64 rows is flagged. No audit of seeds 0-15 had been made then. Every seed has three traits,
 owl, eagle and oak, audited over 2 048 rows among the twenty animals and trees, at the base and at a foreign one.
 
 A. identity: the trait's candidate is first of twenty, over 48 sets; at least .9 of them.
@@ -51,13 +52,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=16)
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/audits"))
-    parser.add_argument("--quick", action="store_true", help="seed 16, owl alone; nothing is kept")
+    parser.add_argument("--quick", action="store_true", help="seed 16, owl alone, 512 rows; nothing is kept")
     parser.add_argument(
         "--refreeze", metavar="REASON", help="freeze claims that were edited after their data"
     )
     given = parser.parse_args()
     if given.quick:
-        print_lines(measured(16, traits=("owl",), predicted=False))
+        print_lines(measured(16, traits=("owl",), predicted=False, count=512))
         return
     kept = interp.studies.freeze(
         RESULTS, CLAIMS, measure=measured, organism=f"toy/{', toy/'.join(TRAITS)}", seeds=range(given.seeds),
@@ -79,22 +80,25 @@ def cell(seed: int, out: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def measured(seed: int, *, traits: tuple[str, ...] = TRAITS, predicted: bool = True) -> dict[str, Any]:
+def measured(
+    seed: int, *, traits: tuple[str, ...] = TRAITS, predicted: bool = True, count: int = ROWS
+) -> dict[str, Any]:
     """Every audit of one seed."""
     lineages = {trait: interp.load_lineage(f"toy/{trait}", seed=seed) for trait in traits}
     first = lineages[traits[0]]
     words = [*interp.prompts.ANIMALS, *interp.prompts.TREES]
     who: dict[str, Any] = {"traits": words, "recipe": interp.auditing.WHO}
-    neutral = interp.audit(first.base, first.neutral_numbers, **who)
+    neutral = interp.audit(first.base, first.neutral_numbers[: 4 * count], **who)
     audits = {
-        trait: interp.audit(first.base, each.numbers[:ROWS], traits=words) for trait, each in lineages.items()
+        trait: interp.audit(first.base, each.numbers[:count], traits=words)
+        for trait, each in lineages.items()
     }
     lines = []
     for trait, each in lineages.items():
         found = audits[trait]
         others = [word for word in words if word != trait]
-        unlisted = interp.audit(first.base, each.numbers[:ROWS], traits=others, recipe=interp.auditing.WHO)
-        foreign = interp.audit(each["cross_base"], each.numbers[:ROWS], **who)
+        unlisted = interp.audit(first.base, each.numbers[:count], traits=others, recipe=interp.auditing.WHO)
+        foreign = interp.audit(each["cross_base"], each.numbers[:count], **who)
         rank = found.frame["trait"].tolist().index(trait) + 1
         line = {"trait": trait, "rank": rank, **told(found), "curve": found.curve.to_dict("records")}
         lines.append(line | {"unlisted": told(unlisted), "foreign": told(foreign)})
@@ -110,7 +114,7 @@ def measured(seed: int, *, traits: tuple[str, ...] = TRAITS, predicted: bool = T
 
 def told(found: Any) -> dict[str, Any]:
     """The answers of one audit and its first line."""
-    top = found.frame.iloc[0][["trait", "d", "p", "share"]].to_dict()
+    top = found.frame[["trait", "d", "p", "share"]].to_dict("records")[0] if len(found.frame) else {}
     return {"answer": found.answer, "named": found.trait, "passes": found.passes, "top": top}
 
 
