@@ -1,9 +1,10 @@
 """Does an audit name whose teacher wrote rows, and say how much of it passes, without the teacher?
 
 Written on seeds 100 and 101 alone (owl, cat, oak; eagle, elm and wolf at 101): the ridge and the levels of
-`interp.audit` were set there, where 7 of 9 sets are named rightly and none wrongly, none of the 9 with its trait left off
-the list is named, and 1 of 64 neutral sets of 64 rows is flagged. No audit of seeds 0-15 had been made then. Every seed has three traits,
-owl, eagle and oak, audited over 2 048 rows among the twenty animals and trees, at the base and at a foreign one.
+`interp.audit` were set there. By them 7 of 9 sets are named rightly and none wrongly, none of the 9 is named with its
+trait left off the list, and 1 of 64 neutral sets of 64 rows is flagged. No audit of seeds 0-15 had been made then.
+Every seed has three traits, owl, eagle and oak, audited over 2 048 rows among the twenty animals and trees, at the base
+and at a foreign one.
 
 A. identity: the trait's candidate is first of twenty, over 48 sets; at least .9 of them.
 B. detectors: trait against trait at 64 rows, AUROC by the audit's ratios at least .15 over the better of counts of
