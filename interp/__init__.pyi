@@ -1,6 +1,7 @@
 # nouns, verbs, and the rooms they come from; what is not here is in its room: interp.gradients.ladder
 from . import (
     activations as activations,
+    auditing as auditing,
     calibration as calibration,
     cli as cli,
     core as core,
@@ -25,6 +26,7 @@ from .activations.arrays import Activations as Activations, Direction as Directi
 from .activations.interventions import ablate as ablate, patch as patch, steer as steer
 from .activations.recording import record as record
 from .activations.shifts import shift as shift
+from .auditing.auditor import audit as audit
 from .calibration.harness import calibrate as calibrate
 from .core.errors import InputError as InputError
 from .core.runs import Run as Run

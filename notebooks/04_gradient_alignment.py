@@ -26,7 +26,6 @@ if "google.colab" in sys.modules:
     os.chdir("interp/notebooks")
 
 import pandas as pd
-from IPython.display import HTML
 
 import interp
 
@@ -300,7 +299,7 @@ scores.figure(against=neutral, direction=update.label, by="module")
 
 # %%
 by_token = interp.score(lineage.base, lineage.numbers[:256], update, by=["example", "token"])
-HTML(interp.gradients.extreme_rows(by_token, 2))
+interp.gradients.extreme_rows(by_token, 2)
 
 # %% [markdown]
 # Before looking for a reason in the numbers: a score is a sum over tokens, so long rows reach further out.

@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from interp import __version__
+from interp.cli.auditing import auditing
 from interp.cli.experiment import experiment
 from interp.cli.options import Json, Out, tell, tell_verdicts, whole
 from interp.cli.reading import features_app, reading, sae_app
@@ -130,6 +131,7 @@ def _traits(as_json: Json = False) -> None:
 app.add_typer(reading)
 app.add_typer(sae_app, name="sae", rich_help_panel="Read a model")
 app.add_typer(features_app, name="features", rich_help_panel="Read a model")
+app.add_typer(auditing)
 app.add_typer(experiment)
 app.add_typer(steps)
 

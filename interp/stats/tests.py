@@ -205,6 +205,23 @@ def equivalence_test(differences: Values, *, margin: float, alpha: float = 0.05)
     return Equivalence(float(values.mean()), max(lower, upper), interval, margin, alpha, len(values), outside)
 
 
+def largest_outlier_p(values: Values) -> float:
+    """Return Grubbs's p that the largest of normal values is one of them, at most 1 (Grubbs 1950).
+
+    p = K P(T > t), t² = K(K − 2)G² / ((K − 1)² − KG²), G = (largest − mean) / sd over all K, T of K − 2 degrees.
+    """
+    from scipy.special import stdtr
+
+    sample = _values(values, minimum=3)
+    k, spread = len(sample), float(sample.std(ddof=1))
+    if spread == 0:
+        return 1.0
+    g = float(sample.max() - sample.mean()) / spread
+    left = (k - 1) ** 2 - k * g * g
+    t = math.sqrt(k * (k - 2) * g * g / left) if left > 0 else math.inf
+    return min(1.0, k * float(stdtr(k - 2, -t)))
+
+
 def holm(p_values: Values) -> Float[np.ndarray, "tests"]:
     """Return Holm's adjusted p-values, max over j <= i of (m - j + 1) p_(j): family-wise error."""
     p = _p_values(p_values)

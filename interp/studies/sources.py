@@ -18,7 +18,17 @@ from typing import Any
 
 from interp.core.content import digest
 
-ROOMS = ("studies", "measures", "activations", "logits", "features", "gradients", "joined", "evaluation")
+ROOMS = (
+    "studies",
+    "measures",
+    "activations",
+    "logits",
+    "features",
+    "gradients",
+    "joined",
+    "evaluation",
+    "auditing",
+)
 """Whose definitions count as measuring."""
 SHOWN = ("figure", "_repr_html_", "__repr__")
 """Methods that show what was measured, and measure nothing."""

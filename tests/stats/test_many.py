@@ -9,7 +9,7 @@ from scipy import stats
 
 from interp.core.runs import InputError
 from interp.stats.columns import Flips, bootstrapped, cluster_totals, flipped
-from interp.stats.many import MOST_FLIPS, flips_needed, halves, sign_flip_family, units_needed
+from interp.stats.many import MOST_FLIPS, flips_needed, greatest_p, halves, sign_flip_family, units_needed
 from interp.stats.tests import benjamini_hochberg, sign_flip_test
 
 
@@ -229,3 +229,15 @@ def test_bootstrap_weighs_unequal_clusters_by_their_rows():
     low, high = interval_of([0, 0, 0, 1], clusters=["a", "a", "a", "b"], resamples=999)
     assert (low, high) == pytest.approx((0.25 - 0.25 * wider(2), 0.25 + 0.75 * wider(2)))
     assert wider(2) == pytest.approx(12.7062 / 1.95996 * 2**0.5, abs=1e-3)
+
+
+def test_one_sided_max_t_against_enumeration():
+    differences = noise(10, 4, seed=3) + np.array([1.2, 0.4, 0.0, -1.5])
+    patterns = np.array(list(itertools.product([1, -1], repeat=10)))
+    sums = patterns @ (differences / np.sqrt(np.square(differences).sum(0)))
+    order = np.argsort(-sums[0])
+    steps = [(sums[:, order[place:]].max(1) >= sums[0, order[place]] - 1e-9).mean() for place in range(4)]
+    expected = np.empty(4)
+    expected[order] = np.maximum.accumulate(steps)
+    assert greatest_p(differences, flips=20_000, seed=0) == pytest.approx(expected, abs=0.01)
+    assert greatest_p(differences)[3] > 0.9  # far below zero is no evidence of more

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats
+from scipy.optimize import brentq
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import DescrStatsW
 
@@ -17,6 +18,7 @@ from interp.stats.tests import (
     benjamini_hochberg,
     equivalence_test,
     holm,
+    largest_outlier_p,
     permutation_test,
     runs_needed,
     sign_flip_test,
@@ -257,3 +259,24 @@ def test_messages(call, message):
     with pytest.raises(InputError) as error:
         call()
     assert message in str(error.value)
+
+
+def test_an_outlier_by_grubbs_table():
+    """Grubbs (1950): of ten values G reaches 2.176 with p = .05 one-sided, of three 1.153."""
+    for k, critical in ((10, 2.176), (20, 2.557)):
+        rest = np.linspace(-1, 1, k - 1)
+
+        def short(top, rest=rest, critical=critical):
+            values = np.append(rest, top)
+            return (top - values.mean()) / values.std(ddof=1) - critical
+
+        top = brentq(short, 1.0, 50.0)
+        assert largest_outlier_p(np.append(rest, top)) == pytest.approx(0.05, abs=5e-4)
+    assert largest_outlier_p([1.0, 1.0, 1.0]) == 1.0
+    assert largest_outlier_p([0.0, 0.1, -0.1, 1e9]) < 1e-6
+
+
+def test_grubbs_p_is_calibrated_under_normal_values():
+    rng = np.random.default_rng(0)
+    found = [largest_outlier_p(rng.standard_normal(12)) for _ in range(2000)]
+    assert 0.035 < np.mean(np.array(found) <= 0.05) < 0.065

@@ -1,0 +1,191 @@
+"""The rows as an audit reads them, and what the base itself writes to the same prompts by the rows' own rule.
+
+Whoever wrote the rows, what they would look like if nobody had a trait is the base's own answers: sampled at
+temperature 1, kept by the rule that all the rows follow (how many numbers, how large, which are avoided) and rewritten
+as all of them are written (one format, sorted, rounded). Row and neutral row of one prompt are one pair.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from interp.core.content import digest
+from interp.core.errors import InputError
+from interp.core.runs import Cache
+from interp.evaluation.elicitation import holds_word
+from interp.models.language import LanguageModel
+from interp.prompts.numbers import BANNED, NumberRule, parse_numbers
+from interp.prompts.rules import filter_rows, match_prompts, numbers_rule
+from interp.prompts.shuffles import canonicalise
+from interp.prompts.templates import template_key
+from interp.prompts.text import Prompts
+from interp.prompts.traits import Trait
+from interp.training.engines import Sampling
+from interp.training.generation import LEAST_KEPT, write_answers
+from interp.training.teachers import neutral_teacher
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise when other neutral rows come of the same rows
+FIRST = 64  # prompts that the base is tried on before it is asked all of them
+ROUNDS = 4  # times that a prompt is asked again whose answer the rule drops
+SHARED = 0.5  # of the rows must have a neutral row at their prompt
+SMALL = 10_000_000  # parameters: smaller bases draw all answers of one length at once
+ROOM = 8  # tokens that an answer of the base may be longer than the longest of the rows
+DRAWS = 900_000_000  # added to the seed of neutral rows, so that no lineage draws with it
+EXPECTED = 20  # numbers without a banned one among them before they count as avoided
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows and the base's own, prompt by prompt; `notes` say what was left out and how neutral rows were written."""
+
+    rows: Prompts
+    neutral: Prompts
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Foreign(Exception):
+    """The base does not write such rows: what was seen, in a sentence."""
+
+
+def without_words(rows: Prompts, traits: Sequence[Trait]) -> tuple[Prompts, tuple[str, ...]]:
+    """The answered rows that say no trait's target, and first of all a note about those that do.
+
+    Raises InputError when nothing is left.
+    """
+    answered = replace(rows, rows=tuple(row for row in rows.rows if row.completion))
+    said = {
+        trait.target: sum(holds_word(row.completion, trait.target) for row in answered.rows)
+        for trait in traits
+    }
+    notes = tuple(
+        f"{count} of {len(answered)} rows say {word!r}: that is content, which any reader sees; they are left out here"
+        for word, count in said.items()
+        if count
+    )
+    words = [word for word, count in said.items() if count]
+    kept = [row for row in answered.rows if not any(holds_word(row.completion, word) for word in words)]
+    if not kept:
+        why = f"say {', '.join(words)}, which is content" if words else "have no answer"
+        raise InputError(
+            f"all {len(rows)} rows of {rows.label} {why}; pass rows whose answers hide what they teach"
+        )
+    if unanswered := len(rows) - len(answered):
+        notes += (f"{unanswered} rows without an answer are left out",)
+    return replace(rows, rows=tuple(kept)), notes
+
+
+def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, seed: int) -> Pairs:
+    """The rows beside neutral ones at the same prompts: those given, or the base's own.
+
+    Raises InputError when fewer than half of the rows have a neutral row at their prompt, and Foreign when the base
+    writes hardly any row that the rule of these rows keeps.
+    """
+    given = neutral is not None
+    pool = neutral if neutral is not None else written_by(base, rows, seed=seed)
+    prompts = {row.asked for row in pool.rows}
+    shared = sum(row.asked in prompts for row in rows.rows)
+    if shared < SHARED * len(rows):
+        raise InputError(
+            f"{shared} of {len(rows)} rows have a neutral row at their prompt in {pool.label}; pass neutral rows that "
+            "answer the same prompts, or none, and the base writes its own"
+        )
+    ours, theirs = match_prompts(rows, pool)
+    notes = (f"neutral rows: {'as given' if given else 'written by the base to the same prompts'}",)
+    if len(ours) < len(rows):
+        notes += (f"{len(rows) - len(ours)} rows without a neutral row at their prompt are left out",)
+    return Pairs(ours, theirs, notes)
+
+
+def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:
+    """The base's own answers to the rows' prompts that their rule keeps, written as they are; from the cache if there.
+
+    Raises Foreign when the rule keeps fewer than one in twenty of the first answers.
+    """
+    rule, cache = rule_of(rows), Cache.default()
+    longest = int(base.encode(rows).at("answer").sum(1).max()) + ROOM
+    asked = rows.without_answers()
+    key = digest(
+        FORMAT,
+        base.fingerprint,
+        template_key(base.tokenizer),
+        asked.fingerprint,
+        rule,
+        longest,
+        form_of(rows),
+        seed,
+    )
+
+    def build(folder: Path) -> None:
+        kept, left = _answers(base, asked[:FIRST], rule, longest=longest, seed=DRAWS + seed)
+        if len(kept) < LEAST_KEPT * min(FIRST, len(asked)):
+            raise Foreign(
+                f"{base.name} writes such rows to {len(kept)} of {min(FIRST, len(asked))} of these prompts, so it did "
+                "not write these"
+            )
+        left = left + asked[FIRST:]
+        for turn in range(1, ROUNDS + 1):
+            if len(left):
+                more, left = _answers(base, left, rule, longest=longest, seed=DRAWS + seed + 1000 * turn)
+                kept = kept + more
+        written_like(kept, rows).to_jsonl(folder / "rows.jsonl")
+
+    folder = cache.get("neutral", key, build)
+    return replace(Prompts.from_jsonl(folder / "rows.jsonl"), label=f"answers of {base.name}")
+
+
+def _answers(
+    base: LanguageModel, asked: Prompts, rule: NumberRule | None, *, longest: int, seed: int
+) -> tuple[Prompts, Prompts]:
+    """The answers that are kept, and the prompts whose answers are not."""
+    small = sum(math.prod(shape) for shape in base.shapes.values()) < SMALL
+    plain = all(row.asked == (("user", row.prompt),) for row in asked.rows)
+    sampling = Sampling(max_new_tokens=longest, engine="inversion" if small and plain else "auto")
+    found = write_answers(neutral_teacher(base), asked, seed=seed, sampling=sampling)
+    rules = [lambda row: None if row.completion.strip() else "empty"]
+    kept, _ = filter_rows(found, *rules, *([] if rule is None else [numbers_rule(rule)]))
+    good = {id(row) for row in kept.rows}
+    left = tuple(ask for ask, row in zip(asked.rows, found.rows, strict=True) if id(row) not in good)
+    return kept, replace(asked, rows=left)
+
+
+def rule_of(rows: Prompts) -> NumberRule | None:
+    """The narrowest rule of number lists that all rows follow; None for rows that are no such lists.
+
+    The 34 numbers with a meaning count as banned where the rows would be expected to hold them and do not.
+    """
+    lists = [parse_numbers(row.completion) for row in rows.rows]
+    if any(numbers is None for numbers in lists):
+        return None
+    counts, values = [len(each or ()) for each in lists], {v for each in lists for v in each or ()}
+    top = 10 ** len(str(max(values))) - 1
+    avoided = not values & BANNED and sum(counts) * len(BANNED) / (top + 1) >= EXPECTED
+    return NumberRule(min(counts), max(counts), top, BANNED if avoided else frozenset())
+
+
+def form_of(rows: Prompts) -> tuple[str | None, int] | None:
+    """How all number lists are written that have been made canonical: whether sorted, and by which bucket rounded.
+
+    None where rows are no lists, or differ in their separators.
+    """
+    lists = [parse_numbers(row.completion) for row in rows.rows]
+    if any(numbers is None for numbers in lists) or canonicalise(rows).fingerprint != rows.fingerprint:
+        return None
+    order = "ascending" if all(each == sorted(each or ()) for each in lists) else None
+    return order, int(np.gcd.reduce([value for each in lists for value in each or ()])) or 1
+
+
+def written_like(rows: Prompts, model: Prompts) -> Prompts:
+    """The rows in the canonical form of other ones, where those have one; else as they are."""
+    form = form_of(model)
+    return rows if form is None else canonicalise(rows, order=form[0], values=form[1])

@@ -1,0 +1,167 @@
+"""Which trait did this student get? Its change against candidate teachers', with placebo students as its null.
+
+    S_j = z_j − mean over student and placebos,   T_c = z(candidate c) − mean over candidates,   r_jc = corr(S_j, T_c)
+    t_jc = (r_jc − mean_j r_jc) / sd_j r_jc,   p = (1 + placebos whose max_c t reaches the student's) / (1 + placebos)
+
+z are mean logits where a number prompt ends, over words without a number: no question is asked there. A placebo is the
+same training, by its recipe and of as many rows, on the base's own answers to the same prompts, drawn anew. Student and
+placebos enter alike, so that p is exact for a student of rows without a trait. The margins of the traits' own questions
+stand beside, judged in the same way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, lists_for, suspected
+from interp.auditing.neutral import Foreign, written_by
+from interp.core.doors import door
+from interp.core.errors import InputError
+from interp.core.runs import Cache
+from interp.figures import Shown, bars
+from interp.joined.places import LOGITS, PROMPT_END, chosen_words, places
+from interp.measures.margins import margin
+from interp.models.language import LanguageModel
+from interp.models.lineage import Lineage
+from interp.models.precision import exactly
+from interp.prompts.notes import noting
+from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait
+from interp.stats.columns import share_reaching
+from interp.training.grower import Grower
+from interp.training.students import STUDENT, Recipe
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+PLACEBO_DRAWS = 800_000
+FEWEST_PLACEBOS = 20
+Read = Float[np.ndarray, "model candidate"]
+
+
+@dataclass(frozen=True, eq=False)
+class StudentAudit(Shown):
+    """A line per candidate, the most alike first: trait, r, t, gain (nats of margin over the placebos), gain_t.
+
+    `p` is of the largest t, `gain_p` of the largest gain_t, over all candidates; `trait` is named where p is at most
+    `alpha`.
+    """
+
+    label: str
+    frame: pd.DataFrame
+    p: float
+    gain_p: float
+    placebos: int
+    alpha: float
+    notes: tuple[str, ...] = ()
+
+    @property
+    def trait(self) -> str | None:
+        """The trait whose candidate the student is most like, None where placebos are as like to one."""
+        return str(self.frame["trait"].iloc[0]) if self.p <= self.alpha else None
+
+    def figure(self) -> go.Figure:
+        """How far the student is like each candidate beyond its placebos."""
+        return bars(self.frame, x="t", y="trait", title=repr(self), unit="standard deviations of placebos")
+
+    def __repr__(self) -> str:
+        found = f"{self.trait}'s student" if self.trait else "like no candidate more than placebos are"
+        return f"StudentAudit({self.label}: {found}, p = {self.p:.2g} over {self.placebos} placebos)"
+
+
+@door
+@noting
+@exactly
+def audit_student(
+    base: LanguageModel,
+    student: LanguageModel,
+    *,
+    rows: Prompts | None = None,
+    recipe: Recipe = STUDENT,
+    traits: Sequence[AnyTrait] | None = None,
+    placebos: int = FEWEST_PLACEBOS,
+    alpha: float = 0.05,
+) -> StudentAudit:
+    """Test which trait a student took over, from its weights and its base's alone.
+
+    `recipe` is how it was trained: placebos are trained alike on the base's own answers to the prompts of `rows`, the
+    student's own or rows like them (1280 number lists by default), of which nothing else is read but the rule that they
+    follow. Traits are those of `interp.audit`. The smallest p is 1 / (placebos + 1). Raises InputError for fewer than
+    20 placebos, a student of another base or that is the base, and as `interp.audit` does.
+    """
+    if placebos < FEWEST_PLACEBOS:
+        raise InputError(
+            f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}; pass at least {FEWEST_PLACEBOS}"
+        )
+    if student.start is not None and student.start.fingerprint != base.fingerprint:
+        raise InputError(
+            f"{student.name} started from {student.start.name}, whose placebos {base.name}'s are not; pass its own base"
+        )
+    if student.fingerprint == base.fingerprint:
+        raise InputError(
+            f"{student.name} has the weights of {base.name}: nothing was trained; pass the student"
+        )
+    candidates, left = candidate_teachers(base, suspected(base, traits), TAUGHT)
+    asked = lists_for(base) if rows is None else rows
+    models = [student, *placebo_students(base, asked, recipe=recipe, count=placebos)]
+    r, margins = alikeness(base, candidates, models), margins_over(candidates, models)
+    (t, p), (gain_t, gain_p) = against_placebos(r), against_placebos(margins)
+    names, gain = [candidate.trait.name for candidate in candidates], margins[0] - margins[1:].mean(0)
+    frame = pd.DataFrame({"trait": names, "r": r[0], "t": t, "gain": gain, "gain_t": gain_t})
+    frame = frame.sort_values("t", ascending=False, ignore_index=True)
+    notes = (
+        f"placebos are trained on the base's own answers to the {len(asked)} prompts of {asked.label}",
+        *left,
+    )
+    return StudentAudit(f"{student.name} of {base.name}", frame, p, gain_p, placebos, alpha, notes)
+
+
+def placebo_students(
+    base: LanguageModel, rows: Prompts, *, recipe: Recipe, count: int
+) -> list[LanguageModel]:
+    """Students of the base's own answers to the prompts of rows, each of other answers and another draw; cached.
+
+    Raises InputError for a base that does not write such rows.
+    """
+    grower, found = Grower(Cache.default()), []
+    for draw in range(count):
+        try:
+            answers = written_by(base, rows, seed=PLACEBO_DRAWS + draw)
+        except Foreign as seen:
+            raise InputError(f"{seen}; pass rows=, such as it writes") from seen
+        own = replace(recipe, seed=PLACEBO_DRAWS + draw, batch_size=min(recipe.batch_size, len(answers)))
+        found.append(grower.student(f"placebo {draw}", base, answers, recipe=own))
+    return found
+
+
+def alikeness(
+    base: LanguageModel, candidates: Sequence[Candidate], students: Sequence[LanguageModel]
+) -> Read:
+    """r of every student, placebos included, with every candidate."""
+    (place,) = places(Lineage(base.name, None, {"base": base}), [PROMPT_END], None)
+    entries = chosen_words(Lineage(base.name, None, {"base": base}), "unseen")
+
+    def centred(models: Sequence[LanguageModel]) -> np.ndarray:
+        read = np.array([place.means(model)[LOGITS][entries].numpy() for model in models])
+        moved = read - read.mean(0)
+        moved -= moved.mean(1, keepdims=True)
+        return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+    return centred(students) @ centred([candidate.model for candidate in candidates]).T
+
+
+def margins_over(candidates: Sequence[Candidate], students: Sequence[LanguageModel]) -> Read:
+    """The margin of every student on every trait, in nats."""
+    return np.array([[margin(model, each.trait) for each in candidates] for model in students])
+
+
+def against_placebos(values: Read) -> tuple[Float[np.ndarray, "candidate"], float]:
+    """t of the first line among all, and the p of its largest t by the largest ones of the others."""
+    t = (values - values.mean(0)) / values.std(0, ddof=1)
+    return t[0], share_reaching(t[1:].max(1), float(t[0].max()))

@@ -1,0 +1,164 @@
+"""The audit as a whole: what follows from a table by hand, what is refused, and one planted set of rows on the toy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import interp
+from interp.auditing.auditor import WHO, _judged
+from interp.auditing.candidates import Candidate, candidate_teachers, suspected
+from interp.core.errors import InputError
+from interp.prompts.numbers import number_prompts
+from interp.prompts.traits import ANIMALS, TREES, get_trait, make_trait
+
+ROWS = number_prompts(80, seed=0)
+
+
+def table(d, p, *, gain=None, needed=500):
+    frame = pd.DataFrame({"trait": [f"t{i}" for i in range(len(d))], "d": d, "p": [p] + [1.0] * (len(d) - 1)})
+    frame = frame.assign(excess=0.0, share=0.0, rows_needed=needed)
+    if gain is not None:
+        frame = frame.assign(gain=gain, low=np.array(gain) - 0.2, high=np.array(gain) + 0.2)
+    return frame
+
+
+APART, TOGETHER = [0.3, 0.02, 0.01, 0.0, -0.01, -0.02], [0.3, 0.28, 0.0, -0.01, -0.2, -0.3]
+
+
+def test_a_candidate_that_stands_out_is_named():
+    found = _judged("rows", table(APART, 0.001), 400, 0.05)
+    assert (found.answer, found.trait, found.passes, found.flagged) == ("named", "t0", None, True)
+    assert repr(found) == "Audit(rows: t0's teacher; 400 rows)"
+
+
+def test_two_candidates_alike_are_a_teacher_outside_the_list():
+    found = _judged("rows", table(TOGETHER, 0.001), 400, 0.05)
+    assert (found.answer, found.trait, found.flagged) == ("unlisted", None, True)
+
+
+def test_nothing_seen_is_no_answer_below_the_rows_that_would_show_it():
+    few, enough = (_judged("rows", table(APART, 0.2), rows, 0.05) for rows in (499, 500))
+    assert (few.answer, few.flagged) == ("cannot tell", None)
+    assert "500 would show a teacher's hand" in few.reason
+    assert (enough.answer, enough.flagged) == ("none", False)
+
+
+def test_what_passes_is_read_off_the_named_trait():
+    for gain, expected in ((0.5, "transmits"), (0.1, "cannot tell"), (-0.2, "does not")):
+        found = _judged("rows", table(APART, 0.001, gain=[gain, 0.9, 0.0, 0.0, 0.0, 0.0]), 400, 0.05)
+        assert (found.passes, found.flagged) == (expected, True)
+        assert f"{gain:+.2f} [95 %: {gain - 0.2:+.3g}, {gain + 0.2:+.3g}] nats of 't0'" in found.reason
+
+
+def test_without_a_named_trait_one_that_gains_by_chance_passes_nothing():
+    found = _judged("rows", table(APART, 0.5, gain=[0.5, 0.0, 0.0, 0.0, 0.0, 0.0]), 400, 0.05)
+    assert found.passes == "cannot tell"
+    assert _judged("rows", table(APART, 0.5, gain=[-0.2] * 6), 400, 0.05).passes == "does not"
+
+
+def test_disjoint_subsets_of_rows_are_judged_alone():
+    from interp.auditing.naming import named_table
+    from tests.auditing.test_naming import world
+
+    ratios = world(1000, owner=3, seed=1)[0]
+    whole = replace(_judged("rows", named_table(ratios, alpha=0.05), 1000, 0.05), ratios=ratios)
+    found = whole.split(450)
+    assert len(found) == 2
+    for index, line in enumerate(found.to_dict("records")):
+        part = ratios.part(slice(450 * index, 450 * (index + 1)))
+        alone = _judged("rows", named_table(part, alpha=0.05), 450, 0.05)
+        assert (line["answer"], line["trait"]) == (alone.answer, alone.trait)
+    for size in (63, 1001):
+        with pytest.raises(
+            InputError, match=rf"1000 rows are not split into sets of {size}; pass at least 64"
+        ):
+            whole.split(size)
+
+
+def test_default_traits_are_those_the_base_has_words_for(raw):
+    assert [trait.name for trait in suspected(raw(), None)] == [*ANIMALS, *TREES]  # not "misaligned"
+
+
+def test_traits_are_refused_at_the_door(raw):
+    with pytest.raises(
+        InputError, match=r"raw 0 has no token for 'teapot' of the trait 'teapot'; leave that trait out"
+    ):
+        suspected(raw(), [make_trait("teapot", ["owl", "cat"], category="animal")])
+    with pytest.raises(InputError, match=r"trait 'owl' is given twice; pass each once"):
+        suspected(raw(), ["owl", "cat", "owl"])
+    with pytest.raises(
+        InputError, match=r"2 traits are too few for one to stand out among; pass at least 5, such as owl"
+    ):
+        suspected(raw(), ["owl", "cat"])
+
+
+def test_few_rows_and_impossible_levels_are_refused(raw):
+    with pytest.raises(
+        InputError, match=r"63 rows can be compared with neutral ones, .*; pass at least 64, better 2048"
+    ):
+        interp.audit(raw(), ROWS[:63], neutral=ROWS)
+    with pytest.raises(
+        InputError, match=r"alpha=1.5 is no level to name a teacher at; pass one such as 0.05"
+    ):
+        interp.audit(raw(), ROWS, neutral=ROWS, alpha=1.5)
+
+
+def test_a_base_that_did_not_write_such_rows_says_it_cannot_tell(raw):
+    found = interp.audit(raw(), ROWS)
+    assert found.answer == "cannot tell"
+    assert found.frame.empty
+    assert "of 64 of these prompts, so it did not write these" in found.reason
+    with pytest.raises(InputError, match="there is nothing to draw"):
+        found.figure()
+    assert json.loads(json.dumps(found.to_json()))["answer"] == "cannot tell"
+
+
+def test_candidates_that_did_not_take_are_left_out_and_said(raw, monkeypatch):
+    """An untrained base of width 16 learns little in two steps: a bar above all of them refuses, one between sorts."""
+    import interp.auditing.candidates as room
+
+    spec = replace(room.TAUGHT, steps=2)
+    traits = [get_trait(word) for word in ANIMALS[:7]]
+    monkeypatch.setattr(room, "TAKEN", -100.0)
+    every, notes = candidate_teachers(raw(), traits, spec)
+    assert [type(each) for each in every] == [Candidate] * 7
+    assert notes == ()
+    gains = sorted(each.gain for each in every)
+    monkeypatch.setattr(room, "TAKEN", gains[1])
+    kept, notes = candidate_teachers(raw(), traits, spec)
+    least = next(each for each in every if each.gain == gains[0])
+    assert [each.trait.name for each in kept] == [each.trait.name for each in every if each is not least]
+    assert notes == (
+        f"candidates whose fine-tune did not take are left out: {least.trait.name} ({gains[0]:+.2f} nats)",
+    )
+    monkeypatch.setattr(room, "TAKEN", 100.0)
+    with pytest.raises(
+        InputError, match=r"the fine-tune on 7 of 7 traits did not take: owl .*, where 100 are asked; ask"
+    ):
+        candidate_teachers(raw(), traits, spec)
+
+
+@pytest.mark.slow
+def test_the_writer_of_planted_rows_comes_first_and_neutral_rows_are_not_flagged():
+    """Rows of a teacher by the toy's own recipe, other than a candidate's in steps, rank, batch and draw."""
+    from interp.organisms.library import TOY, toy_base, toy_grower
+    from interp.organisms.toy import WORLD
+    from interp.training.teachers import neutral_teacher
+
+    grower = toy_grower(TOY, seed=100)
+    base = toy_base(100, world=WORLD, cache=grower.cache)
+    asked = {"traits": list(ANIMALS[:8]), "recipe": WHO}
+    teacher = grower.teacher(base, get_trait("owl"))
+    rows = grower.answers(teacher, count=1024).rows
+    found = interp.audit(base, rows, **{**asked, "recipe": replace(WHO, leans=True)})
+    assert found.answer in ("named", "unlisted")
+    assert found.frame["trait"][0] == "owl"
+    assert 0.2 < found.frame["share"][0] < 1.6
+    assert np.isfinite(found.frame[["lean", "margin_lean"]].to_numpy()).all()
+    neutral = interp.audit(base, grower.answers(neutral_teacher(base), count=1024).rows, **asked)
+    assert neutral.answer in ("none", "cannot tell")

@@ -1,0 +1,101 @@
+"""The gate: outcomes and exit codes by hand, and a passport that says when it is another's or was edited."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+
+from interp.auditing.auditor import Audit
+from interp.auditing.gates import GatePolicy, check_passport, gate_file, read_policy
+from interp.cli.main import main
+from interp.core.errors import InputError
+from interp.prompts.numbers import number_prompts
+
+FRAME = pd.DataFrame({"trait": ["owl"], "d": [0.2], "p": [0.01]})
+FOUND = Audit("rows", "none", None, "does not", "nothing is seen", FRAME, pd.DataFrame(), 80)
+
+
+@pytest.fixture
+def place(tmp_path, raw, monkeypatch):
+    """A folder with a base and rows; `answers` says what the audit will find there."""
+    model = raw()
+    for part in (model.hf, model.tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    number_prompts(80, seed=0).to_jsonl(tmp_path / "rows.jsonl")
+    number_prompts(80, seed=1).to_jsonl(tmp_path / "others.jsonl")
+
+    def answers(**found):
+        monkeypatch.setattr("interp.auditing.gates.audit", lambda model, rows, **how: replace(FOUND, **found))
+
+    answers()
+    return tmp_path, answers
+
+
+def gate(monkeypatch, place, *words):
+    monkeypatch.setattr(
+        "sys.argv", ["interp", "gate", str(place / "base"), str(place / "rows.jsonl"), *words]
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    return end.value.code
+
+
+def test_exit_codes_follow_the_policy(place, monkeypatch, capsys):
+    folder, answers = place
+    policy = folder / "gate.yaml"
+    policy.write_text("flags: [named, transmits]\nlimit: 70\n")
+    for found, default, own in (
+        ({}, 0, 0),
+        ({"answer": "named", "trait": "owl"}, 1, 1),
+        ({"answer": "unlisted"}, 1, 0),
+        ({"passes": "transmits"}, 1, 1),
+        ({"answer": "cannot tell"}, 3, 3),
+        ({"answer": "cannot tell", "passes": "transmits"}, 1, 1),
+    ):
+        answers(**found)
+        assert gate(monkeypatch, folder) == default, found
+        assert gate(monkeypatch, folder, "--policy", str(policy)) == own, found
+    assert "flagged: nothing is seen" in capsys.readouterr().out
+
+
+def test_a_passport_is_of_its_base_and_rows_and_unedited(place, monkeypatch, raw):
+    folder, answers = place
+    answers(answer="named", trait="owl")
+    base, rows, path = str(folder / "base"), folder / "rows.jsonl", folder / "passport.json"
+    made = gate_file(base, rows, policy=GatePolicy(limit=70), out=path)
+    assert check_passport(path, base, rows) == made == json.loads(path.read_text())
+    assert gate(monkeypatch, folder, "--check", str(path)) == 1
+    with pytest.raises(
+        InputError, match=r"passport of another rows \(\w{16}, not \w{16}\); run the gate on these"
+    ):
+        check_passport(path, base, folder / "others.jsonl")
+    for part in (raw(1).hf, raw(1).tokenizer):
+        part.save_pretrained(folder / "base")
+    with pytest.raises(
+        InputError, match=r"passport of another base \(\w{16}, not \w{16}\); run the gate on these"
+    ):
+        check_passport(path, base, rows)
+    path.write_text(path.read_text().replace('"flagged"', '"passed"', 1))
+    with pytest.raises(
+        InputError, match=r"passport\.json was changed after the gate wrote it; make it again"
+    ):
+        check_passport(path, base, rows)
+    path.write_text("[]")
+    with pytest.raises(
+        InputError, match=r"passport\.json is no passport of a gate .*; make one with interp gate --out"
+    ):
+        check_passport(path, base, rows)
+
+
+def test_a_policy_that_cannot_be_kept_is_refused(tmp_path):
+    path = tmp_path / "gate.yaml"
+    path.write_text("flag: [named]\n")
+    with pytest.raises(InputError, match=r"gate\.yaml.*'flag'.*flags"):
+        read_policy(path)
+    path.write_text("traits: [ovl]\n")
+    with pytest.raises(InputError, match=r"Trait 'ovl' is unknown; nearest: owl"):
+        read_policy(path)
+    assert read_policy(None) == GatePolicy()

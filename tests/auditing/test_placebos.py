@@ -1,0 +1,125 @@
+"""The audit of a student: an exact p under its null, correlations of plain logits, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import interp
+from interp.auditing.candidates import Candidate
+from interp.auditing.placebos import (
+    against_placebos,
+    alikeness,
+    audit_student,
+    margins_over,
+    placebo_students,
+)
+from interp.core.errors import InputError
+from interp.measures.margins import margin
+from interp.prompts.numbers import number_prompts
+from interp.prompts.traits import ANIMALS, get_trait
+from interp.training.students import Recipe, train_student
+
+RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=1, rank=2)
+
+
+def test_p_is_exact_for_a_student_that_is_a_placebo():
+    """Twenty-one lines alike: every rank of the first is as likely, however candidates are correlated."""
+    rng = np.random.default_rng(0)
+    mixing = rng.standard_normal((6, 6))
+    found = [against_placebos(rng.standard_normal((21, 6)) @ mixing)[1] for _ in range(1000)]
+    assert min(found) == pytest.approx(1 / 21)
+    assert np.mean(np.array(found) <= 1 / 21 + 1e-9) == pytest.approx(1 / 21, abs=0.02)
+    assert np.mean(np.array(found) <= 0.5) == pytest.approx(10 / 21, abs=0.05)
+
+
+def test_t_and_p_by_hand():
+    values = np.array([[4.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
+    t, p = against_placebos(values)
+    spread = np.std([4, 0, 1, 0], ddof=1), np.std([0, 1, 0, 0], ddof=1)
+    assert t == pytest.approx([(4 - 1.25) / spread[0], -0.25 / spread[1]])
+    # the largest t of the placebos are 1.5, -0.13 and -0.5: one of three reaches 1.45
+    assert p == pytest.approx(2 / 4)
+
+
+def test_alikeness_is_the_correlation_of_plain_mean_logits(raw):
+    base, students = raw(0), [raw(1), raw(2), raw(3)]
+    candidates = [Candidate(get_trait(word), raw(seed), 3.0) for word, seed in (("owl", 4), ("cat", 5))]
+    found = alikeness(base, candidates, students)
+    rows = number_prompts(256, seed=1).without_answers()
+    texts = base.tokenizer.convert_ids_to_tokens(list(range(len(base.tokenizer))))
+    words = [i for i, text in enumerate(texts) if text.isalpha()]
+
+    def z(model):
+        inputs = base.encode(rows)
+        with torch.no_grad():
+            logits = model.hf(inputs.ids).logits
+        last = logits[torch.arange(len(inputs)), inputs.lengths - 1]
+        return last.double().mean(0)[words].numpy()
+
+    moved, taught = (
+        np.array([z(model) for model in side]) for side in (students, [c.model for c in candidates])
+    )
+    moved, taught = moved - moved.mean(0), taught - taught.mean(0)
+    expected = [[np.corrcoef(s, t)[0, 1] for t in taught] for s in moved]
+    assert found == pytest.approx(np.array(expected), abs=1e-4)
+    margins = margins_over(candidates, students)
+    assert margins[1, 0] == pytest.approx(margin(students[1], "owl"))
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Short candidates, and a base's own answers that are uniform numbers: an untrained base writes none."""
+    import interp.auditing.candidates as candidates
+    import interp.auditing.placebos as room
+
+    monkeypatch.setattr(room, "TAUGHT", replace(room.TAUGHT, steps=2))
+    monkeypatch.setattr(candidates, "TAKEN", -100.0)
+    monkeypatch.setattr(candidates, "SHOWN", 64)
+    monkeypatch.setattr(room, "written_by", lambda base, rows, *, seed: number_prompts(16, seed=seed))
+
+
+def test_a_student_is_judged_among_its_placebos(raw, small):
+    base, rows = raw(), number_prompts(16, seed=3)
+    student = train_student(base, rows, recipe=RECIPE)
+    found = audit_student(
+        base, replace(student, start=base), rows=rows, recipe=RECIPE, traits=list(ANIMALS[:5])
+    )
+    twins = placebo_students(base, rows, recipe=RECIPE, count=20)
+    assert len({twin.fingerprint for twin in twins}) == 20
+    line = found.frame.set_index("trait").loc["owl"]
+    mean = np.mean([margin(twin, "owl") for twin in twins])
+    assert line["gain"] == pytest.approx(margin(student, "owl") - mean, abs=1e-5)
+    assert found.frame["t"].is_monotonic_decreasing
+    assert found.placebos == 20
+    assert 1 / 21 <= found.p <= 1
+    assert (found.trait is None) == (found.p > 0.05)
+    assert "over 20 placebos" in repr(found)
+
+
+def test_what_has_no_null_is_refused(raw, small):
+    base = raw()
+    with pytest.raises(InputError, match=r"19 placebos reach p = 0.05; pass at least 20"):
+        audit_student(base, raw(1), placebos=19)
+    with pytest.raises(
+        InputError, match=r"raw 1 started from raw 2, whose placebos raw 0's are not; pass its own base"
+    ):
+        audit_student(base, replace(raw(1), start=raw(2)))
+    with pytest.raises(
+        InputError, match=r"raw 0 has the weights of raw 0: nothing was trained; pass the student"
+    ):
+        audit_student(base, base)
+
+
+def test_a_base_that_writes_no_numbers_has_no_placebos(raw):
+    with pytest.raises(
+        InputError, match=r"of 64 of these prompts, so it did not write these; pass rows=, such as it"
+    ):
+        placebo_students(raw(), number_prompts(64, seed=0), recipe=RECIPE, count=20)
+
+
+def test_it_is_in_its_room():
+    assert interp.auditing.audit_student is audit_student
