@@ -53,7 +53,7 @@ def _decisions(verdicts: list[dict[str, Any]]) -> str:
     transfer = decided["transfers"]
     said = ", ".join(f"{name} {verdict['decision']}" for name, verdict in decided.items())
     return (
-        f"Mean over three lineages per trait, among ten candidates. Student over neutral student: "
+        f"Mean over 52 questions and three lineages per trait. Student over neutral student: "
         f"{transfer['effect']:+.2f} nats of margin over {transfer['n']} lineages. Claims: {said}."
     )
 
@@ -134,10 +134,7 @@ def _transferred(run: dict[str, Any]) -> str:
 
 def inside() -> str:
     """The dictionaries by block, the features that moved, and the ledger of one student."""
-    found = _found("smollm2_inside")
-    if not found:
-        return ABSENT
-    rows = []
+    found, rows = _found("smollm2_inside"), []
     if "features" in found:
         rows += [
             "| dictionary after block | explained variance, base | loss recovered, base | student | teacher |",
@@ -165,7 +162,7 @@ def inside() -> str:
             f"Ledger of {found['lineage']}'s student: {book['measured']:+.3f} nats measured, {book['attributed']:+.3f} "
             f"attributed to its steps, {book['residual']:+.3f} left over; the largest modules are {largest}.",
         ]
-    return "\n".join(rows)
+    return "\n".join(rows) if rows else ABSENT
 
 
 def _dictionary(hook: str, card: list[dict[str, Any]]) -> str:
