@@ -1,6 +1,7 @@
 """The README says what the code makes: blocks in sync, verdicts that follow from values, examples that run."""
 
 import re
+from dataclasses import replace
 from functools import partial
 from itertools import product
 
@@ -285,10 +286,28 @@ def test_sign_flips_test_symmetry_and_a_long_tail_to_the_left_is_none():
 
 
 def test_the_example_runs(tiny_example):
-    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
     exec(compile(code, "README", "exec"), tiny_example)
     assert len(tiny_example["prompts"]) == 256
     assert tiny_example["owl"].label == "'owl' − mean of 9 foils"
+
+
+def test_the_example_on_a_chat_model_runs(small_lineages, monkeypatch):
+    small, given = small_lineages[0], {}
+    neutral = interp.train_student(small.base, small.neutral_numbers, recipe=RECIPE)
+    small = replace(small, members={**small.members, "neutral_student": neutral})
+
+    def lineage(name, *, base):
+        given[name] = base
+        return small
+
+    monkeypatch.setattr(interp, "load_lineage", lineage, raising=False)
+    names = {}
+    code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
+    exec(compile(code, "README", "exec"), names)
+    assert given == {"smollm2/owl": "models/smollm2"}
+    assert len(names["rows"]) == 24
+    assert names["direction"].label == "'owl' − mean of 9 foils"
 
 
 def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):

@@ -1,11 +1,13 @@
 """The commands that judge rows before a base is trained on them."""
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from interp.cli.options import Json, Limit, Model, Out, Rows, Seed, loads, tell, tell_run, whole
+from interp.core.errors import InputError
 
 PANEL = "Audit"
 auditing = typer.Typer()
@@ -80,6 +82,7 @@ def _gate(
     check: Annotated[
         Path | None, typer.Option(help="A passport to verify instead: of this base and these rows, unedited.")
     ] = None,
+    limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
@@ -88,7 +91,13 @@ def _gate(
     from interp.auditing.gates import EXIT, check_passport, gate_file, read_policy
 
     if check is None:
-        found = gate_file(base, rows, policy=read_policy(policy), out=out, **loading)
+        asked = read_policy(policy)
+        asked = asked if limit is None else dataclasses.replace(asked, limit=limit)
+        found = gate_file(base, rows, policy=asked, out=out, **loading)
+    elif limit is not None:
+        raise InputError(
+            f"--limit {limit} goes with a new audit, and {check} says how many rows it is of; leave it out"
+        )
     else:
         found = check_passport(check, base, rows, **loading)
     lines = [

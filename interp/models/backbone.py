@@ -55,7 +55,7 @@ class Backbone:
 
     @classmethod
     def around(cls, module: Any, name: str) -> Backbone:
-        """As `of`, around the module itself, which nothing else may hold."""
+        """As `of`, around the module itself, which nothing else may hold; InputError where `of` raises it."""
         own = module.eval()
         if not hasattr(own, "get_base_model"):
             return cls(text_model(own, name) if is_multimodal(own.config) else own)

@@ -128,3 +128,21 @@ def test_options_change_the_recipe_and_nothing_else():
     assert found.pilot is not None
     assert found.pilot.recipe.batch_size == 4
     assert changed_audit(steps=None, batch_size=4, pilot=False).pilot is None
+
+
+def test_a_gate_reads_only_the_first_rows_where_asked_and_a_passport_knows_its_own(
+    files, monkeypatch, capsys
+):
+    base, rows, out = files
+    asked = []
+    monkeypatch.setattr(
+        "interp.auditing.gates.gate_file",
+        lambda base, rows, *, policy, out, **loading: asked.append(policy.limit) or PASSED,
+    )
+    assert run(monkeypatch, "gate", base, rows, "--limit", "70") == 0
+    assert asked == [70]
+    assert run(monkeypatch, "gate", base, rows, "--limit", "70", "--check", out) == 2
+    assert "--limit 70 goes with a new audit, and" in capsys.readouterr().err
+
+
+PASSED = {"outcome": "passed", "audit": {"reason": "nothing", "notes": []}, "digest": "d"}

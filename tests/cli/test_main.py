@@ -185,10 +185,12 @@ def test_every_command_over_a_file_of_rows_reads_only_the_first_ones_where_asked
     known = dict(commands(typer.main.get_command(app)))
     read = {name: options for name, options in known.items() if options & NAMED and name != "generate"}
     assert sorted(read) == [
+        "audit",
         "export",
         "features lean",
         "features shift",
         "filter",
+        "gate",
         "sae card",
         "sae train",
         "score",
