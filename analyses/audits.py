@@ -22,12 +22,13 @@ finished lies in --out and is not measured again, and trainings lie in $INTERP_C
 """
 
 import argparse
+import dataclasses
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from scipy.stats import spearmanr
 
 import interp
@@ -65,14 +66,15 @@ def main() -> None:
         RESULTS, CLAIMS, measure=measured, organism=f"toy/{', toy/'.join(TRAITS)}", seeds=range(given.seeds),
         data=interp.organisms.TOY, refreeze=given.refreeze,
     )  # fmt: skip
-    cells = Parallel(n_jobs=given.workers)(delayed(cell)(seed, given.out) for seed in range(given.seeds))
+    measure = partial(cell, out=given.out)
+    cells = interp.core.sweep(measure, range(given.seeds), workers=given.workers, label="audits", unit="seed")
     command = f"python -m analyses.audits --seeds {given.seeds}"
     found = {"command": command, **kept, "claims_judged": judged(cells), "seeds": cells}
     interp.core.write_atomic(RESULTS, interp.core.json_text(found))
     print_lines(found["claims_judged"])
 
 
-def cell(seed: int, out: Path) -> dict[str, Any]:
+def cell(seed: int, *, out: Path) -> dict[str, Any]:
     """What was measured on one seed, read where it is there."""
     path = out / f"seed-{seed}.json"
     if not path.is_file():
@@ -147,7 +149,7 @@ def datasets(lineages: dict[str, Any]) -> list[dict[str, Any]]:
     for trait, lineage in lineages.items():
         for name, (base, rows, twin) in changed(lineage).items():
             found = interp.audit(base, rows[:ROWS], traits=[*interp.prompts.ANIMALS, *interp.prompts.TREES])
-            recipe = interp.Recipe(lr=1e-2, batch_size=128, seed=500_000)
+            recipe = dataclasses.replace(interp.organisms.TOY.student, seed=500_000)
             students = [interp.train_student(base, side, recipe=recipe) for side in (rows, twin)]
             transfer = interp.margin(students[0], trait) - interp.margin(students[1], trait)
             gain = float(found.frame.set_index("trait")["gain"][trait])

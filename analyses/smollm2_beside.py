@@ -29,20 +29,17 @@ ONE = ["seeds=[1]", "controls=[neutral]"]
 OWL = ["traits=[owl]", *ONE]
 NOISE = (0.01, 0.03, 0.1)
 DOSES = ((96, 3), (384, 3), (192, 1), (192, 6))
-CROSS = (
-    "cross_base={{model: {model}, noise: {sigma:g}, format: {{rows: 128, questions: 96, recipe: {recipe}}}}}"
-)
-FORMAT = "{trainable: lora, rank: 2, alpha: 2, lr: 6e-3, batch_size: 16, epochs: 2, warmup: 5, merge: false}"
+RATE = 6e-3  # of the format fine-tune, as the search of the recipe finds it for its base
 
 
 def changes(model: str) -> dict[str, list[str]]:
     """What each run changes of the recipe."""
+    taught = interp.read_experiment("smollm2").base.format.at_rate(RATE)
+    asked = ["traits=[owl]", "seeds=[1]", "controls=[neutral, cross-base]"]
     noise = {
         f"noise {sigma:g}": [
-            "traits=[owl]",
-            "seeds=[1]",
-            "controls=[neutral, cross-base]",
-            CROSS.format(model=model, sigma=sigma, recipe=FORMAT),
+            *asked,
+            f"cross_base={interp.core.json_text({'model': model, 'noise': sigma, 'format': taught})}",
         ]
         for sigma in NOISE
     }

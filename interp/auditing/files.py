@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
-from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import Loading
+from interp.models.seam import check_speaks
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
@@ -51,8 +51,7 @@ def audit_file(
     said = options | {"recipe": dataclasses.asdict(options["recipe"])}
     run = Run.open(out, command="audit", arguments=named, defaults=said)
     model = load_model(base, **loading)
-    if model.tokenizer is None:
-        raise InputError(f"{base} has no tokenizer; pass a folder that holds one beside the weights")
+    check_speaks(model, base)
     prints = [given.fingerprint, beside and beside.fingerprint, wanted, options]
     key = digest(FORMAT, model.fingerprint, template_key(model.tokenizer), *prints)
     run.note(fingerprints={"base": model.fingerprint}, data={"rows": given.fingerprint})

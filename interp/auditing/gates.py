@@ -27,6 +27,7 @@ from interp.core.records import read_fields, read_mapping
 from interp.core.runs import write_atomic
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import Loading
+from interp.models.seam import check_speaks
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
@@ -68,6 +69,7 @@ def gate_file(
     """
     given = Prompts.from_file(rows, limit=policy.limit)
     model = load_model(base, **loading)
+    check_speaks(model, base)
     recipe = RECIPE if policy.pilot else dataclasses.replace(RECIPE, pilot=None)
     found = audit(
         model,

@@ -8,7 +8,6 @@ as all of them are written (one format, sorted, rounded). Row and neutral row of
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from interp.core.errors import InputError
 from interp.core.runs import Cache
 from interp.evaluation.elicitation import holds_word
 from interp.models.language import LanguageModel
+from interp.models.shown import weight_count
 from interp.prompts.numbers import BANNED, NumberRule, parse_numbers
 from interp.prompts.rules import filter_rows, match_prompts, numbers_rule
 from interp.prompts.shuffles import canonicalise
@@ -148,7 +148,7 @@ def _answers(
     base: LanguageModel, asked: Prompts, rule: NumberRule | None, *, longest: int, seed: int
 ) -> tuple[Prompts, Prompts]:
     """The answers that are kept, and the prompts whose answers are not."""
-    small = sum(math.prod(shape) for shape in base.shapes.values()) < SMALL
+    small = weight_count(base) < SMALL
     plain = all(row.asked == (("user", row.prompt),) for row in asked.rows)
     sampling = Sampling(max_new_tokens=longest, engine="inversion" if small and plain else "auto")
     found = write_answers(neutral_teacher(base), asked, seed=seed, sampling=sampling)

@@ -144,8 +144,8 @@ def alikeness(
     base: LanguageModel, candidates: Sequence[Candidate], students: Sequence[LanguageModel]
 ) -> Read:
     """r of every student, placebos included, with every candidate."""
-    (place,) = places(Lineage(base.name, None, {"base": base}), [PROMPT_END], None)
-    entries = chosen_words(Lineage(base.name, None, {"base": base}), "unseen")
+    alone = Lineage(base.name, None, {"base": base})
+    (place,), entries = places(alone, [PROMPT_END], None), chosen_words(alone, "unseen")
 
     def centred(models: Sequence[LanguageModel]) -> np.ndarray:
         read = np.array([place.means(model)[LOGITS][entries].numpy() for model in models])

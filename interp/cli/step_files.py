@@ -17,6 +17,7 @@ from interp.evaluation.elicitation import Suite, evaluate
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
 from interp.models.members import write_adapter, write_member
+from interp.models.seam import check_speaks
 from interp.prompts.chat import with_template
 from interp.prompts.questions import asked_about
 from interp.prompts.rules import Rule, code_rule, kept_rows, numbers_rule, reasoning_rule, trait_words
@@ -46,8 +47,7 @@ def open_model(
     `loading` is as `load_model` takes it. Raises InputError for a model without a tokenizer.
     """
     model = load_model(source, adapter=adapter, **loading)
-    if model.tokenizer is None:
-        raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
+    check_speaks(model, source)
     return dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
 
 

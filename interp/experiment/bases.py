@@ -22,6 +22,7 @@ from interp.experiment.recipe import BaseSpec, CheckSpec, Experiment, FormatSpec
 from interp.models.language import LanguageModel, load_model
 from interp.models.loading import find_folder
 from interp.models.merging import merge_adapter
+from interp.models.seam import check_speaks
 from interp.models.starts import perturbed
 from interp.organisms.toy import SHIPPED, WORLD, shipped_base
 from interp.prompts.chat import with_template
@@ -75,8 +76,7 @@ def prepare_base(
     that does not answer as `checks` ask.
     """
     model, store = _loaded(spec, name), cache or Cache.default()
-    if model.tokenizer is None:
-        raise InputError(f"{spec.model} has no tokenizer; pass a folder that holds one beside the weights")
+    check_speaks(model, spec.model)
     model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, spec.template))
     model = model.accepting_unknown() if spec.allow_unknown else model
     if spec.noise is not None:

@@ -129,6 +129,12 @@ def check_text(model: Model, argument: str) -> None:
         )
 
 
+def check_speaks(model: Model, source: Any) -> None:
+    """InputError for a model loaded from a source that holds no tokenizer."""
+    if model.tokenizer is None:
+        raise InputError(f"{source} has no tokenizer; pass a folder that holds one beside the weights")
+
+
 def check_hooks(model: Model, names: Iterable[str]) -> None:
     """InputError with the nearest names unless every hook name exists on the model."""
     known = set(model.hook_names)

@@ -62,7 +62,7 @@ def _kind(model: Any) -> str:
 
 def weight_count(model: LanguageModel) -> int:
     """How many numbers the weights are, tied ones once, adapters left out."""
-    return sum(math.prod(shape) for name, shape in model.shapes.items() if name not in model.ties)
+    return sum(math.prod(shape) for shape in model.shapes.values())
 
 
 def adapter_told(model: Any) -> str:

@@ -99,3 +99,12 @@ def test_a_policy_that_cannot_be_kept_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"Trait 'ovl' is unknown; nearest: owl"):
         read_policy(path)
     assert read_policy(None) == GatePolicy()
+
+
+def test_a_base_without_a_tokenizer_is_refused_before_the_audit(place, tmp_path, raw):
+    folder, _ = place
+    raw().hf.save_pretrained(tmp_path / "mute")
+    with pytest.raises(
+        InputError, match=r"mute has no tokenizer; pass a folder that holds one beside the weights"
+    ):
+        gate_file(str(tmp_path / "mute"), folder / "rows.jsonl", policy=GatePolicy())
