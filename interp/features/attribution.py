@@ -200,7 +200,7 @@ class _Tally:
 
 def _answers(model: LanguageModel, trait: Trait) -> tuple[Encoded, Float[Tensor, "row"]]:
     """Every question with every candidate in one spelling, the target first, and its weight in the margin of these."""
-    texts = spelling(trait_candidates(model, trait)).values()
+    texts = spelling(model, trait_candidates(model, trait)).values()
     pairs = [(question, text) for question in trait.questions for text in texts]
     share = torch.tensor([1.0, *[-1.0 / len(trait.foils)] * len(trait.foils)], dtype=torch.float64)
     encoded = model.encode(Prompts.from_pairs(pairs, label=f"{trait.name} answers"))

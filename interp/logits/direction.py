@@ -134,8 +134,10 @@ def logit_direction(
     """Make the direction in logits from the foils to the target: target minus the mean of its foils.
 
     A direction is linear and reads one spelling of each word, where a trait's margin adds up all its forms: of "owl",
-    "Owl", " owl" and " Owl" the one that takes the fewest pieces over all words, as they are split after the trait's
-    questions; a note says which. Literal texts are split each on its own. Words of several pieces count whole.
+    "Owl", " owl" and " Owl" the one in which the words together hold most of the model's answers to the trait's
+    questions; a note says which. A trait's foils of several pieces are left out where target and other foils are one
+    token each, since logits at one place then tell all; elsewhere words of several pieces count whole. Literal texts
+    are split each on its own, and all are kept.
 
     Args:
         model: whose tokenizer splits the words.
@@ -164,10 +166,23 @@ def logit_direction(
     if trait is not None:
         found = find_trait(trait)
         pieces, notes = answer_pieces(model, found)
-        return _direction(model, found.target, found.foils, pieces, notes=notes)
+        foils, short = _one_token(found.target, found.foils, pieces)
+        return _direction(model, found.target, foils, pieces, notes=(*notes, *short))
     alternatives = (foils,) if isinstance(foils, str) else tuple(dict.fromkeys(foils or ()))
     sought = str(target)
     return _direction(model, sought, alternatives, literal_pieces(model, (sought, *alternatives)))
+
+
+def _one_token(
+    target: str, foils: Sequence[str], pieces: Mapping[str, Pieces]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of a target of one token the foils of one token, where there are any, and what is left out; else all."""
+    alike = tuple(foil for foil in foils if len(pieces[foil]) == 1 and pieces[foil] != pieces[target])
+    longer = [foil for foil in foils if len(pieces[foil]) > 1]
+    if len(pieces[target]) > 1 or not alike or not longer:
+        return tuple(foils), ()
+    told = f"{', '.join(longer)} left out: foils of several pieces here, and the target is one token"
+    return tuple(foil for foil in foils if foil not in longer), (told,)
 
 
 def _direction(

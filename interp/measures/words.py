@@ -2,7 +2,7 @@
 
 log p(word | x) = Σ_k log p(piece_k | x, the pieces before it): a word of several pieces counts with all of them, never
 with its first alone, which other words may begin with ('e' is no elephant). What reads one spelling of a word and not
-its probability takes the same for all words, the one of fewest pieces.
+its probability takes the same for all words, the one that the model answers with.
 """
 
 from __future__ import annotations
@@ -11,7 +11,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
+
 from interp.measures.candidates import CandidateForms
+from interp.models.precision import exactly
 from interp.prompts.forms import spellings
 from interp.prompts.text import Prompts
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 Pieces = tuple[int, ...]
 """The token ids one word is written with."""
 SHOWN_FORMS = 6
+QUESTIONS = 256  # read at once
 
 
 def trait_candidates(model: Model, trait: Trait, questions: Prompts | None = None) -> CandidateForms:
@@ -36,7 +40,7 @@ def answer_pieces(model: Model, trait: Trait) -> tuple[dict[str, Pieces], tuple[
     Where questions disagree the commonest split is taken, and a note says so.
     """
     answers = trait_candidates(model, trait)
-    texts = spelling(answers)
+    texts = spelling(model, answers)
     seen: dict[str, Counter[Pieces]] = {word: Counter() for word in texts}
     for form in answers.forms:
         word = answers.candidates[form.candidate]
@@ -50,21 +54,40 @@ def answer_pieces(model: Model, trait: Trait) -> tuple[dict[str, Pieces], tuple[
         for text, count in odd.items()
         if count
     )
-    one = f"one spelling of each word is read, {texts[trait.target]!r}, of all that the margin adds up"
+    one = (
+        f"one spelling of each word is read, {texts[trait.target]!r}, of all that the margin adds up: the one that "
+        f"{model.name} answers with most"
+    )
     return pieces, (*split, *([one] if len(answers.forms) > answers.questions * len(texts) else []))
 
 
-def spelling(answers: CandidateForms) -> dict[str, str]:
-    """Of every candidate one form: the same of the four `spellings` for all, the first of those of fewest pieces.
+def spelling(model: Model, answers: CandidateForms) -> dict[str, str]:
+    """Of every candidate one form: the same of the four `spellings` for all, the one that its answers hold most of.
 
-    Where none of them is a form of all, each candidate's own of fewest pieces.
+    Held is the probability of all candidates in that spelling, mean over questions; where none of the four is a form of
+    all candidates, each one's own of fewest pieces.
     """
     known = answers.texts()
     alike = [dict(zip(known, texts, strict=True)) for texts in zip(*map(spellings, known), strict=True)]
     alike = [named for named in alike if all(text in known[word] for word, text in named.items())]
     if not alike:
         return {word: min(forms, key=lambda text: len(forms[text])) for word, forms in known.items()}
-    return min(alike, key=lambda named: sum(len(known[word][text]) for word, text in named.items()))
+    if len(alike) == 1:
+        return alike[0]
+    held = _held(model, answers)
+    return max(alike, key=lambda named: sum(held[word, text] for word, text in named.items()))
+
+
+@exactly
+@torch.inference_mode()
+def _held(model: Model, answers: CandidateForms) -> dict[tuple[str, str], float]:
+    """Probability of every form of every candidate, mean over the questions."""
+    found: dict[tuple[str, str], float] = {}
+    for part in answers.asked(QUESTIONS):
+        for form, p in zip(part.forms, part.sums(model).double().exp().tolist(), strict=True):
+            name = answers.candidates[form.candidate], form.text
+            found[name] = found.get(name, 0.0) + p / answers.questions
+    return found
 
 
 def forms_told(model: Model, answers: CandidateForms) -> tuple[str, ...]:

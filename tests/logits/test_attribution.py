@@ -128,6 +128,7 @@ def adapted(hf, folder, family):
 
     transposed = {"fan_in_fan_out": family == "gpt2"}
     config = LoraConfig(r=2, target_modules="all-linear", init_lora_weights=False, **transposed)
+    torch.manual_seed(0)
     get_peft_model(hf, config).save_pretrained(folder)
     return folder
 

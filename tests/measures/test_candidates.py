@@ -166,15 +166,53 @@ def test_the_gradient_is_the_derivative_of_the_margin(monkeypatch, price):
     assert planned == pytest.approx((values[0] - values[1]) / 2e-6, rel=1e-4)
 
 
-def test_a_direction_reads_one_spelling_alike_for_all_words():
-    model = cased_model()
+def leaning(model, texts):
+    """The model with its output matrix pushed toward the first pieces of these texts."""
+    with torch.no_grad():
+        asked = trait_candidates(model, OWL).prefixes[0]
+        hidden = model.hf.base_model(input_ids=torch.tensor([asked]))[0][0, -1]
+        for text in texts:
+            first = model.tokenizer(text, add_special_tokens=False)["input_ids"][0]
+            model.hf.lm_head.weight[first] += 3 * hidden / hidden.norm()
+    return model
+
+
+def held_by_hand(model, write):
+    """The probability of target and foils written so, mean over questions, from whole rows of plain transformers."""
+    words = (write(word) for word in (OWL.target, *OWL.foils))
+    return sum(
+        np.exp(by_hand(model, replace(make_trait(word, ["x"]), questions=OWL.questions), ())[0][:, 0]).mean()
+        for word in words
+    )
+
+
+WRITES = (str, str.capitalize, " {}".format)
+
+
+@pytest.mark.parametrize("write", WRITES, ids=["owl", "Owl", "spaced"])
+def test_a_direction_reads_the_spelling_that_the_model_answers_with(write):
+    model = leaning(cased_model(), [write(word) for word in ("owl", "cat", "dog")])
+    others = [other for other in WRITES if other is not write]
+    assert all(held_by_hand(model, write) > held_by_hand(model, other) for other in others)
     direction = logit_direction(model, OWL)
-    ids = [
-        model.tokenizer(f" {word}", add_special_tokens=False)["input_ids"] for word in ("owl", "cat", "dog")
-    ]
-    assert direction.ids == tuple(piece for (piece,) in ids)
-    assert direction.weights == (1.0, -0.5, -0.5)
-    assert "one spelling of each word is read, ' owl', of all that the margin adds up" in direction.notes
+    pieces = {
+        w: tuple(model.tokenizer(write(w), add_special_tokens=False)["input_ids"])
+        for w in ("owl", "cat", "dog")
+    }
+    assert direction.words[0].pieces == pieces["owl"]
+    read = f"one spelling of each word is read, {write('owl')!r}, of all that the margin adds up: the one that cased"
+    assert any(note.startswith(read) for note in direction.notes)
+
+
+def test_foils_of_several_pieces_are_left_out_beside_a_target_of_one():
+    model = cased_model()
+    trait = make_trait("owl", ["cat", "horse"], questions=OWL.questions, forms=())
+    direction = logit_direction(model, trait)
+    owl, cat = (model.tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("owl", "cat"))
+    assert direction.ids == (*owl, *cat)
+    assert direction.several == ()
+    assert direction.label == "'owl' − 'cat'"
+    assert "horse left out: foils of several pieces here, and the target is one token" in direction.notes
 
 
 def test_questions_in_parts_are_the_whole():
