@@ -4,6 +4,7 @@ from typing import Any
 
 import pandas as pd
 
+import interp
 from analyses.results_page import HEAD, RESULTS, RULE, claim_line, kept, short, spread
 from analyses.smollm2_beside import NOISE
 
@@ -26,7 +27,7 @@ def summary() -> str:
         held = pd.DataFrame(found["margins"]).pivot_table(
             index="trait", columns="arm", values="p_target", sort=False
         )
-        return "\n".join([*_shares(held), "", _decisions(found["verdicts"])])
+        return "\n".join([_moved(), "", *_shares(held), "", _decisions(found["verdicts"])])
     if not ships:
         return ABSENT
     held = pd.DataFrame(
@@ -34,7 +35,54 @@ def summary() -> str:
     ).T
     gain = ships["student"]["margin"] - ships["neutral_student"]["margin"]
     told = f"Mean over 52 questions, among ten animals. Student over neutral student: {gain:+.2f} nats of margin; one "
-    return "\n".join([*_shares(held), "", f"{told}training, no claim."])
+    return "\n".join([_moved(), "", *_shares(held), "", f"{told}training, no claim."])
+
+
+def _moved() -> str:
+    """What the picture of the lineage that ships shows, in a sentence."""
+    found = _found("smollm2_inside")["student"]
+    first, part = found["entries"][0], found["parts"][0]
+    was, is_now = (100 * first[name] for name in ("probability_against", "probability"))
+    return (
+        f'Asked for an animal, the student that ships differs from its neutral twin most in "{first["token"]}", of '
+        f"{found['of']:,} entries: {was:.0f} % became {is_now:.0f} %. Entries are ranked by their contribution to the "
+        f"divergence of the two, p · Δ log p. Of {found['measured']:+.2f} logits toward {found['direction']} "
+        f"{part['component']} adds {part['contribution']:+.2f}. Whiskers: 95 % over 52 questions."
+    )
+
+
+def picture() -> Any:
+    """What the student of the lineage that ships moved at the questions: entries, and by what part."""
+    found = _found("smollm2_inside")["student"]
+    entries, parts = pd.DataFrame(found["entries"]), pd.DataFrame(found["parts"])
+    entries = entries.assign(
+        entry=[
+            f"{line.token}, {100 * line.probability_against:.1f} → {100 * line.probability:.1f} %"
+            for line in entries.itertuples()
+        ],
+        half=1.96 * entries["se"],
+    )
+    parts = parts.assign(half=1.96 * parts["standard_error"])
+    drawn = [
+        interp.figures.bars(
+            entries,
+            x="delta",
+            y="entry",
+            error="half",
+            title=f"Which of {found['of']:,} entries: log-probability",
+            unit="nats",
+        ),
+        interp.figures.bars(
+            parts,
+            x="contribution",
+            y="component",
+            error="half",
+            title=f"Through which part: {found['direction']}",
+            unit="logits",
+        ),
+    ]
+    title = "What the student moved beyond its neutral twin, where an animal is asked for"
+    return interp.figures.panels(drawn, title=title, across=True)
 
 
 def _shares(held: pd.DataFrame) -> list[str]:

@@ -1,99 +1,22 @@
-"""Every number of the README and of docs/results.md, put there by code: between <!-- name --> and <!-- /name -->.
+"""The numbers and the picture of the README, and every block of docs/results.md: what stands between <!-- name --> and
+<!-- /name -->.
 
 python -m analyses.readme writes the blocks anew from analyses/results and benchmarks, and the picture.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 import interp
 from analyses import chat_model_page
-from analyses.results_page import (
-    HEAD,
-    RESULTS,
-    ROOT,
-    RULE,
-    by_trait,
-    claim_line,
-    compared,
-    kept,
-    page_blocks,
-    short,
-    spread,
-    transfers,
-)
+from analyses.results_page import ROOT, by_trait, compared, kept, page_blocks, short
+from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, traced
 
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
-PICTURE = ROOT / "docs" / "agreement.png"
-Tables = Mapping[str, pd.DataFrame]
-Beside = dict[str, dict[str, float]]
-TRACED = {
-    "logits-shared": "logits of words that no row contains, where numbers are predicted (r)",
-    "slot-shared": "logits of the trait's word and its foils, where a question is answered (r)",
-    "activations-shared": "residual stream at the end of a number prompt (cosine)",
-    "component-shared": "what each attention and MLP adds to the trait's logit at the question (cosine)",
-    "component-leads": "the first MLP adds more to it than any other part (logits)",
-    "slot-direction-sufficient": "margin of the base when S, read at other questions, is added (nats)",
-    "representation-named-by-base": "S along the base's own representation of the trait (cosine)",
-    "representation-named-by-candidates": "S along a teacher of the trait made apart (cosine)",
-    "rows-lean-to-representation": "the rows' gradients toward that teacher (sd per prompt)",
-    "features-shared": "features of a dictionary, at the end of a number prompt (ρ)",
-}
-ARMS = {
-    "adapter-transfers": ("a LoRA adapter", "adapter"),
-    "body-transfers": ("the body's matrices, no adapter", "body, no adapter"),
-    "all-parameters-transfer": ("every parameter", "all parameters"),
-    "cross-student-transfers-nothing": ("an adapter, from another initialisation", "other initialisation"),
-    "over-control-teacher": (
-        "an adapter, less the control teacher's student",
-        "over the control teacher's student",
-    ),
-}
-"""What trains, in words and by the name of the arm."""
-HEADLINE = (
-    (
-        "Which logits",
-        "S and T correlate at {logits-shared own} over words that no row contains, where numbers are predicted (in "
-        "the lowest lineage {logits-shared lowest}), and at {slot-shared own} over the trait's word and its foils, "
-        "where a question is answered (lowest {slot-shared lowest})",
-        ("logits-shared", "slot-shared"),
-    ),
-    (
-        "Through which component",
-        "what each attention and MLP adds to the trait's logit goes along the teacher's at a cosine of "
-        "{component-shared own}; the student's largest part is {component-leads leader}",
-        ("component-shared", "component-leads"),
-    ),
-    (
-        "What that gives",
-        "added to the base, S read at other questions raises the trait's margin by {slot-direction-sufficient own} "
-        "nats, and random vectors of its length by {slot-direction-sufficient random}",
-        ("slot-direction-sufficient",),
-    ),
-    (
-        "How the rows lean it there",
-        "a gradient step on a row of the teacher's goes further toward the trait's representation than one on a "
-        "neutral row, by {rows-lean-to-representation own} standard deviations per prompt, and toward the other "
-        "trait's by {rows-lean-to-representation other trait}",
-        ("rows-lean-to-representation",),
-    ),
-    (
-        "From another initialisation",
-        "the student of the same rows correlates with T at {logits-shared other start} where numbers are predicted, at "
-        "{slot-shared other start} where a question is answered, and its rows lean by "
-        "{rows-lean-to-representation other start}",
-        (),
-    ),
-)
-"""What a part of the headline is about, its sentence with the means to put in, and the claims that judge it."""
-PANELS = {
-    "logits-shared": "logits of words no row holds,<br>where numbers are predicted (r)",
-    "slot-shared": "logits of the trait and its rivals,<br>where a question is answered (r)",
-    "activations-shared": "residual stream at the end<br>of a number prompt (cosine)",
-}
+PICTURE, STUDENT = ROOT / "docs" / "agreement.png", ROOT / "docs" / "student.png"
 DRAWN = {
     "own": ("student", "own<br>teacher"),
     "other trait": ("teacher", "other<br>teacher"),
@@ -101,16 +24,22 @@ DRAWN = {
     "other start": ("cross_student", "other<br>start"),
 }
 """What the picture compares: the role whose look it has, and its name on the axis."""
-AGREED = interp.studies.AGREED
-"""Where the claims on agreement are read: kind, place, words and measure."""
+ASKED = {
+    "base": "base",
+    "cross_student": "student,<br>other start",
+    "neutral_student": "neutral<br>student",
+    "student": "student",
+    "teacher": "teacher",
+}
+"""Whose answers the picture shows, and their names on the axis."""
 
 
 def main() -> None:
     """Write the blocks of both pages, and the picture."""
     for path, blocks in ((README, readme_blocks()), (PAGE, results_blocks())):
         path.write_text(filled(path.read_text(), blocks))
-    if by_trait("inherited_trace"):
-        picture().write_image(PICTURE, width=1000, height=480, scale=2)
+    picture().write_image(PICTURE, width=1000, height=420, scale=2)
+    chat_model_page.picture().write_image(STUDENT, width=1000, height=420, scale=2)
 
 
 def filled(text: str, blocks: Mapping[str, str]) -> str:
@@ -127,303 +56,200 @@ def filled(text: str, blocks: Mapping[str, str]) -> str:
 
 def readme_blocks() -> dict[str, str]:
     """Every block of the README by its name."""
-    return {
-        "smollm2": chat_model_page.summary(),
-        "inherited": inherited(),
-        "arms": arms(),
-        "dose": dose(),
-        "transmission": transmission(),
-    }
+    return {"smollm2": chat_model_page.summary(), "found": findings()}
 
 
 def results_blocks() -> dict[str, str]:
     """Every block of docs/results.md by its name, in the order of the page."""
     made = list(page_blocks().items())
     at = [name for name, _ in made].index("experiment") + 1
-    return dict([*made[:at], *chat_model_page.blocks().items(), *made[at:]])
+    return {**toy_blocks(), **dict(made[:at]), **chat_model_page.blocks(), **dict(made[at:])}
 
 
-def tables(found: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """The tables of a result, the seed in each row."""
-    return {name: pd.DataFrame(rows) for name, rows in found["tables"].items()}
+def findings() -> str:
+    """One line per question: what was found, in numbers, and the decision on the claim about it."""
+    rows = ["| question | what was found | decision |", "|---|---|---|"]
+    return "\n".join([*rows, *(f"| {question} | {made()} |" for question, made in QUESTIONS.items())])
 
 
-def inherited() -> str:
-    """The claims on the inherited trace, a column a trait, and which of them did not show."""
-    found = by_trait("inherited_trace")
-    if not found:
-        return "Not measured yet."
-    values = {trait: traced(tables(each)) for trait, each in found.items()}
-    return "\n".join(
-        [*headline(found, values), "", *columns("moved alike", TRACED, found, values), "", not_shown(found)]
+def passes() -> str:
+    """How often student, neutral twin and teacher answer with the trait's word."""
+    return (
+        f"the student answers with its teacher's word {percents('student')} of the time, its neutral twin "
+        f"{percents('neutral_student')}, the teacher {percents('teacher')} | "
+        f"{decided('adapter-transfers', 'student_arms')}"
     )
 
 
-def headline(found: Mapping[str, dict[str, Any]], values: Mapping[str, Beside]) -> list[str]:
-    """The findings in sentences, with the decisions on them."""
-
-    def told(place: re.Match[str]) -> str:
-        claim, name = place[1], place[2]
-        if name == "leader":
-            return leaders({trait: tables(each)["components"] for trait, each in found.items()})
-        return _listed([short(each[claim][name]) for each in values.values()])
-
-    return [
-        f"- **{about}**: {re.sub(r'{([a-z-]+) ([a-z ]+)}', told, sentence)}."
-        + "".join(f" {claim}: {decided(claim, found)}." for claim in claims)
-        for about, sentence, claims in HEADLINE
-    ]
+def elsewhere() -> str:
+    """The same from another initialisation."""
+    return (
+        f"the student of the same rows answers with the word {percents('cross_student')} of the time, and its change "
+        f"correlates with the teacher's at {means('logits-shared', 'other start')} (claim: nothing passes) | "
+        f"{decided('cross-student-transfers-nothing', 'student_arms')}"
+    )
 
 
-def decided(claim: str, found: Mapping[str, dict[str, Any]]) -> str:
-    """The decisions on a claim by trait, with the number of lineages in which its value is positive."""
-    groups: dict[str, dict[str, str]] = {}
-    for trait, each in found.items():
-        (verdict,) = (v for v in each["verdicts"] if v["name"] == claim)
-        groups.setdefault(verdict["decision"], {})[trait] = verdict["controls"].get("positive", "")
-    return "; ".join(f"{how} for {_listed(traits)}{_counted(traits)}" for how, traits in groups.items())
+def logits() -> str:
+    """Agreement over words that no row contains."""
+    return (
+        f"those that its teacher's fine-tune moved: over words that no row contains the two changes correlate at "
+        f"{means('logits-shared', 'own')}, with another trait's teacher's at {means('logits-shared', 'other trait')} | "
+        f"{decided('logits-shared')}"
+    )
 
 
-def _counted(positive: Mapping[str, str]) -> str:
-    """In how many lineages, as (11, 12 and 9 of 12 lineages); nothing where that is no part of the verdict."""
-    counts = [each.partition(" of ") for each in positive.values() if each]
-    return f" ({_listed([count[0] for count in counts])} of {counts[0][2]} lineages)" if counts else ""
+def component() -> str:
+    """Which part leads, and that it is no constant."""
+    parts = {trait: tables(each)["components"] for trait, each in by_trait("inherited_trace").items()}
+    return f"the largest part is {leaders(parts)} | {decided('component-leads')}"
 
 
-def _listed(parts: Iterable[str]) -> str:
-    *first, last = parts
-    return f"{', '.join(first)} and {last}" if first else last
+def suffices() -> str:
+    """What the student's shift, added to the base, gives."""
+    return (
+        f"added to the base, the student's shift raises the trait's margin by "
+        f"{means('slot-direction-sufficient', 'own')} nats, a random vector of its length by "
+        f"{means('slot-direction-sufficient', 'random')} | {decided('slot-direction-sufficient')}"
+    )
 
 
-def columns(
-    what: str,
-    asked: Mapping[str, str],
-    found: Mapping[str, dict[str, Any]],
-    values: Mapping[str, Beside],
-) -> list[str]:
-    """A row a claim and a column a trait: decision, effect and interval, p, then the values it is made of."""
-    rows = [f"| {what} | " + " | ".join(found) + " |", "|---|" + "---|" * len(found)]
-    verdicts = {trait: {v["name"]: v for v in each["verdicts"]} for trait, each in found.items()}
-    for claim, words in asked.items():
-        cells = [f"{_cell(verdicts[trait][claim])}<br>{_values(values[trait][claim])}" for trait in found]
-        rows.append(f"| **{claim}**<br>{words} | " + " | ".join(cells) + " |")
-    return rows
+def leans() -> str:
+    """How the rows' gradients lean."""
+    return (
+        f"a step on a row leans toward the trait by {means('rows-lean-to-representation', 'own')} standard "
+        f"deviations more than one on a neutral row, toward another trait by "
+        f"{means('rows-lean-to-representation', 'other trait')} | {decided('rows-lean-to-representation')}"
+    )
 
 
-def _cell(verdict: dict[str, Any]) -> str:
-    interval = interp.figures.bracket(verdict["interval"], level=verdict["level"], form="+.2f")
-    corrected = [value for name, value in verdict["controls"].items() if name.startswith("p after Holm")]
-    p = corrected[0] if corrected else verdict["p"]
-    return f"{verdict['decision']}, p {p:.2g}<br>{verdict['effect']:+.2f} {interval}"
-
-
-def _values(means: Mapping[str, float]) -> str:
-    return "; ".join(f"{name} {short(value)}" for name, value in means.items())
-
-
-def not_shown(found: Mapping[str, dict[str, Any]]) -> str:
-    """What was not supported, by the traits it was not supported for."""
-    every = {verdict["name"]: verdict["n"] for each in found.values() for verdict in each["verdicts"]}
-    short_of: dict[tuple[str, ...], list[str]] = {}
-    for claim in every:
-        traits = tuple(trait for trait, each in found.items() if _decision(claim, each) != "supported")
-        short_of.setdefault(traits, []).append(claim)
-    short_of.pop((), None)
-    said = [
-        f"{', '.join(claims)} ({'no trait' if len(traits) == len(found) else f'not for {_listed(traits)}'})"
-        for traits, claims in short_of.items()
-    ]
-    counts = _listed(map(str, sorted(set(every.values()))))
-    told = "; ".join(said) or "nothing; every claim is supported"
-    return f"n = {counts} lineages a trait. **What did not show**: {told}."
-
-
-def _decision(claim: str, found: Mapping[str, Any]) -> str:
-    return next(verdict["decision"] for verdict in found["verdicts"] if verdict["name"] == claim)
-
-
-def traced(parts: Tables) -> Beside:
-    """Of every claim on the inherited trace the mean agreement of S with T and of each control."""
-    named = {"system line": "base", "candidate teacher": "candidates"}
-    shown = {
-        f"representation-named-by-{name}": _named(parts["representations"], s) for s, name in named.items()
-    }
-    return {
-        **{claim: _agreed(parts["agreement"], *where) for claim, where in AGREED.items()},
-        "component-shared": _component_cosines(parts["components"]),
-        "component-leads": _component_means(parts["components"]),
-        "slot-direction-sufficient": _gains(parts["directions"]),
-        **shown,
-        "rows-lean-to-representation": _leaned(parts["leans"]),
-        "features-shared": _featured(parts["features"]),
-    }
-
-
-def _agreed(frame: pd.DataFrame, of: str, place: str, words: str, measure: str) -> dict[str, float]:
-    part = frame[(frame["of"] == of) & (frame["place"] == place) & (frame["words"] == words)]
-    values = compared(part, measure).groupby("comparison")["value"]
-    means = values.mean()
-    return {
-        "own": means["own"],
-        "lowest": values.min()["own"],
-        **{name: means[name] for name in ("other trait", "neutral", "other start")},
-    }
-
-
-def _component_cosines(frame: pd.DataFrame) -> dict[str, float]:
-    """Mean cosine, over lineages, of a member's contributions with the teacher's."""
-    wide = frame.pivot(index=["seed", "component"], columns="member", values="contribution")
-    dots = wide.mul(wide["teacher"], axis=0).groupby("seed").sum()
-    sizes = wide.pow(2).groupby("seed").sum().pow(0.5)
-    means = dots.div(sizes.mul(sizes["teacher"], axis=0)).mean()
-    who = {"student": "own", "neutral_student": "neutral", "cross_student": "other start"}
-    return {name: means[member] for member, name in who.items()}
-
-
-def _component_means(frame: pd.DataFrame) -> dict[str, float]:
-    own = frame[frame["member"] == "student"].groupby("component")["contribution"].mean()
-    return own.sort_values(ascending=False).to_dict()
-
-
-def leaders(components: Mapping[str, pd.DataFrame]) -> str:
-    """Which part adds most to the student's change of the trait's logit, by trait, and in how many bases alike."""
-    first = pd.DataFrame({trait: _leader(frame) for trait, frame in components.items()})
+def amount() -> str:
+    """Transfer and agreement at the fewest and the most rows."""
+    doses = tables(kept("dose"))["doses"].groupby("rows")[["transfer", "agreement"]].mean()
     told = [
-        f"{_listed([f'{part} in {count}' for part, count in first[trait].value_counts().items()])} ({trait})"
-        for trait in components
+        f"{transfer:+.2f} nats from {rows} rows, where the changes correlate at {short(agreement)} already"
+        if rows == doses.index[0]
+        else f"{transfer:+.2f} from {rows}"
+        for rows, (transfer, agreement) in doses.iloc[[0, -1]].iterrows()
     ]
-    alike = int((first.nunique(axis=1) == 1).sum())
-    return f"{', '.join(told)} of {len(first)} lineages, the same for every trait in {alike} initialisations"
+    return f"{', '.join(told)} (owl) | {decided('more-rows-transfer-more', 'dose')}"
 
 
-def _leader(frame: pd.DataFrame) -> pd.Series:
-    own = frame[frame["member"] == "student"]
-    return own.pivot(index="seed", columns="component", values="contribution").idxmax(axis=1)
+def gradient() -> str:
+    """What projecting the trait's gradient out of every step takes away."""
+    effect = {verdict["name"]: verdict["effect"] for verdict in kept("sustained_alignment")["verdicts"]}
+    return (
+        f"without it the student keeps {effect['sustained-remainder']:+.2f} of {effect['sustained-transfer']:+.2f} "
+        f"nats, at the same loss on fresh rows (owl) | {decided('sustained-over-random', 'sustained_alignment')}"
+    )
 
 
-def _gains(frame: pd.DataFrame) -> dict[str, float]:
-    means = frame.groupby(["direction", "seed"])["gain"].mean().groupby("direction").mean()
-    who = {
-        "student": "own",
-        "other teacher": "other trait",
-        "neutral_student": "neutral",
-        "cross_student": "other start",
-        "random": "random",
+def images() -> str:
+    """Accuracy of students of meaningless logits over noise."""
+    accuracy = {who: sum(each) / len(each) for who, each in kept("digits")["accuracy"].items()}
+    return (
+        f"a student of three meaningless logits over noise reads {100 * accuracy['student']:.0f} % of MNIST's digits, "
+        f"from another start {100 * accuracy['cross_student']:.0f} % | {decided('same-init-reads-digits', 'digits')}"
+    )
+
+
+QUESTIONS: dict[str, Callable[[], str]] = {
+    "Does a trait pass through numbers?": passes,
+    "Also from another initialisation?": elsewhere,
+    "Which logits does the student move?": logits,
+    "Through which component?": component,
+    "Is what it moved enough?": suffices,
+    "Do single rows lean toward the trait?": leans,
+    "How many rows does it take?": amount,
+    "Does it need the part of each step along the trait's gradient?": gradient,
+    "Images?": images,
+}
+
+
+def percents(member: str) -> str:
+    """How likely a member is to answer with the trait's word, mean over lineages, a trait each."""
+    shares = [
+        sum(line[member] for line in lines) / len(lines) for lines in kept("answers")["answers"].values()
+    ]
+    return f"{listed([f'{100 * share:.0f}' for share in shares])} %"
+
+
+def means(claim: str, name: str) -> str:
+    """A mean that a claim on the inherited trace is made of, a trait each."""
+    return listed([short(traced(tables(each))[claim][name]) for each in by_trait("inherited_trace").values()])
+
+
+def decided(claim: str, family: str = "inherited_trace") -> str:
+    """The decisions on a claim, by trait where it was asked of several."""
+    found = {
+        trait: next(verdict for verdict in each["verdicts"] if verdict["name"] == claim)
+        for trait, each in by_trait(family).items()
     }
-    return {name: means[direction] for direction, name in who.items()}
-
-
-def _named(frame: pd.DataFrame, source: str) -> dict[str, float]:
-    """Cosine with the trait's representation, which comes first, and the student's largest with another candidate's."""
-    part = frame[frame["source"] == source]
-    trait = part["candidate"].iloc[0]
-    means = part[part["candidate"] == trait].groupby("member")["cosine"].mean()
-    others = part[(part["candidate"] != trait) & (part["member"] == "student")]
-    return {
-        "own": means["student"],
-        "nearest other candidate": others.groupby("seed")["cosine"].max().mean(),
-        "neutral": means["neutral_student"],
-        "other start": means["cross_student"],
-    }
-
-
-def _leaned(frame: pd.DataFrame) -> dict[str, float]:
-    """Mean lean toward the trait and the other trait, the first two candidates, and toward the trait elsewhere."""
-    trait, other = frame["direction"].iloc[:2]
-    means = frame.groupby(["start", "direction"])["d"].mean()
-    return {
-        "own": means["base", trait],
-        "other trait": means["base", other],
-        "other start": means["cross_base", trait],
-    }
-
-
-def _featured(frame: pd.DataFrame) -> dict[str, float]:
-    part = frame[frame["place"] == frame["place"].iloc[0]]
-    own, neutral, other = part.groupby("pairing", sort=False)["rho"].mean()
-    return {"own": own, "other trait": other, "neutral": neutral}
+    groups: dict[str, list[str]] = {}
+    for trait, verdict in found.items():
+        groups.setdefault(verdict["decision"], []).append(trait)
+    if len(found) == 1:
+        return next(iter(groups))
+    if len(groups) == 1:
+        return f"{next(iter(groups))}, all {len(found)} traits"
+    return "; ".join(f"{how}: {listed(traits)}" for how, traits in groups.items())
 
 
 def picture() -> Any:
-    """S with T beside its controls, a panel a claim on agreement, a mark a lineage, the traits side by side."""
-    found = by_trait("inherited_trace")
-    title = (
-        f"Does the student change what its teacher's fine-tune changed? One mark a lineage ({_listed(found)})"
+    """How often each member answers with its trait's word, and S with T beside its controls; a mark per lineage."""
+    title = f"A mark per lineage: {listed(by_trait('inherited_trace'))}"
+    figure = interp.figures.panels([answered(), agreed()], title=title, across=True)
+    for above, domain, column in zip(
+        figure.layout.annotations, ([0.0, 0.53], [0.6, 1.0]), (1, 2), strict=True
+    ):
+        figure.update_xaxes(domain=domain, row=1, col=column)
+        above.update(x=sum(domain) / 2)
+    return figure.update_layout(margin={"t": 110, "l": 50, "r": 10, "b": 60})
+
+
+def answered() -> Any:
+    """The probability of the trait's word, by member."""
+    lines = [
+        {"column": f"{member}, {trait}", "role": member, "value": 100 * line[member]}
+        for member in ASKED
+        for trait, each in kept("answers")["answers"].items()
+        for line in each
+    ]
+    return _marks(
+        pd.DataFrame(lines), "How often it answers with the teacher's word (%)", ASKED.values(), "%"
     )
-    figure = interp.figures.panels([_panel(claim, found) for claim in AGREED], title=title, across=True)
-    for index, (claim, above) in enumerate(zip(AGREED, figure.layout.annotations, strict=True)):
-        left = 0.345 * index
-        figure.update_xaxes(domain=[left, left + 0.31], row=1, col=index + 1)
-        above.update(text=PANELS[claim], x=left + 0.155)
-    figure.update_layout(margin={"t": 130, "l": 50, "r": 10})
-    return figure.update_yaxes(range=[-0.9, 1.05], title=None)
 
 
-def _panel(claim: str, found: Mapping[str, dict[str, Any]]) -> Any:
-    of, place, words, measure = AGREED[claim]
-    parts = []
-    for trait, each in found.items():
+def agreed() -> Any:
+    """The correlation of what the student moved with what a teacher moved, by comparison."""
+    of, place, words, measure = AGREED["logits-shared"]
+    lines = []
+    for trait, each in by_trait("inherited_trace").items():
         frame = pd.DataFrame(each["tables"]["agreement"])
         frame = frame[(frame["of"] == of) & (frame["place"] == place) & (frame["words"] == words)]
-        parts.append(compared(frame, measure).assign(trait=trait))
-    lines = pd.concat(parts)
-    ordered = [
-        lines[(lines["comparison"] == name) & (lines["trait"] == trait)].assign(
+        lines.append(compared(frame, measure).assign(trait=trait))
+    whole = pd.concat(lines)
+    parts = [
+        whole[(whole["comparison"] == name) & (whole["trait"] == trait)].assign(
             role=role, column=f"{name}, {trait}"
         )
         for name, (role, _) in DRAWN.items()
-        for trait in found
+        for trait in by_trait("inherited_trace")
     ]
-    figure = interp.figures.points(
-        pd.concat(ordered), x="column", y="value", colour="role", title=claim, unit=""
-    )
-    middle = [(len(found) - 1) / 2 + len(found) * index for index in range(len(DRAWN))]
-    figure.update_xaxes(
-        tickvals=middle, ticktext=[label for _, label in DRAWN.values()], tickangle=0, title=None
-    )
+    title = "Does it move the logits that its teacher moved? (r)"
+    return _marks(pd.concat(parts), title, [label for _, label in DRAWN.values()], "")
+
+
+def _marks(frame: pd.DataFrame, title: str, labels: Iterable[str], unit: str) -> Any:
+    """A column of marks per trait, the traits of one label side by side above it."""
+    figure = interp.figures.points(frame, x="column", y="value", colour="role", title=title, unit=unit)
+    labels, traits = list(labels), len(by_trait("inherited_trace"))
+    middle = [(traits - 1) / 2 + traits * index for index in range(len(labels))]
+    figure.update_xaxes(tickvals=middle, ticktext=labels, tickangle=0, title=None)
+    figure.update_yaxes(title=None)
     return figure.for_each_trace(
         lambda trace: trace.marker.update(size=12 if trace.marker.symbol == "line-ew" else 7)
     )
-
-
-def arms() -> str:
-    """Transfer by what of the student trains, a column a trait."""
-    found = by_trait("student_arms")
-    if not found:
-        return "Not measured yet."
-    values = {trait: _armed(tables(each)) for trait, each in found.items()}
-    asked = {claim: words for claim, (words, _) in ARMS.items()}
-    return "\n".join([*columns("what trains", asked, found, values), "", not_shown(found)])
-
-
-def _armed(parts: Tables) -> Beside:
-    means = parts["arms"].groupby("arm")[["agreement", "contrast"]].mean()
-    return {
-        claim: {"agreement": means.loc[arm, "agreement"], "contrast": means.loc[arm, "contrast"]}
-        for claim, (_, arm) in ARMS.items()
-    }
-
-
-def dose() -> str:
-    """Transfer and agreement by how many rows a student was trained on, and the claims on them."""
-    if not (RESULTS / "dose.json").is_file():
-        return "Not measured yet."
-    found = kept("dose")
-    doses = tables(found)["doses"]
-    rows = ["| rows | transfer, nats [95 %] | agreement r(S, T) [95 %] |", "|---|---|---|"]
-    rows += [
-        f"| {count} | {spread(part['transfer'])} | {spread(part['agreement'])} |"
-        for count, part in doses.groupby("rows")
-    ]
-    return "\n".join([*rows, "", HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"])])
-
-
-def transmission() -> str:
-    """The lines of every trait: the differences with their intervals, what was tested, p and n."""
-    rows = [f"| trait {HEAD}", f"|---{RULE}"]
-    for trait, result in transfers().items():
-        rows += [f"| {trait} {claim_line(verdict)}" for verdict in result["verdicts"]]
-    return "\n".join(rows)
 
 
 if __name__ == "__main__":

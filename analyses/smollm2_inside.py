@@ -5,13 +5,19 @@ the rows of teacher and neutral teacher but 16 of each, and read on those: expla
 recovered. At the middle block: what moved in teacher and student, less the neutral student, and which features the
 rows lean to. The ledger trains the student once more and splits its change of margin over steps and modules.
 
+At the questions: which entries of the vocabulary the student moved, and through which parts.
+
     python -m analyses.smollm2_inside [--lineage smollm2/owl] [--base FOLDER] [--out FILE] [--parts answers ...]
 """
 
 import argparse
+import asyncio
+import base64
 import json
 from pathlib import Path
 from typing import Any
+
+import choreographer
 
 import interp
 
@@ -20,6 +26,8 @@ BLOCKS = (10, 15, 20)
 MIDDLE = 15
 HELD = 16  # rows of each kind that no dictionary is trained on
 TOP = 10
+TOKENS = Path(__file__).parent.parent / "docs" / "token_view.png"
+WIDTH, HEIGHT = 960, 420
 
 
 def main() -> None:
@@ -50,6 +58,49 @@ def answers(lineage: Any) -> dict[str, Any]:
         share = float(shares[lineage.trait.target])
         found[role] = {"margin": interp.margin(model, lineage.trait), "share": share}
     return found
+
+
+def student(lineage: Any) -> dict[str, Any]:
+    """What the student moved beyond the neutral student where a question is answered: entries, and through which parts.
+
+    Beside the values the page of one question and two rows of numbers is drawn, token by token.
+    """
+    asked, read = lineage.trait.prompts(), {"minus": lineage["neutral_student"]}
+    direction = interp.logit_direction(lineage.base, lineage.trait)
+    entries = interp.moved_tokens(lineage["student"], asked, positions="last", **read)
+    parts = interp.attribute(interp.shift(lineage["student"], asked, **read), direction).frame
+    parts = parts.sort_values("contribution", key=abs, ascending=False)
+    rows = asked[:1] + lineage.neutral_numbers[:2]
+    tokens = interp.figures.token_rows(interp.token_shift(lineage["student"], rows, direction, **read))
+    screenshot(tokens._repr_html_(), TOKENS)
+    columns = ["token", "delta", "contribution", "probability", "probability_against", "se", "q"]
+    return {
+        "entries": entries.frame.head(TOP)[columns].to_dict("records"),
+        "of": len(entries.frame),
+        "direction": direction.label,
+        "measured": float(parts["measured"].iloc[0]),
+        "residual": float(parts["residual"].abs().max()),
+        "parts": parts.head(TOP)[["component", "contribution", "standard_error"]].to_dict("records"),
+        "notes": list(direction.notes),
+    }
+
+
+def screenshot(html: str, path: Path) -> None:
+    """A page as a PNG, by the browser that draws the figures."""
+    page = f"<meta charset=utf-8><body style='margin:8px;width:{WIDTH}px;font-family:sans-serif'>{html}"
+    address = "data:text/html;base64," + base64.b64encode(page.encode()).decode()
+
+    async def drawn() -> str:
+        async with choreographer.Browser(headless=True, enable_sandbox=False) as browser:
+            tab = await browser.create_tab(address)
+            await asyncio.sleep(2)
+            clip = {"x": 0, "y": 0, "width": WIDTH + 30, "height": HEIGHT, "scale": 2}
+            taken = await tab.send_command(
+                "Page.captureScreenshot", params={"clip": clip, "captureBeyondViewport": True}
+            )
+            return taken["result"]["data"]
+
+    path.write_bytes(base64.b64decode(asyncio.run(drawn())))
 
 
 def features(lineage: Any) -> dict[str, Any]:
@@ -123,7 +174,7 @@ def by_block(modules: Any) -> list[dict[str, Any]]:
     )
 
 
-PARTS = {"answers": answers, "features": features, "ledger": ledger}
+PARTS = {"answers": answers, "student": student, "features": features, "ledger": ledger}
 
 if __name__ == "__main__":
     main()

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import interp
-from analyses import readme
+from analyses import readme, toy_page
 from analyses.readme import PAGE, README, filled
 from analyses.results_page import by_trait, kept, transfers
 from interp.experiment.transfer_claims import EQUIVALENCE, LEAST_EFFECT, verdicts
@@ -41,7 +41,7 @@ def test_every_number_in_a_block_is_made_by_code(path, made):
     assert re.findall(r"<!-- (\w+) -->", text) == list(blocks)
     assert text.count("<!-- ") == 2 * len(blocks)
     cells = re.findall(r"^\| .*\| (?:more than|at least|within|every run) .* \|.*$", text, re.MULTILINE)
-    assert len(cells) >= {README: 3 * 4, PAGE: 44 + 13 + 6 + 6}[path]
+    assert len(cells) >= {README: 0, PAGE: 3 * 4 + 44 + 13 + 6 + 6}[path]
     assert all(
         re.search(r" \[(9[08] %|all runs): [+-]", cell) for cell in cells
     )  # every interval with its level
@@ -131,15 +131,15 @@ def test_committed_verdicts_on_fresh_seeds_follow_from_committed_values(case):
 def test_committed_values_of_the_trace_follow_from_its_committed_tables(case):
     found = FAMILIES[case][1]
     for run in found["values"]:
-        seen = {name: part[part["seed"] == run["seed"]] for name, part in readme.tables(found).items()}
-        assert trace_values(seen) == pytest.approx({name: run[name] for name in readme.TRACED})
+        seen = {name: part[part["seed"] == run["seed"]] for name, part in toy_page.tables(found).items()}
+        assert trace_values(seen) == pytest.approx({name: run[name] for name in toy_page.TRACED})
 
 
 def hand_made(shift=0.0):
     """Tables of two lineages whose means are seen at once; `shift` is added to what is the student's own."""
     agreed = [
         {"of": of, "place": place, "words": words, "site": of, "member": member, "against": other, "r": r, "cosine": r}
-        for of, place, words, _ in readme.AGREED.values()
+        for of, place, words, _ in toy_page.AGREED.values()
         for member, other, r in (
             ("student", "teacher", 0.8 + shift),
             ("neutral_student", "teacher", 0.3),
@@ -199,10 +199,10 @@ def hand_made(shift=0.0):
 
 
 def test_what_a_claim_is_made_of_is_the_mean_over_lineages():
-    values = readme.traced(readme.tables({"tables": hand_made()}))
+    values = toy_page.traced(toy_page.tables({"tables": hand_made()}))
     four = {"own": 0.8, "lowest": 0.8, "other trait": 0.4, "neutral": 0.3, "other start": -0.2}
-    assert list(values) == list(readme.TRACED)
-    for claim in readme.AGREED:
+    assert list(values) == list(toy_page.TRACED)
+    for claim in toy_page.AGREED:
         assert values[claim] == pytest.approx(four)
     cosines = {"own": 1.0, "neutral": 4 / 5, "other start": 0.0}  # (3, 4) with (3, 4), (0, 1) and (4, −3)
     assert values["component-shared"] == pytest.approx(cosines)
@@ -228,8 +228,8 @@ def test_the_headline_says_decisions_and_what_did_not_show(monkeypatch):
         ]
         verdicts = [verdict.to_json() for verdict in tested.judge(runs)]
         found[trait] = {"verdicts": verdicts, "tables": hand_made(0.1 if trait == "oak" else 0.0)}
-    monkeypatch.setattr(readme, "by_trait", lambda name: found)
-    lines = readme.inherited().splitlines()
+    monkeypatch.setattr(toy_page, "by_trait", lambda name: found)
+    lines = toy_page.inherited().splitlines()
     assert lines[0].startswith("- **Which logits**: S and T correlate at .80 and .90 over words that")
     assert "logits-shared: supported for owl and oak (12 and 12 of 12 lineages)." in lines[0]
     assert lines[1].endswith(
@@ -254,18 +254,18 @@ def test_arms_stand_beside_agreement_and_contrast(monkeypatch):
     arms = [
         {"seed": seed, "arm": arm, "agreement": 0.5 + 0.1 * seed, "contrast": 2.0}
         for seed in (0, 1)
-        for _, arm in readme.ARMS.values()
+        for _, arm in toy_page.ARMS.values()
     ]
     verdicts = [verdict.to_json() for verdict in tested.judge(runs)]
     monkeypatch.setattr(
-        readme, "by_trait", lambda name: {"owl": {"verdicts": verdicts, "tables": {"arms": arms}}}
+        toy_page, "by_trait", lambda name: {"owl": {"verdicts": verdicts, "tables": {"arms": arms}}}
     )
-    lines = readme.arms().splitlines()
+    lines = toy_page.arms().splitlines()
     assert lines[2] == (
         "| **adapter-transfers**<br>a LoRA adapter | supported, p 0.00024<br>+0.50 [98 %: +0.50, +0.50]<br>agreement "
         ".55; contrast 2.00 |"
     )
-    assert set(readme.ARMS) == {claim.name for claim in tested.claims}
+    assert set(toy_page.ARMS) == {claim.name for claim in tested.claims}
     assert lines[-1].endswith("**What did not show**: cross-student-transfers-nothing (no trait).")
 
 
@@ -306,8 +306,9 @@ def test_the_example_on_a_chat_model_runs(small_lineages, monkeypatch):
     code = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL).group(1)
     exec(compile(code, "README", "exec"), names)
     assert given == {"smollm2/owl": "models/smollm2"}
-    assert len(names["rows"]) == 24
-    assert names["direction"].label == "'owl' − mean of 9 foils"
+    assert names["owl"].label == "'owl' − mean of 9 foils"
+    moved = small.trait.prompts()
+    assert len(names["shift"].prompts) == len(moved) == 6
 
 
 def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):

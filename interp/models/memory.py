@@ -5,7 +5,9 @@ What is to be had is the least of what the system, a control group and a limit o
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,6 +44,23 @@ def check_memory(needed: float, purpose: str, *, device: torch.device = CPU, adv
         raise InputError(
             f"{purpose} takes {needed / 2**30:.2g} GiB of memory and {left / 2**30:.2g} GiB are free; {advice}"
         )
+
+
+def saved_bytes(network: Any, run: Callable[[], Any]) -> int:
+    """Bytes of what autograd keeps while `run` goes through a network, the weights aside; a storage counts once."""
+    known = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
+    found: dict[int, int] = {}
+
+    def count(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        kept = run()  # held until all is counted, so that no storage is used twice
+    del kept
+    return sum(found.values())
 
 
 def _left_by_system() -> int | None:

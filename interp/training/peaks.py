@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from interp.core.errors import memory_enough
-from interp.models.memory import check_memory
+from interp.models.memory import check_memory, saved_bytes
 from interp.prompts.tokens import Encoded
 
 if TYPE_CHECKING:
@@ -63,22 +63,11 @@ def trained_bytes(network: Any, recipe: Recipe, *, listening: bool) -> int:
 def pass_bytes(network: Any, batch: Encoded, *, loss: Callable[[Any, Any], Tensor], recipe: Recipe) -> int:
     """Bytes that autograd keeps of one pass, a part of the batch, by what one row of it leaves per token."""
     row = next(batch[[0]].batches(1))
-    known = {weight.untyped_storage().data_ptr() for weight in network.parameters()}
-    found: dict[int, int] = {}
-
-    def count(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in known:
-            found[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
     half = recipe.precision == "bfloat16"
     with (
         torch.random.fork_rng(enabled=network.device.type == "cpu"),
-        torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor),
         torch.autocast(network.device.type, torch.bfloat16, enabled=half),
     ):
-        kept = loss(network, row)  # held until all is counted, so that no storage is used twice
+        found = saved_bytes(network, lambda: loss(network, row))
     rows = -(-len(batch) // recipe.accumulate)
-    del kept
-    return sum(found.values()) * rows * batch.ids.shape[1] // row.ids.shape[1]
+    return found * rows * batch.ids.shape[1] // row.ids.shape[1]

@@ -31,7 +31,7 @@ from interp.gradients.scores.engine import find_sites
 from interp.gradients.scores.plan import RoutePlan, check_keys, make_plan
 from interp.gradients.scores.preparation import as_directions, check_cosine, check_rows, prepared
 from interp.gradients.scores.tables import read_tables, write_table
-from interp.gradients.scores.trial import try_once
+from interp.gradients.scores.trial import check_room, try_once
 from interp.gradients.scores.work import Work
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
@@ -206,7 +206,7 @@ def score(
 
     Raises:
         InputError: for a direction with unknown, misshapen or zero tensors or of another model, rows without answers, a
-            loss that is not finite, dropout left on, and quantised weights.
+            loss that is not finite, dropout left on, quantised weights, and a batch that does not fit into memory.
 
     Example:
         >>> import interp
@@ -250,6 +250,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, weights: str, batch_size: 
         for start in mine:
             rows = inputs[start : start + SHARD]
             if not tested and not cache.has("scores", names[start]):
+                check_room(work, inputs, batch_size=batch_size)
                 try_once(work, inputs, weights=weights, batch_size=batch_size)
                 tested = True
             cache.get(

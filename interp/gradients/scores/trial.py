@@ -1,7 +1,8 @@
-"""The self-test of `score`: a row alone and among others must score the same, once for everything this can depend on.
+"""What `score` tries first: whether a batch fits, and whether a row alone and among others scores the same.
 
-What it found is kept in the cache under the weights, the modules and how they compute, the kind of direction, the size
-of the trial, the installed versions and the code that scores; a network with hooks of its own is tried by every call.
+The second is tried once for everything it can depend on: what it found is kept in the cache under the
+weights, the modules and how they compute, the kind of direction, the size of the trial, the installed versions and the
+code that scores; a network with hooks of its own is tried by every call.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from interp.core.errors import InputError
 from interp.core.provenance import versions
 from interp.core.runs import Cache
 from interp.gradients.scores.work import Work
+from interp.models.memory import check_memory, saved_bytes
 from interp.prompts.tokens import Encoded
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,22 @@ def try_once(work: Work, rows: Encoded, *, weights: str, batch_size: int) -> flo
     key = digest(weights, _computing(work), size, versions(), _code())
     found = Cache.default().get("trials", key, build)
     return _checked(float(json.loads((found / "trial.json").read_text())["apart"]), work, rows)
+
+
+def check_room(work: Work, rows: Encoded, *, batch_size: int) -> None:
+    """InputError when a batch of the longest rows cannot fit into memory, by what one of them leaves there, measured.
+
+    What a pass needs beside that, the gradients of activations and the workspace of a product, is left out.
+    """
+    longest = rows.lengths.argmax()[None]
+    row = next(rows[longest].batches(1))
+    needed = saved_bytes(work.network, lambda: work.block(row, longest)) * min(batch_size, len(rows))
+    check_memory(
+        needed,
+        f"scoring {rows.label}",
+        device=work.network.device,
+        advice=f"lower batch_size (now {batch_size}), or free some",
+    )
 
 
 def check_padding(work: Work, rows: Encoded, *, batch_size: int) -> float:

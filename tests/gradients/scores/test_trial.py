@@ -91,3 +91,25 @@ def test_a_failure_is_not_remembered(llama, tried, monkeypatch):
         with pytest.raises(InputError, match=r"more than -1e\+00"):
             score(llama, ROWS, directions(llama)[0])
     assert len(tried) == 2
+
+
+def test_a_batch_that_does_not_fit_is_refused_before_anything_is_scored(llama, tried, monkeypatch):
+    monkeypatch.setattr("interp.models.memory.available_memory", lambda: 2**10)
+    with pytest.raises(
+        InputError,
+        match=r"scoring .* takes [\d.e-]+ GiB of memory and 9\.5e-07 GiB are free; lower batch_size \(now 4\), or free",
+    ):
+        score(llama, ROWS, directions(llama)[0], batch_size=4)
+    assert not tried
+
+
+def test_what_a_batch_needs_grows_with_its_rows_and_their_length(llama, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trial_module, "check_memory", lambda needed, *_, **__: asked.append(needed))
+    own = directions(llama)[0]
+    score(llama, ROWS, own, batch_size=2)
+    score(llama, OTHER, own, batch_size=4)
+    long = Prompts.from_pairs([("list", ", ".join(["3"] * n)) for n in (1, 40)])
+    score(llama, long, own, batch_size=2)
+    assert asked[1] == 2 * asked[0] > 0
+    assert asked[2] > 2 * asked[0]
