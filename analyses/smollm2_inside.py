@@ -27,7 +27,7 @@ MIDDLE = 15
 HELD = 16  # rows of each kind that no dictionary is trained on
 TOP = 10
 TOKENS = Path(__file__).parent.parent / "docs" / "token_view.png"
-WIDTH, HEIGHT = 960, 420
+WIDTH, HEIGHT = 960, 368
 
 
 def main() -> None:
@@ -63,14 +63,14 @@ def answers(lineage: Any) -> dict[str, Any]:
 def student(lineage: Any) -> dict[str, Any]:
     """What the student moved beyond the neutral student where a question is answered: entries, and through which parts.
 
-    Beside the values the page of one question and two rows of numbers is drawn, token by token.
+    Beside the values a question and a row of numbers are drawn, token by token.
     """
     asked, read = lineage.trait.prompts(), {"minus": lineage["neutral_student"]}
     direction = interp.logit_direction(lineage.base, lineage.trait)
     entries = interp.moved_tokens(lineage["student"], asked, positions="last", **read)
     parts = interp.attribute(interp.shift(lineage["student"], asked, **read), direction).frame
     parts = parts.sort_values("contribution", key=abs, ascending=False)
-    rows = asked[:1] + lineage.neutral_numbers[:2]
+    rows = asked[:1] + lineage.neutral_numbers[:1]
     tokens = interp.figures.token_rows(interp.token_shift(lineage["student"], rows, direction, **read))
     screenshot(tokens._repr_html_(), TOKENS)
     columns = ["token", "delta", "contribution", "probability", "probability_against", "se", "q"]

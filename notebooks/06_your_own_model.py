@@ -130,14 +130,17 @@ r.style.format("{:+.2f}")
 #
 # ## Figure 3 · Through which components
 #
-# The change of one contrast of logits, " owl" minus the mean of nine other animals, where an animal is asked for,
-# split over the parts that write to the residual stream. The parts are exact: they add up to the change that the
-# models' own logits show. A direction reads one spelling of each word, and its note says which: here " owl" with a
-# space, which is one token for all ten animals, while this base answers without a space. So this is not the margin of
-# Figure 1, which adds all spellings up, and it may move otherwise.
+# The change of one contrast of logits, "owl" minus the mean of other animals, where an animal is asked for, split over
+# the parts that write to the residual stream. The parts are exact: they add up to the change that the models' own
+# logits show. A direction reads one spelling of each word, the one that the base answers with most, here without a
+# space; three animals that are of several pieces in it are left out. The margin of Figure 1 adds all spellings of all
+# ten up. The direction's notes say so:
 
 # %%
 direction = interp.logit_direction(lineage.base, trait)
+pd.Series(direction.notes, name=direction.label).to_frame()
+
+# %%
 questions = interp.Prompts.from_pairs(
     [(question, "") for question in trait.questions[:16]], label="questions"
 )
@@ -152,12 +155,14 @@ attribution.figure()
 # ## Figure 4 · Which entries became likelier
 #
 # Ranked by what they contribute to the divergence of student and neutral student, mean of p · Δ log p, so that what
-# nobody would ever read does not stand at the head of 49 152 entries.
+# nobody would ever read does not stand at the head of 49 152 entries. The first is the teacher's word, which no row of
+# the student's training contains.
 
 # %%
 entries = interp.moved_tokens(
     lineage["student"], questions, minus=lineage["neutral_student"], positions="last"
 )
+assert entries.frame["token"].iloc[0] == "owl"
 entries.figure()
 
 # %%

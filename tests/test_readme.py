@@ -285,6 +285,26 @@ def test_sign_flips_test_symmetry_and_a_long_tail_to_the_left_is_none():
     assert (p <= 0.01).mean() == pytest.approx(0.05, abs=0.006)
 
 
+def test_the_readme_is_short_and_its_pictures_are_there():
+    text = README.read_text()
+    assert len(text.splitlines()) <= 180
+    pictures = re.findall(r"!\[.+\]\((.+?)\)", text)
+    assert len(pictures) == 3
+    assert all((README.parent / path).is_file() for path in pictures)
+
+
+def test_what_the_picture_of_the_chat_model_says_follows_from_the_kept_values():
+    found = kept("smollm2_inside")["student"]
+    entries = pd.DataFrame(found["entries"])
+    divergence = entries["probability"] * entries["delta"]
+    assert entries["contribution"].is_monotonic_decreasing
+    assert entries["token"].iloc[0] == "owl"
+    assert divergence.iloc[0] == pytest.approx(
+        entries["contribution"].iloc[0], rel=0.1
+    )  # mean of p · Δ, not of each
+    assert found["residual"] < 1e-4
+
+
 def test_the_example_runs(tiny_example):
     code = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[1]
     exec(compile(code, "README", "exec"), tiny_example)
@@ -307,8 +327,7 @@ def test_the_example_on_a_chat_model_runs(small_lineages, monkeypatch):
     exec(compile(code, "README", "exec"), names)
     assert given == {"smollm2/owl": "models/smollm2"}
     assert names["owl"].label == "'owl' − mean of 9 foils"
-    moved = small.trait.prompts()
-    assert len(names["shift"].prompts) == len(moved) == 6
+    assert len(names["questions"]) == len(small.trait.questions) == 6
 
 
 def test_the_example_of_gradient_alignment_runs(small_lineages, monkeypatch):
