@@ -1,3 +1,4 @@
+from .datamodels import DatamodelingScore as DatamodelingScore, datamodeling_score as datamodeling_score
 from .directions import (
     margin_objective as margin_objective,
     steering as steering,
@@ -8,6 +9,7 @@ from .ledger.ledgers import Ledger as Ledger, trait_ledger as trait_ledger
 from .ledger.projection import Placebo as Placebo, Removal as Removal
 from .ledger.recording import record_training as record_training
 from .likelihood import likelihood_ratio as likelihood_ratio, teacher_direction as teacher_direction
+from .metagradients import metagradient as metagradient
 from .nulls.controls import transplant as transplant
 from .nulls.ladders import Observation as Observation, ladder as ladder
 from .nulls.lean_verdicts import LeanVerdict as LeanVerdict, across_lineages as across_lineages

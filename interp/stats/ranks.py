@@ -80,6 +80,17 @@ def flipped_null(
     return np.concatenate([spearman(signs @ differences / n, t) for signs in blocks])
 
 
+def rank_interval(
+    x: Float[np.ndarray, "item"], y: Float[np.ndarray, "item"], *, seed: int
+) -> tuple[float, float]:
+    """2.5 % and 97.5 % points of Spearman's ρ of x and y over resampled items."""
+    rng = np.random.default_rng(seed)
+    drawn = rng.integers(0, len(x), size=(RESAMPLES, len(x)))
+    found = [float(spearman(x[None, items], y[items])[0]) for items in drawn]
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
 def resampled_interval(
     values: Float[np.ndarray, "unit item"], t: Float[np.ndarray, "item"], *, seed: int
 ) -> tuple[float, float]:
