@@ -131,27 +131,23 @@ def datamodeling_score(
         raise InputError(
             f"{subsets} subsets of {share:g} of the rows; pass at least {TRIED}, and a share within 0 and 1"
         )
-    training = Training.of(lineage, role)
+    training = StudentTraining.of(lineage, role)
     named = _by_row(scores, training.inputs, role)
     kept = random_subsets(len(training.inputs), subsets=subsets, share=share, seed=seed)
-    tails = [~tail for values in named.values() for tail in _tails(values)]
     with _retraining(lineage, role, training, workers=workers) as retrain:
         margins = retrain(kept[:TRIED])
         _check_dose(training, margins, rows=int(kept[0].sum()))
         margins = np.concatenate([margins, retrain(kept[TRIED:])])
         repeated = retrain(kept[:repeats], draw=1)
-        whole, *without = retrain([np.ones(len(training.inputs), dtype=bool), *tails])
-    frame = pd.DataFrame(
-        [_line(name, values, kept, margins, seed=seed) for name, values in named.items()]
-    ).assign(without_top=np.array(without[::2]) - whole, without_bottom=np.array(without[1::2]) - whole)
-    found = DatamodelingScore(
-        f"{lineage.name}: scores judged by retraining {role}", frame, kept, margins, repeated
-    )
+        tails = _without_tails(named, retrain)
+    lines = [_line(name, values, kept, margins, seed=seed) for name, values in named.items()]
+    label = f"{lineage.name}: scores judged by retraining {role}"
+    found = DatamodelingScore(label, pd.DataFrame(lines).assign(**tails), kept, margins, repeated)
     return replace(found, notes=_notes(found, share=share, spread=float(margins.std(ddof=1))))
 
 
 @dataclass(frozen=True)
-class Training:
+class StudentTraining:
     """What a student was made of: where it started, the rows as tokens, the recipe; and what it reached, in nats."""
 
     start: LanguageModel
@@ -162,7 +158,7 @@ class Training:
     after: float
 
     @classmethod
-    def of(cls, lineage: Lineage, role: str, recipe: Recipe | None = None) -> Training:
+    def of(cls, lineage: Lineage, role: str, recipe: Recipe | None = None) -> StudentTraining:
         """The training of a member; InputError where its start, rows, recipe or trait are unknown."""
         start, rows = trained_from(lineage, role), training_rows(lineage, role)
         recipe = recipe or recipe_of(lineage, role)
@@ -226,7 +222,9 @@ def random_subsets(rows: int, *, subsets: int, share: float, seed: int) -> Bool[
 
 
 @contextmanager
-def _retraining(lineage: Lineage, role: str, training: Training, *, workers: int | None) -> Iterator[Any]:
+def _retraining(
+    lineage: Lineage, role: str, training: StudentTraining, *, workers: int | None
+) -> Iterator[Any]:
     """What gives the margins of subsets, in this process or in others, which read the lineage from a folder."""
     if workers == 1:
         yield partial(_margins, training.margin, 1)
@@ -249,8 +247,8 @@ def _margin_in(folder: str, role: str, recipe: Recipe, kept: Kept, *, draw: int)
 
 
 @lru_cache(maxsize=1)
-def _training_in(folder: str, role: str, recipe: Recipe) -> Training:
-    return Training.of(read_lineage(folder), role, recipe)
+def _training_in(folder: str, role: str, recipe: Recipe) -> StudentTraining:
+    return StudentTraining.of(read_lineage(folder), role, recipe)
 
 
 def _by_row(
@@ -282,6 +280,17 @@ def _by_row(
     return named
 
 
+def _without_tails(named: Mapping[str, np.ndarray], retrain: Any) -> dict[str, np.ndarray]:
+    """How the margin changes without the rows of the highest and of the lowest scores, by way of scoring."""
+    rows = len(next(iter(named.values())))
+    left = [~tail for values in named.values() for tail in _tails(values)]
+    whole, *without = retrain([np.ones(rows, dtype=bool), *left])
+    return {
+        "without_top": np.array(without[::2]) - whole,
+        "without_bottom": np.array(without[1::2]) - whole,
+    }
+
+
 def _tails(values: Float[np.ndarray, "row"]) -> tuple[Kept, Kept]:
     """The tenth of the rows with the highest scores, and that with the lowest."""
     order, count = np.argsort(values, kind="stable"), max(1, round(TAIL * len(values)))
@@ -291,7 +300,7 @@ def _tails(values: Float[np.ndarray, "row"]) -> tuple[Kept, Kept]:
     return found[0], found[1]
 
 
-def _check_dose(training: Training, margins: Float[np.ndarray, "subset"], *, rows: int) -> None:
+def _check_dose(training: StudentTraining, margins: Float[np.ndarray, "subset"], *, rows: int) -> None:
     """InputError when students of the first subsets hardly gain what the whole student gained."""
     gain, whole = float(margins.mean()) - training.before, training.after - training.before
     if abs(gain) < LEAST * abs(whole):

@@ -9,6 +9,7 @@ from interp.studies import (
     divergence_family,
     features_beyond_vocabulary,
     inherited_trace,
+    judged_scores,
     lemma_family,
     one_direction,
     shared_initialisation,
@@ -28,6 +29,7 @@ FAMILIES = {
         inherited_trace.FAMILY,
         student_arms.ARMS_FAMILY,
         student_arms.DOSE_FAMILY,
+        judged_scores.FAMILY,
     )
 }
 

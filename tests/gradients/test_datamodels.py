@@ -12,7 +12,7 @@ from scipy.stats import spearmanr
 import interp
 from interp.core.runs import InputError
 from interp.gradients import datamodels
-from interp.gradients.datamodels import Training, datamodeling_score, random_subsets, retrained
+from interp.gradients.datamodels import StudentTraining, datamodeling_score, random_subsets, retrained
 from interp.models.members import Growth
 from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
@@ -47,7 +47,7 @@ def made_up(monkeypatch):
         asked.append(draw)
         return float(kept @ WORTH) + draw * float(np.random.default_rng(len(asked)).normal(scale=0.1))
 
-    monkeypatch.setattr(Training, "margin", of)
+    monkeypatch.setattr(StudentTraining, "margin", of)
     monkeypatch.setattr(datamodels, "_check_dose", lambda *_, **__: None)
     return asked
 
@@ -143,7 +143,7 @@ def retrained_here(lineage, kept):
 
 
 def test_too_few_rows_for_the_trait_are_said_with_the_dose(lineage, monkeypatch):
-    monkeypatch.setattr(Training, "margin", lambda self, kept, draw=0: self.before + 0.01)
+    monkeypatch.setattr(StudentTraining, "margin", lambda self, kept, draw=0: self.before + 0.01)
     monkeypatch.setattr(datamodels, "margin", lambda model, trait: 1.0 if model is lineage.student else 0.0)
     with pytest.raises(
         InputError,
