@@ -229,6 +229,21 @@ def test_there_are_examples() -> None:
     assert len(found) >= 10, found
 
 
+@pytest.mark.parametrize(
+    "room",
+    ["prompts", "models", "measures", "activations", "training", "logits", "stats"],
+)
+def test_every_function_of_a_room_that_a_user_calls_first_shows_a_call(room: str) -> None:
+    functions = [getattr(getattr(interp, room), name) for name in REFERENCE.listed(ROOT / "interp" / room)]
+    silent = [
+        each.__name__
+        for each in functions
+        if inspect.isroutine(each)
+        and f"{each.__name__}(" not in "".join(re.findall(r">>> .*|\.\.\. .*", each.__doc__ or ""))
+    ]
+    assert silent == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_on_pages(page: Path) -> None:
     """Sessions run; programs parse, and every name of interp's that they use is there."""
@@ -416,13 +431,15 @@ def test_signatures_show_constants_by_value(tmp_path: Path) -> None:
     (package / "numbers.py").write_text(f"SIZE = 32\nMEMORY = 2 * 2**30\nLONG = ({long})\n")
     (package / "verbs.py").write_text(
         "from dataclasses import dataclass\nfrom shown.numbers import LONG, MEMORY, SIZE\nOWN = SIZE\n"
-        "def read(rows, *, size: int = SIZE, memory=MEMORY, own=OWN, less=SIZE - 1, long=LONG, other=unknown, none=None): ...\n"
+        "def read(rows, *, size: int = SIZE, memory=MEMORY, own=OWN, less=SIZE - 1, long=LONG,\n"
+        "    other=unknown, none=None): ...\n"
         "@dataclass\nclass Recipe:\n    size: int = SIZE\n"
     )
     extensions = griffe.load_extensions(hook("docstrings").Plain())
     verbs = griffe.load("shown", search_paths=[tmp_path], extensions=extensions)["verbs"]
     shown = {each.name: str(each.default) for each in verbs["read"].parameters if each.default is not None}
     assert shown == {
-        "size": "32", "memory": "2 * 2 ** 30", "own": "32", "less": "32 - 1", "long": "LONG", "other": "unknown", "none": "None",
+        "size": "32", "memory": "2 * 2 ** 30", "own": "32", "less": "32 - 1", "long": "LONG",
+        "other": "unknown", "none": "None",
     }  # fmt: skip
     assert str(verbs["Recipe"].parameters["size"].default) == "32"
