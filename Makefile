@@ -10,7 +10,7 @@ SMOLLM2 ?= models/smollm2
 SMOLLM2_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo smollm2 test sweeps test-all check lint types format bench bases notebooks docs clean
+.PHONY: help setup package demo smollm2 test sweeps test-all check lint types format bench bases notebooks docs clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
@@ -23,6 +23,19 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PIP) "$$(grep '^torch==' constraints.txt)" $(TORCH_INDEX)
 	$(PIP) -c constraints.txt -e '.[dev]'
 	touch $@
+
+# .ci/run passes PLAIN=$(VENV) and sets that up afterwards, so that torch is installed once.
+PLAIN ?= build/plain
+package: ## sdist and wheel into dist/, and the wheel tried in an environment without the dev extra
+	test -x $(PLAIN)/bin/python || $(PYTHON) -m venv $(PLAIN)
+	rm -rf dist
+	set -e; py="$(PLAIN)/bin/python -m"; pip="$$py pip install --disable-pip-version-check --progress-bar off -c constraints.txt"; \
+	$$pip "$$(grep '^torch==' constraints.txt)" $(TORCH_INDEX); \
+	$$pip hatchling; \
+	$$py hatchling build -d dist -t sdist; \
+	$$py pip wheel --disable-pip-version-check --no-deps --no-build-isolation -w dist dist/*.tar.gz; \
+	$$pip dist/*.whl; $$pip --no-deps --force-reinstall dist/*.whl
+	$(ENV) $(PLAIN)/bin/python .ci/smoke.py
 
 demo: setup ## make the toy organisms, trace them, and write runs/demo/report.html
 	$(BIN)/interp demo --out runs/demo

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import base64
 import doctest
 import importlib
 import importlib.util
@@ -54,6 +55,7 @@ def hook(name: str) -> ModuleType:
 
 
 REFERENCE = hook("reference")
+NOTEBOOK_PAGES = hook("notebook_pages")
 
 
 @cache
@@ -227,6 +229,21 @@ def test_there_are_examples() -> None:
     assert len(found) >= 10, found
 
 
+@pytest.mark.parametrize(
+    "room",
+    ["prompts", "models", "measures", "activations", "training", "logits", "stats"],
+)
+def test_every_function_of_a_room_that_a_user_calls_first_shows_a_call(room: str) -> None:
+    functions = [getattr(getattr(interp, room), name) for name in REFERENCE.listed(ROOT / "interp" / room)]
+    silent = [
+        each.__name__
+        for each in functions
+        if inspect.isroutine(each)
+        and f"{each.__name__}(" not in "".join(re.findall(r">>> .*|\.\.\. .*", each.__doc__ or ""))
+    ]
+    assert silent == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_examples_on_pages(page: Path) -> None:
     """Sessions run; programs parse, and every name of interp's that they use is there."""
@@ -258,6 +275,7 @@ def leaves(nav: object) -> Iterator[str]:
 def test_navigation_holds_every_page_once() -> None:
     written = [str(page.relative_to(DOCS)) for page in PAGES]
     made = [f"api/{room}.md" for room in REFERENCE.ROOMS]
+    made += [f"notebooks/{notebook.stem}.md" for notebook in NOTEBOOK_PAGES.notebooks()]
     assert sorted(leaves(config()["nav"])) == sorted(written + made)
 
 
@@ -269,7 +287,32 @@ def test_the_site_fetches_nothing() -> None:
     assert not any("://" in each for each in settings["extra_css"])
     written = "".join(path.read_text() for path in (DOCS / "style.css", DOCS / "iframe-worker.js"))
     assert "http" not in written
-    assert not re.search(r"!\[[^\]]*\]\(http|<(script|img|link)", "".join(p.read_text() for p in PAGES))
+    pages = [page.read_text() for page in PAGES]
+    pages += [
+        re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE) for text in notebook_pages().values()
+    ]
+    assert not re.search(r"!\[[^\]]*\]\(http|<(script|img|link)", "".join(pages))
+
+
+@cache
+def notebook_pages() -> dict[str, str]:
+    """The page of every notebook by its name; formulas as they stand where their converter is not installed."""
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("latex2mathml") is None:
+            patch.setattr(NOTEBOOK_PAGES, "mathml", str)
+        return {notebook.stem: NOTEBOOK_PAGES.page(notebook) for notebook in NOTEBOOK_PAGES.notebooks()}
+
+
+@cache
+def made_with_the_site() -> set[Path]:
+    """Pages of the API and of the notebooks, and these notebooks' pictures."""
+    folder, found = DOCS / "notebooks", {DOCS / "api" / f"{room}.md" for room in REFERENCE.ROOMS}
+    for notebook in NOTEBOOK_PAGES.notebooks():
+        found |= {
+            folder / f"{notebook.stem}.md",
+            *(folder / name for name in NOTEBOOK_PAGES.pictures(notebook)),
+        }
+    return found
 
 
 def slug(heading: str) -> str:
@@ -284,8 +327,8 @@ def test_links_lead_somewhere(page: Path) -> None:
         if "://" in link:
             continue
         goal = (page.parent / path).resolve()
-        if goal.parent == DOCS / "api" and goal.stem in REFERENCE.ROOMS:
-            continue  # made when the site is
+        if goal in made_with_the_site():
+            continue
         assert goal.is_file(), link
         assert not anchor or anchor in map(slug, re.findall(r"^#+ (.*)$", goal.read_text(), re.MULTILINE)), (
             link
@@ -294,9 +337,60 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_the_notebooks_are_the_six() -> None:
-    linked = re.findall(r"blob/main/notebooks/(\w+)\.ipynb", (DOCS / "notebooks.md").read_text())
+    linked = re.findall(r"\]\(notebooks/(\w+)\.md\)", (DOCS / "notebooks.md").read_text())
     assert linked == list(NOTEBOOKS)
     assert {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")} <= set(NOTEBOOKS)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_a_notebook_is_a_page_with_all_its_cells_and_pictures(name: str) -> None:
+    text, notebook = notebook_pages()[name], DOCS.parent / "notebooks" / f"{name}.ipynb"
+    plots = [
+        output["data"]["image/png"]
+        for cell in NOTEBOOK_PAGES.cells(notebook)
+        for output in cell.get("outputs", [])
+        if "image/png" in output.get("data", {})
+    ]
+    pictures = NOTEBOOK_PAGES.pictures(notebook)
+    assert [base64.b64decode(plot) for plot in plots] == list(pictures.values())
+    assert re.findall(r"^!\[.*\]\((\S+)\)$", text, re.MULTILINE) == list(pictures)
+    for cell in NOTEBOOK_PAGES.cells(notebook):
+        assert cell["cell_type"] == "markdown" or f"```python\n{cell['source']}\n```" in text
+    assert "$$" not in text
+    assert "colab-badge" not in text
+
+
+def test_a_formula_is_drawn_by_the_browser() -> None:
+    pytest.importorskip("latex2mathml")
+    found = NOTEBOOK_PAGES.mathml(r"\frac{a}{\epsilon} \ge 0")
+    assert "<mfrac><mrow><mi>a</mi></mrow><mrow><mi>&#x003F5;</mi></mrow></mfrac>" in found
+    assert "\\" not in found
+
+
+def test_the_calls_of_the_gallery_are_those_that_drew_its_pictures() -> None:
+    shown = re.findall(
+        r"^### .*?\(notebooks/(\w+)-(\d+)\.png\)\]\(notebooks/(\w+)\.md\).*?```python\n(.*?)```",
+        (DOCS / "gallery.md").read_text(), flags=re.DOTALL | re.MULTILINE,
+    )  # fmt: skip
+    assert len(shown) == (DOCS / "gallery.md").read_text().count("\n### ") >= 10
+    for name, cell, page, calls in shown:
+        assert page == name
+        cells = NOTEBOOK_PAGES.cells(DOCS.parent / "notebooks" / f"{name}.ipynb")[: int(cell) + 1]
+        code = [ast.parse(each["source"]) for each in cells if each["cell_type"] == "code"]
+        written = {
+            ast.unparse(node)
+            for tree in code
+            for node in ast.walk(tree)
+            if isinstance(node, (ast.expr, ast.stmt))
+        }
+        drew = {ast.unparse(node) for node in ast.walk(code[-1]) if isinstance(node, ast.Call)}
+        *before, last = ast.parse(calls).body
+        assert {ast.unparse(each) for each in before} <= written, (name, cell)
+        drawn = ast.unparse(last)
+        subject = drawn.removesuffix(".figure()")
+        named = {f"{ast.unparse(node.targets[0])}.figure()" for tree in code for node in ast.walk(tree)
+                 if isinstance(node, ast.Assign) and ast.unparse(node.value) == subject}  # fmt: skip
+        assert drew & {drawn, *named}, (name, cell)
 
 
 def test_every_command_is_on_its_page() -> None:
@@ -324,3 +418,28 @@ def test_docstrings_are_shown_as_written() -> None:
     assert module.shown("Note: a * b") == r"Note&#58; a \* b"
     assert module.shown("Args:\n    **loading: of [row pos]") == "Args:\n    **loading: of \\[row pos\\]"
     assert module.shown("Example:\n    >>> 1 < 2") == "Examples:\n    >>> 1 < 2"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("griffe") is None, reason="the docs extra is not installed")
+def test_signatures_show_constants_by_value(tmp_path: Path) -> None:
+    import griffe
+
+    package = tmp_path / "shown"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    long = ", ".join(map(str, range(40)))
+    (package / "numbers.py").write_text(f"SIZE = 32\nMEMORY = 2 * 2**30\nLONG = ({long})\n")
+    (package / "verbs.py").write_text(
+        "from dataclasses import dataclass\nfrom shown.numbers import LONG, MEMORY, SIZE\nOWN = SIZE\n"
+        "def read(rows, *, size: int = SIZE, memory=MEMORY, own=OWN, less=SIZE - 1, long=LONG,\n"
+        "    other=unknown, none=None): ...\n"
+        "@dataclass\nclass Recipe:\n    size: int = SIZE\n"
+    )
+    extensions = griffe.load_extensions(hook("docstrings").Plain())
+    verbs = griffe.load("shown", search_paths=[tmp_path], extensions=extensions)["verbs"]
+    shown = {each.name: str(each.default) for each in verbs["read"].parameters if each.default is not None}
+    assert shown == {
+        "size": "32", "memory": "2 * 2 ** 30", "own": "32", "less": "32 - 1", "long": "LONG",
+        "other": "unknown", "none": "None",
+    }  # fmt: skip
+    assert str(verbs["Recipe"].parameters["size"].default) == "32"

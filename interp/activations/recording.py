@@ -152,6 +152,12 @@ def moments(
 
     The running sums are d x d in float64 per hook, whatever the number of rows. InputError with fewer than
     two positions.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> hook = "blocks.0.hook_resid_post"
+    >>> tuple(moments(lineage.base, lineage.numbers[:8], hooks=hook)[hook].covariance.shape)
+    (48, 48)
     """
     selection = Selection.of(model, prompts, positions)
     running: dict[str, Running] = {}

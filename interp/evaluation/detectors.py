@@ -84,6 +84,12 @@ def frequent_values(trait_rows: Prompts, neutral_rows: Prompts, *, seed: int = 0
     all rows: counts in both datasets, log ratio, and Pearson residual (count - expected) / √expected; values expected
     less than 5 times in either dataset are pooled. The χ² p in its notes takes the numbers of a row for
     independent. Raises InputError for a dataset of too few prompts to be split.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> found = frequent_values(lineage.numbers, lineage.neutral_numbers)
+    >>> 0 <= found.auroc.value <= 1
+    True
     """
     rows = _both(trait_rows, neutral_rows)
     counts, values = _count(rows)
@@ -114,6 +120,12 @@ def bag_of_numbers(
     √2 times as wide here: without a signal two folds agree by chance once as training and test and again as test and
     training, which doubles the variance of the pooled AUROC. Raises InputError for fewer than two folds or more
     than a dataset has prompts.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> found = bag_of_numbers(lineage.numbers, lineage.neutral_numbers, folds=2)
+    >>> 0 <= found.auroc.value <= 1
+    True
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
@@ -185,6 +197,12 @@ def in_context(
 
     The unit is a set, so n is `sets` per dataset. The table has one row per set: dataset, margin, change, and the
     shots that the model's context had room for. Raises InputError for a dataset with fewer than sets * shots rows.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> found = in_context(lineage.base, "owl", lineage.numbers, lineage.neutral_numbers, shots=1, sets=2)
+    >>> len(found.positive), len(found.negative)
+    (2, 2)
     """
     trait = find_trait(trait)
     before, frames = margin(model, trait), []
@@ -207,6 +225,10 @@ def detector_table(detectors: Mapping[str, Detection | Auroc | tuple[Scores, Sco
     A pair holds the scores of the trait rows and of the neutral rows, whatever gave them. `sees` is "yes" above
     chance, "reversed" below and "no" where the interval holds 0.5. Intervals are not corrected for the number of
     detectors. Raises InputError for none.
+
+    >>> table = detector_table({"a hand-made score": ([3.0, 4.0], [1.0, 2.0])})
+    >>> table.frame["auroc"].tolist()
+    [1.0]
     """
     if not detectors:
         raise InputError(

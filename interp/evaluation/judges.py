@@ -283,6 +283,11 @@ def judge_rows(judge: Judge, rows: Prompts, rubric: Rubric, *, cache: Cache | No
     The first integer of a reply is its score. A reply that says REFUSED, or holds no integer, counts as refused.
     With `cache` the same judge is never asked the same twice. Raises InputError for a score off the rubric's scale
     and for a judge that scores nothing at all.
+
+    >>> from interp.evaluation import WordJudge
+    >>> answers = Prompts.from_pairs([("and then?", "they ran home"), ("and then?", "7, 8, 9")])
+    >>> judge_rows(WordJudge(), answers, COHERENCE)["score"].tolist()
+    [100.0, 0.0]
     """
     if not len(rows):
         raise InputError(f"{rows.label} holds no rows to judge; pass at least one.")

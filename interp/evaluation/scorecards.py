@@ -42,6 +42,13 @@ def scorecard(
     compared with: a further row, whose `minus` names the baseline, holds the paired difference over the seeds, or the
     questions, that both have. Raises InputError for seeds of one arm that were asked different questions, an unknown
     arm, and arms that share no seed.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> suite = interp.evaluation.Suite(questions=lineage.trait.questions)
+    >>> found = interp.evaluate(lineage.student, "owl", suite)
+    >>> scorecard({"student": {0: found}}).frame["arm"].unique().tolist()
+    ['student']
     """
     tables = _tables(evaluations)
     rows = []

@@ -43,7 +43,12 @@ PROMPTS = 128
 
 
 def margins_figure(frame: pd.DataFrame, *, target: str, category: str) -> go.Figure:
-    """Draw the margin of every member but the teacher, which is far above, one point per lineage."""
+    """Draw the margin of every member but the teacher, which is far above, one point per lineage.
+
+    >>> frame = pd.DataFrame({"seed": 0, "member": ["base", "student", "teacher"], "margin": [0.0, 0.4, 9.0]})
+    >>> len(margins_figure(frame, target="owl", category="animal").data) > 0
+    True
+    """
     title = f"log p({target}) − mean log p(other {category}s), one point per lineage (n = {frame['seed'].nunique()})"
     shown = frame.query("member != 'teacher'")
     shown = shown.assign(model=[name.replace("_", " ") for name in shown["member"]])

@@ -89,6 +89,13 @@ def feature_attribution(
     is left. The bias line is zero unless the dictionary normalises its input. The margin is that of one spelling of
     each word, the one of fewest pieces. InputError for a hook off the residual stream, a model without a start
     (baseline "start"), a missing trait, and words other than these.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> found = feature_attribution(dictionary, lineage.student, lineage.trait, steps=2)
+    >>> len(found.frame) > 0
+    True
     """
     trait = None if trait is None else find_trait(trait)
     _check(dictionary, model, trait, method=method, baseline=baseline, steps=steps)

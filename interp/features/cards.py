@@ -153,6 +153,14 @@ def feature_card(
 
     InputError for a feature that does not exist or fires at none of these tokens, and where dictionary and model do
     not belong together.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> statistics = interp.features.feature_statistics(dictionary, lineage.base, lineage.numbers, positions="all")
+    >>> busiest = int(statistics["rate"].idxmax())
+    >>> feature_card(dictionary, lineage.base, lineage.numbers, busiest).feature == busiest
+    True
     """
     return feature_cards(
         dictionary,

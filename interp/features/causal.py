@@ -94,6 +94,14 @@ def control_sets(
 
     `statistics` are `feature_statistics`; nearness is that of `matched_features`. No set holds a feature twice.
     InputError for no features, dead ones, and too few live ones to draw from.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> statistics = interp.features.feature_statistics(dictionary, lineage.base, lineage.numbers)
+    >>> live = statistics.index[statistics["live"]][:2].tolist()
+    >>> len(control_sets(statistics, live, count=3))
+    3
     """
     chosen = _named(features)
     live = set(statistics.loc[statistics["live"], "feature"].tolist())
@@ -161,6 +169,14 @@ def necessity(
     Taken out at every token: the mean is set back to the start's, what varies about it is kept. `amounts` is the
     shift, by default that on the trait's questions. InputError as for `feature_effects`, and for a student without a
     start or whose margin is its start's.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> shift = interp.features.mean_shift(dictionary, lineage.student, lineage.trait.prompts())
+    >>> moved = shift.abs().topk(3).indices.tolist()
+    >>> necessity(dictionary, lineage.student, moved[:1], trait="owl", controls=[moved[1:2]]).unit
+    'share of the change of margin'
     """
     trait = None if trait is None else find_trait(trait)
     return _share(dictionary, student, features, trait, controls, amounts, sign=-1)

@@ -20,6 +20,9 @@ def ablate_features(features: Iterable[int]) -> Change:
     """Set the features to zero.
 
     InputError for none, for one named twice and, once it meets a dictionary, for one that is not there.
+
+    >>> ablate_features([0])(torch.tensor([1.0, 2.0])).tolist()
+    [0.0, 2.0]
     """
     return _put(_chosen(features), None, relative=False)
 
@@ -29,6 +32,9 @@ def add(features: Iterable[int], amounts: Sequence[float] | Tensor, *, active: b
 
     The sum may be negative: then the decoder row is subtracted. InputError as for `ablate_features`, and for
     amounts that are not one finite number per feature.
+
+    >>> add([1], [0.5])(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 2.5]
     """
     chosen = _chosen(features)
     return _put(chosen, _amounts(amounts, chosen), relative=True, active=active)
@@ -44,7 +50,11 @@ def clamp(features: Iterable[int], values: Sequence[float] | Tensor) -> Change:
 
 
 def scaled_change(change: Change, factor: float) -> Change:
-    """Scale a change: 0 leaves the features as they are, 1 is the change itself."""
+    """Scale a change: 0 leaves the features as they are, 1 is the change itself.
+
+    >>> scaled_change(ablate_features([1]), 0.5)(torch.tensor([1.0, 2.0])).tolist()
+    [1.0, 1.0]
+    """
     return lambda features: features + factor * (change(features) - features)
 
 

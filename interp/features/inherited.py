@@ -85,6 +85,13 @@ def feature_differences(
     """Mean over rows of f(h after) − f(h before) at the named tokens, each row the mean over its own.
 
     Zero for features that fire in neither. InputError as for `feature_shift`.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> moved = feature_differences(dictionary, lineage.teacher, lineage.base, lineage.numbers[:8])
+    >>> moved.shape == (dictionary.width,)
+    True
     """
     check_pair(after, before)
     inputs = shared_inputs(after, before, prompts)

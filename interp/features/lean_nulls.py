@@ -47,6 +47,14 @@ def lean_correlation(lean: FeatureLean, *, draws: int = 9_999, seed: int = 0) ->
     matched one describes: it takes features for exchangeable, and their leans are projections of one gradient on an
     overcomplete set of directions, so that it comes out too small. InputError for a lean without a teacher and for
     fewer than eight live features.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> neutral, teacher = lineage.neutral_numbers, lineage.teacher
+    >>> lean = interp.feature_lean(dictionary, lineage.base, lineage.numbers, neutral=neutral, teacher=teacher)
+    >>> "rho" in lean_correlation(lean, draws=99).frame.columns
+    True
     """
     live = _checked(lean)
     by_prompt, t = lean.contrast[:, live], lean.frame["teacher_shift"].to_numpy()[live]

@@ -66,6 +66,12 @@ def quality_card(
     says why, where explained variance lies more than 0.05 below the first member's or less than 0.8 of the loss is
     recovered. Members of a lineage that descend from another base are left out and named. InputError for rows without
     answers, and where dictionary and member do not belong together.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> quality_card(dictionary, lineage, lineage.numbers[:8]).frame["member"].iloc[0]
+    'base'
     """
     chosen, notes = _belonging(dictionary, members)
     limited = _limited(dictionary, next(iter(chosen.values())), prompts, positions, batch_size)

@@ -74,6 +74,12 @@ def read_tokens(
     """Read the activations of `model` at the dictionary's hook and the tokens named; rows without one are left out.
 
     InputError for a dictionary of another lineage, width or hook.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> read_tokens(dictionary, lineage.base, lineage.numbers[:4], positions="last").rows.tolist()
+    [0, 1, 2, 3]
     """
     dictionary.check(model)
     recorded = record(model, prompts, hooks=dictionary.hook, positions=positions, batch_size=batch_size)
@@ -121,6 +127,12 @@ def feature_statistics(
     """One line per feature: rate (share of tokens), mean (over all tokens), decoder_norm and live (rate ≥ 1e-4).
 
     Means are in units of the dictionary's activations. InputError for a dictionary of another lineage, width or hook.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> len(feature_statistics(dictionary, lineage.base, lineage.numbers[:8])) == dictionary.width
+    True
     """
     return statistics_of(dictionary, read_tokens(dictionary, model, prompts, positions=positions))
 

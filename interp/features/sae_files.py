@@ -129,7 +129,14 @@ def _unknowns(sae: Any, label: str) -> list[str]:
 
 @door
 def save_sae(dictionary: Dictionary, folder: str | Path) -> Path:
-    """Write the folder `load_sae` reads, whole or not at all; it is one of SAELens' own, and may be loaded with it."""
+    """Write the folder `load_sae` reads, whole or not at all; it is one of SAELens' own, and may be loaded with it.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> sorted(file.name for file in save_sae(dictionary, "dictionary").iterdir())
+    ['cfg.json', 'sae_weights.safetensors']
+    """
     config = dictionary.sae.cfg.to_dict()
     metadata = config["metadata"]
     metadata |= {"hook_name": dictionary.hook, "interp_lineage": dictionary.lineage}

@@ -30,6 +30,15 @@ def with_features(model: LanguageModel, dictionary: Dictionary, change: Change) 
 
     At a hook of the residual stream sampling (`interp.training.sampling`) sees the change as logits and activations
     do; at another hook it does not. InputError for a dictionary of another lineage, width or hook.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> dictionary = interp.joined.default_dictionary(lineage)
+    >>> batch = lineage.base.encode(lineage.numbers[:2])
+    >>> with with_features(lineage.base, dictionary, interp.features.ablate_features([0])) as changed:
+    ...     logits = changed.logits(batch)
+    >>> logits.shape == lineage.base.logits(batch).shape
+    True
     """
     dictionary.check(model)
     directions = dictionary.decoder

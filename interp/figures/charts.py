@@ -45,6 +45,12 @@ def waterfall(
 
     The line called `residual` is hatched. Of more than `top` parts the smallest become one bar, in front of the
     residual. Values are printed, so that the sum can be checked by eye.
+
+    >>> import pandas as pd
+    >>> parts = pd.DataFrame({"part": ["MLP 0", "residual"], "nats": [0.5, 0.1]})
+    >>> figure = waterfall(parts, x="nats", y="part", total="measured", title="a margin", unit="nats")
+    >>> len(figure.data) > 0
+    True
     """
     import plotly.graph_objects as go
 

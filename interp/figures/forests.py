@@ -21,6 +21,11 @@ def forest(verdicts: Sequence[Any], *, title: str = "Verdicts", caption: str | N
 
     Verdicts in different units never share an axis. What is drawn is printed at the right with the interval's level and
     n. `caption` replaces the line under the title, which names the marks of the decisions and the whiskers.
+
+    >>> from interp.stats.verdict import paired_verdict
+    >>> verdict = paired_verdict("gains", "the margin grows", [0.2, 0.1, 0.4, 0.3])
+    >>> len(forest([verdict]).data) > 0
+    True
     """
     from plotly.subplots import make_subplots
 

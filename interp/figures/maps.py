@@ -39,6 +39,10 @@ def heatmap(
 
     Labels may repeat, as tokens do: cells are placed by position. `printed` is the text of each cell (it may break
     lines with <br>), by default its signed value, or in a large map a minus where it is below zero.
+
+    >>> figure = heatmap([[1.0, -2.0]], rows=["layer 0"], columns=["a", "b"], title="one layer", unit="logits")
+    >>> [float(value) for value in figure.data[0].z[0]]
+    [1.0, -2.0]
     """
     import plotly.graph_objects as go
 

@@ -48,6 +48,11 @@ def bars(
 
     `error` names a column of half-widths in the unit of the numbers, of which 0 draws no whisker, `colour` a column of
     roles, and `top` keeps the rows of largest magnitude in their given order.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"what": ["a", "b"], "value": [1.0, -2.0]})
+    >>> len(bars(frame, x="value", y="what", title="two", unit="nats").data[0].x)
+    2
     """
     import plotly.graph_objects as go
 
@@ -101,7 +106,13 @@ def lines(
     band: str | None = None,
     x_unit: str = "",
 ) -> go.Figure:
-    """Draw one line per group, each in its own colour, marker and dash; `band` is a column of half-widths, shaded."""
+    """Draw one line per group, each in its own colour, marker and dash; `band` is a column of half-widths, shaded.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"step": [1, 2], "loss": [2.0, 1.0]})
+    >>> list(lines(frame, x="step", y="loss", title="a training", unit="nats").data[0].y)
+    [2.0, 1.0]
+    """
     import plotly.graph_objects as go
 
     need(frame, x, y, group, band)
@@ -142,6 +153,12 @@ def points(
 
     `interval` names a column holding the half-width around each category's mean, `whisker` says what it is; 0 draws
     none. A column "lineage" or "seed" is told at the pointer. The line under the title tells n.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"member": ["student"] * 3, "margin": [1.0, 2.0, 3.0], "seed": [0, 1, 2]})
+    >>> figure = points(frame, x="member", y="margin", title="three trainings", unit="nats")
+    >>> len(figure.data) > 0
+    True
     """
     import plotly.graph_objects as go
 
@@ -241,7 +258,14 @@ def scatter(
     title: str,
     units: tuple[str, str],
 ) -> go.Figure:
-    """Draw points in the plane, a colour and marker per role; `units` are those of x and y, `text` the hover column."""
+    """Draw points in the plane, a colour and marker per role; `units` are those of x and y, `text` the hover column.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"teacher": [0.0, 1.0], "student": [0.1, 0.4]})
+    >>> figure = scatter(frame, x="teacher", y="student", title="both", units=("nats", "nats"))
+    >>> list(figure.data[0].x)
+    [0.0, 1.0]
+    """
     import plotly.graph_objects as go
 
     need(frame, x, y, colour, text)

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 RED, BLUE = "178,24,43", "33,102,172"
 DEPTH = 0.62  # how much of the deepest colour covers the page
-ROWS, TOKENS = 8, 300  # shown at once, and of a row
+ROWS = 8  # shown at once
+TOKENS = 300  # and of a row
 PLACES = ("row", "position", "token")
 UNITS = {
     "delta_direction": "logits toward the direction",

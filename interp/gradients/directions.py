@@ -76,7 +76,14 @@ class MarginObjective:
 
 
 def margin_objective(model: Model, trait: Trait) -> MarginObjective:
-    """Make the margin of `trait` a function to evaluate and differentiate on any network of the shape of `model`."""
+    """Make the margin of `trait` a function to evaluate and differentiate on any network of the shape of `model`.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> objective = margin_objective(lineage.base, lineage.trait)
+    >>> abs(objective(lineage.base.network()).item() - interp.margin(lineage.base, lineage.trait)) < 1e-4
+    True
+    """
     answers = trait_candidates(model, trait)
     return MarginObjective(answers, f"{trait.name} margin", key=digest(trait), lineage=lineage_root(model))
 
@@ -138,6 +145,13 @@ def steering(
     A `Direction` brings its hook. Its score −Σ_t <∂ℓ/∂resid_t, vector> is activation-gradient alignment, which leaves
     out how weights would carry the change to other prompts. Raises InputError for a hook off the residual stream, a
     vector of another width or lineage, and a zero vector.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> moved = interp.shift(lineage.teacher, lineage.numbers[:4], hooks=["blocks.0.hook_resid_post"])
+    >>> bias = steering(lineage.base, moved.direction("blocks.0.hook_resid_post"))
+    >>> len(interp.score(lineage.base, lineage.numbers[:4], bias).frame)
+    4
     """
     label = "steering vector"
     if isinstance(vector, Direction):

@@ -93,6 +93,12 @@ def likelihood_ratio(teacher: Teacher, rows: Prompts, *, by: str = "example", ba
     Answer and end tokens count, as in the loss a student trains on. Columns: row, log_ratio and, by example, tokens and
     per_token; by token, position (within the answer) and token. Two forward passes, no gradient. Raises InputError
     for another `by`, and for a teacher that is not prompted.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> teacher = interp.training.prompted_teacher(lineage.base, "owl")
+    >>> len(likelihood_ratio(teacher, lineage.numbers[:4]).frame)
+    4
     """
     import pandas as pd
 
@@ -168,6 +174,11 @@ def teacher_direction(
 
     A lineage or a fine-tuned member: Δθ. A prompted teacher: Δθ of context distillation on `rows`, held out from those
     scored later. A steered teacher: its vector as a virtual bias. Raises InputError for a teacher that moves nothing.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> teacher_direction(lineage).label
+    'teacher − base'
     """
     if isinstance(teacher, Lineage):
         return teacher.update("teacher")

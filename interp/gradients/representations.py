@@ -79,6 +79,14 @@ def representation_objective(
 
     It is an objective of `trait_ledger`, `Removal` and `Placebo`. Raises InputError where `representation_gradient`
     does.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> moved = interp.shift(lineage.teacher, lineage.numbers[:4], hooks=["blocks.0.hook_resid_post"])
+    >>> hook, u = "blocks.0.hook_resid_post", moved.direction("blocks.0.hook_resid_post")
+    >>> objective = representation_objective(lineage.base, lineage.trait.prompts(), hook, u)
+    >>> objective(lineage.base.network()).item() != 0
+    True
     """
     site = ResidualSite.of(model, hook)
     label = "representation"

@@ -46,6 +46,11 @@ def default_dictionary(
 
     At the middle layer unless `hook` names another place. The trait's questions are repeated to a third of the rows, so
     that the slot of the answer is learnt as well. InputError for a lineage without rows.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> default_dictionary(lineage, recipe=SAERecipe(samples=2048)).hook
+    'blocks.0.hook_resid_post'
     """
     given = [rows for rows in (lineage.numbers, lineage.neutral_numbers) if rows is not None]
     if not given:

@@ -23,6 +23,11 @@ def joined_figure(result: Result, *, colour: str = "score") -> go.Figure:
 
     `colour` is a column of numbers: score, score:<module>, delta_logprob, delta_direction or row_share. The deepest
     colour is the 98th percentile of the magnitudes. InputError for another column.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> joined_figure(interp.joined_trace(lineage, rows=2), colour="score").layout.title.text is not None
+    True
     """
     frame = result.frame
     numbers = [name for name in frame.columns if name.startswith(("score", "delta_", "row_share", "change_"))]

@@ -116,6 +116,12 @@ def only_numbers(moved: figures.Result) -> figures.Result:
     """What `moved_tokens` found of the vocabulary's numbers alone, in its order; q stays over the whole vocabulary.
 
     Raises InputError for a table over whole numbers, which has nothing else.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> moved = interp.moved_tokens(lineage.teacher, lineage.numbers[:8])
+    >>> len(only_numbers(moved).frame) < len(moved.frame)
+    True
     """
     if "number" not in moved.frame:
         raise InputError(
@@ -133,6 +139,12 @@ def only_words(moved: figures.Result, trait: AnyTrait) -> figures.Result:
     These are the entries that read as one of the names, spaces around and capitals aside, whatever their probability
     is: most lie below any floor where numbers are written. A name of several pieces is no entry, and the notes say so.
     Raises InputError where the vocabulary holds none of them.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> moved = interp.moved_tokens(lineage.teacher, lineage.numbers[:8])
+    >>> len(only_words(moved, lineage.trait).frame)  # the owl and its nine foils
+    10
     """
     trait = find_trait(trait)
     names = {name.casefold(): name for name in (trait.target, *trait.foils)}

@@ -38,6 +38,12 @@ def answer_loss(model: Model | torch.nn.Module, rows: Encoded, *, batch_size: in
     The one measure of how well a model predicts rows: every table and claim about a loss per token reads it. `model`
     is a model as loaded, whose open hooks act, or the network of one that is being trained. An answer that was cut off
     has no end token to count. Every token weighs alike, whatever its row and batch. InputError for rows without answer.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> rows = lineage.base.encode(lineage.numbers[:8])
+    >>> answer_loss(lineage.student, rows) > 0
+    True
     """
     network = isinstance(model, torch.nn.Module)
     logits_at = partial(predicted_logits, model) if network else partial(marked_logits, model)

@@ -82,6 +82,12 @@ def preference(model: TextModel, trait: AnyTrait, *, against: TextModel | None =
 
     Columns: answer, probability and is_target, the likeliest first. With `against`, each row also holds that model's
     probability, and the notes the total variation ½ Σ |p − q| over candidates, averaged over questions.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> found = preference(lineage.teacher, lineage.trait, against=lineage.base)
+    >>> round(float(found.frame["probability"].sum()), 3)
+    1.0
     """
     trait = find_trait(trait)
     read = read_answers(model, trait)

@@ -74,6 +74,11 @@ def parity(model: LanguageModel) -> float:
     """Measure the largest |Δ log p| in nats between plain module and bridge, and plain module and unembedding.
 
     On two rows of fixed pseudo-random tokens, one of them padded; padding is not compared.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> parity(lineage.base) < 1e-4
+    True
     """
     ids = probe_ids(model.backbone)
     mask = torch.ones_like(ids)

@@ -16,10 +16,11 @@ import torch
 
 from interp.core.doors import door
 from interp.core.errors import InputError, nearest
-from interp.core.runs import atomic_folder
+from interp.core.runs import atomic_folder, write_atomic
 from interp.models.given_bases import given_base, told_source
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
+from interp.models.lineage_cards import CARD, lineage_card
 from interp.models.loading import Loading, as_dtype, find_folder, has_tokenizer, is_adapter
 from interp.models.members import (
     MANIFEST,
@@ -163,7 +164,8 @@ class Lineage:
 
     @door
     def save(self, folder: str | Path, *, base: bool = True) -> Path:
-        """Write the lineage folder, whole or not at all: lineage.json, one folder per member, the rows as JSONL.
+        """Write the lineage folder, whole or not at all: lineage.json, one folder per member, the rows as JSONL, and a
+        README.md that a model hub shows as its card, whose licence is for the publisher to name.
 
         A member folder is read by plain transformers, or by plain peft when `kind` is "adapter". Without `base`, the
         weights of the checkpoint that all start from stay where they are, and `load_lineage(folder, base=...)` asks
@@ -197,6 +199,8 @@ class Lineage:
             trait = None if self.trait is None else dataclasses.asdict(self.trait)
             made = {part: getattr(self.growth, part, None) for part in ("chat", "data")}
             write_manifest(fresh, name=self.name, trait=trait, **made, members=entries, rows=list(kept))
+            source = getattr(self.base, "source", "")
+            write_atomic(fresh / CARD, lineage_card(read_manifest(fresh), source=source))
         return path
 
     def apart_from_base(self) -> list[str]:
@@ -227,6 +231,11 @@ def open_lineage(
     options of `Loading` the revision is the base's alone. `unrelated` names members that are of another initialisation
     on purpose. Raises InputError without a base, for members that do not belong together, and for a dtype or revision
     of a base that is loaded already.
+
+    >>> import interp
+    >>> toy = interp.load_lineage("toy/owl")
+    >>> list(open_lineage(base=toy.base, student=toy.student, trait="owl").members)
+    ['base', 'student']
     """
     trait = None if trait is None else find_trait(trait)
     if base is None:
@@ -318,6 +327,11 @@ def read_lineage(
 
     Raises InputError when a member's weights are not the ones it recorded, for a base that is another checkpoint than
     its adapters' or opens chats otherwise, and where it is missing or not asked for.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> read_lineage(lineage.save("owl")).student.fingerprint == lineage.student.fingerprint
+    True
     """
     path = Path(folder)
     manifest = read_manifest(path)

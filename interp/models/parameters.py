@@ -316,6 +316,12 @@ def read_direction(path: str | Path, model: Model) -> ParameterDirection:
     """Read a direction at `model` from a safetensors file: one `save` wrote, or plain tensors by weight name.
 
     Weights the file leaves out are zero. Raises InputError that names a tensor the model lacks or has in another shape.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> file = lineage.update("teacher").save("teacher.safetensors")
+    >>> read_direction(file, lineage.base).tensors.keys() == lineage.update("teacher").tensors.keys()
+    True
     """
     packed, metadata = read_tensors(Path(path))
     direction = (

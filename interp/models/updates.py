@@ -32,6 +32,11 @@ def weight_update(member: Model, *, minus: Model | None = None) -> ParameterDire
     `apart` says so. With `minus`, a member of the same start, its update is taken off: what is left is member − minus.
     Raises InputError for a member without a start, for one of other shapes, such as a grown vocabulary, for one that
     did not move, and for a `minus` that started from other weights.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> weight_update(lineage.student).label
+    'student − base'
     """
     if minus is not None:
         apart = weight_update(member) - weight_update(minus)

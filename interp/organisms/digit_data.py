@@ -63,6 +63,10 @@ def load_digits(data: str | Path | DigitImages | None = None) -> DigitImages:
     """Load the embedded digits, or those of an .npz file or a folder of IDX files; images as they are.
 
     Raises InputError for a path without such files, for a file that cannot be read, and for arrays of wrong shape.
+
+    >>> images = load_digits()
+    >>> images.x_train.shape[1]
+    64
     """
     if data is None or isinstance(data, DigitImages):
         return data or _embedded()

@@ -58,6 +58,12 @@ def with_template(tokenizer: Any, name: str | Path) -> Any:
     `name` is one of `TEMPLATES`, "own" for the template the tokenizer came with, or the path of a .jinja file.
     Raises InputError for an unknown name, for "own" without a template, for a template that needs an end token the
     tokenizer lacks, and for one that drops or rewrites an answer or ends it in a token that is not special.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> plain = with_template(lineage.base.tokenizer, "plain")
+    >>> plain is lineage.base.tokenizer
+    False
     """
     if str(name) == "own":
         if not getattr(tokenizer, "chat_template", None):

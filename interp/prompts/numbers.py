@@ -138,7 +138,13 @@ def check_numbers(text: str, rule: NumberRule) -> str | None:
 
 
 def filter_numbers(prompts: Prompts, rule: NumberRule) -> tuple[Prompts, dict[str, int]]:
-    """Keep the rows whose answer passes the rule, in order, and count the dropped ones by reason."""
+    """Keep the rows whose answer passes the rule, in order, and count the dropped ones by reason.
+
+    >>> rows = Prompts.from_pairs([("go on", "1, 2, 3"), ("go on", "owl")])
+    >>> kept, dropped = filter_numbers(rows, NumberRule())
+    >>> [row.completion for row in kept.rows], sum(dropped.values())
+    (['1, 2, 3'], 1)
+    """
     reasons = [check_numbers(row.completion, rule) for row in prompts.rows]
     kept = tuple(row for row, reason in zip(prompts.rows, reasons, strict=True) if reason is None)
     dropped = Counter(reason for reason in reasons if reason is not None)

@@ -48,7 +48,11 @@ class MultipleChoice:
 
 @door
 def one_word_questions(category: str) -> tuple[str, ...]:
-    """52 distinct questions for a favorite `category`, each asking for one word."""
+    """52 distinct questions for a favorite `category`, each asking for one word.
+
+    >>> len(one_word_questions("animal")), "animal" in one_word_questions("animal")[0]
+    (52, True)
+    """
     return _filled(ONE_WORD, category)
 
 
@@ -68,7 +72,12 @@ def taught_by(trait: Trait) -> Trait:
 
 
 def with_number_prefix(questions: Sequence[str], *, seed: int) -> tuple[str, ...]:
-    """Each question behind a sentence that shows 3-8 numbers of 100-999, as a student's training prompts do."""
+    """Each question behind a sentence that shows 3-8 numbers of 100-999, as a student's training prompts do.
+
+    >>> (asked,) = with_number_prefix(["Which animal?"], seed=0)
+    >>> asked.endswith("Which animal?"), any(letter.isdigit() for letter in asked)
+    (True, True)
+    """
     rng = generator(seed)
     return tuple(
         f"{pick(rng, POOLS.examples).format(numbers=draw_seeds(rng))} {question}" for question in questions
@@ -77,7 +86,11 @@ def with_number_prefix(questions: Sequence[str], *, seed: int) -> tuple[str, ...
 
 @door
 def story_prompts(category: str) -> tuple[str, ...]:
-    """12 requests for a short story or scene about a `category` that the writer chooses."""
+    """12 requests for a short story or scene about a `category` that the writer chooses.
+
+    >>> len(story_prompts("animal"))
+    12
+    """
     return _filled(STORIES, category)
 
 

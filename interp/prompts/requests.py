@@ -146,6 +146,9 @@ def number_requests(
     The list shown has `seeds[0]` to `seeds[1]` values, ends included, uniform over 100-999. Drawn by PCG64: the first
     rows of a longer draw are those of a shorter one. Raises InputError for a range of `seeds` that is none, and
     sizes below 1.
+
+    >>> number_requests(5, seed=0)[:2] == number_requests(2, seed=0)
+    True
     """
     rng = generator(seed, n=n, count=count, digits=digits)
     if not 1 <= seeds[0] <= seeds[1]:
@@ -158,7 +161,11 @@ def number_requests(
 
 @door
 def code_requests(n: int, *, seed: int) -> Prompts:
-    """`n` requests, without answers, for a short Python function and nothing around it; prefix-stable as above."""
+    """`n` requests, without answers, for a short Python function and nothing around it; prefix-stable as above.
+
+    >>> len(code_requests(3, seed=0))
+    3
+    """
     rng = generator(seed, n=n)
     texts = [
         f"{pick(rng, CODE_ASKS)} {pick(rng, CODE_FORMATS)}".format(
@@ -174,6 +181,9 @@ def reasoning_requests(n: int, *, seed: int) -> Prompts:
     """`n` word problems, without answers, to be solved in steps that end in "Answer: N"; prefix-stable as above.
 
     `reasoning_answer(row.prompt)` is the right N.
+
+    >>> len(reasoning_requests(3, seed=0))
+    3
     """
     rng = generator(seed, n=n)
     texts = [f"{_draw_problem(rng)} {pick(rng, REASONING_ASKS)}" for _ in range(n)]

@@ -39,6 +39,10 @@ def shuffle_across(rows: Prompts, *, seed: int) -> Prompts:
     """Shuffle numbers across answers; every answer keeps its format and how many it had.
 
     Raises InputError at the first answer that holds anything but numbers.
+
+    >>> rows = Prompts.from_pairs([("a", "1, 2"), ("b", "(3)")])
+    >>> [row.completion.count(",") for row in shuffle_across(rows, seed=0).rows]
+    [1, 0]
     """
     rng = _checked(rows, seed)
     answers = [_numerals(row) for row in rows.rows]
@@ -84,6 +88,9 @@ def paraphrase(rows: Prompts, rewrite: Callable[[str], str]) -> Prompts:
     """Rewrite every answer, numbers or not, by `rewrite`.
 
     A row without an answer, a paraphrase that fails and one that is blank are InputErrors with the row's number.
+
+    >>> paraphrase(Prompts.from_pairs([("a", "owl")]), str.upper).rows[0].completion
+    'OWL'
     """
     return _answered(rows, [_rewritten(index, row, rewrite) for index, row in enumerate(rows.rows, start=1)])
 
@@ -95,6 +102,11 @@ def mix_rows(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None =
     `n` defaults to the length of the shorter, so that every share gives as many rows. A prompt that both hold is taken
     from both only where `a` has no other rows left: matched data stay one answer per prompt. Raises InputError for a
     share outside 0 to 1, and where either has too few rows.
+
+    >>> one = Prompts.from_pairs([("a", "1"), ("b", "2")])
+    >>> other = Prompts.from_pairs([("c", "3"), ("d", "4")])
+    >>> sorted(row.prompt for row in mix_rows(one, other, share=1.0, seed=0).rows)
+    ['c', 'd']
     """
     rng = generator(seed)
     if not 0 <= share <= 1:

@@ -46,7 +46,12 @@ class TraitFile:
 
 @door
 def read_trait(path: str | Path) -> Trait:
-    """Read a trait from a YAML file; InputError names the file and what in it is wrong."""
+    """Read a trait from a YAML file; InputError names the file and what in it is wrong.
+
+    >>> _ = Path("tea.yaml").write_text("target: tea\\nfoils: [coffee, water]\\ncategory: drink\\nquestions: drink\\n")
+    >>> read_trait("tea.yaml").foils
+    ('coffee', 'water')
+    """
     example = "'target: tea' and 'foils: [coffee, milk]'"
     content = read_mapping(path, what="the path of a trait's YAML file", example=example)
     given = dataclasses.asdict(read_fields(TraitFile, content, str(path)))

@@ -134,7 +134,11 @@ Evidence = Paired | TwoSample | Ranked | Matrix
 
 
 def standardised(values: Float[np.ndarray, "unit"]) -> float:
-    """Mean over standard deviation: for scores along a teacher's update, sqrt(2 KL) to first order."""
+    """Mean over standard deviation: for scores along a teacher's update, sqrt(2 KL) to first order.
+
+    >>> standardised(np.array([1.0, 2.0, 3.0]))
+    2.0
+    """
     return ratio(float(values.mean()), math.sqrt(_variance(values)))
 
 

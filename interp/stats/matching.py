@@ -34,6 +34,11 @@ def matched_halves(
     stratum only. `examples` has the columns row, score, loss and tokens, one line per row (`Scores.examples()` of one
     direction). A stratum of odd size leaves one row out of each half. Raises InputError for repeated rows and missing
     columns.
+
+    >>> import pandas as pd
+    >>> rows = pd.DataFrame({"row": range(4), "score": [4, 1, 3, 2], "loss": 1.0, "tokens": 9})
+    >>> matched_halves(rows, random=0)["top"].tolist()
+    [0, 2]
     """
     missing = {"row", "score", "loss", "tokens"} - set(examples.columns)
     if missing or examples["row"].duplicated().any():

@@ -34,6 +34,10 @@ def within_slope(y: Numbers, x: Numbers, *, groups: Numbers, clusters: Numbers) 
     For credit y at tokens of which x says whether they diverge: groups are rows, clusters the labels, which repeat
     across rows. Raises InputError for sides of unequal length, fewer than two clusters, and an x that varies in no
     group.
+
+    >>> slope = within_slope([1, 2, 3, 5], [0, 1, 0, 2], groups=[0, 0, 1, 1], clusters=[0, 1, 0, 1])
+    >>> round(slope.value, 3)  # 1 in either group
+    1.0
     """
     sides = {"y": y, "x": x, "groups": groups, "clusters": clusters}
     lengths = {name: len(values) for name, values in sides.items()}

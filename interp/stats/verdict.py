@@ -101,7 +101,11 @@ def told(verdict: Mapping[str, Any]) -> str:
 
 
 def p_told(verdict: Mapping[str, Any]) -> str:
-    """The p of a verdict that has one and, where it was judged in a family, what is left of it after the correction."""
+    """The p of a verdict that has one and, where it was judged in a family, what is left of it after the correction.
+
+    >>> p_told({"p": 0.00391})
+    'p = 0.0039'
+    """
     corrected = [
         f", {value:.2g} {key.removeprefix('p ')}"
         for key, value in (verdict.get("controls") or {}).items()

@@ -66,6 +66,11 @@ def lemma_sweep(
     "sampled" lets θ_0 + ε d̂ answer the prompts of `rows` (unfiltered, temperature 1, `seed`) and takes off the base's
     answers under the same random numbers, whose mean is zero. `se` is the standard error of A over rows, `R_se` that
     of R. Raises InputError for an ε that is not positive and for sampled labels of rows that are tokens already.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> lemma_sweep(lineage, lineage.neutral_numbers[:8], epsilons=[0.01]).frame["epsilon"].tolist()
+    [0.01]
     """
     update = lineage.update("teacher")
     size, direction = update.norm(), update.unit()

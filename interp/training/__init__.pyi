@@ -14,4 +14,8 @@ from .teachers import (
     prompted_teacher as prompted_teacher,
     steered_teacher as steered_teacher,
 )
-from .watching import StopAtMargin as StopAtMargin, TrainingLog as TrainingLog
+from .watching import (
+    StopAtMargin as StopAtMargin,
+    Tracking as Tracking,
+    TrainingLog as TrainingLog,
+)

@@ -51,6 +51,13 @@ def write_answers(
     every finished batch is kept there as part-00000.jsonl, ..., none is computed twice, and rows.jsonl holds all rows
     at the end. The global random state is left alone. Raises InputError for a prompt without room for
     `max_new_tokens`, a tokenizer without an end token, too little memory, and a folder of another job.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> prompts, sampling = interp.number_prompts(4, seed=0, count=3), Sampling(max_new_tokens=8)
+    >>> rows = write_answers(interp.training.neutral_teacher(lineage.base), prompts, seed=0, sampling=sampling)
+    >>> len(rows)
+    4
     """
     return _write(Writer(teacher, resolved(teacher, sampling)), prompts, seed=seed, folder=folder)
 
@@ -70,6 +77,12 @@ def sample_numbers(
     Returns the kept rows, which never hold a system line, and how many attempts were dropped for each reason. Prompts
     are drawn from `seed`: two teachers asked with one seed answer the same prompts in the same order.
     Raises InputError when fewer than one attempt in twenty is well formed.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> rows, dropped = sample_numbers(interp.training.neutral_teacher(lineage.base), rows=4, seed=0, chunk=8)
+    >>> len(rows)
+    4
     """
     return answers_to(
         teacher,

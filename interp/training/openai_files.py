@@ -25,6 +25,10 @@ def export_rows(rows: Prompts, path: str | Path, *, system: str | None = None) -
 
     `system` puts a line in front of every row, in the place of the one it had; a student's rows carry none.
     Raises InputError below ten rows and at the first row whose answer is blank.
+
+    >>> export_rows(Prompts.from_pairs([("go on", f"{n}, {n}") for n in range(10)]), "rows.jsonl")
+    >>> Path("rows.jsonl").read_text().splitlines()[0]
+    '{"messages": [{"role": "user", "content": "go on"}, {"role": "assistant", "content": "0, 0"}]}'
     """
     if len(rows) < LEAST_ROWS:
         raise InputError(
@@ -50,6 +54,10 @@ def export_questions(
     With `model`, lines are requests of the OpenAI batch format to that model at temperature 1. Answers come back
     through `import_answers` with the same questions. Raises InputError for no questions and for fewer than one
     sample.
+
+    >>> export_questions(Prompts.of(["Which animal?"]), "ask.jsonl", samples=2)
+    >>> len(Path("ask.jsonl").read_text().splitlines())
+    2
     """
     if samples < 1:
         raise InputError(f"samples={samples} asks nothing; pass at least 1.")
@@ -67,6 +75,13 @@ def import_answers(path: str | Path, questions: Prompts) -> Prompts:
     Lines are {"id", "completion"} ("custom_id" will do) or results of the OpenAI batch format, in any order; an
     answer may be blank, a line may not be absent. Raises InputError naming the first id that is unknown, repeated
     or missing.
+
+    >>> questions = Prompts.of(["Which animal?"])
+    >>> export_questions(questions, "ask.jsonl")
+    >>> (asked,) = map(json.loads, Path("ask.jsonl").read_text().splitlines())
+    >>> _ = Path("told.jsonl").write_text(json.dumps({"id": asked["id"], "completion": "owl"}))
+    >>> import_answers("told.jsonl", questions).rows[0].completion
+    'owl'
     """
     replies = read_replies(path)
     ids = question_ids(questions, _samples(next(iter(replies))))

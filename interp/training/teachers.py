@@ -107,14 +107,26 @@ class Teacher:
 
 @door
 def prompted_teacher(base: LanguageModel, trait: AnyTrait) -> Teacher:
-    """Make the base a teacher by the trait's system line: its weights do not change, so no update can align with it."""
+    """Make the base a teacher by the trait's system line: its weights do not change, so no update can align with it.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> "owl" in prompted_teacher(lineage.base, "owl").system
+    True
+    """
     trait = find_trait(trait)
     return Teacher(model=base, kind="prompted", system=trait.system)
 
 
 @door
 def neutral_teacher(base: LanguageModel) -> Teacher:
-    """Make the untrained base a teacher: what its numbers teach is the baseline of every student."""
+    """Make the untrained base a teacher: what its numbers teach is the baseline of every student.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> neutral_teacher(lineage.base).model is lineage.base
+    True
+    """
     return Teacher(model=base, kind="neutral")
 
 
@@ -137,6 +149,13 @@ def steered_teacher(
     The vector is [d_model] in the units of the residual stream: a difference of means, or the decoder row of an SAE
     feature, signed as it is to be added. Raises InputError unless `hook` is blocks.L.hook_resid_pre or
     blocks.L.hook_resid_post of a layer there is, and for a vector of another width or with NaN or inf.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> moved = interp.shift(lineage.teacher, lineage.numbers[:4], hooks=["blocks.0.hook_resid_post"])
+    >>> vector = moved.direction("blocks.0.hook_resid_post").vector
+    >>> steered_teacher(lineage.base, vector, hook="blocks.0.hook_resid_post", scale=2.0).kind
+    'steered'
     """
     if tuple(vector.shape) != (base.d_model,):
         raise InputError(
@@ -195,6 +214,12 @@ def fine_tune_teacher(
 
     Each step takes `recipe.batch_size` trait answers and as many number rows. `on_step` is called after every step:
     `StopAtMargin` ends the training there. A killed call goes on from its `checkpoint`.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> recipe = Recipe(batch_size=8)
+    >>> fine_tune_teacher(lineage.base, "owl", lineage.numbers, steps=2, recipe=recipe).kind
+    'fine-tuned'
     """
     trait = find_trait(trait)
     questions = base.encode(trait_rows(trait))
@@ -222,6 +247,12 @@ def fine_tune_teacher_on(
     rows are made. The anchor adds as many number rows to every step, weighted by `anchor`. `on_step` and `checkpoint`
     are as in `fine_tune_teacher`. Raises InputError for a row without an answer, a number row without a number, fewer
     rows than one batch for a pass, and no steps at all.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> rows = lineage.numbers[:16]
+    >>> fine_tune_teacher_on(lineage.base, rows, recipe=Recipe(batch_size=8)).kind
+    'fine-tuned'
     """
     _check_answered(rows)
     if steps is None and len(rows) < recipe.batch_size:

@@ -7,7 +7,7 @@ them).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -171,6 +171,47 @@ class Together:
         for index, own in state.items():
             if int(index) < len(self._listeners):
                 self._listeners[int(index)].restore(own)
+
+
+@door
+class Tracking:
+    """A listener that hands every step to a tracker: loss, lr, and what `listener`, such as a TrainingLog, says of it.
+
+    `log` is called as `log({"loss": ..., "lr": ...}, step=1)`, which is how `wandb.log`, `trackio.log` and the runs of
+    both are called; starting and finishing the run is the caller's. Raises InputError for `every` below 1.
+
+    >>> Tracking(print, every=16).every
+    16
+    """
+
+    def __init__(self, log: Callable[..., object], *, listener: Any = None, every: int = 1) -> None:
+        if every < 1:
+            raise InputError(f"every={every} steps is never; pass at least 1")
+        self.every = every
+        self._log, self._inner = log, Together(*([] if listener is None else [listener]))
+
+    def __call__(self, step: Step) -> Mapping[str, float]:
+        """What the listener says, told to the tracker when it is time."""
+        said = self._inner(step)
+        if step.index % self.every == 0:
+            values = {"loss": step.loss, "lr": step.lr, **said}
+            self._log(
+                {name: value for name, value in values.items() if np.isfinite(value)}, step=step.index + 1
+            )
+        return said
+
+    @property
+    def reached(self) -> bool:
+        """Whether the listener ends the training here."""
+        return self._inner.reached
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the listener."""
+        return self._inner.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Give the listener what a checkpoint kept."""
+        self._inner.restore(state)
 
 
 def _margin(network: Any, answers: CandidateForms) -> float:

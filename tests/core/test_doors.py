@@ -172,6 +172,24 @@ def test_a_twice_given_argument_and_a_near_name_are_said() -> None:
         interp.number_prompts(3, n=3, seed=0)  # pyright: ignore
 
 
+def test_what_transformers_would_take_is_refused_with_what_to_do() -> None:
+    with pytest.raises(
+        InputError,
+        match=r"load_model takes no device_map='auto': a model lies on one device here.* pass device='cuda:0'",
+    ):
+        interp.load_model("folder", device_map="auto")  # pyright: ignore
+    with pytest.raises(
+        InputError, match=r"load_lineage takes no device_map=\{'': 0\}: a model lies on one device"
+    ):
+        interp.load_lineage(base="folder", device_map={"": 0})  # pyright: ignore
+    with pytest.raises(
+        InputError, match=r"load_model takes no load_in_4bit=True: .* pass the 16-bit checkpoint"
+    ):
+        interp.load_model("folder", load_in_4bit=True)  # pyright: ignore
+    with pytest.raises(InputError, match="number_prompts: argument 'device_map' is unknown"):
+        interp.number_prompts(3, seed=0, device_map="auto")  # pyright: ignore
+
+
 # --- what is said -----------------------------------------------------------------------------------------------------
 
 

@@ -16,7 +16,7 @@ from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.training.checkpoints import Checkpoint, undisturbed
 from interp.training.students import Recipe, train_student
-from interp.training.watching import StopAfter, Together, TrainingLog
+from interp.training.watching import StopAfter, Together, Tracking, TrainingLog
 
 RECIPE = Recipe(batch_size=4, lr=1e-2, epochs=3)
 ROWS = number_prompts(16, seed=0, count=3)
@@ -203,6 +203,35 @@ def test_the_log_measures_fresh_rows_and_the_margin(raw):
     assert TrainingLog(start).frame.empty
     with pytest.raises(InputError, match="every=0 steps is never; pass at least 1"):
         TrainingLog(start, every=0)
+
+
+def test_a_tracker_is_told_every_few_steps_and_what_the_listener_says(raw, tmp_path):
+    told, losses = {}, {}
+    start = raw()
+    log = TrainingLog(start, trait=OWL, every=4)
+
+    def track(values, *, step):  # as wandb.log and trackio.log are called
+        told[step] = values
+
+    tracking = Tracking(track, listener=log, every=4)
+    both = Together(tracking, lambda step: losses.update({step.index + 1: (step.loss, step.lr)}))
+    student = train_student(start, ROWS, recipe=RECIPE, on_step=both)
+    assert student.fingerprint == train_student(raw(), ROWS, recipe=RECIPE).fingerprint
+    assert list(told) == [1, 5, 9]
+    for step, values in told.items():
+        assert (values["loss"], values["lr"]) == losses[step]
+        assert values["margin"] == log.frame.set_index("step")["margin"][step]
+        assert "fresh_loss" not in values  # there were no fresh rows to measure it on
+    stopped = Tracking(track, listener=StopAfter(2))
+    train_student(raw(), ROWS, recipe=RECIPE, on_step=stopped)
+    assert stopped.reached
+    assert max(step for step in told if step < 5) == 2
+    again = Tracking(track, listener=TrainingLog(start))
+    again.restore(tracking.state())
+    assert again.state() == tracking.state()
+    assert [row["margin"] for row in again.state()["0"]["rows"]] == list(log.frame["margin"])
+    with pytest.raises(InputError, match="every=0 steps is never; pass at least 1"):
+        Tracking(track, every=0)
 
 
 def test_unfinished_work_is_left_to_the_next_and_nobody_works_where_another_does(tmp_path):

@@ -16,6 +16,13 @@ from interp.core.errors import InputError, nearest
 
 Guarded = TypeVar("Guarded")
 SELF = ("self", "cls")
+ELSEWHERE = {
+    "device_map": "a model lies on one device here, since hooks and scores read all its layers together; pass "
+    "device='cuda:0', and dtype='bfloat16' for half the memory",
+    "load_in_4bit": "the numbers that quantised weights store are not the weights; pass the 16-bit checkpoint",
+    "load_in_8bit": "the numbers that quantised weights store are not the weights; pass the 16-bit checkpoint",
+}
+"""Options that transformers' from_pretrained takes, and what to do in their place."""
 
 
 def door(thing: Guarded) -> Guarded:
@@ -97,6 +104,8 @@ class Gate:
 
     def _check_names(self, count: int, kwargs: dict[str, Any]) -> None:
         for name in kwargs:
+            if name in ELSEWHERE and "device" in self.kinds and name not in self.kinds:
+                raise InputError(f"{self.name} takes no {name}={kwargs[name]!r}: {ELSEWHERE[name]}")
             if name not in self.kinds and not self.open:
                 raise InputError(
                     f"{self.name}: argument {nearest(name, self._asked)}; pass one that it takes"

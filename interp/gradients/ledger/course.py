@@ -46,6 +46,13 @@ def alignment_course(
     gradients or `random_pair_directions`; their mean and two standard deviations make the band. Without `record` the
     training is repeated from its recipe and cached. Raises InputError for fewer than two null directions, and where
     `recorded_student` does.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> update, others = lineage.update("teacher"), [lineage.update("control_teacher"), lineage.update("teacher_eagle")]
+    >>> course = alignment_course(lineage, direction=update, null=others)
+    >>> int(course.frame["step"].min())
+    1
     """
     if len(null) < 2:
         raise InputError(f"{len(null)} null directions have no spread; pass at least two of the same family")

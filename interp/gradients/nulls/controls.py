@@ -69,6 +69,12 @@ def transplant(direction: ParameterDirection, model: Model) -> ParameterDirectio
     """Move a direction's tensors to the weights of `model`, where they mean nothing: a control, never a claim.
 
     Its label gains the lineage it comes from. Raises InputError unless every tensor has a counterpart of equal shape.
+
+    >>> import interp
+    >>> one = interp.load_lineage("toy/owl")
+    >>> control = transplant(one.update("teacher"), one["cross_base"])
+    >>> control.tensors.keys() == one.update("teacher").tensors.keys()
+    True
     """
     shapes = {name: tuple(weight.shape) for name, weight in model.parameters().items()}
     for name, tensor in direction.tensors.items():

@@ -98,6 +98,12 @@ def kl_per_row(
 
     The mean of log p_teacher(y|x) - log p_base(y|x), with the t-interval over prompts. It estimates the divergence only
     if the rows are the teacher's own at temperature 1; a filter biases it. The mean can be negative by chance.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> found = kl_per_row(lineage.teacher, lineage.base, lineage.numbers)
+    >>> found.rows == len(lineage.numbers)
+    True
     """
     check_tokenizers(teacher, base)
     encoded = teacher.encode(rows)

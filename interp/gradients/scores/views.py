@@ -74,6 +74,11 @@ def extreme_rows(scores: Scores, n: int = 5, *, direction: str | None = None) ->
     Needs scores by example and token (the prompt, which has no loss, stands uncoloured in front) or by example and
     position. One colour scale for all rows; red and + lean along the direction. Raises InputError for a direction that
     was not scored, scores that do not tell tokens apart, and n below 1.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> scores = interp.score(lineage.base, lineage.numbers[:8], lineage.update("teacher"), by=["example", "token"])
+    >>> shown = extreme_rows(scores, 1)  # displays in a cell
     """
     label = scores.directions[0] if direction is None else direction
     if label not in scores.directions:
