@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GREY = "#7f7f7f"
 ORANGE = "#BD7B00"
 BLUE = "#0072B2"
-SKY = "#2E8FCC"
+SKY = "#369EBE"
 GREEN = "#009E73"
 _LOOKS = {  # role: colour, marker, dash, hatching
     "base": (GREY, "square", "dot", "."),
@@ -38,7 +38,7 @@ _LOOKS = {  # role: colour, marker, dash, hatching
     "neutral_student": (GREEN, "triangle-up", "longdash", "\\"),
     "cross_neutral_student": ("#1FA184", "triangle-up-open", "longdashdot", "|"),
     "other_student": ("#CC79A7", "cross", "8px,3px,2px,3px,2px,3px", "+"),
-    "in_context": ("#D55E00", "star", "14px,3px,2px,3px", "-"),
+    "in_context": ("#B84F00", "star", "14px,3px,2px,3px", "-"),
 }
 ROLES = {role: look[0] for role, look in _LOOKS.items()}
 SYMBOLS = {role: look[1] for role, look in _LOOKS.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -189,56 +189,45 @@ def grouped_points(
 
     need(frame, group, y, colour, role, half)
     names, series = list(dict.fromkeys(frame[group])), list(dict.fromkeys(frame[colour]))
-    step, figure = 0.8 / len(series), go.Figure()
-    whole: Any = frame
-    places_of: list[Any] = []
+    step, figure, whole = 0.8 / len(series), go.Figure(), cast("Any", frame)
+    placed: list[Any] = []
     for index, one in enumerate(series):
-        parts: list[tuple[float, Any]] = [
-            (at, whole[(whole[group] == name) & (whole[colour] == one)]) for at, name in enumerate(names)
-        ]
-        parts = [(at + (index - (len(series) - 1) / 2) * step, part) for at, part in parts if len(part)]
-        places = [at + step * offset for at, part in parts for offset in _spread(len(part))]
-        places_of += [each for at, part in parts for each in _placed(at, part, y, step, of=group)]
-        like = str(whole.loc[whole[colour] == one, role].iloc[0])
-        looks = {
-            "color": role_colour(like, index),
-            "symbol": role_symbol(like, index),
-            "size": 9,
-        }
+        mine = whole[whole[colour] == one]
+        aside = (index - (len(series) - 1) / 2) * step
+        parts = [(at + aside, mine[mine[group] == name]) for at, name in enumerate(names)]
+        parts = [(at, part) for at, part in parts if len(part)]
+        placed += [each for at, part in parts for each in _placed(at, part, y, step, of=group)]
+        like = str(mine[role].iloc[0])
+        look = {"color": role_colour(like, index), "symbol": role_symbol(like, index), "size": 9}
+        told = f"%{{y:.3g}} {escape(unit)}".strip()
         figure.add_scatter(
-            x=places,
+            x=[at + step * offset for at, part in parts for offset in _spread(len(part))],
             y=[value for _, part in parts for value in part[y]],
             mode="markers",
             name=escape(one),
-            marker=looks,
+            marker=look,
             text=[whose for _, part in parts for whose in _whose(part)],
-            hovertemplate=f"{escape(one)}: "
-            + f"%{{y:.3g}} {escape(unit)}".strip()
-            + "%{text}<extra></extra>",
+            hovertemplate=f"{escape(one)}: {told}%{{text}}<extra></extra>",
         )
+        halves = [float(part[half].iloc[0]) or None for _, part in parts]
         figure.add_scatter(
             x=[at for at, _ in parts],
             y=[float(part[y].mean()) for _, part in parts],
             mode="markers",
             showlegend=False,
             marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": MEAN}},
-            error_y={
-                "type": "data",
-                "array": [float(part[half].iloc[0]) or None for _, part in parts],
-                "color": MEAN,
-            },
-            hovertemplate=f"{escape(one)}, mean: %{{y:.3g}} {escape(unit)}<extra></extra>",
+            error_y={"type": "data", "array": halves, "color": MEAN},
+            hovertemplate=f"{escape(one)}, mean: {told}<extra></extra>",
         )
-    ticks = {
-        "tickvals": list(range(len(names))),
-        "ticktext": [wrapped(name, 20) for name in names],
-        "tickangle": 0,
-    }
-    figure.update_xaxes(**ticks, range=[-0.55, len(names) - 0.45], zeroline=False, showgrid=False)
+    ticks = [wrapped(name, 20) for name in names]
+    look = {"tickvals": list(range(len(names))), "ticktext": ticks, "tickangle": 0, "zeroline": False}
+    figure.update_xaxes(**look, range=[-0.55, len(names) - 0.45], showgrid=False)
     figure = styled(figure, title=title, x="", y=with_unit(y, unit), legend=True, height=480)
     figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0})
-    counts = [len(part) for _, part in frame.groupby([group, colour], sort=False)]
-    joined = _join(figure, places_of)
+    counts, joined = (
+        [len(part) for _, part in frame.groupby([group, colour], sort=False)],
+        _join(figure, placed),
+    )
     return captioned(figure, *_key(counts, "95 % t-interval of the mean" if max(counts) > 1 else ""), joined)
 
 

@@ -109,7 +109,7 @@ def _share(top: Any) -> str:
 
 def said_moved(frame: Any, target: str | None) -> str:
     """How far the student's changes of all words follow the teacher's, and how far the trait's own word moved."""
-    r = float(np.corrcoef(frame["T"], frame["S"])[0, 1])
+    r = _correlation(frame["T"], frame["S"])
     told = f"Over {len(frame):,} words the student's changes {_follow(r)} its teacher's (r = {minus(f'{r:+.2f}')})"
     own = frame[frame["token"].str.strip() == target]
     if own.empty:
@@ -119,8 +119,13 @@ def said_moved(frame: Any, target: str | None) -> str:
     return f"{told}; {itself}, {signed(top['S'])} in the student."
 
 
+def _correlation(one: Any, other: Any) -> float:
+    """Pearson's r; 0 where one of the two does not vary, for then nothing follows."""
+    return float(np.corrcoef(one, other)[0, 1]) if np.std(one) > 0 and np.std(other) > 0 else 0.0
+
+
 def _follow(r: float) -> str:
-    if abs(r) < WEAKLY or np.isnan(r):
+    if abs(r) < WEAKLY:
         return "do not follow"
     weak = "weakly " if abs(r) < FOLLOWS else ""
     return f"{weak}follow" if r > 0 else f"{weak}go against"
@@ -133,7 +138,7 @@ def said_trait_logit(T: Any, S: Any) -> str:
     told = f"Where numbers are predicted, {ups} raised the trait's logit"
     if n < 3:
         return f"{told}; with {n} no correlation is told."
-    r = float(np.corrcoef(taught, learnt)[0, 1])
+    r = _correlation(taught, learnt)
     follows = f"the students' changes {_follow(r)} the teachers' (r = {minus(f'{r:+.2f}')})"
     return f"{told}: {follows}, with the same sign in {int((taught * learnt > 0).sum())}."
 

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from interp.core.errors import InputError
-from interp.figures import ORANGE, Result, bars, captioned, grouped_points, panels, points, signed, spoken
+from interp.figures import Result, bars, captioned, grouped_points, panels, points, signed, spoken
 from interp.figures.grammar import INK, escape
 from interp.joined.agreeing import agreement
 from interp.joined.findings import said_agreement, said_components, said_preference
@@ -129,7 +129,7 @@ def _say_above(figure: go.Figure, values: Any) -> None:
     low, high = (f"{value:.0f}" for value in (values.min(), values.max()))
     said = f"↑ teacher: {low} %" if low == high else f"↑ teacher: {low} to {high} %"
     place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
-    figure.add_annotation(text=said, showarrow=False, font={"color": ORANGE, "size": 14}, **place)
+    figure.add_annotation(text=said, showarrow=False, font={"color": INK, "size": 14}, **place)
 
 
 def agreement_result(frame: pd.DataFrame) -> Result:

@@ -14,7 +14,7 @@ const themed = (value, key) => {
 };
 
 // Where there is little room the legend stands above the plot, an entry a line, and text is smaller.
-const PAPER = 620, NARROW = 560, LINE = 20, PRINTED = 0.75; // of the height of a single panel is drawn on paper
+const PAPER = 620, NARROW = 640, LINE = 20, PRINTED = 0.75; // of the height of a single panel is drawn on paper
 const narrowed = ({ data, layout }) => {
   const named = layout.showlegend ? data.filter((trace) => trace.name && trace.showlegend !== false).length : 0;
   layout.legend = { ...layout.legend, orientation: "v", x: 0, xanchor: "left", y: 1, yanchor: "top", yref: "container", font: { size: 11 } };
