@@ -66,16 +66,17 @@ def said_agreement(shown: Any, own: str) -> str:
     means = shown.groupby(["where", "comparison"], sort=False)["value"].mean().unstack()
     if own not in means:
         return ""
-    mine, others = means[own], means.drop(columns=own)
-    span = _span(mine)
-    if others.empty or others.isna().all(axis=None):
-        return f"The student's change goes with its teacher's at {span}; there is no control to compare that with."
-    most, m = others.max(axis=1), len(mine)
+    mine, most = means[own], means.drop(columns=own).max(axis=1)
+    compared = mine.notna() & most.notna()
+    if not compared.any():
+        alone = "there is no control to compare that with"
+        return f"The student's change goes with its teacher's at {_span(mine)}; {alone}."
+    mine, most, m = mine[compared], most[compared], int(compared.sum())
     won = int((mine > most).sum())
     places = "all" if won == m > 1 else f"{won} of {m}"
     alone = f"; {ALONE}" if shown.groupby(["where", "comparison"]).size().max() == 1 else ""
     return (
-        f"The student's change is more like its teacher's than every control's is at {places} places: {span} "
+        f"The student's change is more like its teacher's than every control's is at {places} places: {_span(mine)} "
         f"against {_span(most)} for the control that comes closest{alone}."
     )
 

@@ -76,7 +76,9 @@ def _page(contents: Contents) -> str:
         shown=shown,
         null=null,
         record=record,
-        given=record.get("arguments", {}),
+        given={
+            name: value for name, value in record.get("arguments", {}).items() if value not in (None, [], "")
+        },
         story=[str(said) for said in summary.get("story") or []],
         short=[str(said) for said in summary.get("short") or []],
         models=list(summary.get("models") or []),

@@ -79,6 +79,8 @@ def test_places_where_the_student_is_more_like_its_teacher_than_every_control_ar
         "The student's change is more like its teacher's than every control's is at 1 of 2 places: +0.00 to +0.80 "
         "against +0.40 for the control that comes closest."
     )
+    apart = compared(*[line for line in lines if line[0] == "a"], ("c", "own", 0.9), ("d", "cross", 0.1))
+    assert "at 1 of 1 places: +0.80 against +0.40" in findings.said_agreement(apart, "own")  # c and d lack one of the two
     won = compared(*[line for line in lines if line[0] == "a"], ("c", "own", 0.5), ("c", "cross", 0.1))
     assert "at all places: +0.50 to +0.80 against +0.10 to +0.40" in findings.said_agreement(won, "own")
     lost = findings.said_agreement(compared(("a", "own", 0.1), ("a", "cross", 0.3)), "own")
