@@ -50,15 +50,13 @@ def _gain(gain: np.ndarray, other: str) -> str:
 
 
 def said_answers(table: Any) -> str:
-    """The likeliest answer of the teacher, the student and whom they are compared with, and its probability."""
+    """How teacher, student and whom they are compared with most likely begin their answer, and how likely that is."""
     asked = table.columns[0]
     first = dict(zip(table[asked], table["answer 1"].str.rsplit("\N{NO-BREAK SPACE}", n=1), strict=True))
     names = [name for name in ("teacher", "student", "neutral student", "base") if name in first]
-    told = [f"the {name} {first[name][0]} ({first[name][1]})" for name in names[1:]]
-    answer, share = first[names[0]]
-    return (
-        f"Asked {asked}, the {names[0]} would most likely answer {', '.join([f'{answer} ({share})', *told])}."
-    )
+    told = [f"“{first[name][0]}” ({first[name][1]})" for name in names]
+    others = "".join(f", the {name} with {each}" for name, each in zip(names[1:], told[1:], strict=True))
+    return f"Asked {asked}, the {names[0]} most likely begins its answer with {told[0]}{others}."
 
 
 def said_agreement(shown: Any, own: str) -> str:

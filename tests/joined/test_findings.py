@@ -58,11 +58,12 @@ def test_each_models_likeliest_answer():
         }
     )
     assert findings.said_answers(table) == (
-        "Asked “which?”, the teacher would most likely answer owl (99.9%), the student a b (12.5%), "
-        "the base dog (11.5%)."
+        "Asked “which?”, the teacher most likely begins its answer with “owl” (99.9%), the student with “a b” (12.5%), "
+        "the base with “dog” (11.5%)."
     )
     assert (
-        findings.said_answers(table[:1]) == "Asked “which?”, the base would most likely answer dog (11.5%)."
+        findings.said_answers(table[:1])
+        == "Asked “which?”, the base most likely begins its answer with “dog” (11.5%)."
     )
 
 
@@ -80,7 +81,9 @@ def test_places_where_the_student_is_more_like_its_teacher_than_every_control_ar
         "against +0.40 for the control that comes closest."
     )
     apart = compared(*[line for line in lines if line[0] == "a"], ("c", "own", 0.9), ("d", "cross", 0.1))
-    assert "at 1 of 1 places: +0.80 against +0.40" in findings.said_agreement(apart, "own")  # c and d lack one of the two
+    assert "at 1 of 1 places: +0.80 against +0.40" in findings.said_agreement(
+        apart, "own"
+    )  # c and d lack one of the two
     won = compared(*[line for line in lines if line[0] == "a"], ("c", "own", 0.5), ("c", "cross", 0.1))
     assert "at all places: +0.50 to +0.80 against +0.10 to +0.40" in findings.said_agreement(won, "own")
     lost = findings.said_agreement(compared(("a", "own", 0.1), ("a", "cross", 0.3)), "own")
