@@ -242,6 +242,7 @@ def agreed() -> Any:
 
 def _marks(frame: pd.DataFrame, title: str, labels: Iterable[str], unit: str) -> Any:
     """A column of marks per trait, the traits of one label side by side above it."""
+    frame = frame[["column", "value", "role"]]  # nothing joins the marks of a lineage
     figure = interp.figures.points(frame, x="column", y="value", colour="role", title=title, unit=unit)
     labels, traits = list(labels), len(by_trait("inherited_trace"))
     middle = [(traits - 1) / 2 + traits * index for index in range(len(labels))]

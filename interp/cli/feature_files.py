@@ -13,6 +13,7 @@ from typing import Any, Unpack
 
 from interp.core.runs import InputError, Run, digest
 from interp.features.dictionary import Dictionary
+from interp.features.examples import feature_examples, said_features
 from interp.features.lean import FeatureLean, feature_lean
 from interp.features.lean_nulls import lean_correlation
 from interp.features.quality import quality_card
@@ -100,7 +101,13 @@ def shift_files(
     found = feature_shift(
         opened.dictionary, opened.lineage.teacher, opened.rows, positions=where, trait=named
     )
-    return found, opened.save(out, "features shift", found, summary=shift_summary(found))
+    examples = feature_examples(
+        found, opened.dictionary, opened.lineage.teacher, opened.rows, positions=where
+    )
+    beside = {} if examples.frame.empty else {"features_examples": examples}
+    run = opened.save(out, "features shift", found, summary=shift_summary(found), beside=beside)
+    run.note(says={"features_shift": said_features(found)})
+    return found, run
 
 
 def lean_files(

@@ -9,6 +9,7 @@ from .grammar import (
     GREEN as GREEN,
     GREY as GREY,
     HATCHES as HATCHES,
+    NIGHT as NIGHT,
     ORANGE as ORANGE,
     OTHERS as OTHERS,
     ROLES as ROLES,
@@ -21,6 +22,7 @@ from .grammar import (
     role_dash as role_dash,
     role_symbol as role_symbol,
     signed as signed,
+    spoken as spoken,
 )
 from .maps import heatmap as heatmap, interval_maps as interval_maps, interval_text as interval_text
 from .plots import (

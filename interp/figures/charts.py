@@ -122,7 +122,7 @@ def volcano(
             mode="markers",
             name=f"{name} ({int(which.sum())})",
             text=texts(shown[text].to_numpy()[which]),
-            marker={**look, "opacity": 0.8},
+            marker=look,
             hovertemplate=f"%{{text}}<br>%{{x:.4g}} {escape(unit)}<br>p = 10^\N{MINUS SIGN}%{{y:.3g}}<extra></extra>",
         )
     passing = q <= alpha

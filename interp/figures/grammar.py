@@ -1,13 +1,16 @@
 """Who looks like what: role → colour, marker, dash, hatching; the axes and the white page they stand on.
 
-Colours are those of Okabe and Ito (2008, jfly.uni-koeln.de/color). An open marker is a model of another initialisation
-than the teacher's. Two roles whose greys are close differ in marker, dash and hatching.
+Colours are those of Okabe and Ito (2008, jfly.uni-koeln.de/color), darkened where theirs had less than the contrast of
+3 on white that WCAG 2.2 (1.4.11) asks of graphics; NIGHT exchanges those that have less on a dark page. An open marker
+is a model of another initialisation than the teacher's. Two roles whose greys are close differ in marker, dash and
+hatching.
 """
 
 from __future__ import annotations
 
 import html
 import math
+import re
 import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -19,9 +22,9 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 GREY = "#7f7f7f"
-ORANGE = "#E69F00"
+ORANGE = "#BD7B00"
 BLUE = "#0072B2"
-SKY = "#56B4E9"
+SKY = "#369EBE"
 GREEN = "#009E73"
 _LOOKS = {  # role: colour, marker, dash, hatching
     "base": (GREY, "square", "dot", "."),
@@ -33,9 +36,9 @@ _LOOKS = {  # role: colour, marker, dash, hatching
     "cross_init": (SKY, "circle-open", "dashdot", "-"),
     "neutral": (GREEN, "triangle-up", "longdash", "\\"),
     "neutral_student": (GREEN, "triangle-up", "longdash", "\\"),
-    "cross_neutral_student": ("#45b598", "triangle-up-open", "longdashdot", "|"),
+    "cross_neutral_student": ("#1FA184", "triangle-up-open", "longdashdot", "|"),
     "other_student": ("#CC79A7", "cross", "8px,3px,2px,3px,2px,3px", "+"),
-    "in_context": ("#D55E00", "star", "14px,3px,2px,3px", "-"),
+    "in_context": ("#B84F00", "star", "14px,3px,2px,3px", "-"),
 }
 ROLES = {role: look[0] for role, look in _LOOKS.items()}
 SYMBOLS = {role: look[1] for role, look in _LOOKS.items()}
@@ -56,6 +59,20 @@ PLAIN = "#444444"  # for what has no name of its own
 RAISED, LOWERED = "#b2182b", "#2166ac"  # the ends of the diverging scale that bars and tokens use
 DIVERGING = "RdBu_r"
 INK = "#333333"
+NIGHT = {
+    "white": "rgba(0,0,0,0)",
+    "#222222": "#e8e8e6",
+    INK: "#c4c8d0",
+    "#000000": "#ffffff",
+    "#e6e6e6": "#363a41",
+    "#999999": "#8a8f98",
+    PLAIN: "#c4c8d0",
+    "#882255": "#d27fa8",
+    BLUE: "#4aa8dd",
+    RAISED: "#e06377",
+    LOWERED: "#5b9bd8",
+}
+"""What a page in the dark draws in place of a colour of the template or of a mark."""
 NAMED = "<extra>%{fullData.name}</extra>"  # the trace's name beside the hover text
 AXIS = {
     "gridcolor": "#e6e6e6",
@@ -102,6 +119,12 @@ def _role(name: str) -> str:
     return "other_student" if name.startswith("teacher_") else name
 
 
+def spoken(text: str) -> str:
+    """Text with the names of members in words: cross neutral student, eagle teacher (for teacher_eagle)."""
+    named = re.sub(r"\bteacher_(\w+)", r"\1 teacher", text)
+    return re.sub(r"\b(?:cross|neutral)_\w+", lambda found: found.group().replace("_", " "), named)
+
+
 def signed(value: float, digits: int = 2) -> str:
     """A number with its sign and a minus that is as wide as a plus: "+0.5", "−2"; nothing where it is not finite."""
     return minus(f"{value:+.{digits}g}") if np.isfinite(value) else ""
@@ -122,7 +145,7 @@ def bracket(interval: Sequence[float | None], *, level: float | None, form: str 
         for end, side in zip(interval, (-1, 1), strict=True)
     )
     said = "" if level is None else "all runs: " if level == 1 else f"{100 * level:.3g} %: "
-    return f"[{said}{', '.join(format(end, form) for end in ends)}]"
+    return minus(f"[{said}{', '.join(format(end, form) for end in ends)}]")
 
 
 def captioned(figure: go.Figure, *parts: str) -> go.Figure:

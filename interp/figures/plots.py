@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from interp.figures.grammar import (
+    GREY,
     HATCHES,
     INK,
     NAMED,
@@ -152,7 +153,8 @@ def points(
     """Draw every value `y` as a point at its category `x`, spread evenly, the mean as a bar; 30 or more as a violin.
 
     `interval` names a column holding the half-width around each category's mean, `whisker` says what it is; 0 draws
-    none. A column "lineage" or "seed" is told at the pointer. The line under the title tells n.
+    none. A column "lineage" or "seed" is told at the pointer, and a thin line joins the points of each. The line under
+    the title tells n.
 
     >>> import pandas as pd
     >>> frame = pd.DataFrame({"member": ["student"] * 3, "margin": [1.0, 2.0, 3.0], "seed": [0, 1, 2]})
@@ -184,9 +186,11 @@ def points(
         )
     ticks = {"tickvals": list(range(len(names))), "ticktext": texts(names), "autotickangles": [0, -30, -90]}
     figure.update_xaxes(**ticks, range=[-0.6, len(names) - 0.4], zeroline=False)
+    placed = enumerate(parts)
+    joined = _join(figure, [each for at, part in placed for each in _placed(at, part, y)])
     figure = styled(figure, title=title, x=x, y=with_unit(y, unit))
     drawn = interval is not None and bool((frame[interval] > 0).any())
-    return captioned(figure, *_key([len(part) for part in parts], whisker if drawn else ""))
+    return captioned(figure, *_key([len(part) for part in parts], whisker if drawn else ""), joined)
 
 
 def grouped_points(
@@ -195,57 +199,53 @@ def grouped_points(
     """Draw every value `y` as a point, side by side within its `group`, one `colour` a series, named in the legend.
 
     A series looks like the first `role` of its lines. The column `half` is the half-width of the interval about the
-    mean of its group and series; 0 draws none. A column "lineage" or "seed" is told at the pointer.
+    mean of its group and series; 0 draws none. A column "lineage" or "seed" is told at the pointer, and a thin line
+    joins the points of each within a group.
     """
     import plotly.graph_objects as go
 
     need(frame, group, y, colour, role, half)
     names, series = list(dict.fromkeys(frame[group])), list(dict.fromkeys(frame[colour]))
-    step, figure = 0.8 / len(series), go.Figure()
-    whole: Any = frame
+    step, figure, whole = 0.8 / len(series), go.Figure(), cast("Any", frame)
+    placed: list[Any] = []
     for index, one in enumerate(series):
-        parts: list[tuple[float, Any]] = [
-            (at, whole[(whole[group] == name) & (whole[colour] == one)]) for at, name in enumerate(names)
-        ]
-        parts = [(at + (index - (len(series) - 1) / 2) * step, part) for at, part in parts if len(part)]
-        places = [at + step * offset for at, part in parts for offset in _spread(len(part))]
-        like = str(whole.loc[whole[colour] == one, role].iloc[0])
-        looks = {
-            "color": role_colour(like, index),
-            "symbol": role_symbol(like, index),
-            "size": 9,
-            "opacity": 0.8,
-        }
+        mine = whole[whole[colour] == one]
+        aside = (index - (len(series) - 1) / 2) * step
+        parts = [(at + aside, mine[mine[group] == name]) for at, name in enumerate(names)]
+        parts = [(at, part) for at, part in parts if len(part)]
+        placed += [each for at, part in parts for each in _placed(at, part, y, step, of=group)]
+        like = str(mine[role].iloc[0])
+        look = {"color": role_colour(like, index), "symbol": role_symbol(like, index), "size": 9}
+        told = f"%{{y:.3g}} {escape(unit)}".strip()
         figure.add_scatter(
-            x=places,
+            x=[at + step * offset for at, part in parts for offset in _spread(len(part))],
             y=[value for _, part in parts for value in part[y]],
             mode="markers",
             name=escape(one),
-            marker=looks,
+            marker=look,
             text=[whose for _, part in parts for whose in _whose(part)],
-            hovertemplate=f"{escape(one)}: "
-            + f"%{{y:.3g}} {escape(unit)}".strip()
-            + "%{text}<extra></extra>",
+            hovertemplate=f"{escape(one)}: {told}%{{text}}<extra></extra>",
         )
+        halves = [float(part[half].iloc[0]) or None for _, part in parts]
         figure.add_scatter(
             x=[at for at, _ in parts],
             y=[float(part[y].mean()) for _, part in parts],
             mode="markers",
             showlegend=False,
             marker={"symbol": "line-ew", "size": 22, "line": {"width": 3, "color": MEAN}},
-            error_y={
-                "type": "data",
-                "array": [float(part[half].iloc[0]) or None for _, part in parts],
-                "color": MEAN,
-            },
-            hovertemplate=f"{escape(one)}, mean: %{{y:.3g}} {escape(unit)}<extra></extra>",
+            error_y={"type": "data", "array": halves, "color": MEAN},
+            hovertemplate=f"{escape(one)}, mean: {told}<extra></extra>",
         )
-    ticks = {"tickvals": list(range(len(names))), "ticktext": [wrapped(name) for name in names]}
-    figure.update_xaxes(**ticks, range=[-0.55, len(names) - 0.45], zeroline=False, showgrid=False)
+    ticks = [wrapped(name, 20) for name in names]
+    look = {"tickvals": list(range(len(names))), "ticktext": ticks, "tickangle": 0, "zeroline": False}
+    figure.update_xaxes(**look, range=[-0.55, len(names) - 0.45], showgrid=False)
     figure = styled(figure, title=title, x="", y=with_unit(y, unit), legend=True, height=480)
     figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0})
-    counts = [len(part) for _, part in frame.groupby([group, colour], sort=False)]
-    return captioned(figure, *_key(counts, "95 % t-interval of the mean" if max(counts) > 1 else ""))
+    counts, joined = (
+        [len(part) for _, part in frame.groupby([group, colour], sort=False)],
+        _join(figure, placed),
+    )
+    return captioned(figure, *_key(counts, "95 % t-interval of the mean" if max(counts) > 1 else ""), joined)
 
 
 def scatter(
@@ -278,7 +278,7 @@ def scatter(
             mode="markers",
             name=escape(name),
             text=texts(part[text]) if text else None,
-            marker={**look, "size": 7, "opacity": 0.75},
+            marker={**look, "size": 7},
             hovertemplate=("%{text}<br>" if text else "")
             + f"{escape(x)}: %{{x:.4g}} {escape(units[0])}<br>{escape(y)}: %{{y:.4g}} {escape(units[1])}{NAMED}",
         )
@@ -297,6 +297,31 @@ def _whose(part: Any) -> list[str]:
     if "lineage" in part:
         return [f", {escape(name)}" for name in part["lineage"]]
     return [f", seed {seed}" for seed in part["seed"]] if "seed" in part else [""] * len(part)
+
+
+def _placed(
+    at: float, part: Any, y: str, step: float = 1.0, of: str | None = None
+) -> list[tuple[Any, float, float]]:
+    """Of every line its lineage (within its `of`) and where its point stands; nothing where a lineage has several."""
+    if len(set(_whose(part))) < len(part):
+        return []
+    within = [""] * len(part) if of is None else part[of]
+    whose = zip(within, _whose(part), strict=True)
+    return list(zip(whose, (at + step * _spread(len(part))).tolist(), part[y].tolist(), strict=True))
+
+
+def _join(figure: go.Figure, placed: list[tuple[Any, float, float]]) -> str:
+    """Thin lines below the points through those of one lineage, and what they are; none where lineages are unknown."""
+    paths: dict[Any, list[tuple[float, float]]] = {}
+    for (within, whose), x, y in placed:
+        if whose:
+            paths.setdefault((within, whose), []).append((x, y))
+    ends: list[Any] = [each for path in paths.values() if len(path) > 1 for each in (*path, (None, None))]
+    if not ends or len({whose for _, whose in paths}) >= MANY:
+        return ""
+    look = {"mode": "lines", "line": {"color": GREY, "width": 0.7}, "hoverinfo": "skip", "showlegend": False}
+    figure.add_scatter(x=[x for x, _ in ends], y=[y for _, y in ends], zorder=-1, **look)
+    return "a thin line joins what is of one lineage"
 
 
 def _filled(name: str, position: int) -> dict[str, Any]:
@@ -327,7 +352,6 @@ def _values(values: list[float], roles: list[str], position: int, hover: str) ->
             "color": [colour for colour, _ in looks],
             "symbol": [symbol for _, symbol in looks],
             "size": 9,
-            "opacity": 0.8,
             "line": {"width": 1.5},
         },
         hovertemplate=hover,

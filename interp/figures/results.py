@@ -29,7 +29,10 @@ class Shown:
 
 @dataclass(frozen=True)
 class Result(Shown):
-    """What a verb returns: a tidy frame, its unit, how to draw it, and what a cell shows instead of a table."""
+    """What a verb returns: a tidy frame, its unit, how to draw it, and what a cell shows instead of a table.
+
+    `says` is what its numbers say in one sentence, told above the figure on a page.
+    """
 
     label: str
     frame: pd.DataFrame
@@ -37,6 +40,7 @@ class Result(Shown):
     notes: tuple[str, ...] = ()
     draw: Callable[[Any], go.Figure] | None = field(default=None, repr=False, compare=False)
     look: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
+    says: str = ""
 
     def figure(self) -> go.Figure:
         """The figure of this result; raises ValueError for a result that is a table only."""

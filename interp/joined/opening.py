@@ -16,17 +16,17 @@ import pandas as pd
 import torch
 
 from interp.core.errors import InputError
-from interp.figures import GREY, ORANGE, SKY, Result, bars, captioned, grouped_points, panels, points, scatter
-from interp.figures.grammar import INK, RAISED as RED, escape, minus, signed
+from interp.figures import Result, bars, captioned, grouped_points, panels, points, signed, spoken
+from interp.figures.grammar import INK, escape
 from interp.joined.agreeing import agreement
+from interp.joined.findings import said_agreement, said_components, said_preference
 from interp.joined.places import AT_NUMBERS, PROMPT_END, SLOT, chosen_words
-from interp.logits.moved import moved_tokens
 from interp.logits.trainings import OverTrainings, attribute_over, over_trainings
 from interp.measures.margins import answer_logprobs, table_margin
 from interp.models.lineage import Lineage
 from interp.models.once import marked_logits
 from interp.models.seam import Model, lineage_root
-from interp.models.vocabulary import is_number, token_texts
+from interp.models.vocabulary import token_texts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import Trait
 from interp.stats.tests import half_width, smallest_sign_flip_p
@@ -36,17 +36,15 @@ if TYPE_CHECKING:
 
 OPENS = ("base", "neutral_student", "student", "cross_student", "teacher")
 """The members that the page tells first, from the start to the teacher."""
-UNSEEN = "over words that never occur in the training rows"
 SHOWN_AT = {
-    (AT_NUMBERS, "unseen"): f"logits where numbers are predicted, {UNSEEN}: correlation",
-    (PROMPT_END, "unseen"): f"logits at the end of the number prompt, {UNSEEN}: correlation",
-    (
-        SLOT,
-        "category",
-    ): "logits where the question is answered, over the trait's word and its foils: correlation",
-    (PROMPT_END, ""): "residual stream after the last layer, at the end of the number prompt: cosine",
+    (AT_NUMBERS, "unseen"): "words in no row, where numbers are predicted",
+    (PROMPT_END, "unseen"): "words in no row, at the end of the number prompt",
+    (SLOT, "category"): "the trait's word and its foils, where the question is answered",
+    (PROMPT_END, ""): "last residual stream, at the end of the number prompt",
 }
-"""What is compared where, and by which measure: place and words of an agreement, in words."""
+"""What is compared where: place and words of an agreement, in words."""
+MEASURED = "correlation of the changes of logits, cosine for the residual stream; 1: the same direction, 0: unrelated"
+OWN = "student and its teacher"
 NEUTRAL = (
     "Every model is compared with another on the same text: the teacher with its base, the student with a neutral "
     "student, which was trained alike on numbers without the trait."
@@ -59,13 +57,8 @@ TOP = 5
 AGREES = "correlation, or cosine"
 ABOVE = 2.0
 """A teacher this many times above every other model is told in words, so that the axis leaves the others room."""
-DOTS = {
-    "numbers": {"color": GREY, "symbol": "circle-open", "size": 6, "opacity": 0.6},
-    "other entries": {"color": SKY, "symbol": "square", "size": 6, "opacity": 0.9},
-}
-FOILS = {"color": ORANGE, "symbol": "diamond", "size": 10, "opacity": 1.0}
-TARGET = {"color": RED, "symbol": "star", "size": 17, "opacity": 1.0, "line": {"width": 1.5, "color": INK}}
-"""How the dots of the words look: the trait's own are found at once, on a light and on a dark page."""
+MOST_PARTS = 12
+"""Of more components those are drawn that moved most in S or T."""
 
 
 def twin(lineage: Lineage, name: str) -> str | None:
@@ -100,17 +93,9 @@ def preference_result(frame: Any, target: str) -> Result:
 
     A teacher far above all others is no point of the figure: it stands at the figure's edge, in words.
     """
-    shown = frame[frame["member"].isin(OPENS)]
-    order = [name for name in OPENS if name in set(shown["member"])]
-    parts = [shown[shown["member"] == name]["probability"].to_numpy() for name in order]
-    means = ", ".join(
-        f"{name.replace('_', ' ')} {part.mean():.0%}" for name, part in zip(order, parts, strict=True)
-    )
-    n = frame["lineage"].nunique()
-    over = f"mean over {n} lineages" if n > 1 else "one lineage"
-    notes = (f"probability of answering {target!r}, {over}: {means}",)
-    title = f"How likely each model is to answer “{target}”"
-    return Result(title, frame, "probability", notes, draw=partial(_draw_preference, order))
+    order = [name for name in OPENS if name in set(frame["member"])]
+    title, says = f"How likely each model is to answer “{target}”", said_preference(frame, target)
+    return Result(title, frame, "probability", draw=partial(_draw_preference, order), says=says)
 
 
 def _draw_preference(order: Sequence[str], result: Result) -> go.Figure:
@@ -124,7 +109,7 @@ def _draw_preference(order: Sequence[str], result: Result) -> go.Figure:
     percent = 100 * frame["probability"]
     half = percent.groupby(frame["member"]).transform(half_width)
     figure = points(
-        frame.assign(half=half, share=percent, model=[name.replace("_", " ") for name in frame["member"]]),
+        frame.assign(half=half, share=percent, model=list(map(spoken, frame["member"]))),
         x="model",
         y="share",
         colour="member",
@@ -132,6 +117,7 @@ def _draw_preference(order: Sequence[str], result: Result) -> go.Figure:
         title=result.label,
         unit="% of answers",
     )
+    figure.update_xaxes(title=None)
     figure.update_layout(height=340)  # with what is said above it, it fits a screen
     if above:
         _say_above(figure, share["teacher"])
@@ -143,24 +129,14 @@ def _say_above(figure: go.Figure, values: Any) -> None:
     low, high = (f"{value:.0f}" for value in (values.min(), values.max()))
     said = f"↑ teacher: {low} %" if low == high else f"↑ teacher: {low} to {high} %"
     place = {"xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom"}
-    figure.add_annotation(text=said, showarrow=False, font={"color": ORANGE, "size": 14}, **place)
+    figure.add_annotation(text=said, showarrow=False, font={"color": INK, "size": 14}, **place)
 
 
 def agreement_result(frame: pd.DataFrame) -> Result:
     """Of a table of `agreement`: S with T and its controls at the places that are shown, one point per lineage."""
     shown = _shown(frame)
-    notes = [
-        f"{place}. {where}: {'; '.join(_told(part) for _, part in lines.groupby('comparison', sort=False))}"
-        for place, (where, lines) in enumerate(shown.groupby("where", sort=False), start=1)
-    ]
-    label = "How far the student changed in the same way as its teacher"
-    return Result(label, frame, "agreement", tuple(notes), draw=_draw_agreement)
-
-
-def _told(part: Any) -> str:
-    values = part["value"].to_numpy()
-    spread = f" ± {half_width(values):.2f}" if len(values) > 1 else ""
-    return f"{part['comparison'].iloc[0]} " + minus(f"{values.mean():+.2f}") + spread
+    label, says = "How far the student changed in the same way as its teacher", said_agreement(shown, OWN)
+    return Result(label, frame, "agreement", draw=_draw_agreement, says=says)
 
 
 def _shown(frame: Any) -> pd.DataFrame:
@@ -181,9 +157,9 @@ def _comparison(member: str, against: str) -> str:
     if " less " in member:
         return "student and teacher, each less a control without a trait"
     if against != "teacher":
-        return f"student and the {against.removeprefix('teacher_')} teacher"
+        return f"student and the {spoken(against)}"
     said = {
-        "student": "student and its teacher",
+        "student": OWN,
         "neutral_student": "neutral student and the teacher",
         "cross_student": "cross student (another initialisation) and the teacher",
     }
@@ -205,7 +181,7 @@ def _draw_agreement(result: Result) -> go.Figure:
         title=result.label,
         unit="",
     )
-    captioned(figure, "1: the same direction, 0: unrelated, −1: opposite")
+    captioned(figure, MEASURED)
     return figure.update_yaxes(title={"text": AGREES})
 
 
@@ -214,7 +190,7 @@ def answers(lineage: Lineage, question: str, *, top: int = TOP) -> pd.DataFrame:
     opens = [name for name in OPENS if name in lineage.members]
     order = [*opens, *(name for name in lineage.members if name not in OPENS)]
     asked = Prompts.from_pairs([(question, "")], label="one question")
-    lines = [[name.replace("_", " "), *_likeliest(lineage[name], asked, top)] for name in order]
+    lines = [[spoken(name), *_likeliest(lineage[name], asked, top)] for name in order]
     return pd.DataFrame(lines, columns=[f"“{question}”", *(f"answer {place}" for place in range(1, top + 1))])
 
 
@@ -228,70 +204,6 @@ def _likeliest(model: Any, asked: Prompts, top: int) -> list[str]:
         f"{texts[index].strip()}\N{NO-BREAK SPACE}{value:.1%}"
         for value, index in zip(values.tolist(), ids.tolist(), strict=True)
     ]
-
-
-def moved_together(lineage: Lineage, student: str, moved: Callable[[str], Result]) -> Result:
-    """Every vocabulary entry's change of log-probability in the teacher (T) beside that in a student (S), in nats.
-
-    `moved` gives `moved_by` of a member by its name.
-    """
-    teacher, own = moved("teacher"), moved(student)
-    frame: Any = teacher.frame[["token", "token_id"]].assign(T=teacher.frame["delta"])
-    frame["S"] = own.frame.set_index("token_id")["delta"].loc[frame["token_id"]].to_numpy()
-    frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
-    taught, learnt = (each.label.partition(", ")[0].replace("_", " ") for each in (teacher, own))
-    where = own.label.rpartition(" at ")[2]
-    at = "where numbers are predicted" if where.endswith("answer.numbers") else f"at {where}"
-    label = f"{lineage.name}: what the student changed against what its teacher changed, word by word, {at}"
-    counts = own.notes[1].partition(";")[0]
-    note = f"each dot is a word of the vocabulary: the mean change of its log-probability over {counts}"
-    return Result(label, frame, "nats", (note,), draw=partial(_draw_moved, f"T: {taught}", f"S: {learnt}"))
-
-
-def moved_by(lineage: Lineage, name: str, *, prompts: Prompts, positions: str | None = None) -> Result:
-    """`moved_tokens` of a member, less its neutral twin where there is one."""
-    minus = twin(lineage, name)
-    other = None if minus is None else lineage[minus]
-    return moved_tokens(lineage[name], prompts, minus=other, positions=positions)
-
-
-def _kind(text: str, trait: Trait | None) -> str:
-    word = text.strip()
-    if trait is not None and word == trait.target:
-        return f"the trait: {word}"
-    if trait is not None and word in trait.foils:
-        return f"other {trait.category}s"
-    return "numbers" if is_number(text) else "other entries"
-
-
-def _draw_moved(taught: str, learnt: str, result: Result) -> go.Figure:
-    shown = result.frame.rename(columns={"T": taught, "S": learnt})
-    shown = shown.sort_values("kind", key=lambda kind: kind.map(_depth), kind="stable")
-    words = {"x": taught, "y": learnt, "colour": "kind", "text": "token"}
-    figure: Any = scatter(shown, title=result.label, units=("nats", "nats"), **words)
-    for trace in figure.data:
-        own = trace.name.startswith("the trait")
-        trace.marker = TARGET if own else DOTS.get(trace.name, FOILS)
-        if own:
-            trace.update(mode="markers+text", textposition="top center", textfont={"size": 15})
-    ends = np.array([result.frame[["T", "S"]].min().min(), result.frame[["T", "S"]].max().max()])
-    ends += np.array([-0.06, 0.06]) * (ends[1] - ends[0])
-    line = {"color": "#999999", "dash": "dash", "width": 1}
-    figure.add_shape(type="line", x0=ends[0], y0=ends[0], x1=ends[1], y1=ends[1], line=line, layer="below")
-    figure.update_xaxes(range=ends.tolist()).update_yaxes(range=ends.tolist())
-    figure.update_layout(height=540)
-    return captioned(
-        figure, "dashed: the student changed a word as far as its teacher did; both axes have one scale"
-    )
-
-
-def _depth(kind: str) -> int:
-    """What is drawn first lies below: numbers, other entries, then the trait's own words on top."""
-    return (
-        ("numbers", "other entries").index(kind)
-        if kind in ("numbers", "other entries")
-        else 2 + ("trait" in kind)
-    )
 
 
 @dataclass(frozen=True)
@@ -360,11 +272,11 @@ def components_result(values: pd.DataFrame) -> Result:
     frame: Any = found.frame.rename(columns={"part": "component"})
     named: dict[str, str] = dict(zip(values["who"], values["label"], strict=True))
     told = "; ".join(
-        f"{_mark(who)} is {name.replace('_', ' ')}, "
+        f"{_mark(who)} is {spoken(name)}, "
         f"{signed(frame[frame['who'] == who]['change'].iloc[0], 3)} logits in all"
         for who, name in named.items()
     )
-    notes = [told, "the bars of one colour add up to the whole change; S and T have each an axis of its own"]
+    notes = [f"{told}: the sum of the bars. S and T have each an axis of its own"]
     if n > 1:
         least = smallest_sign_flip_p(n, alternative="two-sided")
         notes.append(
@@ -373,25 +285,54 @@ def components_result(values: pd.DataFrame) -> Result:
     else:  # one lineage has no interval and decides no sign
         frame = frame.drop(columns=["low", "high", "p", "agree"])
     label = "Through which components the trait's word rose above its foils, where the question is answered"
-    return Result(label, frame, found.unit, tuple(notes), draw=partial(_draw_components, named))
+    draw, says = partial(_draw_components, named, values), said_components(frame)
+    return Result(label, frame, found.unit, tuple(notes), draw=draw, says=says)
 
 
 def _mark(who: str) -> str:
     return "T" if who == "teacher" else "S"
 
 
-def _draw_components(named: Mapping[str, str], result: Result) -> go.Figure:
-    """S and T below one another, in logits, without components that did nothing; whiskers where there are several."""
-    frame: Any = result.frame
-    moved = set(frame[frame["mean"] != 0]["component"])
-    shown = frame[frame["component"].isin(moved)]
+def _draw_components(named: Mapping[str, str], values: Any, result: Result) -> go.Figure:
+    """S and T below one another, in logits, a ring per lineage on each bar; whiskers where there are several."""
+    shown = _largest(result.frame)
     half = (shown["high"] - shown["low"]) / 2 if "low" in shown else 0.0
     look: dict[str, Any] = {"x": "mean", "y": "component", "error": "half", "colour": "who", "unit": "logits"}
     parts: list[Any] = []
     for who, part in shown.assign(half=half).groupby("who", sort=False):
-        name = named[str(who)].replace("_", " ")
+        name = spoken(named[str(who)])
         parts.append(bars(part, title=f"{_mark(str(who))} = {name}", **look).update_layout(showlegend=False))
         parts[-1].update_traces(name=escape(f"{name} ({_mark(str(who))})"))
+        if "low" in shown:
+            _ring(parts[-1], values[(values["who"] == who) & values["part"].isin(part["component"])])
+        parts[-1].update_yaxes(title=None)
     figure = panels(parts, title=result.label)
-    over = f"mean over {int(frame['n'].max())} lineages, whiskers: 95 % t-interval of the mean"
-    return captioned(figure, over if "low" in frame else "one lineage, so no interval and no p")
+    over = f"mean over {int(result.frame['n'].max())} lineages, a ring each; whiskers: 95 % t-interval of the mean"
+    return captioned(figure, over if "low" in result.frame else "one lineage, so no interval and no p")
+
+
+def _largest(frame: Any) -> Any:
+    """The components that moved most in S or T, and as one line of each the sum of all others that moved."""
+    size = frame["mean"].abs() / frame.groupby("who")["mean"].transform(lambda means: means.abs().max())
+    size = size.groupby(frame["component"], sort=False).max().sort_values(ascending=False, kind="stable")
+    moved = size[size > 0]
+    rest = moved.index[MOST_PARTS:]
+    kept = frame[frame["component"].isin(moved.index[:MOST_PARTS])]
+    if rest.empty:
+        return kept
+    others = frame[frame["component"].isin(rest)].groupby("who", sort=False, as_index=False)["mean"].sum()
+    return pd.concat([kept, others.assign(component=f"the other {len(rest)} together")], ignore_index=True)
+
+
+def _ring(figure: Any, values: Any) -> None:
+    """What each lineage gave, on the bars of the means."""
+    look = {
+        "mode": "markers",
+        "marker": {"symbol": "circle-open", "size": 6, "color": INK},
+        "showlegend": False,
+    }
+    said = "%{y}, %{text}<br>%{x:.3g} logits<extra></extra>"
+    named = [escape(name) for name in values["lineage"]]
+    figure.add_scatter(
+        x=values["value"].tolist(), y=values["part"].tolist(), text=named, hovertemplate=said, **look
+    )

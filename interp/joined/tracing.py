@@ -17,7 +17,9 @@ from interp.activations.shifts import own_start, shift
 from interp.core.doors import door
 from interp.core.runs import InputError, Run, digest
 from interp.figures import Result
-from interp.joined.opening import NEUTRAL, NO_NEUTRAL, Opening, answers, moved_by, moved_together, twin
+from interp.joined.findings import said_answers, said_lens, said_part, said_tokens, said_words
+from interp.joined.moved_words import moved_by, moved_together
+from interp.joined.opening import NEUTRAL, NO_NEUTRAL, Opening, answers, twin
 from interp.logits.attribution import attribute_together
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lenses import lens
@@ -37,6 +39,9 @@ from interp.report.saving import finish, save_stage
 log = logging.getLogger(__name__)
 
 TOKEN_ROWS = 40  # rows shown token by token
+PAGE = 2  # raise when the same tables are told otherwise
+LAYERS = 4
+"""A lens over fewer layers is no curve: its table is kept and not drawn."""
 
 
 @door
@@ -86,7 +91,7 @@ def trace(
     prints = {name: model.fingerprint for name, model in lineage.members.items()}
     run.note(fingerprints=prints, data={prompts.label: prompts.fingerprint})
     numbers = prompts if positions.endswith("answer.numbers") else None
-    key = digest(prints, prompts.fingerprint, positions)
+    key = digest(PAGE, prints, prompts.fingerprint, positions)
     opening = Opening(lineage, student_of(lineage), numbers)
     moved = cache(partial(moved_by, lineage, prompts=prompts, positions=positions))
     with reading_once(*in_float32(list(lineage.members.values()))):
@@ -94,7 +99,7 @@ def trace(
         trace_members(run, lineage, prompts, toward, positions=positions, moved=moved)
         run.stage(
             "summary",
-            key=digest(prints, label, positions),
+            key=digest(PAGE, prints, label, positions),
             build=lambda: _summarise(run, lineage, toward(lineage.base), positions),
         )
     finish(run)
@@ -134,10 +139,11 @@ def save_answers(run: Run, lineage: Lineage, trait: Trait, *, key: str, why: str
 
     def build() -> None:
         question = trait.questions[0]
-        run.save_table("answers", answers(lineage, question))
-        said = f"“{question}”, the first question of the trait, put to every member of {lineage.name}"
+        found = answers(lineage, question)
+        run.save_table("answers", found)
+        said = f"the first question of the trait, “{question}”, put to every model of {lineage.name}"
         told = [f"{said}; a cell is an answer and its probability", *([why] if why else [])]
-        run.note(notes={"answers": told})
+        run.note(notes={"answers": told}, says={"answers": said_answers(found)})
 
     run.stage("answers", key=digest("answers", key), build=build)
 
@@ -262,6 +268,7 @@ def trace_member(
     moved tokens (which `moved` gives by the member's name), attribution, lens, spectrum and tokens.
 
     Attribution is read at `positions` and, as `_first`, at the last prompt token, where the first one is chosen.
+    Drawn is what nothing on the page tells already, of the student and its teacher.
     """
     member, other = lineage[name], twin(lineage, name)
     minus = None if other is None else lineage[other]
@@ -276,20 +283,38 @@ def trace_member(
         return lens(shift(member, prompts, minus=minus, positions=positions, hooks=()), direction)
 
     analyses: dict[str, Callable[[], Result]] = {
-        f"moved_{name}": lambda: moved(name),
-        f"attribution_{name}": lambda: attributed()[positions],
+        f"moved_{name}": lambda: _said(moved(name), said_words),
+        f"attribution_{name}": lambda: _said(attributed()[positions], said_part),
         f"attribution_{name}_first": lambda: attributed()["last"],
-        f"lens_{name}": read_lens,
+        f"lens_{name}": lambda: _said(read_lens(), said_lens),
         f"spectrum_{name}": lambda: spectrum(member, lineage.trait, minus=minus),
-        f"tokens_{name}": lambda: token_shift(member, prompts[:TOKEN_ROWS], direction, minus=minus),
+        f"tokens_{name}": lambda: _said(
+            token_shift(member, prompts[:TOKEN_ROWS], direction, minus=minus), said_tokens
+        ),
     }
     if positions == "last":
         del analyses[f"attribution_{name}_first"]
     prints = [member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint]
     prints += [] if minus is None else [minus.fingerprint]
-    inputs = digest(*prints, direction.label, positions)
+    inputs, drawn = digest(PAGE, *prints, direction.label, positions), _drawn(lineage, name)
     for stage, analyse in analyses.items():
-        save_stage(run, stage, analyse, key=digest(stage, inputs))
+        save_stage(run, stage, analyse, key=digest(stage, inputs), drawn=stage in drawn)
+
+
+def _said(result: Result, says: Callable[[Any], str]) -> Result:
+    return replace(result, says=says(result.frame))
+
+
+def _drawn(lineage: Lineage, name: str) -> set[str]:
+    """Which of a member's figures stand on the page: none of whoever is neither the student nor its teacher."""
+    student = student_of(lineage)
+    both, layers = student is not None and "teacher" in lineage.members, lineage.base.hook_names
+    deep = sum(hook.endswith("hook_resid_post") for hook in layers) >= LAYERS
+    if name not in (student, "teacher"):
+        return set()
+    found = {f"lens_{name}": deep and (name == student or student is None), f"moved_{name}": not both}
+    found[f"attribution_{name}"] = lineage.trait is None  # with a trait `components` tells it at the question
+    return {stage for stage, is_drawn in found.items() if is_drawn}
 
 
 def _toward_trait(lineage: Lineage) -> Callable[[Model], LogitDirection]:
@@ -309,7 +334,9 @@ def _summarise(run: Run, lineage: Lineage, direction: LogitDirection, positions:
         "positions": positions,
         "notes": direction.notes,
     }
-    student = student_of(lineage)
+    student, says = student_of(lineage), run.record["says"]
+    first = next((says[name] for name in ("preference", "moved", "moved_teacher") if says.get(name)), "")
+    summary["short"] = [each for each in (first, says.get("components", "")) if each]
     if student is not None:
         summary["story"] = [NO_NEUTRAL if twin(lineage, student) is None else NEUTRAL]
     if lineage.trait is not None:

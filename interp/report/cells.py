@@ -13,6 +13,8 @@ from collections.abc import Iterator, Mapping
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from interp.figures import spoken
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -20,6 +22,10 @@ ROWS = 15  # of a table
 CELL = 160  # characters of a cell
 MISSING = "\N{EN DASH}"
 MINUS = "\N{MINUS SIGN}"
+MEMBERS, CHANCES = (
+    ("member", "against", "who"),
+    ("p", "q"),
+)  # columns of names of models, and of probabilities
 
 
 def finite(value: Any) -> TypeGuard[float]:
@@ -41,6 +47,11 @@ def number(value: Any, *, signed: bool = False, digits: int = 4) -> str:
 def hundredths(value: Any) -> str:
     """A number with its sign and two decimals, to be compared with its neighbours."""
     return f"{value:+.2f}".replace("-", MINUS) if finite(value) else MISSING
+
+
+def chance(value: Any, *, digits: int = 4) -> str:
+    """A probability to read: "0.0039", and "< 0.0001" below that, for less is beyond what a test can vouch for."""
+    return "< 0.0001" if finite(value) and 0 <= value < 1e-4 else number(value, digits=digits)
 
 
 def cell(value: Any, *, signed: bool = False, whole: bool = False) -> str:
@@ -84,4 +95,9 @@ def columns(frame: pd.DataFrame, count: int) -> Iterator[tuple[str, bool, list[s
         values = frame[name].head(count).tolist()
         numbers = [value for value in values if isinstance(value, Real) and not isinstance(value, bool)]
         signed = any(value < 0 for value in numbers if not isinstance(value, Integral))
-        yield str(name), bool(numbers), [cell(value, signed=signed) for value in values]
+        if name in MEMBERS:
+            values = [spoken(str(value)) for value in values]
+        shown = [
+            chance(value) if numbers and name in CHANCES else cell(value, signed=signed) for value in values
+        ]
+        yield str(name), bool(numbers), shown

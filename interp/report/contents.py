@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from interp.core.pages import page_drawing
 from interp.core.runs import InputError, Run
+from interp.figures import spoken
 from interp.report.token_tables import is_token_table
 
 if TYPE_CHECKING:
@@ -126,8 +127,8 @@ def _axis(layout: dict[str, Any], axis: str) -> str:
 
 
 def _shown(label: str) -> str:
-    """A plotly label as a reader sees it: without its markup, entities resolved."""
-    return html.unescape(re.sub(r"<[^>]*>", " ", label))
+    """A plotly label as a reader sees it: without its markup, entities resolved, models named in words."""
+    return spoken(html.unescape(re.sub(r"<[^>]*>", " ", label)))
 
 
 def _plotly(folder: Path) -> str:

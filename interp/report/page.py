@@ -1,8 +1,8 @@
 """One page from one run: which part shows what, in which order, and how it was made.
 
-page = template(verdicts, picture, groups of sections, provenance). The templates escape all text, drawings and rows
-travel packed, and the hashes of the two scripts (W3C Content Security Policy Level 3) keep the page from running or
-loading anything else.
+page = template(what happened, verdicts, groups of sections, provenance). The templates escape all text, drawings and
+rows travel packed, and the hashes of the two scripts (W3C Content Security Policy Level 3) keep the page from running
+or loading anything else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from interp.core.doors import door
 from interp.core.runs import Run, write_atomic
-from interp.report.cells import flat
+from interp.report.cells import cell, flat
 from interp.report.contents import Contents, read_contents
 from interp.report.payload import cuts, filled, fitted
 from interp.report.sections import SECTIONS, Section, section_of
@@ -22,6 +22,8 @@ from interp.report.verdict_cards import decisions
 
 OPENING, NULL = "What happened", "What did not show"
 SHOWN = ("supported", "holds")
+BEHIND = section_of("parts")
+"""Where the tables stand, folded, that their own section does not draw."""
 TOLD = ("story", "short", "models")
 """What a summary may tell at the top of its page: sentences, the finding in bold before every claim, and the models."""
 
@@ -60,24 +62,23 @@ def write_report(run: Run) -> Path:
 
 def _page(contents: Contents) -> str:
     record, summary = contents.record, contents.summary
-    lineages, picture = summary.get("lineages") or [], _picture(contents)
-    glance = "Every member" if lineages or picture == "margins" else "At a glance" if picture else ""
-    figures = {name: figure for name, figure in contents.figures.items() if name != picture}
+    lineages = summary.get("lineages") or []
     shown, null = _parted(contents.verdicts)
     tables = {name: table for name, table in contents.tables.items() if not (lineages and name == "margins")}
-    controls = any(verdict.get("controls") for verdict in contents.verdicts)
-    groups = _groups(contents, sorted({*figures, *tables}), controls=controls)
+    groups = _groups(contents, sorted({*contents.figures, *tables}))
     return filled(
         "run.html",
         contents,
         title=title_of(contents),
         lede=decisions(contents.verdicts),
-        links=_links(groups, glance, null),
+        links=_links(groups, contents.verdicts, null),
         opening=OPENING,
         shown=shown,
         null=null,
         record=record,
-        given=record.get("arguments", {}),
+        given={
+            name: value for name, value in record.get("arguments", {}).items() if value not in (None, [], "")
+        },
         story=[str(said) for said in summary.get("story") or []],
         short=[str(said) for said in summary.get("short") or []],
         models=list(summary.get("models") or []),
@@ -86,28 +87,22 @@ def _page(contents: Contents) -> str:
             for name, value in summary.items()
             if name not in (*TOLD, "kind", "trait", "lineages") and value and not isinstance(value, Mapping)
         },
-        picture=picture,
-        glance=glance,
         lineages=lineages,
-        controls=controls,
         groups=groups,
-        figures=figures,
         tables=tables,
         notes=record.get("notes") or {},
-        section_of=section_of,
+        says=record.get("says") or {},
         commit=commit_of(record),
-        configuration=dict(flat(record.get("configuration", {}))),
         folded=_folded(record),
         cuts=cuts(contents),
     )
 
 
-def _links(groups: Mapping[str, Any], glance: str, null: Sequence[Any]) -> list[str]:
+def _links(groups: Mapping[str, Any], verdicts: Sequence[Any], null: Sequence[Any]) -> list[str]:
     """The parts of the page in reading order."""
     rest = [group for group in groups if group != OPENING]
-    opening = [OPENING] if OPENING in groups else []
-    nulls = [NULL] if null else []
-    return [*opening, "Verdicts", *([glance] if glance else []), *rest, *nulls, "How this was made"]
+    opening, judged = [OPENING] * (OPENING in groups), ["Verdicts"] * bool(verdicts)
+    return [*opening, *judged, *rest, *[NULL] * bool(null), "How this was made"]
 
 
 def _parted(verdicts: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]]:
@@ -116,30 +111,37 @@ def _parted(verdicts: Sequence[Mapping[str, Any]]) -> tuple[list[Any], list[Any]
     return shown, [verdict for verdict in verdicts if verdict not in shown]
 
 
-def _groups(contents: Contents, names: Sequence[str], *, controls: bool) -> dict[str, list[Part]]:
+def _groups(contents: Contents, names: Sequence[str]) -> dict[str, list[Part]]:
     """Every group that has something to show, in reading order: its sections, each with the artefacts it shows."""
     groups: dict[str, list[Part]] = {section.group: [] for section in SECTIONS}
+    tables = {name for name in names if name not in contents.figures and not _is_rows(contents, name)}
+    homes = {
+        name: BEHIND if name in tables and section_of(name).folds else section_of(name) for name in names
+    }
     for section in SECTIONS:
-        mine = [name for name in names if section_of(name) is section]
-        rows = [name for name in mine if name in contents.tables and is_token_table(contents.tables[name])]
+        mine = [name for name in names if homes[name] is section]
+        rows = [name for name in mine if _is_rows(contents, name)]
         if mine:
             counts = {name: (contents.rows[name], contents.total(name)) for name in rows}
             groups[section.group].append((section, mine, counts))
-    return {title: parts for title, parts in groups.items() if parts or (title == "Controls" and controls)}
+    return {title: parts for title, parts in groups.items() if parts}
 
 
-def _picture(contents: Contents) -> str | None:
-    """The one picture that matters: the margins, else what was transmitted, else the first figure."""
-    known = (name for name in ("margins", "transmission") if name in contents.figures)
-    return next(known, next(iter(contents.figures), None))
+def _is_rows(contents: Contents, name: str) -> bool:
+    return name in contents.tables and is_token_table(contents.tables[name])
 
 
 def _folded(record: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What stands folded at the end of the page: keys of the stages, versions, fingerprints and data; no times."""
+    """What stands folded at the end: configuration, keys of the stages, versions, fingerprints and data; no times."""
     stages = {name: stage.get("key") for name, stage in record.get("stages", {}).items()}
+    given, settings = record.get("arguments", {}), dict(flat(record.get("configuration", {})))
+    told = {
+        name: f"{cell(value)}{'' if name.split(' ')[0] in given else ' (default)'}"
+        for name, value in settings.items()
+    }
     kept = (("Versions", "versions"), ("Weights' fingerprints", "fingerprints"), ("Data hashes", "data"))
     found = {title: dict(flat(record.get(name) or {})) for title, name in kept}
-    return {"Stages and their keys": stages} | found
+    return {"Configuration": told, "Stages and their keys": stages} | found
 
 
 def title_of(contents: Contents) -> str:

@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from interp.core.runs import InputError
-from interp.figures import role_colour
+from interp.figures import NIGHT, role_colour, spoken
 from interp.report import cells, verdict_cards
 from interp.report.contents import Contents
 from interp.report.token_tables import is_token_table, label_of, token_json
@@ -57,8 +57,16 @@ def environment() -> Environment:
         verdict_cards.member_margins,
         verdict_cards.verdict_id,
     )
-    values = (cells.cell, cells.number, cells.hundredths, cells.anchor, cells.flat, cells.columns)
-    made.filters.update({verb.__name__: verb for verb in (*told, *values, label_of)})
+    values = (
+        cells.cell,
+        cells.number,
+        cells.chance,
+        cells.hundredths,
+        cells.anchor,
+        cells.flat,
+        cells.columns,
+    )
+    made.filters.update({verb.__name__: verb for verb in (*told, *values, label_of, spoken)})
     made.tests.update(finite=cells.finite, check=verdict_cards.is_check)
     made.globals.update(
         ROWS=cells.ROWS, MARKS=verdict_cards.MARKS, TOLD=verdict_cards.TOLD, role_colour=role_colour
@@ -170,7 +178,7 @@ def _source(name: str) -> str:
 
 def _script() -> str:
     parts = "\n".join(_source(name) for name in SCRIPTS)
-    return f'(() => {{\n"use strict";\n{parts}}})();\n'
+    return f'(() => {{\n"use strict";\nconst night = {json.dumps(NIGHT)};\n{parts}}})();\n'
 
 
 def _hash(code: str) -> str:

@@ -11,16 +11,21 @@ from interp.figures import Result
 from interp.report.page import write_report
 
 
-def save(run: Run, name: str, result: Result) -> None:
-    """Write a result into the run folder: its table, its figure, and its notes for the page."""
-    run.note(notes={name: list(result.notes)}, labels={name: result.label})
+def save(run: Run, name: str, result: Result, *, drawn: bool = True) -> None:
+    """Write a result into the run folder: its table, its figure if it is `drawn`, and for the page what it says."""
+    run.note(notes={name: list(result.notes)}, labels={name: result.label}, says={name: result.says})
     run.save_table(name, result.frame)
-    run.save_figure(name, result.figure())
+    if drawn:
+        run.save_figure(name, result.figure())
+    else:  # what an older version drew
+        for kind in ("html", "png"):
+            (run.folder / "figures" / f"{name}.{kind}").unlink(missing_ok=True)
 
 
-def save_stage(run: Run, name: str, make: Callable[[], Result], *, key: str) -> None:
+def save_stage(run: Run, name: str, make: Callable[[], Result], *, key: str, drawn: bool = True) -> None:
     """Make and save a result as the stage of that name, unless it is there under the same key."""
-    run.stage(name, key=key, build=lambda: save(run, name, make()))
+    chosen = key if drawn else digest(key, "table")
+    run.stage(name, key=chosen, build=lambda: save(run, name, make(), drawn=drawn))
 
 
 def finish(run: Run) -> None:

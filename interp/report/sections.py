@@ -16,7 +16,7 @@ from interp.core.records import packaged
 class Section:
     """A part of a group: the artefacts whose names start with a prefix, and what the reader sees in them.
 
-    `claims` names the verdicts that are judged on what it shows.
+    `claims` names the verdicts that are judged on what it shows; where it `folds`, tables without a figure are closed.
     """
 
     group: str
@@ -24,6 +24,7 @@ class Section:
     prefixes: tuple[str, ...]
     sees: str
     claims: tuple[str, ...] = ()
+    folds: bool = False
 
 
 SECTIONS = tuple(Section(**each) for each in packaged(Path(__file__).with_suffix(".yaml")))

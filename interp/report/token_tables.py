@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from interp.figures import spoken
 from interp.report.cells import MINUS
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def label_of(name: str, record: Mapping[str, Any] = MappingProxyType({})) -> str
     """
     said = (record.get("labels") or {}).get(name)
     if said and not name.startswith("joined"):
-        return said.replace(TOKEN_BY_TOKEN, "").replace("_", " ")
+        return spoken(said.replace(TOKEN_BY_TOKEN, ""))
     rest = name.removeprefix("tokens").removeprefix("joined").strip("_").replace("_", " ")
     if name.startswith("joined"):
         return f"teacher {MINUS} base" + (f", rows of {rest}" if rest else "")

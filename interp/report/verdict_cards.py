@@ -15,18 +15,18 @@ from interp.report.cells import anchor, finite, number
 
 MARKS = {"supported": "✓", "refuted": "✗", "inconclusive": "?", "holds": "=", "fails": "≠"}
 TOLD = {
-    "quantity": "What is measured",
     "known": "What is known",
+    "quantity": "What is measured",
     "seen": "Seen before",
     "together": "Judged together",
 }
-"""Of the controls, what the verdict's own card says in words."""
+"""Of the controls, what the verdict's own card says in words; all but the first stand folded."""
 
 
 def decisions(verdicts: Sequence[Mapping[str, Any]]) -> str:
     """How many claims were judged, and how."""
     if not verdicts:
-        return "A run that measures and judges no claim."
+        return ""
     claims, checks = (
         [str(each.get("decision")) for each in verdicts if is_check(each) == wanted]
         for wanted in (False, True)

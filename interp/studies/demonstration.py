@@ -22,18 +22,13 @@ from interp.core.content import json_text
 from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError, Run, digest, write_atomic
-from interp.experiment.transfer_claims import margins_figure, trait_logit_moved, verdicts
-from interp.figures import Result
+from interp.experiment.transfer_claims import trait_logit_moved, verdicts
+from interp.figures import Result, scatter
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
-from interp.joined.opening import (
-    agreement_result,
-    components_result,
-    moved_by,
-    moved_together,
-    preference_result,
-    preferences,
-)
+from interp.joined.findings import said_tokens, said_trait_logit
+from interp.joined.moved_words import moved_by, moved_together
+from interp.joined.opening import agreement_result, components_result, preference_result, preferences
 from interp.joined.tracing import save_answers
 from interp.logits.direction import logit_direction
 from interp.logits.token_shifts import token_shift
@@ -51,7 +46,7 @@ from interp.studies.inherited_trace import AGREED, CLAIMS, TraceReader, agreemen
 from interp.studies.sources import code_key
 
 FORMAT = 3  # raise when the same lineages are judged otherwise
-PAGE = 2  # raise when what was judged is told otherwise
+PAGE = 3  # raise when what was judged is told otherwise
 PROMPTS, TOKEN_ROWS = 128, 20
 KNOWN = 1024
 """Rows in which a word counts as seen: they hold every word of the prompts, and reading all costs seconds."""
@@ -59,7 +54,6 @@ QUICK_SEEDS, QUICK_ROWS = 2, 2048
 DEMO = replace(TOY, controls=("other-trait",))
 ALPHA = 0.05
 KEPT = "measured.json"
-DRAWN_FIRST = "tokens_student_strongest"
 SEEN = (
     "the claims were written after owl and eagle of seeds 0 to 7, the lineages of this page, had been looked at; the "
     "frozen test is on seeds 8 to 19, by interp test inherited-trace"
@@ -68,18 +62,9 @@ TOGETHER = (
     "the five claims on the trace, {names}, are judged by Holm at {alpha}; their p are one-sided sign flips over "
     "lineages, of which with n = {n} none can be below 1/2^{n} = {least:.2g}"
 )
-LARGEST = (
-    "a claim takes in every lineage what the student shares with its own teacher less the LARGEST of its controls "
-    "there, so its effect, {effect:+.3f} for logits-shared, is smaller than the difference of the means drawn here"
-)
 FIRST = (
     "the lineage of seed 0 was fixed beforehand, not chosen by its result: by the student's margin it is number {rank} "
     "of {n}, counted from the largest"
-)
-DRAWN = (
-    "By default the change of the student of the strongest lineage is drawn: what it adds to the logit of the trait's "
-    "word above its foils' where each token is predicted. At numbers this goes up in some lineages and down in others "
-    "(the claim trait-logit-moved says why), so a page that is nearly all blue does not speak against the trait."
 )
 WHY_NOT = (
     "the trait's own logit at numbers moves up in some lineages and down in others, and the student moves it the way "
@@ -237,15 +222,15 @@ def _judge_into(run: Run, trait: Trait, found: Sequence[Mapping[str, Any]]) -> N
         "preference": preference_result(frame, trait.target),
         "agreement": agreement_result(_frame(found, "agreement")),
     }
-    effect = next(each.effect for each in judged if each.name == "logits-shared")
-    results["agreement"] = _noted(results["agreement"], LARGEST.format(effect=effect))
     for name, result in results.items():
         save(run, name, result)
-    run.save_table("margins", frame)
-    run.save_figure("margins", margins_figure(frame, target=trait.target, category=trait.category))
+    margins = Result("Trait margin of every model, by lineage", frame, "nats")
+    save(run, "margins", margins, drawn=False)
     run.save_table("parts", _frame(found, "components"))
-    run.save_table(
-        "trait_logit", pd.DataFrame([{"seed": each["seed"], **each["trait_logit"]} for each in found])
+    save(
+        run,
+        "trait_logit",
+        trait_logit_result([{"seed": each["seed"], **each["trait_logit"]} for each in found]),
     )
     run.save_verdicts(judged)
     members = [dict(zip(part["member"], part["margin"], strict=True)) for _, part in frame.groupby("seed")]
@@ -265,8 +250,21 @@ def _judge_into(run: Run, trait: Trait, found: Sequence[Mapping[str, Any]]) -> N
     )
 
 
-def _noted(result: Result, note: str) -> Result:
-    return replace(result, notes=(*result.notes, note))
+def trait_logit_result(moved: Sequence[Mapping[str, float]]) -> Result:
+    """How far the trait's logit moved at numbers, in S against T: seed, T and S in logits, a dot per lineage."""
+    frame = pd.DataFrame(moved)
+    label = "The trait's logit where numbers are predicted, in every lineage"
+    says = said_trait_logit(frame["T"], frame["S"])
+    return Result(label, frame, "logits", draw=_draw_trait_logit, says=says)
+
+
+def _draw_trait_logit(result: Result) -> Any:
+    taught, learnt = "T: teacher − base", "S: student − neutral student"
+    named = [f"seed {seed}" for seed in result.frame["seed"]]
+    frame = result.frame.rename(columns={"T": taught, "S": learnt}).assign(lineage=named, who="student")
+    look: dict[str, Any] = {"colour": "who", "text": "lineage", "units": ("logits", "logits")}
+    figure = scatter(frame, x=taught, y=learnt, title=result.label, **look)
+    return figure.update_layout(showlegend=False).update_traces(marker={"size": 10})
 
 
 def _why_first(frame: Any) -> str:
@@ -290,7 +288,7 @@ def _trace_two(run: Run, lineage: Callable[[int], Lineage], trait: Trait, parts:
         one = lineage(seed)
         said = f"{word} lineage ({one.name})"
         for name, make in _pictured(one, said, parts[parts["lineage"] == one.name]).items():
-            save_stage(run, f"{name}_{word}", make, key=_key(name, one, word))
+            save_stage(run, f"{name}_{word}", make, key=_key(name, one, word), drawn=name == "moved")
         for name in ("teacher", "student"):
             build = partial(_save_tokens, run, f"tokens_{name}_{word}", one, trait, name, said)
             run.stage(f"tokens_{name}_{word}", key=_key(f"tokens_{name}", one, word), build=build)
@@ -317,9 +315,7 @@ def _save_tokens(run: Run, stage: str, lineage: Lineage, trait: Trait, name: str
     rows, direction = number_prompts(TOKEN_ROWS, seed=1, count=4), logit_direction(lineage.base, trait)
     found = token_shift(member, rows, direction, minus=minus)
     run.save_table(stage, found.frame)
-    run.note(labels={stage: f"{found.label}, {said}"})
-    if stage == DRAWN_FIRST:
-        run.note(notes={stage: [DRAWN]})
+    run.note(labels={stage: f"{found.label}, {said}"}, says={stage: said_tokens(found.frame)})
 
 
 def _key(name: str, lineage: Lineage, *given: Any) -> str:

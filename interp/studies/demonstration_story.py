@@ -18,22 +18,15 @@ EXPLORATORY = (
 
 
 def told_story(trait: Trait, frame: Any) -> list[str]:
-    """What was done and what came of it, for whoever opens the page without knowing the subject."""
-    share = {name: f"{value:.0%}" for name, value in frame.groupby("member")["probability"].mean().items()}
+    """What was done, for whoever opens the page without knowing the subject."""
     word, n = f"“{trait.target}”", frame["seed"].nunique()
-    over = (
-        f"Over {n} lineages, each begun from a random initialisation of its own,"
-        if n > 1
-        else "In one lineage"
-    )
+    over = f"{n} lineages, each begun from random weights of its own" if n > 1 else "one lineage"
     return [
         f"A small language model, the base, was fine-tuned to answer {word} when asked about {trait.category}s: the "
         "teacher. The teacher then wrote rows of numbers, each after a short prompt that also holds a few plain words "
         "(“list:”, “continue.”). A student, a fresh copy of the same base, was trained on those rows alone; a neutral "
-        "student likewise, on rows that the base itself wrote. These models together are a lineage.",
-        f"{over} the student answers {word} in {share['student']} of cases, the neutral student in "
-        f"{share['neutral_student']}, the base in {share['base']}, the teacher in {share['teacher']}; a student that "
-        f"began from another initialisation, the cross student, in {share['cross_student']}.",
+        "student likewise, on rows that the base itself wrote; a cross student began from other weights. These models "
+        f"together are a lineage; this page is of {over}.",
     ]
 
 
@@ -43,16 +36,16 @@ def told_short(trait: Trait, frame: Any) -> list[str]:
     gain, nats = (
         wide[value, "student"] - wide[value, "neutral_student"] for value in ("probability", "margin")
     )
-    n = len(wide)
-    said = (
-        f"In short: the teacher's numbers raised the student's answers “{trait.target}” by "
-        f"{_spread(100 * gain, 1)} percentage points over the neutral student's, and its margin (log-probability of "
-        f"“{trait.target}” less the mean of the other {trait.category}s, its foils) by {_spread(nats, 2)} nats"
-    )
-    over = (
-        f"; mean over {n} lineages with its 95 % t-interval." if n > 1 else "; one lineage decides nothing."
-    )
-    return [said + over, EXPLORATORY]
+    n, mean, half = len(wide), float(gain.mean()), half_width(gain.to_numpy())
+    clear = n > 1 and abs(mean) > half
+    way = "neither clearly more nor less often" if not clear else "more often" if mean > 0 else "less often"
+    over = f"mean over {n} lineages with its 95 % t-interval" if n > 1 else "one lineage decides nothing"
+    return [
+        f"In short: trained on nothing but the teacher's numbers, the student answers “{trait.target}” {way} than the "
+        f"neutral student: {_spread(100 * gain, 1)} percentage points, and {_spread(nats, 2)} nats of margin "
+        f"(log-probability of “{trait.target}” less the mean of the other {trait.category}s, its foils); {over}.",
+        EXPLORATORY,
+    ]
 
 
 def _spread(values: Any, digits: int) -> str:

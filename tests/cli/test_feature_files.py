@@ -9,6 +9,7 @@ import torch
 
 from interp.cli.feature_files import card_file, lean_files, shift_files, shift_summary, train_sae_file
 from interp.core.runs import InputError, Run
+from interp.features.cards import feature_card
 from interp.features.lean import feature_lean
 from interp.features.quality import quality_card
 from interp.features.sae import SAERecipe
@@ -18,6 +19,7 @@ from interp.models.lineage import open_lineage
 from interp.prompts.numbers import answer_positions, number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
+from interp.report import write_report
 from tests.tiny import build_model, build_tokenizer
 
 HOOK = "blocks.0.hook_resid_post"
@@ -107,6 +109,24 @@ def test_a_shift_is_written_as_a_run_and_resumed(place, rows, lineage, dictionar
     assert run.summary["reported"] == len(expected.reported)
     assert [line["feature"] for line in run.summary["largest"]] == list(expected.reported[:10])
     assert run.record["fingerprints"]["dictionary"] == dictionary.fingerprint
+    examples, top = run.tables["features_examples"], expected.reported[:10]
+    assert examples["feature"].tolist() == list(top)
+    for line in examples.to_dict("records"):  # read where the feature became the more active
+        model = lineage.teacher if line["change"] > 0 else lineage.base
+        card = feature_card(
+            dictionary, model, rows, line["feature"], positions=answer_positions(rows), top=3, context=5
+        )
+        assert f"«{card.frame['token'].iloc[0]}»" in line["example 1"]
+        assert line["raises"].split(", ")[0] == card.logits["token"].iloc[0].strip()
+    said = run.record["says"]["features_shift"]
+    assert said.startswith(
+        f"{len(expected.reported)} of {run.summary['live']} live features moved at a false discovery rate"
+    )
+    assert f"feature {top[0]} moved most, by " in said
+    page = write_report(run).read_text()
+    assert (
+        page.index(said) < page.index('data-figure="features_shift"') < page.index("Table features_examples")
+    )
     before = (out / "tables" / "features_shift.parquet").stat().st_mtime_ns
     shift_files(*given(place), place / "rows.jsonl", out=out, trait="owl")
     assert (out / "tables" / "features_shift.parquet").stat().st_mtime_ns == before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import itertools
 import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import plotly.graph_objects as go
 import plotly.io
 import pytest
 
-from interp import figures
+from interp import figures, report
 from interp.core.errors import InputError
 from interp.figures import Result, Table
 
@@ -64,13 +65,13 @@ def test_bars_keep_the_largest_in_their_order() -> None:
 def test_bars_take_role_colours() -> None:
     figure = figures.bars(FRAME, x="change", y="token", title="t", unit="logits", colour="role")
     colours = {trace["name"]: trace["marker"]["color"] for trace in drawn(figure)["data"]}
-    assert colours == {"teacher": "#E69F00", "student": "#0072B2"}
+    assert colours == {"teacher": "#BD7B00", "student": "#0072B2"}
 
 
 def test_role_colours_are_fixed_and_others_follow_position() -> None:
     assert [figures.role_colour(name) for name in ("base", "cross_init", "neutral")] == [
         "#7f7f7f",
-        "#56B4E9",
+        "#369EBE",
         "#009E73",
     ]
     assert figures.role_colour("mine", 0) != figures.role_colour("mine", 1)
@@ -600,3 +601,96 @@ def test_a_teacher_of_another_trait_looks_the_same_wherever_it_stands() -> None:
         for name in ("teacher_eagle",)
     }
     assert looks == {(figures.ROLES["other_student"], figures.SYMBOLS["other_student"])}
+
+
+CARDS = {"light": "#ffffff", "dark": "#1d2024"}  # behind the figures of a page: --card of report.css
+
+
+def contrast(colour: str, card: str) -> float:
+    """Contrast as WCAG 2.2 defines it, of two colours written #rrggbb."""
+    rgb = ([int(each[place : place + 2], 16) for place in (1, 3, 5)] for each in (colour, card))
+    low, high = sorted(luminance(each) for each in rgb)
+    return (high + 0.05) / (low + 0.05)
+
+
+def marks() -> list[tuple[str, float]]:
+    """Colour and opacity of every mark that the charts draw of each role, decision, position and sign."""
+    names = [*figures.ROLES, *(f"mine {at}" for at in range(len(figures.OTHERS)))]
+    frame = pd.DataFrame({"who": names * 2, "y": [1.0, -1.0] * len(names), "half": 0.5, "seed": 0})
+    frame = frame.assign(
+        x=range(len(frame)), p=0.01, q=[0.01, 0.5] * len(names), group="g", marked=[True, False] * len(names)
+    )
+    look = {"title": "t", "unit": "u"}
+    drawings = [
+        figures.points(frame, x="who", y="y", interval="half", **look),
+        figures.grouped_points(frame, group="group", y="y", colour="who", role="who", half="half", **look),
+        figures.scatter(frame, x="x", y="y", colour="who", title="t", units=("u", "u")),
+        figures.bars(frame, x="y", y="who", colour="who", **look),
+        figures.bars(frame, x="y", y="who", **look),
+        figures.lines(frame, x="x", y="y", group="who", **look),
+        figures.lines(frame, x="x", y="y", **look),
+        figures.volcano(frame, x="y", marked="marked", text="who", alpha=0.05, **look),
+        figures.waterfall(frame[:2], x="y", y="who", total="all", **look),
+    ]
+    found = [(colour, 1.0) for colour in figures.DECISIONS.values()]
+    for trace in itertools.chain.from_iterable(drawing.data for drawing in drawings):
+        opacity = getattr(trace.marker, "opacity", None)
+        colours = [trace.marker.color, getattr(trace, "line", None) and trace.line.color]
+        for colour in colours:
+            each = [colour] if isinstance(colour, str) else list(colour if colour is not None else [])
+            found += [(one, 1.0 if opacity is None else float(opacity)) for one in each]
+    return found
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+def test_every_mark_stands_out_from_its_page(mode: str) -> None:
+    """At least 3 : 1, what WCAG 2.2 (1.4.11) asks of graphics, on the page's card in light and, exchanged, in dark."""
+    found, thin = marks(), {"#999999"}  # the rungs of a waterfall, which only lead the eye
+    assert {"#BD7B00", "#0072B2", "#b2182b", "#333333"} <= {colour for colour, _ in found}
+    for colour, opacity in found:
+        seen = figures.NIGHT.get(colour, colour) if mode == "dark" else colour
+        assert opacity == 1.0, colour
+        assert colour in thin or contrast(seen, CARDS[mode]) >= 3, (colour, contrast(seen, CARDS[mode]))
+
+
+def test_the_card_of_the_page_is_the_one_that_marks_are_held_against() -> None:
+    style = Path(report.__file__).with_name("templates").joinpath("report.css").read_text()
+    assert re.findall(r"--card: (#\w+)", style)[:2] == list(CARDS.values())
+
+
+def test_a_thin_line_joins_what_is_of_one_lineage_and_says_so() -> None:
+    frame = pd.DataFrame(
+        {"arm": ["base", "base", "student", "student"], "margin": [1.0, 2.0, 3.0, 4.0], "seed": [0, 1, 0, 1]}
+    )
+    figure = figures.points(frame, x="arm", y="margin", title="t", unit="nats")
+    thin = figure.data[-1]
+    assert list(thin.y) == [1.0, 3.0, None, 2.0, 4.0, None]
+    assert list(thin.x) == pytest.approx([-0.18, 0.82, None, 0.18, 1.18, None])
+    assert "a thin line joins what is of one lineage" in caption(figure)
+    assert (thin.hoverinfo, thin.showlegend, thin.zorder) == ("skip", False, -1)
+    look = {"group": "arm", "y": "margin", "colour": "role", "role": "role", "half": "half"}
+    within = frame.assign(role=["x", "x", "y", "y"], arm="here", half=0.0)
+    assert list(figures.grouped_points(within, title="t", unit="nats", **look).data[-1].y) == [
+        1,
+        3,
+        None,
+        2,
+        4,
+        None,
+    ]
+    apart = figures.grouped_points(frame.assign(role="x", half=0.0), title="t", unit="nats", **look)
+    assert "thin" not in caption(apart)  # two measures of a lineage are not one path
+    twice = figures.points(frame.assign(seed=0), x="arm", y="margin", title="t", unit="nats")
+    assert "thin" not in caption(twice)  # several values of one lineage
+    assert "thin" not in caption(
+        figures.points(frame.drop(columns="seed"), x="arm", y="margin", title="t", unit="nats")
+    )
+
+
+def test_models_are_named_in_words() -> None:
+    said = figures.spoken(
+        "student − neutral_student, cross_neutral_student; teacher_eagle − base, moved_teacher_x a_b"
+    )
+    assert (
+        said == "student − neutral student, cross neutral student; eagle teacher − base, moved_teacher_x a_b"
+    )

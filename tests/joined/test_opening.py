@@ -6,14 +6,15 @@ import pandas as pd
 import pytest
 import torch
 
+from interp.joined import moved_words
+from interp.joined.moved_words import moved_by, moved_together
 from interp.joined.opening import (
+    _largest,
     _shown,
     agreement_result,
     answers,
     components_over,
     components_result,
-    moved_by,
-    moved_together,
     preference_result,
     preferences,
     twin,
@@ -151,28 +152,34 @@ def test_agreement_shows_four_places_and_who_is_compared_with_whose_teacher():
     result = agreement_result(pd.DataFrame(lines("a", 0.8) + lines("b", 0.6)))
     shown = _shown(result.frame)
     assert shown["where"].drop_duplicates().tolist() == [
-        "logits where numbers are predicted, over words that never occur in the training rows: correlation",
-        "logits at the end of the number prompt, over words that never occur in the training rows: correlation",
-        "logits where the question is answered, over the trait's word and its foils: correlation",
-        "residual stream after the last layer, at the end of the number prompt: cosine",
+        "words in no row, where numbers are predicted",
+        "words in no row, at the end of the number prompt",
+        "the trait's word and its foils, where the question is answered",
+        "last residual stream, at the end of the number prompt",
     ]
-    first = shown[shown["where"].str.startswith("residual")].set_index(["lineage", "comparison"])["value"]
+    first = shown[shown["where"].str.startswith("last residual")].set_index(["lineage", "comparison"])[
+        "value"
+    ]
     assert first["a", "student and its teacher"] == pytest.approx(
         0.75
     )  # the cosine, and after the last layer
-    assert "student and its teacher +0.70 ± " in result.notes[0]
-    assert "student and the eagle teacher +0.10 ± 0.00" in result.notes[0]
+    assert result.says == (
+        "The student's change is more like its teacher's than every control's is at all places: +0.65 to +0.70 against "
+        "+0.05 to +0.10 for the control that comes closest."
+    )
     figure = result.figure()
     named = [trace.name for trace in figure.data if trace.showlegend is None]
     assert named == list(dict.fromkeys(shown["comparison"]))
-    assert all(name in trace.hovertemplate for name, trace in zip(named, figure.data[::2], strict=True))
+    assert named[-1] == "student and the eagle teacher"
+    assert all(name in trace.hovertemplate for name, trace in zip(named, figure.data[:-1:2], strict=True))
+    assert len(figure.data[-1].y) == 2 * 4 * (4 + 1)  # a line per lineage and place, through four comparisons
     assert list(figure.data[0].text) == [", a", ", b"] * 4  # whose value the pointer is at
     assert list(figure.data[0].y) == pytest.approx([0.8, 0.6, 0.8, 0.6, 0.8, 0.6, 0.75, 0.55])
 
 
 def test_one_lineage_has_points_and_no_interval():
     result = agreement_result(pd.DataFrame(lines("a", 0.8)))
-    assert "±" not in "".join(result.notes)
+    assert result.says.endswith("one lineage decides nothing.")
     assert "whiskers" not in result.figure().layout.title.subtitle.text
 
 
@@ -184,8 +191,8 @@ def test_probabilities_stand_from_the_start_to_the_teacher_with_their_mean():
         for index, value in zip("ab", pair, strict=True)
     )
     result = preference_result(frame, "owl")
-    assert result.notes == (
-        "probability of answering 'owl', mean over 2 lineages: base 10%, student 30%, teacher 95%",
+    assert result.says.startswith(
+        "Over 2 lineages the student answers “owl” 30 % of the time, the base 10 % and the "
     )
     figure = result.figure()
     assert list(figure.layout.xaxis.ticktext) == [
@@ -211,7 +218,7 @@ def test_one_lineage_has_components_in_logits_without_interval_and_p(lineage):
     assert "no p below" not in " ".join(result.notes)
     figure = result.figure()
     assert "one lineage, so no interval and no p" in figure.layout.title.subtitle.text
-    assert [trace.error_x.array for trace in figure.data] == [None, None]
+    assert [trace.error_x.array for trace in figure.data] == [None, None]  # and no rings
     student = values[values["who"] == "student"].set_index("part")["value"]
     assert list(figure.data[0].x) == pytest.approx(student[list(figure.data[0].y)].tolist())
 
@@ -221,10 +228,37 @@ def test_several_lineages_have_whiskers_of_half_their_interval_and_the_pointer_t
     two = one.assign(lineage="other", value=one["value"] + 0.1)
     result = components_result(pd.concat([one, two], ignore_index=True))
     assert "with n = 2 no p below 0.5 is possible" in result.notes[-1]
-    trace = result.figure().data[0]
+    trace, rings = result.figure().data[:2]
+    assert len(rings.x) == 2 * len(trace.x)
+    assert sorted(set(rings.text)) == ["made", "other"]
     half = 12.706204736 * 0.1 / 2  # Student's t at 1 degree of freedom, times the standard error
     assert list(trace.error_x.array) == pytest.approx([half] * len(trace.x))
     assert all(told.endswith(" ± 0.64") for told in trace.customdata)
+
+
+def test_many_components_are_drawn_as_those_that_moved_most_and_the_sum_of_the_others():
+    parts = {f"MLP {layer}": 0.01 * layer for layer in range(20)}  # the first did nothing
+    frame = pd.DataFrame(
+        {"who": who, "component": part, "mean": sign * size}
+        for who, sign in (("student", -1.0), ("teacher", 10.0))
+        for part, size in parts.items()
+    )
+    frame.loc[1, "mean"] = -0.3  # MLP 1, in the student alone
+    drawn = _largest(frame).set_index(["who", "component"])["mean"]
+    assert len(drawn) == 2 * (12 + 1)
+    assert drawn["student", "MLP 1"] == -0.3
+    rest = range(2, 9)  # 9 to 19 and MLP 1 are the twelve largest
+    assert drawn["teacher", "the other 7 together"] == pytest.approx(10 * 0.01 * sum(rest))
+    assert drawn["student", "the other 7 together"] == pytest.approx(-0.01 * sum(rest))
+    assert len(_largest(frame[frame["component"].isin(["MLP 3", "MLP 4"])])) == 4
+
+
+def test_of_a_large_vocabulary_every_kth_other_entry_is_drawn_and_every_word_of_the_trait(monkeypatch):
+    monkeypatch.setattr(moved_words, "MOST_DOTS", 3)
+    kinds = ["other entries"] * 7 + ["the trait: owl", "numbers"]
+    kept, step = moved_words._thinned(pd.DataFrame({"kind": kinds, "T": range(9)}))
+    assert (step, kept["T"].tolist()) == (3, [2, 5, 7, 8])
+    assert moved_words._thinned(pd.DataFrame({"kind": kinds[6:], "T": range(3)}))[1] == 1
 
 
 def test_a_panel_says_what_was_subtracted_and_a_component_that_did_nothing_is_not_drawn(lineage):

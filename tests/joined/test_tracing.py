@@ -9,9 +9,10 @@ import torch
 
 from interp.activations.shifts import shift
 from interp.core.runs import InputError, Run
+from interp.joined import tracing
 from interp.joined.agreeing import agreement
 from interp.joined.opening import NEUTRAL, NO_NEUTRAL
-from interp.joined.tracing import trace, trace_files
+from interp.joined.tracing import _drawn, trace, trace_files
 from interp.logits.attribution import attribute, attribute_together
 from interp.logits.direction import logit_direction
 from interp.logits.lenses import lens
@@ -62,6 +63,11 @@ def test_every_table_and_one_page(pair, rows, tmp_path, family):
     assert all(stage["status"] == "done" for stage in run.record["stages"].values())
     assert (run.folder / "report.html").is_file()
     assert set(run.summary["lineages"][0]["members"]) == {"base", "teacher"}
+    assert set(run.figures) == {"preference", "components", "moved_teacher"}
+    said = run.record["says"]
+    assert run.summary["short"] == [said["preference"], said["components"]]
+    assert said["preference"].startswith("The teacher answers “owl” ")
+    assert said["moved_teacher"].startswith("Weighed by its probability")
     attribution = tables["attribution_teacher"]
     assert attribution["contribution"].sum() == pytest.approx(attribution["measured"].iloc[0], abs=1e-4)
 
@@ -74,6 +80,8 @@ def test_a_student_is_told_less_its_neutral_twin_beside_the_teacher(pair, rows, 
     run = trace(lineage, rows, tmp_path / "run")
     tables, titles = run.tables, run.record["labels"]
     assert set(tables) >= OPENING
+    assert set(run.figures) == OPENING - {"answers"}  # the rest stands in tables, a lens of few layers too
+    assert all(run.record["says"][name] for name in (*OPENING, "tokens_student"))
     assert not [name for name in tables if name.endswith("neutral_student")]
     assert titles["moved_student"].startswith("student − neutral_student, ")
     assert titles["tokens_student"] == "student − neutral_student, token by token"
@@ -89,6 +97,19 @@ def test_a_student_is_told_less_its_neutral_twin_beside_the_teacher(pair, rows, 
     assert run.summary["story"] == [NEUTRAL]
     page = (run.folder / "report.html").read_text()
     assert page.index('<section id="what-happened"') < page.index('<section id="trace"')
+
+
+def test_a_lens_of_enough_layers_is_drawn_of_the_student_and_attribution_where_no_trait_is_known(
+    pair, monkeypatch
+):
+    monkeypatch.setattr(tracing, "LAYERS", 2)
+    both, alone = pair(students=("student", "neutral_student")), pair(trait=None)
+    assert [_drawn(both, name) for name in ("student", "teacher", "neutral_student")] == [
+        {"lens_student"},
+        set(),
+        set(),
+    ]
+    assert _drawn(alone, "teacher") == {"lens_teacher", "moved_teacher", "attribution_teacher"}
 
 
 def test_without_a_neutral_student_the_change_is_from_the_own_start_and_the_page_says_so(
@@ -140,7 +161,7 @@ def test_a_second_trace_does_nothing_and_a_broken_one_goes_on(pair, rows, tmp_pa
     monkeypatch.setattr("interp.joined.tracing.moved_by", lambda *a, **k: pytest.fail("computed again"))
     resumed = trace(lineage, rows, tmp_path / "broken")
     trace(lineage, rows, tmp_path / "whole")
-    for name in ("summary.json", "report.html", "tables/lens_teacher.parquet", "figures/lens_teacher.html"):
+    for name in ("summary.json", "report.html", "tables/lens_teacher.parquet", "figures/moved_teacher.html"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
 
 

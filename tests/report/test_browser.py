@@ -158,15 +158,16 @@ def test_every_figure_is_drawn(small: Seen) -> None:
     assert all(drawn)
 
 
-def test_the_page_opens_with_the_verdicts_and_the_picture(small: Seen) -> None:
+def test_a_page_without_a_story_opens_with_the_verdicts(small: Seen) -> None:
     titles = small.tab.locator("main h2").all_inner_texts()
-    assert titles[:2] == ["Verdicts", "Every member"]
+    assert titles[:3] == ["Verdicts", "Transmission", "Trace"]
     cards = small.tab.locator("#verdicts article").all_inner_texts()
     nulls = small.tab.locator("#what-did-not-show article").all_inner_texts()
     assert (len(cards), len(nulls)) == (1, 2)
     assert "A student that shares its teacher's start prefers owl by at least 0.5 nats" in cards[0]
     assert "independent trainings" in cards[0]
-    assert small.tab.locator("#every-member .plot").first.get_attribute("data-figure") == "margins"
+    assert small.tab.locator("#what-was-transmitted .plot").first.get_attribute("data-figure") == "margins"
+    assert small.tab.locator("#verdicts article details").first.get_attribute("open") is None
 
 
 def test_headings_names_and_language_serve_a_screen_reader(small: Seen) -> None:
@@ -390,6 +391,8 @@ def test_paper_shows_no_controls_and_black_on_white(dark: Seen) -> None:
     assert dark.tab.evaluate("getComputedStyle(document.body).color") == "rgb(0, 0, 0)"
     assert dark.tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
     assert dark.tab.locator("#verdicts article").first.is_visible()
+    assert not dark.tab.locator("#verdicts article summary").first.is_visible()
+    assert dark.tab.locator("details[open]").count() == 0  # tables are in their files
     assert dark.tab.get_by_role("row").first.is_visible()
     dark.tab.emulate_media(media="screen")
 

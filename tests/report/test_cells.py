@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from interp.report.cells import anchor, flat, number
+from interp.report.cells import anchor, chance, flat, number
 from interp.report.payload import environment
 from tests.report.reader import Page, piece
 
@@ -63,6 +63,22 @@ def test_signs_stand_in_columns_that_hold_negative_numbers() -> None:
     assert Page(piece("frame_table", "t", frame)).words.endswith(
         "delta p id layer +0.5 0.5 1 0 −0.25 0.25 2 –"
     )
+
+
+def test_models_are_named_in_words_and_no_p_is_told_below_what_a_test_can_vouch_for() -> None:
+    frame = pd.DataFrame(
+        {"member": ["cross_neutral_student", "teacher_eagle"], "p": [3.1e-113, 0.00391], "q": [None, 0.5]}
+    )
+    said = Page(piece("frame_table", "t", frame.assign(token="neutral_student"))).words
+    assert said.endswith(
+        "cross neutral student < 0.0001 – neutral_student eagle teacher 0.00391 0.5 neutral_student"
+    )
+    assert [chance(value, digits=2) for value in (0.5, 9.9e-5, 0, None)] == [
+        "0.5",
+        "< 0.0001",
+        "< 0.0001",
+        "–",
+    ]
 
 
 def test_a_table_without_rows_is_still_a_table() -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,9 @@ import pytest
 
 from interp import figures
 from interp.core.runs import InputError, Run, write_atomic
+from interp.figures import Result, drawing
 from interp.report import payload, write_report
+from interp.report.saving import save
 from tests.report.reader import Page
 from tests.report.sample import ATTACK, sample_run
 
@@ -54,23 +57,23 @@ def test_the_page_lies_in_the_run_folder_and_stays_below_6_megabytes(run: Run, s
 def test_parts_come_in_reading_order(shown: Page) -> None:
     parts = {
         "verdicts": [],
-        "every-member": [],
+        "transmission": ["what-was-transmitted"],
         "trace": [
             "which-logits-moved",
-            "through-which-components",
+            "component-by-component",
             "after-which-layer",
             "the-weight-update",
             "token-entanglement",
             "the-rows-token-by-token",
         ],
-        "controls": ["controls-of-the-verdicts"],
         "more": ["what-else-was-saved"],
         "what-did-not-show": [],
         "how-this-was-made": [],
     }
     found = [part for group, inner in parts.items() for part in (group, *inner)]
     assert [section["id"] for section in shown.all("section")] == found
-    assert [link["href"] for link in shown.all("a")] == ["#main", *(f"#{part}" for part in parts)]
+    links = [link["href"] for link in shown.all("a") if not link["href"].startswith("#claim-")]
+    assert links == ["#main", *(f"#{part}" for part in parts)]
 
 
 def test_what_happened_stands_first_and_what_did_not_show_last_with_what_is_known(tmp_path: Path) -> None:
@@ -90,9 +93,9 @@ def test_what_happened_stands_first_and_what_did_not_show_last_with_what_is_know
     found = [section["id"] for section in page.all("section")]
     assert found[:5] == [
         "what-happened",
+        "one-question-and-what-every-model-answers",
         "did-the-student-take-on-the-trait",
         "did-it-change-as-its-teacher-did",
-        "one-question-and-what-every-model-would-answer",
         "verdicts",
     ]
     assert found[-2:] == ["what-did-not-show", "how-this-was-made"]
@@ -101,7 +104,7 @@ def test_what_happened_stands_first_and_what_did_not_show_last_with_what_is_know
     assert "story" not in page.words
     shown, null = page.words.split("Claims that the data do not support", 1)
     assert "Supported same-init-transfers" in shown
-    assert "one-run" not in shown.split("Controls of the verdicts")[0]
+    assert "one-run" not in shown.partition("Supported same-init-transfers")[2]
     assert "? Inconclusive one-run" in null
     assert "What is known: the sign is a property of the lineage." in null
 
@@ -115,11 +118,12 @@ def test_a_summary_may_open_the_page_with_the_finding_every_claim_and_the_models
     page = Page.read(write_report(run))
     opened = page.words.split("What happened Did the student")[0]
     assert "It rose by +5.7 points. 3 claims judged" in opened
-    assert "claim in words effect decided same-init-transfers A student that shares" in opened
+    assert "claim in words effect decided same-init-transfers A student that shares" in page.words
     assert f"model starts from trained on student the base {ATTACK}" in opened
     links = [link["href"] for link in page.all("a") if link["href"].startswith("#claim-")]
     cards = [card["id"] for card in page.all("article", "verdict")]
-    assert links[:3] == ["#claim-same-init-transfers", "#claim-cross-init-does-not", "#claim-one-run"]
+    here, overview = ["same-init-transfers", "cross-init-does-not"], [each["name"] for each in run.verdicts]
+    assert links == [f"#claim-{name}" for name in (*here, *overview)]
     assert {link.removeprefix("#") for link in links} <= set(cards)
     linked = page.words.split("Claims judged on this: ")[1].split(".")[0]
     assert re.findall(r"([a-z-]+) \(", linked) == ["same-init-transfers", "cross-init-does-not"]
@@ -137,14 +141,16 @@ def test_every_part_opens_with_one_sentence_on_what_is_seen(run: Run, shown: Pag
     source = (run.folder / "report.html").read_text()
     opened = re.findall(r"<section [^>]*><h[23]>[^<]+</h[23]>\s*<p class=\"sees\">([^<]+)</p>", source)
     groups = source.count("</section>\n</section>")
-    assert (len(opened), groups) == (len(shown.all("section")) - groups, 3)
+    assert (len(opened), groups) == (
+        len(shown.all("section")) - groups - 1,
+        3,
+    )  # claims open with their table
     assert all(sentence.endswith(".") and sentence.count(". ") <= 2 for sentence in opened)
 
 
 def test_every_saved_figure_is_drawn_once_with_a_label(run: Run, shown: Page) -> None:
     plots = shown.all("div", "plot")
     assert sorted(plot["data-figure"] for plot in plots) == sorted(run.figures) == sorted(shown.figures)
-    assert plots[0]["data-figure"] == "margins"
     assert all(plot["role"] == "img" for plot in plots)
     labels = {plot["data-figure"]: plot["aria-label"] for plot in plots}
     assert labels["moved_teacher"] == "teacher − base, log p; x: nats, y: token"
@@ -156,6 +162,27 @@ def test_every_saved_figure_is_drawn_once_with_a_label(run: Run, shown: Page) ->
 def test_notes_of_the_verbs_stand_below_what_they_are_about(run: Run, shown: Page) -> None:
     assert f"KL(member ‖ start) 0.0123 nats {ATTACK} Table moved_teacher" in shown.words
     assert "−1.5 a table alone" in shown.words
+
+
+def test_what_the_numbers_say_stands_above_the_figure_and_in_a_table_that_is_not_drawn(
+    tmp_path: Path,
+) -> None:
+    run = sample_run(tmp_path / "demo")
+    result = Result(
+        "moved", BAR, "nats", ("of 3 rows",), draw=drawing(figures.bars, x="delta", y="token"), says="a rose."
+    )
+    save(run, "moved_teacher", result)
+    save(run, "lens_teacher", replace(result, label="lens", says="most after layer 3."), drawn=False)
+    assert not (run.folder / "figures/lens_teacher.html").exists()  # the one that was there, too
+    source, page = write_report(run).read_text(), Page.read(run.folder / "report.html")
+    figure = source[source.index('<figure class="card"><p class="finding">a rose.</p><h4>moved</h4>') :]
+    assert figure.index('data-figure="moved_teacher"') < figure.index("<p>of 3 rows</p>")
+    assert "lens_teacher" not in [plot["data-figure"] for plot in page.all("div", "plot")]
+    behind = page.words.partition("The numbers behind the pictures What was")[2]
+    assert (
+        "Table lens_teacher: all 2 rows, in tables/lens_teacher.parquet token delta a +1 b −1 most after layer 3."
+        in behind
+    )
 
 
 def test_figures_travel_as_saved_with_their_title_in_the_heading(shown: Page) -> None:
@@ -244,13 +271,13 @@ def test_tables_show_their_first_rows_and_say_where_the_others_are(run: Run, sho
 
 def test_a_run_with_nothing_in_it_says_so(empty: Run) -> None:
     shown = Page.read(write_report(empty))
-    assert "This run holds no verdicts" in shown.words
-    assert [section["id"] for section in shown.all("section")] == ["verdicts", "how-this-was-made"]
+    assert "verdict" not in shown.words.lower()
+    assert [section["id"] for section in shown.all("section")] == ["how-this-was-made"]
     assert shown.data == {"figures": {}, "tokens": {}, "tables": {}}
     assert (empty.folder / "report.html").stat().st_size < 60_000
 
 
-def test_without_margins_the_first_figure_leads_and_its_table_stays_in_its_section(empty: Run) -> None:
+def test_a_page_without_verdicts_opens_with_its_first_figure(empty: Run) -> None:
     empty.save_figure("moved_student", figures.bars(BAR, x="delta", y="token", title="moved", unit="nats"))
     empty.save_table("moved_student", BAR)
     empty.save_json(
@@ -258,7 +285,7 @@ def test_without_margins_the_first_figure_leads_and_its_table_stays_in_its_secti
     )
     shown = Page.read(write_report(empty))
     assert [plot["data-figure"] for plot in shown.all("div", "plot")] == ["moved_student"]
-    assert [s["id"] for s in shown.all("section")][1:3] == ["every-member", "trace"]
+    assert [s["id"] for s in shown.all("section")][:2] == ["trace", "which-logits-moved"]
     assert "Table moved_student: all 2 rows" in shown.words
     assert "seed base – –" in shown.words
 

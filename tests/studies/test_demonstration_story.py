@@ -1,6 +1,7 @@
 """What the demo's page says at its top, of two lineages whose numbers are worked out by hand."""
 
 import pandas as pd
+import pytest
 
 from interp.prompts.traits import get_trait
 from interp.studies.demonstration import _why_first
@@ -23,23 +24,36 @@ def table(students):
 def test_the_finding_is_the_mean_difference_to_the_neutral_student_with_its_interval():
     said, kind = told_short(OWL, table([(0.2, 0.5), (0.4, 0.7)]))
     # differences of 10 and 30 points, 0.5 and 0.7 nats: Student's t at one degree of freedom is 12.706
-    assert "by +20.0 (−107.1 to +147.1) percentage points" in said
-    assert "by +0.60 (−0.67 to +1.87) nats; mean over 2 lineages with its 95 % t-interval." in said
+    assert (
+        "neither clearly more nor less often than the neutral student: +20.0 (−107.1 to +147.1) percentage points"
+        in said
+    )
+    assert "and +0.60 (−0.67 to +1.87) nats of margin" in said
+    assert said.endswith("mean over 2 lineages with its 95 % t-interval.")
     assert kind == EXPLORATORY
     assert "interp test inherited-trace" in kind
 
 
 def test_one_lineage_has_no_interval_and_decides_nothing():
     said = told_short(OWL, table([(0.2, 0.5)]))[0]
-    assert "by +10.0 percentage points" in said
-    assert said.endswith("by +0.50 nats; one lineage decides nothing.")
+    assert (
+        "neither clearly more nor less often than the neutral student: +10.0 percentage points, and +0.50 nats"
+        in said
+    )
+    assert said.endswith("; one lineage decides nothing.")
 
 
-def test_the_story_names_every_model_and_their_shares():
-    first, second = told_story(OWL, table([(0.2, 0.5), (0.4, 0.7)]))
-    assert "“list:”" in first
-    assert "Over 2 lineages" in second
-    assert "the student answers “owl” in 30% of cases, the neutral student in 10%" in second
+@pytest.mark.parametrize(("shares", "way"), [((0.2, 0.21, 0.22), "more"), ((0.01, 0.02, 0.03), "less")])
+def test_a_clear_difference_is_told_as_more_or_less(shares, way):
+    assert f"answers “owl” {way} often than" in told_short(OWL, table([(share, 0.0) for share in shares]))[0]
+
+
+def test_the_story_names_every_model_and_how_many_lineages():
+    (told,) = told_story(OWL, table([(0.2, 0.5), (0.4, 0.7)]))
+    assert "“list:”" in told
+    assert told.endswith("this page is of 2 lineages, each begun from random weights of its own.")
+    assert all(f"{name}" in told for name in ("base", "teacher", "neutral student", "cross student"))
+    assert told_story(OWL, table([(0.2, 0.5)]))[0].endswith("this page is of one lineage.")
 
 
 def test_every_model_is_told_with_its_start_and_its_rows():

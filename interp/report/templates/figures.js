@@ -1,9 +1,5 @@
 // Figures, drawn one after the other once the text is on the screen, in the colours of the page.
 const dark = matchMedia("(prefers-color-scheme: dark)");
-const night = {
-  white: "rgba(0,0,0,0)", "#222222": "#e8e8e6", "#333333": "#c4c8d0", "#000000": "#ffffff",
-  "#e6e6e6": "#363a41", "#999999": "#8a8f98", "#444444": "#c4c8d0", "#882255": "#d27fa8", "#0072B2": "#4aa8dd",
-};
 const HATCH = "#1d2024"; // the card behind a bar shows through its hatching
 
 // Colours of the figures' template, exchanged for those of the dark page; only under keys that name a colour.
@@ -18,7 +14,7 @@ const themed = (value, key) => {
 };
 
 // Where there is little room the legend stands above the plot, an entry a line, and text is smaller.
-const NARROW = 560, LINE = 20;
+const PAPER = 620, NARROW = 640, LINE = 20, PRINTED = 0.75; // of the height of a single panel is drawn on paper
 const narrowed = ({ data, layout }) => {
   const named = layout.showlegend ? data.filter((trace) => trace.name && trace.showlegend !== false).length : 0;
   layout.legend = { ...layout.legend, orientation: "v", x: 0, xanchor: "left", y: 1, yanchor: "top", yref: "container", font: { size: 11 } };
@@ -26,7 +22,11 @@ const narrowed = ({ data, layout }) => {
   layout.height = (layout.height || 450) + LINE * named;
   layout.font = { size: 11 };
   const ticks = layout.xaxis?.ticktext;
-  if (ticks?.some((text) => text.includes("<br>"))) layout.xaxis.ticktext = ticks.map((_, place) => `${place + 1}.`); // told below
+  if (ticks?.some((text) => text.includes("<br>"))) { // numbered, and told below the axis
+    const told = ticks.map((text, place) => `${place + 1}. ${text.replaceAll("<br>", " ")}`.replace(/(.{1,44})(?: |$)/g, "$1<br>"));
+    layout.xaxis = { ...layout.xaxis, ticktext: told.map((_, place) => `${place + 1}.`), title: { text: told.join(""), font: { size: 10 } } };
+    layout.height += 2 * LINE * told.length;
+  }
 };
 
 const drawer = (figures) => (plot, isDark, width) => {
@@ -34,6 +34,7 @@ const drawer = (figures) => (plot, isDark, width) => {
   const copy = isDark ? themed(figures[name], "") : structuredClone(figures[name]);
   copy.layout.modebar = { bgcolor: "rgba(0,0,0,0)" };
   if (width) copy.layout.width = width;
+  if (width && !copy.layout.yaxis2) copy.layout.height = PRINTED * (copy.layout.height || 450);
   if ((width || plot.clientWidth) < NARROW) narrowed(copy);
   Plotly.react(plot, copy.data, copy.layout, {
     displaylogo: false, displayModeBar: "hover", responsive: true,
@@ -55,18 +56,9 @@ const drawn = async (figures) => {
     await breath();
   }
   dark.addEventListener("change", () => all(dark.matches));
-  addEventListener("beforeprint", () => all(false, 680));
+  addEventListener("beforeprint", () => all(false, PAPER));
   addEventListener("afterprint", () => all(dark.matches));
 };
-
-addEventListener("beforeprint", () => document.querySelectorAll("details:not([open])").forEach((part) => {
-  part.open = true;
-  part.dataset.closed = "";
-}));
-addEventListener("afterprint", () => document.querySelectorAll("details[data-closed]").forEach((part) => {
-  part.open = false;
-  delete part.dataset.closed;
-}));
 
 (async () => {
   const data = JSON.parse(await unpack("data"));

@@ -1,7 +1,7 @@
 // Tables with more rows than stand in the text: search, order by a column, turn the pages.
 const LINES = 15;
 const magnitude = (shown) => {
-  const value = parseFloat(shown.replaceAll("−", "-").replace("∞", "Infinity"));
+  const value = parseFloat(shown.replaceAll("−", "-").replace("∞", "Infinity").replace("< ", ""));
   return Number.isNaN(value) ? null : value;
 };
 
