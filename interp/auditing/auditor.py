@@ -17,7 +17,7 @@ from interp.auditing.candidates import TAUGHT, candidate_teachers, suspected
 from interp.auditing.leans import lean_columns
 from interp.auditing.naming import Ratios, curve, log_ratios, named_table, outlier_p
 from interp.auditing.neutral import Foreign, paired_rows, without_words
-from interp.auditing.pilots import LEVEL, Pilot, gain_table, gains
+from interp.auditing.pilots import LEVEL, Passing, Pilot, gain_table, gains
 from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Answer = Literal["named", "unlisted", "none", "cannot tell"]
-Passing = Literal["transmits", "does not", "cannot tell"]
 FEWEST_ROWS = 64
 LEAST_GAIN = 0.1  # nats: a pilot whose interval stays below it shows that nothing of weight passes
 
