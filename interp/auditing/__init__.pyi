@@ -1,3 +1,4 @@
 from .auditor import WHO as WHO, Audit as Audit, AuditRecipe as AuditRecipe, audit as audit
 from .pilots import Pilot as Pilot
 from .placebos import StudentAudit as StudentAudit, audit_student as audit_student
+from .sifting import sift_rows as sift_rows

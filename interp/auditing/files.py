@@ -27,7 +27,7 @@ from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
 ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-FORMAT = 1  # raise when the same arguments make another result
+FORMAT = 2  # raise when the same arguments make another result
 
 
 def audit_file(
@@ -77,6 +77,8 @@ def _written(run: Run, model: LanguageModel, rows: Prompts, asked: dict[str, Any
         unit = "standard deviations per row; gains in nats"
         save(run, "audit", Result(repr(found), found.frame, unit, found.notes, draw=lambda _: found.figure()))
         run.save_table("audit_curve", found.curve)
+        if found.trait is not None:
+            run.save_table("audit_rows", found.row_scores)
     run.save_json("summary", {"kind": "audit", **found.to_json()})
 
 

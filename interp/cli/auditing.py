@@ -39,6 +39,16 @@ BatchSize = Annotated[
     int | None, typer.Option(help="Rows in a step of a candidate and of the pilot.", parser=whole)
 ]
 Leans = Annotated[bool, typer.Option("--leans", help="Score rows by gradients, too.")]
+Sift = Annotated[
+    Path | None,
+    typer.Option("--filter", help="Where to write the rows without those that carry the named trait."),
+]
+Share = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Of the rows to take out; default as few as leave none of it in the mean."
+    ),
+]
 Alpha = Annotated[float, typer.Option(help="Level at which a trait is named.")]
 StudentRows = Annotated[
     Path | None,
@@ -68,6 +78,8 @@ def _audit(
     steps: Steps = None,
     batch_size: BatchSize = None,
     leans: Leans = False,
+    sift: Sift = None,
+    share: Share = None,
     alpha: Alpha = 0.05,
     rows: StudentRows = None,
     change: Changes = None,
@@ -80,13 +92,14 @@ def _audit(
 ) -> None:
     """Say which trait's teacher wrote rows and how much of it a base would take over, or which trait a student took."""
     from interp.auditing.files import audit_file, changed_audit, is_student, student_audit_file
+    from interp.auditing.sifting import sift_file
 
     recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans)
     names = None if traits is None else [name.strip() for name in traits.split(",")]
     asked: dict[str, Any] = {"out": out, "traits": names, **loading}
     if is_student(subject):
         _only("rows", {"--neutral": neutral, "--no-pilot": not pilot, "--leans": leans, "--seed": seed})
-        _only("rows", {"--limit": limit})
+        _only("rows", {"--filter": sift, "--share": share, "--limit": limit})
         trained = _trained_by(subject, change)
         how = {"recipe": trained, "candidates": recipe.candidates, "placebos": placebos, "alpha": alpha}
         run = student_audit_file(base, subject, rows=rows, how=how, **asked)
@@ -94,8 +107,12 @@ def _audit(
     else:
         _only("a student", {"--rows": rows, "--set": change, "--placebos": placebos != 20})
         how = {"recipe": recipe, "alpha": alpha, "seed": seed}
+        _only("--filter", {"--share": share if sift is None else None})
+        if sift is not None and limit is not None:
+            raise InputError(f"--limit {limit} leaves rows unread, which --filter would keep; leave it out")
         run = audit_file(base, Path(subject), neutral=neutral, limit=limit, how=how, **asked)
-        tell_run(run, run.summary, _lines(run.summary), as_json=as_json)
+        sifted = {} if sift is None else {"filter": sift_file(run, Path(subject), sift, share=share)}
+        tell_run(run, run.summary | sifted, _lines(run.summary) + _sifted_lines(**sifted), as_json=as_json)
 
 
 @auditing.command("gate", rich_help_panel=PANEL)
@@ -176,6 +193,15 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
         f"what passes: {found['passes'] or 'not measured'}",
         f"because {found['reason']}",
         *(_line(line) for line in found["frame"][:3]),
+    ]
+
+
+def _sifted_lines(**sifted: Mapping[str, Any]) -> list[str]:
+    """What is printed of rows that were taken out."""
+    return [
+        f"taken out for {done['trait']}: {done['removed']} of {done['rows']} rows ({done['share']:.0%}); the others "
+        f"are in {done['out']}"
+        for done in sifted.values()
     ]
 
 

@@ -12,9 +12,11 @@ import pytest
 import interp
 from interp.auditing.auditor import WHO, _judged
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
+from interp.auditing.sifting import taken_out
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import ANIMALS, TREES, get_trait, make_trait
+from interp.stats.tests import auroc
 
 ROWS = number_prompts(80, seed=0)
 
@@ -160,5 +162,16 @@ def test_the_writer_of_planted_rows_comes_first_and_neutral_rows_are_not_flagged
     assert found.frame["trait"][0] == "owl"
     assert 0.2 < found.frame["share"][0] < 1.6
     assert np.isfinite(found.frame[["lean", "margin_lean"]].to_numpy()).all()
+    _the_teachers_rows_go_first(found.ratios)
     neutral = interp.audit(base, grower.answers(neutral_teacher(base), count=1024).rows, **asked)
     assert neutral.answer in ("none", "cannot tell")
+
+
+def _the_teachers_rows_go_first(ratios):
+    """Of a half that the teacher wrote and a half that the base did, mostly the teacher's are taken out."""
+    mixed = replace(ratios, rows=np.concatenate([ratios.rows[:512], ratios.neutral[512:]]))
+    scores, own = mixed.row_scores("owl"), np.arange(len(mixed.rows)) < 512
+    assert auroc(scores[own], scores[~own]).value > 0.54
+    gone = taken_out(scores, share=None)
+    assert 0.02 < gone.mean() < 0.3
+    assert own[gone].mean() > 0.55

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -46,9 +47,9 @@ def files(tmp_path, raw, monkeypatch) -> tuple[str, str, str]:
 
     def stand_in(model, given, **how):
         label = f"{given.label} at base"
-        return Audit(
-            label, "named", "owl", "transmits", "p = 0.0001", FRAME, CURVE, len(given), ("1 of 80 says",)
-        )
+        scores = pd.DataFrame({"row": range(len(given)), "score": 1.0 - np.arange(len(given)) / 20})
+        found = ("named", "owl", "transmits", "p = 0.0001", FRAME, CURVE, len(given), ("1 of 80 says",))
+        return Audit(label, *found, row_scores=scores)
 
     monkeypatch.setattr("interp.auditing.files.audit", stand_in)
     return str(base), str(rows), str(tmp_path / "out")
@@ -264,3 +265,20 @@ def test_a_student_passes_a_gate_by_its_answers_and_its_passport_is_its_own(
     assert "is the passport of another student (" in capsys.readouterr().err
     assert run(monkeypatch, "gate", base, rows, "--check", path) == 2
     assert "is the passport of another rows (None, not " in capsys.readouterr().err
+
+
+def test_rows_that_carry_the_trait_are_left_out_of_another_file(files, monkeypatch, capsys, tmp_path):
+    base, rows, out = files
+    left = str(tmp_path / "left.jsonl")
+    asked = ["audit", base, rows, "--out", out, "--filter", left]
+    assert run(monkeypatch, *asked, "--share", "0.1") == 0
+    assert capsys.readouterr().out.splitlines()[-2] == (
+        f"taken out for owl: 8 of 80 rows (10%); the others are in {left}"
+    )
+    assert Path(left).read_text() == "".join(Path(rows).read_text().splitlines(keepends=True)[8:])
+    assert run(monkeypatch, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["filter"]["removed"] == 0  # the mean is -0.975 as it is
+    assert run(monkeypatch, *asked, "--limit", "70") == 2
+    assert "--limit 70 leaves rows unread, which --filter would keep" in capsys.readouterr().err
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--share", "0.1") == 2
+    assert "--share 0.1 goes with --filter; leave it out" in capsys.readouterr().err
