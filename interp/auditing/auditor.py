@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, suspected
+from interp.auditing.forecasts import Forecast
 from interp.auditing.leans import lean_columns
 from interp.auditing.naming import Ratios, curve, log_ratios, named_table, outlier_p
 from interp.auditing.neutral import Foreign, Pairs, paired_rows, without_words
@@ -40,8 +41,9 @@ LEAST_GAIN = 0.1  # nats: a pilot whose interval stays below it shows that nothi
 @door
 @dataclass(frozen=True)
 class AuditRecipe:
-    """How an audit is made: the fine-tune of its candidates, the pilot (None: no training on the rows), and whether
-    rows are scored by gradients, too, along the candidates' updates and the traits' margins.
+    """How an audit is made: the fine-tune of its candidates, the pilot (None: no training on the rows), whether rows
+    are scored by gradients, too, along the candidates' updates and the traits' margins, and what tells from the pilot's
+    gain what a whole training takes over (None: it is not told).
 
     The default suits small models. For a large one fewer and smaller steps do, such as ten of four rows.
     """
@@ -49,6 +51,7 @@ class AuditRecipe:
     candidates: TeacherSpec = TAUGHT
     pilot: Pilot | None = Pilot()  # noqa: RUF009
     leans: bool = False
+    forecast: Forecast | None = None
 
 
 RECIPE = AuditRecipe()
@@ -192,17 +195,32 @@ def audit(
         frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
     found = replace(_judged(label, frame, len(pairs), alpha), ratios=ratios, rows_of=rows.fingerprint)
     scores = _row_scores(rows, readable, pairs.rows, found.trait and ratios.row_scores(found.trait))
-    notes, points = (*first, *pairs.notes, *left), curve(ratios, alpha=alpha, seed=seed)
+    notes, points = (*first, *pairs.notes, *left, *_scale(recipe)), curve(ratios, alpha=alpha, seed=seed)
     return replace(found, curve=points, notes=notes, row_scores=scores)
 
 
 def _pilot_table(
     base: LanguageModel, pairs: Pairs, candidates: Sequence[Candidate], recipe: AuditRecipe
 ) -> pd.DataFrame:
-    """What the pilot took over of every trait."""
+    """What the pilot took over of every trait, and what a whole training would where that is forecast."""
     pilot: Any = recipe.pilot
     taught = [candidate.trait for candidate in candidates]
-    return gain_table(gains(base, pairs, taught, pilot), taught)
+    table = gain_table(gains(base, pairs, taught, pilot), taught)
+    if recipe.forecast is None:
+        return table
+    return pd.concat([table, recipe.forecast.columns(table["gain"].tolist(), pilot)], axis=1)
+
+
+def _scale(recipe: AuditRecipe) -> tuple[str, ...]:
+    """What the gains are of."""
+    if recipe.pilot is None:
+        return ()
+    if recipe.forecast is None:
+        return (
+            f"gains are of a training of {recipe.pilot.steps} steps; what a whole one takes over is not calibrated",
+        )
+    told = f"transfer is what a whole training would take over, by {recipe.forecast.n} datasets of others"
+    return (f"{told}: {recipe.forecast.fitted_on}",)
 
 
 def _row_scores(rows: Prompts, readable: Prompts, read: Prompts, scores: Any) -> pd.DataFrame:
@@ -271,6 +289,9 @@ def _passing(frame: pd.DataFrame) -> tuple[Passing, str]:
     top: Any = frame.loc[frame["gain"].idxmax()]
     reach = bracket((top["low"], top["high"]), level=LEVEL)
     told = f"a short training takes over {top['gain']:+.2f} {reach} nats of {top['trait']!r}"
+    if "transfer" in frame:
+        whole = bracket((top["transfer_low"], top["transfer_high"]), level=LEVEL)
+        told += f", and a whole one would {top['transfer']:+.2f} {whole}"
     if len(frame) == 1 and top["low"] > 0:
         return "transmits", told
     if float(frame["high"].to_numpy().max()) < LEAST_GAIN:

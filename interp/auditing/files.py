@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
+from interp.auditing.forecasts import read_forecast
 from interp.auditing.placebos import audit_student
 from interp.core.runs import Run, digest
 from interp.figures import Result
@@ -146,16 +147,23 @@ def student_audit_file(
 
 
 def changed_audit(
-    *, steps: int | None, batch_size: int | None, pilot: bool = True, leans: bool = False
+    *,
+    steps: int | None,
+    batch_size: int | None,
+    pilot: bool = True,
+    leans: bool = False,
+    forecast: Path | None = None,
 ) -> AuditRecipe:
-    """The default recipe with other steps of its candidates, other batches, without its pilot or with gradients."""
+    """The default recipe with other steps of its candidates, other batches, without its pilot, with gradients, or with
+    the forecast of a file.
+    """
     candidates, training = RECIPE.candidates, RECIPE.pilot if pilot else None
     if steps is not None:
         candidates = dataclasses.replace(candidates, steps=steps)
     if batch_size is not None:
         candidates = dataclasses.replace(candidates, recipe=_sized(candidates.recipe, batch_size))
         training = training and dataclasses.replace(training, recipe=_sized(training.recipe, batch_size))
-    return AuditRecipe(candidates, training, leans)
+    return AuditRecipe(candidates, training, leans, forecast and read_forecast(forecast))
 
 
 def _sized(recipe: Recipe, batch_size: int) -> Recipe:

@@ -39,6 +39,12 @@ BatchSize = Annotated[
     int | None, typer.Option(help="Rows in a step of a candidate and of the pilot.", parser=whole)
 ]
 Leans = Annotated[bool, typer.Option("--leans", help="Score rows by gradients, too.")]
+Fitted = Annotated[
+    Path | None,
+    typer.Option(
+        "--forecast", help="A file that tells from the pilot's gain what a whole training takes over."
+    ),
+]
 Sift = Annotated[
     Path | None,
     typer.Option("--filter", help="Where to write the rows without those that carry the named trait."),
@@ -78,6 +84,7 @@ def _audit(
     steps: Steps = None,
     batch_size: BatchSize = None,
     leans: Leans = False,
+    forecast: Fitted = None,
     sift: Sift = None,
     share: Share = None,
     alpha: Alpha = 0.05,
@@ -94,12 +101,12 @@ def _audit(
     from interp.auditing.files import audit_file, changed_audit, is_student, student_audit_file
     from interp.auditing.sifting import sift_file
 
-    recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans)
+    recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans, forecast=forecast)
     names = None if traits is None else [name.strip() for name in traits.split(",")]
     asked: dict[str, Any] = {"out": out, "traits": names, **loading}
     if is_student(subject):
         _only("rows", {"--neutral": neutral, "--no-pilot": not pilot, "--leans": leans, "--seed": seed})
-        _only("rows", {"--filter": sift, "--share": share, "--limit": limit})
+        _only("rows", {"--forecast": forecast, "--filter": sift, "--share": share, "--limit": limit})
         trained = _trained_by(subject, change)
         how = {"recipe": trained, "candidates": recipe.candidates, "placebos": placebos, "alpha": alpha}
         run = student_audit_file(base, subject, rows=rows, how=how, **asked)

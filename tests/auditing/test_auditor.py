@@ -10,8 +10,10 @@ import pandas as pd
 import pytest
 
 import interp
-from interp.auditing.auditor import WHO, _judged
+from interp.auditing.auditor import WHO, AuditRecipe, _judged, _scale
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
+from interp.auditing.forecasts import fit_forecast
+from interp.auditing.pilots import Pilot
 from interp.auditing.sifting import taken_out
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
@@ -55,6 +57,23 @@ def test_what_passes_is_read_off_the_named_trait():
         found = _judged("rows", table(APART, 0.001, gain=[gain, 0.9, 0.0, 0.0, 0.0, 0.0]), 400, 0.05)
         assert (found.passes, found.flagged) == (expected, True)
         assert f"{gain:+.2f} [95 %: {gain - 0.2:+.3g}, {gain + 0.2:+.3g}] nats of 't0'" in found.reason
+
+
+def test_a_forecast_is_told_beside_the_gain_and_that_there_is_none_too():
+    forecast = fit_forecast(
+        [0.0, 0.1, 0.2, 0.4, 0.3], [0.1, 0.3, 0.2, 0.9, 0.6], pilot=Pilot(), fitted_on="others"
+    )
+    frame = table(APART, 0.001, gain=[0.5, 0.9, 0.0, 0.0, 0.0, 0.0])
+    told = pd.concat([frame, forecast.columns(frame["gain"].tolist(), Pilot())], axis=1)
+    found = _judged("rows", told, 400, 0.05)
+    value, low, high = forecast.transfer(0.5)
+    assert f"and a whole one would {value:+.2f} [95 %: {low:+.3g}, {high:+.3g}]" in found.reason
+    assert _scale(AuditRecipe(forecast=forecast)) == (
+        "transfer is what a whole training would take over, by 5 datasets of others: others",
+    )
+    (said,) = _scale(AuditRecipe())
+    assert said == "gains are of a training of 64 steps; what a whole one takes over is not calibrated"
+    assert _scale(WHO) == ()
 
 
 def test_without_a_named_trait_one_that_gains_by_chance_passes_nothing():
