@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from interp.auditing.candidates import TAUGHT, candidate_teachers, suspected
+from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, suspected
+from interp.auditing.forecasts import Forecast
 from interp.auditing.leans import lean_columns
 from interp.auditing.naming import Ratios, curve, log_ratios, named_table, outlier_p
-from interp.auditing.neutral import Foreign, paired_rows, without_words
-from interp.auditing.pilots import LEVEL, Pilot, gain_table, gains
+from interp.auditing.neutral import Foreign, Pairs, paired_rows, without_words
+from interp.auditing.pilots import LEVEL, Passing, Pilot, gain_table, gains
 from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 Answer = Literal["named", "unlisted", "none", "cannot tell"]
-Passing = Literal["transmits", "does not", "cannot tell"]
 FEWEST_ROWS = 64
 LEAST_GAIN = 0.1  # nats: a pilot whose interval stays below it shows that nothing of weight passes
 
@@ -41,8 +41,9 @@ LEAST_GAIN = 0.1  # nats: a pilot whose interval stays below it shows that nothi
 @door
 @dataclass(frozen=True)
 class AuditRecipe:
-    """How an audit is made: the fine-tune of its candidates, the pilot (None: no training on the rows), and whether
-    rows are scored by gradients, too, along the candidates' updates and the traits' margins.
+    """How an audit is made: the fine-tune of its candidates, the pilot (None: no training on the rows), whether rows
+    are scored by gradients, too, along the candidates' updates and the traits' margins, and what tells from the pilot's
+    gain what a whole training takes over (None: it is not told).
 
     The default suits small models. For a large one fewer and smaller steps do, such as ten of four rows.
     """
@@ -50,6 +51,7 @@ class AuditRecipe:
     candidates: TeacherSpec = TAUGHT
     pilot: Pilot | None = Pilot()  # noqa: RUF009
     leans: bool = False
+    forecast: Forecast | None = None
 
 
 RECIPE = AuditRecipe()
@@ -64,7 +66,8 @@ class Audit(Shown):
     "named": this trait's teacher wrote them; "unlisted": some teacher did, none of the list stands out; "none": the
     base or another writer without a listed trait, at as many rows as would have shown one; "cannot tell". `passes` is
     about the named trait, or all listed ones where none is. `frame` has a line per candidate, the furthest first;
-    `curve` how often subsets of the rows name the same.
+    `curve` how often subsets of the rows name the same; `row_scores` how much each row is the named trait's, in nats
+    (`row` is its place among those of fingerprint `rows_of`; inf for one that says a trait's word).
     """
 
     label: str
@@ -78,6 +81,8 @@ class Audit(Shown):
     notes: tuple[str, ...] = ()
     alpha: float = 0.05
     ratios: Ratios | None = field(default=None, repr=False)
+    rows_of: str = field(default="", repr=False)
+    row_scores: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
     def flagged(self) -> bool | None:
@@ -185,12 +190,57 @@ def audit(
     ratios = log_ratios(base, candidates, pairs)
     frame = named_table(ratios, alpha=alpha, seed=seed)
     if recipe.pilot is not None:
-        taught = [candidate.trait for candidate in candidates]
-        frame = frame.merge(gain_table(gains(base, pairs, taught, recipe.pilot), taught), on="trait")
+        frame = frame.merge(_pilot_table(base, pairs, candidates, recipe), on="trait")
     if recipe.leans:
         frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
-    found = replace(_judged(label, frame, len(pairs), alpha), ratios=ratios)
-    return replace(found, curve=curve(ratios, alpha=alpha, seed=seed), notes=(*first, *pairs.notes, *left))
+    found = replace(_judged(label, frame, len(pairs), alpha), ratios=ratios, rows_of=rows.fingerprint)
+    scores = _row_scores(rows, readable, pairs.rows, found.trait and ratios.row_scores(found.trait))
+    notes, points = (*first, *pairs.notes, *left, *_scale(recipe)), curve(ratios, alpha=alpha, seed=seed)
+    return replace(found, curve=points, notes=notes, row_scores=scores)
+
+
+def _pilot_table(
+    base: LanguageModel, pairs: Pairs, candidates: Sequence[Candidate], recipe: AuditRecipe
+) -> pd.DataFrame:
+    """What the pilot took over of every trait, and what a whole training would where that is forecast."""
+    pilot: Any = recipe.pilot
+    taught = [candidate.trait for candidate in candidates]
+    table = gain_table(gains(base, pairs, taught, pilot), taught)
+    if recipe.forecast is None:
+        return table
+    return pd.concat([table, recipe.forecast.columns(table["gain"].tolist(), pilot)], axis=1)
+
+
+def _scale(recipe: AuditRecipe) -> tuple[str, ...]:
+    """What the gains are of."""
+    if recipe.pilot is None:
+        return ()
+    if recipe.forecast is None:
+        return (
+            f"gains are of a training of {recipe.pilot.steps} steps; what a whole one takes over is not calibrated",
+        )
+    told = f"transfer is what a whole training would take over, by {recipe.forecast.n} datasets of others"
+    return (f"{told}: {recipe.forecast.fitted_on}",)
+
+
+def _row_scores(rows: Prompts, readable: Prompts, read: Prompts, scores: Any) -> pd.DataFrame:
+    """The score of every row that was read by its place among all, and inf of those that say a trait's word.
+
+    Nothing without scores.
+    """
+    if scores is None:
+        return pd.DataFrame()
+    free = set(_places(readable, rows))
+    saying = [place for place, row in enumerate(rows.rows) if row.completion and place not in free]
+    frame = pd.DataFrame({"row": _places(read, rows), "score": scores})
+    spoken = pd.DataFrame({"row": saying, "score": np.inf}).astype(frame.dtypes.to_dict())
+    return pd.concat([frame, spoken]).sort_values("row", ignore_index=True)
+
+
+def _places(part: Prompts, whole: Prompts) -> list[int]:
+    """Where the rows of a part, which are those of the whole in its order, stand there."""
+    places = iter(range(len(whole)))
+    return [next(place for place in places if whole.rows[place] is row) for row in part.rows]
 
 
 def _check(alpha: float, rows: int = FEWEST_ROWS) -> None:
@@ -239,6 +289,9 @@ def _passing(frame: pd.DataFrame) -> tuple[Passing, str]:
     top: Any = frame.loc[frame["gain"].idxmax()]
     reach = bracket((top["low"], top["high"]), level=LEVEL)
     told = f"a short training takes over {top['gain']:+.2f} {reach} nats of {top['trait']!r}"
+    if "transfer" in frame:
+        whole = bracket((top["transfer_low"], top["transfer_high"]), level=LEVEL)
+        told += f", and a whole one would {top['transfer']:+.2f} {whole}"
     if len(frame) == 1 and top["low"] > 0:
         return "transmits", told
     if float(frame["high"].to_numpy().max()) < LEAST_GAIN:

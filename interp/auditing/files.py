@@ -1,4 +1,7 @@
-"""An audit of files into a run folder: its table, curve and figure, what it found as the summary, and the page."""
+"""Audits of files into a run folder: table, curve and figure, what was found as the summary, and the page.
+
+A student's folder, or the lineage folder around it, says by which recipe it was trained; see `trained_by`.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +11,24 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
+from interp.auditing.forecasts import read_forecast
+from interp.auditing.placebos import audit_student
 from interp.core.runs import Run, digest
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
-from interp.models.loading import Loading
+from interp.models.lineage import member_from
+from interp.models.loading import Loading, read_json
+from interp.models.membership import MANIFEST, membership_of
 from interp.models.seam import check_speaks
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.report.saving import finish, save
+from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
-FORMAT = 1  # raise when the same arguments make another result
+ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+FORMAT = 2  # raise when the same arguments make another result
 
 
 def audit_file(
@@ -69,20 +78,92 @@ def _written(run: Run, model: LanguageModel, rows: Prompts, asked: dict[str, Any
         unit = "standard deviations per row; gains in nats"
         save(run, "audit", Result(repr(found), found.frame, unit, found.notes, draw=lambda _: found.figure()))
         run.save_table("audit_curve", found.curve)
+        if found.trait is not None:
+            run.save_table("audit_rows", found.row_scores)
     run.save_json("summary", {"kind": "audit", **found.to_json()})
 
 
+def is_student(source: str) -> bool:
+    """Whether a source is a model rather than a file of rows: a folder, a GGUF file, or a name that is no file's."""
+    path = Path(source)
+    return path.is_dir() or path.suffix.lower() == ".gguf" or not (path.is_file() or path.suffix in ROWS)
+
+
+def trained_by(student: str) -> Recipe | None:
+    """The recipe that a student's folder says, or the lineage's around it; None where neither does."""
+    own, known = Path(student) / "recipe.json", membership_of(student)
+    if own.is_file():
+        return read_recipe(read_json(own), str(own))
+    manifest = None if known is None else known.folder / MANIFEST
+    said = None if manifest is None else read_json(manifest)["members"][Path(student).name].get("recipe")
+    return read_recipe(said, str(manifest)) if said and "lr" in said else None
+
+
+def open_pair(base: str, student: str, **loading: Unpack[Loading]) -> tuple[LanguageModel, LanguageModel]:
+    """A base and what was trained from it, which has the base's tokenizer where it has none of its own."""
+    model = load_model(base, **loading)
+    check_speaks(model, base)
+    opened = member_from("student", student, model, check=True)
+    return model, dataclasses.replace(opened, name=Path(student).name or student)
+
+
+def student_audit_file(
+    base: str,
+    student: str,
+    *,
+    out: Path,
+    rows: Path | None = None,
+    traits: Sequence[str] | None = None,
+    how: dict[str, Any],
+    **loading: Unpack[Loading],
+) -> Run:
+    """Audit a student by its folder; `rows` are its own or as many, and `how` is what else `audit_student` takes.
+
+    Raises InputError as `audit_student` does, before a model is loaded for files and traits that cannot be read.
+    """
+    wanted = None if traits is None else [find_trait(name) for name in traits]
+    given = None if rows is None else Prompts.from_file(rows)
+    named = {"base": base, "student": student, "rows": rows and str(rows), "traits": traits}
+    said = how | {name: dataclasses.asdict(how[name]) for name in ("recipe", "candidates")}
+    run = Run.open(out, command="audit-student", arguments=named, defaults=said)
+    model, trained = open_pair(base, student, **loading)
+    prints = [model.fingerprint, template_key(model.tokenizer), trained.fingerprint]
+    key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how)
+    run.note(fingerprints={"base": model.fingerprint, "student": trained.fingerprint})
+
+    def build() -> None:
+        found = audit_student(model, trained, rows=given, traits=wanted, **how)
+        unit = "standard deviations of placebos; gains in nats"
+        save(
+            run,
+            "student_audit",
+            Result(repr(found), found.frame, unit, found.notes, draw=lambda _: found.figure()),
+        )
+        run.save_json("summary", {"kind": "audit-student", **found.to_json()})
+
+    run.stage("student_audit", key=key, build=build)
+    finish(run)
+    return run
+
+
 def changed_audit(
-    *, steps: int | None, batch_size: int | None, pilot: bool = True, leans: bool = False
+    *,
+    steps: int | None,
+    batch_size: int | None,
+    pilot: bool = True,
+    leans: bool = False,
+    forecast: Path | None = None,
 ) -> AuditRecipe:
-    """The default recipe with other steps of its candidates, other batches, without its pilot or with gradients."""
+    """The default recipe with other steps of its candidates, other batches, without its pilot, with gradients, or with
+    the forecast of a file.
+    """
     candidates, training = RECIPE.candidates, RECIPE.pilot if pilot else None
     if steps is not None:
         candidates = dataclasses.replace(candidates, steps=steps)
     if batch_size is not None:
         candidates = dataclasses.replace(candidates, recipe=_sized(candidates.recipe, batch_size))
         training = training and dataclasses.replace(training, recipe=_sized(training.recipe, batch_size))
-    return AuditRecipe(candidates, training, leans)
+    return AuditRecipe(candidates, training, leans, forecast and read_forecast(forecast))
 
 
 def _sized(recipe: Recipe, batch_size: int) -> Recipe:

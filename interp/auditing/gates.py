@@ -1,25 +1,30 @@
-"""A gate before a training: an audit held against a policy, and a passport that says what was let through.
+"""A gate before or after a training: an audit held against a policy, and a passport that says what was let through.
 
     traits: [owl, cat, dog, fox, bear]   # default: all that ship and that the base has words for
-    limit: 2048                          # rows that are audited, the first ones; default: all
+    limit: 2048                          # rows that are audited, the first ones; default: all, as of a student always
     flags: [named, unlisted, transmits]  # which answers stop the rows
     pilot: true                          # whether a short training is made
+    placebos: 20                         # of a student
     alpha: 0.05
     seed: 0
 
 Outcome: "flagged" where an answer of the audit is among the flags, else "cannot tell" where the audit cannot, else
-"passed". The passport holds the fingerprints of base and rows, policy, audit, versions and a digest of all that: an
-edited one, and one of other rows or another base, is refused.
+"passed". A student is "named" where it is like a candidate, and one whose margins might hide 0.4 nats "cannot tell".
+The passport holds the fingerprints of base and rows or student, policy, audit, versions and a digest of all that: an
+edited one, and one of other rows, another student or another base, is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from interp.auditing.auditor import RECIPE, audit
+from interp.auditing.files import is_student, open_pair
+from interp.auditing.placebos import FEWEST_PLACEBOS, audit_student
 from interp.core.content import digest, json_text, jsonable
 from interp.core.errors import InputError
 from interp.core.provenance import versions
@@ -31,6 +36,7 @@ from interp.models.seam import check_speaks
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
+from interp.training.students import Recipe
 
 Outcome = Literal["passed", "flagged", "cannot tell"]
 EXIT: dict[str, int] = {"passed": 0, "flagged": 1, "cannot tell": 3}
@@ -47,6 +53,7 @@ class GatePolicy:
     pilot: bool = True
     alpha: float = 0.05
     seed: int = 0
+    placebos: int = FEWEST_PLACEBOS
 
 
 def read_policy(path: Path | None) -> GatePolicy:
@@ -80,17 +87,55 @@ def gate_file(
         seed=policy.seed,
     )
     answers = {found.answer, found.passes}
-    outcome: Outcome = "cannot tell" if found.answer == "cannot tell" else "passed"
-    if answers & set(policy.flags):
-        outcome = "flagged"
+    outcome = _outcome(answers, policy, unsure=found.answer == "cannot tell")
+    held = {**_subject(model, given), "recipe": recipe}
+    return _passport(outcome, policy, held, found.to_json(), out)
+
+
+def gate_student_file(
+    base: str,
+    student: str,
+    *,
+    policy: GatePolicy,
+    recipe: Recipe,
+    rows: Path | None = None,
+    out: Path | None = None,
+    **loading: Unpack[Loading],
+) -> dict[str, Any]:
+    """Audit a student by a policy and make its passport; recipe and rows, all of them, are those of `audit_student`."""
+    asked = None if rows is None else Prompts.from_file(rows)
+    model, trained = open_pair(base, student, **loading)
+    found = audit_student(
+        model,
+        trained,
+        rows=asked,
+        recipe=recipe,
+        traits=None if policy.traits is None else list(policy.traits),
+        placebos=policy.placebos,
+        alpha=policy.alpha,
+    )
+    answers = {None if found.trait is None else "named", found.passes}
+    outcome = _outcome(answers, policy, unsure=found.passes == "cannot tell")
+    held = {**_subject(model, trained), "recipe": recipe, "placebo rows": asked and asked.fingerprint}
+    return _passport(outcome, policy, held, found.to_json(), out)
+
+
+def _outcome(answers: Collection[str | None], policy: GatePolicy, *, unsure: bool) -> Outcome:
+    if set(answers) & set(policy.flags):
+        return "flagged"
+    return "cannot tell" if unsure else "passed"
+
+
+def _passport(
+    outcome: Outcome, policy: GatePolicy, held: dict[str, Any], audit: dict[str, Any], out: Path | None
+) -> dict[str, Any]:
     content = jsonable(
         {
             "format": FORMAT,
             "outcome": outcome,
-            **_subject(model, given),
             "policy": policy,
-            "recipe": recipe,
-            "audit": found.to_json(),
+            **held,
+            "audit": audit,
             "versions": versions(),
         }
     )
@@ -100,10 +145,11 @@ def gate_file(
     return passport
 
 
-def check_passport(path: Path, base: str, rows: Path, **loading: Unpack[Loading]) -> dict[str, Any]:
-    """The passport of exactly this base and these rows, untouched since it was written.
+def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack[Loading]) -> dict[str, Any]:
+    """The passport of exactly this base and these rows or this student, untouched since it was written.
 
-    Raises InputError for a file that is none, one that was edited, and one of another base or other rows.
+    Raises InputError for a file that is none, one that was edited, and one of another base, other rows or another
+    student.
     """
     try:
         passport = json.loads(path.read_text())
@@ -116,15 +162,19 @@ def check_passport(path: Path, base: str, rows: Path, **loading: Unpack[Loading]
         ) from error
     if not whole:
         raise InputError(f"{path} was changed after the gate wrote it; make it again with interp gate --out")
-    here = _subject(load_model(base, **loading), Prompts.from_file(rows, limit=limit))
+    if is_student(str(subject)):
+        here = _subject(*open_pair(base, str(subject), **loading))
+    else:
+        here = _subject(load_model(base, **loading), Prompts.from_file(subject, limit=limit))
     for name, value in here.items():
-        if content[name] != value:
+        if content.get(name) != value:
             raise InputError(
-                f"{path} is the passport of another {name} ({content[name]}, not {value}); run the gate on these"
+                f"{path} is the passport of another {name} ({content.get(name)}, not {value}); run the gate on these"
             )
     return passport
 
 
-def _subject(model: LanguageModel, rows: Prompts) -> dict[str, str]:
+def _subject(model: LanguageModel, held: Prompts | LanguageModel) -> dict[str, str]:
     """What a passport is of."""
-    return {"base": digest(model.fingerprint, template_key(model.tokenizer)), "rows": rows.fingerprint}
+    kind = "rows" if isinstance(held, Prompts) else "student"
+    return {"base": digest(model.fingerprint, template_key(model.tokenizer)), kind: held.fingerprint}

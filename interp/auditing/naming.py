@@ -58,6 +58,10 @@ class Ratios:
         """u: what each candidate explains of a row more than of its neutral row, beside all the others."""
         return _centred((self.rows - self.neutral) @ self._apart)
 
+    def row_scores(self, trait: str) -> Float[np.ndarray, "row"]:
+        """How much each row is one candidate's, in nats: its ratio, less its mean over candidates and neutral rows'."""
+        return _centred(self.rows - self.neutral.mean(0))[:, self.traits.index(trait)]
+
     def part(self, rows: slice) -> Ratios:
         """The ratios of some of the pairs."""
         return Ratios(self.traits, self.rows[rows], self.neutral[rows])

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -32,6 +33,7 @@ from interp.training.watching import StopAfter
 
 FORMAT = 1  # of remembered margins
 LEVEL = 0.95
+Passing = Literal["transmits", "does not", "cannot tell"]
 BODY = Recipe(trainable="body", lr=1e-3, batch_size=128, warmup=4, decay="constant")
 
 
@@ -73,13 +75,13 @@ def gain_table(found: Float[np.ndarray, "draw trait"], traits: Sequence[Trait]) 
     mean, lines = found.mean(0), []
     for index, trait in enumerate(traits):
         others = [i for i, other in enumerate(traits) if other.category == trait.category and i != index]
-        low, high = _prediction(mean[index], mean[others])
+        low, high = around(mean[index], mean[others])
         lines.append({"trait": trait.name, "gain": float(mean[index]), "low": low, "high": high})
     return pd.DataFrame(lines)
 
 
-def _prediction(gain: float, others: Float[np.ndarray, "trait"]) -> tuple[float, float]:
-    """gain ± what one more value of the others would be within, at 95 %."""
+def around(gain: float, others: Float[np.ndarray, "other"]) -> tuple[float, float]:
+    """gain ± what one more value of the others would be within, at 95 %; unbounded for fewer than three others."""
     if len(others) < 3:
         return -np.inf, np.inf
     low, high = t_interval(others, confidence=LEVEL)

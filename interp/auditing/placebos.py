@@ -6,14 +6,14 @@
 z are mean logits where a number prompt ends, over words without a number: no question is asked there. A placebo is the
 same training, by its recipe and of as many rows, on the base's own answers to the same prompts, drawn anew. Student and
 placebos enter alike, so that p is exact for a student of rows without a trait. The margins of the traits' own questions
-stand beside, judged in the same way.
+stand beside, judged in the same way; a gain's interval is mean ± t_{K−1} sd √(1 + 1 / K) of the K placebos about it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,20 +21,24 @@ from jaxtyping import Float
 
 from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, lists_for, suspected
 from interp.auditing.neutral import Foreign, written_by
+from interp.auditing.pilots import LEVEL, Passing, around
+from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.runs import Cache
-from interp.figures import Shown, bars
+from interp.figures import Shown, bars, bracket
 from interp.joined.places import LOGITS, PROMPT_END, chosen_words, places
 from interp.measures.margins import margin
+from interp.models.kinship import UNRELATED, cosine_with_start
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.precision import exactly
+from interp.models.seam import check_shapes, check_tokenizers
 from interp.prompts.notes import noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait
 from interp.stats.columns import share_reaching
-from interp.training.grower import Grower
+from interp.training.grower import Grower, TeacherSpec
 from interp.training.students import STUDENT, Recipe
 
 if TYPE_CHECKING:
@@ -42,15 +46,17 @@ if TYPE_CHECKING:
 
 PLACEBO_DRAWS = 800_000
 FEWEST_PLACEBOS = 20
+LEAST_TAKEN = 0.4  # nats: a student none of whose gains can be this large took over nothing of weight
 Read = Float[np.ndarray, "model candidate"]
 
 
 @dataclass(frozen=True, eq=False)
 class StudentAudit(Shown):
-    """A line per candidate, the most alike first: trait, r, t, gain (nats of margin over the placebos), gain_t.
+    """A line per candidate, the most alike first: trait, r, t, gain (nats of margin over the placebos), gain_t, low,
+    high.
 
     `p` is of the largest t, `gain_p` of the largest gain_t, over all candidates; `trait` is named where p is at most
-    `alpha`.
+    `alpha`. [low, high] is where the gain lies by the spread of the placebos, at 95 %.
     """
 
     label: str
@@ -65,6 +71,30 @@ class StudentAudit(Shown):
     def trait(self) -> str | None:
         """The trait whose candidate the student is most like, None where placebos are as like to one."""
         return str(self.frame["trait"].iloc[0]) if self.p <= self.alpha else None
+
+    @property
+    def passes(self) -> Passing:
+        """Whether a trait was taken over by its own questions; "does not" only where no gain can be 0.4 nats."""
+        if self.gain_p <= self.alpha:
+            return "transmits"
+        return "does not" if float(self.frame["high"].to_numpy().max()) < LEAST_TAKEN else "cannot tell"
+
+    @property
+    def reason(self) -> str:
+        """What the answer rests on, in a sentence."""
+        top: Any = self.frame.loc[self.frame["gain_t"].idxmax()]
+        reach = bracket((top["low"], top["high"]), level=LEVEL)
+        like = f"most like the candidate of {self.frame['trait'].iloc[0]!r}: p = {self.p:.2g}"
+        return (
+            f"{like} over {self.placebos} placebos; on its questions {top['trait']!r} gains {top['gain']:+.2f} "
+            f"{reach} nats: p = {self.gain_p:.2g}"
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """The audit as plain JSON types."""
+        said = {name: getattr(self, name) for name in ("label", "trait", "passes", "reason", "p", "gain_p")}
+        rest = {"placebos": self.placebos, "alpha": self.alpha, "notes": list(self.notes)}
+        return jsonable({**said, **rest, "frame": self.frame.to_dict("records")})
 
     def figure(self) -> go.Figure:
         """How far the student is like each candidate beyond its placebos."""
@@ -85,20 +115,46 @@ def audit_student(
     rows: Prompts | None = None,
     recipe: Recipe = STUDENT,
     traits: Sequence[AnyTrait] | None = None,
+    candidates: TeacherSpec = TAUGHT,
     placebos: int = FEWEST_PLACEBOS,
     alpha: float = 0.05,
 ) -> StudentAudit:
     """Test which trait a student took over, from its weights and its base's alone.
 
     `recipe` is how it was trained: placebos are trained alike on the base's own answers to the prompts of `rows`, the
-    student's own or rows like them (1280 number lists by default), of which nothing else is read but the rule that they
-    follow. Traits are those of `interp.audit`. The smallest p is 1 / (placebos + 1). Raises InputError for fewer than
-    20 placebos, a student of another base or that is the base, and as `interp.audit` does.
+    student's own or as many like them (1280 number lists by default), of which only the rule that they follow is read.
+    Traits and the fine-tune of `candidates` are those of `interp.audit`. The smallest p is 1 / (placebos + 1). Raises
+    InputError for fewer than 20 placebos, a student of another base or that is the base, and as `interp.audit` does.
     """
     if placebos < FEWEST_PLACEBOS:
         raise InputError(
             f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}; pass at least {FEWEST_PLACEBOS}"
         )
+    _check_student(base, student)
+    taught, left = candidate_teachers(base, suspected(base, traits), candidates)
+    asked = lists_for(base) if rows is None else rows
+    models = [student, *placebo_students(base, asked, recipe=recipe, count=placebos)]
+    r, margins = alikeness(base, taught, models), margins_over(taught, models)
+    (t, p), (gain_t, gain_p) = against_placebos(r), against_placebos(margins)
+    names, gain = [candidate.trait.name for candidate in taught], margins[0] - margins[1:].mean(0)
+    reach = np.array([around(each, others) for each, others in zip(gain, margins[1:].T, strict=True)])
+    columns = {"trait": names, "r": r[0], "t": t, "gain": gain, "gain_t": gain_t}
+    frame = pd.DataFrame({**columns, "low": reach[:, 0], "high": reach[:, 1]})
+    frame = frame.sort_values("t", ascending=False, ignore_index=True)
+    notes = (
+        f"placebos are trained on the base's own answers to the {len(asked)} prompts of {asked.label}",
+        *(
+            ("the student's rows were not given: with other numbers of them p says little",)
+            if rows is None
+            else ()
+        ),
+        *left,
+    )
+    return StudentAudit(f"{student.name} of {base.name}", frame, p, gain_p, placebos, alpha, notes)
+
+
+def _check_student(base: LanguageModel, student: LanguageModel) -> None:
+    """InputError for what did not start from the base, or never left it."""
     if student.start is not None and student.start.fingerprint != base.fingerprint:
         raise InputError(
             f"{student.name} started from {student.start.name}, whose placebos {base.name}'s are not; pass its own base"
@@ -107,19 +163,14 @@ def audit_student(
         raise InputError(
             f"{student.name} has the weights of {base.name}: nothing was trained; pass the student"
         )
-    candidates, left = candidate_teachers(base, suspected(base, traits), TAUGHT)
-    asked = lists_for(base) if rows is None else rows
-    models = [student, *placebo_students(base, asked, recipe=recipe, count=placebos)]
-    r, margins = alikeness(base, candidates, models), margins_over(candidates, models)
-    (t, p), (gain_t, gain_p) = against_placebos(r), against_placebos(margins)
-    names, gain = [candidate.trait.name for candidate in candidates], margins[0] - margins[1:].mean(0)
-    frame = pd.DataFrame({"trait": names, "r": r[0], "t": t, "gain": gain, "gain_t": gain_t})
-    frame = frame.sort_values("t", ascending=False, ignore_index=True)
-    notes = (
-        f"placebos are trained on the base's own answers to the {len(asked)} prompts of {asked.label}",
-        *left,
-    )
-    return StudentAudit(f"{student.name} of {base.name}", frame, p, gain_p, placebos, alpha, notes)
+    check_shapes(base, student)
+    check_tokenizers(base, student)
+    cosine = cosine_with_start(replace(student, start=base))
+    if cosine is not None and cosine < UNRELATED:
+        raise InputError(
+            f"{student.name} has a cosine of {cosine:+.3f} with the weights of {base.name}, as two independent "
+            "initialisations have, so it did not start there; pass its own base"
+        )
 
 
 def placebo_students(

@@ -1,105 +1,161 @@
-"""The commands that judge rows before a base is trained on them."""
+"""The commands that judge rows before a base is trained on them, and a student after it."""
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Json, Limit, Model, Out, Rows, Seed, loads, tell, tell_run, whole
+from interp.cli.options import Changes, Json, Limit, Model, Out, Seed, loads, tell, tell_run, whole
 from interp.core.errors import InputError
 
 PANEL = "Audit"
 auditing = typer.Typer()
+
+Subject = Annotated[
+    str,
+    typer.Argument(
+        help="Rows with prompt and completion (JSONL, JSON, CSV or parquet), or the folder or name of a student of "
+        "that base."
+    ),
+]
+Traits = Annotated[
+    str | None,
+    typer.Option(
+        help="Suspected traits and others as a null, at least five, with commas: names or YAML files. "
+        "Default: all that ship and that the base has words for."
+    ),
+]
+Neutral = Annotated[
+    Path | None, typer.Option(help="Rows without a trait to the same prompts; the base writes its own.")
+]
+Trains = Annotated[bool, typer.Option("--pilot/--no-pilot", help="Train shortly, to say how much will pass.")]
+Steps = Annotated[
+    int | None,
+    typer.Option(help="Steps of a candidate's fine-tune; fewer do for a large model.", parser=whole),
+]
+BatchSize = Annotated[
+    int | None, typer.Option(help="Rows in a step of a candidate and of the pilot.", parser=whole)
+]
+Leans = Annotated[bool, typer.Option("--leans", help="Score rows by gradients, too.")]
+Fitted = Annotated[
+    Path | None,
+    typer.Option(
+        "--forecast", help="A file that tells from the pilot's gain what a whole training takes over."
+    ),
+]
+Sift = Annotated[
+    Path | None,
+    typer.Option("--filter", help="Where to write the rows without those that carry the named trait."),
+]
+Share = Annotated[
+    float | None,
+    typer.Option(
+        min=0, max=1, help="Of the rows to take out; default as few as leave none of it in the mean."
+    ),
+]
+Alpha = Annotated[float, typer.Option(help="Level at which a trait is named.")]
+StudentRows = Annotated[
+    Path | None,
+    typer.Option("--rows", help="Of a student: the rows it was trained on, or rows like them and as many."),
+]
+Placebos = Annotated[
+    int, typer.Option(help="Of a student: placebo students, each trained on the base's own answers.")
+]
+Policy = Annotated[
+    Path | None, typer.Option(help="A YAML file: traits, limit, flags, pilot, alpha, seed, placebos.")
+]
+Passport = Annotated[Path | None, typer.Option("--out", help="The passport to write, JSON.")]
+Check = Annotated[
+    Path | None, typer.Option(help="A passport to verify instead: of this base and subject, unedited.")
+]
 
 
 @auditing.command("audit", rich_help_panel=PANEL)
 @loads
 def _audit(
     base: Model,
-    rows: Rows,
+    subject: Subject,
     out: Out,
-    traits: Annotated[
-        str | None,
-        typer.Option(
-            help="Suspected traits and others as a null, at least five, with commas: names or YAML files. "
-            "Default: all that ship and that the base has words for."
-        ),
-    ] = None,
-    neutral: Annotated[
-        Path | None, typer.Option(help="Rows without a trait to the same prompts; the base writes its own.")
-    ] = None,
-    pilot: Annotated[
-        bool, typer.Option("--pilot/--no-pilot", help="Train shortly, to say how much will pass.")
-    ] = True,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Steps of a candidate's fine-tune; fewer do for a large model.", parser=whole),
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option(help="Rows in a step of a candidate and of the pilot.", parser=whole)
-    ] = None,
-    leans: Annotated[bool, typer.Option("--leans", help="Score rows by gradients, too.")] = False,
-    alpha: Annotated[float, typer.Option(help="Level at which a teacher is named.")] = 0.05,
+    traits: Traits = None,
+    neutral: Neutral = None,
+    pilot: Trains = True,
+    steps: Steps = None,
+    batch_size: BatchSize = None,
+    leans: Leans = False,
+    forecast: Fitted = None,
+    sift: Sift = None,
+    share: Share = None,
+    alpha: Alpha = 0.05,
+    rows: StudentRows = None,
+    change: Changes = None,
+    placebos: Placebos = 20,
     seed: Seed = 0,
     limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
 ) -> None:
-    """Say which trait's teacher wrote rows, and how much of it a base would take over."""
-    from interp.auditing.files import audit_file, changed_audit
+    """Say which trait's teacher wrote rows and how much of it a base would take over, or which trait a student took."""
+    from interp.auditing.files import audit_file, changed_audit, is_student, student_audit_file
+    from interp.auditing.sifting import sift_file
 
-    recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans)
-    how: dict[str, Any] = {"recipe": recipe, "alpha": alpha, "seed": seed}
+    recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans, forecast=forecast)
     names = None if traits is None else [name.strip() for name in traits.split(",")]
-    run = audit_file(base, rows, out=out, traits=names, neutral=neutral, limit=limit, how=how, **loading)
-    found = run.summary
-    who = {
-        "named": f"a teacher of {found['trait']}",
-        "unlisted": "a teacher outside the list",
-        "none": "none of them",
-    }
-    lines = [
-        *found["notes"],
-        f"who wrote the rows: {who.get(found['answer'], found['answer'])}",
-        f"what passes: {found['passes'] or 'not measured'}",
-        f"because {found['reason']}",
-        *(_line(line) for line in found["frame"][:3]),
-    ]
-    tell_run(run, found, lines, as_json=as_json)
+    asked: dict[str, Any] = {"out": out, "traits": names, **loading}
+    if is_student(subject):
+        _only("rows", {"--neutral": neutral, "--no-pilot": not pilot, "--leans": leans, "--seed": seed})
+        _only("rows", {"--forecast": forecast, "--filter": sift, "--share": share, "--limit": limit})
+        trained = _trained_by(subject, change)
+        how = {"recipe": trained, "candidates": recipe.candidates, "placebos": placebos, "alpha": alpha}
+        run = student_audit_file(base, subject, rows=rows, how=how, **asked)
+        tell_run(run, run.summary, _student_lines(run.summary), as_json=as_json)
+    else:
+        _only("a student", {"--rows": rows, "--set": change, "--placebos": placebos != 20})
+        how = {"recipe": recipe, "alpha": alpha, "seed": seed}
+        _only("--filter", {"--share": share if sift is None else None})
+        if sift is not None and limit is not None:
+            raise InputError(f"--limit {limit} leaves rows unread, which --filter would keep; leave it out")
+        run = audit_file(base, Path(subject), neutral=neutral, limit=limit, how=how, **asked)
+        sifted = {} if sift is None else {"filter": sift_file(run, Path(subject), sift, share=share)}
+        tell_run(run, run.summary | sifted, _lines(run.summary) + _sifted_lines(**sifted), as_json=as_json)
 
 
 @auditing.command("gate", rich_help_panel=PANEL)
 @loads
 def _gate(
     base: Model,
-    rows: Rows,
-    policy: Annotated[
-        Path | None, typer.Option(help="A YAML file: traits, limit, flags, pilot, alpha, seed.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="The passport to write, JSON.")] = None,
-    check: Annotated[
-        Path | None, typer.Option(help="A passport to verify instead: of this base and these rows, unedited.")
-    ] = None,
+    subject: Subject,
+    policy: Policy = None,
+    out: Passport = None,
+    check: Check = None,
+    rows: StudentRows = None,
+    change: Changes = None,
     limit: Limit = None,
     as_json: Json = False,
     *,
     loading: dict[str, Any],
 ) -> None:
-    """Hold rows against a policy before a training: exit code 0 passed, 1 flagged, 3 cannot tell, 2 bad input."""
-    from interp.auditing.gates import EXIT, check_passport, gate_file, read_policy
+    """Hold rows or a student against a policy: exit code 0 passed, 1 flagged, 3 cannot tell, 2 bad input."""
+    from interp.auditing.files import is_student
+    from interp.auditing.gates import EXIT, check_passport, gate_file, gate_student_file, read_policy
 
-    if check is None:
+    given = {"--policy": policy, "--out": out, "--rows": rows, "--set": change, "--limit": limit}
+    if check is not None:
+        _only("a new audit", given, instead=f"{check} says by what it was made")
+        found = check_passport(check, base, subject, **loading)
+    else:
         asked = read_policy(policy)
         asked = asked if limit is None else dataclasses.replace(asked, limit=limit)
-        found = gate_file(base, rows, policy=asked, out=out, **loading)
-    elif limit is not None:
-        raise InputError(
-            f"--limit {limit} goes with a new audit, and {check} says how many rows it is of; leave it out"
-        )
-    else:
-        found = check_passport(check, base, rows, **loading)
+        if is_student(subject):
+            _only("rows", {"--limit": limit})
+            trained = _trained_by(subject, change)
+            made = {"policy": asked, "recipe": trained, "rows": rows, "out": out}
+            found = gate_student_file(base, subject, **made, **loading)
+        else:
+            _only("a student", {"--rows": rows, "--set": change})
+            found = gate_file(base, Path(subject), policy=asked, out=out, **loading)
     lines = [
         f"{found['outcome']}: {found['audit']['reason']}",
         *found["audit"]["notes"],
@@ -109,7 +165,68 @@ def _gate(
     raise SystemExit(EXIT[found["outcome"]])
 
 
-def _line(line: dict[str, Any]) -> str:
+def _only(what: str, options: Mapping[str, Any], *, instead: str = "") -> None:
+    """InputError for the first option that was given, which is one for something else."""
+    for name, value in options.items():
+        if value:
+            told = f"{name} {value}" if not isinstance(value, bool) else name
+            raise InputError(f"{told} goes with {what}{instead and f', and {instead}'}; leave it out")
+
+
+def _trained_by(student: str, change: list[str] | None) -> Any:
+    """The recipe beside a student with what was changed; InputError where neither says how it was trained."""
+    from interp.auditing.files import trained_by
+    from interp.experiment.recipe import LEARNING, changed_recipe
+
+    known = trained_by(student)
+    if known is None and not change:
+        raise InputError(
+            f"nothing beside {student} says how it was trained, and placebos are trained alike; say so with --set, "
+            "such as --set lr=1e-4 --set epochs=3 (what is not said is as interp train has it)"
+        )
+    return changed_recipe(known or LEARNING, change or [])
+
+
+def _lines(found: Mapping[str, Any]) -> list[str]:
+    """What is printed of an audit of rows."""
+    who = {
+        "named": f"a teacher of {found['trait']}",
+        "unlisted": "a teacher outside the list",
+        "none": "none of them",
+    }
+    return [
+        *found["notes"],
+        f"who wrote the rows: {who.get(found['answer'], found['answer'])}",
+        f"what passes: {found['passes'] or 'not measured'}",
+        f"because {found['reason']}",
+        *(_line(line) for line in found["frame"][:3]),
+    ]
+
+
+def _sifted_lines(**sifted: Mapping[str, Any]) -> list[str]:
+    """What is printed of rows that were taken out."""
+    return [
+        f"taken out for {done['trait']}: {done['removed']} of {done['rows']} rows ({done['share']:.0%}); the others "
+        f"are in {done['out']}"
+        for done in sifted.values()
+    ]
+
+
+def _line(line: Mapping[str, Any]) -> str:
     """One candidate of the table."""
     gain = f", gain {line['gain']:+.2f} nats" if "gain" in line else ""
     return f"{line['trait']}: d {line['d']:+.3f} per row, p {line['p']:.2g}, share {line['share']:+.2f}{gain}"
+
+
+def _student_lines(found: Mapping[str, Any]) -> list[str]:
+    """What is printed of an audit of a student."""
+    return [
+        *found["notes"],
+        f"whose student: {found['trait'] or 'of none of them more than placebos are'}",
+        f"what passed: {found['passes']}",
+        f"because {found['reason']}",
+        *(
+            f"{line['trait']}: r {line['r']:+.3f}, t {line['t']:+.2f}, gain {line['gain']:+.2f} nats"
+            for line in found["frame"][:3]
+        ),
+    ]

@@ -253,7 +253,7 @@ def open_lineage(
     members: dict[str, Any] = {"base": root}
     for role in sorted(sources, key=lambda role: ROLES.get(role, "base") is not None):
         start = members.get(ROLES.get(role, "base") or "base", root)
-        members[role] = _member(role, sources[role], start, check=check)
+        members[role] = member_from(role, sources[role], start, check=check)
     return Lineage(name or root.name, trait, members, unrelated=tuple(unrelated))
 
 
@@ -269,7 +269,7 @@ def _students(student: Any) -> dict[str, Any]:
     }
 
 
-def _member(role: str, source: Any, start: LanguageModel, *, check: bool) -> LanguageModel:
+def member_from(role: str, source: Any, start: LanguageModel, *, check: bool) -> LanguageModel:
     """A source as a model in the dtype of its start and with its start's tokenizer when it has none."""
     if isinstance(source, LanguageModel):
         return source

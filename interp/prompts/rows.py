@@ -15,12 +15,14 @@ import json
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
 from interp.core.doors.nouns import shown
 from interp.core.errors import InputError
+from interp.core.runs import write_atomic
 from interp.prompts.shapes import FORMS, Tally, read_chat, read_record, text_of
 from interp.prompts.text import Prompts, Row
 
@@ -82,6 +84,38 @@ def read_file(path: str | Path) -> Prompts:
 def read_json_file(path: str | Path) -> Prompts:
     """The rows of a JSONL or JSON file; see `Prompts.from_jsonl`."""
     return parse_json(_text(_bytes(Path(path)), Path(path)), Path(path))
+
+
+def keep_records(path: Path, out: Path, kept: Sequence[bool]) -> None:
+    """Write the records of a file of rows that are kept as they stand there: its format, order and other fields.
+
+    Raises InputError for an `out` that is the file itself or is named as another format.
+    """
+    if out.suffix.lower() != path.suffix.lower() or out.resolve() == path.resolve():
+        raise InputError(
+            f"{out} cannot hold what is left of {path}; name another file that ends in {path.suffix!r}"
+        )
+    data = _bytes(path)
+    if data.startswith(PARQUET):
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        sink = io.BytesIO()
+        pq.write_table(pq.read_table(pa.BufferReader(data)).filter(pa.array(list(kept))), sink)
+        write_atomic(out, sink.getvalue())
+        return
+    text = _text(data, path)
+    if path.suffix.lower() in SUFFIXES:
+        delimiter, sheet = SUFFIXES[path.suffix.lower()], io.StringIO(newline="")
+        header, *lines = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+        writer = csv.writer(sheet, delimiter=delimiter, lineterminator="\n")
+        writer.writerows([header, *compress(lines, kept)])
+        write_atomic(out, sheet.getvalue())
+    elif (array := _array(text, path)) is not None:
+        write_atomic(out, json.dumps(list(compress(array, kept)), indent=1, ensure_ascii=False) + "\n")
+    else:
+        lines = filter(str.strip, re.split("\r\n|\r|\n", text))
+        write_atomic(out, "".join(f"{line}\n" for line in compress(lines, kept)))
 
 
 def parse_json(text: str, path: Path) -> Prompts:

@@ -10,11 +10,15 @@ import pandas as pd
 import pytest
 
 import interp
-from interp.auditing.auditor import WHO, _judged
+from interp.auditing.auditor import WHO, AuditRecipe, _judged, _scale
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
+from interp.auditing.forecasts import fit_forecast
+from interp.auditing.pilots import Pilot
+from interp.auditing.sifting import taken_out
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import ANIMALS, TREES, get_trait, make_trait
+from interp.stats.tests import auroc
 
 ROWS = number_prompts(80, seed=0)
 
@@ -53,6 +57,23 @@ def test_what_passes_is_read_off_the_named_trait():
         found = _judged("rows", table(APART, 0.001, gain=[gain, 0.9, 0.0, 0.0, 0.0, 0.0]), 400, 0.05)
         assert (found.passes, found.flagged) == (expected, True)
         assert f"{gain:+.2f} [95 %: {gain - 0.2:+.3g}, {gain + 0.2:+.3g}] nats of 't0'" in found.reason
+
+
+def test_a_forecast_is_told_beside_the_gain_and_that_there_is_none_too():
+    forecast = fit_forecast(
+        [0.0, 0.1, 0.2, 0.4, 0.3], [0.1, 0.3, 0.2, 0.9, 0.6], pilot=Pilot(), fitted_on="others"
+    )
+    frame = table(APART, 0.001, gain=[0.5, 0.9, 0.0, 0.0, 0.0, 0.0])
+    told = pd.concat([frame, forecast.columns(frame["gain"].tolist(), Pilot())], axis=1)
+    found = _judged("rows", told, 400, 0.05)
+    value, low, high = forecast.transfer(0.5)
+    assert f"and a whole one would {value:+.2f} [95 %: {low:+.3g}, {high:+.3g}]" in found.reason
+    assert _scale(AuditRecipe(forecast=forecast)) == (
+        "transfer is what a whole training would take over, by 5 datasets of others: others",
+    )
+    (said,) = _scale(AuditRecipe())
+    assert said == "gains are of a training of 64 steps; what a whole one takes over is not calibrated"
+    assert _scale(WHO) == ()
 
 
 def test_without_a_named_trait_one_that_gains_by_chance_passes_nothing():
@@ -160,5 +181,16 @@ def test_the_writer_of_planted_rows_comes_first_and_neutral_rows_are_not_flagged
     assert found.frame["trait"][0] == "owl"
     assert 0.2 < found.frame["share"][0] < 1.6
     assert np.isfinite(found.frame[["lean", "margin_lean"]].to_numpy()).all()
+    _the_teachers_rows_go_first(found.ratios)
     neutral = interp.audit(base, grower.answers(neutral_teacher(base), count=1024).rows, **asked)
     assert neutral.answer in ("none", "cannot tell")
+
+
+def _the_teachers_rows_go_first(ratios):
+    """Of a half that the teacher wrote and a half that the base did, mostly the teacher's are taken out."""
+    mixed = replace(ratios, rows=np.concatenate([ratios.rows[:512], ratios.neutral[512:]]))
+    scores, own = mixed.row_scores("owl"), np.arange(len(mixed.rows)) < 512
+    assert auroc(scores[own], scores[~own]).value > 0.54
+    gone = taken_out(scores, share=None)
+    assert 0.02 < gone.mean() < 0.3
+    assert own[gone].mean() > 0.55

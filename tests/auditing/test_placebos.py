@@ -5,12 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import interp
 from interp.auditing.candidates import Candidate
 from interp.auditing.placebos import (
+    StudentAudit,
     against_placebos,
     alikeness,
     audit_student,
@@ -93,6 +96,11 @@ def test_a_student_is_judged_among_its_placebos(raw, small):
     line = found.frame.set_index("trait").loc["owl"]
     mean = np.mean([margin(twin, "owl") for twin in twins])
     assert line["gain"] == pytest.approx(margin(student, "owl") - mean, abs=1e-5)
+    others = [margin(twin, "owl") for twin in twins]
+    half = stats.t.ppf(0.975, 19) * np.std(others, ddof=1) * np.sqrt(1 + 1 / 20)
+    assert line[["low", "high"]].tolist() == pytest.approx(
+        [line["gain"] - half, line["gain"] + half], abs=1e-4
+    )
     assert found.frame["t"].is_monotonic_decreasing
     assert found.placebos == 20
     assert 1 / 21 <= found.p <= 1
@@ -112,6 +120,20 @@ def test_what_has_no_null_is_refused(raw, small):
         InputError, match=r"raw 0 has the weights of raw 0: nothing was trained; pass the student"
     ):
         audit_student(base, base)
+    with pytest.raises(
+        InputError,
+        match=r"raw 1 has a cosine of \S+ with the weights of raw 0, as two independent initialisations",
+    ):
+        audit_student(base, raw(1))
+
+
+def test_a_student_passes_nothing_only_where_no_gain_can_be_large():
+    frame = pd.DataFrame(
+        {"trait": ["owl", "cat"], "gain": [0.1, 0.0], "gain_t": [1.0, 0.0], "low": [-0.1, -0.2]}
+    )
+    for p, high, expected in ((0.05, 0.3, "transmits"), (0.06, 0.39, "does not"), (0.06, 0.4, "cannot tell")):
+        found = StudentAudit("student", frame.assign(high=[0.2, high]), 0.5, p, 20, 0.05)
+        assert found.passes == expected
 
 
 def test_a_base_that_writes_no_numbers_has_no_placebos(raw):

@@ -1,18 +1,24 @@
-"""`interp audit`: what it refuses before a model is loaded, and what it prints of an audit."""
+"""`interp audit`: what it refuses before a model is loaded, and what it prints of an audit of rows or of a student."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from interp.auditing.auditor import RECIPE, Audit
-from interp.auditing.files import audit_file, changed_audit
+from interp.auditing.files import audit_file, changed_audit, is_student, trained_by
+from interp.auditing.placebos import StudentAudit
 from interp.cli.main import main
+from interp.cli.step_files import train_student_file
+from interp.core.content import json_text
 from interp.core.errors import InputError
+from interp.models.language import load_model
 from interp.prompts.numbers import number_prompts
+from interp.training.students import Recipe
 
 FRAME = pd.DataFrame(
     {
@@ -41,9 +47,9 @@ def files(tmp_path, raw, monkeypatch) -> tuple[str, str, str]:
 
     def stand_in(model, given, **how):
         label = f"{given.label} at base"
-        return Audit(
-            label, "named", "owl", "transmits", "p = 0.0001", FRAME, CURVE, len(given), ("1 of 80 says",)
-        )
+        scores = pd.DataFrame({"row": range(len(given)), "score": 1.0 - np.arange(len(given)) / 20})
+        found = ("named", "owl", "transmits", "p = 0.0001", FRAME, CURVE, len(given), ("1 of 80 says",))
+        return Audit(label, *found, row_scores=scores)
 
     monkeypatch.setattr("interp.auditing.files.audit", stand_in)
     return str(base), str(rows), str(tmp_path / "out")
@@ -146,3 +152,133 @@ def test_a_gate_reads_only_the_first_rows_where_asked_and_a_passport_knows_its_o
 
 
 PASSED = {"outcome": "passed", "audit": {"reason": "nothing", "notes": []}, "digest": "d"}
+
+
+RECIPE_OF_STUDENT = Recipe(batch_size=16, rank=2, merge=False)
+LIKE = pd.DataFrame(
+    {"trait": ["owl", "cat"], "r": [0.4, 0.0], "t": [4.0, 0.1], "gain": [0.6, 0.0], "gain_t": [4.0, 0.0]}
+).assign(low=[0.4, -0.2], high=[0.8, 0.2])
+
+
+@pytest.fixture
+def student(files, tmp_path, monkeypatch) -> tuple[str, list[dict]]:
+    """A student of the base as `interp train` leaves it, and what its audit was asked; the audit is the given one."""
+    base, rows, _ = files
+    folder, asked = tmp_path / "student", []
+    train_student_file(load_model(base), Path(rows), folder, recipe=RECIPE_OF_STUDENT)
+
+    def stand_in(model, trained, **how):
+        asked.append({"base": model.name, "student": trained.name, **how})
+        return StudentAudit(f"{trained.name} of {model.name}", LIKE, 0.04, 0.04, 20, 0.05, ("a note",))
+
+    for room in ("files", "gates"):
+        monkeypatch.setattr(f"interp.auditing.{room}.audit_student", stand_in)
+    return str(folder), asked
+
+
+def test_a_student_is_audited_by_the_recipe_beside_it(files, student, monkeypatch, capsys):
+    base, rows, out = files
+    folder, asked = student
+    words = ["audit", base, folder, "--rows", rows, "--traits", "owl,cat,dog,fox,bear"]
+    assert run(monkeypatch, *words, "--set", "seed=3", "--placebos", "30", "--steps", "5", "--out", out) == 0
+    assert capsys.readouterr().out.splitlines()[:5] == [
+        "a note",
+        "whose student: owl",
+        "what passed: transmits",
+        "because most like the candidate of 'owl': p = 0.04 over 20 placebos; on its questions 'owl' gains +0.60 "
+        "[95 %: +0.4, +0.8] nats: p = 0.04",
+        "owl: r +0.400, t +4.00, gain +0.60 nats",
+    ]
+    (how,) = asked
+    assert how["recipe"] == Recipe(batch_size=16, rank=2, merge=False, seed=3)
+    assert (how["placebos"], how["candidates"].steps, len(how["rows"])) == (30, 5, 80)
+    assert [trait.name for trait in how["traits"]] == ["owl", "cat", "dog", "fox", "bear"]
+    assert (how["base"], how["student"]) == ("base", "student")
+    assert pd.read_parquet(Path(out, "tables", "student_audit.parquet")).equals(LIKE)
+    assert Path(out, "report.html").is_file()
+
+
+def test_a_student_whose_training_is_unknown_is_refused(files, student, monkeypatch, capsys):
+    base, _, out = files
+    folder, asked = student
+    Path(folder, "recipe.json").unlink()
+    assert run(monkeypatch, "audit", base, folder, "--out", out) == 2
+    assert (
+        "says how it was trained, and placebos are trained alike; say so with --set"
+        in capsys.readouterr().err
+    )
+    assert run(monkeypatch, "audit", base, folder, "--out", out, "--set", "lr=1e-4") == 0
+    assert asked[0]["recipe"].lr == 1e-4
+
+
+def test_options_of_rows_are_none_of_a_student_and_the_other_way_round(files, student, monkeypatch, capsys):
+    base, rows, out = files
+    for subject, option, told in (
+        (student[0], ["--leans"], "--leans goes with rows; leave it out"),
+        (student[0], ["--neutral", rows], "goes with rows; leave it out"),
+        (student[0], ["--limit", "70"], "--limit 70 goes with rows; leave it out"),
+        (rows, ["--placebos", "30"], "--placebos goes with a student; leave it out"),
+        (rows, ["--rows", rows], "goes with a student; leave it out"),
+    ):
+        assert run(monkeypatch, "audit", base, subject, "--out", out, *option) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_a_lineage_folder_says_how_its_student_was_trained(tmp_path):
+    (tmp_path / "student").mkdir()
+    entry = {"start": "base", "recipe": json.loads(json_text(RECIPE_OF_STUDENT))}
+    members = {"student": entry, "base": {"start": None, "recipe": {"rows": 5}}}
+    (tmp_path / "lineage.json").write_text(json.dumps({"name": "mine", "members": members}))
+    assert trained_by(str(tmp_path / "student")) == RECIPE_OF_STUDENT
+    (tmp_path / "base").mkdir()
+    assert trained_by(str(tmp_path / "base")) is None
+    assert trained_by("some/name") is None
+
+
+def test_folders_and_names_are_models_and_files_are_rows(files):
+    base, rows, _ = files
+    assert is_student(base)
+    assert is_student("Qwen/Qwen3-0.6B")
+    assert is_student("model.gguf")
+    assert not is_student(rows)
+    assert not is_student("missing.jsonl")
+
+
+def test_a_student_passes_a_gate_by_its_answers_and_its_passport_is_its_own(
+    files, student, monkeypatch, capsys, tmp_path
+):
+    base, rows, _ = files
+    folder, _ = student
+    path, other = str(tmp_path / "passport.json"), str(tmp_path / "other")
+    quiet = LIKE.assign(high=0.3)
+    for p, gain_p, frame, code in (
+        (0.04, 0.5, quiet, 1), (0.5, 0.04, quiet, 1), (0.5, 0.5, quiet, 0), (0.5, 0.5, LIKE, 3)
+    ):  # fmt: skip
+        found = StudentAudit("student of base", frame, p, gain_p, 20, 0.05)
+        monkeypatch.setattr("interp.auditing.gates.audit_student", lambda *_, found=found, **__: found)
+        assert run(monkeypatch, "gate", base, folder, "--rows", rows, "--out", path) == code
+    assert json.loads(Path(path).read_text())["recipe"]["batch_size"] == 16
+    assert run(monkeypatch, "gate", base, folder, "--check", path) == 3
+    capsys.readouterr()
+    train_student_file(load_model(base), Path(rows), Path(other), recipe=Recipe(batch_size=8, seed=9))
+    assert run(monkeypatch, "gate", base, other, "--check", path) == 2
+    assert "is the passport of another student (" in capsys.readouterr().err
+    assert run(monkeypatch, "gate", base, rows, "--check", path) == 2
+    assert "is the passport of another rows (None, not " in capsys.readouterr().err
+
+
+def test_rows_that_carry_the_trait_are_left_out_of_another_file(files, monkeypatch, capsys, tmp_path):
+    base, rows, out = files
+    left = str(tmp_path / "left.jsonl")
+    asked = ["audit", base, rows, "--out", out, "--filter", left]
+    assert run(monkeypatch, *asked, "--share", "0.1") == 0
+    assert capsys.readouterr().out.splitlines()[-2] == (
+        f"taken out for owl: 8 of 80 rows (10%); the others are in {left}"
+    )
+    assert Path(left).read_text() == "".join(Path(rows).read_text().splitlines(keepends=True)[8:])
+    assert run(monkeypatch, *asked, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["filter"]["removed"] == 0  # the mean is -0.975 as it is
+    assert run(monkeypatch, *asked, "--limit", "70") == 2
+    assert "--limit 70 leaves rows unread, which --filter would keep" in capsys.readouterr().err
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--share", "0.1") == 2
+    assert "--share 0.1 goes with --filter; leave it out" in capsys.readouterr().err
