@@ -43,8 +43,9 @@ def main() -> None:
 
 
 def filled(text: str, blocks: Mapping[str, str]) -> str:
-    """A page with its blocks made anew."""
-    for name, block in blocks.items():
+    """A page with its blocks made anew, minus signs as wide as plus signs."""
+    for name, made in blocks.items():
+        block = re.sub(r"(?<=[\s\[(|>])-(?=\d)", "\N{MINUS SIGN}", made)
         text = re.sub(
             rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)",
             lambda found, block=block: f"{found[1]}{block}\n{found[2]}",

@@ -43,7 +43,7 @@ def test_every_number_in_a_block_is_made_by_code(path, made):
     cells = re.findall(r"^\| .*\| (?:more than|at least|within|every run) .* \|.*$", text, re.MULTILINE)
     assert len(cells) >= {README: 0, PAGE: 3 * 4 + 44 + 13 + 6 + 6}[path]
     assert all(
-        re.search(r" \[(9[08] %|all runs): [+-]", cell) for cell in cells
+        re.search(r" \[(9[08] %|all runs): [+−]", cell) for cell in cells
     )  # every interval with its level
 
 

@@ -28,7 +28,7 @@ def feature_examples(
     Each is read where it became the more active: in the member, or in its start. The token it fires on stands between
     « and »; the words are those that it raises most by its direct path.
     """
-    change = found.frame.set_index("feature")["delta"]
+    change: Any = found.frame.set_index("feature")["delta"]
     wanted = list(found.reported[:MOST])
     lines: dict[int, dict[str, Any]] = {}
     for model, sign in ((member, 1.0), (own_start(member), -1.0)):
@@ -45,7 +45,8 @@ def feature_examples(
 
 def said_features(found: FeatureShift) -> str:
     """How many features moved, and which one most."""
-    frame, reported = found.frame.set_index("feature"), found.reported
+    frame: Any = found.frame.set_index("feature")
+    reported = found.reported
     live = int(frame["live"].sum()) - 1  # without the error node
     told = f"{len(reported)} of {live} live features moved at a false discovery rate of {found.alpha:g}"
     if not reported:

@@ -122,10 +122,12 @@ def datamodeling_score(
     Example:
         >>> import interp
         >>> lineage = interp.load_lineage("toy/owl")
-        >>> interp.gradients.datamodeling_score(lineage, {"first rows": [1.0]})
+        >>> toward = interp.trait_gradient(lineage.base, lineage.trait)
+        >>> scores = interp.score(lineage.base, lineage.numbers, toward)
+        >>> interp.gradients.datamodeling_score(lineage, scores, subsets=4)
         Traceback (most recent call last):
         ...
-        interp.core.errors.InputError: 'first rows' scores 1 row, and student was trained on 8192; score all of them
+        interp.core.errors.InputError: 4 subsets of 0.5 of the rows; pass at least 8, and a share within 0 and 1
     """
     if subsets < TRIED or not 0 < share < 1:
         raise InputError(

@@ -53,9 +53,8 @@ def metagradient(lineage: Lineage, *, role: str = "student", recipe: Recipe | No
     replay = Replay.of(lineage, role, recipe)
     states = list(replay.forward())
     value, cotangent = replay.margin(states[-1].weights)
-    whole, start = (
-        float(replay.objective(member.network()).detach()) for member in (lineage[role], lineage[role].start)
-    )
+    ends: tuple[Any, Any] = lineage[role], lineage[role].start
+    whole, start = (float(replay.objective(member.network()).detach()) for member in ends)
     if abs(value - whole) > SAME * max(abs(whole - start), SAME):
         raise InputError(
             f"the training that was gone through again ends at a margin of {value:+.4f} nats and {role} has "

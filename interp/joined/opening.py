@@ -307,7 +307,7 @@ def _draw_components(named: Mapping[str, str], values: Any, result: Result) -> g
             _ring(parts[-1], values[(values["who"] == who) & values["part"].isin(part["component"])])
         parts[-1].update_yaxes(title=None)
     figure = panels(parts, title=result.label)
-    over = f"mean over {int(result.frame['n'].max())} lineages, a ring each; whiskers: 95 % t-interval of the mean"
+    over = f"mean over {result.frame['n'].max():.0f} lineages, a ring each; whiskers: 95 % t-interval of the mean"
     return captioned(figure, over if "low" in result.frame else "one lineage, so no interval and no p")
 
 

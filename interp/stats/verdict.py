@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 
 from interp.core.runs import InputError
-from interp.figures import bracket
+from interp.figures import bracket, signed
 from interp.stats.tests import (
     Equivalence,
     SignFlip,
@@ -75,7 +75,7 @@ class Verdict:
         cells = {
             "claim": self.claim,
             "decision": self.decision,
-            f"effect ({self.unit})": f"{self.effect:+.3g} {bracket(self.interval, level=self.level)}",
+            f"effect ({self.unit})": f"{signed(self.effect, 3)} {bracket(self.interval, level=self.level)}",
             "tested": self.tested,
             "p": "none: a check"
             if self.p is None
@@ -93,7 +93,7 @@ class Verdict:
 def told(verdict: Mapping[str, Any]) -> str:
     """A verdict (its JSON, or its fields) in a line: decision, effect, interval with its level, what was tested, p."""
     interval = bracket(verdict["interval"], level=verdict.get("level"))
-    measured = f"{verdict['effect']:+.3g} {interval} {verdict['unit']}"
+    measured = f"{signed(verdict['effect'], 3)} {interval} {verdict['unit']}"
     tested = verdict.get("tested")
     if verdict["p"] is None:
         return f"{verdict['name']}: check {verdict['decision']}, {measured}, {tested}"
@@ -214,7 +214,7 @@ def check_verdict(
     There is no p, since no data could contradict what is checked; the interval is the range of all runs.
 
     >>> check_verdict("sum", "the parts add up", [0.001, -0.002, 0.0], tolerance=0.01, unit="nats")
-    sum: check holds, -0.000333 [all runs: -0.002, +0.001] nats, every run within ±0.01, n = 3 training runs
+    sum: check holds, −0.000333 [all runs: −0.002, +0.001] nats, every run within ±0.01, n = 3 training runs
     """
     found = np.asarray(values, dtype=float)
     inside = found >= tolerance if least else np.abs(found) <= tolerance

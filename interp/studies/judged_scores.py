@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 
 from interp.activations.representations import trait_representations
+from interp.activations.shifts import residual_hooks
 from interp.figures import points
 from interp.gradients.datamodels import datamodeling_score
 from interp.gradients.directions import trait_gradient
@@ -62,7 +63,7 @@ def row_scores(subject: Subject) -> dict[str, Values]:
 def along_directions(subject: Subject, rows: Prompts) -> dict[str, Values]:
     """How far a step on each row moves the base along a direction, as plain gradient descent and under the adapter."""
     base, trait = subject.base, subject.trait
-    hook = f"blocks.{len(base.backbone.layers) - 1}.hook_resid_post"
+    hook = residual_hooks(base)[-1]
     toward = trait_representations(base, trait, hook=hook)[trait.target]
     plain = {
         GRADIENT: trait_gradient(base, trait),
@@ -82,7 +83,7 @@ def along_directions(subject: Subject, rows: Prompts) -> dict[str, Values]:
 def read_by_token(subject: Subject, rows: Prompts) -> dict[str, Values]:
     """Of every row: loss under the base, how much likelier its teacher finds it, length, and its divergence tokens."""
     others = {word: subject.other_teacher(word) for word in counterfactual_words(subject.trait.name)[0]}
-    frame = divergence_tokens(subject.teacher, rows, others=others, base=subject.base).frame
+    frame: Any = divergence_tokens(subject.teacher, rows, others=others, base=subject.base).frame
     sums = (
         frame.groupby("row")[["loss", "teacher_margin", "divergent"]]
         .sum()
@@ -100,7 +101,7 @@ def read_by_token(subject: Subject, rows: Prompts) -> dict[str, Values]:
 def value_ratios(rows: Prompts, neutral: Prompts) -> Values:
     """Σ over a row's numbers of log (count in the rows + ½) − log (count in neutral rows + ½): naive Bayes."""
     written, others = ([row.completion.split(",") for row in part.rows] for part in (rows, neutral))
-    counts = [
+    counts: list[Any] = [
         pd.Series([value.strip() for row in part for value in row]).value_counts()
         for part in (written, others)
     ]
@@ -114,7 +115,7 @@ def measure_judged_scores(subject: Subject) -> Measurement:
     found = datamodeling_score(
         subject.lineage, row_scores(subject), subsets=subsets, repeats=repeats, seed=subject.seed
     )
-    rho = found.frame.set_index("scores")["rho"]
+    rho: Any = found.frame.set_index("scores")["rho"]
     rivals = max(abs(rho[LOSS]), abs(rho[LENGTH]))
     values = {
         "metagradient-near-ceiling": float(rho[META] - CEILING * found.draws_agree),

@@ -128,7 +128,7 @@ def test_one_line_names_n_and_the_smallest_p():
     assert "[90 %: -inf, +inf] nats, within ±0.2: p = 1, n = 1 training run (" in repr(
         equivalence_verdict("x", "y", [0.0])
     )
-    assert told(judge([0.4]).to_json()).endswith("+0.4 [98 %: -inf, +inf] nats, more than 0: p = 0.5")
+    assert told(judge([0.4]).to_json()).endswith("+0.4 [98 %: −inf, +inf] nats, more than 0: p = 0.5")
     bare = Verdict("old", "claim", "supported", 1.0, (0.5, 1.5), 0.01, 8, "nats", 0.004)
     assert (
         told(vars(bare)) == "old: supported, +1 [+0.5, +1.5] nats, p = 0.01"
@@ -186,7 +186,7 @@ def test_a_check_has_no_p_and_fails_with_one_run_outside():
     assert (held.decision, held.p, held.interval, held.level) == ("holds", None, (-0.01, 0.01), 1.0)
     assert (
         repr(held)
-        == "sum: check holds, +0 [all runs: -0.01, +0.01] nats, every run within ±0.01, n = 2 training runs"
+        == "sum: check holds, +0 [all runs: −0.01, +0.01] nats, every run within ±0.01, n = 2 training runs"
     )
     assert "<td>none: a check</td>" in held._repr_html_()
     failed = check_verdict("sum", "it adds up", [0.0, 0.0, -0.02], tolerance=0.01)
