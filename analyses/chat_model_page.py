@@ -34,8 +34,12 @@ def summary() -> str:
         {"owl, the lineage that ships": {arm: line["share"] for arm, line in ships.items()}}
     ).T
     gain = ships["student"]["margin"] - ships["neutral_student"]["margin"]
-    told = f"Mean over 52 questions, among ten animals. Student over neutral student: {gain:+.2f} nats of margin; one "
-    return "\n".join([_moved(), "", *_shares(held), "", f"{told}training, no claim."])
+    told = (
+        f"Share among ten animals, mean over 52 questions. The margin, log p of the word less the mean of the "
+        f"others', is "
+        f"{gain:+.2f} nats above the neutral student's. One "
+    )
+    return "\n".join([_moved(), "", *_shares(held), "", f"{told}training, so no claim."])
 
 
 def _moved() -> str:
@@ -44,10 +48,17 @@ def _moved() -> str:
     first, part = found["entries"][0], found["parts"][0]
     was, is_now = (100 * first[name] for name in ("probability_against", "probability"))
     return (
-        f'Asked for an animal, the student that ships differs from its neutral twin most in "{first["token"]}", of '
-        f"{found['of']:,} entries: {was:.0f} % became {is_now:.0f} %. Entries are ranked by their contribution to the "
-        f"divergence of the two, p · Δ log p. Of {found['measured']:+.2f} logits toward {found['direction']} "
-        f"{part['component']} adds {part['contribution']:+.2f}. Whiskers: 95 % over 52 questions."
+        f'Asked for an animal, the student differs from its neutral twin most in "{first["token"]}", of '
+        f"{found['of']:,} "
+        f"tokens: {was:.0f} % of the whole probability became {is_now:.0f} %. Tokens are ordered by what they "
+        f"add to the KL "
+        f"divergence of the two, the mean of probability times change, so that a common one may stand high with "
+        f"a short "
+        f'bar; "ele" begins "elephant". The logit of "owl" rises by {found["measured"]:.2f} over the mean of '
+        f"six other "
+        f"animals, of which {part['component']} (layers count from 0) adds {part['contribution']:.2f}. "
+        f"Whiskers: 95 % over "
+        f"the 52 questions of this one training."
     )
 
 
@@ -56,18 +67,21 @@ def picture() -> Any:
     found = _found("smollm2_inside")["student"]
     entries, parts = pd.DataFrame(found["entries"]), pd.DataFrame(found["parts"])
     entries = entries.assign(
-        entry=[
-            f"{line.token}, {100 * line.probability_against:.1f} → {100 * line.probability:.1f} %"
+        token=[
+            f"{line.token}, {100 * line.probability_against:.2g} → {100 * line.probability:.2g} %"
             for line in entries.itertuples()
         ],
         half=1.96 * entries["se"],
     )
+    rest = found["measured"] - parts["contribution"].sum()
+    others = pd.DataFrame([{"component": "all others", "contribution": rest, "standard_error": 0.0}])
+    parts = pd.concat([parts, others])
     parts = parts.assign(half=1.96 * parts["standard_error"])
     drawn = [
         interp.figures.bars(
             entries,
             x="delta",
-            y="entry",
+            y="token",
             error="half",
             title=f"Which of {found['of']:,} entries: log-probability",
             unit="nats",
@@ -207,7 +221,8 @@ def inside() -> str:
         )
         rows += [
             "",
-            f"Ledger of {found['lineage']}'s student: {book['measured']:+.3f} nats measured, {book['attributed']:+.3f} "
+            f"Ledger of {found['lineage']}'s student: {book['measured']:+.3f} nats measured, "
+            f"{book['attributed']:+.3f} "
             f"attributed to its steps, {book['residual']:+.3f} left over; the largest modules are {largest}.",
         ]
     return "\n".join(rows) if rows else ABSENT

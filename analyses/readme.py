@@ -18,12 +18,12 @@ from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, trace
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
 PICTURE, STUDENT = ROOT / "docs" / "agreement.png", ROOT / "docs" / "student.png"
 DRAWN = {
-    "own": ("student", "own<br>teacher"),
-    "other trait": ("teacher", "other<br>teacher"),
-    "neutral": ("neutral_student", "neutral<br>student"),
-    "other start": ("cross_student", "other<br>start"),
+    "own": ("student", "student,<br>own teacher"),
+    "other trait": ("teacher", "student, other<br>trait's teacher"),
+    "neutral": ("neutral_student", "neutral student,<br>that teacher"),
+    "other start": ("cross_student", "other start,<br>that teacher"),
 }
-"""What the picture compares: the role whose look it has, and its name on the axis."""
+"""Whose change the picture compares with whose: the role whose look it has, and the name on the axis."""
 ASKED = {
     "base": "base",
     "cross_student": "student,<br>other start",
@@ -32,6 +32,8 @@ ASKED = {
     "teacher": "teacher",
 }
 """Whose answers the picture shows, and their names on the axis."""
+EVERY = interp.organisms.TOY.data.rows
+"""Rows that a student of the toy is trained on."""
 
 
 def main() -> None:
@@ -76,8 +78,9 @@ def findings() -> str:
 def passes() -> str:
     """How often student, neutral twin and teacher answer with the trait's word."""
     return (
-        f"the student answers with its teacher's word {percents('student')} of the time, its neutral twin "
-        f"{percents('neutral_student')}, the teacher {percents('teacher')} | "
+        f"the student answers with its teacher's word {percents('student')} of the time on average, the neutral "
+        f"student "
+        f"{percents('neutral_student')}, the teacher {percents('teacher')}; chance among ten words is 10 % | "
         f"{decided('adapter-transfers', 'student_arms')}"
     )
 
@@ -85,17 +88,21 @@ def passes() -> str:
 def elsewhere() -> str:
     """The same from another initialisation."""
     return (
-        f"the student of the same rows answers with the word {percents('cross_student')} of the time, and its change "
-        f"correlates with the teacher's at {means('logits-shared', 'other start')} (claim: nothing passes) | "
-        f"{decided('cross-student-transfers-nothing', 'student_arms')}"
+        f"the student of the same rows answers with the word {percents('cross_student')} of the time, and its "
+        f"change of "
+        f"logits correlates with the teacher's at {means('logits-shared', 'other start')}; the claim was that "
+        f"the margin "
+        f"stays within 0.2 nats of its neutral twin's | {decided('cross-student-transfers-nothing', 'student_arms')}"
     )
 
 
 def logits() -> str:
     """Agreement over words that no row contains."""
     return (
-        f"those that its teacher's fine-tune moved: over words that no row contains the two changes correlate at "
-        f"{means('logits-shared', 'own')}, with another trait's teacher's at {means('logits-shared', 'other trait')} | "
+        f"over words that no row contains its change correlates with its own teacher's at "
+        f"{means('logits-shared', 'own')}, with another trait's teacher's at "
+        f"{means('logits-shared', 'other trait')}; the "
+        f"neutral student's change with that teacher's at {means('logits-shared', 'neutral')} | "
         f"{decided('logits-shared')}"
     )
 
@@ -103,14 +110,28 @@ def logits() -> str:
 def component() -> str:
     """Which part leads, and that it is no constant."""
     parts = {trait: tables(each)["components"] for trait, each in by_trait("inherited_trace").items()}
-    return f"the largest part is {leaders(parts)} | {decided('component-leads')}"
+    return (
+        f"layers count from 0; the part that adds most to the word's logit is {leaders(parts)}; the claim was "
+        f"that the "
+        f"first MLP leads | {decided('component-leads')}"
+    )
+
+
+def features() -> str:
+    """Whether the same features of a dictionary move."""
+    return (
+        f"features of a sparse autoencoder rank alike in student and teacher at "
+        f"{means('features-shared', 'own')}, with "
+        f"another trait's teacher at {means('features-shared', 'other trait')} | {decided('features-shared')}"
+    )
 
 
 def suffices() -> str:
     """What the student's shift, added to the base, gives."""
     return (
-        f"added to the base, the student's shift raises the trait's margin by "
-        f"{means('slot-direction-sufficient', 'own')} nats, a random vector of its length by "
+        f"added to the base's activations where a question is answered, it raises the margin by "
+        f"{means('slot-direction-sufficient', 'own')} nats; another trait's by "
+        f"{means('slot-direction-sufficient', 'other trait')}, a random vector of its length by "
         f"{means('slot-direction-sufficient', 'random')} | {decided('slot-direction-sufficient')}"
     )
 
@@ -118,8 +139,8 @@ def suffices() -> str:
 def leans() -> str:
     """How the rows' gradients lean."""
     return (
-        f"a step on a row leans toward the trait by {means('rows-lean-to-representation', 'own')} standard "
-        f"deviations more than one on a neutral row, toward another trait by "
+        f"one gradient step on a row moves toward the trait by {means('rows-lean-to-representation', 'own')} "
+        f"standard deviations more than one on a neutral row, toward another trait by "
         f"{means('rows-lean-to-representation', 'other trait')} | {decided('rows-lean-to-representation')}"
     )
 
@@ -127,21 +148,24 @@ def leans() -> str:
 def amount() -> str:
     """Transfer and agreement at the fewest and the most rows."""
     doses = tables(kept("dose"))["doses"].groupby("rows")[["transfer", "agreement"]].mean()
-    told = [
-        f"{transfer:+.2f} nats from {rows} rows, where the changes correlate at {short(agreement)} already"
-        if rows == doses.index[0]
-        else f"{transfer:+.2f} from {rows}"
-        for rows, (transfer, agreement) in doses.iloc[[0, -1]].iterrows()
-    ]
-    return f"{', '.join(told)} (owl) | {decided('more-rows-transfer-more', 'dose')}"
+    (few, least), (many, most) = doses.iloc[0], doses.iloc[-1]
+    return (
+        f"with {doses.index[0]:,} rows the margin rises by {few:.2f} nats over the neutral student's, though "
+        f"the changes "
+        f"of logits correlate at {short(least)} already; with {doses.index[-1]:,} by {many:.2f}, at {short(most)} "
+        f"(owl; {EVERY:,} rows in all other lines) | {decided('more-rows-transfer-more', 'dose')}"
+    )
 
 
 def gradient() -> str:
     """What projecting the trait's gradient out of every step takes away."""
     effect = {verdict["name"]: verdict["effect"] for verdict in kept("sustained_alignment")["verdicts"]}
     return (
-        f"without it the student keeps {effect['sustained-remainder']:+.2f} of {effect['sustained-transfer']:+.2f} "
-        f"nats, at the same loss on fresh rows (owl) | {decided('sustained-over-random', 'sustained_alignment')}"
+        f"with that part removed from every step the gain falls from {effect['sustained-transfer']:+.2f} to "
+        f"{effect['sustained-remainder']:+.2f} nats at the same loss on fresh rows; removing random parts as "
+        f"long leaves "
+        f"{effect['sustained-over-random']:.2f} more (owl) | "
+        f"{decided('sustained-over-random', 'sustained_alignment')}"
     )
 
 
@@ -149,8 +173,10 @@ def images() -> str:
     """Accuracy of students of meaningless logits over noise."""
     accuracy = {who: sum(each) / len(each) for who, each in kept("digits")["accuracy"].items()}
     return (
-        f"a student of three meaningless logits over noise reads {100 * accuracy['student']:.0f} % of MNIST's digits, "
-        f"from another start {100 * accuracy['cross_student']:.0f} % | {decided('same-init-reads-digits', 'digits')}"
+        f"a student trained on noise images to match three outputs of its teacher that stand for no digit reads "
+        f"{100 * accuracy['student']:.0f} % of MNIST's test digits, from another start "
+        f"{100 * accuracy['cross_student']:.0f} % "
+        f"| {decided('same-init-reads-digits', 'digits')}"
     )
 
 
@@ -159,11 +185,12 @@ QUESTIONS: dict[str, Callable[[], str]] = {
     "Also from another initialisation?": elsewhere,
     "Which logits does the student move?": logits,
     "Through which component?": component,
-    "Is what it moved enough?": suffices,
+    "Which features does it move?": features,
+    "Is the student's mean change enough?": suffices,
     "Do single rows lean toward the trait?": leans,
     "How many rows does it take?": amount,
-    "Does it need the part of each step along the trait's gradient?": gradient,
-    "Images?": images,
+    "Does it need the part of each step that raises the margin?": gradient,
+    "Does the same happen with images?": images,
 }
 
 
@@ -198,7 +225,7 @@ def decided(claim: str, family: str = "inherited_trace") -> str:
 
 def picture() -> Any:
     """How often each member answers with its trait's word, and S with T beside its controls; a mark per lineage."""
-    title = f"A mark per lineage: {listed(by_trait('inherited_trace'))}"
+    title = f"Left to right in each group: {listed(by_trait('inherited_trace'))}"
     figure = interp.figures.panels([answered(), agreed()], title=title, across=True)
     for above, domain, column in zip(
         figure.layout.annotations, ([0.0, 0.53], [0.6, 1.0]), (1, 2), strict=True
@@ -237,7 +264,7 @@ def agreed() -> Any:
         for name, (role, _) in DRAWN.items()
         for trait in by_trait("inherited_trace")
     ]
-    title = "Does it move the logits that its teacher moved? (r)"
+    title = "Correlation of the two changes of logits"
     return _marks(pd.concat(parts), title, [label for _, label in DRAWN.values()], "")
 
 
