@@ -83,7 +83,7 @@ def picture() -> Any:
             x="delta",
             y="token",
             error="half",
-            title=f"Which of {found['of']:,} entries: log-probability",
+            title=f"Which of {found['of']:,} tokens: log-probability",
             unit="nats",
         ),
         interp.figures.bars(

@@ -18,10 +18,10 @@ from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, trace
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
 PICTURE, STUDENT = ROOT / "docs" / "agreement.png", ROOT / "docs" / "student.png"
 DRAWN = {
-    "own": ("student", "student,<br>own teacher"),
-    "other trait": ("teacher", "student, other<br>trait's teacher"),
-    "neutral": ("neutral_student", "neutral student,<br>that teacher"),
-    "other start": ("cross_student", "other start,<br>that teacher"),
+    "own": ("student", "student,<br>its own<br>teacher"),
+    "other trait": ("teacher", "student,<br>another<br>teacher"),
+    "neutral": ("neutral_student", "neutral<br>student,<br>the teacher"),
+    "other start": ("cross_student", "other start,<br>the teacher"),
 }
 """Whose change the picture compares with whose: the role whose look it has, and the name on the axis."""
 ASKED = {
@@ -232,7 +232,7 @@ def picture() -> Any:
     ):
         figure.update_xaxes(domain=domain, row=1, col=column)
         above.update(x=sum(domain) / 2)
-    return figure.update_layout(margin={"t": 110, "l": 50, "r": 10, "b": 60})
+    return figure.update_layout(margin={"t": 110, "l": 50, "r": 10, "b": 80})
 
 
 def answered() -> Any:
@@ -264,7 +264,7 @@ def agreed() -> Any:
         for name, (role, _) in DRAWN.items()
         for trait in by_trait("inherited_trace")
     ]
-    title = "Correlation of the two changes of logits"
+    title = "Correlation of its change of logits with a teacher's"
     return _marks(pd.concat(parts), title, [label for _, label in DRAWN.values()], "")
 
 
