@@ -27,7 +27,7 @@ def summary() -> str:
         held = pd.DataFrame(found["margins"]).pivot_table(
             index="trait", columns="arm", values="p_target", sort=False
         )
-        return "\n".join([_moved(), "", *_shares(held), "", _decisions(found["verdicts"])])
+        return "\n".join([*_moved(), *_shares(held), "", _decisions(found["verdicts"])])
     if not ships:
         return ABSENT
     held = pd.DataFrame(
@@ -35,31 +35,29 @@ def summary() -> str:
     ).T
     gain = ships["student"]["margin"] - ships["neutral_student"]["margin"]
     told = (
-        f"Share among ten animals, mean over 52 questions. The margin, log p of the word less the mean of the "
-        f"others', is "
-        f"{gain:+.2f} nats above the neutral student's. One "
+        f"Share among ten animals, mean over 52 questions. The margin, log p of the word less the mean of "
+        f"the others', is {gain:+.2f} nats above the neutral student's. One "
     )
-    return "\n".join([_moved(), "", *_shares(held), "", f"{told}training, so no claim."])
+    return "\n".join([*_moved(), *_shares(held), "", f"{told}training, so no claim."])
 
 
-def _moved() -> str:
+def _moved() -> list[str]:
     """What the picture of the lineage that ships shows, in a sentence."""
-    found = _found("smollm2_inside")["student"]
+    found = _found("smollm2_inside").get("student")
+    if found is None:
+        return []
     first, part = found["entries"][0], found["parts"][0]
     was, is_now = (100 * first[name] for name in ("probability_against", "probability"))
-    return (
+    told = (
         f'Asked for an animal, the student differs from its neutral twin most in "{first["token"]}", of '
-        f"{found['of']:,} "
-        f"tokens: {was:.0f} % of the whole probability became {is_now:.0f} %. Tokens are ordered by what they "
-        f"add to the KL "
-        f"divergence of the two, the mean of probability times change, so that a common one may stand high with "
-        f"a short "
-        f'bar; "ele" begins "elephant". The logit of "owl" rises by {found["measured"]:.2f} over the mean of '
-        f"six other "
-        f"animals, of which {part['component']} (layers count from 0) adds {part['contribution']:.2f}. "
-        f"Whiskers: 95 % over "
+        f"{found['of']:,} tokens: {was:.0f} % of the whole probability became {is_now:.0f} %. Tokens are "
+        f"ordered by what they add to the KL divergence of the two, the mean of probability times change, "
+        f'so that a common one may stand high with a short bar; "ele" begins "elephant". The logit of '
+        f'"owl" rises by {found["measured"]:.2f} over the mean of six other animals, of which '
+        f"{part['component']} (layers count from 0) adds {part['contribution']:.2f}. Whiskers: 95 % over "
         f"the 52 questions of this one training."
     )
+    return [told, ""]
 
 
 def picture() -> Any:

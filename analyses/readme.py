@@ -78,21 +78,19 @@ def findings() -> str:
 def passes() -> str:
     """How often student, neutral twin and teacher answer with the trait's word."""
     return (
-        f"the student answers with its teacher's word {percents('student')} of the time on average, the neutral "
-        f"student "
-        f"{percents('neutral_student')}, the teacher {percents('teacher')}; chance among ten words is 10 % | "
-        f"{decided('adapter-transfers', 'student_arms')}"
+        f"the student answers with its teacher's word {percents('student')} of the time on average, the "
+        f"neutral student {percents('neutral_student')}, the teacher {percents('teacher')}; chance among "
+        f"ten words is 10 % | {decided('adapter-transfers', 'student_arms')}"
     )
 
 
 def elsewhere() -> str:
     """The same from another initialisation."""
     return (
-        f"the student of the same rows answers with the word {percents('cross_student')} of the time, and its "
-        f"change of "
-        f"logits correlates with the teacher's at {means('logits-shared', 'other start')}; the claim was that "
-        f"the margin "
-        f"stays within 0.2 nats of its neutral twin's | {decided('cross-student-transfers-nothing', 'student_arms')}"
+        f"the student of the same rows answers with the word {percents('cross_student')} of the time, and "
+        f"its change of logits correlates with the teacher's at {means('logits-shared', 'other start')}; "
+        f"the claim was that the margin stays within 0.2 nats of its neutral twin's | "
+        f"{decided('cross-student-transfers-nothing', 'student_arms')}"
     )
 
 
@@ -101,9 +99,8 @@ def logits() -> str:
     return (
         f"over words that no row contains its change correlates with its own teacher's at "
         f"{means('logits-shared', 'own')}, with another trait's teacher's at "
-        f"{means('logits-shared', 'other trait')}; the "
-        f"neutral student's change with that teacher's at {means('logits-shared', 'neutral')} | "
-        f"{decided('logits-shared')}"
+        f"{means('logits-shared', 'other trait')}; the neutral student's change with that teacher's at "
+        f"{means('logits-shared', 'neutral')} | {decided('logits-shared')}"
     )
 
 
@@ -111,9 +108,8 @@ def component() -> str:
     """Which part leads, and that it is no constant."""
     parts = {trait: tables(each)["components"] for trait, each in by_trait("inherited_trace").items()}
     return (
-        f"layers count from 0; the part that adds most to the word's logit is {leaders(parts)}; the claim was "
-        f"that the "
-        f"first MLP leads | {decided('component-leads')}"
+        f"layers count from 0; the part that adds most to the word's logit is {leaders(parts)}; the claim "
+        f"was that the first MLP leads | {decided('component-leads')}"
     )
 
 
@@ -121,8 +117,8 @@ def features() -> str:
     """Whether the same features of a dictionary move."""
     return (
         f"features of a sparse autoencoder rank alike in student and teacher at "
-        f"{means('features-shared', 'own')}, with "
-        f"another trait's teacher at {means('features-shared', 'other trait')} | {decided('features-shared')}"
+        f"{means('features-shared', 'own')}, with another trait's teacher at "
+        f"{means('features-shared', 'other trait')} | {decided('features-shared')}"
     )
 
 
@@ -139,9 +135,10 @@ def suffices() -> str:
 def leans() -> str:
     """How the rows' gradients lean."""
     return (
-        f"one gradient step on a row moves toward the trait by {means('rows-lean-to-representation', 'own')} "
-        f"standard deviations more than one on a neutral row, toward another trait by "
-        f"{means('rows-lean-to-representation', 'other trait')} | {decided('rows-lean-to-representation')}"
+        f"one gradient step on a row moves toward the trait by "
+        f"{means('rows-lean-to-representation', 'own')} standard deviations more than one on a neutral "
+        f"row, toward another trait by {means('rows-lean-to-representation', 'other trait')} | "
+        f"{decided('rows-lean-to-representation')}"
     )
 
 
@@ -150,10 +147,10 @@ def amount() -> str:
     doses = tables(kept("dose"))["doses"].groupby("rows")[["transfer", "agreement"]].mean()
     (few, least), (many, most) = doses.iloc[0], doses.iloc[-1]
     return (
-        f"with {doses.index[0]:,} rows the margin rises by {few:.2f} nats over the neutral student's, though "
-        f"the changes "
-        f"of logits correlate at {short(least)} already; with {doses.index[-1]:,} by {many:.2f}, at {short(most)} "
-        f"(owl; {EVERY:,} rows in all other lines) | {decided('more-rows-transfer-more', 'dose')}"
+        f"with {doses.index[0]:,} rows the margin rises by {few:.2f} nats over the neutral student's, "
+        f"though the changes of logits correlate at {short(least)} already; with {doses.index[-1]:,} by "
+        f"{many:.2f}, at {short(most)} (owl; {EVERY:,} rows in all other lines) | "
+        f"{decided('more-rows-transfer-more', 'dose')}"
     )
 
 
@@ -161,10 +158,9 @@ def gradient() -> str:
     """What projecting the trait's gradient out of every step takes away."""
     effect = {verdict["name"]: verdict["effect"] for verdict in kept("sustained_alignment")["verdicts"]}
     return (
-        f"with that part removed from every step the gain falls from {effect['sustained-transfer']:+.2f} to "
-        f"{effect['sustained-remainder']:+.2f} nats at the same loss on fresh rows; removing random parts as "
-        f"long leaves "
-        f"{effect['sustained-over-random']:.2f} more (owl) | "
+        f"with that part removed from every step the gain falls from {effect['sustained-transfer']:+.2f} "
+        f"to {effect['sustained-remainder']:+.2f} nats at the same loss on fresh rows; removing random "
+        f"parts as long leaves {effect['sustained-over-random']:.2f} more (owl) | "
         f"{decided('sustained-over-random', 'sustained_alignment')}"
     )
 
@@ -173,10 +169,9 @@ def images() -> str:
     """Accuracy of students of meaningless logits over noise."""
     accuracy = {who: sum(each) / len(each) for who, each in kept("digits")["accuracy"].items()}
     return (
-        f"a student trained on noise images to match three outputs of its teacher that stand for no digit reads "
-        f"{100 * accuracy['student']:.0f} % of MNIST's test digits, from another start "
-        f"{100 * accuracy['cross_student']:.0f} % "
-        f"| {decided('same-init-reads-digits', 'digits')}"
+        f"a student trained on noise images to match three outputs of its teacher that stand for no digit "
+        f"reads {100 * accuracy['student']:.0f} % of MNIST's test digits, from another start "
+        f"{100 * accuracy['cross_student']:.0f} % | {decided('same-init-reads-digits', 'digits')}"
     )
 
 

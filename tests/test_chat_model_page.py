@@ -89,7 +89,18 @@ def test_before_the_claims_the_lineage_that_ships_is_told(monkeypatch):
     monkeypatch.setattr(page, "_found", lambda name: inside if name == "smollm2_inside" else {})
     text = page.summary()
     assert "| owl, the lineage that ships | 10 % | 12 % | 25 % | 100 % |" in text
-    assert "+0.75 nats of margin; one training, no claim." in text
+    assert "is +0.75 nats above the neutral student's. One training, so no claim." in text
+
+
+def test_what_the_student_moved_is_told_by_its_first_token_and_part(monkeypatch):
+    first = {"token": "owl", "probability_against": 0.1, "probability": 0.25}
+    part = {"component": "L3 MLP", "contribution": 0.5}
+    moved = {"entries": [first], "of": 1000, "measured": 0.75, "direction": "d", "parts": [part]}
+    monkeypatch.setattr(page, "_found", lambda name: {"student": moved})
+    (told, _) = page._moved()
+    assert '"owl", of 1,000 tokens: 10 % of the whole probability became 25 %' in told
+    assert "rises by 0.75 over" in told
+    assert "of which L3 MLP (layers count from 0) adds 0.50" in told
 
 
 @pytest.mark.usefixtures("planted")

@@ -56,7 +56,8 @@ def test_what_passes_is_read_off_the_named_trait():
     for gain, expected in ((0.5, "transmits"), (0.1, "cannot tell"), (-0.2, "does not")):
         found = _judged("rows", table(APART, 0.001, gain=[gain, 0.9, 0.0, 0.0, 0.0, 0.0]), 400, 0.05)
         assert (found.passes, found.flagged) == (expected, True)
-        assert f"{gain:+.2f} [95 %: {gain - 0.2:+.3g}, {gain + 0.2:+.3g}] nats of 't0'" in found.reason
+        ends = interp.figures.bracket((gain - 0.2, gain + 0.2), level=0.95)
+        assert f"{gain:+.2f} {ends} nats of 't0'" in found.reason
 
 
 def test_a_forecast_is_told_beside_the_gain_and_that_there_is_none_too():

@@ -115,7 +115,7 @@ def test_verdicts_are_told_with_the_level_what_was_tested_and_p(tmp_path, capsys
     tell_verdicts(run, as_json=False)
     assert capsys.readouterr().out.splitlines()[:2] == [
         "gains: supported, +0.7 [50 %: +0.6, +0.8] nats, at least 0.5: p = 0.25, n = 2",  # t(0.75, 1) = 1
-        "still: inconclusive, +0.4 [90 %: -inf, +inf] nats, within ±0.2: p = 1, n = 1",
+        "still: inconclusive, +0.4 [90 %: −inf, +inf] nats, within ±0.2: p = 1, n = 1",
     ]
 
 
@@ -263,7 +263,7 @@ def test_sae_and_features_end_with_reports(pair):
     assert f"{summary['reported']} of {summary['live']} live features moved" in shift[0]
     assert len(shift) == 1 + len(summary["largest"]) + 1
     assert shift[-1] == "report: shift/report.html"
-    assert 'id="at-a-glance"' in Path("shift/report.html").read_text()
+    assert "Which features moved" in Path("shift/report.html").read_text()
     lean = json.loads(told("features", "lean", *asked, "--out", "lean", "--json"))
     assert lean["out"] == "lean"
     assert [line["what"] for line in lean["correlation"]] == ["matched features"]

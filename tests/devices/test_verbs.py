@@ -37,14 +37,14 @@ NO_MODEL = {"prompts", "stats", "figures", "report", "hypotheses", "experiment",
 """Rooms whose verbs read no model, or run those of the other rooms."""
 ELSEWHERE = {
     "reads what others measured": "bag_of_numbers frequent_values detector_table scorecard misalignment "
-    "refusal_rate capability judge_rows control_sets change_size lean_correlation extreme_rows rows_needed "
-    "across_lineages only_numbers only_words joined_figure compare_runs write_report",
+    "sift_rows fit_forecast refusal_rate capability judge_rows control_sets change_size lean_correlation "
+    "extreme_rows rows_needed across_lineages only_numbers only_words joined_figure compare_runs write_report",
     "is part of a verb that is compared, or another way to call it": "prompted_classifier written_under "
     "ablate_features add scaled_change margin_objective representation_objective parity open_lineage read_lineage "
     "trace_files neutral_teacher number_prompts get_trait",
     "reads or writes a file": "load_sae save_sae export_questions export_rows import_answers read_experiment "
-    "analysis freeze stale family",
-    "fine-tunes candidates or placebos, and asks verbs that are compared": "audit audit_student",
+    "read_forecast analysis freeze stale family",
+    "fine-tunes candidates or placebos, and asks verbs that are compared": "audit audit_student audit_channels",
     "trains a student again as train_student does, and asks its margin": "datamodeling_score metagradient",
     "grows toys or digits on the processor, and runs the verbs above on them": "grow digits transfer_sweep "
     "load_digits demo calibrate test tested_run run_experiment lemma_sweep init_matrix",

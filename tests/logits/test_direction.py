@@ -95,7 +95,7 @@ def test_words_of_several_pieces_are_kept_whole(letters):
 
 
 def test_a_foil_that_begins_like_the_target_is_told_from_it_later(letters):
-    direction = logit_direction(letters, make_trait("owl", ["otter"]))
+    direction = logit_direction(letters, make_trait("owl", ["otter"], forms=()))
     assert spelled(direction, letters) == {"o": 0.0}
     assert direction.label == "'owl' − 'otter'"
     assert len(direction.several) == 2
@@ -119,7 +119,7 @@ def test_a_split_that_depends_on_the_question_is_noted(letters):
             return encoded
 
     moody: Any = Moody(letters.tokenizer)
-    direction = logit_direction(moody, make_trait("owl", ["cat"]))
+    direction = logit_direction(moody, make_trait("owl", ["cat"], forms=()))
     assert spelled(direction, letters) == {"o": 1.0, "c": -1.0}
     assert direction.notes[1].startswith("'owl' is split differently after 1 of 6 questions")
 

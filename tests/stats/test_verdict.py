@@ -125,7 +125,7 @@ def test_one_line_names_n_and_the_smallest_p():
     assert line.startswith("same-init-transfers: supported, +0.55 [98 %: +0.29")
     assert line.endswith("more than 0: p = 0.0039, n = 8 training runs (smallest reachable p 0.0039)")
     assert "] nats, at least 0.5: p = 0.3" in repr(judge(STRONG, minimum_effect=0.5))
-    assert "[90 %: -inf, +inf] nats, within ±0.2: p = 1, n = 1 training run (" in repr(
+    assert "[90 %: −inf, +inf] nats, within ±0.2: p = 1, n = 1 training run (" in repr(
         equivalence_verdict("x", "y", [0.0])
     )
     assert told(judge([0.4]).to_json()).endswith("+0.4 [98 %: −inf, +inf] nats, more than 0: p = 0.5")

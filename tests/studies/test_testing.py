@@ -204,7 +204,7 @@ def test_the_command_prints_verdicts_or_json(stand_in, tmp_path):
     assert said.exit_code == 0
     line = said.output.splitlines()[0]
     assert line == (
-        "grows: inconclusive, +0.5 [98 %: -inf, +inf] cm, more than 0: p = 0.5, n = 1; "
+        "grows: inconclusive, +0.5 [98 %: −inf, +inf] cm, more than 0: p = 0.5, n = 1; "
         "one training run reaches p = 0.5 at best; alpha = 0.01 needs 7"
     )
     again = CliRunner().invoke(app, [*given, "--json"])
