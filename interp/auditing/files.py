@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
 from interp.auditing.forecasts import read_forecast
-from interp.auditing.placebos import audit_student
+from interp.auditing.placebos import StudentAudit, audit_student
 from interp.core.runs import Run, digest
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
@@ -59,8 +59,7 @@ def audit_file(
     }
     said = options | {"recipe": dataclasses.asdict(options["recipe"])}
     run = Run.open(out, command="audit", arguments=named, defaults=said)
-    model = load_model(base, **loading)
-    check_speaks(model, base)
+    model = open_base(base, **loading)
     prints = [given.fingerprint, beside and beside.fingerprint, wanted, options]
     key = digest(FORMAT, model.fingerprint, template_key(model.tokenizer), *prints)
     run.note(fingerprints={"base": model.fingerprint}, data={"rows": given.fingerprint})
@@ -75,12 +74,15 @@ def _written(run: Run, model: LanguageModel, rows: Prompts, asked: dict[str, Any
     if found.frame.empty:
         run.note(notes={"audit": list(found.notes)}, labels={"audit": found.label})
     else:
-        unit = "standard deviations per row; gains in nats"
-        save(run, "audit", Result(repr(found), found.frame, unit, found.notes, draw=lambda _: found.figure()))
+        save(run, "audit", _shown(found, "standard deviations per row; gains in nats"))
         run.save_table("audit_curve", found.curve)
         if found.trait is not None:
             run.save_table("audit_rows", found.row_scores)
     run.save_json("summary", {"kind": "audit", **found.to_json()})
+
+
+def _shown(found: Audit | StudentAudit, unit: str) -> Result:
+    return Result(repr(found), found.frame, unit, found.notes, draw=lambda _: found.figure())
 
 
 def is_student(source: str) -> bool:
@@ -99,10 +101,16 @@ def trained_by(student: str) -> Recipe | None:
     return read_recipe(said, str(manifest)) if said and "lr" in said else None
 
 
-def open_pair(base: str, student: str, **loading: Unpack[Loading]) -> tuple[LanguageModel, LanguageModel]:
-    """A base and what was trained from it, which has the base's tokenizer where it has none of its own."""
+def open_base(base: str, **loading: Unpack[Loading]) -> LanguageModel:
+    """A base that writes; InputError for one that does not."""
     model = load_model(base, **loading)
     check_speaks(model, base)
+    return model
+
+
+def open_pair(base: str, student: str, **loading: Unpack[Loading]) -> tuple[LanguageModel, LanguageModel]:
+    """A base and what was trained from it, which has the base's tokenizer where it has none of its own."""
+    model = open_base(base, **loading)
     opened = member_from("student", student, model, check=True)
     return model, dataclasses.replace(opened, name=Path(student).name or student)
 
@@ -133,12 +141,7 @@ def student_audit_file(
 
     def build() -> None:
         found = audit_student(model, trained, rows=given, traits=wanted, **how)
-        unit = "standard deviations of placebos; gains in nats"
-        save(
-            run,
-            "student_audit",
-            Result(repr(found), found.frame, unit, found.notes, draw=lambda _: found.figure()),
-        )
+        save(run, "student_audit", _shown(found, "standard deviations of placebos; gains in nats"))
         run.save_json("summary", {"kind": "audit-student", **found.to_json()})
 
     run.stage("student_audit", key=key, build=build)

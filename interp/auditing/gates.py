@@ -30,9 +30,8 @@ from interp.core.errors import InputError
 from interp.core.provenance import versions
 from interp.core.records import read_fields, read_mapping
 from interp.core.runs import write_atomic
-from interp.models.language import LanguageModel, load_model
+from interp.models.language import LanguageModel
 from interp.models.loading import Loading
-from interp.models.seam import check_speaks
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
@@ -75,8 +74,7 @@ def gate_file(
     Raises InputError as `interp.audit` does.
     """
     given = Prompts.from_file(rows, limit=policy.limit)
-    model = load_model(base, **loading)
-    check_speaks(model, base)
+    model = open_base(base, **loading)
     recipe = RECIPE if policy.pilot else dataclasses.replace(RECIPE, pilot=None)
     found = audit(
         model,
@@ -165,7 +163,7 @@ def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack
     if is_student(str(subject)):
         here = _subject(*open_pair(base, str(subject), **loading))
     else:
-        here = _subject(load_model(base, **loading), Prompts.from_file(subject, limit=limit))
+        here = _subject(open_base(base, **loading), Prompts.from_file(subject, limit=limit))
     for name, value in here.items():
         if content.get(name) != value:
             raise InputError(

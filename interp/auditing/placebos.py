@@ -29,7 +29,7 @@ from interp.core.runs import Cache
 from interp.figures import Shown, bars, bracket
 from interp.joined.places import LOGITS, PROMPT_END, chosen_words, places
 from interp.measures.margins import margin
-from interp.models.kinship import UNRELATED, cosine_with_start
+from interp.models.kinship import check_related
 from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.precision import exactly
@@ -165,12 +165,7 @@ def _check_student(base: LanguageModel, student: LanguageModel) -> None:
         )
     check_shapes(base, student)
     check_tokenizers(base, student)
-    cosine = cosine_with_start(replace(student, start=base))
-    if cosine is not None and cosine < UNRELATED:
-        raise InputError(
-            f"{student.name} has a cosine of {cosine:+.3f} with the weights of {base.name}, as two independent "
-            "initialisations have, so it did not start there; pass its own base"
-        )
+    check_related(replace(student, start=base), advice="pass its own base")
 
 
 def placebo_students(

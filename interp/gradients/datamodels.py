@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +26,12 @@ from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError
 from interp.figures import Shown, bars
-from interp.gradients.ledger.recording import trained_from, training_rows
+from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.losses import student_loss
 from interp.measures.margins import margin
 from interp.models.lineage import read_lineage
 from interp.stats.ranks import rank_interval, spearman
-from interp.training.grower import recipe_of
 from interp.training.students import Recipe, shuffled_rows, train_batches
 
 if TYPE_CHECKING:
@@ -138,7 +137,7 @@ def datamodeling_score(
     kept = random_subsets(len(training.inputs), subsets=subsets, share=share, seed=seed)
     with _retraining(lineage, role, training, workers=workers) as retrain:
         margins = retrain(kept[:TRIED])
-        _check_dose(training, margins, rows=int(kept[0].sum()))
+        _check_dose(training, margins, student=lineage[role], rows=int(kept[0].sum()))
         margins = np.concatenate([margins, retrain(kept[TRIED:])])
         repeated = retrain(kept[:repeats], draw=1)
         tails = _without_tails(named, retrain)
@@ -149,36 +148,13 @@ def datamodeling_score(
 
 
 @dataclass(frozen=True)
-class StudentTraining:
-    """What a student was made of: where it started, the rows as tokens, the recipe; and what it reached, in nats."""
+class StudentTraining(KnownTraining):
+    """A known training whose students of some of the rows are told by their trait margin, in nats."""
 
-    start: LanguageModel
-    inputs: Encoded
-    recipe: Recipe
-    trait: Any
-    before: float
-    after: float
-
-    @classmethod
-    def of(cls, lineage: Lineage, role: str, recipe: Recipe | None = None) -> StudentTraining:
-        """The training of a member; InputError where its start, rows, recipe or trait are unknown."""
-        start, rows = trained_from(lineage, role), training_rows(lineage, role)
-        recipe = recipe or recipe_of(lineage, role)
-        if recipe is None or lineage.trait is None:
-            missing = "recipe" if recipe is None else "trait"
-            raise InputError(
-                f"the {missing} of {role} of {lineage.name!r} is unknown; load a lineage that says it, such as one "
-                "that interp run wrote"
-            )
-        student: Any = lineage[role]
-        return cls(
-            start,
-            start.encode(rows),
-            recipe,
-            lineage.trait,
-            margin(start, lineage.trait),
-            margin(student, lineage.trait),
-        )
+    @cached_property
+    def before(self) -> float:
+        """The margin that every student starts from."""
+        return margin(self.start, self.trait)
 
     def margin(self, kept: Kept, *, draw: int = 0) -> float:
         """The trait margin of the student of these rows alone, once; `draw` counts draws of adapter and order."""
@@ -302,9 +278,11 @@ def _tails(values: Float[np.ndarray, "row"]) -> tuple[Kept, Kept]:
     return found[0], found[1]
 
 
-def _check_dose(training: StudentTraining, margins: Float[np.ndarray, "subset"], *, rows: int) -> None:
+def _check_dose(
+    training: StudentTraining, margins: Float[np.ndarray, "subset"], *, student: Any, rows: int
+) -> None:
     """InputError when students of the first subsets hardly gain what the whole student gained."""
-    gain, whole = float(margins.mean()) - training.before, training.after - training.before
+    gain, whole = float(margins.mean()) - training.before, margin(student, training.trait) - training.before
     if abs(gain) < LEAST * abs(whole):
         raise InputError(
             f"students of {rows} rows gain {gain:+.2f} nats where all {len(training.inputs)} give {whole:+.2f}: too "

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pandas as pd
@@ -25,10 +26,9 @@ from interp.core.errors import InputError
 from interp.core.progress import progress_bar
 from interp.figures import Result
 from interp.gradients.directions import margin_objective
-from interp.gradients.ledger.recording import trained_from, training_rows
-from interp.measures.losses import predicted_logits
+from interp.gradients.known_trainings import KnownTraining
+from interp.measures.losses import label_logprobs, predicted_logits
 from interp.models.precision import exactly
-from interp.training.grower import recipe_of
 from interp.training.students import Recipe, prepare, schedule, shuffled_rows, trained_parameters
 
 if TYPE_CHECKING:
@@ -99,10 +99,9 @@ class WeighedLoss(nn.Module):
     def forward(self, batch: Encoded, weight: Float[Tensor, "example"]) -> Float[Tensor, ""]:
         """The loss of these rows; `weight` is by row."""
         where = batch.at("answer+end", predicting=True)
-        logits = predicted_logits(self.network, batch, where)
-        labels = batch.ids[:, 1:][where[:, :-1]].to(logits.device)
+        loss = -label_logprobs(batch, partial(predicted_logits, self.network))
         own = weight[where.nonzero()[:, 0].to(weight.device)]
-        return (own * nn.functional.cross_entropy(logits, labels, reduction="none")).sum() / own.sum()
+        return (own * loss).sum() / own.sum()
 
 
 @dataclass(frozen=True)
@@ -118,20 +117,14 @@ class Replay:
     @classmethod
     def of(cls, lineage: Lineage, role: str, recipe: Recipe | None = None) -> Replay:
         """The training of a member; InputError for one that is not known or that cannot be differentiated."""
-        start, rows = trained_from(lineage, role), training_rows(lineage, role)
-        found = recipe or recipe_of(lineage, role)
-        if found is None or lineage.trait is None:
-            missing = "recipe" if found is None else "trait"
-            raise InputError(
-                f"the {missing} of {role} of {lineage.name!r} is unknown; pass recipe=, and a lineage with a trait"
-            )
+        known = KnownTraining.of(lineage, role, recipe, advice="pass recipe=, and a lineage with a trait")
+        start, inputs, found = known.start, known.inputs, known.recipe
         if found.max_grad_norm is not None or found.precision != "float32":
             clipped = f"max_grad_norm={found.max_grad_norm}"
             said = clipped if found.max_grad_norm is not None else f"precision={found.precision!r}"
             raise InputError(
                 f"a training with {said} has no metagradient here; train in float32 without clipping"
             )
-        inputs = start.encode(rows)
         torch.manual_seed(found.seed)
         network, _ = prepare(start, found)
         order = shuffled_rows(inputs, size=found.batch_size, epochs=found.epochs, seed=found.seed)
@@ -140,7 +133,7 @@ class Replay:
             inputs,
             list(order),
             found,
-            margin_objective(start, lineage.trait),
+            margin_objective(start, known.trait),
         )
 
     def forward(self, weight: Float[Tensor, "row"] | None = None) -> Iterator[State]:

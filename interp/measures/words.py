@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 
 from interp.measures.candidates import CandidateForms
+from interp.models.once import made_once
 from interp.models.precision import exactly
 from interp.prompts.forms import spellings
 from interp.prompts.text import Prompts
@@ -74,7 +76,7 @@ def spelling(model: Model, answers: CandidateForms) -> dict[str, str]:
         return {word: min(forms, key=lambda text: len(forms[text])) for word, forms in known.items()}
     if len(alike) == 1:
         return alike[0]
-    held = _held(model, answers)
+    held = made_once(model, "spellings", partial(_held, model, answers), answers.prefixes, known)
     return max(alike, key=lambda named: sum(held[word, text] for word, text in named.items()))
 
 

@@ -32,12 +32,19 @@ def check_kinship(member: Model, *, asked: bool) -> None:
     if start is None or asked:
         return
     _check_configuration(member, start)
+    check_related(
+        member, advice=f"pass its own base, or keep it as a control with unrelated=[{member.name!r}]"
+    )
+
+
+def check_related(member: Model, *, advice: str) -> None:
+    """InputError where a member's weights are as far from its start's as those of two independent initialisations."""
     cosine = cosine_with_start(member)
     if cosine is not None and cosine < UNRELATED:
+        start: Any = member.start
         raise InputError(
             f"{member.name} has a cosine of {cosine:+.3f} with the weights of {start.name}, as two independent "
-            f"initialisations have, so it did not start from there; pass its own base, or keep it as a control with "
-            f"unrelated=[{member.name!r}]"
+            f"initialisations have, so it did not start from there; {advice}"
         )
 
 

@@ -188,3 +188,10 @@ def test_scores_of_the_rows_are_judged_by_their_directions(lineage, made_up):
     found = datamodeling_score(lineage, interp.score(lineage.base, lineage.numbers, toward), subsets=16)
     assert found.frame["scores"].tolist() == [toward.label]
     assert "16 students of 50% of 40 rows" in found.notes[0]
+
+
+def test_rows_without_answers_are_refused(lineage):
+    empty = interp.Prompts.from_pairs([(row.prompt, "") for row in lineage.numbers.rows], label="questions")
+    asked = replace(lineage, numbers=empty)
+    with pytest.raises(InputError, match="no row of questions that student was trained on holds an answer"):
+        StudentTraining.of(asked, "student")

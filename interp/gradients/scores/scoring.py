@@ -250,7 +250,7 @@ def _shards(work: Work, inputs: Encoded, *, key: str, weights: str, batch_size: 
         for start in mine:
             rows = inputs[start : start + SHARD]
             if not tested and not cache.has("scores", names[start]):
-                check_room(work, inputs, batch_size=batch_size)
+                check_room(work, inputs, weights=weights, batch_size=batch_size)
                 try_once(work, inputs, weights=weights, batch_size=batch_size)
                 tested = True
             cache.get(

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import logging
-from functools import cache
+from collections.abc import Callable
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -37,35 +38,49 @@ def try_once(work: Work, rows: Encoded, *, weights: str, batch_size: int) -> flo
     Rows count, and so do their length and how far they differ in it, in powers of two. Raises InputError as it does.
     """
     count = min(len(rows), batch_size, MOST)
-    if _is_hooked(work.network) or count < 2:
+    if count < 2:
         return check_padding(work, rows, batch_size=batch_size)
     lengths = rows.lengths
     sizes = (count, int(lengths.max()), int(lengths.max() - lengths.min()))
     size = [each.bit_length() for each in sizes]
-
-    def build(folder: Path) -> None:
-        apart = check_padding(work, rows, batch_size=batch_size)
-        (folder / "trial.json").write_text(json.dumps({"apart": apart}))
-
-    key = digest(weights, _computing(work), size, versions(), _code())
-    found = Cache.default().get("trials", key, build)
-    return _checked(float(json.loads((found / "trial.json").read_text())["apart"]), work, rows)
+    apart = _found_once(
+        "apart", work, partial(check_padding, work, rows, batch_size=batch_size), weights, size
+    )
+    return _checked(apart, work, rows)
 
 
-def check_room(work: Work, rows: Encoded, *, batch_size: int) -> None:
+def check_room(work: Work, rows: Encoded, *, weights: str, batch_size: int) -> None:
     """InputError when a batch of the longest rows cannot fit into memory, by what one of them leaves there, measured.
 
     What a pass needs beside that, the gradients of activations and the workspace of a product, is left out.
     """
     longest = rows.lengths.argmax()[None]
     row = next(rows[longest].batches(1))
-    needed = saved_bytes(work.network, lambda: work.block(row, longest)) * min(batch_size, len(rows))
+    left = _found_once(
+        "left",
+        work,
+        lambda: float(saved_bytes(work.network, lambda: work.block(row, longest))),
+        weights,
+        int(rows.lengths.max()),
+    )
     check_memory(
-        needed,
+        int(left) * min(batch_size, len(rows)),
         f"scoring {rows.label}",
         device=work.network.device,
         advice=f"lower batch_size (now {batch_size}), or free some",
     )
+
+
+def _found_once(what: str, work: Work, find: Callable[[], float], *rests_on: Any) -> float:
+    """What was found on trial, from the cache for the same work; a network with own hooks is tried always."""
+    if _is_hooked(work.network):
+        return find()
+
+    def build(folder: Path) -> None:
+        (folder / "trial.json").write_text(json.dumps(find()))
+
+    key = digest(what, *rests_on, _computing(work), versions(), _code())
+    return float(json.loads((Cache.default().get("trials", key, build) / "trial.json").read_text()))
 
 
 def check_padding(work: Work, rows: Encoded, *, batch_size: int) -> float:

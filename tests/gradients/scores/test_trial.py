@@ -7,6 +7,7 @@ import interp.gradients.scores.trial as trial_module
 from interp.core.runs import InputError
 from interp.gradients.scores.scoring import score
 from interp.models.low_rank import LowRank
+from interp.models.memory import saved_bytes
 from interp.prompts.text import Prompts
 from tests.gradients.rows import along
 from tests.gradients.scores.test_exactness import directions, load
@@ -113,3 +114,20 @@ def test_what_a_batch_needs_grows_with_its_rows_and_their_length(llama, monkeypa
     score(llama, long, own, batch_size=2)
     assert asked[1] == 2 * asked[0] > 0
     assert asked[2] > 2 * asked[0]
+
+
+def test_room_is_measured_once_for_rows_of_one_length(llama, monkeypatch):
+    measured = []
+
+    def counted(network, run):
+        measured.append(1)
+        return saved_bytes(network, run)
+
+    monkeypatch.setattr(trial_module, "saved_bytes", counted)
+    own = directions(llama)[0]
+    score(llama, ROWS, own)
+    score(llama, OTHER, own)
+    assert len(measured) == 1
+    long = Prompts.from_pairs([("list", ", ".join(["3"] * n)) for n in (1, 40)])
+    score(llama, long, own)
+    assert len(measured) == 2
