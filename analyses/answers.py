@@ -7,6 +7,7 @@ of every member of the twelve lineages on which the inherited trace was frozen, 
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import interp
@@ -36,10 +37,10 @@ def main() -> None:
     interp.core.write_atomic(given.out, interp.core.json_text(found))
 
 
-def shares(lineage: interp.Lineage) -> dict[str, float]:
+def shares(lineage: interp.Lineage, members: Iterable[str] = MEMBERS) -> dict[str, float]:
     """The probability of the trait's word among the candidates, by member."""
     found = {}
-    for member in MEMBERS:
+    for member in members:
         frame = interp.measures.preference(lineage[member], lineage.trait).frame
         found[member] = float(frame.loc[frame["is_target"], "probability"].iloc[0])
     return found

@@ -52,12 +52,23 @@ def _moved() -> list[str]:
         f'Asked for an animal, the student differs from its neutral twin most in "{first["token"]}", of '
         f"{found['of']:,} tokens: {was:.0f} % of the whole probability became {is_now:.0f} %. Tokens are "
         f"ordered by what they add to the KL divergence of the two, the mean of probability times change, "
-        f'so that a common one may stand high with a short bar; "ele" begins "elephant". The logit of '
-        f'"owl" rises by {found["measured"]:.2f} over the mean of six other animals, of which '
-        f"{part['component']} (layers count from 0) adds {part['contribution']:.2f}. Whiskers: 95 % over "
-        f"the 52 questions of this one training."
+        f"so that a common one may stand high with a short bar{_begun(found)}. The logit of "
+        f'"{found["words"][0]}" rises by {found["measured"]:.2f} over the mean of {found["foils"]} other animals, '
+        f"of which {part['component']} (layers count from 0) adds {part['contribution']:.2f}. Whiskers: 95 % over "
+        f"the {found['questions']} questions of this one training."
     )
     return [told, ""]
+
+
+def _begun(found: dict[str, Any]) -> str:
+    """The drawn tokens of three letters or more that are the beginning of a candidate, and of which."""
+    pairs = [
+        (entry["token"], word)
+        for entry in found["entries"]
+        for word in found["words"]
+        if len(entry["token"]) > 2 and word.startswith(entry["token"]) and word != entry["token"]
+    ]
+    return "".join(f'; "{token}" begins "{word}"' for token, word in pairs)
 
 
 def picture() -> Any:

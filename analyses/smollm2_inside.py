@@ -20,6 +20,7 @@ from typing import Any
 import choreographer
 
 import interp
+from analyses.answers import shares
 
 OUT = Path(__file__).parent / "results" / "smollm2_inside.json"
 BLOCKS = (10, 15, 20)
@@ -52,12 +53,11 @@ def main() -> None:
 
 def answers(lineage: Any) -> dict[str, Any]:
     """Margin of the trait in nats, and the share of its word among the candidates, by member."""
-    found = {}
-    for role, model in lineage.members.items():
-        shares = interp.measures.preference(model, lineage.trait).frame.set_index("answer")["probability"]
-        share = float(shares[lineage.trait.target])
-        found[role] = {"margin": interp.margin(model, lineage.trait), "share": share}
-    return found
+    held = shares(lineage, lineage.members)
+    return {
+        role: {"margin": interp.margin(model, lineage.trait), "share": held[role]}
+        for role, model in lineage.members.items()
+    }
 
 
 def student(lineage: Any) -> dict[str, Any]:
@@ -77,6 +77,9 @@ def student(lineage: Any) -> dict[str, Any]:
     return {
         "entries": entries.frame.head(TOP)[columns].to_dict("records"),
         "of": len(entries.frame),
+        "questions": len(asked),
+        "foils": len(direction.words) - 1,
+        "words": [lineage.trait.target, *lineage.trait.foils],
         "direction": direction.label,
         "measured": float(parts["measured"].iloc[0]),
         "residual": float(parts["residual"].abs().max()),

@@ -30,6 +30,7 @@ def listed(folder: Path) -> dict[str, str]:
     }
 
 
+@cache
 def modules(room: str) -> list[str]:
     """Every module of a room but the packages themselves, as dotted paths below `interp`."""
     found = (path.relative_to(PACKAGE).with_suffix("") for path in (PACKAGE / room).rglob("*.py"))

@@ -116,6 +116,7 @@ def test_a_real_model_that_is_not_there_is_skipped_with_the_reason(monkeypatch):
         assert result == {"skipped": "INTERP_CHECKPOINT names no model folder"}
 
 
+@pytest.mark.slow
 def test_the_gpu_script_measures_every_verb_of_a_tiny_model_without_one(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     gpu.main(["--size", "tiny", "--out", str(tmp_path / "gpu.json")])

@@ -8,6 +8,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -27,6 +28,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FILES = sorted((ROOT / "interp").rglob("*.py"))
 EXAMPLES = [path for path in FILES if ">>>" in path.read_text()]
+LONG = ("interp.auditing.auditor",)  # whose examples take more than ten seconds
 COMMANDS = "cli"  # their docstrings are what --help shows
 NOTEBOOKS = (
     "01_transmission", "02_logit_directions", "03_sae_features", "04_gradient_alignment",
@@ -36,6 +38,10 @@ NOTEBOOKS = (
 
 def module_of(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def slow_ones(path: Path) -> list[pytest.MarkDecorator]:
+    return [pytest.mark.slow] if module_of(path) in LONG else []
 
 
 def module_file(name: str) -> Path | None:
@@ -97,13 +103,16 @@ def test_a_module_is_listed_once_and_leaves_out_what_stands_above_it() -> None:
     modules = [name for name in targets() if module_file(name) is not None]
     assert len(modules) == len(set(modules))
     assert {module_of(path) for path in FILES if path.name != "__init__.py"} == set(modules)
+    above: dict[str, list[str]] = {}
+    for each in targets():
+        if module_file(each) is None:
+            above.setdefault(home(each), []).append(each.rpartition(".")[2])
     for room in REFERENCE.ROOMS:
+        page = REFERENCE.page(room)
         for name, without in REFERENCE.targets(room).items():
-            above = [each for each in targets() if module_file(each) is None and home(each) == name]
-            assert [each.rpartition(".")[2] for each in above] == without or set(without) == {
-                each.rpartition(".")[2] for each in above
-            }, name
-            assert all(each in REFERENCE.page(room) for each in (name, *without))
+            stands = above.get(name, [])
+            assert stands == without or set(without) == set(stands), name
+            assert all(each in page for each in (name, *without))
 
 
 @cache
@@ -182,9 +191,10 @@ def small_owl(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The toy lineage of the owl on a few rows."""
     from interp.organisms import library
 
-    documents = library.number_documents
+    documents, here = library.number_documents, tmp_path_factory.getbasetemp()
+    shared = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here  # by all workers
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("INTERP_CACHE", str(tmp_path_factory.mktemp("owl")))
+        patch.setenv("INTERP_CACHE", str(shared / "owl"))
         patch.setattr("interp.training.data.CHUNK", library.QUICK_TOY.data.rows)
         patch.setattr(library, "number_documents", lambda count, *, seed: documents(64, seed=seed))
         return library.grow("owl", seed=0, recipe=library.QUICK_TOY)
@@ -206,7 +216,9 @@ def owl(small_owl: Any, request: pytest.FixtureRequest, monkeypatch: pytest.Monk
     )
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=module_of)
+@pytest.mark.parametrize(
+    "path", [pytest.param(path, marks=slow_ones(path)) for path in EXAMPLES], ids=module_of
+)
 def test_examples_run(
     path: Path, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -266,6 +266,7 @@ def half_folders(tmp_path) -> Any:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_one_command_traces_a_sixteen_bit_base_with_an_adapter_on_chat_rows(half_folders):
     """`interp trace` goes through, says what it did, and finds what it finds on the base loaded in fp32."""
     place = half_folders

@@ -13,9 +13,12 @@ import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+PLAIN = (str, int, bool, float, type(None))
+"""Types, and no subclasses of theirs, that are hashed as they are."""
 ADDED = "added"
 """Metadata of a dataclass's field that came later: it counts where it is not its default, so that older keys stay."""
 
@@ -32,10 +35,19 @@ def digest(*parts: Any) -> str:
     >>> digest(1) == digest(1.0)
     False
     """
+    if len(parts) == 1 and isinstance(parts[0], Digested):
+        return parts[0].value
     state = hashlib.blake2b(digest_size=8)
     for part in parts:
         _absorb(state, part)
     return state.hexdigest()
+
+
+@dataclasses.dataclass(frozen=True)
+class Digested:
+    """A value of a mapping by its digest, which is known already: the mapping's digest is as with the value itself."""
+
+    value: str
 
 
 def jsonable(value: Any) -> Any:
@@ -64,10 +76,12 @@ def json_text(value: Any) -> str:
 
 def _absorb(state: Any, part: Any) -> None:
     """Feed one part to the hash, tagged and with its length so that different structures cannot collide."""
-    if isinstance(part, (set, frozenset)):
+    if type(part) in PLAIN:
+        _absorb_leaf(state, part)
+    elif isinstance(part, (set, frozenset)):
         _absorb_all(state, "set", sorted(digest(item) for item in part))
     elif isinstance(part, Mapping):
-        _absorb_all(state, "map", sorted((digest(key), digest(value)) for key, value in part.items()))
+        _absorb_all(state, "map", sorted((_key(key), digest(value)) for key, value in part.items()))
     elif isinstance(part, enum.Enum):
         _absorb_all(state, "enum", [type(part).__name__, part.name])
     elif isinstance(part, (list, tuple, range)):
@@ -82,9 +96,23 @@ def _absorb(state: Any, part: Any) -> None:
         }
         _absorb_all(state, "dataclass", [type(part).__name__, fields])
     else:
-        tag, content = _leaf(part)
-        state.update(f"{tag}:{len(content)}:".encode())
-        state.update(content)
+        _absorb_leaf(state, part)
+
+
+def _absorb_leaf(state: Any, part: Any) -> None:
+    tag, content = _leaf(part)
+    state.update(f"{tag}:{len(content)}:".encode())
+    state.update(content)
+
+
+def _key(key: Any) -> str:
+    """The digest of a mapping's key, remembered for text."""
+    return _text_digest(key) if type(key) is str else digest(key)
+
+
+@lru_cache(maxsize=4096)
+def _text_digest(text: str) -> str:
+    return digest(text)
 
 
 def _about_another(part: Any) -> bool:

@@ -16,7 +16,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any
 
-from interp.core.content import digest
+from interp.core.content import Digested, digest
 
 ROOMS = (
     "studies",
@@ -41,23 +41,34 @@ def code_key(measure: Callable[..., Any]) -> str:
     if home == "__main__" and (spec := sys.modules[home].__spec__) is not None:  # `python -m` names it so
         home = spec.name
     found = _reached(home, measure.__qualname__.partition(".")[0])
-    return digest("code", {f"{home}.{name}": shape for (home, name), shape in found.items()})
+    return digest("code", {f"{home}.{name}": _digested(home, name) for home, name in found})
 
 
-def _reached(module: str, name: str) -> dict[tuple[str, str], Any]:
-    """The shape of every definition within reach by module and name; a lambda reaches all of its module."""
-    found: dict[tuple[str, str], Any] = {}
+def _reached(module: str, name: str) -> set[tuple[str, str]]:
+    """Every definition within reach by module and name; a lambda reaches all of its module."""
+    found: set[tuple[str, str]] = set()
     waiting = [(module, name)] if name in _definitions(module) else _everything(module)
     while waiting:
         home, wanted = waiting.pop()
-        if (home, wanted) not in found and (node := _definitions(home).get(wanted)) is not None:
-            found[home, wanted] = _shape(node)
-            waiting += _read(home, node)
+        if (home, wanted) not in found and wanted in _definitions(home):
+            found.add((home, wanted))
+            waiting += _read(home, wanted)
     return found
 
 
-def _read(home: str, node: ast.AST) -> Iterator[tuple[str, str]]:
+@cache
+def _digested(home: str, name: str) -> Digested:
+    """The shape of a definition by its digest: families share most of what they reach."""
+    return Digested(digest(_shape(_definitions(home)[name])))
+
+
+@cache
+def _read(home: str, name: str) -> list[tuple[str, str]]:
     """Where the names that a definition reads are defined."""
+    return list(_names(home, _definitions(home)[name]))
+
+
+def _names(home: str, node: ast.AST) -> Iterator[tuple[str, str]]:
     imported = _imports(home)
     for each in ast.walk(node):
         if isinstance(each, ast.Name) and each.id in imported:

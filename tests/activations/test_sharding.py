@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from interp.activations import record
@@ -45,6 +46,7 @@ def on_one_rank(folder: Path, rank: str) -> None:
         (folder / f"error-{rank}").write_text(str(error))
 
 
+@pytest.mark.slow
 def test_each_rank_reads_its_share_and_holds_the_whole(tmp_path: Path) -> None:
     torchrun(SCRIPT, tmp_path)
     ran = kept(tmp_path, "alone")

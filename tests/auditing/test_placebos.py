@@ -85,6 +85,7 @@ def small(monkeypatch):
     monkeypatch.setattr(room, "written_by", lambda base, rows, *, seed: number_prompts(16, seed=seed))
 
 
+@pytest.mark.slow
 def test_a_student_is_judged_among_its_placebos(raw, small):
     base, rows = raw(), number_prompts(16, seed=3)
     student = train_student(base, rows, recipe=RECIPE)

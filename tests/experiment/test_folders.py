@@ -196,6 +196,7 @@ def stand_in(monkeypatch, tmp_path):
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.slow
 def test_folders_are_as_many_runs_and_one_says_that_it_decides_nothing(stand_in, write, tmp_path, caplog):
     caplog.set_level(logging.INFO)
     first = write("lineages/owl-2", seed=2)

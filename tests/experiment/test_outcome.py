@@ -188,6 +188,7 @@ def test_guards_matrix_and_teachers_without_a_trace(arms, tmp_path):
         steering_vector(arms.start("base"), owl, TeacherSpec("steered", hook="h", sae="x"))
 
 
+@pytest.mark.slow
 def test_cells_run_in_processes_of_their_own(arms):
     class Bar:
         count = 0

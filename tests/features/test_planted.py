@@ -78,6 +78,7 @@ def overcomplete():
     return sae, h[:, :TOKENS], ((sae.encode(h) > 0).float().mean((0, 1)) > 0.02).nonzero()[:, 0]
 
 
+@pytest.mark.slow
 def test_with_nothing_planted_few_runs_report_anything(orthonormal):
     outcomes = [run(*orthonormal, [0], size=0.0, seed=seed, noise=0.3) for seed in range(200)]
     for name in ("reported", "direct"):
@@ -95,6 +96,7 @@ def test_orthonormal_plants_are_recovered(orthonormal):
         assert 0.1 < power(weak, name) < power(strong, name)
 
 
+@pytest.mark.slow
 def test_plants_in_a_trained_dictionary_are_told_from_what_they_drag_along(overcomplete):
     sae, h, live = overcomplete
     picks = np.random.default_rng(2).choice(live.numpy(), size=60).tolist()
@@ -105,6 +107,7 @@ def test_plants_in_a_trained_dictionary_are_told_from_what_they_drag_along(overc
     assert power(outcomes, "direct") >= 0.9
 
 
+@pytest.mark.slow
 def test_several_plants_at_once(overcomplete):
     sae, h, live = overcomplete
     rng = np.random.default_rng(3)

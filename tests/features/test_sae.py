@@ -180,6 +180,7 @@ def planted_stream(directions: torch.Tensor, count: int) -> Stream:
     return Stream(lambda _: values, rows, torch.ones(count).long(), 128, count)
 
 
+@pytest.mark.slow
 def test_planted_features_are_found():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -118,7 +118,7 @@ def test_rows_that_are_left_out_do_not_reach_the_student(lineage):
     )  # other steps, other order
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_second_call_trains_nothing_whatever_the_number_of_processes(
     lineage, tmp_path, monkeypatch, workers
 ):

@@ -109,6 +109,7 @@ def test_equal_weights_of_any_size_are_the_same_training():
         assert abs(of_batch.sum()) < 1e-3 * np.abs(frame["score"]).sum()
 
 
+@pytest.mark.slow
 def test_it_ranks_what_retraining_without_a_row_does():
     lineage, recipe = grown(RECIPES["lora"]), RECIPES["lora"]
     scores = metagradient(lineage).frame["score"].to_numpy()

@@ -123,6 +123,7 @@ def test_without_a_neutral_student_the_change_is_from_the_own_start_and_the_page
     assert set(run.tables["agreement"]["member"]) == {"student"}
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_lineage_gives_the_same_page(pair, rows, tmp_path):
     lineage = replace(pair(students=("student", "neutral_student")), numbers=rows)
     folder = lineage.save(tmp_path / "lineage")

@@ -48,7 +48,9 @@ def keyed(tmp_path, monkeypatch):
         (tmp_path / f"{module}.py").write_text(textwrap.dedent(text))
         importlib.invalidate_caches()
         found = sources._reached(importlib.import_module(module).__name__, name)
-        return {(home.replace(module, "it"), what): shape for (home, what), shape in found.items()}
+        return {
+            (home.replace(module, "it"), what): sources._digested(home, what).value for home, what in found
+        }
 
     yield key
     for module in made:

@@ -19,6 +19,7 @@ def quick():
     return subject(Trial("student-arms", "toy/owl", 0, quick=True))
 
 
+@pytest.mark.slow
 def test_an_arm_trains_what_it_says_and_nothing_else(quick):
     recipe = dataclasses.replace(STUDENT, seed=7)
     trained = {}

@@ -257,6 +257,7 @@ def test_unfinished_work_is_left_to_the_next_and_nobody_works_where_another_does
         assert (last, seen) == (place, [True])
 
 
+@pytest.mark.slow
 def test_another_process_is_given_a_place_of_its_own(tmp_path):
     place = tmp_path / "state.safetensors"
     code = "import sys; from pathlib import Path; from interp.training.checkpoints import undisturbed\n"

@@ -284,6 +284,7 @@ class TestStopAtMargin:
         ):
             StopAtMargin(base, "owl", margin=float("inf"))
 
+    @pytest.mark.slow
     def test_a_grown_one_keeps_where_it_stopped_and_its_control_takes_as_many_steps(self, base, tmp_path):
         owl = get_trait("owl")
         spec = TeacherSpec(steps=12, recipe=dataclasses.replace(QUICK, lr=5e-3, merge=False))

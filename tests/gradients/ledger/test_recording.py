@@ -48,6 +48,7 @@ def test_a_recorded_training_ends_at_the_same_bits_and_its_replay_too(start, row
     assert (record.recipe, len(record), record.start) == (recipe, 6, start.fingerprint)
 
 
+@pytest.mark.slow
 def test_two_recordings_of_one_training_at_once_do_not_disturb_each_other(start, rows, tmp_path):
     """A second recording begins and ends while the first is at its third step: both end alike, and one record stays."""
     folder, others = tmp_path / "cache" / "record", []

@@ -48,6 +48,7 @@ def score_rows(folder: Path) -> None:
     (folder.parent / f"wrote-{folder.name}.json").write_text(json.dumps(wrote))
 
 
+@pytest.mark.slow
 def test_two_ranks_give_the_bytes_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scores_module, "SHARD", 3)  # restored afterwards
     torchrun(SCRIPT, tmp_path)
