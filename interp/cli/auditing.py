@@ -184,7 +184,7 @@ def _discover(
     run = discover_file(
         base, member, out=out, baseline=baseline, text=text, how=how, placebos=made, **loading
     )
-    tell_run(run, run.summary, _discovery_lines(run.summary), as_json=as_json)
+    tell_run(run, run.summary, [*run.summary["notes"], *run.summary["story"]], as_json=as_json)
 
 
 @auditing.command("gate", rich_help_panel=PANEL)
@@ -295,19 +295,3 @@ def _student_lines(found: Mapping[str, Any]) -> list[str]:
             for line in found["frame"][:3]
         ),
     ]
-
-
-def _discovery_lines(found: Mapping[str, Any]) -> list[str]:
-    """What is printed of a discovery."""
-    return [
-        *found["notes"],
-        found["says"],
-        *(
-            f"{line['method']}: {line['word']} (z {line['z']:+.2f}{_p(line['p'])})"
-            for line in found["methods"]
-        ),
-    ]
-
-
-def _p(p: float | None) -> str:
-    return "" if p is None else f", p {p:.2g}"

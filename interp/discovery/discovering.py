@@ -88,6 +88,15 @@ class Discovery(Shown):
         over = f"of {len(self.frame)} words over {self.placebos} placebo trainings"
         return f"{named} {over} (smallest p = {self.frame['p'].min():.2g}); {first}"
 
+    @property
+    def story(self) -> list[str]:
+        """What came out, and the first word by every way of reading."""
+        ways = zip(*(self.methods[name] for name in ("method", "word", "z", "p")), strict=True)
+        told = [
+            f"{way}: {word} (z {z:+.2f}{'' if np.isnan(p) else f', p {p:.2g}'})" for way, word, z, p in ways
+        ]
+        return [self.says, *told]
+
     def tables(self) -> dict[str, Result]:
         """Words, ways, tokens, sentences and groups as results for a page, the empty ones left out."""
         units = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -84,6 +83,5 @@ def _save(run: Run, found: Discovery) -> None:
     for name, table in found.tables().items():
         save(run, f"discovered_{name}", table, drawn=table.draw is not None)
     run.save_json("evidence", evidence)
-    first = found.frame.head(5)[["word", "score", "p", "p_text"]].to_dict("records")
-    said: Sequence[str] = ("label", "says", "found", "placebos", "notes", "methods")
-    run.save_json("summary", {"kind": "discover", **{name: evidence[name] for name in said}, "words": first})
+    said = {name: evidence[name] for name in ("label", "found", "placebos", "notes")}
+    run.save_json("summary", {"kind": "discover", "story": found.story, **said})
