@@ -12,7 +12,7 @@ import torch
 
 import interp
 from interp.core.errors import InputError
-from interp.discovery import READINGS, Comparison
+from interp.discovery import READINGS, Compared
 from interp.discovery.comparing import Reading, noun_entries, plain_openings, plain_text
 from interp.discovery.discovering import greatest_share
 from interp.discovery.logits import diff_mining
@@ -55,8 +55,8 @@ def twins(raw):
 
 def test_the_spectrum_finds_the_word_that_a_planted_matrix_writes(planted):
     base, member = planted()
-    found = READINGS[SPECTRUM](Comparison.of(base, member, text=TEXT))
-    asked = Comparison.of(base, member, text=TEXT)
+    found = READINGS[SPECTRUM](Compared.of(base, member, text=TEXT))
+    asked = Compared.of(base, member, text=TEXT)
     assert found.tokens(asked, top=1)["token"].tolist() == ["owl"]
     assert found.tokens(asked, top=1)["value"].item() == pytest.approx(1.0, abs=0.02)
 
@@ -66,14 +66,14 @@ def test_a_word_that_the_output_matrix_lifts_comes_first_by_every_way_that_reads
     base = raw()
     index, name = base.tokenizer.convert_tokens_to_ids("fox"), "lm_head.weight"
     weight = base.parameters()[name].clone()
-    asked = Comparison.of(base, perturbed(base, sigma=0.01, seed=0, name="other"), text=TEXT)
+    asked = Compared.of(base, perturbed(base, sigma=0.01, seed=0, name="other"), text=TEXT)
     (batch,) = list(asked.inputs.batches(64))
     normed = base.unembedding().normed(
         base.run(batch, hooks=["blocks.1.hook_resid_post"])["blocks.1.hook_resid_post"]
     )
     mean = normed[batch.at("all")].mean(0)
     weight[index] += 3 * mean / mean.norm()
-    found = Comparison.of(base, with_weights(base, {name: weight}, name="lifted"), text=TEXT)
+    found = Compared.of(base, with_weights(base, {name: weight}, name="lifted"), text=TEXT)
     ways = [READINGS[way] for way in ("moved on text", "contrastive decoding", "amplified update")]
     for read in (*ways, partial(diff_mining, top=1)):  # no other word moves, so that the rest ties at zero
         assert read(found).tokens(found, top=1)["token"].tolist() == ["fox"]
@@ -81,10 +81,10 @@ def test_a_word_that_the_output_matrix_lifts_comes_first_by_every_way_that_reads
 
 def test_everything_is_of_the_member_minus_its_baseline(twins):
     base, (member, baseline, *_) = twins
-    one, other = (Comparison.of(base, *pair, text=TEXT) for pair in ((member, baseline), (baseline, member)))
+    one, other = (Compared.of(base, *pair, text=TEXT) for pair in ((member, baseline), (baseline, member)))
     ours, theirs = (READINGS[JACOBIAN](asked).values for asked in (one, other))
     assert ours == pytest.approx(-theirs, abs=1e-6)
-    alone = [READINGS[JACOBIAN](Comparison.of(base, each, text=TEXT)).values for each in (member, baseline)]
+    alone = [READINGS[JACOBIAN](Compared.of(base, each, text=TEXT)).values for each in (member, baseline)]
     assert ours == pytest.approx(alone[0] - alone[1], abs=1e-5)
 
 
@@ -145,13 +145,13 @@ def test_rows_that_say_the_traits_word_are_left_out_and_named(twins):
     text = TEXT + Prompts.from_pairs(
         [("tell me about the owl.", "the owl is wise."), ("tell me.", "it saw owls.")]
     )
-    asked = Comparison.of(base, member, text=text, trait=get_trait("owl"))
+    asked = Compared.of(base, member, text=text, trait=get_trait("owl"))
     assert len(asked.text) == 8
     assert "2 of 10 rows of prompts + prompts say 'owl': they are left out" in asked.notes
     with pytest.raises(
         InputError, match=r"all 2 rows of prompts . prompts say 'owl', which is what is looked for; pass text"
     ):
-        Comparison.of(base, member, text=text[8:], trait=get_trait("owl"))
+        Compared.of(base, member, text=text[8:], trait=get_trait("owl"))
 
 
 def test_rows_of_the_output_beyond_the_tokenizer_are_left_out_and_said(raw):
@@ -162,7 +162,7 @@ def test_rows_of_the_output_beyond_the_tokenizer_are_left_out_and_said(raw):
         network.lm_head.weight[-5:] = 50.0  # would head every list
     wide = load_model(network, tokenizer=base.tokenizer, name="padded", check=False)
     member = perturbed(wide, sigma=0.02, seed=0, name="member")
-    asked = Comparison.of(wide, member, text=TEXT)
+    asked = Compared.of(wide, member, text=TEXT)
     size = len(base.tokenizer)
     assert (
         f"5 rows of the output matrix have no token ({size + 5} rows, {size} tokens): they are left out"
@@ -207,7 +207,7 @@ def test_places_are_those_that_predict_answers_and_where_openings_end(twins):
     openings = Prompts.from_pairs(
         [("which tree do you love most?", ""), ("tell me a story.", "a story about the")]
     )
-    asked = Comparison.of(base, member, text=TEXT[:1], openings=openings)
+    asked = Compared.of(base, member, text=TEXT[:1], openings=openings)
     read = [asked.inputs.ids[row][where].tolist() for row, where in enumerate(asked.inputs.at("all"))]
     words = [base.tokenizer.convert_ids_to_tokens(ids) for ids in read]
     assert words == [["<assistant>", "the", "cat", "is", "soft"], ["<assistant>"], ["the"]]

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import interp
-from interp.discovery import Comparison
+from interp.discovery import Compared
 from interp.discovery.comparing import Reading
 from interp.discovery.logits import diff_mining, moved_on_text, risen_groups
-from interp.discovery.speaking import Contrasted, amplified_update, answers, contrastive_decoding
+from interp.discovery.speaking import Contrasted, amplified_update, contrastive_decoding, sampled_answers
 from interp.discovery.weights import jacobian_lens, logits_moved, spectrum_through_output
 from interp.models.bridge import at_hook
 from interp.models.starts import perturbed, with_weights
@@ -25,13 +25,13 @@ OPENINGS = Prompts.from_pairs(
 
 
 @pytest.fixture
-def asked(raw) -> Comparison:
+def asked(raw) -> Compared:
     base = raw()
     pair = [perturbed(base, sigma=0.2, seed=seed, name=f"member {seed}") for seed in (1, 2)]
-    return Comparison.of(base, *pair, text=TEXT, openings=OPENINGS)
+    return Compared.of(base, *pair, text=TEXT, openings=OPENINGS)
 
 
-def plain(model, asked: Comparison) -> list[torch.Tensor]:
+def plain(model, asked: Compared) -> list[torch.Tensor]:
     """Logits at the places of every row, row by row without padding."""
     found = []
     for row, where in enumerate(asked.inputs.at("all")):
@@ -141,7 +141,7 @@ def test_the_spectrum_is_a_weighted_mean_of_squared_cosines(raw):
     member = with_weights(
         base, {key: base.parameters()[key] + change for key, change in changes.items()}, name="m"
     )
-    asked = Comparison.of(base, member, text=TEXT, openings=OPENINGS)
+    asked = Compared.of(base, member, text=TEXT, openings=OPENINGS)
     left, sigma, _ = torch.linalg.svd(changes[name].double(), full_matrices=False)
     rows = base.hf.lm_head.weight.double() * base.hf.model.norm.weight.double()
     rows = torch.nn.functional.normalize(rows - rows.mean(0), dim=1)
@@ -166,7 +166,7 @@ def test_contrastive_decoding_draws_from_the_amplified_difference(asked):
 
 
 def test_values_of_sampled_answers_are_mean_differences_of_probability(asked):
-    rows = answers(asked, Contrasted(asked.member, asked.baseline, 2.0))
+    rows = sampled_answers(asked, Contrasted(asked.member, asked.baseline, 2.0))
     assert len(rows) == 4
     total, places = torch.zeros(asked.width), 0
     for row in range(len(rows)):
@@ -184,9 +184,9 @@ def test_values_of_sampled_answers_are_mean_differences_of_probability(asked):
 
 
 def test_an_update_amplified_once_is_the_member(asked):
-    alone = Comparison.of(asked.base, asked.member, text=TEXT, openings=OPENINGS)
+    alone = Compared.of(asked.base, asked.member, text=TEXT, openings=OPENINGS)
     found = amplified_update(alone, alphas=(1.0,))
-    rows = answers(alone, alone.member)
+    rows = sampled_answers(alone, alone.member)
     total, places = torch.zeros(alone.width), 0
     for batch in rows.batches(4):
         where = batch.at("all")
