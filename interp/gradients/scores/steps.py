@@ -8,7 +8,7 @@ order its weight by s (ΔB A + B ΔA), whose factors are kept as they are.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -85,7 +85,7 @@ def gradient_step(model: LanguageModel, inputs: Encoded, *, batch_size: int = 64
     adapters = {name: each for name, each in adapters.items() if all(b in found.matrices for _, b, _ in each)}
     moves = dict(_adapted(network, adapters, found) if adapters else _plain(sites, found))
     direction = ParameterDirection(moves, f"step on {inputs.label}", model.fingerprint, lineage_root(model))
-    scaled = direction * (-1.0 / len(inputs))
+    scaled = replace(direction * (-1.0 / len(inputs)), label=direction.label)
     scaled.check(model)
     written = {
         name: -sum(found.vectors[b] for _, b, _ in adapters[name]) if adapters else -found.vectors[name]
