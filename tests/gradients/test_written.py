@@ -104,7 +104,7 @@ def test_an_adapter_steps_by_its_factors(tiny, family, fresh):
 
 
 def test_the_effect_is_what_a_small_step_adds_to_the_logits(tiny):
-    own = double(*tiny("llama"))
+    own = double(*tiny("gpt2"))
     lens = backward_lens(own, ROWS, questions=QUESTIONS)
     asked, means = own.encode(QUESTIONS), []
     for scale in (1e-5, -1e-5):
@@ -127,7 +127,10 @@ def test_a_margin_is_shared_out_among_the_modules(tiny):
     for module, margin in zip(lens.frame["module"], lens.frame["margin"], strict=True):
         assert margin == pytest.approx(by_module[module], rel=1e-3, abs=1e-5)
     questions = own.encode(get_trait("owl").prompts())
-    assert lens.notes[0] == f"effects on the mean logits at the last token of {len(questions)} rows of owl"
+    assert (
+        lens.notes[0]
+        == f"effects on the mean logits at the last token of {len(questions)} rows of owl questions"
+    )
 
 
 def test_what_is_written_and_read_by_hand():
