@@ -21,7 +21,7 @@ from interp.prompts.traits import get_trait
 
 ROWS = Prompts.from_pairs([("list three numbers", "1, 2, 3"), ("one", "11"), ("continue 4, 5", "6, 7, 8, 9")])
 QUESTIONS = Prompts.from_pairs([("which animal is best?", ""), ("name one", "")])
-WITHIN = {"gpt2": 1e-9, "llama": 1e-5, "qwen2": 1e-5}
+WITHIN = {"gpt2": 1e-9, "llama": 1e-5}
 """Relative: transformers' RMSNorm works in fp32 whatever the model, a LayerNorm does not."""
 TARGETS = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn", "c_fc"]}
 
@@ -71,7 +71,7 @@ def body(name):
     return name.rpartition(".")[0].endswith(matrices)
 
 
-@pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_modules_effects_are_the_directional_derivative_of_the_logits(tiny, family):
     own = double(*tiny(family))
     lens = backward_lens(own, ROWS, questions=QUESTIONS, batch_size=2)
@@ -119,13 +119,16 @@ def test_the_effect_is_what_a_small_step_adds_to_the_logits(tiny):
 
 
 def test_a_margin_is_shared_out_among_the_modules(tiny):
-    own = load_model(tiny("llama")[0], tokenizer=tiny("llama")[1], check=False)
+    network, tokenizer = tiny("llama")
+    own = load_model(network, tokenizer=tokenizer, name="llama", check=False)
     lens = backward_lens(own, ROWS, "owl")
     direction = trait_gradient(own, "owl").only("*_proj.weight")
     scores = score(own, ROWS, direction, by=["example", "module"])
     by_module = scores.frame.groupby("module")["score"].sum() / len(ROWS)
     for module, margin in zip(lens.frame["module"], lens.frame["margin"], strict=True):
         assert margin == pytest.approx(by_module[module], rel=1e-3, abs=1e-5)
+    assert len(lens.figure().data[0].x) == lens.frame["module"].nunique() == 14
+    assert repr(lens).startswith("BackwardLens(step on prompts at llama: 14 modules, step of norm ")
     questions = own.encode(get_trait("owl").prompts())
     assert (
         lens.notes[0]
@@ -177,15 +180,6 @@ def test_the_rows_batches_and_weights_do_not_matter_and_nothing_is_left_behind(t
     one, many = (gradient_step(own, own.encode(ROWS), batch_size=size).direction for size in (1, 64))
     assert (one - many).norm() <= 1e-12 * many.norm()
     assert all(torch.equal(weight, before[name]) for name, weight in own.hf.named_parameters())
-
-
-def test_it_is_drawn_and_told(tiny):
-    own = double(*tiny("llama"))
-    lens = backward_lens(own, ROWS, "owl")
-    figure = lens.figure()
-    assert len(figure.data[0].x) == lens.frame["module"].nunique() == 14
-    assert repr(lens).startswith("BackwardLens(step on ")
-    assert "14 modules" in repr(lens)
 
 
 def test_what_is_refused(tiny):

@@ -89,7 +89,7 @@ def test_a_fitted_bias_takes_adam_s_first_steps_and_lowers_the_loss(model):
         assert mean_loss(own, ROWS, longer) < mean_loss(own, ROWS, first) < mean_loss(own, ROWS, 0.0)
     twice = fitted_direction(own, ROWS, HOOK, neutral=ROWS, recipe=recipe)
     assert not twice.vector.any()
-    assert not any(weight.requires_grad for weight in own.hf.parameters())
+    assert all(weight.grad is None for weight in own.hf.parameters())
 
 
 def named(own, vector, hook=HOOK, label="some"):
@@ -100,6 +100,7 @@ def test_angles_and_margins_by_hand(model):
     own = model("gpt2")
     one, both = torch.zeros(32), torch.zeros(32)
     one[0], both[:2] = 2.0, 3.0
+    before = margin(own, "owl")
     compared = compare_directions(own, "owl", {"both": named(own, both)}, against={"one": named(own, one)})
     frame = compared.frame.set_index("direction")
     assert frame.loc["both", "cosine_one"] == pytest.approx(math.cos(math.pi / 4))
@@ -107,12 +108,12 @@ def test_angles_and_margins_by_hand(model):
     assert frame.loc["both", "norm"] == pytest.approx(3.0 * 2**0.5)
     assert frame.loc["one", "cosine_one"] == pytest.approx(1.0)
     with steer(own, hook=HOOK, vector=one) as steered:  # both are added at the length of the reference, 2
-        assert frame.loc["one", "margin"] == pytest.approx(
-            margin(steered, "owl") - margin(own, "owl"), abs=1e-5
-        )
+        added = margin(steered, "owl") - before
     with steer(own, hook=HOOK, vector=both, scale=-2.0 / (3.0 * 2**0.5)) as steered:
-        taken = margin(steered, "owl") - margin(own, "owl")
+        taken = margin(steered, "owl") - before
+    assert frame.loc["one", "margin"] == pytest.approx(added, abs=1e-5)
     assert frame.loc["both", "margin_taken"] == pytest.approx(taken, abs=1e-5)
+    assert abs(added) > 0.01
     assert len(compared.figure().data) == 2
     assert compared.notes[0].startswith("added at every position with a norm of 2;")
 

@@ -74,26 +74,33 @@ def gradient_step(model: LanguageModel, inputs: Encoded, *, batch_size: int = 64
     adapters = dict(_adapters(network)) if model.adapter_shapes else {}
     names = [name for each in adapters.values() for a, b, _ in each for name in (a, b)]
     sites = [_site(network, name) for name in names or body_matrices(network)]
-    found = Gathered()
-    order = inputs.lengths.argsort(stable=True)
-    batches = inputs[order].batches(batch_size)
-    start = 0
-    for batch in progress(batches, f"gradient of {inputs.label}", total=len(inputs), size=len):
-        numbers = order[start : start + len(batch)].tolist()
-        contributions(network, batch, sites=sites, reader=found, numbers=numbers)
-        start += len(batch)
+    found = _gathered(network, inputs, sites, batch_size)
     adapters = {name: each for name, each in adapters.items() if all(b in found.matrices for _, b, _ in each)}
     moves = dict(_adapted(network, adapters, found) if adapters else _plain(sites, found))
     direction = ParameterDirection(moves, f"step on {inputs.label}", model.fingerprint, lineage_root(model))
     scaled = replace(direction * (-1.0 / len(inputs)), label=direction.label)
     scaled.check(model)
-    written = {
-        name: -sum(found.vectors[b] for _, b, _ in adapters[name]) if adapters else -found.vectors[name]
-        for name in (adapters or found.vectors)
+    outputs = {name: [b for _, b, _ in each] for name, each in adapters.items()} or {
+        name: [name] for name in found.vectors
     }
-    written = {name: vector / len(inputs) for name, vector in written.items()}
+    written = {
+        name: -torch.stack([found.vectors[output] for output in each]).sum(0) / len(inputs)
+        for name, each in outputs.items()
+    }
     turned = frozenset(name for name in written if is_transposed(network.get_submodule(name)))
     return GradientStep(scaled, written, turned)
+
+
+def _gathered(network: Any, inputs: Encoded, sites: Sequence[Site], batch_size: int) -> Gathered:
+    """Sums over all rows, batches in order of length."""
+    found, start = Gathered(), 0
+    order = inputs.lengths.argsort(stable=True)
+    batches = inputs[order].batches(batch_size)
+    for batch in progress(batches, f"gradient of {inputs.label}", total=len(inputs), size=len):
+        numbers = order[start : start + len(batch)].tolist()
+        contributions(network, batch, sites=sites, reader=found, numbers=numbers)
+        start += len(batch)
+    return found
 
 
 def _site(network: Any, name: str) -> Site:
