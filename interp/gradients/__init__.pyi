@@ -22,3 +22,4 @@ from .representations import (
 from .scores.number_scores import score_numbers as score_numbers
 from .scores.scoring import Scores as Scores, score as score
 from .scores.views import extreme_rows as extreme_rows
+from .written import BackwardLens as BackwardLens, backward_lens as backward_lens

@@ -8,10 +8,9 @@ ignores it); a random direction of the d-dimensional residual stream has k/d.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -25,7 +24,16 @@ from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import InputError
 from interp.logits.direction import logit_direction
-from interp.models.low_rank import Entry, LowRank, decomposed, norm
+from interp.models.decomposition import (
+    EMBEDDINGS,
+    Decomposition,
+    Side,
+    decompose,
+    layer_of,
+    module_stem,
+    stream_side,
+)
+from interp.models.low_rank import Entry, LowRank, norm
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.models.updates import weight_update
@@ -43,14 +51,8 @@ UNIT = "squared cosine"
 TOP = 4
 SHOWN = 40  # matrices in a figure
 SHADES = ("#08306b", "#2171b5", "#6baed6", "#c6dbef")  # from the first singular direction
-SKETCH = 64  # directions a randomised range finder keeps (Halko, Martinsson & Tropp, arXiv:0909.4061)
-LOST = 1e-8  # share of the energy a sketch may miss before the whole decomposition is made
-RESOLVED = 1e-4  # singular values below this share of the largest are rounding, not directions
 OTHERS = 1000  # tokens that stand for the rest of the vocabulary
-WRITERS = frozenset({"o_proj", "out_proj", "c_proj", "dense", "dense_4h_to_h", "down_proj"})
-EMBEDDINGS = frozenset({"embed_tokens", "wte", "wpe", "embed_in"})
 CONV1D = frozenset({"c_attn", "c_fc", "c_proj"})  # gpt2 stores these as (input, output)
-Side = Literal["reads", "writes"]
 
 
 @door
@@ -106,51 +108,6 @@ def spectrum(
     )
 
 
-@dataclass(frozen=True)
-class Decomposition:
-    """Singular values and vectors of one update, oriented (output, input)."""
-
-    values: Float[Tensor, "rank"]
-    left: Float[Tensor, "output rank"]
-    right: Float[Tensor, "input rank"]
-
-    @property
-    def energies(self) -> Float[Tensor, "rank"]:
-        """σ_i² / Σ σ_j²."""
-        return self.values.square() / self.values.square().sum()
-
-    @property
-    def effective_rank(self) -> float:
-        """exp of the entropy of the energies: 1 for one direction, r for r equal ones."""
-        return float(torch.special.entr(self.energies).sum().exp())
-
-    def directions(self, top: int) -> int:
-        """How many of the `top` directions are above rounding."""
-        return min(top, int((self.values > RESOLVED * self.values[0]).sum()))
-
-
-def decompose(change: Entry) -> Decomposition:
-    """Singular value decomposition in fp64: of factors through their QR, of large dense matrices of low rank by sketch.
-
-    The sketch (torch.svd_lowrank) counts where it misses at most 1e-8 of the energy.
-    """
-    if isinstance(change, LowRank):
-        left, values, right = decomposed(LowRank(change.left.double(), change.right.double()))
-        return Decomposition(values, left, right.T)
-    delta = change.double()
-    if not delta.any():
-        rows, columns = delta.shape
-        return Decomposition(delta.new_zeros(1), delta.new_zeros(rows, 1), delta.new_zeros(columns, 1))
-    if min(delta.shape) > 2 * SKETCH:
-        with torch.random.fork_rng(devices=[delta.device] if delta.is_cuda else []):
-            torch.manual_seed(0)
-            left, values, right = torch.svd_lowrank(delta, SKETCH)
-        if delta.square().sum() - values.square().sum() <= LOST * delta.square().sum():
-            return Decomposition(values, left, right)
-    left, values, right = torch.linalg.svd(delta, full_matrices=False)
-    return Decomposition(values, left, right.T)
-
-
 def _rows(
     moved: ParameterDirection,
     start: Model,
@@ -168,8 +125,13 @@ def _rows(
         size = norm(change)
         if len(change.shape) == 2:
             parts = _oriented(name, change, stored)
-            named = {"matrix": name, "layer": _layer(name), "norm": size, "relative_norm": size / norm(whole)}
-            rows.append(named | _row(parts, tokens, side=_side(name, parts, start.d_model), top=top))
+            named = {
+                "matrix": name,
+                "layer": layer_of(name),
+                "norm": size,
+                "relative_norm": size / norm(whole),
+            }
+            rows.append(named | _row(parts, tokens, side=stream_side(name, parts, start.d_model), top=top))
         else:
             vectors += size**2
     return rows, vectors**0.5
@@ -181,19 +143,19 @@ def written_by_update(moved: ParameterDirection, start: Model) -> Iterator[tuple
     for name, change in moved.tensors.items():
         if len(change.shape) == 2 and norm(change):
             parts = _oriented(name, change, stored)
-            if _side(name, parts, start.d_model) == "writes":
+            if stream_side(name, parts, start.d_model) == "writes":
                 yield name, parts
 
 
 def _transposed(names: Iterable[str]) -> frozenset[str]:
     """Modules whose weights are stored as (input, output)."""
-    return EMBEDDINGS | (CONV1D if any(_stem(name) == "c_attn" for name in names) else frozenset())
+    return EMBEDDINGS | (CONV1D if any(module_stem(name) == "c_attn" for name in names) else frozenset())
 
 
 def _oriented(name: str, change: Entry, stored: frozenset[str]) -> Decomposition:
     """A change decomposed as (output, input)."""
     parts = decompose(change if isinstance(change, LowRank) else change.detach().cpu())
-    return replace(parts, left=parts.right, right=parts.left) if _stem(name) in stored else parts
+    return replace(parts, left=parts.right, right=parts.left) if module_stem(name) in stored else parts
 
 
 def _row(
@@ -246,24 +208,6 @@ def token_directions(unembedding: Unembedding, ids: Iterable[int]) -> Float[Tens
     mean = unembedding.W_U.detach().mean(1, keepdim=True).cpu().double()
     seen = (unembedding.weight.detach().cpu().double()[:, None] * (columns - mean)).T
     return torch.nn.functional.normalize(unembedding.centred(seen), dim=1)
-
-
-def _side(name: str, parts: Decomposition, d_model: int) -> Side | None:
-    """Whether a matrix writes to the residual stream, reads it, or neither."""
-    output, into = len(parts.left), len(parts.right)
-    if into == d_model and _stem(name) not in WRITERS | EMBEDDINGS:
-        return "reads"
-    return "writes" if output == d_model else None
-
-
-def _stem(name: str) -> str:
-    """Name of the module a weight belongs to."""
-    return name.removesuffix(".weight").rsplit(".", 1)[-1]
-
-
-def _layer(name: str) -> int | None:
-    found = re.search(r"\.(\d+)\.", name)
-    return int(found[1]) if found else None
 
 
 def _draw(result: figures.Result) -> go.Figure:

@@ -52,6 +52,13 @@ def widened(entry: Entry) -> Entry:
     return wide(entry)
 
 
+def on_cpu(entry: Entry) -> Entry:
+    """The entry in the processor's memory, without its graph."""
+    if isinstance(entry, LowRank):
+        return LowRank(entry.left.detach().cpu(), entry.right.detach().cpu())
+    return entry.detach().cpu()
+
+
 def wide(tensor: Tensor) -> Tensor:
     """The tensor without its graph, in fp32 unless it is wider."""
     return tensor.detach().to(torch.promote_types(tensor.dtype, torch.float32))

@@ -132,7 +132,22 @@ def scores(it: Case, *along: Any, **how: Any) -> Any:
     return interp.score(it.base, it.rows, list(along), **how)
 
 
+def installed(it: Case) -> Any:
+    """What the rows would install at a hook, and what adding it does to the margin."""
+    found = interp.joined.installed_direction(it.base, it.rows, HOOK, neutral=it.neutral)
+    against = {"teacher": it.shift.direction(HOOK)}
+    return [found.vector, interp.joined.compare_directions(it.base, "owl", {"step": found}, against=against)]
+
+
 GRADIENTS: Measured = {
+    "backward_lens": lambda it: interp.gradients.backward_lens(it.base, it.rows, "owl").effects,
+    "installed_direction": lambda it: installed(it)[0],
+    "compare_directions": lambda it: installed(it)[1],
+    "fitted_direction": lambda it: (
+        interp.joined.fitted_direction(
+            it.base, it.rows, HOOK, recipe=interp.joined.BiasRecipe(batch_size=len(it.rows))
+        ).vector
+    ),
     "weight_update": lambda it: interp.models.weight_update(it.student),
     "update, arithmetic": arithmetic,
     "trait_gradient": lambda it: interp.trait_gradient(it.base, "owl"),

@@ -25,6 +25,7 @@ VERBS = {**ACTIVATIONS, **LOGITS, **GRADIENTS, **FEATURES, **WRITING, **TRAINING
 TRAINS = {
     "train_sae",
     "default_dictionary",
+    "fitted_direction",
     "teacher_direction",
     "record_training",
     "trait_ledger",

@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from interp.core.runs import InputError
-from interp.logits.spectra import _row, decompose, spectrum, token_directions
+from interp.logits.spectra import _row, spectrum, token_directions
+from interp.models.decomposition import decompose
 from interp.models.language import load_model
 from interp.models.low_rank import LowRank
 from interp.models.seam import Unembedding

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from interp.gradients.scores.dual_attention import DualAttention
@@ -35,17 +34,20 @@ def token_contributions(
     this runs. Raises InputError as `contributions` does.
     """
     first, last = answer_columns(batch)
-    pairs = [_losses_along(network, batch, sites, k) for k in range(sites[0].count)]
+    pairs = [derivative_along(token_losses, network, batch, sites, k) for k in range(sites[0].count)]
     changes = torch.stack([change for _, change in pairs])
     loss, tokens = summed_losses(pairs[0][0], batch, numbers=numbers)
     scores = nn.functional.pad(-changes, (first + 1, batch.ids.shape[1] - 1 - last))
     return Contributions({Place(""): scores}, loss, tokens)
 
 
-def _losses_along(
-    network: Any, batch: Encoded, sites: Sequence[Site], k: int
-) -> tuple[Float[Tensor, "example pos"], Float[Tensor, "example pos"]]:
-    """ℓ_it and its derivative along direction k, by loss token."""
+def derivative_along(
+    function: Callable[[Any, Encoded], Tensor], network: Any, batch: Encoded, sites: Sequence[Site], k: int
+) -> tuple[Tensor, Tensor]:
+    """A function of network and batch, such as the loss of every token, and its derivative along direction k.
+
+    `network` is a view of its own, as in `token_contributions`.
+    """
     handles = []
     linear = [site for site in sites if site.kind == "matrix"]
     try:
@@ -59,10 +61,10 @@ def _losses_along(
                 f"network.{name}": forward_ad.make_dual(weight, tangent)
                 for name, weight, tangent in _other_weights(sites, k)
             }
-            losses, change = forward_ad.unpack_dual(
-                torch.func.functional_call(Asked(network, token_losses), duals, (batch,))
+            value, change = forward_ad.unpack_dual(
+                torch.func.functional_call(Asked(network, function), duals, (batch,))
             )
-            return losses, torch.zeros_like(losses) if change is None else change
+            return value, torch.zeros_like(value) if change is None else change
     finally:
         for site in linear:
             vars(site.module).pop("forward", None)

@@ -88,12 +88,20 @@ def prepared(model: LanguageModel, directions: Sequence[ParameterDirection]) -> 
     Effective weights are those with adapters merged in; LoRA factors are those of live adapters. InputError for
     dropout left on and for quantised weights.
     """
-    model.check_still()
     names = {name for direction in directions for name in direction.tensors}
     apart = {alias: first for direction in directions for alias, first in direction.apart.items()}
-    effective = names <= model.shapes.keys() | apart.keys()
-    network = model.network(merge=effective)
+    network = still_network(model, merge=names <= model.shapes.keys() | apart.keys())
     untie(network, {alias: first for alias, first in apart.items() if model.ties.get(alias) == first})
+    return network
+
+
+def still_network(model: LanguageModel, *, merge: bool) -> Any:
+    """A view of the model's network over the same storage, frozen: adapters in its weights if `merge`, else live.
+
+    InputError for dropout left on and for quantised weights.
+    """
+    model.check_still()
+    network = model.network(merge=merge)
     for name, weight in network.named_parameters():
         if weight.dtype not in WIDTHS:
             kind = str(weight.dtype).removeprefix("torch.")
