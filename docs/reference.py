@@ -13,8 +13,8 @@ from typing import Any
 PACKAGE = Path(__file__).parent.parent / "interp"
 ROOMS = (
     "prompts", "models", "measures", "activations", "training", "evaluation", "logits", "features", "gradients",
-    "joined", "organisms", "hypotheses", "experiment", "auditing", "studies", "calibration", "report", "figures",
-    "stats", "core", "cli",
+    "joined", "organisms", "hypotheses", "experiment", "auditing", "discovery", "studies", "calibration", "report",
+    "figures", "stats", "core", "cli",
 )  # fmt: skip
 
 

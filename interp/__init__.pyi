@@ -5,6 +5,7 @@ from . import (
     calibration as calibration,
     cli as cli,
     core as core,
+    discovery as discovery,
     evaluation as evaluation,
     experiment as experiment,
     features as features,
@@ -30,6 +31,7 @@ from .auditing.auditor import audit as audit
 from .calibration.harness import calibrate as calibrate
 from .core.errors import InputError as InputError
 from .core.runs import Run as Run
+from .discovery.discovering import discover as discover
 from .evaluation.elicitation import evaluate as evaluate
 from .experiment.recipe import read_experiment as read_experiment
 from .experiment.run import run_experiment as run_experiment

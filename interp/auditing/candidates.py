@@ -49,9 +49,9 @@ def suspected(base: LanguageModel, traits: Sequence[AnyTrait] | None) -> list[Tr
     """
     found = [find_trait(trait) for trait in (trait_names() if traits is None else traits)]
     if traits is None:
-        found = [trait for trait in found if not _unknown(base, *_words(trait))]
+        found = [trait for trait in found if not unknown_text(base, *_words(trait))]
     for trait in found:
-        if word := _unknown(base, *_words(trait)):
+        if word := unknown_text(base, *_words(trait)):
             raise InputError(
                 f"{base.name} has no token for {word!r} of the trait {trait.name!r}; leave that trait out, or write it "
                 "with words that its tokenizer knows"
@@ -111,7 +111,7 @@ def lists_for(base: LanguageModel) -> Prompts:
 
 
 def _lists(base: LanguageModel) -> Callable[..., Prompts]:
-    short = _unknown(base, number_requests(1, seed=0)[0].prompt) is not None
+    short = unknown_text(base, number_requests(1, seed=0)[0].prompt) is not None
     return short_lists if short else request_lists
 
 
@@ -119,7 +119,7 @@ def _words(trait: Trait) -> tuple[str, ...]:
     return (trait.target, *trait.foils, *trait.questions)
 
 
-def _unknown(base: LanguageModel, *texts: str) -> str | None:
+def unknown_text(base: LanguageModel, *texts: str) -> str | None:
     """The first text that the tokenizer has no tokens for."""
     unknown = base.tokenizer.unk_token_id
     for text in texts:

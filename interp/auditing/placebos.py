@@ -130,7 +130,7 @@ def audit_student(
         raise InputError(
             f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}; pass at least {FEWEST_PLACEBOS}"
         )
-    _check_student(base, student)
+    check_student(base, student)
     taught, left = candidate_teachers(base, suspected(base, traits), candidates)
     asked = lists_for(base) if rows is None else rows
     models = [student, *placebo_students(base, asked, recipe=recipe, count=placebos)]
@@ -153,11 +153,11 @@ def audit_student(
     return StudentAudit(f"{student.name} of {base.name}", frame, p, gain_p, placebos, alpha, notes)
 
 
-def _check_student(base: LanguageModel, student: LanguageModel) -> None:
+def check_student(base: LanguageModel, student: LanguageModel) -> None:
     """InputError for what did not start from the base, or never left it."""
     if student.start is not None and student.start.fingerprint != base.fingerprint:
         raise InputError(
-            f"{student.name} started from {student.start.name}, whose placebos {base.name}'s are not; pass its own base"
+            f"{student.name} started from {student.start.name} and not from {base.name}; pass its own base"
         )
     if student.fingerprint == base.fingerprint:
         raise InputError(
@@ -173,12 +173,14 @@ def _check_student(base: LanguageModel, student: LanguageModel) -> None:
         )
 
 
+@door
 def placebo_students(
-    base: LanguageModel, rows: Prompts, *, recipe: Recipe, count: int
+    base: LanguageModel, rows: Prompts, *, recipe: Recipe = STUDENT, count: int = FEWEST_PLACEBOS
 ) -> list[LanguageModel]:
     """Students of the base's own answers to the prompts of rows, each of other answers and another draw; cached.
 
-    Raises InputError for a base that does not write such rows.
+    They are the null of `audit_student` and of `interp.discover`. Raises InputError for a base that does not write such
+    rows.
     """
     grower, found = Grower(Cache.default()), []
     for draw in range(count):
@@ -218,5 +220,11 @@ def margins_over(candidates: Sequence[Candidate], students: Sequence[LanguageMod
 
 def against_placebos(values: Read) -> tuple[Float[np.ndarray, "candidate"], float]:
     """t of the first line among all, and the p of its largest t by the largest ones of the others."""
-    t = (values - values.mean(0)) / values.std(0, ddof=1)
+    t = among_placebos(values)
     return t[0], share_reaching(t[1:].max(1), float(t[0].max()))
+
+
+def among_placebos(values: Read) -> Read:
+    """t of every line among all of them; zero where they are equal."""
+    spread = values.std(0, ddof=1)
+    return (values - values.mean(0)) / np.where(spread > 0, spread, 1)

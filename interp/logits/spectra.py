@@ -9,7 +9,7 @@ ignores it); a random direction of the d-dimensional residual stream has k/d.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -160,21 +160,40 @@ def _rows(
 ) -> tuple[list[dict[str, Any]], float]:
     """A row per matrix, and the norm of the change of all vectors."""
     update, before = moved.tensors, start.parameters()
-    transposed = EMBEDDINGS | (CONV1D if any(_stem(name) == "c_attn" for name in before) else frozenset())
+    stored = _transposed(before)
     rows, vectors = [], 0.0
     for name in progress(before, f"spectrum of {moved.label}", total=len(before), unit="matrix"):
         whole = before[name].detach().cpu()
         change = update.get(name, torch.zeros_like(whole))
         size = norm(change)
         if len(change.shape) == 2:
-            parts = decompose(change if isinstance(change, LowRank) else change.detach().cpu())
-            if _stem(name) in transposed:
-                parts = replace(parts, left=parts.right, right=parts.left)
+            parts = _oriented(name, change, stored)
             named = {"matrix": name, "layer": _layer(name), "norm": size, "relative_norm": size / norm(whole)}
             rows.append(named | _row(parts, tokens, side=_side(name, parts, start.d_model), top=top))
         else:
             vectors += size**2
     return rows, vectors**0.5
+
+
+def written_by_update(moved: ParameterDirection, start: Model) -> Iterator[tuple[str, Decomposition]]:
+    """The matrices that write to the residual stream and moved, decomposed: their left vectors lie in the stream."""
+    stored = _transposed(start.parameters())
+    for name, change in moved.tensors.items():
+        if len(change.shape) == 2 and norm(change):
+            parts = _oriented(name, change, stored)
+            if _side(name, parts, start.d_model) == "writes":
+                yield name, parts
+
+
+def _transposed(names: Iterable[str]) -> frozenset[str]:
+    """Modules whose weights are stored as (input, output)."""
+    return EMBEDDINGS | (CONV1D if any(_stem(name) == "c_attn" for name in names) else frozenset())
+
+
+def _oriented(name: str, change: Entry, stored: frozenset[str]) -> Decomposition:
+    """A change decomposed as (output, input)."""
+    parts = decompose(change if isinstance(change, LowRank) else change.detach().cpu())
+    return replace(parts, left=parts.right, right=parts.left) if _stem(name) in stored else parts
 
 
 def _row(

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from interp.core.errors import InputError
 from interp.models.language import LanguageModel, load_model
+from interp.models.views import tied_names, untie
 
 SIGMA = 0.1
 
@@ -30,8 +31,13 @@ def perturbed(model: LanguageModel, *, sigma: float = SIGMA, seed: int, name: st
 
 
 def with_weights(model: LanguageModel, weights: Mapping[str, Tensor], *, name: str) -> LanguageModel:
-    """A model of its own with these weights in the place of the model's; what is not named stays."""
+    """A model of its own with these weights in the place of the model's; what is not named stays.
+
+    A further name of a tied weight gets a weight of its own.
+    """
     network = model.network()
+    ties = tied_names(network)
+    untie(network, {name: ties[name] for name in weights if name in ties})
     for key, weight in weights.items():
         parameter = network.get_parameter(key)
         parameter.data = weight.to(parameter).clone().contiguous()

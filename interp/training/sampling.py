@@ -5,6 +5,7 @@ at temperature 1 this is exact sampling from the whole vocabulary, with no top-k
 """
 
 from collections.abc import Iterator
+from typing import Any, Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -53,9 +54,22 @@ def equal_lengths(inputs: Encoded) -> Iterator[Int[Tensor, " row"]]:
         yield torch.nonzero(inputs.lengths == length)[:, 0]
 
 
+class Speaker(Protocol):
+    """What tokens are drawn from: a language model, or logits of several put together."""
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """Ids that end an answer."""
+        ...
+
+    def next_logits(self, ids: Int[Tensor, "row pos"], cache: Any = None) -> tuple[Tensor, Any]:
+        """Logits after the last token of every row, and a cache with `batch_select_indices`."""
+        ...
+
+
 @torch.inference_mode()
 def sample_tokens(
-    model: LanguageModel,
+    model: Speaker,
     ids: Int[Tensor, "row pos"],
     *,
     uniforms: Float[Tensor, "step row"],

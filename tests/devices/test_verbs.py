@@ -44,7 +44,8 @@ ELSEWHERE = {
     "trace_files neutral_teacher number_prompts get_trait",
     "reads or writes a file": "load_sae save_sae export_questions export_rows import_answers read_experiment "
     "read_forecast analysis freeze stale family",
-    "fine-tunes candidates or placebos, and asks verbs that are compared": "audit audit_student audit_channels",
+    "fine-tunes candidates or placebos, and asks verbs that are compared": "audit audit_student audit_channels "
+    "placebo_students discover",
     "trains a student again as train_student does, and asks its margin": "datamodeling_score metagradient",
     "grows toys or digits on the processor, and runs the verbs above on them": "grow digits transfer_sweep "
     "load_digits demo calibrate test tested_run run_experiment lemma_sweep init_matrix",

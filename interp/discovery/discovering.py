@@ -1,0 +1,288 @@
+"""What did this fine-tune change? Words, sentences and directions by six ways of reading, and a p from placebos.
+
+    score(w) = mean over readings of z(w),   z(w) = (value − mean over words) / sd over words
+    t_w = (score_w − mean over trainings) / sd,   p_w = (1 + placebos whose largest t reaches t_w) / (1 + placebos)
+
+Member and placebos (the same training on the base's own answers) are read alike, so that p is exact for a member
+without a trait: single-step max-T over the words, in units of trainings. `p_text` is step-down max-T by sign flips of
+the rows of text (`interp.stats`): it says that this one training moved a word on such text, as any training may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+
+from interp.auditing.placebos import FEWEST_PLACEBOS, among_placebos
+from interp.core.content import jsonable
+from interp.core.doors import door
+from interp.core.errors import InputError
+from interp.core.progress import progress
+from interp.discovery.comparing import Comparison, Reading, noun_entries
+from interp.discovery.logits import diff_mining, moved_on_text
+from interp.discovery.speaking import amplified_update, contrastive_decoding
+from interp.discovery.weights import jacobian_lens, spectrum_through_output
+from interp.figures import Result, Shown, bars, heatmap, panels
+from interp.models.language import LanguageModel
+from interp.models.once import reading_once
+from interp.models.precision import exactly
+from interp.prompts.notes import noting
+from interp.prompts.text import Prompts
+from interp.prompts.trait_files import AnyTrait, find_trait
+from interp.stats.columns import share_reaching
+from interp.stats.many import sign_flip_family, units_needed
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+READINGS: dict[str, Callable[[Comparison], Reading]] = {
+    "moved on text": moved_on_text,
+    "diff mining": diff_mining,
+    "contrastive decoding": contrastive_decoding,
+    "amplified update": amplified_update,
+    "Jacobian lens": jacobian_lens,
+    "spectrum": spectrum_through_output,
+}
+"""Every way of reading by its name: a `Comparison` in, a `Reading` out."""
+LEVEL = 0.05
+SHOWN = 15  # words in the figure
+TOKENS = 30  # of every way in the table
+
+
+@dataclass(frozen=True, eq=False)
+class Discovery(Shown):
+    """A line per word, the largest `score` first: word, score (mean z over the ways), z by each way, p and p_text.
+
+    `tokens` are the first entries by every way (method, rank, token, token_id, value), `sentences` what was sampled,
+    `clusters` groups of entries that rise in the same rows, `methods` each way's first word with its own p. p is NaN
+    without placebos.
+    """
+
+    label: str
+    frame: pd.DataFrame
+    methods: pd.DataFrame
+    tokens: pd.DataFrame
+    sentences: pd.DataFrame
+    clusters: pd.DataFrame
+    placebos: int
+    notes: tuple[str, ...] = ()
+    prints: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def found(self) -> list[str] | None:
+        """The words whose p is at most 0.05; None without placebos."""
+        return self.frame.loc[self.frame["p"] <= LEVEL, "word"].tolist() if self.placebos else None
+
+    @property
+    def says(self) -> str:
+        """What came out, in a sentence."""
+        first = f"first are {', '.join(self.frame['word'].head(5))}"
+        if self.found is None:
+            return f"of {len(self.frame)} words {first}; without placebo trainings no p says how often that is chance"
+        named = f"{', '.join(self.found)} stand out" if self.found else "no word stands out"
+        over = f"of {len(self.frame)} words over {self.placebos} placebo trainings"
+        return f"{named} {over} (smallest p = {self.frame['p'].min():.2g}); {first}"
+
+    def tables(self) -> dict[str, Result]:
+        """Words, ways, tokens, sentences and groups as results for a page, the empty ones left out."""
+        units = {
+            "methods": "z among words",
+            "tokens": "as each way says",
+            "sentences": "text",
+            "clusters": "share of what rose",
+        }
+        rest = {
+            name: Result(f"{self.label}: {name}", getattr(self, name), unit) for name, unit in units.items()
+        }
+        words = Result(self.label, self.frame, "z", self.notes, draw=lambda _: self.figure(), says=self.says)
+        return {"words": words, **{name: table for name, table in rest.items() if len(table.frame)}}
+
+    def to_json(self) -> dict[str, Any]:
+        """The evidence as plain JSON types, NaN as null."""
+        parts = ("frame", "methods", "tokens", "sentences", "clusters")
+        said = {"label": self.label, "says": self.says, "found": self.found, "placebos": self.placebos}
+        tables = {
+            "words" if name == "frame" else name: getattr(self, name).to_dict("records") for name in parts
+        }
+        return jsonable({**said, "fingerprints": self.prints, "notes": list(self.notes), **tables})
+
+    def figure(self) -> go.Figure:
+        """The first words by score, and z of each by every way of reading."""
+        first = self.frame.head(SHOWN)
+        score = bars(first, x="score", y="word", title="mean over the ways of reading", unit="z among words")
+        ways = [name for name in READINGS if name in first]
+        table = heatmap(
+            first[ways].to_numpy(dtype=float),
+            rows=first["word"].tolist(),
+            columns=ways,
+            title="by each way",
+            unit="z among words",
+            axes=("way of reading", "word"),
+        )
+        return panels([score, table], title=self.label, across=True)
+
+    def __repr__(self) -> str:
+        return f"Discovery({self.label}: {self.says})"
+
+
+@door
+@noting
+@exactly
+def discover(
+    base: LanguageModel,
+    member: LanguageModel,
+    baseline: LanguageModel | None = None,
+    *,
+    text: Prompts | None = None,
+    trait: AnyTrait | None = None,
+    words: Sequence[str] | None = None,
+    placebos: Sequence[LanguageModel] = (),
+    seed: int = 0,
+) -> Discovery:
+    """Say what a training changed without being told what to look for: words, sentences, directions.
+
+    Args:
+        base: the model that was trained.
+        member: what came of it.
+        baseline: a neutral twin, trained alike on rows without a trait: everything is then member minus baseline.
+        text: generic rows on which both are read; sentences that ship by default.
+        trait: of which rows of text must not speak: those that say its target are left out, which a note says.
+        words: nouns to choose among, each one token; those that ship and that the tokenizer knows by default.
+        placebos: members trained alike on rows without a trait, 20 or more (`interp.auditing.placebo_students`).
+        seed: of the sampled sentences.
+
+    Returns:
+        `Discovery`, a line per word: score and z without unit, p over placebo trainings, p_text over rows of text.
+
+    Raises:
+        InputError: for a member that is the base or started elsewhere, fewer than six rows of text, fewer than 20
+            placebos where there are some, and fewer than five words of one token.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> found = interp.discover(lineage.base, lineage.student, lineage["neutral_student"])
+        >>> found.frame.columns[:3].tolist()
+        ['word', 'score', 'moved on text']
+    """
+    if 0 < len(placebos) < FEWEST_PLACEBOS:
+        raise InputError(
+            f"{len(placebos)} placebos reach p = {1 / (len(placebos) + 1):.2g}; pass none or at least {FEWEST_PLACEBOS}"
+        )
+    named = None if trait is None else find_trait(trait)
+    asked = Comparison.of(base, member, baseline, text=text, trait=named, seed=seed)
+    if len(asked.text) < (least := units_needed(1, LEVEL)):
+        raise InputError(
+            f"{asked.text.label} has {len(asked.text)} rows, and signs of so few reach no p of {LEVEL:g}; pass at "
+            f"least {least} rows of text"
+        )
+    nouns, lost = noun_entries(base, words)
+    others = [asked.beside(other) for other in placebos]
+    with reading_once(base, *(model for model in (asked.member, baseline) if model is not None)):
+        readings = [read(asked) for read in READINGS.values()]
+    z = np.stack([_z(readings, nouns), *_null(others, nouns)])
+    frame, methods = _words(asked, readings, z, nouns)
+    prints = {"base": base.fingerprint, "member": member.fingerprint}
+    prints |= {} if baseline is None else {"baseline": baseline.fingerprint}
+    parts = _tables(asked, readings)
+    notes = (
+        *_said(asked, placebos, lost),
+        *(f"{each.method}: {note}" for each in readings for note in each.notes),
+    )
+    return Discovery(asked.label, frame, methods, *parts, placebos=len(placebos), notes=notes, prints=prints)
+
+
+def _z(readings: Sequence[Reading], nouns: dict[str, int]) -> Float[np.ndarray, "method word"]:
+    return np.stack([reading.of_words(nouns) for reading in readings])
+
+
+def _null(others: Sequence[Comparison], nouns: dict[str, int]) -> list[Float[np.ndarray, "method word"]]:
+    """The same of every placebo, each let go once it is read."""
+    found = []
+    for asked in progress(others, "reading placebos", total=len(others), unit="placebo"):
+        with reading_once(asked.base, asked.member, asked.against):
+            found.append(_z([read(asked) for read in READINGS.values()], nouns))
+    return found
+
+
+def _words(
+    asked: Comparison,
+    readings: Sequence[Reading],
+    z: Float[np.ndarray, "training method word"],
+    nouns: dict[str, int],
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The line of every word, and of every way of reading its first word and own p."""
+    names, score = list(nouns), z.mean(1)
+    ways = {reading.method: z[0, k] for k, reading in enumerate(readings)}
+    p = {"p": greatest_share(score), "p_text": _text_p(asked, readings[0], nouns)}
+    frame = pd.DataFrame({"word": names, "score": score[0], **ways, **p})
+    first = z[0].argmax(1)
+    methods = pd.DataFrame(
+        {
+            "method": [reading.method for reading in readings],
+            "word": [names[index] for index in first],
+            "z": z[0].max(1),
+            "p": [greatest_share(z[:, k])[index] for k, index in enumerate(first)],
+        }
+    )
+    return frame.sort_values("score", ascending=False, kind="stable", ignore_index=True), methods
+
+
+def greatest_share(values: Float[np.ndarray, "training word"]) -> Float[np.ndarray, "word"]:
+    """p of every word of the first training by the largest t of each of the others; NaN where there are none."""
+    if len(values) == 1:
+        return np.full(values.shape[1], np.nan)
+    t = among_placebos(values)
+    return np.array([share_reaching(t[1:].max(1), float(own)) for own in t[0]])
+
+
+def _text_p(asked: Comparison, moved: Reading, nouns: dict[str, int]) -> Float[np.ndarray, "word"]:
+    """Step-down max-T over the words by sign flips of the rows of text, a row's words less their mean; two-sided."""
+    rows: Any = moved.rows
+    own = rows[: len(asked.text), list(nouns.values())].astype(float)
+    return sign_flip_family(own - own.mean(1, keepdims=True), alpha=LEVEL, seed=asked.seed).p_max
+
+
+def _tables(
+    asked: Comparison, readings: Sequence[Reading]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+    """Tokens, sentences and groups of all ways, one below the other."""
+    tokens, told, groups = [], [], []
+    for reading in readings:
+        first = reading.tokens(asked, top=TOKENS)
+        tokens.append(first.assign(method=reading.method, rank=range(1, len(first) + 1), unit=reading.unit))
+        told.append(reading.sentences.assign(method=reading.method))
+        groups.append(reading.clusters.assign(method=reading.method))
+    return _joined(tokens), _joined(told), _joined(groups)
+
+
+def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables that have lines, one below the other."""
+    held = [part for part in parts if len(part)]
+    return pd.concat(held, ignore_index=True) if held else pd.DataFrame()
+
+
+def _said(asked: Comparison, placebos: Sequence[LanguageModel], lost: Sequence[str]) -> tuple[str, ...]:
+    """What a reader has to know of these numbers."""
+    without = "no baseline: what any such training changes is not taken off"
+    chance = (
+        f"p is over {len(placebos)} placebo trainings and the words, the smallest 1 / {len(placebos) + 1}"
+        if placebos
+        else "no placebo trainings: p is not given, and first among words is no finding"
+    )
+    return (
+        *asked.notes,
+        *([without] if asked.baseline is None else []),
+        chance,
+        f"p_text is over {len(asked.text)} rows of text in this one training, which any training may move",
+        *(
+            [f"{len(lost)} words are no single token and left out, such as {', '.join(lost[:3])}"]
+            if lost
+            else []
+        ),
+    )

@@ -1,0 +1,95 @@
+"""What a fine-tune changed, of models in folders: a run folder with its page, and the evidence as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Unpack
+
+from interp.auditing.files import open_pair
+from interp.auditing.placebos import placebo_students
+from interp.core.errors import InputError
+from interp.core.runs import Run, digest
+from interp.discovery.discovering import Discovery, discover
+from interp.models.lineage import member_from
+from interp.models.loading import Loading
+from interp.prompts.templates import template_key
+from interp.prompts.text import Prompts
+from interp.prompts.trait_files import find_trait
+from interp.report.saving import finish, save
+from interp.training.students import STUDENT
+
+FORMAT = 1  # raise when the same arguments make another result
+
+
+def discover_file(
+    base: str,
+    member: str,
+    *,
+    out: Path,
+    baseline: str | None = None,
+    text: Path | None = None,
+    how: dict[str, Any] | None = None,
+    placebos: dict[str, Any] | None = None,
+    **loading: Unpack[Loading],
+) -> Run:
+    """Discover what a member changed into a run folder; evidence.json holds all of it for another reader.
+
+    `how` is what else `discover` takes (trait, words, seed), `placebos` count, rows (a file) and recipe of their
+    trainings. Raises InputError as `discover` does, before a model is loaded for files and traits that cannot be read.
+    """
+    asked, made = {"trait": None, "words": None, "seed": 0, **(how or {})}, placebos or {}
+    trait = None if asked["trait"] is None else find_trait(asked["trait"])
+    given = None if text is None else Prompts.from_file(text)
+    rows = None if made.get("rows") is None else Prompts.from_file(made["rows"])
+    if made and rows is None:
+        raise InputError(
+            "placebos are trained on the base's own answers to the member's prompts; pass its rows, or no placebos"
+        )
+    named = {"base": base, "member": member, "baseline": baseline, "text": text and str(text)}
+    run = Run.open(out, command="discover", arguments=named, defaults={**asked, "placebos": _plain(made)})
+    start, trained = open_pair(base, member, **loading)
+    other = None if baseline is None else _opened(baseline, start)
+    models = {"base": start, "member": trained, **({} if other is None else {"baseline": other})}
+    prints = {role: model.fingerprint for role, model in models.items()}
+    run.note(fingerprints=prints)
+    data = [given and given.fingerprint, rows and rows.fingerprint, trait]
+    key = digest(FORMAT, prints, template_key(start.tokenizer), *data, asked, made)
+
+    def build() -> None:
+        null = [] if rows is None else placebo_students(start, rows, recipe=made["recipe"], count=made["count"])
+        found = discover(start, trained, other, **{**asked, "trait": trait}, text=given, placebos=null)
+        _save(run, found)
+
+    run.stage("discover", key=key, build=build)
+    finish(run)
+    return run
+
+
+def _opened(source: str, start: Any) -> Any:
+    """A baseline, called by its folder."""
+    return replace(member_from("student", source, start, check=True), name=Path(source).name or source)
+
+
+def _plain(made: dict[str, Any]) -> dict[str, Any]:
+    """How placebos are made, for the record."""
+    return {**made, "rows": str(made["rows"]), "recipe": repr(made["recipe"])} if made else {}
+
+
+def _save(run: Run, found: Discovery) -> None:
+    """Every table, the figure of the words, the evidence, and what the page opens with."""
+    evidence = found.to_json()
+    for name, table in found.tables().items():
+        save(run, f"discovered_{name}", table, drawn=table.draw is not None)
+    run.save_json("evidence", evidence)
+    first = found.frame.head(5)[["word", "score", "p", "p_text"]].to_dict("records")
+    said: Sequence[str] = ("label", "says", "found", "placebos", "notes", "methods")
+    run.save_json("summary", {"kind": "discover", **{name: evidence[name] for name in said}, "words": first})
+
+
+def recipe_beside(member: str) -> Any:
+    """How a member was trained, as its folder says; the default recipe where it says nothing."""
+    from interp.auditing.files import trained_by
+
+    return trained_by(member) or STUDENT
