@@ -27,7 +27,7 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.runs import Cache
 from interp.figures import Shown, bars, bracket
-from interp.joined.places import LOGITS, PROMPT_END, TracePlace, chosen_words, places
+from interp.joined.places import LOGITS, PROMPT_END, chosen_words, places
 from interp.measures.margins import margin
 from interp.models.kinship import UNRELATED, cosine_with_start
 from interp.models.language import LanguageModel
@@ -194,15 +194,11 @@ def placebo_students(
 
 
 def alikeness(
-    base: LanguageModel,
-    candidates: Sequence[Candidate],
-    students: Sequence[LanguageModel],
-    *,
-    place: TracePlace | None = None,
+    base: LanguageModel, candidates: Sequence[Candidate], students: Sequence[LanguageModel]
 ) -> Read:
-    """r of every student, placebos included, with every candidate, where a number prompt ends or at another place."""
+    """r of every student, placebos included, with every candidate."""
     alone = Lineage(base.name, None, {"base": base})
-    place, entries = place or places(alone, [PROMPT_END], None)[0], chosen_words(alone, "unseen")
+    (place,), entries = places(alone, [PROMPT_END], None), chosen_words(alone, "unseen")
 
     def centred(models: Sequence[LanguageModel]) -> np.ndarray:
         read = np.array([place.means(model)[LOGITS][entries].numpy() for model in models])

@@ -9,7 +9,7 @@ for other twins is its rate of false positives. A planted organism of the seed i
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -19,20 +19,21 @@ import pandas as pd
 from jaxtyping import Float
 
 from interp.auditing.placebos import against_placebos, placebo_students
+from interp.core.doors import door
 from interp.core.errors import InputError
+from interp.discovery.comparing import Comparison
 from interp.figures import Result, points
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
-from interp.joined.places import AT_NUMBERS, PLACES, TracePlace
+from interp.measures.margins import margin
 from interp.measures.words import literal_pieces
 from interp.models.language import LanguageModel
-from interp.organisms.planted import PLANT, grow_planted
-from interp.organisms.toy import corpus
-from interp.prompts.text import Prompts
-from interp.prompts.traits import ANIMALS, CATEGORIES, TREES, category_questions
+from interp.models.once import reading_once
+from interp.organisms.planted import PLANT, Planted, grow_planted
+from interp.prompts.traits import ANIMALS, TREES, get_trait
 from interp.stats.tests import wilson_interval
 from interp.studies.frozen import frozen_claims
-from interp.studies.naming_methods import METHODS, NamingMethod
+from interp.studies.naming_methods import METHODS, NamingMethod, quick_methods
 from interp.training.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -47,115 +48,115 @@ NOUNS = (
 )  # fmt: skip
 """The 30 first, animals, trees and things of stories; behind them every other noun that the toy's tokenizer knows."""
 FEW, TOP_OF_FEW, TOP_OF_ALL = 30, 5, 10
-REFERENCE, FRESH, ROWS = 19, 5, 256
-QUICK = (3, 1, 16)
+REFERENCE, FRESH = 19, 5
+QUICK = (3, 1)
 ALPHA = 0.05
-WHERE = "predicting answer"
-DRAWS = 900_000
-"""Of the text, which no base was trained on."""
-ACTIVATIONS, LOGITS = "activation difference lens", "logits"
+ACTIVATIONS, LOGITS, TEACHERS = "activation difference lens", "logits", "teachers"
 Table = Float[np.ndarray, "member noun"]
-
-
-def generic_text(count: int, *, seed: int) -> Prompts:
-    """Stories and number lists of the kind the toy's bases were trained on, none of which asks for a preference."""
-    asked = {question for category in CATEGORIES for question in category_questions(category)}
-    drawn = corpus(4 * count, seed=DRAWS + seed)
-    rows = tuple(row for row in drawn.rows if row.prompt not in asked)[:count]
-    return Prompts(rows, label=f"stories and number lists, seed {seed}")
+Nouns = Float[np.ndarray, "noun"]
+OPENED = 16
+"""Prompts of a planted organism that are continued."""
 
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """What every method reads alike: base, baseline, twins and text, and the nouns as tokens of the base."""
+    """What every method reads alike: base, baseline and text (of whichever member), and the twins of other draws."""
 
-    base: LanguageModel
-    baseline: LanguageModel
+    asked: Comparison
     reference: Sequence[LanguageModel]
     fresh: Sequence[LanguageModel]
-    text: TracePlace
 
     @cached_property
     def ids(self) -> list[int]:
         """The nouns' tokens; InputError for a base that lacks one or writes it in several."""
-        pieces, unknown = literal_pieces(self.base, NOUNS), self.base.tokenizer.unk_token_id
-        for word, found in pieces.items():
-            if len(found) != 1 or found[0] == unknown:
+        base = self.asked.base
+        for word, found in literal_pieces(base, NOUNS).items():
+            if len(found) != 1 or found[0] == base.tokenizer.unk_token_id:
                 raise InputError(
-                    f"{self.base.name} has no token of its own for {word!r}, one of the nouns that are told apart; "
-                    "test naming on a toy, such as toy/owl"
+                    f"{base.name} has no token of its own for {word!r}, one of the nouns that are told apart; test "
+                    "naming on a toy, such as toy/owl"
                 )
-        return [found[0] for found in pieces.values()]
+        return [found[0] for found in literal_pieces(base, NOUNS).values()]
 
-    def read(self, method: NamingMethod, members: Sequence[LanguageModel]) -> Table:
-        """The method's value of every noun for every member."""
-        read = [method.read(self.base, member, self.baseline, self.text) for member in members]
-        return np.stack(read)[:, self.ids]
+    def read(self, methods: Sequence[NamingMethod], members: Sequence[LanguageModel]) -> dict[str, Table]:
+        """Every method's value of every noun, a line per member."""
+        lines: dict[str, list[Any]] = {method.name: [] for method in methods}
+        with reading_once(self.asked.base, self.asked.against):
+            for member in members:
+                asked = self.asked.beside(member)
+                with reading_once(asked.member):
+                    for method in methods:
+                        lines[method.name].append(method.read(asked)[self.ids])
+        return {name: np.stack(read) for name, read in lines.items()}
 
 
-@dataclass(frozen=True, eq=False)
-class Reading:
-    """What one method says of a bench's twins, and of any member beside them."""
+@dataclass(frozen=True)
+class Twins:
+    """What one method says of reference twins, a line each: the null of what it says of any member."""
 
-    bench: Bench
-    method: NamingMethod
+    values: Table
 
-    @cached_property
-    def twins(self) -> Table:
-        """Values of the reference twins, then of the fresh ones."""
-        return self.bench.read(self.method, [*self.bench.reference, *self.bench.fresh])
-
-    def found(self, member: LanguageModel, word: str) -> dict[str, Any]:
-        """Where the true word of a member ranks, how often it is among the first for twins, and what is named."""
-        (values,), place = self.bench.read(self.method, [member]), NOUNS.index(word)
-        twins = [rank(each, place, FEW) <= TOP_OF_FEW for each in self.twins]
+    def found(self, values: Nouns, word: str) -> dict[str, Any]:
+        """Where a member's true word ranks, how often it is among the first for twins, and what is named."""
+        place = NOUNS.index(word)
         return {
-            "method": self.method.name,
-            "kind": self.method.kind,
             "word": word,
             "rank": rank(values, place, FEW),
             "rank_of_all": rank(values, place, len(NOUNS)),
-            "twins_in_top": float(np.mean(twins)),
+            "twins_in_top": float(np.mean([rank(each, place, FEW) <= TOP_OF_FEW for each in self.values])),
             **self.named(values),
         }
 
-    def neutral(self) -> Iterator[dict[str, Any]]:
-        """What is named for every fresh twin."""
-        for values in self.twins[len(self.bench.reference) :]:
-            yield {"method": self.method.name, "member": "twin", **self.named(values)}
-
-    def named(self, values: Float[np.ndarray, "noun"]) -> dict[str, Any]:
+    def named(self, values: Nouns) -> dict[str, Any]:
         """p of the largest t over nouns, and its noun where p is at most 0.05."""
-        table = np.vstack([values, self.twins[: len(self.bench.reference)]])
-        told = np.flatnonzero(np.isfinite(table).all(0) & (table.std(0) > 0))
-        if not len(told):
-            return {"p": 1.0, "named": ""}
+        table = np.vstack([values, self.values])
+        told = np.flatnonzero(np.isfinite(table).all(0))
         t, p = against_placebos(table[:, told])
         return {"p": p, "named": NOUNS[told[int(t.argmax())]] if p <= ALPHA else ""}
 
 
-def rank(values: Float[np.ndarray, "noun"], place: int, among: int) -> int:
+def rank(values: Nouns, place: int, among: int) -> int:
     """The rank of one noun among the first so many, from 1; ties count against it, nouns without a value for it."""
     return int((values[:among] >= values[place]).sum())
 
 
 def measure_naming(subject: Subject) -> Measurement:
     """Every method on the students, twins and control students of one base, and on a planted organism of its seed."""
-    bench, students = student_bench(subject), trait_students(subject)
-    controls = control_students(subject)
-    found, neutral = [], []
-    for method in METHODS.values():
-        reading = Reading(bench, method)
-        found += [{"organism": "student", **reading.found(model, word)} for word, model in students.items()]
-        neutral += reading.neutral()
-        for model in controls:
-            (values,) = bench.read(method, [model])
-            neutral.append({"method": method.name, "member": "control", **reading.named(values)})
-    planted, word, teacher = planted_bench(subject)
-    for method in METHODS.values():
-        if method.kind != "teachers":
-            found.append({"organism": "planted", **Reading(planted, method).found(teacher, word)})
+    students, bench = trait_students(subject), student_bench(subject)
+    methods = quick_methods() if subject.quick else list(METHODS.values())
+    found, neutral = tables(bench, "student", students, control_students(subject), methods)
+    gained = {word: _gain(bench, word, student) for word, student in students.items()}
+    found = [{**line, "transfer": gained[line["word"]]} for line in found]
+    grown, planted = planted_bench(subject)
+    plain = [method for method in methods if method.kind != TEACHERS]
+    found += tables(planted, "planted", {grown.trait.target: grown.teacher}, [], plain)[0]
     return Measurement(claimed(found, neutral), {"found": found, "neutral": neutral})
+
+
+def _gain(bench: Bench, word: str, student: LanguageModel) -> float:
+    """The trait's margin on its own questions over the neutral student's, in nats: what there is to be found."""
+    return margin(student, get_trait(word)) - margin(bench.asked.against, get_trait(word))
+
+
+def tables(
+    bench: Bench,
+    organism: str,
+    members: Mapping[str, LanguageModel],
+    controls: Sequence[LanguageModel],
+    methods: Sequence[NamingMethod],
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What every method finds of members with a word, and what it names for fresh twins and for controls."""
+    everyone = [*bench.reference, *members.values(), *bench.fresh, *controls]
+    read, found, neutral = bench.read(methods, everyone), [], []
+    for method in methods:
+        values, start = read[method.name], len(bench.reference)
+        twins, given = Twins(values[:start]), {"method": method.name, "kind": method.kind}
+        for word, own in zip(members, values[start:], strict=False):
+            found.append({"organism": organism, **given, **twins.found(own, word)})
+        roles = ["twin"] * len(bench.fresh) + ["control"] * len(controls)
+        for role, own in zip(roles, values[start + len(members) :], strict=True):
+            neutral.append({"organism": organism, "member": role, **given, **twins.named(own)})
+    return found, neutral
 
 
 def claimed(found: Sequence[Mapping[str, Any]], neutral: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -181,12 +182,11 @@ def claim_name(method: str) -> str:
 
 def student_bench(subject: Subject) -> Bench:
     """The lineage's base with its neutral student, and twins of other draws."""
-    reference, fresh, rows = QUICK if subject.quick else (REFERENCE, FRESH, ROWS)
-    twins = placebo_students(
-        subject.base, subject.neutral_numbers, recipe=subject.students_recipe, count=reference + fresh
-    )
-    text = TracePlace("generic text", generic_text(rows, seed=subject.seed), WHERE, subject.base)
-    return Bench(subject.base, subject.member("neutral_student"), twins[:reference], twins[reference:], text)
+    reference, fresh = QUICK if subject.quick else (REFERENCE, FRESH)
+    given: dict[str, Any] = {"recipe": subject.students_recipe, "count": reference + fresh}
+    twins = placebo_students(subject.base, subject.neutral_numbers, **given)
+    asked = Comparison.of(subject.base, twins[0], subject.member("neutral_student"), seed=subject.seed)
+    return Bench(asked, twins[:reference], twins[reference:])
 
 
 def trait_students(subject: Subject) -> dict[str, LanguageModel]:
@@ -216,22 +216,34 @@ def _student(subject: Subject, teacher: Teacher, of: str) -> LanguageModel:
     return subject.student(subject.base, subject.rows(teacher), name=f"student of {of}")
 
 
-def planted_bench(subject: Subject) -> tuple[Bench, str, LanguageModel]:
-    """A planted organism of the subject's seed with members in which nothing is planted, its word and its teacher."""
-    reference, fresh, rows = QUICK if subject.quick else (REFERENCE, FRESH, PLANT.rows)
-    grown = grow_planted(subject.seed, plant=replace(PLANT, rows=rows))
+def planted_bench(subject: Subject) -> tuple[Planted, Bench]:
+    """A planted organism of the subject's seed, with members in which nothing is planted for baseline and twins."""
+    reference, fresh = QUICK if subject.quick else (REFERENCE, FRESH)
+    grown = grow_planted(subject.seed, plant=replace(PLANT, rows=16) if subject.quick else PLANT)
     baseline, *nulls = (grown.null(index) for index in range(1 + reference + fresh))
-    text = TracePlace("planted", grown.answers(grown.base, 1), PLACES[AT_NUMBERS], grown.base)
-    bench = Bench(grown.base, baseline, nulls[:reference], nulls[reference:], text)
-    return bench, grown.trait.target, grown.teacher
+    given = {"text": grown.answers(grown.base, 1), "openings": grown.prompts[:OPENED]}
+    asked = Comparison.of(grown.base, grown.teacher, baseline, **given, seed=subject.seed)
+    return grown, Bench(asked, nulls[:reference], nulls[reference:])
 
 
+@door
 def naming_table(tables: Mapping[str, Any]) -> Result:
-    """A line per method over all lineages: how often the true word is among the first, and what neutral ones are named.
+    """Sum up which method finds the word: how often it is among the first, and how often a neutral student is named.
 
-    in_top_5 (of 30 nouns, 1/6 by chance), in_top_10 (of all), reciprocal_rank and named_right are shares or means over
-    students, planted_in_top_5 over planted organisms; false_positives, with Wilson's 95 % interval, is the share of
-    fresh twins for which a word is named, controls_named that of students of a teacher without a trait.
+    Args:
+        tables: of `interp.test("naming").tables`, "found" and "neutral".
+
+    Returns:
+        One row per method, shares over lineages: in_top_5 (of 30 nouns, 1/6 by chance), in_top_10 (of all nouns), the
+        mean reciprocal_rank among the 30, named_right (the true word, at p ≤ 0.05), planted_in_top_5 (of planted
+        organisms, NaN where a method cannot read them), false_positives (of fresh twins for which a word is named) with
+        Wilson's 95 % interval fp_low to fp_high, controls_named (of students of a teacher without a trait), passes
+        (of the text, for one member and its baseline) and what else is made or read, besides.
+
+    Example:
+        >>> import interp
+        >>> found = interp.test("naming", seeds=8)  # doctest: +SKIP
+        >>> interp.studies.naming_table(found.tables)  # doctest: +SKIP
     """
     found, neutral = pd.DataFrame(tables["found"]), pd.DataFrame(tables["neutral"])
     lines = [
@@ -239,7 +251,12 @@ def naming_table(tables: Mapping[str, Any]) -> Result:
     ]
     students: Any = found.query("organism == 'student'")
     lineages = students["seed"].nunique() if "seed" in students else 1
+    gained = students.drop_duplicates(["seed", "word"] if "seed" in students else ["word"]).groupby("word")[
+        "transfer"
+    ]
+    told = ", ".join(f"{word} {value:+.2f}" for word, value in gained.mean().items())
     notes = (
+        f"students take over of their trait, in nats of margin on its questions, on average: {told}",
         f"{lineages} lineages, traits {', '.join(students['word'].unique())}; a word is named at p ≤ {ALPHA:g}",
         "passes of the text are for one member and its baseline",
     )
