@@ -30,6 +30,8 @@ from interp.measures.words import literal_pieces
 from interp.models.language import LanguageModel
 from interp.models.once import reading_once
 from interp.organisms.planted import PLANT, Planted, grow_planted
+from interp.organisms.toy import corpus
+from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, TREES, get_trait
 from interp.stats.tests import wilson_interval
 from interp.studies.frozen import frozen_claims
@@ -50,12 +52,25 @@ NOUNS = (
 FEW, TOP_OF_FEW, TOP_OF_ALL = 30, 5, 10
 REFERENCE, FRESH = 19, 5
 QUICK = (3, 1)
+ROWS = 256
+DRAWS = 900_000
+"""Of the documents, which no base was trained on."""
 ALPHA = 0.05
 ACTIVATIONS, LOGITS, TEACHERS = "activation difference lens", "logits", "teachers"
 Table = Float[np.ndarray, "member noun"]
 Nouns = Float[np.ndarray, "noun"]
 OPENED = 16
 """Prompts of a planted organism that are continued."""
+
+
+def documents(count: int, *, seed: int) -> Prompts:
+    """Documents of the kind the toy's bases were trained on, without a system line: questions, stories, number lists.
+
+    Every animal and every tree is named in them as often as another.
+    """
+    drawn = corpus(2 * count, seed=DRAWS + seed).rows
+    rows = tuple(row for row in drawn if not row.system)[:count]
+    return Prompts(rows, label=f"documents of the toy, seed {seed}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,7 +200,8 @@ def student_bench(subject: Subject) -> Bench:
     reference, fresh = QUICK if subject.quick else (REFERENCE, FRESH)
     given: dict[str, Any] = {"recipe": subject.students_recipe, "count": reference + fresh}
     twins = placebo_students(subject.base, subject.neutral_numbers, **given)
-    asked = Comparison.of(subject.base, twins[0], subject.member("neutral_student"), seed=subject.seed)
+    baseline, text = subject.member("neutral_student"), documents(ROWS, seed=subject.seed)
+    asked = Comparison.of(subject.base, twins[0], baseline, text=text, seed=subject.seed)
     return Bench(asked, twins[:reference], twins[reference:])
 
 

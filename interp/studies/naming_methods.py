@@ -39,8 +39,8 @@ from interp.models.language import LanguageModel
 
 Values = Float[np.ndarray, "word"]
 FEATURES = 10  # features that count as moved, largest change first
-SPARSE = SAERecipe(width=192, samples=131_072)
-JOINT = SAERecipe(width=192, samples=32_768)
+SPARSE = SAERecipe(width=192, samples=131_072, batch_size=128)
+JOINT = SAERecipe(width=192, samples=32_768, batch_size=128)
 
 
 @dataclass(frozen=True)
