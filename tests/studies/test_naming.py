@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -132,7 +134,8 @@ def test_the_table_by_hand():
     assert line["reciprocal_rank"] == pytest.approx((1 + 1 / 6 + 1 / 30) / 3)
     assert (line["false_positives"], line["controls_named"]) == (0.5, 1.0)
     assert (line["fp_low"], line["fp_high"]) == wilson_interval(1, 2)
-    assert len(found.figure().data) >= len(METHODS)
+    figure: Any = found.figure()
+    assert len(figure.data) >= len(METHODS)
 
 
 TRAINED = ("SAE shift", "joint dictionary")
