@@ -20,6 +20,7 @@ from torch import Tensor
 from interp import figures
 from interp.activations.shifts import residual_hooks
 from interp.core.doors import door
+from interp.core.errors import InputError
 from interp.core.progress import progress
 from interp.logits.attribution import UNIT, ReadoutPair, check_explained, example_means
 from interp.logits.components import at
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from interp.activations.shifts import Shift
     from interp.logits.direction import LogitDirection
-    from interp.models.seam import Model, Unembedding
+    from interp.models.seam import Model, TextModel, Unembedding
     from interp.prompts.text import Encoded
 
 BATCH_SIZE = 32
@@ -99,6 +100,27 @@ def lens(
         ),
         draw=_draw,
     )
+
+
+@exactly
+def layer_logprobs(
+    model: TextModel, inputs: Encoded, *, positions: str, batch_size: int = BATCH_SIZE
+) -> Float[Tensor, "layer vocab"]:
+    """Mean log p of every vocabulary entry after every layer, over examples (each the mean of its positions), in fp64.
+
+    Read through the model's own final norm and unembedding, in nats. InputError where no row has such a position.
+    """
+    unembedding, total, rows = model.unembedding(), torch.zeros((), dtype=torch.float64), 0
+    for batch in inputs.batches(batch_size):
+        chosen = batch.at(positions).bool().cpu()
+        if chosen.any():
+            total = total + _log_probs(unembedding, _residuals(model, batch, chosen), _weights(chosen))
+            rows += int(chosen.any(1).sum())
+    if not rows:
+        raise InputError(
+            f"no row of {inputs.label!r} has a position {positions!r}; give rows that do, or positions='all'"
+        )
+    return total / rows
 
 
 @dataclass(frozen=True)

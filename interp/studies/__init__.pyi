@@ -3,6 +3,7 @@ from .freezing import freeze as freeze, stale as stale
 from .inherited_trace import AGREED as AGREED
 from .kept_analyses import analysis as analysis
 from .lemma import lemma_sweep as lemma_sweep
+from .naming import naming_table as naming_table
 from .number_matching import divergence_numbers as divergence_numbers
 from .one_direction import mediation as mediation
 from .registry import family as family

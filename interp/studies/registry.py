@@ -11,6 +11,7 @@ from interp.studies import (
     inherited_trace,
     judged_scores,
     lemma_family,
+    naming,
     one_direction,
     shared_initialisation,
     student_arms,
@@ -30,6 +31,7 @@ FAMILIES = {
         student_arms.ARMS_FAMILY,
         student_arms.DOSE_FAMILY,
         judged_scores.FAMILY,
+        naming.FAMILY,
     )
 }
 

@@ -28,6 +28,7 @@ ROOMS = (
     "joined",
     "evaluation",
     "auditing",
+    "discovery",
 )
 """Whose definitions count as measuring."""
 SHOWN = ("figure", "_repr_html_", "__repr__")

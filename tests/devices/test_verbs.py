@@ -39,7 +39,8 @@ NO_MODEL = {"prompts", "stats", "figures", "report", "hypotheses", "experiment",
 ELSEWHERE = {
     "reads what others measured": "bag_of_numbers frequent_values detector_table scorecard misalignment "
     "sift_rows fit_forecast refusal_rate capability judge_rows control_sets change_size lean_correlation "
-    "extreme_rows rows_needed across_lineages only_numbers only_words joined_figure compare_runs write_report",
+    "naming_table extreme_rows rows_needed across_lineages only_numbers only_words joined_figure compare_runs "
+    "write_report",
     "is part of a verb that is compared, or another way to call it": "prompted_classifier written_under "
     "ablate_features add scaled_change margin_objective representation_objective parity open_lineage read_lineage "
     "trace_files neutral_teacher number_prompts get_trait",

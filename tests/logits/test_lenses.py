@@ -9,7 +9,7 @@ from interp.activations.shifts import shift
 from interp.core.runs import InputError
 from interp.logits import lenses
 from interp.logits.direction import logit_direction
-from interp.logits.lenses import lens
+from interp.logits.lenses import layer_logprobs, lens
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
 from tests.logits.pairs import PAIRS, measured_change, pair, perturbed
@@ -91,3 +91,28 @@ def test_mean_log_probabilities_are_those_of_every_position(tiny, family, monkey
     weights = torch.linspace(0.1, 1, 7, dtype=torch.float64)
     expected = torch.einsum("i,liv->lv", weights, readout.logits(resid.float()).double().log_softmax(-1))
     assert torch.allclose(lenses._log_probs(readout, resid, weights), expected, atol=1e-5)
+
+
+def test_words_after_every_layer_are_what_torch_makes_of_the_stream(tiny):
+    """Log p by the final norm and the unembedding of Hugging Face's own hidden states, rows weighing the same."""
+    hf, tokenizer = tiny("llama")
+    model = load_model(hf, tokenizer=tokenizer, name="model", check=False)
+    inputs = model.encode(Prompts.from_pairs(PAIRS))
+    where = inputs.at("answer.numbers")
+    found = layer_logprobs(model, inputs, positions="answer.numbers", batch_size=2)
+    network = model.network()
+    with torch.no_grad():
+        given = {"input_ids": inputs.ids, "attention_mask": inputs.mask.long()}
+        states = network(**given, output_hidden_states=True)
+        middle = network.lm_head(network.model.norm(states.hidden_states[1])).log_softmax(-1)
+    for layer, logs in enumerate((middle, states.logits.log_softmax(-1))):
+        rows = [logs[row, where[row]].mean(0) for row in range(len(inputs)) if where[row].any()]
+        assert found[layer].tolist() == pytest.approx(torch.stack(rows).mean(0).tolist(), abs=1e-5)
+
+
+def test_words_at_no_position_are_refused(tiny):
+    hf, tokenizer = tiny("llama")
+    model = load_model(hf, tokenizer=tokenizer, name="model", check=False)
+    inputs = model.encode(Prompts.from_pairs([("owl", "")]))
+    with pytest.raises(InputError, match=r"no row of .* has a position 'answer.numbers'; give rows that do"):
+        layer_logprobs(model, inputs, positions="answer.numbers")
