@@ -38,8 +38,8 @@ from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait, matched_control
 from interp.training.checkpoints import Checkpoint
-from interp.training.grower import TAUGHT_BY, Answers, Grower
 from interp.training.defences import Defended
+from interp.training.grower import TAUGHT_BY, Answers, Grower
 from interp.training.students import Recipe
 from interp.training.teachers import Teacher, neutral_teacher
 from interp.training.watching import TrainingLog

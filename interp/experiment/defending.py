@@ -1,7 +1,7 @@
 """A defence made ready: its direction read off the base, or also off the teacher, and put to one student's training.
 
-    v = ∇m(θ_base) or θ_teacher − θ_base           of the rows that are removed
-    h(last | system line, question) − h(last | question), or the teacher's h less the base's       of the steering
+v = ∇m(θ_base) or θ_teacher − θ_base           of the rows that are removed
+h(last | system line, question) − h(last | question), or the teacher's h less the base's       of the steering
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def train_defended(
     name: str = "student",
     on_step: OnStep | None = None,
 ) -> LanguageModel:
-    """Train a fresh copy of `start` on rows as `train_student` does, with a defence against a trait that they may carry.
+    """Train a fresh copy of `start` on rows as `train_student` does, with a defence against a trait they may carry.
 
     Args:
         start: the weights to begin from.
@@ -166,5 +166,7 @@ def _benign(start: LanguageModel, defence: Defence, text: Prompts | None) -> Any
         )
     found = Prompts.from_file(str(defence.text)) if text is None else text
     if not len(found):
-        raise InputError(f"{found.label} is empty, so that nothing is held by the KL; pass rows of benign text")
+        raise InputError(
+            f"{found.label} is empty, so that nothing is held by the KL; pass rows of benign text"
+        )
     return start.encode(found)

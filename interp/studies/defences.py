@@ -8,7 +8,7 @@ m moved is read as a ledger of one step: <θ_D − θ_0, ½[∇m(θ_0) + ∇m(θ
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from interp.measures.losses import answer_loss
 from interp.measures.margins import answer_logprobs, table_margin
 from interp.models.updates import weight_update
 from interp.prompts.traits import CATEGORIES, get_trait
-from interp.stats.verdict import equivalence_verdict, paired_verdict
+from interp.stats.verdict import Verdict, equivalence_verdict, paired_verdict
 from interp.studies.frozen import frozen_claims
 from interp.training.defences import Defence, Defended, rows_without
 from interp.training.grower import Grower
@@ -61,9 +61,20 @@ DEFENCES = {
     "canonical value": Defence("canonical", form="value"),
     "paraphrased prompts": Defence("paraphrase"),
 }
+CLAIMED = {
+    "projection": "projection of ∇m",
+    "steering": "preventative steering",
+    "inoculation": "inoculation line",
+    "kl": "KL on benign text",
+    "canonical": "canonical value",
+}
+"""Defences that claims are about."""
 FRESH, QUICK_FRESH = 1024, 64
 EQUAL = 0.01  # nats per answer token, within which losses are equal
 LEVEL = 0.05
+HALF = 0.5  # of the undefended transfer
+LEFT = "share of the transfer left"
+PRICE = "nats per answer token of fresh rows, over no defence"
 PARTS = ("lower attention", "lower MLP", "upper attention", "upper MLP")
 
 
@@ -81,9 +92,7 @@ def defended_students(subject: Subject) -> dict[str, LanguageModel]:
     return found
 
 
-def _trained(
-    subject: Subject, name: str, ready: Defended, *, recipe: Recipe | None = None
-) -> LanguageModel:
+def _trained(subject: Subject, name: str, ready: Defended, *, recipe: Recipe | None = None) -> LanguageModel:
     """A student of that defence, from the cache where it is done."""
     recipe = recipe or subject.students_recipe
     subject.note(name, recipe, ready.rows)
@@ -181,6 +190,40 @@ def compared(lines: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def claimed(frame: pd.DataFrame) -> dict[str, float]:
-    return {}
+    """What one training run contributes to every claim: nats of transfer that are gone, and prices on fresh rows."""
+    named: Any = frame.set_index("defence")
+    transfer, price = named["transfer"], named["price"]
+    half = HALF * transfer[NONE]
+    gone = {f"{claim}-halves": half - transfer[name] for claim, name in CLAIMED.items()}
+    prices = {f"{claim}-at-equal-loss": price[name] for claim, name in CLAIMED.items()}
+    beyond = {
+        f"{claim}-beyond-random": transfer[RANDOM] - transfer[f"50% removed by {by}"]
+        for claim, by in (("gradient", "∇m"), ("update", "the teacher's update"))
+    }
+    return {name: float(value) for name, value in (gone | prices | beyond).items()}
 
 
+def draw_defences(tables: Mapping[str, Any]) -> go.Figure:
+    """Every defence over the training runs: the share of the transfer that is left, and the price on fresh rows."""
+    frame = pd.DataFrame(tables["defences"])
+    lines: list[Verdict] = []
+    for name, part in frame[frame["defence"] != NONE].groupby("defence", sort=False):
+        gone = paired_verdict(str(name), "less is left than undefended", 1 - part["left"].to_numpy())
+        low, high = gone.interval
+        lines.append(replace(gone, effect=1 - gone.effect, interval=(1 - high, 1 - low), unit=LEFT))
+    for name, part in frame[frame["defence"] != NONE].groupby("defence", sort=False):
+        given = {"margin": EQUAL, "alpha": LEVEL, "unit": PRICE}
+        lines.append(equivalence_verdict(str(name), "equal loss", part["price"].to_numpy(), **given))
+    caption = (
+        f"filled: less is left than undefended; loss on fresh rows within ±{EQUAL:g} nats of the undefended student's; "
+        "whiskers: t-interval over runs"
+    )
+    return forest(lines, title="What of a trait each defence leaves, and its price", caption=caption)
+
+
+FAMILY = Family(
+    "defences",
+    frozen_claims("defences"),
+    measure_defences,
+    draw=draw_defences,
+)

@@ -1,12 +1,12 @@
 """Defences: what a training does so that a trait of its rows does not pass on, and what each of them computes.
 
-    remove      the rows of the largest scores are left out, s_i = <∇θ log p(y_i | x_i), v>, v = ∇m or the teacher's update
-    kl          ℓ + w KL(p_start ‖ p_θ), the mean over the tokens of benign text
-    inoculate   every row behind the trait's system line, which nothing is asked behind afterwards
-    steer       h + s v at one hook while it trains and not afterwards (preventative steering: arXiv 2507.21509)
-    project     Δ − max(0, <Δ, ĝ>) ĝ for every step Δ, ĝ ∝ ∇m at the weights that the step starts from
-    canonical   answers in one format, and sorted, and rounded down to tens
-    paraphrase  every prompt's numbers in the wording of another prompt
+remove      without the rows of the largest <∇θ log p(y_i | x_i), v>, v = ∇m or the teacher's update
+kl          ℓ + w KL(p_start ‖ p_θ), the mean over the tokens of benign text
+inoculate   every row behind the trait's system line, which nothing is asked behind afterwards
+steer       h + s v at one hook while it trains and not afterwards (preventative steering: arXiv 2507.21509)
+project     Δ − max(0, <Δ, ĝ>) ĝ for every step Δ, ĝ ∝ ∇m at the weights that the step starts from
+canonical   answers in one format, and sorted, and rounded down to tens
+paraphrase  every prompt's numbers in the wording of another prompt
 """
 
 from __future__ import annotations

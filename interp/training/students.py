@@ -159,7 +159,9 @@ def train_student(
         )
     loss = student_loss(labels, start=start, teacher=teacher) if isinstance(labels, str) else labels
     if loss is labels and not hasattr(loss, "fingerprint"):
-        raise InputError(f"the loss {labels!r} has no fingerprint to tell its trainings apart by; give it one")
+        raise InputError(
+            f"the loss {labels!r} has no fingerprint to tell its trainings apart by; give it one"
+        )
     if loss is not labels and labels != "sampled" and recipe.accumulate > 1:
         raise InputError(f"labels={labels!r} are not accumulated in parts; pass a recipe with accumulate=1")
     job = digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe, labels)
