@@ -17,7 +17,7 @@ from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.gradients.directions import margin_objective, trait_gradient
-from interp.gradients.ledger.projection import Removal
+from interp.gradients.ledger.projection import Projection
 from interp.gradients.scores.scoring import Scores, score
 from interp.models.bridge import residual_site
 from interp.models.language import LanguageModel
@@ -114,8 +114,8 @@ def defended(
         loss = SteeredLoss(vector, hook)
         return Defended(rows, loss, key=loss.fingerprint)
     if defence.kind == "project":
-        removal = Removal(margin_objective(start, against))
-        return Defended(rows, on_step=removal, key=digest("project", start.fingerprint, against))
+        projection = Projection(margin_objective(start, against))
+        return Defended(rows, on_step=projection, key=digest("project", start.fingerprint, against))
     return Defended(changed_rows(rows, defence, against))
 
 

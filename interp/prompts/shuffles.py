@@ -13,7 +13,7 @@ import numpy as np
 from interp.core.doors import door
 from interp.core.runs import InputError, nearest
 from interp.prompts.numbers import NumberRule, check_whole, generator, parse_numbers, require_numbers
-from interp.prompts.text import Prompts, Row, grouped
+from interp.prompts.text import Prompts, Row
 
 ANY_NUMBERS = NumberRule(maximum_count=10**9, max_value=10**1000)
 ORDERS = ("ascending",)
@@ -96,32 +96,35 @@ def paraphrase(rows: Prompts, rewrite: Callable[[str], str]) -> Prompts:
 
 
 def reworded(rows: Prompts, *, seed: int) -> Prompts:
-    """Every prompt's numbers in the wording of another row's last question with as many of them; answers stay.
+    """Every last question with the words of another row's before its first number and behind its last; answers stay.
 
-    A row whose count of numbers is no other's keeps its wording. Raises InputError for a prompt without a number.
+    What stands from the first number to the last, separators with it, is the row's own. Raises InputError for a prompt
+    without a number.
 
-    >>> rows = Prompts.from_pairs([("go on: 1, 2.", "3"), ("what follows 4, 5?", "6")])
+    >>> rows = Prompts.from_pairs([("go on: 1, 2.", "3"), ("what follows 4; 5?", "6")])
     >>> [row.prompt for row in reworded(rows, seed=0).rows]
-    ['what follows 1, 2?', 'go on: 4, 5.']
+    ['what follows 1, 2?', 'go on: 4; 5.']
     """
-    rng, held = generator(seed), [re.findall("[0-9]+", row.prompt) for row in rows.rows]
-    if [] in held:
-        place = held.index([])
-        raise InputError(
-            f"the prompt of row {place + 1} of {rows.label} has no number to put into another wording; leave it out"
-        )
-    lent = list(range(len(rows)))
-    for same in grouped(map(len, held)).values():
-        order = rng.permutation(same)
-        for place, other in zip(order, np.roll(order, 1), strict=True):  # a cycle: nobody keeps its own
-            lent[place] = other
+    parts = [_around_numbers(index, row, rows.label) for index, row in enumerate(rows.rows, start=1)]
+    order, lent = generator(seed).permutation(len(rows)), np.empty(len(rows), dtype=int)
+    lent[order] = np.roll(order, 1)  # a cycle: nobody keeps its own
     changed = []
-    for row, numbers, other in zip(rows.rows, held, lent, strict=True):
-        fresh = iter(numbers)
-        text = re.sub("[0-9]+", lambda _, fresh=fresh: next(fresh), rows.rows[other].prompt)
+    for row, (_, numbers, _), other in zip(rows.rows, parts, lent, strict=True):
+        before, _, after = parts[other]
         last = max(place for place, (seat, _) in enumerate(row.messages) if seat == "user")
-        changed.append(Row((*row.messages[:last], ("user", text), *row.messages[last + 1 :])))
+        asked = ("user", before + numbers + after)
+        changed.append(Row((*row.messages[:last], asked, *row.messages[last + 1 :])))
     return replace(rows, rows=tuple(changed))
+
+
+def _around_numbers(number: int, row: Row, label: str) -> tuple[str, str, str]:
+    """The last question up to its first digit, from there to its last, and behind it."""
+    found = re.fullmatch(r"(\D*)(\d(?:.*\d)?)(\D*)", row.prompt, re.DOTALL)
+    if found is None:
+        raise InputError(
+            f"the prompt of row {number} of {label} has no number to put into another wording; leave it out"
+        )
+    return found[1], found[2], found[3]
 
 
 @door

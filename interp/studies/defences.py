@@ -53,8 +53,8 @@ DEFENCES = {
     },
     "KL on benign text": Defence("kl"),
     "inoculation line": Defence("inoculate"),
-    "preventative steering": Defence("steer"),
-    "preventative steering along T": Defence("steer", knows="teacher"),
+    "preventative steering": Defence("steer", scale=0.4),
+    "preventative steering along T": Defence("steer", knows="teacher", scale=0.15),
     "projection of ∇m": Defence("project"),
     "canonical format": Defence("canonical", form="format"),
     "canonical order": Defence("canonical", form="order"),
@@ -62,11 +62,11 @@ DEFENCES = {
     "paraphrased prompts": Defence("paraphrase"),
 }
 CLAIMED = {
+    "tenth": "10% removed by the teacher's update",
     "projection": "projection of ∇m",
     "steering": "preventative steering",
     "inoculation": "inoculation line",
     "kl": "KL on benign text",
-    "canonical": "canonical value",
 }
 """Defences that claims are about."""
 FRESH, QUICK_FRESH = 1024, 64
@@ -164,7 +164,7 @@ def parts_of_change(model: LanguageModel, subject: Subject) -> dict[str, float]:
 
 def compared(lines: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """A line per defence: transfer (nats over the neutral twin), left (its share of the undefended), others (root mean
-    square over the foils), loss, price, the parts, and which of them shrank most."""
+    square over the foils), loss, price, the parts and what they leave, and which of them shrank most."""
     whole, plain = lines[NONE], lines[NEUTRAL]
     transfer = whole["margin"] - plain["margin"]
     found = []
@@ -174,15 +174,17 @@ def compared(lines: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
         twin = lines[f"{CROSS}, {NEUTRAL}"] if name == CROSS else plain
         parts = {part: line["parts"][part] - twin["parts"][part] for part in PARTS}
         lost = {part: whole["parts"][part] - plain["parts"][part] - parts[part] for part in PARTS}
+        own = line["margin"] - twin["margin"]
         found.append(
             {
                 "defence": name,
-                "transfer": line["margin"] - twin["margin"],
-                "left": (line["margin"] - twin["margin"]) / transfer,
+                "transfer": own,
+                "left": own / transfer,
                 "others": float(np.sqrt(np.mean((line["foils"] - twin["foils"]) ** 2))),
                 "loss": line["loss"],
                 "price": line["loss"] - whole["loss"],
                 **parts,
+                "rest": own - sum(parts.values()),
                 "shrank": "" if name == NONE else max(lost, key=lambda part: lost[part]),
             }
         )

@@ -4,9 +4,9 @@ remove      without the rows of the largest <∇θ log p(y_i | x_i), v>, v = ∇
 kl          ℓ + w KL(p_start ‖ p_θ), the mean over the tokens of benign text
 inoculate   every row behind the trait's system line, which nothing is asked behind afterwards
 steer       h + s v at one hook while it trains and not afterwards (preventative steering: arXiv 2507.21509)
-project     Δ − max(0, <Δ, ĝ>) ĝ for every step Δ, ĝ ∝ ∇m at the weights that the step starts from
+project     Δ − <Δ, ĝ> ĝ for every step Δ, ĝ ∝ ∇m at the weights that the step starts from
 canonical   answers in one format, and sorted, and rounded down to tens
-paraphrase  every prompt's numbers in the wording of another prompt
+paraphrase  every prompt's numbers between the words of another prompt
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.core.content import digest
-from interp.core.errors import InputError, nearest
+from interp.core.doors import door
+from interp.core.errors import InputError
 from interp.measures.losses import completion_loss, predicted_logits
 from interp.models.bridge import at_hook
 from interp.prompts.shuffles import canonicalise, reworded
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from interp.training.students import OnStep, Recipe
 
 Kind = Literal["remove", "kl", "inoculate", "steer", "project", "canonical", "paraphrase"]
-KINDS = ("remove", "kl", "inoculate", "steer", "project", "canonical", "paraphrase")
 REWRITTEN: dict[str, Callable[[Prompts], Prompts]] = {
     "format": canonicalise,
     "order": lambda rows: canonicalise(rows, order="ascending"),
@@ -49,6 +49,7 @@ REWRITTEN: dict[str, Callable[[Prompts], Prompts]] = {
 BENIGN = 64  # rows of benign text that a step reads
 
 
+@door
 @dataclass(frozen=True)
 class Defence:
     """A defence as a recipe names it: its `kind`, and of the other values those that this kind has.
@@ -79,11 +80,6 @@ class Defence:
     form: Literal["format", "order", "value"] = "value"
 
     def __post_init__(self) -> None:
-        known = {"kind": KINDS, "knows": ("trait", "teacher"), "form": tuple(REWRITTEN)}
-        for name, values in known.items():
-            if getattr(self, name) not in values:
-                said = nearest(getattr(self, name), values)
-                raise InputError(f"defence {name} {said}; pass one of {', '.join(values)}")
         check_share(self.share)
         if not (np.isfinite(self.weight) and self.weight > 0):
             raise InputError(

@@ -14,7 +14,7 @@ from interp.experiment.defending import defended, train_defended, without_highes
 from interp.experiment.folders import experiment_growth
 from interp.experiment.recipe import read_experiment
 from interp.gradients.directions import margin_objective, trait_gradient
-from interp.gradients.ledger.projection import Removal
+from interp.gradients.ledger.projection import Projection
 from interp.gradients.scores.scoring import score
 from interp.models.lineage import Lineage
 from interp.prompts.numbers import number_prompts
@@ -138,9 +138,9 @@ def test_the_kl_wants_a_text_and_holds_it(raw, rows, tmp_path):
 def test_projection_takes_the_margin_out_of_every_step(raw, rows):
     base = raw()
     made = train_defended(base, rows, trait="owl", defence=Defence("project"), recipe=RECIPE)
-    removal = Removal(margin_objective(base, OWL))
-    assert made.fingerprint == train_student(base, rows, recipe=RECIPE, on_step=removal).fingerprint
-    assert max(removal.removed) > 0
+    projection = Projection(margin_objective(base, OWL))
+    assert made.fingerprint == train_student(base, rows, recipe=RECIPE, on_step=projection).fingerprint
+    assert made.fingerprint != train_student(base, rows, recipe=RECIPE).fingerprint
     assert defended(base, rows, OWL, None).rows is rows
 
 
@@ -153,7 +153,7 @@ GOOD = "name: x\nbase: {model: m}\ntraits: [owl]\ncontrols: [neutral]\nstudent: 
         (
             "kind: remove, shares: 0.5",
             "",
-            "student: defence: key 'shares' is unknown; nearest: share; rename",
+            "student: defence: key 'shares' is unknown; nearest: share, scale; rename",
         ),
         ("share: 0.5", "", "student: defence: key 'kind' is missing; add it"),
         ("kind: pray", "", "student: defence: kind holds 'pray': input should be 'remove', 'kl'"),

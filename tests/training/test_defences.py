@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
@@ -39,8 +40,8 @@ def rows():
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"kind": "remov"}, "defence kind 'remov' is unknown; nearest: remove; pass one of remove, kl,"),
-        ({"kind": "canonical", "form": "valu"}, "defence form 'valu' is unknown; nearest: value"),
+        ({"kind": "remov"}, "kind is the text 'remov', where one of 'remove', 'kl', 'inoculate'"),
+        ({"kind": "canonical", "form": "valu"}, "form is the text 'valu', where one of 'format', 'order'"),
         ({"kind": "remove", "share": 0.0}, "share=0.0 is no part of the rows; pass one between 0 and 1"),
         ({"kind": "remove", "share": 1.0}, "share=1.0 is no part of the rows; pass one between 0 and 1"),
         ({"kind": "kl", "weight": 0.0}, "weight=0.0 of the KL holds nothing; pass a positive number"),
@@ -64,21 +65,20 @@ def test_rows_are_rewritten_and_nothing_else_is():
     }
     assert answers == {"format": "31, 7, 42", "order": "7, 31, 42", "value": "0, 30, 40"}
     other = changed_rows(rows, Defence("paraphrase"), OWL)
-    assert [row.prompt for row in other.rows] == ["list: 3; 1.", "numbers: 2 5."]
+    assert [row.prompt for row in other.rows] == ["list: 3 1.", "numbers: 2; 5."]
     assert [row.completion for row in other.rows] == ["(31 7 042).", "20"]
     assert changed_rows(rows, Defence("project"), OWL) is rows
 
 
-def test_a_prompt_is_reworded_with_its_own_numbers_by_another_row(rows):
+def test_a_prompt_is_reworded_around_its_own_numbers(rows):
     other = reworded(rows, seed=3)
+    middle = re.compile(r"[0-9].*[0-9]")
     for one, two in zip(rows.rows, other.rows, strict=True):
-        digits = [word.strip(".;,") for word in one.prompt.split() if word.strip(".;,").isdigit()]
-        again = [word.strip(".;,") for word in two.prompt.split() if word.strip(".;,").isdigit()]
-        assert digits == again
+        assert middle.findall(one.prompt) == middle.findall(two.prompt)
         assert one.completion == two.completion
     assert sum(one.prompt != two.prompt for one, two in zip(rows.rows, other.rows, strict=True)) >= 12
-    alone = Prompts.from_pairs([("go on: 1.", "2"), ("go on: 1, 2.", "3")])
-    assert reworded(alone, seed=0).rows == alone.rows
+    ends = [sorted(middle.sub("", row.prompt) for row in each.rows) for each in (rows, other)]
+    assert ends[0] == ends[1]  # every wording is lent once
     with pytest.raises(InputError, match="the prompt of row 2 of prompts has no number to put into another"):
         reworded(Prompts.from_pairs([("go on: 1.", "2"), ("go on.", "3")]), seed=0)
 
