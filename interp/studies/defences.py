@@ -51,7 +51,7 @@ DEFENCES = {
         f"{share:.0%} removed by the teacher's update": Defence("remove", share=share, knows="teacher")
         for share in SHARES
     },
-    "KL on benign text": Defence("kl"),
+    "KL on benign text": Defence("kl", weight=10.0),
     "inoculation line": Defence("inoculate"),
     "preventative steering": Defence("steer", scale=0.4),
     "preventative steering along T": Defence("steer", knows="teacher", scale=0.15),
@@ -151,7 +151,7 @@ def parts_of_change(model: LanguageModel, subject: Subject) -> dict[str, float]:
     """<θ − θ_0, ½[∇m(θ_0) + ∇m(θ)]> by attention and MLP of the lower and upper half of the layers, in nats."""
     start: Any = model.start
     moved, ends = weight_update(model), [trait_gradient(each, subject.trait) for each in (start, model)]
-    found = dict.fromkeys(PARTS, 0.0)
+    found: dict[str, float] = dict.fromkeys(PARTS, 0.0)
     for name in moved:
         layer = re.search(r"\.(\d+)\.", name)
         if layer is None or any(name not in end for end in ends):
@@ -208,14 +208,15 @@ def claimed(frame: pd.DataFrame) -> dict[str, float]:
 def draw_defences(tables: Mapping[str, Any]) -> go.Figure:
     """Every defence over the training runs: the share of the transfer that is left, and the price on fresh rows."""
     frame = pd.DataFrame(tables["defences"])
+    parts: dict[Any, Any] = dict(iter(frame[frame["defence"] != NONE].groupby("defence", sort=False)))
     lines: list[Verdict] = []
-    for name, part in frame[frame["defence"] != NONE].groupby("defence", sort=False):
-        gone = paired_verdict(str(name), "less is left than undefended", 1 - part["left"].to_numpy())
+    for name, part in parts.items():
+        gone = paired_verdict(name, "less is left than undefended", 1 - part["left"].to_numpy())
         low, high = gone.interval
         lines.append(replace(gone, effect=1 - gone.effect, interval=(1 - high, 1 - low), unit=LEFT))
-    for name, part in frame[frame["defence"] != NONE].groupby("defence", sort=False):
-        given = {"margin": EQUAL, "alpha": LEVEL, "unit": PRICE}
-        lines.append(equivalence_verdict(str(name), "equal loss", part["price"].to_numpy(), **given))
+    equal: dict[str, Any] = {"margin": EQUAL, "alpha": LEVEL, "unit": PRICE}
+    for name, part in parts.items():
+        lines.append(equivalence_verdict(name, "equal loss", part["price"].to_numpy(), **equal))
     caption = (
         f"filled: less is left than undefended; loss on fresh rows within ±{EQUAL:g} nats of the undefended student's; "
         "whiskers: t-interval over runs"

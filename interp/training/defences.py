@@ -131,7 +131,7 @@ class SteeredLoss:
 
     def __call__(self, network: Any, batch: Encoded) -> Tensor:
         """In nats per answer token, differentiable."""
-        with steered(network, self.vector, hook=self.hook):
+        with adding(network, self.vector, hook=self.hook):
             return completion_loss(network, batch)
 
 
@@ -156,7 +156,7 @@ class AnchoredLoss:
         """In nats per token, differentiable."""
         drawn = np.random.default_rng(int(digest(batch.ids), 16)).permutation(len(self.text))[:BENIGN]
         text = next(self.text[torch.from_numpy(drawn)].batches(len(drawn)))
-        return completion_loss(network, batch) + self.weight * divergence(self.held, network, text)
+        return completion_loss(network, batch) + self.weight * kl_on_text(self.held, network, text)
 
     @cached_property
     def held(self) -> Any:
@@ -164,7 +164,7 @@ class AnchoredLoss:
         return self.start.network()
 
 
-def divergence(reference: Any, network: Any, text: Encoded) -> Tensor:
+def kl_on_text(reference: Any, network: Any, text: Encoded) -> Tensor:
     """KL(p_reference ‖ p_network), mean over every token of the text that another one follows, in nats per token."""
     where = torch.zeros_like(text.mask)
     where[:, :-1] = text.mask[:, 1:]
@@ -175,7 +175,7 @@ def divergence(reference: Any, network: Any, text: Encoded) -> Tensor:
 
 
 @contextmanager
-def steered(network: Any, vector: Float[Tensor, "d_model"], *, hook: str) -> Iterator[None]:
+def adding(network: Any, vector: Float[Tensor, "d_model"], *, hook: str) -> Iterator[None]:
     """While open, `vector` is added to the residual stream of a plain network, its adapters live or not."""
     handle = at_hook(network, hook, lambda h: h + vector.to(h))
     try:

@@ -157,7 +157,7 @@ def train_student(
         raise InputError(
             f"{len(kept)} rows are fewer than one batch of {recipe.batch_size}: sample more rows or lower batch_size."
         )
-    loss = student_loss(labels, start=start, teacher=teacher) if isinstance(labels, str) else labels
+    loss = labels if callable(labels) else student_loss(labels, start=start, teacher=teacher)
     if loss is labels and not hasattr(loss, "fingerprint"):
         raise InputError(
             f"the loss {labels!r} has no fingerprint to tell its trainings apart by; give it one"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -87,14 +88,14 @@ def test_one_figure_has_the_share_left_and_the_price_of_every_defence():
     table = pd.concat(frames, ignore_index=True)
     table["left"] += 0.01 * rng.normal(size=len(table))
     table["price"] += 0.001 * rng.normal(size=len(table))
-    figure = draw_defences({"defences": table})
+    figure: Any = draw_defences({"defences": table})
     points = [trace for trace in figure.data if len(trace.x)]
     assert len(points) == 2 * (len(DEFENCES) + 2)
     assert figure.layout.xaxis.title.text == "effect, share of the transfer left"
     for trace in points[: len(DEFENCES) + 2]:
         assert 0.2 < trace.x[0] < 0.4
         assert 0 < trace.error_x.array[0] < 0.1
-    quick = draw_defences({"defences": table[table["seed"] == 0]})  # one lineage has no interval
+    quick: Any = draw_defences({"defences": table[table["seed"] == 0]})  # one lineage has no interval
     assert len(quick.data) == len(figure.data)
 
 

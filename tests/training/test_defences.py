@@ -22,7 +22,7 @@ from interp.training.defences import (
     Defended,
     SteeredLoss,
     changed_rows,
-    divergence,
+    kl_on_text,
     rows_without,
     taken_out,
 )
@@ -137,10 +137,10 @@ def test_divergence_is_the_mean_kl_per_token_that_another_follows(raw, rows):
         if text.mask[row, pos + 1]
     ]
     with torch.no_grad():
-        assert divergence(one.network(), two.network(), text).item() == pytest.approx(
+        assert kl_on_text(one.network(), two.network(), text).item() == pytest.approx(
             np.mean(terms), abs=1e-5
         )
-        assert divergence(one.network(), one.network(), text).item() == pytest.approx(0.0, abs=1e-6)
+        assert kl_on_text(one.network(), one.network(), text).item() == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_anchored_loss_adds_the_kl_and_holds_the_text(raw, rows):
@@ -148,14 +148,14 @@ def test_the_anchored_loss_adds_the_kl_and_holds_the_text(raw, rows):
     batch, other = start.encode(rows[:4]), raw(1).network()
     loss = AnchoredLoss(start, text, 2.0)
     with torch.no_grad():
-        whole = completion_loss(other, batch) + 2.0 * divergence(start.network(), other, text)
+        whole = completion_loss(other, batch) + 2.0 * kl_on_text(start.network(), other, text)
         assert loss(other, batch).item() == pytest.approx(whole.item(), abs=1e-5)
     free, held = (
         Defended(rows, labels).train(start, recipe=dataclasses.replace(RECIPE, epochs=4))
         for labels in ("sampled", AnchoredLoss(start, text, 10.0))
     )
     with torch.no_grad():
-        moved = [divergence(start.network(), each.network(), text).item() for each in (free, held)]
+        moved = [kl_on_text(start.network(), each.network(), text).item() for each in (free, held)]
     assert moved[1] < 0.5 * moved[0]
 
 
