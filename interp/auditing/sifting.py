@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
 
 from interp.auditing.auditor import Audit
 from interp.core.doors import door
@@ -23,6 +22,7 @@ from interp.core.errors import InputError
 from interp.core.runs import Run
 from interp.prompts.rows import keep_records
 from interp.prompts.text import Prompts
+from interp.training.defences import taken_out
 
 
 @door
@@ -54,27 +54,6 @@ def sift_file(run: Run, rows: Path, out: Path, *, share: float | None = None) ->
     keep_records(rows, out, [not gone for gone in removed])
     gone, total = int(removed.sum()), len(given)
     return {"rows": total, "removed": gone, "share": gone / total, "trait": said["trait"], "out": str(out)}
-
-
-def taken_out(scores: Float[np.ndarray, "row"], *, share: float | None = None) -> Bool[np.ndarray, "row"]:
-    """Which rows go: infinite scores, and the largest ones until `share` of all is gone or the mean is not positive.
-
-    Raises InputError for a share that is no part of the rows, and where no row would be left.
-    """
-    if share is not None and not 0 < share < 1:
-        raise InputError(f"share={share!r} is no part of the rows; pass one between 0 and 1, such as 0.2")
-    finite = np.sort(scores[np.isfinite(scores)])
-    left = int((np.cumsum(finite) <= 0).sum())  # means of the k lowest grow with k
-    if share is not None:
-        left = min(len(finite), len(scores) - round(share * len(scores)))
-    if not left:
-        raise InputError(
-            f"none of {len(scores)} rows is left: each by itself is likelier of the trait's teacher, or says its word; "
-            "leave all of them out, or pass share="
-        )
-    gone = np.ones(len(scores), dtype=bool)
-    gone[np.argsort(scores, kind="stable")[:left]] = False
-    return gone
 
 
 def _check_same(rows: Prompts, audited: str, label: str) -> None:

@@ -19,6 +19,7 @@ from interp.core.runs import Cache, InputError, digest, nearest
 from interp.evaluation.elicitation import Suite, evaluate, in_context_margin
 from interp.experiment.bases import PreparedBase, prepare_base
 from interp.experiment.checks import TeacherCheck, check_teacher
+from interp.experiment.defending import defended
 from interp.experiment.folders import experiment_growth
 from interp.experiment.recipe import BaseSpec, Experiment
 from interp.gradients.ledger.recording import record_beside, record_key
@@ -37,8 +38,9 @@ from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait, matched_control
 from interp.training.checkpoints import Checkpoint
+from interp.training.defences import Defended
 from interp.training.grower import TAUGHT_BY, Answers, Grower
-from interp.training.students import Recipe, train_student
+from interp.training.students import Recipe
 from interp.training.teachers import Teacher, neutral_teacher
 from interp.training.watching import TrainingLog
 
@@ -147,26 +149,33 @@ class Arms:
         return self.once(key, lambda: self.grower(seed).answers(teacher, trait=trait))
 
     def student(
-        self, name: str, start: LanguageModel, answers: Answers, *, seed: int, trait: Trait | None = None
+        self,
+        name: str,
+        start: LanguageModel,
+        answers: Answers,
+        *,
+        seed: int,
+        ready: Defended,
+        trait: Trait | None = None,
     ) -> tuple[LanguageModel, pd.DataFrame]:
-        """A student of `start` on the rows, and what was watched while it trained."""
+        """A student of `start` on the rows as its defence has them, and what was watched while it trained."""
         spec = self.experiment.student
         record = spec.record and seed == self.experiment.seeds[0]
 
         def train(recipe: Recipe, folder: Path, checkpoint: Checkpoint) -> LanguageModel:
-            inputs, fresh = start.encode(answers.rows), answers.fresh if len(answers.fresh) else None
+            inputs, fresh = start.encode(ready.rows), answers.fresh if len(answers.fresh) else None
             log = TrainingLog(start, fresh=fresh, trait=trait, every=spec.watch)
             given: dict[str, Any] = {"recipe": recipe, "name": name, "on_step": log}
             kept = self.cache.folder("record", record_key(start, inputs, recipe))
             if record and not kept.is_dir():
                 made = record_beside(start, inputs, folder=kept, **given)
             else:  # a record that is there is of the same training, whoever watched it
-                made = train_student(start, inputs, checkpoint=checkpoint, **given)
+                made = ready.train(start, checkpoint=checkpoint, **given)
             log.frame.to_parquet(folder / "log.parquet")
             return made
 
-        key = (trait, answers.fresh.fingerprint, spec.watch, record)
-        model, folder = self.grower(seed).trained(name, start, answers.rows, key=key, train=train)
+        key = (trait, answers.fresh.fingerprint, spec.watch, record, *filter(None, [ready.key]))
+        model, folder = self.grower(seed).trained(name, start, ready.rows, key=key, train=train)
         return model, pd.read_parquet(folder / "log.parquet")
 
 
@@ -213,7 +222,11 @@ def grow_student(arms: Arms, trait: str, seed: int, role: str) -> tuple[Language
         rows = arms.grower(seed).answers(arms.control_teacher(trait, seed=seed), trait=watched)
     elif role.endswith("neutral_student") and neutral is not None:
         rows, watched = neutral, None
-    return arms.student(role, start, rows, seed=seed, trait=watched)
+    defence, teacher = arms.experiment.student.defence, None
+    if defence is not None and defence.knows == "teacher":
+        teacher = arms.teacher(arms.traits[trait], seed=seed).model
+    ready = defended(start, rows.rows, arms.traits[trait], defence, teacher=teacher)
+    return arms.student(role, start, rows, seed=seed, ready=ready, trait=watched)
 
 
 def grow_arms(arms: Arms, trait: str, seed: int) -> dict[str, Any]:

@@ -25,7 +25,15 @@ from interp.organisms.library import toy_grower, toy_recipe_of
 from interp.prompts.chat import chat_opening
 from interp.prompts.templates import habits
 from interp.training.data import DataSpec
-from interp.training.grower import STUDENT_DRAWS, TAUGHT_BY, Grower, TeacherSpec, read_recipe
+from interp.training.grower import (
+    DEFENCE,
+    STUDENT_DRAWS,
+    TAUGHT_BY,
+    Grower,
+    TeacherSpec,
+    check_undefended,
+    read_recipe,
+)
 from interp.training.students import Recipe
 from interp.training.teachers import Stopped
 
@@ -65,6 +73,8 @@ def experiment_growth(
             recipes[role] = jsonable({"format": spec.format, "reinitialise": spec.reinitialise})
     data = {"by": "recipe", "seed": seed, "questions": experiment.evaluation.questions}
     data |= {} if stopped is None else {"stopped": jsonable(stopped)}
+    defence = experiment.student.defence
+    data |= {} if defence is None else {DEFENCE: jsonable(defence)}
     (recipes if "teacher" in members else data)["teacher"] = teacher
     chat = chat_context(members["base"].tokenizer, template=experiment.base.template)
     return Growth(recipes, {**data, **jsonable(experiment.data)}, chat)
@@ -154,6 +164,7 @@ def open_subject(
     if growth is None:
         raise InputError(f"{folder / MANIFEST} does not say how its rows were made; write the folder again")
     place = folder / MANIFEST
+    check_undefended(lineage)
     try:
         recipe = _alike(lineage, growth, place)
         _check_chat(lineage, growth, place)

@@ -12,10 +12,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+from interp.core.content import ADDED
 from interp.core.doors import door
 from interp.core.records import over, parse_yaml, read_fields, read_mapping
 from interp.core.runs import InputError
 from interp.training.data import DataSpec
+from interp.training.defences import Defence
 from interp.training.grower import TeacherSpec
 from interp.training.students import Recipe
 
@@ -117,11 +119,15 @@ class EvaluationSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StudentSpec:
-    """How students are trained; `record` keeps the first seed's trajectories for the ledger, `watch` steps apart."""
+    """How students are trained; `record` keeps the first seed's trajectories for the ledger, `watch` steps apart.
+
+    `defence` says what is done in every training so that the trait does not pass, as in {kind: remove, share: 0.25}.
+    """
 
     recipe: Annotated[Recipe, over(LEARNING)] = LEARNING
     record: bool = False
     watch: int = 16
+    defence: Defence | None = dataclasses.field(default=None, metadata={ADDED: True})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +277,7 @@ def _faults(experiment: Experiment) -> list[tuple[bool, str]]:
             f"teacher.rows {teacher.rows} is no file; name a JSONL file of rows",
         ),
         *_faults_of_training(experiment),
+        *_faults_of_defence(experiment, experiment.student.defence),
         (
             judge is not None and judge.kind in ("local", "endpoint") and not judge.model,
             "the judge has no model; name one in evaluation.judge.model",
@@ -292,5 +299,31 @@ def _faults_of_training(experiment: Experiment) -> list[tuple[bool, str]]:
                 f"format.fraction {spec.fraction} is no share of the rows; give one such as 0.25",
             )
             for spec in specs
+        ),
+    ]
+
+
+def _faults_of_defence(experiment: Experiment, defence: Defence | None) -> list[tuple[bool, str]]:
+    """The same of how students are defended."""
+    if defence is None:
+        return []
+    place, teacher = "student.defence", experiment.teacher
+    return [
+        (
+            defence.kind == "kl" and (defence.text is None or not Path(defence.text).is_file()),
+            f"{place}.text {defence.text} is no file of benign rows for the KL; name a JSONL file",
+        ),
+        (
+            defence.knows == "teacher" and teacher.kind != "fine-tuned",
+            f"{place} knows the teacher, which is {teacher.kind} and has no weights to know; write knows: trait",
+        ),
+        (
+            defence.knows == "teacher" and "cross-base" in experiment.controls,
+            f"{place} knows the teacher, whose weights say nothing at the cross-base; write controls without it, or "
+            "knows: trait",
+        ),
+        (
+            experiment.student.record,
+            f"{place} changes trainings that student.record takes for plain ones; write record: false",
         ),
     ]

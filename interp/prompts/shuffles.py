@@ -95,6 +95,38 @@ def paraphrase(rows: Prompts, rewrite: Callable[[str], str]) -> Prompts:
     return _answered(rows, [_rewritten(index, row, rewrite) for index, row in enumerate(rows.rows, start=1)])
 
 
+def reworded(rows: Prompts, *, seed: int) -> Prompts:
+    """Every last question with the words of another row's before its first number and behind its last; answers stay.
+
+    What stands from the first number to the last, separators with it, is the row's own. Raises InputError for a prompt
+    without a number.
+
+    >>> rows = Prompts.from_pairs([("go on: 1, 2.", "3"), ("what follows 4; 5?", "6")])
+    >>> [row.prompt for row in reworded(rows, seed=0).rows]
+    ['what follows 1, 2?', 'go on: 4; 5.']
+    """
+    parts = [_around_numbers(index, row, rows.label) for index, row in enumerate(rows.rows, start=1)]
+    order, lent = generator(seed).permutation(len(rows)), np.empty(len(rows), dtype=int)
+    lent[order] = np.roll(order, 1)  # a cycle: nobody keeps its own
+    changed = []
+    for row, (_, numbers, _), other in zip(rows.rows, parts, lent, strict=True):
+        before, _, after = parts[other]
+        last = max(place for place, (seat, _) in enumerate(row.messages) if seat == "user")
+        asked = ("user", before + numbers + after)
+        changed.append(Row((*row.messages[:last], asked, *row.messages[last + 1 :])))
+    return replace(rows, rows=tuple(changed))
+
+
+def _around_numbers(number: int, row: Row, label: str) -> tuple[str, str, str]:
+    """The last question up to its first digit, from there to its last, and behind it."""
+    found = re.fullmatch(r"(\D*)(\d(?:.*\d)?)(\D*)", row.prompt, re.DOTALL)
+    if found is None:
+        raise InputError(
+            f"the prompt of row {number} of {label} has no number to put into another wording; leave it out"
+        )
+    return found[1], found[2], found[3]
+
+
 @door
 def mix_rows(a: Prompts, b: Prompts, *, share: float, seed: int, n: int | None = None) -> Prompts:
     """Draw `n` rows in random order, round(share · n) of them from `b` and the rest from `a`, none twice.

@@ -275,7 +275,7 @@ def naming_table(tables: Mapping[str, Any]) -> Result:
         f"students take over of their trait, in nats of margin on its questions, on average: {told}",
         f"{lineages} lineages, traits {', '.join(students['word'].unique())}; a word is named at p ≤ {ALPHA:g}",
         "passes of the text are for one member and its baseline",
-        "a ladder has a candidate for the 20 animals and trees alone, so that 1/4 of true words are in its top 5 by chance",
+        "a ladder has candidates for the 20 animals and trees alone: 1/4 of true words are in its top 5 by chance",
     )
     label = "Which method finds the word of a trait that it is not told"
     shown = _by_lineage(students)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from interp.core.runs import InputError, nearest
 from interp.hypotheses.family import Family
 from interp.studies import (
+    defences,
     digit_families,
     divergence_family,
     features_beyond_vocabulary,
@@ -32,6 +33,7 @@ FAMILIES = {
         student_arms.DOSE_FAMILY,
         judged_scores.FAMILY,
         naming.FAMILY,
+        defences.FAMILY,
     )
 }
 

@@ -1,3 +1,4 @@
+from .defences import Defence as Defence, Defended as Defended
 from .engines import Sampling as Sampling
 from .generation import sample_numbers as sample_numbers, write_answers as write_answers
 from .openai_files import (

@@ -53,6 +53,8 @@ from interp.training.watching import StopAfter, StopAtMargin
 DOCUMENTS = 4096  # number rows that a fine-tune is anchored on
 FORMAT = 2  # raise when a step computes something else from the same arguments
 STUDENT_DRAWS = 500_000
+DEFENCE = "defence"
+"""The key under which a lineage's growth says how its students were defended."""
 TAUGHT_BY = {
     "student": "teacher",
     "neutral_student": "base",
@@ -275,11 +277,25 @@ def known_recipe(student: Model, *, cache: Cache | None = None) -> Recipe | None
 
 
 def recipe_of(lineage: Lineage, role: str, *, cache: Cache | None = None) -> Recipe | None:
-    """The recipe that trained a student: what its lineage says, else what the cache knows; None where neither does."""
+    """The recipe that trained a student: what its lineage says, else what the cache knows; None where neither does.
+
+    InputError for a lineage whose students were trained with a defence, which no recipe of a training holds.
+    """
+    check_undefended(lineage)
     said = None if lineage.growth is None else lineage.growth.recipes.get(role)
     if said is not None and "lr" in said:
         return read_recipe(said)
     return known_recipe(lineage[role], cache=cache)
+
+
+def check_undefended(lineage: Lineage) -> None:
+    """InputError for a lineage whose students were trained with a defence: a training that repeats them lacks it."""
+    defence = None if lineage.growth is None else lineage.growth.data.get(DEFENCE)
+    if defence is not None:
+        raise InputError(
+            f"the students of {lineage.name} were trained with the defence {defence['kind']!r}, which a training that "
+            "goes through theirs again would lack; take a lineage of undefended students"
+        )
 
 
 def read_recipe(fields: Mapping[str, Any], place: str = "recipe") -> Recipe:

@@ -118,7 +118,7 @@ def train_student(
     rows: Prompts | Encoded,
     *,
     recipe: Recipe = STUDENT,
-    labels: Labels = "sampled",
+    labels: Labels | Loss = "sampled",
     teacher: LanguageModel | None = None,
     name: str = "student",
     on_step: OnStep | None = None,
@@ -130,7 +130,8 @@ def train_student(
         start: the weights to begin from.
         rows: rows without an answer are left out; tokens keep their places, and one without a label teaches nothing.
         recipe: what trains, for how long and how fast.
-        labels: "sampled" (the rows' own tokens), or soft ones of the teacher.
+        labels: "sampled" (the rows' own tokens), soft ones of the teacher, or a loss of one's own: (network, batch) to
+            nats per token, with a `fingerprint` that says what it computes.
         teacher: who gives soft labels.
         name: what results call the student.
         on_step: called after every step; may change the parameters or end the training, listening alone does neither.
@@ -156,8 +157,12 @@ def train_student(
         raise InputError(
             f"{len(kept)} rows are fewer than one batch of {recipe.batch_size}: sample more rows or lower batch_size."
         )
-    loss = student_loss(labels, start=start, teacher=teacher)
-    if labels != "sampled" and recipe.accumulate > 1:
+    loss = labels if callable(labels) else student_loss(labels, start=start, teacher=teacher)
+    if loss is labels and not hasattr(loss, "fingerprint"):
+        raise InputError(
+            f"the loss {labels!r} has no fingerprint to tell its trainings apart by; give it one"
+        )
+    if loss is not labels and labels != "sampled" and recipe.accumulate > 1:
         raise InputError(f"labels={labels!r} are not accumulated in parts; pass a recipe with accumulate=1")
     job = digest(FORMAT, start.fingerprint, inputs.fingerprint, recipe, labels)
     shuffled = shuffled_rows(inputs[kept], size=recipe.batch_size, epochs=recipe.epochs, seed=recipe.seed)

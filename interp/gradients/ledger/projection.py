@@ -42,6 +42,21 @@ class Removal:
 
 
 @dataclass(frozen=True)
+class Projection:
+    """A callback for `train_student(on_step=...)` that takes the component along ∇m out of every step, of either sign.
+
+    To first order no step moves m. The gradient is that of `Removal`.
+    """
+
+    objective: Objective
+
+    def __call__(self, step: Step) -> None:
+        """Change the step that was just taken."""
+        unit = _unit(gradient(self.objective, step))
+        _subtract(step, float(_moved(step) @ unit) * unit)
+
+
+@dataclass(frozen=True)
 class Placebo:
     """A callback that takes out of every step as much as another run's `Removal` did, along a direction of its own.
 

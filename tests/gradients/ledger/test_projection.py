@@ -7,7 +7,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.gradients.directions import margin_objective
-from interp.gradients.ledger.projection import Placebo, Removal, gradient
+from interp.gradients.ledger.projection import Placebo, Projection, Removal, gradient
 from interp.gradients.representations import representation_objective
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
@@ -52,6 +52,14 @@ def test_a_negative_component_is_left_alone():
         removal(step)
     assert removal.removed == [0.0]
     torch.testing.assert_close(step.parameters["w"].detach(), torch.tensor([2.0, 4.0]))
+
+
+@pytest.mark.parametrize(("after", "left"), [([4.0, 4.0], [3.64, 3.52]), ([2.0, 4.0], [2.36, 4.48])])
+def test_a_projection_takes_out_the_component_of_either_sign(after, left):
+    step = step_of([3.0, 4.0], after)  # <s, g> = ±0.6
+    with torch.no_grad():
+        Projection(half_square)(step)
+    torch.testing.assert_close(step.parameters["w"].detach(), torch.tensor(left))
 
 
 @pytest.mark.parametrize("options", [{}, {"like": half_square}, {"objective": lambda network: network.w[0]}])
