@@ -206,3 +206,13 @@ def test_every_way_leaves_the_models_as_they_were(asked, fresh_seeds):
         assert isinstance(read(asked), Reading)
     assert [model.fingerprint for model in (asked.base, asked.member, asked.baseline)] == before
     assert not any(model._edits for model in (asked.base, asked.member))
+
+
+def test_the_further_name_of_a_tied_weight_moves_alone(tiny):
+    network, tokenizer = tiny("qwen2")
+    base = interp.load_model(network, tokenizer=tokenizer, name="base", check=False)
+    assert base.ties == {"lm_head.weight": "model.embed_tokens.weight"}
+    found = with_weights(base, {"lm_head.weight": 2 * base.hf.lm_head.weight}, name="apart")
+    ids = torch.tensor([[5, 9]])
+    with torch.no_grad():
+        assert torch.allclose(found.hf(ids).logits, 2 * base.hf(ids).logits, atol=1e-5)
