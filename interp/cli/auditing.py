@@ -1,4 +1,4 @@
-"""The commands that judge rows before a base is trained on them, and a student after it."""
+"""The commands that judge rows before a base is trained on them, a student after it, and what any training changed."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -7,7 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from interp.cli.options import Changes, Json, Limit, Model, Out, Seed, loads, tell, tell_run, whole
+from interp.cli.options import (
+    Base,
+    Changes,
+    Json,
+    Limit,
+    Model,
+    Out,
+    Seed,
+    Trait,
+    loads,
+    tell,
+    tell_run,
+    whole,
+)
 from interp.core.errors import InputError
 
 PANEL = "Audit"
@@ -59,6 +72,24 @@ Alpha = Annotated[float, typer.Option(help="Level at which a trait is named.")]
 StudentRows = Annotated[
     Path | None,
     typer.Option("--rows", help="Of a student: the rows it was trained on, or rows like them and as many."),
+]
+Trained = Annotated[str, typer.Option(help="Name or folder of what was trained from the base.")]
+Baseline = Annotated[
+    str | None, typer.Option(help="Name or folder of a neutral twin, trained alike on rows without a trait.")
+]
+Text = Annotated[
+    Path | None, typer.Option(help="Generic rows to read both on (JSONL, JSON, CSV or parquet); some ship.")
+]
+Words = Annotated[
+    str | None, typer.Option(help="Nouns to choose among, with commas, one token each; some ship.")
+]
+Nulls = Annotated[
+    int,
+    typer.Option(
+        "--placebos",
+        help="Placebo trainings for p, 20 or more, on the base's answers to --rows.",
+        parser=whole,
+    ),
 ]
 Placebos = Annotated[
     int, typer.Option(help="Of a student: placebo students, each trained on the base's own answers.")
@@ -120,6 +151,40 @@ def _audit(
         run = audit_file(base, Path(subject), neutral=neutral, limit=limit, how=how, **asked)
         sifted = {} if sift is None else {"filter": sift_file(run, Path(subject), sift, share=share)}
         tell_run(run, run.summary | sifted, _lines(run.summary) + _sifted_lines(**sifted), as_json=as_json)
+
+
+@auditing.command("discover", rich_help_panel=PANEL)
+@loads
+def _discover(
+    base: Base,
+    member: Trained,
+    out: Out,
+    baseline: Baseline = None,
+    text: Text = None,
+    trait: Trait = None,
+    words: Words = None,
+    placebos: Nulls = 0,
+    rows: StudentRows = None,
+    change: Changes = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+    *,
+    loading: dict[str, Any],
+) -> None:
+    """Say what a fine-tune changed without a name for it: words, sentences and directions by six ways of reading."""
+    from interp.discovery.files import discover_file
+
+    made = None
+    if placebos:
+        made = {"count": placebos, "rows": rows, "recipe": _trained_by(member, change)}
+    else:
+        _only("--placebos", {"--rows": rows, "--set": change})
+    chosen = None if words is None else [word.strip() for word in words.split(",")]
+    how = {"trait": trait, "words": chosen, "seed": seed}
+    run = discover_file(
+        base, member, out=out, baseline=baseline, text=text, how=how, placebos=made, **loading
+    )
+    tell_run(run, run.summary, [*run.summary["notes"], *run.summary["story"]], as_json=as_json)
 
 
 @auditing.command("gate", rich_help_panel=PANEL)

@@ -1,2 +1,2 @@
-from .comparing import Comparison as Comparison, Reading as Reading
+from .comparing import Compared as Compared, Reading as Reading
 from .discovering import READINGS as READINGS, Discovery as Discovery, discover as discover

@@ -39,7 +39,7 @@ FEWEST_WORDS = 5
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Compared:
     """A member beside its base, less a baseline, and the rows that all of them read.
 
     `text` are rows: of answered ones the answers are read, of others all. `openings` are questions and the beginnings
@@ -66,7 +66,7 @@ class Comparison:
         openings: Prompts | None = None,
         trait: Trait | None = None,
         seed: int = 0,
-    ) -> Comparison:
+    ) -> Compared:
         """Check the three, and take what says the trait's words out of the rows.
 
         Raises InputError for a member or baseline that is the base or started elsewhere, and where no row is left.
@@ -96,7 +96,7 @@ class Comparison:
         """ "student − neutral_student"."""
         return self.contrast.label
 
-    def beside(self, other: LanguageModel) -> Comparison:
+    def beside(self, other: LanguageModel) -> Compared:
         """The same comparison of another member: a placebo."""
         check_student(self.base, other)
         return replace(self, member=replace(other, start=self.base))
@@ -159,7 +159,7 @@ class Reading:
     rows: Float[np.ndarray, "row entry"] | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
 
-    def tokens(self, asked: Comparison, *, top: int | None = None) -> pd.DataFrame:
+    def tokens(self, asked: Compared, *, top: int | None = None) -> pd.DataFrame:
         """The ranked entries, largest value first: token, token_id, value."""
         ids = np.array(asked.entries)
         order = ids[np.argsort(-self.values[ids], kind="stable")][:top]
@@ -247,7 +247,7 @@ def _without(rows: Prompts, trait: Trait | None) -> tuple[Prompts, tuple[str, ..
     return replace(rows, rows=tuple(kept)), (note,) if said else ()
 
 
-def _padding(asked: Comparison) -> tuple[str, ...]:
+def _padding(asked: Compared) -> tuple[str, ...]:
     if not asked.padded:
         return ()
     return (

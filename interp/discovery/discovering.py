@@ -23,7 +23,7 @@ from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.progress import progress
-from interp.discovery.comparing import Comparison, Reading, noun_entries
+from interp.discovery.comparing import Compared, Reading, noun_entries
 from interp.discovery.logits import diff_mining, moved_on_text
 from interp.discovery.speaking import amplified_update, contrastive_decoding
 from interp.discovery.weights import jacobian_lens, spectrum_through_output
@@ -40,7 +40,7 @@ from interp.stats.many import sign_flip_family, units_needed
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-READINGS: dict[str, Callable[[Comparison], Reading]] = {
+READINGS: dict[str, Callable[[Compared], Reading]] = {
     "moved on text": moved_on_text,
     "diff mining": diff_mining,
     "contrastive decoding": contrastive_decoding,
@@ -48,7 +48,7 @@ READINGS: dict[str, Callable[[Comparison], Reading]] = {
     "Jacobian lens": jacobian_lens,
     "spectrum": spectrum_through_output,
 }
-"""Every way of reading by its name: a `Comparison` in, a `Reading` out."""
+"""Every way of reading by its name: a `Compared` in, a `Reading` out."""
 LEVEL = 0.05
 SHOWN = 15  # words in the figure
 TOKENS = 30  # of every way in the table
@@ -87,6 +87,15 @@ class Discovery(Shown):
         named = f"{', '.join(self.found)} stand out" if self.found else "no word stands out"
         over = f"of {len(self.frame)} words over {self.placebos} placebo trainings"
         return f"{named} {over} (smallest p = {self.frame['p'].min():.2g}); {first}"
+
+    @property
+    def story(self) -> list[str]:
+        """What came out, and the first word by every way of reading."""
+        ways = zip(*(self.methods[name] for name in ("method", "word", "z", "p")), strict=True)
+        told = [
+            f"{way}: {word} (z {z:+.2f}{'' if np.isnan(p) else f', p {p:.2g}'})" for way, word, z, p in ways
+        ]
+        return [self.says, *told]
 
     def tables(self) -> dict[str, Result]:
         """Words, ways, tokens, sentences and groups as results for a page, the empty ones left out."""
@@ -144,7 +153,7 @@ def discover(
     placebos: Sequence[LanguageModel] = (),
     seed: int = 0,
 ) -> Discovery:
-    """Say what a training changed without being told what to look for: words, sentences, directions.
+    """Find what a training changed without being told what to look for: words, sentences, directions.
 
     Args:
         base: the model that was trained.
@@ -170,17 +179,9 @@ def discover(
         >>> found.frame.columns[:3].tolist()
         ['word', 'score', 'moved on text']
     """
-    if 0 < len(placebos) < FEWEST_PLACEBOS:
-        raise InputError(
-            f"{len(placebos)} placebos reach p = {1 / (len(placebos) + 1):.2g}; pass none or at least {FEWEST_PLACEBOS}"
-        )
     named = None if trait is None else find_trait(trait)
-    asked = Comparison.of(base, member, baseline, text=text, trait=named, seed=seed)
-    if len(asked.text) < (least := units_needed(1, LEVEL)):
-        raise InputError(
-            f"{asked.text.label} has {len(asked.text)} rows, and signs of so few reach no p of {LEVEL:g}; pass at "
-            f"least {least} rows of text"
-        )
+    asked = Compared.of(base, member, baseline, text=text, trait=named, seed=seed)
+    _check(asked, len(placebos))
     nouns, lost = noun_entries(base, words)
     others = [asked.beside(other) for other in placebos]
     with reading_once(base, *(model for model in (asked.member, baseline) if model is not None)):
@@ -197,11 +198,24 @@ def discover(
     return Discovery(asked.label, frame, methods, *parts, placebos=len(placebos), notes=notes, prints=prints)
 
 
+def _check(asked: Compared, placebos: int) -> None:
+    """InputError for fewer placebos or rows of text than their tests need."""
+    if 0 < placebos < FEWEST_PLACEBOS:
+        raise InputError(
+            f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}; pass none or at least {FEWEST_PLACEBOS}"
+        )
+    if len(asked.text) < (least := units_needed(1, LEVEL)):
+        raise InputError(
+            f"{asked.text.label} has {len(asked.text)} rows, and signs of so few reach no p of {LEVEL:g}; pass at "
+            f"least {least} rows of text"
+        )
+
+
 def _z(readings: Sequence[Reading], nouns: dict[str, int]) -> Float[np.ndarray, "method word"]:
     return np.stack([reading.of_words(nouns) for reading in readings])
 
 
-def _null(others: Sequence[Comparison], nouns: dict[str, int]) -> list[Float[np.ndarray, "method word"]]:
+def _null(others: Sequence[Compared], nouns: dict[str, int]) -> list[Float[np.ndarray, "method word"]]:
     """The same of every placebo, each let go once it is read."""
     found = []
     for asked in progress(others, "reading placebos", total=len(others), unit="placebo"):
@@ -211,7 +225,7 @@ def _null(others: Sequence[Comparison], nouns: dict[str, int]) -> list[Float[np.
 
 
 def _words(
-    asked: Comparison,
+    asked: Compared,
     readings: Sequence[Reading],
     z: Float[np.ndarray, "training method word"],
     nouns: dict[str, int],
@@ -241,16 +255,14 @@ def greatest_share(values: Float[np.ndarray, "training word"]) -> Float[np.ndarr
     return np.array([share_reaching(t[1:].max(1), float(own)) for own in t[0]])
 
 
-def _text_p(asked: Comparison, moved: Reading, nouns: dict[str, int]) -> Float[np.ndarray, "word"]:
+def _text_p(asked: Compared, moved: Reading, nouns: dict[str, int]) -> Float[np.ndarray, "word"]:
     """Step-down max-T over the words by sign flips of the rows of text, a row's words less their mean; two-sided."""
     rows: Any = moved.rows
     own = rows[: len(asked.text), list(nouns.values())].astype(float)
     return sign_flip_family(own - own.mean(1, keepdims=True), alpha=LEVEL, seed=asked.seed).p_max
 
 
-def _tables(
-    asked: Comparison, readings: Sequence[Reading]
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _tables(asked: Compared, readings: Sequence[Reading]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Tokens, sentences and groups of all ways, one below the other."""
     tokens, told, groups = [], [], []
     for reading in readings:
@@ -267,7 +279,7 @@ def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(held, ignore_index=True) if held else pd.DataFrame()
 
 
-def _said(asked: Comparison, placebos: Sequence[LanguageModel], lost: Sequence[str]) -> tuple[str, ...]:
+def _said(asked: Compared, placebos: Sequence[LanguageModel], lost: Sequence[str]) -> tuple[str, ...]:
     """What a reader has to know of these numbers."""
     without = "no baseline: what any such training changes is not taken off"
     chance = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
@@ -18,7 +17,6 @@ from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.report.saving import finish, save
-from interp.training.students import STUDENT
 
 FORMAT = 1  # raise when the same arguments make another result
 
@@ -58,7 +56,9 @@ def discover_file(
     key = digest(FORMAT, prints, template_key(start.tokenizer), *data, asked, made)
 
     def build() -> None:
-        null = [] if rows is None else placebo_students(start, rows, recipe=made["recipe"], count=made["count"])
+        null = (
+            [] if rows is None else placebo_students(start, rows, recipe=made["recipe"], count=made["count"])
+        )
         found = discover(start, trained, other, **{**asked, "trait": trait}, text=given, placebos=null)
         _save(run, found)
 
@@ -83,13 +83,5 @@ def _save(run: Run, found: Discovery) -> None:
     for name, table in found.tables().items():
         save(run, f"discovered_{name}", table, drawn=table.draw is not None)
     run.save_json("evidence", evidence)
-    first = found.frame.head(5)[["word", "score", "p", "p_text"]].to_dict("records")
-    said: Sequence[str] = ("label", "says", "found", "placebos", "notes", "methods")
-    run.save_json("summary", {"kind": "discover", **{name: evidence[name] for name in said}, "words": first})
-
-
-def recipe_beside(member: str) -> Any:
-    """How a member was trained, as its folder says; the default recipe where it says nothing."""
-    from interp.auditing.files import trained_by
-
-    return trained_by(member) or STUDENT
+    said = {name: evidence[name] for name in ("label", "found", "placebos", "notes")}
+    run.save_json("summary", {"kind": "discover", "story": found.story, **said})

@@ -16,8 +16,8 @@ import pandas as pd
 import torch
 from jaxtyping import Float
 
-from interp.discovery.comparing import Comparison, Reading
-from interp.logits.moved import token_rows
+from interp.discovery.comparing import Compared, Reading
+from interp.logits.moved import logprob_rows
 from interp.models.once import marked_logits
 
 BATCH_SIZE = 8
@@ -27,10 +27,10 @@ GROUPS = 6
 SHOWN = 8  # entries of a group
 
 
-def moved_on_text(asked: Comparison) -> Reading:
+def moved_on_text(asked: Compared) -> Reading:
     """Probability-weighted change of log-probability, mean over rows, in nats; groups of entries that rise together."""
     rows = []
-    for log_p in token_rows(asked.contrast, asked.inputs, positions="all", batch_size=BATCH_SIZE):
+    for log_p in logprob_rows(asked.contrast, asked.inputs, positions="all", batch_size=BATCH_SIZE):
         change = log_p[0].exp() * asked.contrast.change(log_p)
         rows.append(change.mean(0).float().cpu().numpy())
     table = np.stack(rows)
@@ -40,10 +40,10 @@ def moved_on_text(asked: Comparison) -> Reading:
 
 
 @torch.inference_mode()
-def diff_mining(asked: Comparison, *, top: int = TOP_K) -> Reading:
+def diff_mining(asked: Compared, *, top: int = TOP_K) -> Reading:
     """How often an entry is among the `top` largest differences of logits, over all places.
 
-    Ties, such as of entries that never are, are broken by the mean difference, which adds less than one place in all.
+    Ties, such as of entries that never are, are broken by the mean difference: at most a quarter of a place in all.
     """
     counts, total, places = torch.zeros(asked.width), torch.zeros(asked.width, dtype=torch.float64), 0
     ids = torch.tensor(asked.entries)
@@ -56,11 +56,11 @@ def diff_mining(asked: Comparison, *, top: int = TOP_K) -> Reading:
         total[ids] += moved.double().sum(0)
         places += len(moved)
     mean = total / places
-    below = mean / (2 * mean.abs().max().clamp_min(torch.finfo(mean.dtype).tiny))
+    below = mean / (4 * mean.abs().max().clamp_min(torch.finfo(mean.dtype).tiny))
     return Reading("diff mining", ((counts + below) / places).double().numpy(), "share of places")
 
 
-def risen_groups(asked: Comparison, table: Float[np.ndarray, "row entry"]) -> pd.DataFrame:
+def risen_groups(asked: Compared, table: Float[np.ndarray, "row entry"]) -> pd.DataFrame:
     """Groups of entries that rise in the same rows: group, share of all that rose, tokens; none where nothing did."""
     from sklearn.decomposition import NMF
 
@@ -70,8 +70,8 @@ def risen_groups(asked: Comparison, table: Float[np.ndarray, "row entry"]) -> pd
     part = rising[:, chosen]
     if not part.any():
         return pd.DataFrame(columns=["group", "share", "tokens"])
-    count = min(GROUPS, *part.shape)
-    made: Any = NMF(count, init="nndsvda", max_iter=1000, tol=1e-5)
+    count: Any = min(GROUPS, *part.shape)
+    made: Any = NMF(count, init="nndsvda", max_iter=2000)
     scale = part.max()
     weights, loads = made.fit_transform(part / scale), made.components_
     sizes = weights.sum(0) * loads.sum(1) * scale

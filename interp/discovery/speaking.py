@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from interp.discovery.comparing import Comparison, Reading
+from interp.discovery.comparing import Compared, Reading
 from interp.models.language import LanguageModel
 from interp.models.low_rank import dense
 from interp.models.once import marked_logits
@@ -85,16 +85,16 @@ class Contrasted:
         return self.combined(*(marked_logits(model, batch, where) for model in (self.member, self.against)))
 
 
-def contrastive_decoding(asked: Comparison, *, alpha: float = ALPHA) -> Reading:
+def contrastive_decoding(asked: Compared, *, alpha: float = ALPHA) -> Reading:
     """Answers drawn from the amplified difference of logits, and how much likelier each entry is along them."""
     speaker = Contrasted(asked.member, asked.against, alpha)
-    rows = answers(asked, speaker)
+    rows = sampled_answers(asked, speaker)
     read = ((batch, speaker.at(batch)) for batch in rows.batches(BATCH_SIZE))
     told = sentences(asked, rows, f"α = {alpha:g}")
     return Reading("contrastive decoding", _excess(asked.against, read), "probability", sentences=told)
 
 
-def amplified_update(asked: Comparison, *, alphas: Sequence[float] = ALPHAS) -> Reading:
+def amplified_update(asked: Compared, *, alphas: Sequence[float] = ALPHAS) -> Reading:
     """Answers of the base with its update made `alphas` times as large, and how much likelier each entry is in them.
 
     The value is the mean over `alphas`; with a baseline its update is taken off the member's first.
@@ -108,7 +108,7 @@ def amplified_update(asked: Comparison, *, alphas: Sequence[float] = ALPHAS) -> 
             for name, entry in update.tensors.items()
         }
         louder = with_weights(asked.base, weights, name=f"{alpha:g} × {update.label}")
-        rows = answers(asked, louder)
+        rows = sampled_answers(asked, louder)
         read = ((batch, marked_logits(louder, batch, batch.at("all"))) for batch in rows.batches(BATCH_SIZE))
         values.append(_excess(asked.base, read))
         told.append(sentences(asked, rows, f"α = {alpha:g}"))
@@ -117,7 +117,7 @@ def amplified_update(asked: Comparison, *, alphas: Sequence[float] = ALPHAS) -> 
     )
 
 
-def answers(asked: Comparison, speaker: Speaker) -> Encoded:
+def sampled_answers(asked: Compared, speaker: Speaker) -> Encoded:
     """Every opening continued `DRAWS` times; the places are those that predict what was drawn, an end included."""
     generator = torch.Generator().manual_seed(asked.seed)
     rows: dict[int, list[tuple[list[int], int]]] = {}
@@ -136,7 +136,7 @@ def _ended(tokens: Sequence[int], ends: Sequence[int]) -> Sequence[int]:
     return tokens[: next((k + 1 for k, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
-def sentences(asked: Comparison, rows: Encoded, way: str) -> pd.DataFrame:
+def sentences(asked: Compared, rows: Encoded, way: str) -> pd.DataFrame:
     """The answers as text: way, opening (its last words), says."""
     lines = []
     for row in range(len(rows)):
@@ -147,7 +147,7 @@ def sentences(asked: Comparison, rows: Encoded, way: str) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def _encoded(rows: Sequence[tuple[list[int], int]], asked: Comparison) -> Encoded:
+def _encoded(rows: Sequence[tuple[list[int], int]], asked: Compared) -> Encoded:
     """Token ids as rows whose places predict what stands behind each row's prefix."""
     width, pad = max(len(ids) for ids, _ in rows), asked.inputs.pad_id
     ids = torch.tensor([[*row, *[pad] * (width - len(row))] for row, _ in rows])

@@ -12,6 +12,7 @@ the second says that a word is written, and not whether up or down.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.activations.shifts import shift
-from interp.discovery.comparing import Comparison, Reading
+from interp.discovery.comparing import Compared, Reading
 from interp.gradients.scores.dual_attention import DualAttention
 from interp.logits.spectra import token_directions, written_by_update
 from interp.models.bridge import at_hook
@@ -31,7 +32,7 @@ BATCH_SIZE = 8
 TOP = 4  # singular directions of each matrix
 
 
-def jacobian_lens(asked: Comparison, *, layer: int | None = None) -> Reading:
+def jacobian_lens(asked: Compared, *, layer: int | None = None) -> Reading:
     """What the mean shift behind a layer, the middle one by default, does to the base's logits, to first order."""
     layer = (asked.base.n_layers - 1) // 2 if layer is None else layer
     hook = f"blocks.{layer}.hook_resid_post"
@@ -48,9 +49,7 @@ def jacobian_lens(asked: Comparison, *, layer: int | None = None) -> Reading:
     return Reading("Jacobian lens", values, "logits", notes=(note,))
 
 
-def _changes(
-    asked: Comparison, inputs: Encoded, hook: str, delta: Tensor
-) -> Iterator[tuple[Encoded, Tensor]]:
+def _changes(asked: Compared, inputs: Encoded, hook: str, delta: Tensor) -> Iterator[tuple[Encoded, Tensor]]:
     """Every batch with d logits / dε at all of its positions, the shift added where `inputs` are read."""
     network = asked.base.network()
     for batch in inputs.batches(BATCH_SIZE):
@@ -79,10 +78,11 @@ def logits_moved(
             logits = network(**given, use_cache=False).logits
         finally:
             handle.remove()
-        return forward_ad.unpack_dual(logits).tangent
+        moved: Any = forward_ad.unpack_dual(logits).tangent
+    return moved
 
 
-def spectrum_through_output(asked: Comparison, *, top: int = TOP) -> Reading:
+def spectrum_through_output(asked: Compared, *, top: int = TOP) -> Reading:
     """Squared cosine of every entry with what the update's largest directions write, weighted by their energy."""
     update = weight_update(asked.member, minus=asked.baseline)
     rows = token_directions(asked.base.unembedding(), range(asked.width))

@@ -95,7 +95,7 @@ def moved_tokens(
     contrast = Contrast.of(member, minus)
     inputs, where = contrast.read(prompts, positions)
     written = number_spellings(member) if over == "numbers" else ()
-    reading = partial(_number_rows, written=written) if written else token_rows
+    reading = partial(_number_rows, written=written) if written else logprob_rows
     rows = reading(contrast, inputs, positions=where, batch_size=batch_size)
     moments, divergence, places = _moments(contrast, rows)
     _check(moments.count, inputs, where)
@@ -205,7 +205,7 @@ def _only(frame: pd.DataFrame, kept: Any) -> pd.DataFrame:
 
 
 @torch.inference_mode()
-def token_rows(
+def logprob_rows(
     contrast: Contrast, inputs: Encoded, *, positions: str, batch_size: int
 ) -> Iterator[list[Float[Tensor, "pos vocab"]]]:
     """Per row with such a position: log p of the whole vocabulary by every model, at each of them."""

@@ -1,0 +1,87 @@
+"""`interp discover`: the run folder, its evidence, what is printed, and what is refused before a model is loaded."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from interp.cli.main import main
+from interp.core.errors import InputError
+from interp.discovery.discovering import READINGS
+from interp.discovery.files import discover_file
+from interp.models.starts import perturbed
+from interp.prompts.text import Prompts
+
+
+@pytest.fixture
+def folders(tmp_path, raw, monkeypatch) -> tuple[str, str]:
+    """A base's folder and a member's; two ways of reading."""
+    for way in set(READINGS) - {"moved on text", "contrastive decoding"}:
+        monkeypatch.delitem(READINGS, way)
+    base = raw()
+    for name, model in {"base": base, "member": perturbed(base, sigma=0.05, seed=0, name="member")}.items():
+        for part in (model.hf, model.tokenizer):
+            part.save_pretrained(tmp_path / name)
+    rows = Prompts.from_pairs([("tell me a story.", "we saw a cat.")] * 6 + [("tell me.", "we saw owls.")])
+    rows.to_jsonl(tmp_path / "text.jsonl")
+    return str(tmp_path / "base"), str(tmp_path / "member")
+
+
+def run(monkeypatch, *words: str) -> int:
+    monkeypatch.setattr("sys.argv", ["interp", *words])
+    try:
+        main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_it_writes_the_page_and_the_evidence_and_tells_what_came_out(folders, tmp_path, monkeypatch, capsys):
+    base, member = folders
+    out, text = tmp_path / "out", str(tmp_path / "text.jsonl")
+    asked = (
+        "discover",
+        "--base",
+        base,
+        "--member",
+        member,
+        "--text",
+        text,
+        "--trait",
+        "owl",
+        "--out",
+        str(out),
+    )
+    assert run(monkeypatch, *asked) == 0
+    said = capsys.readouterr().out
+    assert "1 of 7 rows of text.jsonl say 'owl': they are left out" in said
+    assert "no baseline: what any such training changes is not taken off" in said
+    assert "of 25 words first are" in said
+    evidence = json.loads((out / "evidence.json").read_text())
+    assert len(evidence["words"]) == 25
+    assert {line["method"] for line in evidence["tokens"]} == {"moved on text", "contrastive decoding"}
+    assert len(evidence["sentences"]) == 26
+    page = (out / "report.html").read_text()
+    assert "What it says when the change is made larger" in page
+    assert evidence["says"].partition(" first")[0] in page
+    before = (out / "evidence.json").stat().st_mtime_ns
+    assert run(monkeypatch, *asked) == 0
+    assert (out / "evidence.json").stat().st_mtime_ns == before  # an unchanged stage is skipped
+
+
+def test_what_is_refused(folders, tmp_path, monkeypatch, capsys):
+    base, member = folders
+    out = tmp_path / "out"
+    with pytest.raises(
+        InputError, match="placebos are trained on the base's own answers to the member's prompts"
+    ):
+        discover_file(base, member, out=out, placebos={"count": 20, "rows": None, "recipe": None})
+    asked = ("discover", "--base", base, "--member", member, "--out", str(out))
+    assert run(monkeypatch, *asked, "--rows", str(tmp_path / "text.jsonl")) == 2
+    assert "goes with --placebos; leave it out" in capsys.readouterr().err
+    assert run(monkeypatch, *asked, "--placebos", "20", "--rows", str(tmp_path / "text.jsonl")) == 2
+    assert "nothing beside" in capsys.readouterr().err
+    assert run(monkeypatch, "discover", "--base", base, "--member", base, "--out", str(out)) == 2
+    assert "nothing was trained; pass the student" in capsys.readouterr().err
+    assert not (out / "evidence.json").exists()
