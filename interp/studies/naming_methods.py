@@ -2,8 +2,8 @@
 
 method(base, member, baseline and text, as `Compared`) → value by vocabulary entry, larger where the member has more
 of the word than the baseline, a neutral student of the same start; NaN where a method has nothing to say. None is told
-a word. With x the places of the text, h the residual stream after the middle layer, u_v word v's unit direction and d_j a
-dictionary's decoder rows, those that are not in `interp.discovery`:
+a word. With x the places of the text, h the residual stream after the middle layer, u_v word v's unit direction and d_j
+a dictionary's decoder rows, those that are not in `interp.discovery`:
 
     moved tokens                 mean_x log p_member(v | x) − log p_baseline(v | x)
     logit lens                   the same after the middle layer, read through the final norm and unembedding
