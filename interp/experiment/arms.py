@@ -148,6 +148,13 @@ class Arms:
         key = ("answers", teacher.fingerprint, None if trait is None else trait.name, seed)
         return self.once(key, lambda: self.grower(seed).answers(teacher, trait=trait))
 
+    def ready(self, start: LanguageModel, answers: Answers, trait: Trait, *, seed: int) -> Defended:
+        """The rows as the recipe's defence has them for students of `start`; as they are without one."""
+        defence, teacher = self.experiment.student.defence, None
+        if defence is not None and defence.knows == "teacher":
+            teacher = self.teacher(trait, seed=seed).model
+        return defended(start, answers.rows, trait, defence, teacher=teacher)
+
     def student(
         self,
         name: str,
@@ -222,10 +229,7 @@ def grow_student(arms: Arms, trait: str, seed: int, role: str) -> tuple[Language
         rows = arms.grower(seed).answers(arms.control_teacher(trait, seed=seed), trait=watched)
     elif role.endswith("neutral_student") and neutral is not None:
         rows, watched = neutral, None
-    defence, teacher = arms.experiment.student.defence, None
-    if defence is not None and defence.knows == "teacher":
-        teacher = arms.teacher(arms.traits[trait], seed=seed).model
-    ready = defended(start, rows.rows, arms.traits[trait], defence, teacher=teacher)
+    ready = arms.ready(start, rows, arms.traits[trait], seed=seed)
     return arms.student(role, start, rows, seed=seed, ready=ready, trait=watched)
 
 

@@ -113,7 +113,9 @@ def difference(arms: Arms, trait: str, teacher: str, student: str, seed: int) ->
     for neutral in (False, True):
         answers = _rows(arms, trait, teacher, seed, neutral)
         chosen = None if neutral else arms.traits[trait]
-        model, _ = arms.student("student", arms.start(student), answers, seed=seed, trait=chosen)
+        start = arms.start(student)
+        ready = arms.ready(start, answers, arms.traits[trait], seed=seed)
+        model, _ = arms.student("student", start, answers, seed=seed, ready=ready, trait=chosen)
         values.append(margin(model, arms.traits[trait]))
     return values[0] - values[1]
 

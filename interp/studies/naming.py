@@ -21,7 +21,7 @@ from jaxtyping import Float
 from interp.auditing.placebos import against_placebos, placebo_students
 from interp.core.doors import door
 from interp.core.errors import InputError
-from interp.discovery.comparing import Comparison
+from interp.discovery.comparing import Compared
 from interp.figures import Result, points
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject
@@ -77,7 +77,7 @@ def documents(count: int, *, seed: int) -> Prompts:
 class Bench:
     """What every method reads alike: base, baseline and text (of whichever member), and the twins of other draws."""
 
-    asked: Comparison
+    asked: Compared
     reference: Sequence[LanguageModel]
     fresh: Sequence[LanguageModel]
 
@@ -201,7 +201,7 @@ def student_bench(subject: Subject) -> Bench:
     given: dict[str, Any] = {"recipe": subject.students_recipe, "count": reference + fresh}
     twins = placebo_students(subject.base, subject.neutral_numbers, **given)
     baseline, text = subject.member("neutral_student"), documents(ROWS, seed=subject.seed)
-    asked = Comparison.of(subject.base, twins[0], baseline, text=text, seed=subject.seed)
+    asked = Compared.of(subject.base, twins[0], baseline, text=text, seed=subject.seed)
     return Bench(asked, twins[:reference], twins[reference:])
 
 
@@ -238,7 +238,7 @@ def planted_bench(subject: Subject) -> tuple[Planted, Bench]:
     grown = grow_planted(subject.seed, plant=replace(PLANT, rows=16) if subject.quick else PLANT)
     baseline, *nulls = (grown.null(index) for index in range(1 + reference + fresh))
     given = {"text": grown.answers(grown.base, 1), "openings": grown.prompts[:OPENED]}
-    asked = Comparison.of(grown.base, grown.teacher, baseline, **given, seed=subject.seed)
+    asked = Compared.of(grown.base, grown.teacher, baseline, **given, seed=subject.seed)
     return grown, Bench(asked, nulls[:reference], nulls[reference:])
 
 
@@ -275,7 +275,7 @@ def naming_table(tables: Mapping[str, Any]) -> Result:
         f"students take over of their trait, in nats of margin on its questions, on average: {told}",
         f"{lineages} lineages, traits {', '.join(students['word'].unique())}; a word is named at p ≤ {ALPHA:g}",
         "passes of the text are for one member and its baseline",
-        "a ladder has candidates for the 20 animals and trees alone: 1/4 of true words are in its top 5 by chance",
+        "a ladder has candidates for the 20 animals and trees alone: in its top 5 by chance is 1/4",
     )
     label = "Which method finds the word of a trait that it is not told"
     shown = _by_lineage(students)

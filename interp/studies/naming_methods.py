@@ -1,9 +1,9 @@
 """Ways of asking what a fine-tune changed without a guess: a value for every word, from two models and generic text.
 
-method(Comparison of base, member, baseline, text) → value by vocabulary entry, larger where the member has more of the
-word than the baseline, a neutral student of the same start; NaN where a method has nothing to say. None is told a word.
-With x the places of the text, h the residual stream after the middle layer, u_v word v's unit direction there and d_j a
-dictionary's decoder rows, those that are not in `interp.discovery`:
+method(base, member, baseline and text, as `Compared`) → value by vocabulary entry, larger where the member has more
+of the word than the baseline, a neutral student of the same start; NaN where a method has nothing to say. None is told
+a word. With x the places of the text, h the residual stream after the middle layer, u_v word v's unit direction and d_j
+a dictionary's decoder rows, those that are not in `interp.discovery`:
 
     moved tokens                 mean_x log p_member(v | x) − log p_baseline(v | x)
     logit lens                   the same after the middle layer, read through the final norm and unembedding
@@ -25,7 +25,7 @@ from torch import Tensor
 from interp.activations.shifts import residual_hooks, shift
 from interp.auditing.candidates import TAUGHT, candidate_teachers, suspected
 from interp.auditing.placebos import alikeness
-from interp.discovery.comparing import Comparison, Reading
+from interp.discovery.comparing import Compared, Reading
 from interp.discovery.logits import diff_mining
 from interp.discovery.speaking import amplified_update, contrastive_decoding
 from interp.discovery.weights import jacobian_lens, spectrum_through_output
@@ -53,18 +53,18 @@ class NamingMethod:
 
     name: str
     kind: str
-    read: Callable[[Comparison], Values]
+    read: Callable[[Compared], Values]
     passes: float
     besides: str = ""
 
 
-def moved(asked: Comparison) -> Values:
+def moved(asked: Compared) -> Values:
     """Mean change of log-probability at the places of the text."""
     frame = moved_tokens(asked.member, asked.inputs, minus=asked.baseline, positions="all").frame
     return frame.sort_values("token_id")["delta"].to_numpy()
 
 
-def logit_lens(asked: Comparison) -> Values:
+def logit_lens(asked: Compared) -> Values:
     """The same after the middle layer, each model read by its own final norm and unembedding."""
     after, before = (
         layer_logprobs(model, asked.inputs, positions="all") for model in (asked.member, asked.against)
@@ -72,24 +72,24 @@ def logit_lens(asked: Comparison) -> Values:
     return (after - before)[_middle(asked.base)].numpy()
 
 
-def activation_lens(asked: Comparison) -> Values:
+def activation_lens(asked: Compared) -> Values:
     """The mean shift of the residual stream after the middle layer along every word's direction."""
     hook = _hook(asked)
     moved = shift(asked.member, asked.inputs, minus=asked.baseline, positions="all", hooks=[hook])
     return (_words(asked.base) @ moved.direction(hook).vector.double()).numpy()
 
 
-def sae_shift(asked: Comparison) -> Values:
+def sae_shift(asked: Compared) -> Values:
     """What the features of a dictionary of the base write, weighted by how far they moved."""
     return _written(asked, [asked.base], SPARSE)
 
 
-def joint_dictionary(asked: Comparison) -> Values:
+def joint_dictionary(asked: Compared) -> Values:
     """The same by a dictionary of base, baseline and member, whose loss counts their differences too."""
     return _written(asked, [asked.base, asked.against, asked.member], JOINT)
 
 
-def ladder(asked: Comparison, *, traits: Sequence[str] | None = None) -> Values:
+def ladder(asked: Compared, *, traits: Sequence[str] | None = None) -> Values:
     """How alike the change is to that of a candidate teacher of every word there is a trait of; NaN for other words."""
     taught, _ = candidate_teachers(asked.base, suspected(asked.base, traits), TAUGHT)
     found = np.full(asked.width, np.nan)
@@ -98,7 +98,7 @@ def ladder(asked: Comparison, *, traits: Sequence[str] | None = None) -> Values:
     return found
 
 
-def _by(way: Callable[[Comparison], Reading]) -> Callable[[Comparison], Values]:
+def _by(way: Callable[[Compared], Reading]) -> Callable[[Compared], Values]:
     """The values of a way of reading of `interp.discovery`."""
     return lambda asked: way(asked).values
 
@@ -137,7 +137,7 @@ METHODS = {
         ),
     )
 }
-"""Every way by its name, each a function of a `Comparison`."""
+"""Every way by its name, each a function of a `Compared`."""
 
 
 def quick_methods() -> list[NamingMethod]:
@@ -150,7 +150,7 @@ def _middle(base: LanguageModel) -> int:
     return (base.n_layers - 1) // 2
 
 
-def _hook(asked: Comparison) -> str:
+def _hook(asked: Compared) -> str:
     return residual_hooks(asked.base)[_middle(asked.base)]
 
 
@@ -160,7 +160,7 @@ def _words(base: LanguageModel) -> Float[Tensor, "word d_model"]:
     return token_directions(unembedding, range(unembedding.W_U.shape[1]))
 
 
-def _written(asked: Comparison, models: list[LanguageModel], recipe: SAERecipe) -> Values:
+def _written(asked: Compared, models: list[LanguageModel], recipe: SAERecipe) -> Values:
     """What the features that moved most write along every word, by a dictionary of these models at the middle layer."""
     dictionary: Dictionary = train_sae(
         models, asked.inputs, hook=_hook(asked), recipe=recipe, positions="all"
