@@ -115,7 +115,7 @@ def defended(
         return Defended(rows, loss, key=loss.fingerprint)
     if defence.kind == "project":
         projection = Projection(margin_objective(start, against))
-        return Defended(rows, on_step=projection, key=digest("project", start.fingerprint, against))
+        return Defended(rows, on_step=projection, key=digest("projection", start.fingerprint, against))
     return Defended(changed_rows(rows, defence, against))
 
 
