@@ -139,12 +139,12 @@ def measure_naming(subject: Subject) -> Measurement:
     """Every method on the students, twins and control students of one base, and on a planted organism of its seed."""
     students, bench = trait_students(subject), student_bench(subject)
     methods = quick_methods() if subject.quick else list(METHODS.values())
-    found, neutral = tables(bench, "student", students, control_students(subject), methods)
+    found, neutral = bench_tables(bench, "student", students, control_students(subject), methods)
     gained = {word: _gain(bench, word, student) for word, student in students.items()}
     found = [{**line, "transfer": gained[line["word"]]} for line in found]
     grown, planted = planted_bench(subject)
     plain = [method for method in methods if method.kind != TEACHERS]
-    found += tables(planted, "planted", {grown.trait.target: grown.teacher}, [], plain)[0]
+    found += bench_tables(planted, "planted", {grown.trait.target: grown.teacher}, [], plain)[0]
     return Measurement(claimed(found, neutral), {"found": found, "neutral": neutral})
 
 
@@ -153,7 +153,7 @@ def _gain(bench: Bench, word: str, student: LanguageModel) -> float:
     return margin(student, get_trait(word)) - margin(bench.asked.against, get_trait(word))
 
 
-def tables(
+def bench_tables(
     bench: Bench,
     organism: str,
     members: Mapping[str, LanguageModel],

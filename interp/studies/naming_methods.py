@@ -58,7 +58,7 @@ class NamingMethod:
     besides: str = ""
 
 
-def moved(asked: Compared) -> Values:
+def word_shifts(asked: Compared) -> Values:
     """Mean change of log-probability at the places of the text."""
     frame = moved_tokens(asked.member, asked.inputs, minus=asked.baseline, positions="all").frame
     return frame.sort_values("token_id")["delta"].to_numpy()
@@ -89,7 +89,7 @@ def joint_dictionary(asked: Compared) -> Values:
     return _written(asked, [asked.base, asked.against, asked.member], JOINT)
 
 
-def ladder(asked: Compared, *, traits: Sequence[str] | None = None) -> Values:
+def ladder_agreement(asked: Compared, *, traits: Sequence[str] | None = None) -> Values:
     """How alike the change is to that of a candidate teacher of every word there is a trait of; NaN for other words."""
     taught, _ = candidate_teachers(asked.base, suspected(asked.base, traits), TAUGHT)
     found = np.full(asked.width, np.nan)
@@ -106,7 +106,7 @@ def _by(way: Callable[[Compared], Reading]) -> Callable[[Compared], Values]:
 METHODS = {
     each.name: each
     for each in (
-        NamingMethod("moved tokens", "logits", moved, 2),
+        NamingMethod("moved tokens", "logits", word_shifts, 2),
         NamingMethod("diff mining", "logits", _by(diff_mining), 2),
         NamingMethod(
             "contrastive decoding",
@@ -131,7 +131,7 @@ METHODS = {
         NamingMethod(
             "agreement with a ladder",
             "teachers",
-            ladder,
+            ladder_agreement,
             0,
             "a fine-tune of every trait, number prompts",
         ),
@@ -142,8 +142,8 @@ METHODS = {
 
 def quick_methods() -> list[NamingMethod]:
     """The same with a ladder of five candidates."""
-    few = partial(ladder, traits=("owl", "eagle", "oak", "fox", "pine"))
-    return [replace(each, read=few) if each.read is ladder else each for each in METHODS.values()]
+    few = partial(ladder_agreement, traits=("owl", "eagle", "oak", "fox", "pine"))
+    return [replace(each, read=few) if each.read is ladder_agreement else each for each in METHODS.values()]
 
 
 def _middle(base: LanguageModel) -> int:
