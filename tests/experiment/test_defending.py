@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from interp.activations.representations import system_shift
-from interp.core.runs import InputError
+from interp.core.runs import Cache, InputError
+from interp.experiment.arms import Arms, grow_student, rows_of
 from interp.experiment.defending import defended, train_defended, without_highest
 from interp.experiment.folders import experiment_growth
 from interp.experiment.recipe import read_experiment
@@ -21,7 +22,7 @@ from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 from interp.training.defences import Defence, SteeredLoss
-from interp.training.grower import recipe_of
+from interp.training.grower import STUDENT_DRAWS, recipe_of
 from interp.training.students import Recipe, train_student
 
 RECIPE = Recipe(batch_size=8, lr=1e-2)
@@ -200,3 +201,22 @@ def test_a_folder_says_how_its_students_were_defended(recipe, raw):
         recipe_of(lineage, "student")
     plain = read_experiment(recipe, changes=["student.record=false"])
     assert "defence" not in experiment_growth(plain, members, seed=0).data
+
+
+@pytest.mark.slow
+def test_a_recipe_trains_its_students_defended(recipe):
+    changes = [
+        "student.defence={kind: project}",
+        "student.record=false",
+        "controls=[neutral]",
+        "traits=[owl]",
+    ]
+    arms = Arms(read_experiment(recipe, changes=changes), Cache.default())
+    student, log = grow_student(arms, "owl", 0, "student")
+    rows, _ = rows_of(arms, "owl", 0)
+    own = replace(arms.experiment.student.recipe, seed=STUDENT_DRAWS)
+    given = {"trait": arms.traits["owl"], "recipe": own}
+    direct = train_defended(arms.start("base"), rows.rows, defence=Defence("project"), **given)
+    assert student.fingerprint == direct.fingerprint
+    assert student.fingerprint != train_student(arms.start("base"), rows.rows, recipe=own).fingerprint
+    assert len(log) > 1
