@@ -13,6 +13,7 @@ import pandas as pd
 import interp
 from analyses import chat_model_page
 from analyses.results_page import ROOT, by_trait, compared, kept, page_blocks, short
+from analyses.retraining_page import FOUND, measured, retraining_blocks
 from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, traced
 
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
@@ -66,13 +67,20 @@ def results_blocks() -> dict[str, str]:
     """Every block of docs/results.md by its name, in the order of the page."""
     made = list(page_blocks().items())
     at = [name for name, _ in made].index("experiment") + 1
-    return {**toy_blocks(), **dict(made[:at]), **chat_model_page.blocks(), **dict(made[at:])}
+    return {
+        **toy_blocks(),
+        **retraining_blocks(),
+        **dict(made[:at]),
+        **chat_model_page.blocks(),
+        **dict(made[at:]),
+    }
 
 
 def findings() -> str:
     """One line per question: what was found, in numbers, and the decision on the claim about it."""
     rows = ["| question | what was found | decision |", "|---|---|---|"]
-    return "\n".join([*rows, *(f"| {question} | {made()} |" for question, made in QUESTIONS.items())])
+    asked = QUESTIONS | {question: made for question, (name, made) in FOUND.items() if measured(name)}
+    return "\n".join([*rows, *(f"| {question} | {made()} |" for question, made in asked.items())])
 
 
 def passes() -> str:

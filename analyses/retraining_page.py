@@ -1,0 +1,161 @@
+"""Scores judged by retraining, defences at equal loss, and the word without its name, as blocks of docs/results.md.
+
+Each has its sentence among the findings of the README once it is measured.
+"""
+
+from typing import Any
+
+import pandas as pd
+
+import interp
+from analyses.results_page import HEAD, RESULTS, RULE, claim_line, kept, short, spread
+from analyses.toy_page import tables
+
+ABSENT = "Not measured yet."
+UNDEFENDED = "none"
+PARTS = ("lower attention", "lower MLP", "upper attention", "upper MLP")
+
+
+def measured(name: str) -> bool:
+    """Whether the analysis has results."""
+    return (RESULTS / f"{name}.json").is_file()
+
+
+def retraining_blocks() -> dict[str, str]:
+    """Every block by its name, in the order of the page."""
+    made = {"judged": judged, "defences": defences, "naming": naming}
+    files = {"judged": "judged_scores", "defences": "defences", "naming": "naming"}
+    return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
+
+
+def claims(found: dict[str, Any]) -> list[str]:
+    """A line per claim below their heading."""
+    return [HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"])]
+
+
+def judged() -> str:
+    """Rank correlation of every way of scoring with retrained margins, and what leaving out its tails changes."""
+    found = kept("judged_scores")
+    parts = tables(found)
+    rows = [
+        "| score of a row | rank correlation over halves [95 %] | without the highest tenth, nats "
+        "| without the lowest tenth, nats |",
+        "|---|---|---|---|",
+    ]
+    for name, part in _by_mean(parts["scores"], "rho"):
+        cells = (spread(part[column]) for column in ("rho", "without_top", "without_bottom"))
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    draws = parts["draws"]["draws_agree"]
+    told = f"Two draws of adapter and order agree at {spread(draws)}, which no score can be expected to pass."
+    return "\n".join([*rows, "", told, "", *claims(found)])
+
+
+def _by_mean(frame: pd.DataFrame, value: str, by: str = "scores") -> list[tuple[str, pd.DataFrame]]:
+    """The parts of a table by name, the largest mean first."""
+    parts: list[Any] = list(frame.groupby(by, sort=False))
+    return sorted(parts, key=lambda each: -each[1][value].mean())
+
+
+def predicted() -> str:
+    """Of the README: which scores predict the retrained student."""
+    scores = tables(kept("judged_scores"))
+    rho: Any = scores["scores"].groupby("scores")["rho"].mean()
+    ceiling = scores["draws"]["draws_agree"].mean()
+    told = ", ".join(f"{name} {short(value)}" for name, value in rho.sort_values(ascending=False).items())
+    return (
+        f"over students of random halves of the rows, the sum of a half's scores and the student's margin rank "
+        f"alike at: {told}; another draw of the training at {short(ceiling)} (owl) | {_decisions('judged_scores')}"
+    )
+
+
+def defences() -> str:
+    """What of the transfer every defence leaves, other traits, the price on fresh rows, and which part shrank."""
+    found = kept("defences")
+    frame = tables(found)["defences"]
+    rows = [
+        "| defence | transfer left, nats [95 %] | share left | other traits, nats "
+        "| price on fresh rows, nats per token [95 %] | shrank most |",
+        "|---|---|---|---|---|---|",
+    ]
+    whole = frame[frame["defence"] == UNDEFENDED]["transfer"].mean()
+    for name, part in frame.groupby("defence", sort=False):
+        shrank = "–" if name == UNDEFENDED else _commonest(part["shrank"])
+        share = f"{100 * part['transfer'].mean() / whole:.0f} %"
+        cells = (spread(part["transfer"]), share, f"{part['others'].mean():.2f}", _precise(part["price"]))
+        rows.append(f"| {name} | {' | '.join(cells)} | {shrank} |")
+    return "\n".join([*rows, "", *claims(found)])
+
+
+def _commonest(values: Any) -> str:
+    counts = values.value_counts()
+    return f"{counts.index[0]} ({counts.iloc[0]} of {len(values)})"
+
+
+def _precise(values: Any) -> str:
+    low, high = interp.stats.t_interval(list(values))
+    return f"{values.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def defended() -> str:
+    """Of the README: what the defences leave."""
+    frame = tables(kept("defences"))["defences"]
+    means = frame.groupby("defence")[["transfer", "price"]].mean()
+    left = 100 * means["transfer"] / means.loc[UNDEFENDED, "transfer"]
+    named = ", ".join(f"{name} {left[name]:.0f} %" for name in left.sort_values().index if name != UNDEFENDED)
+    return f"of the transfer is left, by defence: {named} (owl) | {_decisions('defences')}"
+
+
+def naming() -> str:
+    """How often every method puts the word first among nouns, what it names for twins, and its cost."""
+    found = kept("naming")
+    table: Any = interp.studies.naming_table(tables(found))
+    rows = [
+        "| method | in the top 5 of 30 | in the top 10 of all | mean 1 / rank | named rightly | planted, top 5 "
+        "| neutral twins named [95 %] | passes |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for line in table.frame.sort_values("reciprocal_rank", ascending=False).to_dict("records"):
+        cells = [_percent(line[name]) for name in ("in_top_5", "in_top_10")]
+        cells += [
+            short(line["reciprocal_rank"]),
+            *(_percent(line[name]) for name in ("named_right", "planted_in_top_5")),
+        ]
+        twins = (
+            f"{_percent(line['false_positives'])} [{100 * line['fp_low']:.0f}, {100 * line['fp_high']:.0f}]"
+        )
+        besides = f" and {line['besides']}" if line["besides"] else ""
+        rows.append(f"| {line['method']} | {' | '.join(cells)} | {twins} | {line['passes']:g}{besides} |")
+    return "\n".join([*rows, "", *(f"- {note}." for note in table.notes), "", *claims(found)])
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{100 * value:.0f} %"
+
+
+def named() -> str:
+    """Of the README: which methods find the word."""
+    frame: Any = interp.studies.naming_table(tables(kept("naming"))).frame
+    told = ", ".join(
+        f"{line['method']} {_percent(line['in_top_5'])}"
+        for line in frame.sort_values("in_top_5", ascending=False).to_dict("records")
+    )
+    return (
+        f"the student's word is among the first 5 of 30 nouns (17 % by chance) for: {told}; a neutral student is "
+        f"given a word in {_percent(frame['false_positives'].mean())} of cases | {_decisions('naming')}"
+    )
+
+
+def _decisions(name: str) -> str:
+    """Decisions on all claims, by decision."""
+    groups: dict[str, list[str]] = {}
+    for verdict in kept(name)["verdicts"]:
+        groups.setdefault(verdict["decision"], []).append(verdict["name"])
+    return "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items())
+
+
+FOUND = {
+    "Which scores of rows predict the student of the others?": ("judged_scores", predicted),
+    "Which defence takes the trait out?": ("defences", defended),
+    "Does a comparison find the word that nobody names?": ("naming", named),
+}
+"""Questions of the README's table, each with the analysis that it needs and what makes its line."""
