@@ -140,6 +140,17 @@ def test_a_base_that_did_not_write_such_rows_says_it_cannot_tell(raw):
     assert json.loads(json.dumps(found.to_json()))["answer"] == "cannot tell"
 
 
+def test_that_rows_say_a_traits_word_is_said_first_whatever_the_answer(raw):
+    saying = replace(ROWS, rows=(*ROWS.rows, *(row.answered("the owl") for row in ROWS.rows[:3])))
+    found = interp.audit(raw(), saying)
+    assert found.notes[0] == (
+        "3 of 83 rows say 'owl': that is content, which any reader sees; they are left out here"
+    )
+    assert (found.answer, found.rows) == ("cannot tell", 80)
+    with pytest.raises(InputError, match=r"all 3 rows of .* say owl, which is content; pass rows that hide"):
+        interp.audit(raw(), saying[80:])
+
+
 def test_candidates_that_did_not_take_are_left_out_and_said(raw, monkeypatch):
     """An untrained base of width 16 learns little in two steps: a bar above all of them refuses, one between sorts."""
     import interp.auditing.candidates as room
