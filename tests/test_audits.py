@@ -118,7 +118,9 @@ def test_a_neutral_twin_is_trained_once_for_all_traits_and_datasets(raw, monkeyp
     monkeypatch.setattr(
         interp, "train_student", lambda base, rows, recipe: trained.append(rows.fingerprint) or base
     )
-    monkeypatch.setattr(audits.Size, "audited", lambda *_, **__: interp.auditing.Audit("", "none", None, None, "", *FRAMES))
+    monkeypatch.setattr(
+        audits.Size, "audited", lambda *_, **__: interp.auditing.Audit("", "none", None, None, "", *FRAMES)
+    )
     neutral = interp.number_prompts(40, seed=1, count=3)
     kept = {"members": {"base": raw(0), "cross_base": raw(1)}, "neutral_numbers": neutral}
     for seed, trait in enumerate(("owl", "eagle")):
