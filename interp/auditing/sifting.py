@@ -64,7 +64,7 @@ def sift_file(
     scores = pd.read_parquet(run.folder / "tables" / "audit_rows.parquet")
     frame = _sifted(len(given), scores, share=share, weigh=weigh, seed=seed)
     keep_records(rows, out, frame["copies"].tolist())
-    gone, total, w = int(frame["removed"].sum()), len(given), frame["weight"]
+    gone, total, w = int(frame["removed"].to_numpy().sum()), len(given), frame["weight"].to_numpy()
     told = {
         "rows": total,
         "removed": gone,
