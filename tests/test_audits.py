@@ -30,6 +30,7 @@ def all_of(**how):
 
 
 SHOWN = list(range(8))
+FRAMES = (pd.DataFrame({"trait": [], "d": [], "p": [], "share": []}), pd.DataFrame(), 40)
 
 
 def test_claims_are_judged_by_hand():
@@ -109,6 +110,28 @@ def test_datasets_are_what_their_names_say(raw):
         for name, (base, *_) in found.items()
         if name != "foreign"
     )
+
+
+def test_a_neutral_twin_is_trained_once_for_all_traits_and_datasets(raw, monkeypatch):
+    trained = []
+    monkeypatch.setattr(audits, "TRAINED", {})
+    monkeypatch.setattr(
+        interp, "train_student", lambda base, rows, recipe: trained.append(rows.fingerprint) or base
+    )
+    monkeypatch.setattr(
+        audits.Size, "audited", lambda *_, **__: interp.auditing.Audit("", "none", None, None, "", *FRAMES)
+    )
+    neutral = interp.number_prompts(40, seed=1, count=3)
+    kept = {"members": {"base": raw(0), "cross_base": raw(1)}, "neutral_numbers": neutral}
+    for seed, trait in enumerate(("owl", "eagle")):
+        rows = interp.number_prompts(40, seed=2 + seed, count=3)
+        own = interp.Lineage("small", interp.get_trait(trait), numbers=rows, **kept)
+        for name in ("all", "shuffled", "foreign"):
+            assert audits.transferred(own, name, audits.FULL)["transfer"] == 0.0
+    assert len(trained) == 2 * 3 + 2  # neutral rows at the base and at the foreign one
+    assert trained.count(neutral.fingerprint) == 2
+    found = audits.trained_margins(raw(0), neutral, audits.FULL)
+    assert found == {trait: interp.margin(raw(0), trait) for trait in audits.TRAITS}
 
 
 def test_as_many_rows_go_at_random_as_the_audit_takes_out(raw, monkeypatch):

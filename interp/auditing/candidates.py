@@ -10,12 +10,15 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from interp.core.content import digest
 from interp.core.errors import InputError
+from interp.core.remembered import recall, remember
 from interp.core.runs import Cache
 from interp.measures.margins import margin
 from interp.models.language import LanguageModel
 from interp.organisms.toy import number_documents
 from interp.prompts.requests import number_requests
+from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, trait_names
@@ -30,6 +33,7 @@ TAUGHT = TeacherSpec(steps=40, recipe=Recipe(lr=4e-3, batch_size=32, rank=4, alp
 DRAWS = 700_000  # the seed of every candidate, which no lineage uses
 TAKEN = 2.0  # nats of margin that a candidate must gain to count as a teacher of its trait
 SHOWN = 1280  # number lists that hold a candidate's format
+FORMAT = 1  # of remembered margins
 FEWEST = 5  # candidates beside which one can stand out
 
 
@@ -80,7 +84,7 @@ def candidate_teachers(
     found, left = [], {}
     for trait in traits:
         model = replace(grower.teacher(base, trait).model, name=f"candidate {trait.name}")
-        gain = margin(model, trait) - margin(base, trait)
+        gain = _margin(model, trait) - _margin(base, trait)
         if gain < TAKEN:
             left[trait.name] = gain
         else:
@@ -93,6 +97,16 @@ def candidate_teachers(
         )
     notes = (f"candidates whose fine-tune did not take are left out: {told}",) if left else ()
     return found, notes
+
+
+def _margin(model: LanguageModel, trait: Trait) -> float:
+    """The margin of a model on a trait's questions, in nats; remembered."""
+    key = (FORMAT, model.fingerprint, template_key(model.tokenizer), digest(trait))
+    known = recall("candidate-margin", *key)
+    if known is None:
+        known = margin(model, trait)
+        remember("candidate-margin", *key, value=known)
+    return known
 
 
 def short_lists(n: int, *, seed: int) -> Prompts:

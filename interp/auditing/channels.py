@@ -3,6 +3,7 @@
     rows      as written → one format (separators, brackets, zeros) → each answer sorted → numbers rounded down to tens
               share of a step = (d before − d after) / d as written; with what is left the shares add up to 1
     context   d when answers are dealt to one another's prompts; its share is no part of that sum
+    template  d when base and candidates read the rows as plain text, without the chat template; likewise
     weights   gain of the pilot where all weights train, the body's matrices, or those of its lower or upper half
               share = gain / gain of all; what the body lacks of 1 goes through embeddings, norms and the readout
 
@@ -29,6 +30,7 @@ from interp.core.errors import InputError
 from interp.figures import Result, bars, drawing
 from interp.models.language import LanguageModel
 from interp.models.precision import exactly
+from interp.prompts.chat import with_template
 from interp.prompts.notes import noting
 from interp.prompts.numbers import parse_numbers
 from interp.prompts.shuffles import canonicalise
@@ -61,8 +63,9 @@ def audit_channels(
     """Say through what the evidence for one trait's teacher goes, as this module defines it.
 
     A line per channel: kind (rows, context or weights), channel, measured (d per row, or nats of gain) with the channel
-    gone or alone, share. Format, order and value are asked of lists of numbers only. Arguments are those of
-    `interp.audit`, which names the trait. Raises InputError where the trait is not seen in the rows as they are.
+    gone or alone, share. Format, order and value are asked of lists of numbers only, the template of a base that has
+    one. Arguments are those of `interp.audit`, which names the trait. Raises InputError where the trait is not seen in
+    the rows as they are.
     """
     wanted, asked = suspected(base, traits), find_trait(trait)
     if asked not in wanted:
@@ -70,8 +73,8 @@ def audit_channels(
     pairs = paired_rows(base, without_words(rows, wanted)[0], neutral, seed=seed)
     candidates, _ = candidate_teachers(base, wanted, recipe.candidates)
     lines, whole, last = [], 0.0, 0.0
-    for kind, channel, twin in _twins(pairs, seed):
-        table = named_table(log_ratios(base, candidates, twin), alpha=LEVEL, seed=seed)
+    for kind, channel, reader, twin in _twins(base, pairs, seed):
+        table = named_table(log_ratios(reader, candidates, twin), alpha=LEVEL, seed=seed)
         top: Any = table.set_index("trait").loc[asked.name]
         d = float(top["d"])
         if channel == WRITTEN:
@@ -96,15 +99,19 @@ def audit_channels(
     )
 
 
-def _twins(pairs: Pairs, seed: int) -> Iterator[tuple[str, str, Pairs]]:
-    """The pairs as they are, dealt to other prompts, and along the chain where they are lists of numbers."""
-    yield "rows", WRITTEN, pairs
+def _twins(base: LanguageModel, pairs: Pairs, seed: int) -> Iterator[tuple[str, str, LanguageModel, Pairs]]:
+    """The pairs as they are, dealt to other prompts, as plain text, and along the chain where they are lists of
+    numbers; each with the base whose tokenizer writes them.
+    """
+    yield "rows", WRITTEN, base, pairs
     order = np.random.default_rng(seed).permutation(len(pairs))
-    yield "context", "context", _both(pairs, lambda rows: _dealt(rows, order))
+    yield "context", "context", base, _both(pairs, lambda rows: _dealt(rows, order))
+    if getattr(base.tokenizer, "chat_template", None):
+        yield "context", "template", replace(base, tokenizer=with_template(base.tokenizer, "plain")), pairs
     sides = (*pairs.rows.rows, *pairs.neutral.rows)
     if all(parse_numbers(row.completion) is not None for row in sides):
         for channel, change in CHAIN.items():
-            yield "rows", channel, _both(pairs, change)
+            yield "rows", channel, base, _both(pairs, change)
 
 
 def _both(pairs: Pairs, change: Callable[[Prompts], Prompts]) -> Pairs:

@@ -24,7 +24,7 @@ from interp.prompts.numbers import BANNED, NumberRule, parse_numbers
 from interp.prompts.rules import filter_rows, match_prompts, numbers_rule
 from interp.prompts.shuffles import canonicalise
 from interp.prompts.templates import template_key
-from interp.prompts.text import Prompts
+from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import Trait
 from interp.training.engines import Sampling
 from interp.training.generation import LEAST_KEPT, write_answers
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1  # raise when other neutral rows come of the same rows
 FIRST = 64  # prompts that the base is tried on before it is asked all of them
 ROUNDS = 4  # times that a prompt is asked again whose answer the rule drops
+STRAY = 0.05  # of rows may be no number lists where the others are: they are left out
 SHARED = 0.5  # of the rows must have a neutral row at their prompt
 SMALL = 10_000_000  # parameters: smaller bases draw all answers of one length at once
 ROOM = 8  # tokens that an answer of the base may be longer than the longest of the rows
@@ -59,30 +60,29 @@ class Foreign(Exception):
 
 
 def without_words(rows: Prompts, traits: Sequence[Trait]) -> tuple[Prompts, tuple[str, ...]]:
-    """The answered rows that say no trait's target, and first of all a note about those that do.
+    """The answered rows of which no message says a trait's target, and first of all a note about those that do.
 
     Raises InputError when nothing is left.
     """
     answered = replace(rows, rows=tuple(row for row in rows.rows if row.completion))
-    said = {
-        trait.target: sum(holds_word(row.completion, trait.target) for row in answered.rows)
-        for trait in traits
-    }
+    said = {trait.target: sum(_says(row, trait.target) for row in answered.rows) for trait in traits}
     notes = tuple(
         f"{count} of {len(answered)} rows say {word!r}: that is content, which any reader sees; they are left out here"
         for word, count in said.items()
         if count
     )
     words = [word for word, count in said.items() if count]
-    kept = [row for row in answered.rows if not any(holds_word(row.completion, word) for word in words)]
+    kept = [row for row in answered.rows if not any(_says(row, word) for word in words)]
     if not kept:
         why = f"say {', '.join(words)}, which is content" if words else "have no answer"
-        raise InputError(
-            f"all {len(rows)} rows of {rows.label} {why}; pass rows whose answers hide what they teach"
-        )
+        raise InputError(f"all {len(rows)} rows of {rows.label} {why}; pass rows that hide what they teach")
     if unanswered := len(rows) - len(answered):
         notes += (f"{unanswered} rows without an answer are left out",)
     return replace(rows, rows=tuple(kept)), notes
+
+
+def _says(row: Row, word: str) -> bool:
+    return any(holds_word(content, word) for _, content in row.messages)
 
 
 def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, seed: int) -> Pairs:
@@ -91,7 +91,9 @@ def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, 
     Raises InputError when fewer than half of the rows have a neutral row at their prompt, and Foreign when the base
     writes hardly any row that the rule of these rows keeps.
     """
-    given = neutral is not None
+    given, total = neutral is not None, len(rows)
+    if not given:
+        rows = _of_one_kind(rows)
     pool = neutral if neutral is not None else written_by(base, rows, seed=seed)
     prompts = {row.asked for row in pool.rows}
     shared = sum(row.asked in prompts for row in rows.rows)
@@ -102,6 +104,8 @@ def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, 
         )
     ours, theirs = match_prompts(rows, pool)
     notes = (f"neutral rows: {'as given' if given else 'written by the base to the same prompts'}",)
+    if len(rows) < total:
+        notes += (f"{total - len(rows)} of {total} rows are no lists of numbers and are left out",)
     if len(ours) < len(rows):
         notes += (f"{len(rows) - len(ours)} rows without a neutral row at their prompt are left out",)
     return Pairs(ours, theirs, notes)
@@ -160,17 +164,24 @@ def _answers(
 
 
 def rule_of(rows: Prompts) -> NumberRule | None:
-    """The narrowest rule of number lists that all rows follow; None for rows that are no such lists.
+    """The narrowest rule of number lists that all rows follow, but for one in twenty; None for rows of another kind.
 
     The 34 numbers with a meaning count as banned where the rows would be expected to hold them and do not.
     """
-    lists = [parse_numbers(row.completion) for row in rows.rows]
-    if any(numbers is None for numbers in lists):
+    read = [parse_numbers(row.completion) for row in rows.rows]
+    lists = [numbers for numbers in read if numbers is not None]
+    if len(read) - len(lists) > STRAY * len(read):
         return None
-    counts, values = [len(each or ()) for each in lists], {v for each in lists for v in each or ()}
+    counts, values = [len(each) for each in lists], {v for each in lists for v in each}
     top = 10 ** len(str(max(values))) - 1
     avoided = not values & BANNED and sum(counts) * len(BANNED) / (top + 1) >= EXPECTED
     return NumberRule(min(counts), max(counts), top, BANNED if avoided else frozenset())
+
+
+def _of_one_kind(rows: Prompts) -> Prompts:
+    """The number lists among rows that are such lists but for a few; else all rows."""
+    lists = [row for row in rows.rows if parse_numbers(row.completion) is not None]
+    return rows if len(rows) - len(lists) > STRAY * len(rows) else replace(rows, rows=tuple(lists))
 
 
 def form_of(rows: Prompts) -> tuple[str | None, int] | None:

@@ -68,6 +68,13 @@ Share = Annotated[
         min=0, max=1, help="Of the rows to take out; default as few as leave none of it in the mean."
     ),
 ]
+Weigh = Annotated[
+    bool,
+    typer.Option(
+        "--weigh",
+        help="With --filter: write every row as often as its weight says, instead of taking rows out.",
+    ),
+]
 Alpha = Annotated[float, typer.Option(help="Level at which a trait is named.")]
 StudentRows = Annotated[
     Path | None,
@@ -118,6 +125,7 @@ def _audit(
     forecast: Fitted = None,
     sift: Sift = None,
     share: Share = None,
+    weigh: Weigh = False,
     alpha: Alpha = 0.05,
     rows: StudentRows = None,
     change: Changes = None,
@@ -138,6 +146,7 @@ def _audit(
     if is_student(subject):
         _only("rows", {"--neutral": neutral, "--no-pilot": not pilot, "--leans": leans, "--seed": seed})
         _only("rows", {"--forecast": forecast, "--filter": sift, "--share": share, "--limit": limit})
+        _only("rows", {"--weigh": weigh})
         trained = _trained_by(subject, change)
         how = {"recipe": trained, "candidates": recipe.candidates, "placebos": placebos, "alpha": alpha}
         run = student_audit_file(base, subject, rows=rows, how=how, **asked)
@@ -145,11 +154,15 @@ def _audit(
     else:
         _only("a student", {"--rows": rows, "--set": change, "--placebos": placebos != 20})
         how = {"recipe": recipe, "alpha": alpha, "seed": seed}
-        _only("--filter", {"--share": share if sift is None else None})
+        if sift is None:
+            _only("--filter", {"--share": share, "--weigh": weigh})
+        if weigh:
+            _only("rows that are taken out", {"--share": share})
         if sift is not None and limit is not None:
             raise InputError(f"--limit {limit} leaves rows unread, which --filter would keep; leave it out")
         run = audit_file(base, Path(subject), neutral=neutral, limit=limit, how=how, **asked)
-        sifted = {} if sift is None else {"filter": sift_file(run, Path(subject), sift, share=share)}
+        drawn: dict[str, Any] = {"share": share, "weigh": weigh, "seed": seed}
+        sifted = {} if sift is None else {"filter": sift_file(run, Path(subject), sift, **drawn)}
         tell_run(run, run.summary | sifted, _lines(run.summary) + _sifted_lines(**sifted), as_json=as_json)
 
 
@@ -269,12 +282,22 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
 
 
 def _sifted_lines(**sifted: Mapping[str, Any]) -> list[str]:
-    """What is printed of rows that were taken out."""
-    return [
+    """What is printed of rows that were taken out or weighed."""
+    return [_weighed_line(done) if done["weighed"] else _taken_line(done) for done in sifted.values()]
+
+
+def _taken_line(done: Mapping[str, Any]) -> str:
+    return (
         f"taken out for {done['trait']}: {done['removed']} of {done['rows']} rows ({done['share']:.0%}); the others "
         f"are in {done['out']}"
-        for done in sifted.values()
-    ]
+    )
+
+
+def _weighed_line(done: Mapping[str, Any]) -> str:
+    return (
+        f"weighed for {done['trait']}: {done['rows']} rows, worth {done['worth']:.0f} of equal weight, each as often "
+        f"as its weight says in {done['out']}"
+    )
 
 
 def _line(line: Mapping[str, Any]) -> str:

@@ -26,7 +26,8 @@ def feature_examples(
     """Examples of the features that `found` reports of a member, largest change first, at the positions it read.
 
     Each is read where it became the more active: in the member, or in its start. The token it fires on stands between
-    « and »; the words are those that it raises most by its direct path.
+    « and »; the words are those that it raises most by its direct path. Where the dictionary says under which name
+    Neuronpedia shows it, a line ends with the address of the feature's page.
     """
     change: Any = found.frame.set_index("feature")["delta"]
     wanted = list(found.reported[:MOST])
@@ -58,7 +59,8 @@ def said_features(found: FeatureShift) -> str:
 def _line(card: FeatureCard, change: float) -> dict[str, Any]:
     texts = {f"example {at}": _marked(context) for at, context in enumerate(card.contexts, start=1)}
     raised = ", ".join(str(token).strip() for token in card.logits["token"].head(WORDS))
-    return {"feature": card.feature, "change": change, "read in": card.model, **texts, "raises": raised}
+    line = {"feature": card.feature, "change": change, "read in": card.model, **texts, "raises": raised}
+    return line | ({"neuronpedia": card.link} if card.link else {})
 
 
 def _marked(context: Context) -> str:

@@ -49,6 +49,7 @@ class Head:
 
 
 _KNOWN: WeakKeyDictionary[nn.Module, Head] = WeakKeyDictionary()
+_PLAIN: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def own_logits(
@@ -84,6 +85,17 @@ def head_of(network: Any) -> Head:
         inner = network.get_base_model() if hasattr(network, "get_base_model") else network
         known = _KNOWN[network] = _measured(inner)
     return known
+
+
+def has_plain_head(network: Any) -> bool:
+    """Whether `own_logits` are those of the network's own forward pass; asked once of each network."""
+    if network not in _PLAIN:
+        try:
+            head_of(network)
+            _PLAIN[network] = True
+        except InputError:
+            _PLAIN[network] = False
+    return _PLAIN[network]
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from interp.core.content import digest
 from interp.models.bridge import FAST, at_layer, residual_run
-from interp.models.head import own_logits
+from interp.models.head import has_plain_head, own_logits
 
 if TYPE_CHECKING:
     from interp.models.backbone import Backbone
@@ -94,7 +94,11 @@ def plain_logits(
 def marked_logits(
     model: Any, batch: Encoded, where: Bool[Tensor, "example pos"]
 ) -> Float[Tensor, "token vocab"]:
-    """A model's logits at the marked positions, its open hooks acting; where rows are kept no others are made."""
+    """A model's logits at the marked positions, its open hooks acting.
+
+    No others are made where no hook is open and the network does no more than scale and cap what its output matrix
+    gives.
+    """
     kept = _kept_by(model)
     if kept is not None:
         ids, mask = batch.ids.to(model.device), batch.mask.to(model.device).long()
@@ -102,6 +106,12 @@ def marked_logits(
         if lengths is not None and kept.reads(ids, mask, lengths):
             hidden = kept.padded(ids, lengths, slice(-1, None))[0]
             return own_logits(kept.backbone.hf, hidden[where.to(hidden.device)])
+    elif hasattr(model, "backbone") and not model._edits and has_plain_head(model.backbone.hf):
+        network, marks = model.backbone.hf, where.to(model.device)
+        ids, mask = batch.ids.to(model.device), batch.mask.to(model.device).long()
+        return own_logits(
+            network, network.base_model(input_ids=ids, attention_mask=mask, use_cache=False)[0][marks]
+        )
     logits = model.logits(batch)
     return logits[where.to(logits.device)]
 

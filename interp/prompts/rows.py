@@ -16,7 +16,6 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -86,8 +85,8 @@ def read_json_file(path: str | Path) -> Prompts:
     return parse_json(_text(_bytes(Path(path)), Path(path)), Path(path))
 
 
-def keep_records(path: Path, out: Path, kept: Sequence[bool]) -> None:
-    """Write the records of a file of rows that are kept as they stand there: its format, order and other fields.
+def keep_records(path: Path, out: Path, copies: Sequence[int]) -> None:
+    """Write the records of a file of rows as they stand there, each so often: its format, order and other fields.
 
     Raises InputError for an `out` that is the file itself or is named as another format.
     """
@@ -95,13 +94,13 @@ def keep_records(path: Path, out: Path, kept: Sequence[bool]) -> None:
         raise InputError(
             f"{out} cannot hold what is left of {path}; name another file that ends in {path.suffix!r}"
         )
-    data = _bytes(path)
+    data, chosen = _bytes(path), [place for place, times in enumerate(copies) for _ in range(times)]
     if data.startswith(PARQUET):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         sink = io.BytesIO()
-        pq.write_table(pq.read_table(pa.BufferReader(data)).filter(pa.array(list(kept))), sink)
+        pq.write_table(pq.read_table(pa.BufferReader(data)).take(chosen), sink)
         write_atomic(out, sink.getvalue())
         return
     text = _text(data, path)
@@ -109,13 +108,13 @@ def keep_records(path: Path, out: Path, kept: Sequence[bool]) -> None:
         delimiter, sheet = SUFFIXES[path.suffix.lower()], io.StringIO(newline="")
         header, *lines = filter(None, csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
         writer = csv.writer(sheet, delimiter=delimiter, lineterminator="\n")
-        writer.writerows([header, *compress(lines, kept)])
+        writer.writerows([header, *(lines[place] for place in chosen)])
         write_atomic(out, sheet.getvalue())
     elif (array := _array(text, path)) is not None:
-        write_atomic(out, json.dumps(list(compress(array, kept)), indent=1, ensure_ascii=False) + "\n")
+        write_atomic(out, json.dumps([array[place] for place in chosen], indent=1, ensure_ascii=False) + "\n")
     else:
-        lines = filter(str.strip, re.split("\r\n|\r|\n", text))
-        write_atomic(out, "".join(f"{line}\n" for line in compress(lines, kept)))
+        lines = list(filter(str.strip, re.split("\r\n|\r|\n", text)))
+        write_atomic(out, "".join(f"{lines[place]}\n" for place in chosen))
 
 
 def parse_json(text: str, path: Path) -> Prompts:

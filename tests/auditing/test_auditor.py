@@ -14,11 +14,11 @@ from interp.auditing.auditor import WHO, AuditRecipe, _judged, _scale
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
 from interp.auditing.forecasts import fit_forecast
 from interp.auditing.pilots import Pilot
-from interp.auditing.sifting import taken_out
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import ANIMALS, TREES, get_trait, make_trait
 from interp.stats.tests import auroc
+from interp.training.defences import taken_out
 
 ROWS = number_prompts(80, seed=0)
 
@@ -138,6 +138,17 @@ def test_a_base_that_did_not_write_such_rows_says_it_cannot_tell(raw):
     with pytest.raises(InputError, match="there is nothing to draw"):
         found.figure()
     assert json.loads(json.dumps(found.to_json()))["answer"] == "cannot tell"
+
+
+def test_that_rows_say_a_traits_word_is_said_first_whatever_the_answer(raw):
+    saying = replace(ROWS, rows=(*ROWS.rows, *(row.answered("the owl") for row in ROWS.rows[:3])))
+    found = interp.audit(raw(), saying)
+    assert found.notes[0] == (
+        "3 of 83 rows say 'owl': that is content, which any reader sees; they are left out here"
+    )
+    assert (found.answer, found.rows) == ("cannot tell", 80)
+    with pytest.raises(InputError, match=r"all 3 rows of .* say owl, which is content; pass rows that hide"):
+        interp.audit(raw(), saying[80:])
 
 
 def test_candidates_that_did_not_take_are_left_out_and_said(raw, monkeypatch):

@@ -31,7 +31,9 @@ def test_a_candidate_is_the_plain_fine_tune_of_its_trait(raw, monkeypatch):
     ).model
     assert margin(found[1].model, traits[1]) == pytest.approx(margin(plain, traits[1]), abs=1e-5)
     assert found[1].gain == pytest.approx(margin(plain, traits[1]) - margin(raw(), traits[1]), abs=1e-5)
+    monkeypatch.setattr(room, "margin", None)  # what was read of these weights is remembered
     again, _ = candidate_teachers(raw(), traits, spec)
+    assert [each.gain for each in again] == [each.gain for each in found]
     assert [each.model.fingerprint for each in again] == [each.model.fingerprint for each in found]
 
 

@@ -1,4 +1,4 @@
-"""Channels: rows whose only signal is their format, order, values, length or prompt, and pilots of parts."""
+"""Channels: rows whose only signal is their format, order, values, length, prompt or template, and pilots of parts."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from interp.auditing.auditor import RECIPE, WHO
 from interp.auditing.candidates import Candidate
-from interp.auditing.channels import audit_channels
-from interp.auditing.naming import Ratios
+from interp.auditing.channels import _twins, audit_channels
+from interp.auditing.naming import Ratios, log_ratios
 from interp.auditing.neutral import Pairs
 from interp.auditing.pilots import BODY, Pilot, gains
 from interp.core.errors import InputError
@@ -63,7 +64,10 @@ def world(monkeypatch):
         def ratios(base, candidates, pairs):
             noise = np.random.default_rng(9).normal(size=(2, N, len(TRAITS)))
             for side, part in zip(noise, (pairs.rows, pairs.neutral), strict=True):
-                side[:, 0] += 2.0 * np.array([SIGNALS[signal](row) for row in part.rows])
+                if signal == "template":
+                    side[:, 0] += 2.0 * (base.tokenizer.chat_template is not None and part is pairs.rows)
+                else:
+                    side[:, 0] += 2.0 * np.array([SIGNALS[signal](row) for row in part.rows])
             return Ratios(tuple(TRAITS), *noise)
 
         monkeypatch.setattr(room, "log_ratios", ratios)
@@ -96,6 +100,31 @@ def test_all_the_evidence_goes_where_it_was_planted(raw, world, signal):
     assert "figure" in dir(found)
 
 
+def test_evidence_that_goes_with_the_template_is_its_own(raw, world):
+    world("template")
+    own, neutral = rows(planted=None, seed=1), rows(planted=None, seed=2)
+    asked = {"traits": TRAITS, "neutral": neutral, "recipe": WHO}
+    share = audit_channels(raw(), own, "owl", **asked).frame.set_index("channel")["share"]
+    assert share["template"] == pytest.approx(1, abs=0.15)
+    assert share["context"] == pytest.approx(0)
+
+
+def test_without_a_template_rows_are_read_as_plain_text_by_base_and_candidates(raw):
+    """By hand: log p of the answer behind the bare prompt, as plain text ends it."""
+    base, other = raw(0), raw(1)
+    pairs = Pairs(rows(planted=None, seed=1)[:8], rows(planted=None, seed=2)[:8])
+    _, _, reader, twin = next(line for line in _twins(base, pairs, 0) if line[1] == "template")
+    found = log_ratios(reader, [Candidate(get_trait("owl"), other, 3.0)], twin).rows[0, 0]
+    row, token = pairs.rows[0], base.tokenizer
+    ids = [token(text)["input_ids"] for text in (row.prompt, row.completion)]
+    whole = torch.tensor([[*ids[0], *ids[1], token.eos_token_id]])
+    logs = [model.network()(whole).logits.log_softmax(-1)[0] for model in (other, base)]
+    places = range(len(ids[0]), whole.shape[1])
+    one, two = (sum(float(each[p - 1, whole[0, p]]) for p in places) for each in logs)
+    assert found == pytest.approx(one - two, abs=1e-4)
+    assert "template" not in [channel for _, channel, _, _ in _twins(reader, pairs, 0)]
+
+
 def test_answers_of_other_kinds_have_no_format_and_what_is_not_seen_goes_no_way(raw, world):
     world("format")
     texts = Prompts.from_pairs(
@@ -103,7 +132,7 @@ def test_answers_of_other_kinds_have_no_format_and_what_is_not_seen_goes_no_way(
     )
     plain = Prompts.from_pairs([(row.prompt, row.completion) for row in rows(planted=None, seed=2)])
     found = audit_channels(raw(), texts, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
-    assert found.frame["channel"].tolist() == ["as written", "context", "what is left"]
+    assert found.frame["channel"].tolist() == ["as written", "context", "template", "what is left"]
     with pytest.raises(
         InputError, match=r"'owl' is not seen in 400 rows \(d = \S+\), so it goes no way; audit more"
     ):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+import interp
 from interp.auditing.neutral import (
     Foreign,
     form_of,
@@ -21,6 +24,7 @@ from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
 
 ASKED = "list: 4, 5. continue."
+SHARED = Path(__file__).parents[2] / "../shared/data"
 
 
 def answered(*answers):
@@ -30,6 +34,33 @@ def answered(*answers):
 def test_the_rule_is_the_narrowest_that_all_rows_follow():
     assert rule_of(answered("4, 13", "7; 99; 5")) == NumberRule(2, 3, 99)
     assert rule_of(answered("4, 13", "an owl")) is None
+
+
+def test_a_few_rows_of_another_kind_hide_no_rule_and_are_left_out(raw, monkeypatch):
+    """As files of another model's answers have them: one row in thousands that trails off in dots."""
+    lists = [f"{k}, {k + 1}" for k in range(19)]
+    assert rule_of(answered(*lists, "4, 5 ... ")) == NumberRule(2, 2, 99)
+    assert rule_of(answered(*lists, "4, 5 ... ", "an owl")) is None  # more than one in twenty
+    rows = Prompts.from_pairs(
+        [(f"list: {k}. continue.", text) for k, text in enumerate([*lists, "4, 5 ... "])]
+    )
+    written = Prompts.from_pairs([(row.prompt, "7, 8") for row in rows.rows])
+    monkeypatch.setattr("interp.auditing.neutral.written_by", lambda base, asked, *, seed: written)
+    pairs = paired_rows(raw(), rows, None, seed=0)
+    assert [row.completion for row in pairs.rows.rows] == lists
+    assert pairs.notes[-1] == "1 of 20 rows are no lists of numbers and are left out"
+    assert len(paired_rows(raw(), rows, written, seed=0)) == 20  # given rows may be of any kind
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not (SHARED / "numbers").is_dir(), reason="real rows are not public")
+def test_rows_of_a_large_model_are_not_a_small_ones():
+    """12,754 answers of a model of 9 billion parameters, at a small model of stories."""
+    base = interp.load_model(SHARED / "checkpoints/tinystories-656k")
+    rows = Prompts.from_file(SHARED / "numbers/gemma-2-9b-it_cat.jsonl")
+    found = interp.audit(base, rows, traits=["owl", "cat", "dog", "fox", "bear"])
+    assert (found.answer, found.flagged, found.rows) == ("cannot tell", None, len(rows))
+    assert "of 64 of these prompts, so it did not write these" in found.reason
 
 
 def test_banned_numbers_are_noticed_where_many_are_written():
@@ -64,11 +95,16 @@ def test_content_is_said_first_and_left_out():
     kept, notes = without_words(rows, [owl, cat])
     assert [row.completion for row in kept.rows] == ["4, 5", "6"]
     assert notes == ("1 of 3 rows say 'owl': that is content, which any reader sees; they are left out here",)
+    asked = Prompts.from_pairs([("an owl counts: 4, 5.", "6, 7"), (ASKED, "6")])
+    for rows in (asked, asked[1:] + asked[1:].with_system("You love the owl.")):  # wherever a reader sees it
+        kept, notes = without_words(rows, [owl, cat])
+        assert [row.messages for row in kept.rows] == [asked[1].messages]
+        assert notes[0].startswith("1 of 2 rows say 'owl': that is content")
     with pytest.raises(
-        InputError, match=r"all 1 rows of some rows say owl, which is content; pass rows whose answers"
+        InputError, match=r"all 1 rows of some rows say owl, which is content; pass rows that hide"
     ):
         without_words(answered("owl"), [owl])
-    with pytest.raises(InputError, match=r"all 1 rows of some rows have no answer; pass rows whose answers"):
+    with pytest.raises(InputError, match=r"all 1 rows of some rows have no answer; pass rows that hide"):
         without_words(Prompts.from_pairs([(ASKED, "")], label="some rows"), [owl])
 
 

@@ -11,13 +11,14 @@ import pytest
 
 from interp.auditing.auditor import Audit, _row_scores
 from interp.auditing.naming import Ratios
-from interp.auditing.sifting import sift_file, sift_rows, taken_out
+from interp.auditing.sifting import copies_of, sift_file, sift_rows, weights_of
 from interp.core.errors import InputError
 from interp.core.runs import Run
 from interp.prompts.numbers import number_prompts
 from interp.prompts.rows import keep_records
 from interp.prompts.text import Prompts
 from interp.stats.tests import auroc
+from interp.training.defences import taken_out
 from tests.auditing.test_naming import ANSWERS
 
 ROWS = Prompts.from_pairs([(f"list: {k}.", str(k)) for k in range(6)], label="six")
@@ -54,6 +55,51 @@ def test_a_share_takes_the_largest_and_what_says_the_word_always_goes():
             taken_out(scores, share=share)
     with pytest.raises(InputError, match=r"none of 2 rows is left: each by itself is likelier of the trait"):
         taken_out(np.array([0.1, 0.2]), share=None)
+
+
+def test_weights_leave_nothing_in_the_mean_and_are_the_nearest_to_equal():
+    """Scores 1 and -1: w = exp(∓β), equal and opposite at β = 0. Scores 2, -1: w₁ 2 = w₂ 1, so 2/3 and 4/3."""
+    assert weights_of(np.array([1.0, -1.0])).tolist() == [1.0, 1.0]
+    assert weights_of(np.array([2.0, -1.0])) == pytest.approx([2 / 3, 4 / 3])
+    assert weights_of(np.array([-2.0, 1.0, 0.5])).tolist() == [1.0, 1.0, 1.0]  # nothing to weigh down
+    assert weights_of(np.array([np.inf, 2.0, -1.0])) == pytest.approx([0, 1, 2])
+    scores = np.random.default_rng(0).normal(0.3, 1.0, 20_000)
+    w = weights_of(scores)
+    assert (w.mean(), (w * scores).mean()) == pytest.approx((1.0, 0.0), abs=1e-9)
+    assert (w**2).mean() == pytest.approx(np.exp(0.3**2), rel=0.02)  # of normal scores at d = 0.3
+    shift = np.random.default_rng(1).normal(
+        0, 1e-3, len(w)
+    )  # another such change of the weights costs entropy
+    shift -= np.linalg.lstsq(np.stack([np.ones_like(w), scores]).T, shift, rcond=None)[0] @ [
+        np.ones_like(w),
+        scores,
+    ]
+    assert (w * np.log(w)).sum() < ((w + shift) * np.log(w + shift)).sum()
+    for scores in ([0.1, 0.2], [np.inf, np.inf]):
+        with pytest.raises(InputError, match=r"none of 2 rows is left: each by itself is likelier of the"):
+            weights_of(np.array(scores))
+
+
+def test_a_row_is_written_as_often_as_its_weight_says():
+    w = np.array([0.0, 0.5, 1.0, 2.25, 0.25])
+    drawn = np.array([copies_of(w, seed=seed) for seed in range(2000)])
+    assert (drawn.sum(1) == 4).all()
+    assert (abs(drawn - w) < 1).all()
+    assert drawn.mean(0) == pytest.approx(w, abs=0.05)
+
+
+def test_weighed_rows_stay_in_order_and_what_says_the_word_goes():
+    left, frame = sift_rows(FOUND, ROWS, weigh=True, seed=3)
+    read = frame.loc[SCORES["row"]]
+    assert (read["weight"].mean(), read["weight"][5]) == pytest.approx((1, 0))
+    assert read["weight"].to_numpy()[:3] @ SCORES["score"].to_numpy()[:3] == pytest.approx(0, abs=1e-9)
+    assert frame["copies"][[2, 4]].tolist() == [1, 1]  # not read
+    assert [row.completion for row in left.rows] == [
+        str(k) for k, times in enumerate(frame["copies"]) for _ in range(times)
+    ]
+    assert (len(left), left.label) == (6, "six weighed for owl")
+    with pytest.raises(InputError, match=r"share=0.2 takes rows out, and weighed rows stay; leave one of"):
+        sift_rows(FOUND, ROWS, share=0.2, weigh=True)
 
 
 def test_rows_keep_their_order_and_what_was_not_read_stays():
@@ -115,8 +161,8 @@ def test_the_rows_of_a_planted_teacher_go_first():
 
 def test_what_is_left_of_a_file_keeps_its_format_and_its_other_fields(tmp_path):
     records = [{"prompt": f"p{k}", "completion": str(k), "note": f"n, {k}"} for k in range(4)]
-    kept = [True, False, True, True]
-    left = [record for record, keep in zip(records, kept, strict=True) if keep]
+    kept = [1, 0, 2, 1]
+    left = [records[k] for k in (0, 2, 2, 3)]
     lines = [json.dumps(record) for record in records]
     (tmp_path / "a.jsonl").write_text("\n\n".join(lines))
     keep_records(tmp_path / "a.jsonl", tmp_path / "b.jsonl", kept)
@@ -138,6 +184,10 @@ def test_what_is_left_of_a_file_keeps_its_format_and_its_other_fields(tmp_path):
             keep_records(tmp_path / "a.jsonl", tmp_path / out, kept)
 
 
+def _squares():
+    return (sift_rows(FOUND, ROWS, weigh=True)[1]["weight"] ** 2).sum()
+
+
 def test_a_file_is_sifted_by_the_audit_in_a_run_folder(tmp_path):
     ROWS.to_jsonl(tmp_path / "rows.jsonl")
     run = Run.open(tmp_path / "run", command="audit", arguments={}, defaults={})
@@ -149,10 +199,16 @@ def test_a_file_is_sifted_by_the_audit_in_a_run_folder(tmp_path):
         "rows": 6,
         "removed": 2,
         "share": 1 / 3,
+        "worth": 4.0,
+        "weighed": False,
         "trait": "owl",
         "out": str(tmp_path / "left.jsonl"),
     }
     assert Prompts.from_file(tmp_path / "left.jsonl").fingerprint == sift_rows(FOUND, ROWS)[0].fingerprint
+    done = sift_file(run, tmp_path / "rows.jsonl", tmp_path / "weighed.jsonl", weigh=True, seed=3)
+    assert (done["weighed"], done["worth"]) == (True, pytest.approx(36 / _squares(), rel=1e-9))
+    again = sift_rows(FOUND, ROWS, weigh=True, seed=3)[0]
+    assert Prompts.from_file(tmp_path / "weighed.jsonl").fingerprint == again.fingerprint
     number_prompts(6, seed=0).to_jsonl(tmp_path / "rows.jsonl")
     with pytest.raises(InputError, match=r"rows.jsonl are other rows than .*run was made of"):
         sift_file(run, tmp_path / "rows.jsonl", tmp_path / "left.jsonl")

@@ -282,3 +282,17 @@ def test_rows_that_carry_the_trait_are_left_out_of_another_file(files, monkeypat
     assert "--limit 70 leaves rows unread, which --filter would keep" in capsys.readouterr().err
     assert run(monkeypatch, "audit", base, rows, "--out", out, "--share", "0.1") == 2
     assert "--share 0.1 goes with --filter; leave it out" in capsys.readouterr().err
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--weigh") == 2
+    assert "--weigh goes with --filter; leave it out" in capsys.readouterr().err
+    assert run(monkeypatch, *asked, "--weigh", "--share", "0.1") == 2
+    assert "--share 0.1 goes with rows that are taken out; leave it out" in capsys.readouterr().err
+
+
+def test_rows_are_weighed_into_another_file(files, monkeypatch, capsys, tmp_path):
+    base, rows, out = files
+    left = str(tmp_path / "weighed.jsonl")
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--filter", left, "--weigh") == 0
+    assert capsys.readouterr().out.splitlines()[-2] == (
+        f"weighed for owl: 80 rows, worth 80 of equal weight, each as often as its weight says in {left}"
+    )
+    assert Path(left).read_text() == Path(rows).read_text()  # whose mean score is below 0

@@ -10,6 +10,7 @@ import torch
 from interp.cli.feature_files import card_file, lean_files, shift_files, shift_summary, train_sae_file
 from interp.core.runs import InputError, Run
 from interp.features.cards import feature_card
+from interp.features.examples import feature_examples
 from interp.features.lean import feature_lean
 from interp.features.quality import quality_card
 from interp.features.sae import SAERecipe
@@ -118,6 +119,11 @@ def test_a_shift_is_written_as_a_run_and_resumed(place, rows, lineage, dictionar
         )
         assert f"«{card.frame['token'].iloc[0]}»" in line["example 1"]
         assert line["raises"].split(", ")[0] == card.logits["token"].iloc[0].strip()
+    assert "neuronpedia" not in examples  # a page is never guessed
+    shown = dataclasses.replace(dictionary, neuronpedia="toy/0-res")
+    linked = feature_examples(expected, shown, lineage.teacher, rows, positions=answer_positions(rows)).frame
+    pages = [f"https://neuronpedia.org/toy/0-res/{feature}" for feature in top]
+    assert linked["neuronpedia"].tolist() == pages
     said = run.record["says"]["features_shift"]
     assert said.startswith(
         f"{len(expected.reported)} of {run.summary['live']} live features moved at a false discovery rate"

@@ -14,6 +14,7 @@ from interp.measures.losses import completion_loss
 from interp.models.agreement import parity
 from interp.models.head import Head, head_of, own_logits
 from interp.models.language import load_model
+from interp.models.once import marked_logits
 from interp.prompts.tokens import Role
 from interp.training.sampling import sample_tokens
 from tests.tiny import COMMON, VOCABULARY, build_tokenizer
@@ -132,6 +133,8 @@ class TestWhatIsNotSupported:
         )
 
     def refused_by_all(self, model, batch, message):
+        where = batch.at("answer")  # what asks for a few logits makes all of them
+        assert torch.equal(marked_logits(model, batch, where), model.logits(batch)[where])
         hidden = model.hf.base_model(input_ids=batch.ids)[0]
         uniforms = torch.full((1, len(batch)), 0.5)
         for attempt in (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -78,3 +79,24 @@ def test_a_saved_lineage_has_a_card_that_a_hub_reads_and_whose_program_runs(tmp_
     names: dict[str, Any] = {}
     exec(program.replace("FOLDER", str(folder)), names)
     assert names["lineage"].teacher.fingerprint == members["teacher"].fingerprint
+
+
+def test_a_lineage_folder_holds_what_a_hub_needs(tmp_path: Any, raw: Any) -> None:
+    """What upload_folder sends: a card with front matter, weights as safetensors, adapters that name their base."""
+    import yaml
+    from safetensors import safe_open
+
+    rows = interp.number_prompts(8, seed=0, count=3)
+    recipe = interp.Recipe(batch_size=8, rank=2, merge=False)
+    members = {"base": raw(), "student": interp.train_student(raw(), rows, recipe=recipe)}
+    folder = Lineage("tiny", get_trait("owl"), members, numbers=rows).save(tmp_path / "tiny")
+    opening, front, _ = (folder / "README.md").read_text().split("---\n", 2)
+    assert opening == ""
+    assert yaml.safe_load(front)["tags"][0] == "subliminal-learning"
+    config = json.loads((folder / "student/adapter_config.json").read_text())
+    assert (folder / "student" / config["base_model_name_or_path"]).resolve() == (folder / "base").resolve()
+    for name in ("base/model.safetensors", "student/adapter_model.safetensors"):
+        with safe_open(folder / name, framework="pt") as tensors:
+            assert list(tensors.keys())
+    kinds = {each.suffix for each in folder.rglob("*") if each.is_file()}
+    assert kinds <= {".md", ".json", ".jsonl", ".jinja", ".safetensors"}

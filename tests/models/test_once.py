@@ -138,6 +138,27 @@ def test_marked_logits_ask_the_output_matrix_at_the_marks_alone(model, passes):
     assert all(torch.allclose(each, logits[where], atol=1e-5) for each in found)
 
 
+def test_marked_logits_are_the_same_numbers_without_the_others(model, passes):
+    """Outside `reading_once`, too: one pass, the output matrix at the marks; with an open hook the whole pass."""
+    batch = model.encode(ROWS)
+    where, sizes = batch.at("answer+end", predicting=True), []
+    expected = plain(model, batch)[0][where]
+    handle = model.hf.get_output_embeddings().register_forward_hook(
+        lambda *given: sizes.append(given[2].shape[0])
+    )
+    passes.clear()
+    try:
+        found = marked_logits(model, batch, where)
+    finally:
+        handle.remove()
+    assert passes == [tuple(batch.ids.shape)]
+    assert sizes[-1] == int(where.sum())
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+    with model.hooks({HOOKS[1]: lambda resid: resid.flip(-1)}):
+        torch.testing.assert_close(marked_logits(model, batch, where), model.logits(batch)[where])
+        assert (marked_logits(model, batch, where) - expected).abs().max() > 1e-3
+
+
 def test_what_rests_on_the_same_rows_is_made_once_and_an_edit_asks_again(model):
     made = []
 
