@@ -81,12 +81,13 @@ class Discovery(Shown):
     @property
     def says(self) -> str:
         """What came out, in a sentence."""
-        first = f"first are {', '.join(self.frame['word'].head(5))}"
+        first = f"largest first: {', '.join(self.frame['word'].head(5))}"
         if self.found is None:
-            return f"of {len(self.frame)} words {first}; without placebo trainings no p says how often that is chance"
-        named = f"{', '.join(self.found)} stand out" if self.found else "no word stands out"
-        over = f"of {len(self.frame)} words over {self.placebos} placebo trainings"
-        return f"{named} {over} (smallest p = {self.frame['p'].min():.2g}); {first}"
+            chance = "without placebo trainings there is no p, and some noun always comes first"
+            return f"The {len(self.frame)} nouns, {first}; {chance}"
+        named = f"Stands out: {', '.join(self.found)}" if self.found else "No noun stands out"
+        over = f"of {len(self.frame)} nouns over {self.placebos} placebo trainings"
+        return f"{named}, {over} (smallest p = {self.frame['p'].min():.2g}); {first}"
 
     @property
     def story(self) -> list[str]:

@@ -69,7 +69,7 @@ def discover_file(
 
 def _opened(source: str, start: Any) -> Any:
     """A baseline, called by its folder."""
-    return replace(member_from("student", source, start, check=True), name=Path(source).name or source)
+    return replace(member_from("baseline", source, start, check=True), name=Path(source).name or source)
 
 
 def _plain(made: dict[str, Any]) -> dict[str, Any]:

@@ -118,7 +118,7 @@ def test_a_discovery_says_what_stands_out_over_placebos(planted, quick):
     assert found.frame["word"].iloc[0] == "owl"
     assert line["p"] == pytest.approx(1 / 21)
     assert found.found == ["owl"]
-    assert found.says.startswith("owl stand out of 8 words over 20 placebo trainings (smallest p = 0.048)")
+    assert found.says.startswith("Stands out: owl, of 8 nouns over 20 placebo trainings (smallest p = 0.048)")
     assert line["score"] == pytest.approx((line["moved on text"] + line[SPECTRUM]) / 2)
     assert "p is over 20 placebo trainings and the words, the smallest 1 / 21" in found.notes
     assert "no baseline: what any such training changes is not taken off" in found.notes

@@ -57,7 +57,7 @@ def test_it_writes_the_page_and_the_evidence_and_tells_what_came_out(folders, tm
     said = capsys.readouterr().out
     assert "1 of 7 rows of text.jsonl say 'owl': they are left out" in said
     assert "no baseline: what any such training changes is not taken off" in said
-    assert "of 25 words first are" in said
+    assert "The 25 nouns, largest first: " in said
     evidence = json.loads((out / "evidence.json").read_text())
     assert len(evidence["words"]) == 25
     assert {line["method"] for line in evidence["tokens"]} == {"moved on text", "contrastive decoding"}
