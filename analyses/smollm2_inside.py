@@ -28,7 +28,7 @@ MIDDLE = 15
 HELD = 16  # rows of each kind that no dictionary is trained on
 TOP = 10
 TOKENS = Path(__file__).parent.parent / "docs" / "token_view.png"
-WIDTH, HEIGHT = 960, 368
+WIDTH, HEIGHT = 960, 388
 
 
 def main() -> None:
