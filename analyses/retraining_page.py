@@ -13,7 +13,16 @@ from analyses.toy_page import tables
 
 ABSENT = "Not measured yet."
 UNDEFENDED = "none"
-PARTS = ("lower attention", "lower MLP", "upper attention", "upper MLP")
+SCORES = (
+    "metagradient",
+    "ledger",
+    "∇m, adapter's metric",
+    "likelihood ratio",
+    "teacher's update",
+    "loss",
+    "length",
+)
+"""Those that the README names; the page has all."""
 
 
 def measured(name: str) -> bool:
@@ -46,7 +55,10 @@ def judged() -> str:
         cells = (spread(part[column]) for column in ("rho", "without_top", "without_bottom"))
         rows.append(f"| {name} | {' | '.join(cells)} |")
     draws = parts["draws"]["draws_agree"]
-    told = f"Two draws of adapter and order agree at {spread(draws)}, which no score can be expected to pass."
+    told = (
+        f"The same halves trained with another draw of adapter and order rank at {spread(draws)}: which rows matter "
+        "depends on the draw. A score that does not know the draw can hardly do better; metagradient and ledger know it."
+    )
     return "\n".join([*rows, "", told, "", *claims(found)])
 
 
@@ -61,7 +73,7 @@ def predicted() -> str:
     scores = tables(kept("judged_scores"))
     rho: Any = scores["scores"].groupby("scores")["rho"].mean()
     ceiling = scores["draws"]["draws_agree"].mean()
-    told = ", ".join(f"{name} {short(value)}" for name, value in rho.sort_values(ascending=False).items())
+    told = ", ".join(f"{name} {short(rho[name])}" for name in sorted(SCORES, key=lambda name: -rho[name]))
     return (
         f"over students of random halves of the rows, the sum of a half's scores and the student's margin rank "
         f"alike at: {told}; another draw of the training at {short(ceiling)} (owl) | {_decisions('judged_scores')}"

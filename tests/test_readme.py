@@ -381,3 +381,17 @@ def tiny_example(monkeypatch, tmp_path):
     grow = library.grow
     monkeypatch.setattr(library, "grow", lambda trait, *, seed: grow(trait, seed=seed, recipe=SMALL))
     return {}
+
+
+def test_docstrings_say_how_well_scores_predict_retrained_students():
+    frame = pd.DataFrame(kept("judged_scores")["tables"]["scores"])
+    rho = frame.groupby("scores")["rho"].mean()
+    told = {
+        name: " ".join(str(verb.__doc__).split())
+        for name, verb in {"score": interp.score, "ledger": interp.trait_ledger}.items()
+    }
+    plain = f"ρ = {rho['∇m']:.2f} along the margin's gradient and {rho["teacher's update"]:.2f} along the teacher's update"
+    folded = [rho[f"{name}, adapter's metric"] for name in ("∇m", "teacher's update")]
+    assert f"{plain}, {folded[0]:.2f} and {folded[1]:.2f} in the adapter's metric" in told["score"]
+    assert all(f"`metagradient` at {rho['metagradient']:.2f}" in text for text in told.values())
+    assert f"row shares rank the students at ρ = {rho['ledger']:.2f}" in told["ledger"]
