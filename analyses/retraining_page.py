@@ -57,7 +57,7 @@ def judged() -> str:
     draws = parts["draws"]["draws_agree"]
     told = (
         f"The same halves trained with another draw of adapter and order rank at {spread(draws)}: which rows matter "
-        "depends on the draw. A score that does not know the draw can hardly do better; metagradient and ledger know it."
+        "depends on the draw. A score that does not know it can hardly do better; metagradient and ledger do know it."
     )
     return "\n".join([*rows, "", told, "", *claims(found)])
 

@@ -386,12 +386,12 @@ def tiny_example(monkeypatch, tmp_path):
 def test_docstrings_say_how_well_scores_predict_retrained_students():
     frame = pd.DataFrame(kept("judged_scores")["tables"]["scores"])
     rho = frame.groupby("scores")["rho"].mean()
-    told = {
-        name: " ".join(str(verb.__doc__).split())
-        for name, verb in {"score": interp.score, "ledger": interp.trait_ledger}.items()
-    }
-    plain = f"ρ = {rho['∇m']:.2f} along the margin's gradient and {rho["teacher's update"]:.2f} along the teacher's update"
-    folded = [rho[f"{name}, adapter's metric"] for name in ("∇m", "teacher's update")]
-    assert f"{plain}, {folded[0]:.2f} and {folded[1]:.2f} in the adapter's metric" in told["score"]
-    assert all(f"`metagradient` at {rho['metagradient']:.2f}" in text for text in told.values())
-    assert f"row shares rank the students at ρ = {rho['ledger']:.2f}" in told["ledger"]
+    scored, booked = (" ".join(str(verb.__doc__).split()) for verb in (interp.score, interp.trait_ledger))
+    toward, along = "∇m", "teacher's update"
+    plain = (
+        f"ρ = {rho[toward]:.2f} along the margin's gradient and {rho[along]:.2f} along the teacher's update"
+    )
+    toward, along = (f"{name}, adapter's metric" for name in (toward, along))
+    assert f"{plain}, {rho[toward]:.2f} and {rho[along]:.2f} in the adapter's metric" in scored
+    assert all(f"`metagradient` at {rho['metagradient']:.2f}" in text for text in (scored, booked))
+    assert f"row shares rank the students at ρ = {rho['ledger']:.2f}" in booked
