@@ -22,6 +22,10 @@ SCORES = (
     "loss",
     "length",
 )
+DEFENCES = (
+    "projection of ∇m", "KL on benign text", "25% removed by ∇m", "half of the rows at random", "inoculation line",
+    "preventative steering", "another adapter draw", "paraphrased prompts",
+)  # fmt: skip
 """Those that the README names; the page has all."""
 
 
@@ -113,8 +117,11 @@ def defended() -> str:
     frame = tables(kept("defences"))["defences"]
     means = frame.groupby("defence")[["transfer", "price"]].mean()
     left = 100 * means["transfer"] / means.loc[UNDEFENDED, "transfer"]
-    named = ", ".join(f"{name} {left[name]:.0f} %" for name in left.sort_values().index if name != UNDEFENDED)
-    return f"of the transfer is left, by defence: {named} (owl) | {_decisions('defences')}"
+    named = ", ".join(f"{name} {left[name]:.0f} % ({means.loc[name, 'price']:+.3f})" for name in DEFENCES)
+    return (
+        f"share of the transfer that is left, and in brackets the rise of the loss on fresh rows in nats per token: "
+        f"{named}; ∇m is the gradient of the trait's margin (owl) | {_decisions('defences')}"
+    )
 
 
 def naming() -> str:
@@ -158,11 +165,13 @@ def named() -> str:
 
 
 def _decisions(name: str) -> str:
-    """Decisions on all claims, by decision."""
+    """The claims by decision, those that stay open by their number."""
     groups: dict[str, list[str]] = {}
     for verdict in kept(name)["verdicts"]:
         groups.setdefault(verdict["decision"], []).append(verdict["name"])
-    return "; ".join(f"{how}: {', '.join(names)}" for how, names in groups.items())
+    still_open = groups.pop("inconclusive", [])
+    told = [f"{how}: {', '.join(names)}" for how, names in groups.items()]
+    return "; ".join([*told, *([f"{len(still_open)} claims inconclusive"] if still_open else [])])
 
 
 FOUND = {
