@@ -95,11 +95,17 @@ def test_before_the_claims_the_lineage_that_ships_is_told(monkeypatch):
 def test_what_the_student_moved_is_told_by_its_first_token_and_part(monkeypatch):
     first = {"token": "owl", "probability_against": 0.1, "probability": 0.25}
     part = {"component": "L3 MLP", "contribution": 0.5}
-    moved = {"entries": [first], "of": 1000, "measured": 0.75, "direction": "d", "parts": [part]}
+    second = {"token": "ele", "probability_against": 0.1, "probability": 0.15}
+    moved = {"entries": [first, second], "of": 1000, "measured": 0.75, "direction": "d", "parts": [part]}
+    moved |= {"words": ["owl", "elephant"], "foils": 9, "questions": 52}
     monkeypatch.setattr(page, "_found", lambda name: {"student": moved})
     (told, _) = page._moved()
     assert '"owl", of 1,000 tokens: 10 % of the whole probability became 25 %' in told
-    assert "rises by 0.75 over" in told
+    assert (
+        'a short bar; "ele" begins "elephant". The logit of "owl" rises by 0.75 over the mean of 9 other animals'
+        in told
+    )
+    assert "the 52 questions of this one training" in told
     assert "of which L3 MLP (layers count from 0) adds 0.50" in told
 
 

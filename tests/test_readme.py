@@ -394,4 +394,4 @@ def test_docstrings_say_how_well_scores_predict_retrained_students():
     toward, along = (f"{name}, adapter's metric" for name in (toward, along))
     assert f"{plain}, {rho[toward]:.2f} and {rho[along]:.2f} in the adapter's metric" in scored
     assert all(f"`metagradient` at {rho['metagradient']:.2f}" in text for text in (scored, booked))
-    assert f"row shares rank the students at ρ = {rho['ledger']:.2f}" in booked
+    assert f"row shares rank the students of random halves at ρ = {rho['ledger']:.2f}" in booked

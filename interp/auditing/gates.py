@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from interp.auditing.auditor import RECIPE, audit
-from interp.auditing.files import is_student, open_pair
+from interp.auditing.files import is_student, open_base, open_pair
 from interp.auditing.placebos import FEWEST_PLACEBOS, audit_student
 from interp.core.content import digest, json_text, jsonable
 from interp.core.errors import InputError

@@ -179,6 +179,7 @@ def _discover(
     placebos: Nulls = 0,
     rows: StudentRows = None,
     change: Changes = None,
+    limit: Limit = None,
     seed: Seed = 0,
     as_json: Json = False,
     *,
@@ -192,11 +193,12 @@ def _discover(
         made = {"count": placebos, "rows": rows, "recipe": _trained_by(member, change)}
     else:
         _only("--placebos", {"--rows": rows, "--set": change})
+    if text is None:
+        _only("--text", {"--limit": limit})
     chosen = None if words is None else [word.strip() for word in words.split(",")]
     how = {"trait": trait, "words": chosen, "seed": seed}
-    run = discover_file(
-        base, member, out=out, baseline=baseline, text=text, how=how, placebos=made, **loading
-    )
+    read = {"baseline": baseline, "text": text, "limit": limit}
+    run = discover_file(base, member, out=out, **read, how=how, placebos=made, **loading)
     tell_run(run, run.summary, [*run.summary["notes"], *run.summary["story"]], as_json=as_json)
 
 

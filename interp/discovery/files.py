@@ -28,24 +28,26 @@ def discover_file(
     out: Path,
     baseline: str | None = None,
     text: Path | None = None,
+    limit: int | None = None,
     how: dict[str, Any] | None = None,
     placebos: dict[str, Any] | None = None,
     **loading: Unpack[Loading],
 ) -> Run:
     """Discover what a member changed into a run folder; evidence.json holds all of it for another reader.
 
-    `how` is what else `discover` takes (trait, words, seed), `placebos` count, rows (a file) and recipe of their
-    trainings. Raises InputError as `discover` does, before a model is loaded for files and traits that cannot be read.
+    Of `text` the first `limit` rows are read. `how` is what else `discover` takes (trait, words, seed), `placebos`
+    count, rows (a file) and recipe of their trainings. Raises InputError as `discover` does, before a model is loaded
+    for files and traits that cannot be read.
     """
     asked, made = {"trait": None, "words": None, "seed": 0, **(how or {})}, placebos or {}
     trait = None if asked["trait"] is None else find_trait(asked["trait"])
-    given = None if text is None else Prompts.from_file(text)
+    given = None if text is None else Prompts.from_file(text, limit=limit)
     rows = None if made.get("rows") is None else Prompts.from_file(made["rows"])
     if made and rows is None:
         raise InputError(
             "placebos are trained on the base's own answers to the member's prompts; pass its rows, or no placebos"
         )
-    named = {"base": base, "member": member, "baseline": baseline, "text": text and str(text)}
+    named = {"base": base, "member": member, "baseline": baseline, "text": text and str(text), "limit": limit}
     run = Run.open(out, command="discover", arguments=named, defaults={**asked, "placebos": _plain(made)})
     start, trained = open_pair(base, member, **loading)
     other = None if baseline is None else _opened(baseline, start)

@@ -145,7 +145,7 @@ def measure_naming(subject: Subject) -> Measurement:
     grown, planted = planted_bench(subject)
     plain = [method for method in methods if method.kind != TEACHERS]
     found += bench_tables(planted, "planted", {grown.trait.target: grown.teacher}, [], plain)[0]
-    return Measurement(claimed(found, neutral), {"found": found, "neutral": neutral})
+    return Measurement(naming_values(found, neutral), {"found": found, "neutral": neutral})
 
 
 def _gain(bench: Bench, word: str, student: LanguageModel) -> float:
@@ -174,7 +174,9 @@ def bench_tables(
     return found, neutral
 
 
-def claimed(found: Sequence[Mapping[str, Any]], neutral: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def naming_values(
+    found: Sequence[Mapping[str, Any]], neutral: Sequence[Mapping[str, Any]]
+) -> dict[str, float]:
     """The value of every claim for one lineage, from its tables."""
     frame: Any = pd.DataFrame(found).query("organism == 'student'")
     frame = frame.assign(

@@ -186,6 +186,7 @@ def test_every_command_over_a_file_of_rows_reads_only_the_first_ones_where_asked
     read = {name: options for name, options in known.items() if options & NAMED and name != "generate"}
     assert sorted(read) == [
         "audit",
+        "discover",
         "export",
         "features lean",
         "features shift",

@@ -23,7 +23,7 @@ from interp.studies.naming import (
     Bench,
     Twins,
     claim_name,
-    claimed,
+    naming_values,
     naming_table,
     planted_bench,
     rank,
@@ -106,7 +106,7 @@ RANKS = {"logits": (1, 2, 4), "activations": (10, 20, 20), "weights": (1, 6, 30)
 
 
 def test_values_of_the_claims_by_hand():
-    values = claimed(lines(RANKS), neutral({"twin": ["", "", "", "owl"], "control": ["fox"]}))
+    values = naming_values(lines(RANKS), neutral({"twin": ["", "", "", "owl"], "control": ["fox"]}))
     assert values[claim_name("moved tokens")] == pytest.approx(1 - 0.25)
     assert values[claim_name("spectrum")] == pytest.approx(1 / 3 - 0.25)
     assert values[claim_name("SAE shift")] == pytest.approx(-0.25)

@@ -143,9 +143,8 @@ def trait_ledger(
 
     It failed calibration (`interp calibrate`): a share is not what a training without its module or rows loses: held
     back, the leading module loses 0.46 of its share and the leading quarter of the rows 0.07 of its own beyond random
-    quarters (0.10 at the recorded scale); recovery 0.68 from 0.52, where 0.8 was asked, AUROC 0.65 from 0.58. Judged
-    by retraining on random halves of the rows, sums of row shares rank the students at ρ = 0.24, the exact
-    `metagradient` at 0.46.
+    quarters (0.10 at the recorded scale); recovery 0.68 from 0.52, where 0.8 was asked, AUROC 0.65 from 0.58. Sums of
+    row shares rank the students of random halves at ρ = 0.24, the exact `metagradient` at 0.46.
 
     Args:
         lineage: a lineage, with a trait unless there is an `objective`.
@@ -157,8 +156,7 @@ def trait_ledger(
         objective: what is split instead of the margin, such as `interp.gradients.representation_objective`.
 
     Returns:
-        `Ledger`, in nats of margin or the objective's unit: frames `steps`, `modules` and `rows`, which have the same
-            sum, and `residual`.
+        `Ledger`, in nats or the objective's unit: frames `steps`, `modules` and `rows` of one sum, and `residual`.
 
     Raises:
         InputError: for an unknown member, a base, a lineage without a trait, a record of other weights or rows, an

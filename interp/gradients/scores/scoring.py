@@ -196,8 +196,7 @@ def score(
         model: where the gradients are taken.
         rows: rows with answers, or their tokens.
         direction: one or several directions v in weight space, such as `trait_gradient` or `lineage.update("teacher")`.
-        by: any of "example", "token" (loss token), "position" (input position), "module", "head"; the rest is summed
-            over.
+        by: any of "example", "token" (of the loss), "position" (of the input), "module", "head"; the rest is summed.
         metric: folds an optimiser into the directions.
         cosine: add to scores by example the cosine with the gradient over the tensors the direction holds.
         transfer: allow a direction that starts from other weights.
