@@ -137,7 +137,7 @@ def test_without_placebos_there_is_no_p_and_it_says_so(twins, quick):
     assert "no placebo trainings: p is not given, and first among words is no finding" in found.notes
     assert not any(note.startswith("no baseline") for note in found.notes)
     assert found.to_json()["words"][0]["p"] is None
-    assert "without placebo trainings no p says how often that is chance" in repr(found)
+    assert "without placebo trainings there is no p, and some noun always comes first" in repr(found)
 
 
 def test_rows_that_say_the_traits_word_are_left_out_and_named(twins):
