@@ -23,8 +23,8 @@ from interp.studies.naming import (
     Bench,
     Twins,
     claim_name,
-    naming_values,
     naming_table,
+    naming_values,
     planted_bench,
     rank,
 )  # fmt: skip
