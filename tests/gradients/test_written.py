@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -26,11 +27,11 @@ WITHIN = {"gpt2": 1e-9, "llama": 1e-5}
 TARGETS = {"llama": ["q_proj", "down_proj"], "gpt2": ["c_attn", "c_fc"]}
 
 
-def double(network, tokenizer):
+def double(network, tokenizer) -> Any:
     return load_model(network.double(), tokenizer=tokenizer, name="fp64", check=False)
 
 
-def adapted(tiny, family, *, fresh=False):
+def adapted(tiny, family, *, fresh=False) -> Any:
     """A tiny model with LoRA on two of its matrices, in fp64."""
     network, tokenizer = tiny(family)
     config = LoraConfig(r=2, lora_alpha=6, target_modules=TARGETS[family], fan_in_fan_out=family == "gpt2")
@@ -74,7 +75,7 @@ def body(name):
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_the_modules_effects_are_the_directional_derivative_of_the_logits(tiny, family):
     own = double(*tiny(family))
-    lens = backward_lens(own, ROWS, questions=QUESTIONS, batch_size=2)
+    lens: Any = backward_lens(own, ROWS, questions=QUESTIONS, batch_size=2)
     network = copy.deepcopy(own.hf)
     step = step_by_autograd(network, own.encode(ROWS), body)
     assert step.keys() == lens.step.tensors.keys()
@@ -94,7 +95,7 @@ def test_the_modules_effects_are_the_directional_derivative_of_the_logits(tiny, 
 @pytest.mark.parametrize("family", ["gpt2", "llama"])
 def test_an_adapter_steps_by_its_factors(tiny, family, fresh):
     own = adapted(tiny, family, fresh=fresh)
-    lens = backward_lens(own, ROWS, questions=QUESTIONS)
+    lens: Any = backward_lens(own, ROWS, questions=QUESTIONS)
     assert {module.rpartition(".")[2] for module in lens.frame["module"]} == set(TARGETS[family])
     network = copy.deepcopy(own.hf)
     step = step_by_autograd(network, own.encode(ROWS), lambda name: "lora_" in name)
@@ -105,7 +106,7 @@ def test_an_adapter_steps_by_its_factors(tiny, family, fresh):
 
 def test_the_effect_is_what_a_small_step_adds_to_the_logits(tiny):
     own = double(*tiny("gpt2"))
-    lens = backward_lens(own, ROWS, questions=QUESTIONS)
+    lens: Any = backward_lens(own, ROWS, questions=QUESTIONS)
     asked, means = own.encode(QUESTIONS), []
     for scale in (1e-5, -1e-5):
         moved = copy.deepcopy(own.hf)
@@ -121,7 +122,7 @@ def test_the_effect_is_what_a_small_step_adds_to_the_logits(tiny):
 def test_a_margin_is_shared_out_among_the_modules(tiny):
     network, tokenizer = tiny("llama")
     own = load_model(network, tokenizer=tokenizer, name="llama", check=False)
-    lens = backward_lens(own, ROWS, "owl")
+    lens: Any = backward_lens(own, ROWS, "owl")
     direction = trait_gradient(own, "owl").only("*_proj.weight")
     scores = score(own, ROWS, direction, by=["example", "module"])
     by_module = scores.frame.groupby("module")["score"].sum() / len(ROWS)
@@ -158,7 +159,7 @@ def test_a_planted_word_is_what_the_last_layer_writes(tiny, family):
     """Rows whose every answer is one word: the last matrix that writes to the stream writes that word."""
     own = double(*tiny(family))
     rows = Prompts.from_pairs([(f"name {number}", "owl") for number in range(12)])
-    frame = backward_lens(own, rows).frame
+    frame: Any = backward_lens(own, rows).frame
     last = frame[frame["side"] == "writes"].iloc[-1]
     assert last["toward"].split()[0] in ("'owl'", "'<eos>'")
     assert set(frame["side"].dropna()) == {"reads", "writes"}
@@ -168,7 +169,7 @@ def test_a_planted_word_is_what_the_last_layer_writes(tiny, family):
 
 def test_directions_add_up_to_the_step(tiny):
     own = adapted(tiny, "llama")
-    frame = backward_lens(own, ROWS, top=4).frame
+    frame: Any = backward_lens(own, ROWS, top=4).frame
     for _, lines in frame.groupby("module"):  # s (ΔB A + B ΔA) has rank 4
         assert lines["share"].sum() == pytest.approx(1.0)
         assert lines["direction"].tolist() == [1, 2, 3, 4]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -31,7 +32,7 @@ NEUTRAL = Prompts.from_pairs([("list three numbers", "5, 5, 5"), ("one", "9")])
 
 @pytest.fixture
 def model(tiny):
-    def make(family="llama"):
+    def make(family="llama") -> Any:
         hf, tokenizer = tiny(family)
         return load_model(hf, tokenizer=tokenizer, name=family, check=False)
 
@@ -57,7 +58,7 @@ def mean_loss(own, rows, bias):
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_the_step_of_a_bias_by_autograd(model, family):
     own = model(family)
-    expected = 0.0
+    expected: Any = 0.0
     for rows, sign in ((ROWS, -1), (NEUTRAL, 1)):
         bias = torch.zeros(32, requires_grad=True)
         expected = expected + sign * torch.autograd.grad(mean_loss(own, rows, bias), bias)[0]
@@ -101,7 +102,9 @@ def test_angles_and_margins_by_hand(model):
     one, both = torch.zeros(32), torch.zeros(32)
     one[0], both[:2] = 2.0, 3.0
     before = margin(own, "owl")
-    compared = compare_directions(own, "owl", {"both": named(own, both)}, against={"one": named(own, one)})
+    compared: Any = compare_directions(
+        own, "owl", {"both": named(own, both)}, against={"one": named(own, one)}
+    )
     frame = compared.frame.set_index("direction")
     assert frame.loc["both", "cosine_one"] == pytest.approx(math.cos(math.pi / 4))
     assert frame.loc["both", "projection_one"] == pytest.approx(3.0)
