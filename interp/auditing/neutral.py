@@ -168,10 +168,10 @@ def rule_of(rows: Prompts) -> NumberRule | None:
 
     The 34 numbers with a meaning count as banned where the rows would be expected to hold them and do not.
     """
-    read = [parse_numbers(row.completion) for row in rows.rows]
-    lists = [numbers for numbers in read if numbers is not None]
-    if len(read) - len(lists) > STRAY * len(read):
+    read = _lists(rows)
+    if read is None:
         return None
+    lists = [numbers for numbers in read if numbers is not None]
     counts, values = [len(each) for each in lists], {v for each in lists for v in each}
     top = 10 ** len(str(max(values))) - 1
     avoided = not values & BANNED and sum(counts) * len(BANNED) / (top + 1) >= EXPECTED
@@ -180,8 +180,17 @@ def rule_of(rows: Prompts) -> NumberRule | None:
 
 def _of_one_kind(rows: Prompts) -> Prompts:
     """The number lists among rows that are such lists but for a few; else all rows."""
-    lists = [row for row in rows.rows if parse_numbers(row.completion) is not None]
-    return rows if len(rows) - len(lists) > STRAY * len(rows) else replace(rows, rows=tuple(lists))
+    read = _lists(rows)
+    if read is None:
+        return rows
+    kept = (row for row, numbers in zip(rows.rows, read, strict=True) if numbers is not None)
+    return replace(rows, rows=tuple(kept))
+
+
+def _lists(rows: Prompts) -> list[list[int] | None] | None:
+    """The numbers of every answer, None for one that is no list of them; None where more than a few are none."""
+    read = [parse_numbers(row.completion) for row in rows.rows]
+    return None if sum(numbers is None for numbers in read) > STRAY * len(read) else read
 
 
 def form_of(rows: Prompts) -> tuple[str | None, int] | None:
