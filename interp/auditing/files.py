@@ -111,8 +111,13 @@ def open_base(base: str, **loading: Unpack[Loading]) -> LanguageModel:
 def open_pair(base: str, student: str, **loading: Unpack[Loading]) -> tuple[LanguageModel, LanguageModel]:
     """A base and what was trained from it, which has the base's tokenizer where it has none of its own."""
     model = open_base(base, **loading)
-    opened = member_from("student", student, model, check=True)
-    return model, dataclasses.replace(opened, name=Path(student).name or student)
+    return model, open_trained("student", student, model)
+
+
+def open_trained(role: str, source: str, base: LanguageModel) -> LanguageModel:
+    """What was trained from a base, opened as that role and called by its folder."""
+    opened = member_from(role, source, base, check=True)
+    return dataclasses.replace(opened, name=Path(source).name or source)
 
 
 def student_audit_file(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
-from interp.auditing.files import open_pair
+from interp.auditing.files import open_pair, open_trained
 from interp.auditing.placebos import placebo_students
 from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.discovery.discovering import Discovery, discover
-from interp.models.lineage import member_from
 from interp.models.loading import Loading
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
@@ -50,7 +48,7 @@ def discover_file(
     named = {"base": base, "member": member, "baseline": baseline, "text": text and str(text), "limit": limit}
     run = Run.open(out, command="discover", arguments=named, defaults={**asked, "placebos": _plain(made)})
     start, trained = open_pair(base, member, **loading)
-    other = None if baseline is None else _opened(baseline, start)
+    other = None if baseline is None else open_trained("baseline", baseline, start)
     models = {"base": start, "member": trained, **({} if other is None else {"baseline": other})}
     prints = {role: model.fingerprint for role, model in models.items()}
     run.note(fingerprints=prints)
@@ -67,11 +65,6 @@ def discover_file(
     run.stage("discover", key=key, build=build)
     finish(run)
     return run
-
-
-def _opened(source: str, start: Any) -> Any:
-    """A baseline, called by its folder."""
-    return replace(member_from("baseline", source, start, check=True), name=Path(source).name or source)
 
 
 def _plain(made: dict[str, Any]) -> dict[str, Any]:
