@@ -5,16 +5,15 @@ from typing import Any
 import pandas as pd
 
 import interp
-from analyses.results_page import HEAD, RESULTS, RULE, claim_line, kept, short, spread
+from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.smollm2_beside import NOISE
 
-ABSENT = "Not measured yet."
 SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
 
 
 def _found(name: str) -> dict[str, Any]:
     """The results of an analysis, empty where it has none yet."""
-    return kept(name) if (RESULTS / f"{name}.json").is_file() else {}
+    return kept(name) if measured(name) else {}
 
 
 def summary() -> str:

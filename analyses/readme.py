@@ -12,8 +12,8 @@ import pandas as pd
 
 import interp
 from analyses import chat_model_page
-from analyses.results_page import ROOT, by_trait, compared, kept, page_blocks, short
-from analyses.retraining_page import FOUND, measured, retraining_blocks
+from analyses.results_page import ROOT, by_trait, compared, kept, measured, page_blocks, short
+from analyses.retraining_page import FOUND, retraining_blocks
 from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, traced
 
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"

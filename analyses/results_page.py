@@ -56,6 +56,7 @@ MENDED = (
 COMPARED = ("own", "less control", "other trait", "neutral", "other start")
 CHECKS = ("alignment-own-update",)
 """Checks among results that were kept before verdicts said so."""
+ABSENT = "Not measured yet."
 HEAD, RULE = "| claim | effect [level: interval] | tested | p | decision |", "|---|---|---|---|---|"
 
 
@@ -164,7 +165,7 @@ def agreement() -> str:
     """Mean agreement of S with T and of its controls at every place, by trait."""
     found = by_trait("inherited_trace")
     if not found:
-        return "Not measured yet."
+        return ABSENT
     rows = [f"| trait | place | of | {' | '.join(COMPARED)} |", "|---" * (3 + len(COMPARED)) + "|"]
     for trait, each in found.items():
         frame = pd.DataFrame(each["tables"]["agreement"])
@@ -307,6 +308,11 @@ def calibration() -> str:
     return "\n".join(rows)
 
 
+def measured(name: str) -> bool:
+    """Whether an analysis has results."""
+    return (RESULTS / f"{name}.json").is_file()
+
+
 def kept(name: str) -> dict[str, Any]:
     """The results of an analysis."""
     return json.loads((RESULTS / f"{name}.json").read_text())
@@ -315,7 +321,7 @@ def kept(name: str) -> dict[str, Any]:
 def by_trait(name: str) -> dict[str, dict[str, Any]]:
     """The results of a family by trait, as far as they are there."""
     files = {trait: f"{trait}_{name}".removeprefix("owl_") for trait in TRAITS}
-    return {trait: kept(each) for trait, each in files.items() if (RESULTS / f"{each}.json").is_file()}
+    return {trait: kept(each) for trait, each in files.items() if measured(each)}
 
 
 def transfers() -> dict[str, Any]:

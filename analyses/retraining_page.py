@@ -8,10 +8,9 @@ from typing import Any
 import pandas as pd
 
 import interp
-from analyses.results_page import HEAD, RESULTS, RULE, claim_line, kept, short, spread
+from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.toy_page import tables
 
-ABSENT = "Not measured yet."
 UNDEFENDED = "none"
 SCORES = (
     "metagradient",
@@ -27,11 +26,6 @@ DEFENCES = (
     "preventative steering", "another adapter draw", "paraphrased prompts",
 )  # fmt: skip
 """Those that the README names; the page has all."""
-
-
-def measured(name: str) -> bool:
-    """Whether the analysis has results."""
-    return (RESULTS / f"{name}.json").is_file()
 
 
 def retraining_blocks() -> dict[str, str]:

@@ -8,13 +8,14 @@ import pandas as pd
 
 import interp
 from analyses.results_page import (
+    ABSENT,
     HEAD,
-    RESULTS,
     RULE,
     by_trait,
     claim_line,
     compared,
     kept,
+    measured,
     short,
     spread,
     transfers,
@@ -99,7 +100,7 @@ def inherited() -> str:
     """The claims on the inherited trace, a column a trait, and which of them did not show."""
     found = by_trait("inherited_trace")
     if not found:
-        return "Not measured yet."
+        return ABSENT
     values = {trait: traced(tables(each)) for trait, each in found.items()}
     return "\n".join(
         [*headline(found, values), "", *columns("moved alike", TRACED, found, values), "", not_shown(found)]
@@ -295,7 +296,7 @@ def arms() -> str:
     """Transfer by what of the student trains, a column a trait."""
     found = by_trait("student_arms")
     if not found:
-        return "Not measured yet."
+        return ABSENT
     values = {trait: _armed(tables(each)) for trait, each in found.items()}
     asked = {claim: words for claim, (words, _) in ARMS.items()}
     return "\n".join([*columns("what trains", asked, found, values), "", not_shown(found)])
@@ -311,8 +312,8 @@ def _armed(parts: Tables) -> Beside:
 
 def dose() -> str:
     """Transfer and agreement by how many rows a student was trained on, and the claims on them."""
-    if not (RESULTS / "dose.json").is_file():
-        return "Not measured yet."
+    if not measured("dose"):
+        return ABSENT
     found = kept("dose")
     doses = tables(found)["doses"]
     rows = ["| rows | transfer, nats [95 %] | agreement r(S, T) [95 %] |", "|---|---|---|"]
