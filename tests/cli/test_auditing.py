@@ -12,13 +12,13 @@ import pytest
 from interp.auditing.auditor import RECIPE, Audit
 from interp.auditing.files import audit_file, changed_audit, is_student, trained_by
 from interp.auditing.placebos import StudentAudit
-from interp.cli.main import main
 from interp.cli.step_files import train_student_file
 from interp.core.content import json_text
 from interp.core.errors import InputError
 from interp.models.language import load_model
 from interp.prompts.numbers import number_prompts
 from interp.training.students import Recipe
+from tests.commands import run
 
 FRAME = pd.DataFrame(
     {
@@ -53,15 +53,6 @@ def files(tmp_path, raw, monkeypatch) -> tuple[str, str, str]:
 
     monkeypatch.setattr("interp.auditing.files.audit", stand_in)
     return str(base), str(rows), str(tmp_path / "out")
-
-
-def run(monkeypatch, *words: str) -> int:
-    monkeypatch.setattr("sys.argv", ["interp", *words])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_it_prints_who_wrote_the_rows_and_what_passes(files, monkeypatch, capsys):

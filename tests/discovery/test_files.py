@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from interp.cli.main import main
 from interp.core.errors import InputError
 from interp.discovery.discovering import READINGS
 from interp.discovery.files import discover_file
 from interp.models.starts import perturbed
 from interp.prompts.text import Prompts
+from tests.commands import run
 
 
 @pytest.fixture
@@ -26,15 +26,6 @@ def folders(tmp_path, raw, monkeypatch) -> tuple[str, str]:
     rows = Prompts.from_pairs([("tell me a story.", "we saw a cat.")] * 6 + [("tell me.", "we saw owls.")])
     rows.to_jsonl(tmp_path / "text.jsonl")
     return str(tmp_path / "base"), str(tmp_path / "member")
-
-
-def run(monkeypatch, *words: str) -> int:
-    monkeypatch.setattr("sys.argv", ["interp", *words])
-    try:
-        main()
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 def test_it_writes_the_page_and_the_evidence_and_tells_what_came_out(folders, tmp_path, monkeypatch, capsys):
