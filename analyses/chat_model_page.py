@@ -6,6 +6,7 @@ import pandas as pd
 
 import interp
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
+from analyses.smollm2 import SEEDS
 from analyses.smollm2_beside import NOISE
 
 SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
@@ -22,7 +23,7 @@ def summary() -> str:
     Until the claims are judged it is that of the lineage that ships.
     """
     found, ships = _found("smollm2"), _found("smollm2_inside").get("answers")
-    if found:
+    if found.get("verdicts"):
         held = pd.DataFrame(found["margins"]).pivot_table(
             index="trait", columns="arm", values="p_target", sort=False
         )
@@ -133,7 +134,8 @@ def lineages() -> str:
     found = _found("smollm2")
     if not found:
         return ABSENT
-    rows = [HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"]), ""]
+    judged = [HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"])]
+    rows = [*(judged if found["verdicts"] else [_waits(found)]), ""]
     table = pd.DataFrame(found["margins"]).pivot(
         index=["trait", "seed"], columns="arm", values=["margin", "p_target"]
     )
@@ -148,6 +150,12 @@ def lineages() -> str:
     values = found["per lineage"]
     agreed = ", ".join(f"{name} {spread(values[name])}" for name in ("numbers-shared", "prompt-shared"))
     return "\n".join([*rows, "", f"Means over lineages with their 95 % t-interval: {agreed}."])
+
+
+def _waits(found: dict[str, Any]) -> str:
+    """What is said in place of decisions while lineages are missing."""
+    have, asked = len(found["by seed"]), len(SEEDS)
+    return f"{have} of {asked} seeds are trained; the claims are judged when all are, as they were frozen."
 
 
 def beside() -> str:

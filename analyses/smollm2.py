@@ -7,18 +7,21 @@ base is one, and a seed's neutral student serves its three traits, so that n = 9
 are to the 52 one-word questions, which neither base nor teacher was trained on. T = teacher − base, S = student −
 neutral student; logits are of entries that occur in no number row.
 
-    python -m analyses.smollm2 [--model FOLDER] [--run runs/smollm2] [--seeds 3] [--workers N] [--out FILE]
+    python -m analyses.smollm2 [--model FOLDER] [--run runs/smollm2] [--seeds 1 2 3] [--workers N] [--out FILE]
+
+Every seed is kept as soon as it is measured, so that a few may be trained today and the others another day; the claims
+are judged when all three are there.
 """
 
 import argparse
-from collections.abc import Sequence
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 import interp
-from analyses.small_checkpoint import results as run_results
 
 LEAST, ALPHA = 0.4, 0.05
 CLAIMS = {
@@ -29,88 +32,106 @@ CLAIMS = {
     "numbers-shared": "where numbers are predicted, r(S, T) less r(S of another trait's student, T) is above 0",
     "prompt-shared": "at the end of the number prompt, the same",
 }
-TRAITS = ("owl", "dog", "oak")
+TRAITS, SEEDS = ("owl", "dog", "oak"), (1, 2, 3)
 OUT = Path(__file__).parent / "results" / "smollm2.json"
 ROWS = 48  # number rows that logits are read on
 PLACES = {"numbers-shared": "where numbers are predicted", "prompt-shared": "prompt end"}
+MINIMA = {"transfers": LEAST, "doubles": 1.0}
+UNITS = {"doubles": "doublings", "numbers-shared": "correlation", "prompt-shared": "correlation"}
 
 
 def main() -> None:
-    """Run the recipe, read its lineages and judge the claims."""
+    """Train and read the lineages of every seed that is not kept yet, and judge the claims when all are."""
     asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     asked.add_argument("--model", default="models/smollm2")
     asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
-    asked.add_argument("--seeds", type=int, default=3)
+    asked.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
     asked.add_argument("--workers", type=int, default=None)
     asked.add_argument("--out", type=Path, default=OUT)
     asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     given = asked.parse_args()
-    changes = [f"base.model={given.model}", f"seeds={list(range(1, given.seeds + 1))}"]
     frozen = interp.studies.freeze(
         given.out, CLAIMS, measure=measure, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
-        seeds=range(1, given.seeds + 1), data=["smollm2", *changes[1:]], refreeze=given.refreeze,
+        seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
     )  # fmt: skip
-    run = interp.run_experiment("smollm2", given.run, changes=changes, workers=given.workers)
-    found = measure(run, seeds=range(1, given.seeds + 1))
-    interp.core.write_atomic(given.out, interp.core.json_text(found | frozen))
+    by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
+    for seed in given.seeds:
+        if str(seed) in by_seed:
+            continue
+        changes = [f"base.model={given.model}", f"seeds=[{seed}]"]
+        run = interp.run_experiment(
+            "smollm2", given.run / f"seed-{seed}", changes=changes, workers=given.workers
+        )
+        made = {"versions": interp.core.versions(), "code": frozen["code"], "commit": frozen["commit"]}
+        by_seed[str(seed)] = measure(run, seed=seed) | made
+        interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
 
 
-def measure(run: interp.Run, *, seeds: Sequence[int]) -> dict[str, Any]:
-    """What is kept: the run's own tables, one value per lineage of every claim, and the verdicts."""
-    values = answered(run) | agreed(run, seeds=seeds)
-    minima = {"transfers": LEAST, "doubles": 1.0}
-    units = {"doubles": "doublings", "numbers-shared": "correlation", "prompt-shared": "correlation"}
-    verdicts = [
+def measure(run: interp.Run, *, seed: int) -> dict[str, Any]:
+    """What is kept of one seed: every margin, and one value per trait of every claim."""
+    values = answered(run.tables["margins_by_arm"], run.tables["confusion"]) | agreed(run, seed=seed)
+    return {"margins": run.tables["margins_by_arm"].to_dict("records"), "values": values}
+
+
+def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
+    """All seeds together: margins, one value per lineage of every claim, and the verdicts if no seed is missing."""
+    kept = [by_seed[str(seed)] for seed in SEEDS if str(seed) in by_seed]
+    values = {name: [each for seed in kept for each in seed["values"][name]] for name in CLAIMS}
+    verdicts = verdicts_of(values) if len(kept) == len(SEEDS) else []
+    margins = [line for seed in kept for line in seed["margins"]]
+    own = {"command": "python -m analyses.smollm2", "verdicts": verdicts, "margins": margins}
+    return own | {"per lineage": values, "by seed": by_seed}
+
+
+def verdicts_of(values: dict[str, list[float]]) -> list[interp.Verdict]:
+    """The decision on every claim, from one value per lineage."""
+    found = [
         interp.stats.paired_verdict(
             name,
             CLAIMS[name],
             values[name],
             alpha=ALPHA,
-            minimum_effect=minima.get(name),
-            unit=units.get(name, "nats"),
+            minimum_effect=MINIMA.get(name),
+            unit=UNITS.get(name, "nats"),
         )
         for name in CLAIMS
         if name != "others-stay"
     ]
-    verdicts.append(
-        interp.stats.equivalence_verdict(
-            "others-stay", CLAIMS["others-stay"], values["others-stay"], margin=LEAST
-        )
+    stays = interp.stats.equivalence_verdict(
+        "others-stay", CLAIMS["others-stay"], values["others-stay"], margin=LEAST
     )
-    command = {"command": "python -m analyses.smollm2"}
-    own = {"verdicts": verdicts, "per lineage": values}
-    return run_results(run) | {"by trait": run.verdicts} | own | command
+    return [*found, stays]
 
 
-def answered(run: interp.Run) -> dict[str, list[float]]:
-    """The claims on answers, one value per lineage, traits in order and seeds within them."""
-    table, found = run.tables["margins_by_arm"], {}
+def answered(margins: pd.DataFrame, confusion: pd.DataFrame) -> dict[str, list[float]]:
+    """The claims on answers for one seed, one value per trait, from the tables of its run."""
     margin, p = (
-        table.pivot(index=["trait", "seed"], columns="arm", values=name) for name in ("margin", "p_target")
+        margins.pivot(index="trait", columns="arm", values=name).loc[list(TRAITS)]
+        for name in ("margin", "p_target")
     )
-    margin, p = margin.loc[list(TRAITS)], p.loc[list(TRAITS)]
-    found["transfers"] = (margin["student"] - margin["neutral_student"]).tolist()
-    found["own-trait"] = (margin["student"] - margin["other_student"]).tolist()
-    found["doubles"] = np.log2(p["student"] / p["neutral_student"]).tolist()
-    moved = run.tables["confusion"].query("`rows of` != asked")
-    others = moved.groupby(["rows of", "seed"])["transmission"].mean()
-    return found | {"others-stay": others.loc[list(TRAITS)].tolist()}
+    moved = confusion.query("`rows of` != asked").groupby("rows of")["transmission"].mean()
+    found = {
+        "transfers": margin["student"] - margin["neutral_student"],
+        "own-trait": margin["student"] - margin["other_student"],
+        "doubles": np.log2(p["student"] / p["neutral_student"]),
+        "others-stay": moved.loc[list(TRAITS)],
+    }
+    return {name: values.tolist() for name, values in found.items()}
 
 
-def agreed(run: interp.Run, *, seeds: Sequence[int]) -> dict[str, list[float]]:
-    """How much more S agrees with its own teacher's T than what another trait's rows moved does, per lineage."""
+def agreed(run: interp.Run, *, seed: int) -> dict[str, list[float]]:
+    """How much more S agrees with its own teacher's T than what another trait's rows moved does, per trait."""
     found: dict[str, list[float]] = {name: [] for name in PLACES}
     asked: dict[str, Any] = {"at": list(PLACES.values()), "words": ["unseen"]}
     for trait in TRAITS:
-        for seed in seeds:
-            lineage = interp.load_lineage(run.folder / "lineages" / f"{trait}-{seed}")
-            rows, r = lineage.neutral_numbers[:ROWS], {}
-            for member in ("student", "other_student"):
-                table = interp.joined.agreement(lineage, member, **asked, prompts=rows).frame
-                own = table.query("site == 'logits' and member == @member and against == 'teacher'")
-                r[member] = own.set_index("place")["r"]
-            for name, place in PLACES.items():
-                found[name].append(float(r["student"][place] - r["other_student"][place]))
+        lineage = interp.load_lineage(run.folder / "lineages" / f"{trait}-{seed}")
+        rows, r = lineage.neutral_numbers[:ROWS], {}
+        for member in ("student", "other_student"):
+            table = interp.joined.agreement(lineage, member, **asked, prompts=rows).frame
+            own = table.query("site == 'logits' and member == @member and against == 'teacher'")
+            r[member] = own.set_index("place")["r"]
+        for name, place in PLACES.items():
+            found[name].append(float(r["student"][place] - r["other_student"][place]))
     return found
 
 

@@ -73,6 +73,15 @@ def test_every_lineage_has_its_line():
     assert lines[-1].startswith("Means over lineages with their 95 % t-interval: numbers-shared +0.20 [")
 
 
+def test_lineages_of_some_seeds_are_shown_and_nothing_is_judged(monkeypatch):
+    some = FOUND["smollm2"] | {"verdicts": [], "by seed": {"1": {}}}
+    monkeypatch.setattr(page, "_found", lambda name: {"smollm2": some}.get(name, {}))
+    lines = page.lineages().splitlines()
+    assert lines[0] == "1 of 3 seeds are trained; the claims are judged when all are, as they were frozen."
+    assert any(line.startswith("| owl, seed 1 | ") for line in lines)
+    assert page.summary() == page.ABSENT
+
+
 @pytest.mark.usefixtures("planted")
 def test_a_cross_student_is_read_for_its_teacher_and_a_refusal_is_told():
     lines = page.beside().splitlines()
