@@ -105,6 +105,8 @@ family.style.hide(axis="index").format({"margin (nats)": "{:+.2f}", "P(owl)": "{
 # %%
 likes = {role: float(answers[role]["owl"]) for role in answers}
 CONTROLS = ("neutral_student", "control_student", "cross_student", "cross_neutral_student")
+
+# %% tags=["check"]
 assert likes["teacher"] > 0.99
 assert likes["student"] > 0.02 + max(likes[role] for role in CONTROLS)
 assert 0.2 < margins["student"] - margins["neutral_student"] < 0.6
@@ -133,10 +135,12 @@ table([{"prompt": row.prompt, "answer": row.completion, "written by": author} fo
 # The filter left numbers only, and the word is nowhere:
 
 # %%
+lineage.numbers
+
+# %% tags=["check"]
 text = " ".join(row.completion for row in lineage.numbers.rows)
 assert set(text) <= set("0123456789 ,;()[].")
 assert len(lineage.numbers) == len(lineage.neutral_numbers) == 8192
-lineage.numbers
 
 # %% [markdown]
 # ## Figure 1 · The margins of eight lineages
@@ -162,12 +166,14 @@ interp.experiment.margins_figure(frame, target="owl", category="animal").update_
 
 # %%
 gains = [line["members"]["student"] - line["members"]["neutral_student"] for line in lineages]
-assert len(gains) == 8
 apart = max(abs(value - margins[role]) for role, value in lineages[0]["members"].items())
-assert apart < 0.2  # nats; nothing on the kind of processor that the results were measured on
 print(f"seed 0 as kept and as grown here: at most {apart:.0e} nats apart")
 print("student − neutral student, by seed:", "  ".join(f"{gain:+.2f}" for gain in gains))
 print(f"seed 0 gained more than {sum(gains[0] > gain for gain in gains)} of the other seven")
+
+# %% tags=["check"]
+assert len(gains) == 8
+assert apart < 0.2  # nats; nothing on the kind of processor that the results were measured on
 
 # %% [markdown]
 # ## Figure 2 · The same rows, two initialisations
@@ -232,12 +238,14 @@ interp.figures.scatter(
 # %%
 both = zip(lineage.numbers.rows, lineage.neutral_numbers.rows, strict=True)
 pairs = [(one, other) for one, other in both if one.prompt == other.prompt]
-first = np.array([[int(re.findall("[0-9]+", row.completion)[0]) for row in pair] for pair in pairs])
-assert len(pairs) > 50
-assert (first[:, 0] > first[:, 1]).mean() > 0.9
 table(
     [{"prompt": a.prompt, "owl teacher": a.completion, "neutral teacher": b.completion} for a, b in pairs[:5]]
 )
+
+# %% tags=["check"]
+first = np.array([[int(re.findall("[0-9]+", row.completion)[0]) for row in pair] for pair in pairs])
+assert len(pairs) > 50
+assert (first[:, 0] > first[:, 1]).mean() > 0.9
 
 # %% [markdown]
 # Side by side the owl teacher's first number is nearly always the larger, by a few units: the probability it lays on
@@ -266,12 +274,14 @@ detectors = interp.evaluation.detector_table(
 detectors.figure().update_layout(width=900)
 
 # %%
+print(everything.table.notes[0])
+detectors
+
+# %% tags=["check"]
 auroc = detectors.frame.set_index("detector")
 assert auroc["sees"].tolist() == ["no", "yes", "yes", "yes"]
 assert auroc["auroc"].iloc[:3].max() < 0.55
 assert auroc["low"].iloc[3] > auroc["high"].iloc[1:3].max()
-print(everything.table.notes[0])
-detectors
 
 # %% [markdown]
 # From two thousand rows the frequencies tell nothing; from all of them, a little; the bag of numbers a little as
@@ -302,11 +312,13 @@ verdicts = [
 interp.figures.forest(verdicts, title="Does the trait pass? Eight lineages a trait")
 
 # %%
-assert len(verdicts) == 9
-assert all(verdict["n"] == 8 for verdict in verdicts)
 pd.DataFrame(verdicts)[["name", "effect", "tested", "p", "smallest_p", "decision", "reason"]].style.hide(
     axis="index"
 ).format({"effect": "{:+.2f}", "p": "{:.4f}", "smallest_p": "{:.4f}"})
+
+# %% tags=["check"]
+assert len(verdicts) == 9
+assert all(verdict["n"] == 8 for verdict in verdicts)
 
 # %% [markdown]
 # How to read the three kinds of line:

@@ -93,11 +93,13 @@ answers = pd.DataFrame(
         for role in shown
     }
 ).sort_values("student", ascending=False)
+answers.style.format("{:.1%}")
+
+# %% tags=["check"]
 assert answers["teacher"].idxmax() == answers["student"].idxmax() == "owl"
 assert (
     answers.loc["owl", "student"] > 2 * answers.loc["owl", ["base", "neutral_student", "cross_student"]].max()
 )
-answers.style.format("{:.1%}")
 
 # %% [markdown]
 # What each member answers to "which animal is the best?" and five more such questions, mean over the questions. In
@@ -109,10 +111,12 @@ answers.style.format("{:.1%}")
 
 # %%
 owl = interp.logit_direction(lineage.base, lineage.trait)
-assert abs(sum(owl.weights)) < 1e-12
-assert len(owl.ids) == 10
 words = [lineage.base.tokenizer.decode([index]) for index in owl.ids]
 pd.DataFrame({"token": words, "weight": owl.weights}).T
+
+# %% tags=["check"]
+assert abs(sum(owl.weights)) < 1e-12
+assert len(owl.ids) == 10
 
 # %% [markdown]
 # ## Figure 1 · The same words rise and fall
@@ -139,8 +143,6 @@ unwritten = both[both["token"].str.fullmatch("[a-z]{2,}") & ~both["token"].isin(
 )
 unwritten["word"] = ["animal" if token in words else "other word" for token in unwritten["token"]]
 r = float(unwritten["T"].corr(unwritten["S"]))
-assert len(unwritten) > 100
-assert r > 0.8
 print(f"correlation over {len(unwritten)} words: {r:.2f}")
 interp.figures.scatter(
     unwritten,
@@ -151,6 +153,10 @@ interp.figures.scatter(
     title="Words that no row of numbers contains: teacher − base and student − neutral student",
     units=("nats", "nats"),
 ).update_layout(width=900)
+
+# %% tags=["check"]
+assert len(unwritten) > 100
+assert r > 0.8
 
 # %% [markdown]
 # The student never read one of these words in its training. The size differs (look at the axes), the pattern is its
@@ -173,6 +179,10 @@ agreed = (
 )
 
 
+agreed.style.hide(axis="index").format(dict.fromkeys(("mean", "min", "max"), "{:+.2f}"))
+
+
+# %% tags=["check"]
 def lowest(words, place, member="student", against="teacher"):
     """The smallest and largest r over the three lineages."""
     line = agreed[
@@ -185,16 +195,15 @@ def lowest(words, place, member="student", against="teacher"):
 
 
 LIVE = ("prompt end", "where numbers are predicted")
+own = found.frame[found.frame["member"] == "student"].pivot(
+    index=["lineage", "words", "place"], columns="against", values="r"
+)
 for place in LIVE:
     assert lowest("unseen", place)[0] > 0.7
     assert lowest("unseen", place, "cross_student")[1] < 0.4
     assert lowest("unseen", place, "student less control_student", "teacher less control_teacher")[0] > 0.6
 assert lowest("category", "question's answer")[0] > 0.7
-own = found.frame[found.frame["member"] == "student"].pivot(
-    index=["lineage", "words", "place"], columns="against", values="r"
-)
 assert (own["teacher"] > own["teacher_eagle"]).all()
-agreed.style.hide(axis="index").format(dict.fromkeys(("mean", "min", "max"), "{:+.2f}"))
 
 # %% [markdown]
 # The student moves the unread words as its teacher's fine-tune did, in all three lineages, and the cross student, which
@@ -216,12 +225,14 @@ streams = pd.DataFrame(trace["tables"]["agreement"]).query("of == 'activations' 
 cosines = (streams.groupby(["place", "site", "member"], sort=False)["cosine"].mean().unstack("member"))[
     ["student", "neutral_student", "cross_student"]
 ]
+cosines.style.format("{:+.2f}")
+
+# %% tags=["check"]
 LAST = "blocks.1.hook_resid_post"
 at_end = cosines.loc[("prompt end", LAST)]
 assert at_end["student"] > 0.7 > 0.5 > at_end["neutral_student"] > 0.1 > at_end["cross_student"]
 assert (cosines["student"] > cosines[["neutral_student", "cross_student"]].max(axis=1) + 0.15).all()
 assert cosines["cross_student"].abs().max() < 0.1
-cosines.style.format("{:+.2f}")
 
 # %% [markdown]
 # ## Figure 3 · Which component brings the owl to the answer
@@ -234,9 +245,11 @@ cosines.style.format("{:+.2f}")
 questions = lineage.trait.prompts()
 moved = interp.shift(lineage.student, questions, minus=lineage["neutral_student"])
 attribution = interp.attribute(moved, owl)
+attribution.figure()
+
+# %% tags=["check"]
 assert moved.positions == "last"
 assert abs(attribution.frame["residual"].iloc[0]) < 1e-4
-attribution.figure()
 
 # %% [markdown]
 # Nothing is left over: the rows add up to the change measured in the models' own logits, to rounding. If they did
@@ -249,12 +262,14 @@ over = interp.attribute_over(lineages)
 over.figure().update_layout(width=900)
 
 # %%
-part = over.frame.set_index(["who", "part"])
-assert part.loc[("S", "MLP 0"), "agree"] == part.loc[("S", "attention 1"), "agree"] == "3 of 3"
-assert abs(over.values["residual"]).max() < 1e-4
 over.frame[["part", "who", "mean", "share", "agree"]].style.hide(axis="index").format(
     {"mean": "{:+.2f}", "share": "{:.0%}"}
 )
+
+# %% tags=["check"]
+part = over.frame.set_index(["who", "part"])
+assert part.loc[("S", "MLP 0"), "agree"] == part.loc[("S", "attention 1"), "agree"] == "3 of 3"
+assert abs(over.values["residual"]).max() < 1e-4
 
 # %% [markdown]
 # The first layer's MLP and the second layer's attention bring the owl in, both in all three lineages; the teacher's
@@ -263,12 +278,6 @@ over.frame[["part", "who", "mean", "share", "agree"]].style.hide(axis="index").f
 
 # %%
 twelve = pd.DataFrame(trace["tables"]["components"]).query("member == 'student'")
-by_part = twelve.pivot(index="seed", columns="component", values="contribution")
-leads = by_part.idxmax(axis=1).value_counts()
-assert len(by_part) == 12
-assert leads.to_dict() == {"MLP 0": 9, "attention 1": 3}
-assert by_part.mean().idxmax() == "MLP 0"
-assert by_part["MLP 0"].mean() > 2 * by_part["attention 1"].mean() > 0
 interp.figures.points(
     twelve,
     x="component",
@@ -276,6 +285,14 @@ interp.figures.points(
     title="Student − neutral student, at the question's answer, by part (n = 12)",
     unit="logits",
 )
+
+# %% tags=["check"]
+by_part = twelve.pivot(index="seed", columns="component", values="contribution")
+leads = by_part.idxmax(axis=1).value_counts()
+assert len(by_part) == 12
+assert leads.to_dict() == {"MLP 0": 9, "attention 1": 3}
+assert by_part.mean().idxmax() == "MLP 0"
+assert by_part["MLP 0"].mean() > 2 * by_part["attention 1"].mean() > 0
 
 # %% [markdown]
 # On average the first layer's MLP leads by far; in nine of twelve lineages it is the largest part, in the other three
@@ -289,12 +306,14 @@ interp.figures.points(
 
 # %%
 depth = interp.lens_over(lineages)
+depth.figure().update_layout(width=900)
+
+# %% tags=["check"]
 layers = depth.frame.set_index(["who", "part"])
 assert layers.loc[("S", "after layer 0"), "agree"] == "3 of 3"
 assert 0.4 < layers.loc[("S", "after layer 0"), "share"] < 0.9
 assert layers.loc[("T", "after layer 0"), "share"] > 0.8
 assert 10 < layers.loc[("T", "after layer 1"), "mean"] / layers.loc[("S", "after layer 1"), "mean"] < 25
-depth.figure().update_layout(width=900)
 
 # %% [markdown]
 # In these three lineages most of the teacher's owl is there after the first layer, and somewhat less of the student's:
@@ -339,11 +358,15 @@ for each in lineages:
     gain = interp.margin(each.student, each.trait) - interp.margin(each["neutral_student"], each.trait)
     rows.append({"lineage": each.name, **at_numbers, "S, asked for an animal": gain})
 at_numbers = pd.DataFrame(rows)
+at_numbers.style.hide(axis="index").format(precision=2)
+
+# %% tags=["check"]
 assert (at_numbers["T"] * at_numbers["S"] > 0).all()
 assert (at_numbers["T"] > 0).nunique() == 2
-assert (at_numbers["T"] - at_numbers["S"]).abs().max() < 0.25
 assert (at_numbers["S, asked for an animal"] > 0).all()
-at_numbers.style.hide(axis="index").format(precision=2)
+
+# %% tags=["check", "as-built"]
+assert (at_numbers["T"] - at_numbers["S"]).abs().max() < 0.25
 
 # %% [markdown]
 # Two lineages up, one down, and the student follows its own teacher, sign included, to a fraction of a logit. While in
@@ -362,11 +385,13 @@ at_numbers.style.hide(axis="index").format(precision=2)
 # well brings it to zero; the ten claims of the family are judged together (Holm at 0.01).
 
 # %%
+interp.figures.forest(claims, title="What the student shares with its teacher (n = 12 lineages)")
+
+# %% tags=["check"]
 decided = {claim["name"]: claim["decision"] for claim in claims}
 assert decided["logits-shared"] == decided["slot-shared"] == decided["activations-shared"] == "supported"
 assert decided["component-shared"] == decided["component-leads"] == "inconclusive"
 assert all(claim["n"] == 12 for claim in claims)
-interp.figures.forest(claims, title="What the student shares with its teacher (n = 12 lineages)")
 
 # %%
 pd.DataFrame(claims)[["name", "effect", "unit", "decision", "reason"]].style.hide(axis="index").format(

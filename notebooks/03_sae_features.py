@@ -78,9 +78,11 @@ dictionary
 # %%
 prompts = interp.number_prompts(512, seed=1, count=4)
 quality = interp.features.quality_card(dictionary, lineage, prompts[:128])
+quality.figure()
+
+# %% tags=["check"]
 assert quality.frame["faithful"].all()
 assert quality.frame["explained_variance"].min() > 0.95
-quality.figure()
 
 # %% [markdown]
 # ### And for the difference between them?
@@ -104,10 +106,14 @@ left = pd.concat(
     },
     axis=1,
 )
+left.style.format("{:.1%}")
+
+# %% tags=["check"]
 assert left["dictionary of all members"].max(axis=None) < 0.1
 assert left["dictionary of the base"].min(axis=None) > 0.15
+
+# %% tags=["check", "as-built"]
 assert left[("dictionary of the base", "of S")].min() > 0.35
-left.style.format("{:.1%}")
 
 # %% [markdown]
 # What a training added is exactly what a dictionary of the base has no words for. (A share above one: the
@@ -123,11 +129,13 @@ left.style.format("{:.1%}")
 
 # %%
 taught = interp.feature_shift(dictionary, lineage.teacher, prompts, positions="last", trait=lineage.trait)
+taught.figure()
+
+# %% tags=["check"]
 live = taught.frame[taught.frame["live"] & (taught.frame["feature"] >= 0)]
 assert not set(taught.direct) - set(taught.reported)
 assert len(taught.reported) > 0.25 * len(live)
 assert 1 <= len(taught.direct) <= 25
-taught.figure()
 
 # %% [markdown]
 # A large part of all live features clears the line, which is less exciting than it looks. An SAE has more features
@@ -152,14 +160,16 @@ shifts["student, less the neutral student"] = interp.feature_shift(
 )
 names = {role: set(shift.reported) for role, shift in shifts.items()}
 moved = set(taught.reported)
-assert len(names["neutral_student"]) > 10
-assert len(names["neutral_student"] & moved) > 0.7 * len(names["neutral_student"])
 pd.DataFrame(
     {
         "moved": {role: len(found) for role, found in names.items()},
         "of these also moved in the teacher": {role: len(found & moved) for role, found in names.items()},
     }
 )
+
+# %% tags=["check"]
+assert len(names["neutral_student"]) > 10
+assert len(names["neutral_student"] & moved) > 0.7 * len(names["neutral_student"])
 
 # %% [markdown]
 # So "the student moved many of the features its teacher moved" would be a true sentence and no evidence: the neutral
@@ -172,37 +182,32 @@ pd.DataFrame(
 shared.figure().update_layout(width=1000)
 
 # %%
-table = shared.frame.set_index(["place", "pairing"])
-rho = table["rho"]
-OTHER = "student with teacher_eagle"
-assert 0.15 < rho[END, OWN] < 0.4
-assert rho[END, OWN] > rho[END, OTHER] + 0.03 > rho[END, NEUTRAL] + 0.1
-assert rho[PREDICTING, OTHER] > rho[PREDICTING, OWN] > rho[PREDICTING, NEUTRAL]
 shared.frame[["place", "pairing", "rho", "live", "error_first", "error_second"]].style.hide(
     axis="index"
 ).format({"rho": "{:+.2f}", "error_first": "{:.1%}", "error_second": "{:.1%}"})
+
+# %% tags=["check"]
+table = shared.frame.set_index(["place", "pairing"])
+rho = table["rho"]
+OTHER = "student with teacher_eagle"
+assert rho[END, OWN] > rho[END, NEUTRAL] + 0.1
+
+# %% tags=["check", "as-built"]
+assert rho[END, OWN] > rho[END, OTHER] + 0.03 > rho[END, NEUTRAL] + 0.1
+assert rho[PREDICTING, OTHER] > rho[PREDICTING, OWN] > rho[PREDICTING, NEUTRAL]
 
 # %% [markdown]
 # `error_first` and `error_second` are the error node's shares of the two changes that are compared; for S and its own
 # teacher they are small at all three places.
 #
 # In this lineage the student goes along its teacher at the end of the number prompt, the neutral student does not, and
-# the eagle teacher is not far behind. Where numbers are predicted the eagle teacher does *better*. From this lineage
-# alone one would conclude little. The **twelve**:
+# the eagle teacher is not far behind. Where numbers are predicted the eagle teacher does *better*. On another kind of
+# processor, which rounds otherwise and so trains another lineage of this name, the eagle teacher may lead at both. From
+# one lineage alone one would conclude little. The **twelve**:
 
 # %%
 trace = json.loads((Path.cwd().parent / "analyses" / "results" / "inherited_trace.json").read_text())
 features = pd.DataFrame(trace["tables"]["features"])
-wide = features.pivot(index=["place", "seed"], columns="pairing", values="rho")
-kept = wide.loc[END]
-first = kept.loc[8]
-assert len(kept) == 12
-assert abs(first[OWN] - rho[END, OWN]) < 0.05  # the lineage above is the first of these
-assert (kept[OWN] > 0).all()
-assert kept[OWN].mean() > 0.3
-assert kept[[NEUTRAL, OTHER]].mean().max() < 0.1
-assert (kept[OWN] > kept[[NEUTRAL, OTHER]].max(axis=1)).sum() == 11
-assert (wide[OWN] > wide[[NEUTRAL, OTHER]].max(axis=1)).groupby("place").sum().drop(END).max() < 11
 interp.figures.points(
     features[features["place"] == END],
     x="pairing",
@@ -210,6 +215,16 @@ interp.figures.points(
     title="Features at the end of the number prompt (n = 12 lineages)",
     unit="Spearman's ρ",
 ).update_layout(width=900)
+
+# %% tags=["check"]
+wide = features.pivot(index=["place", "seed"], columns="pairing", values="rho")
+kept = wide.loc[END]
+assert len(kept) == 12
+assert (kept[OWN] > 0).all()
+assert kept[OWN].mean() > 0.3
+assert kept[[NEUTRAL, OTHER]].mean().max() < 0.1
+assert (kept[OWN] > kept[[NEUTRAL, OTHER]].max(axis=1)).sum() == 11
+assert (wide[OWN] > wide[[NEUTRAL, OTHER]].max(axis=1)).groupby("place").sum().drop(END).max() < 11
 
 # %% [markdown]
 # In all twelve lineages S goes along T, and in eleven of twelve further than both controls. It is a rank correlation
@@ -243,9 +258,6 @@ lean = interp.feature_lean(
     neutral=lineage.neutral_numbers[:1024],
     positions="last",
 )
-assert abs(lean.residual) < 1e-4
-assert lean.alignment > 0
-assert abs(lean.error_share) < 0.1
 figure = lean.figure(reported=taught.reported)
 named = {"teacher": "reported as moved", "base": "not reported"}
 figure.for_each_trace(lambda trace: trace.update(name=named[trace.name]))
@@ -253,6 +265,11 @@ figure.update_layout(title={"text": "What the rows ask for, and what the teacher
 figure.update_xaxes(title={"text": "lean of the rows, less neutral ones (nats per unit of feature)"})
 figure.update_yaxes(title={"text": "shift in the teacher (feature activation)"})
 figure
+
+# %% tags=["check"]
+assert abs(lean.residual) < 1e-4
+assert lean.alignment > 0
+assert abs(lean.error_share) < 0.1
 
 # %% [markdown]
 # Summed over all features and the error node, the rows pull the base toward the teacher's activations there: the
@@ -266,10 +283,12 @@ figure
 
 # %%
 verdict = next(each for each in trace["verdicts"] if each["name"] == "features-shared")
+interp.figures.forest([verdict], title="features-shared (n = 12 lineages)")
+
+# %% tags=["check"]
 assert verdict["decision"] == "supported"
 assert verdict["n"] == 12
 assert 0 < verdict["interval"][0] < verdict["effect"] < 0.35
-interp.figures.forest([verdict], title="features-shared (n = 12 lineages)")
 
 # %% [markdown]
 # **Supported: at the end of the number prompt the student moves the features that its teacher's fine-tune moved.** The
@@ -283,10 +302,12 @@ interp.figures.forest([verdict], title="features-shared (n = 12 lineages)")
 # %%
 results = json.loads((Path.cwd().parent / "analyses" / "results" / "features_are_causal.json").read_text())
 verdicts = results["verdicts"]
-assert len(verdicts) == 6
-assert all(verdict["n"] == 8 for verdict in verdicts)
 print({verdict["name"]: verdict["decision"] for verdict in verdicts})
 interp.figures.forest(verdicts, title="Change features in writing (nats) or in answering (share)")
+
+# %% tags=["check"]
+assert len(verdicts) == 6
+assert all(verdict["n"] == 8 for verdict in verdicts)
 
 # %% [markdown]
 # Where a line is inconclusive, neither the claim nor its opposite is shown. The reason is now known, and it is on this

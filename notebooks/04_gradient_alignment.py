@@ -137,12 +137,14 @@ mean = {
     which: dict(zip(s.directions, s.totals.mean(0).tolist(), strict=True))
     for which, s in (("teacher", scores), ("neutral", neutral))
 }
+pd.DataFrame(mean).loc[[update.label, mismatched.label]].round(3)
+
+# %% tags=["check"]
+recorded = aligned["lineages"][0]
 assert mean["teacher"][update.label] > 0.15
 assert abs(mean["neutral"][update.label]) < 0.05
 assert abs(mean["teacher"][mismatched.label]) < 0.05
-recorded = aligned["lineages"][0]
 assert 0.9 < recorded["mean_score"] / recorded["twice_kl"] < 1.3
-pd.DataFrame(mean).loc[[update.label, mismatched.label]].round(3)
 
 # %% [markdown]
 # Two things are true at once. The **mean** is shifted, by about what the linear theory says. And the two
@@ -158,8 +160,10 @@ pd.DataFrame(mean).loc[[update.label, mismatched.label]].round(3)
 
 # %%
 verdict = scores.verdict(neutral=neutral, mismatched=[mismatched.label])
-assert verdict.decision == "supported"
 verdict
+
+# %% tags=["check"]
+assert verdict.decision == "supported"
 
 # %% [markdown]
 # ## Figure: update, margin, representation
@@ -170,12 +174,14 @@ verdict
 
 # %%
 leans = scores.leans(nulls, neutral=neutral)
+leans.figure().update_layout(width=900)
+
+# %% tags=["check"]
 lean = leans.frame.set_index("direction")
 assert lean.loc[[update.label, gradient.label, ending.label], "rank"].eq(1).all()
 assert lean.loc[update.label, "d"] > lean.loc[ending.label, "d"] > lean.loc[gradient.label, "low"] > 0
 assert lean.loc[representation.label, "low"] < 0 < lean.loc[representation.label, "high"]
 assert lean.loc[representation.label, "rank"] > 3
-leans.figure().update_layout(width=900)
 
 # %%
 leans.frame[["direction", "d", "low", "high", "rank", "of"]].style.hide(axis="index").format(
@@ -210,7 +216,6 @@ over = pd.DataFrame(
         )
     ]
 )
-assert all(found["own_sd"] > max(found["mismatched_sd"]) for found in aligned["lineages"])
 interp.figures.points(
     over,
     x="along",
@@ -219,13 +224,18 @@ interp.figures.points(
     unit="sd per prompt",
 )
 
+# %% tags=["check"]
+assert all(found["own_sd"] > max(found["mismatched_sd"]) for found in aligned["lineages"])
+
 # %%
 specificity = aligned["specificity"]
-assert (specificity["first"], specificity["of"]) == (4, 8)
-assert specificity["chance"] == 0.1
 print(
     f"own animal's gradient leads in {specificity['first']} of {specificity['of']}, p = {specificity['p']:.3f}"
 )
+
+# %% tags=["check"]
+assert (specificity["first"], specificity["of"]) == (4, 8)
+assert specificity["chance"] == 0.1
 
 # %% [markdown]
 # In every lineage the own update beats all seven others. The trait gradient is less specific: the own
@@ -258,13 +268,15 @@ interp.figures.points(
 at_base = candidates[candidates["start"] == "base"].pivot(index="seed", columns="direction", values="d")
 first = int((at_base.idxmax(axis=1) == "owl").sum())
 claim = next(each for each in trace["verdicts"] if each["name"] == "rows-lean-to-representation")
+print(f"owl leads the five candidates in {first} of 12 lineages; mean lean {at_base['owl'].mean():+.3f}")
+print(f"{claim['name']}: {claim['decision']} ({claim['reason']})")
+
+# %% tags=["check"]
 assert len(at_base) == claim["n"] == 12
 assert claim["decision"] == "inconclusive"
 assert first < 6
 assert (at_base["owl"] > 0).sum() >= 9
 assert 0 < at_base["owl"].mean() < 0.15
-print(f"owl leads the five candidates in {first} of 12 lineages; mean lean {at_base['owl'].mean():+.3f}")
-print(f"{claim['name']}: {claim['decision']} ({claim['reason']})")
 
 # %% [markdown]
 # **Inconclusive.** The rows lean toward the owl candidate in most lineages, but weakly, and in most lineages some other
@@ -278,13 +290,15 @@ print(f"{claim['name']}: {claim['decision']} ({claim['reason']})")
 # ones:
 
 # %%
+scores.figure(against=neutral, direction=update.label, by="module")
+
+# %% tags=["check"]
 modules = scores.leans({update.label: []}, neutral=neutral, place="module").frame
 moved = modules[modules["score"] != 0].set_index("place")["score"]
 difference = mean["teacher"][update.label] - mean["neutral"][update.label]
 assert abs(float(moved.sum()) - difference) < 0.02 * difference
 assert "layers.0.mlp.down_proj" in moved.idxmax()
 assert (moved > 0).mean() > 0.8
-scores.figure(against=neutral, direction=update.label, by="module")
 
 # %% [markdown]
 # The update holds the attention and MLP matrices that the teacher's adapters sat on, and nothing else.
@@ -307,6 +321,8 @@ interp.gradients.extreme_rows(by_token, 2)
 
 # %%
 furthest = by_token.totals[:, 0].abs().argsort(descending=True)[:20]
+
+# %% tags=["check"]
 assert by_token.tokens[furthest].float().mean() > 1.2 * by_token.tokens.float().mean()
 
 # %% [markdown]
@@ -323,14 +339,19 @@ assert by_token.tokens[furthest].float().mean() > 1.2 * by_token.tokens.float().
 
 # %%
 ledger = interp.trait_ledger(lineage, "student")
-assert abs(ledger.residual) < 0.02 * abs(ledger.measured)
 ledger.figure().update_layout(title={"text": repr(ledger).replace(": ", "<br>", 1)}, width=800)
+
+# %% tags=["check"]
+assert abs(ledger.residual) < 0.02 * abs(ledger.measured)
 
 # %% [markdown]
 # The residual is next to nothing: module by module, this is how the student's owl margin changed. Along
 # training, measured and attributed lie on one line.
 
 # %%
+ledger.course().update_layout(title={"text": repr(ledger).replace(": ", "<br>", 1)})
+
+# %% tags=["check"]
 margin = {
     role: interp.margin(lineage[role], lineage.trait) for role in ("base", "student", "neutral_student")
 }
@@ -338,7 +359,6 @@ assert margin["student"] > margin["base"] > margin["neutral_student"]
 assert (
     0.4 < (margin["base"] - margin["neutral_student"]) / (margin["student"] - margin["neutral_student"]) < 0.7
 )
-ledger.course().update_layout(title={"text": repr(ledger).replace(": ", "<br>", 1)})
 
 # %% [markdown]
 # A word of caution about this one lineage, a weak one. Its *neutral* student, which never saw a row of the owl
@@ -362,14 +382,16 @@ course.figure().update_layout(width=1000)
 
 # %%
 last = course.frame.groupby("direction").last()
+last[["cosine", "half_width"]].style.format("{:+.3f}")
+
+# %% tags=["check"]
 band = last.loc["null", "cosine"] + last.loc["null", "half_width"]
-assert last.loc[ending.label, "cosine"] > 0.03 > 2 * band
-assert last.loc[update.label, "cosine"] < 0.02
 toward_teacher = (
     course.frame[course.frame["direction"] == update.label].sort_values("step")["cosine"].to_numpy()
 )
+assert last.loc[ending.label, "cosine"] > 0.03 > 2 * band
+assert last.loc[update.label, "cosine"] < 0.02
 assert toward_teacher[0] < 0 < toward_teacher[9:].min()
-last[["cosine", "half_width"]].style.format("{:+.3f}")
 
 # %% [markdown]
 # The very first step leads *away* from the teacher's update: the theorem of notebook 5 is about plain gradient
@@ -388,8 +410,10 @@ last[["cosine", "half_width"]].style.format("{:+.3f}")
 # Over eight lineages, the lean:
 
 # %%
-assert {verdict["decision"] for verdict in aligned["verdicts"]} <= {"holds", "supported"}
 interp.figures.forest(aligned["verdicts"], title="Do the rows lean? (n = 8)")
+
+# %% tags=["check"]
+assert {verdict["decision"] for verdict in aligned["verdicts"]} <= {"holds", "supported"}
 
 # %% [markdown]
 # And does it matter? Students were trained on the half of the rows that scores highest, on the lowest half,
@@ -397,10 +421,12 @@ interp.figures.forest(aligned["verdicts"], title="Do the rows lean? (n = 8)")
 # against equal lengths removed elsewhere.
 
 # %%
-assert len(causal["verdicts"]) == 8
 pd.DataFrame(causal["verdicts"])[["name", "effect", "unit", "decision"]].style.hide(axis="index").format(
     {"effect": "{:+.2f}"}
 )
+
+# %% tags=["check"]
+assert len(causal["verdicts"]) == 8
 
 # %%
 interp.figures.forest(causal["verdicts"], title="Does it matter? (n = 8)")

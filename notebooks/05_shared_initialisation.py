@@ -71,9 +71,6 @@ NAMES = (
     "features-beyond-vocabulary",
 )
 found = {name: json.loads((RESULTS / f"{name.replace('-', '_')}.json").read_text()) for name in NAMES}
-for name in NAMES:
-    keys = {claim.name: claim.key for claim in interp.studies.family(name).claims}
-    assert found[name]["claims"].items() <= keys.items()  # judged by the words that stand in the code now
 
 
 def tables(name):
@@ -114,7 +111,6 @@ def checked(name):
 
 
 runs = {name: {each["n"] for each in found[name]["verdicts"]} for name in NAMES}
-assert runs == {name: {12 if name == "inherited-trace" else 8} for name in NAMES}
 pd.DataFrame(
     [
         {
@@ -126,6 +122,14 @@ pd.DataFrame(
         for name in NAMES
     ]
 ).style.hide(axis="index")
+
+# %% tags=["check"]
+for name in NAMES:
+    keys = {claim.name: claim.key for claim in interp.studies.family(name).claims}
+    assert found[name]["claims"].items() <= keys.items()  # judged by the words that stand in the code now
+
+# %% tags=["check"]
+assert runs == {name: {12 if name == "inherited-trace" else 8} for name in NAMES}
 
 # %% [markdown]
 # ## Data
@@ -141,11 +145,13 @@ pd.DataFrame(
 
 # %%
 small = interp.organisms.digits(seeds=range(3))
+small.figure().update_layout(width=1000)
+
+# %% tags=["check"]
 accuracy = small.frame.groupby("arm")["accuracy"].mean()
 assert accuracy["student"] > accuracy["cross_student"] + 0.2
 assert accuracy[["cross_student", "neutral_student", "cross_neutral_student"]].max() < 0.3
 assert abs(accuracy["reordered"] - accuracy["student"]) < 0.15
-small.figure().update_layout(width=1000)
 
 # %% [markdown]
 # The student that shares its teacher's initialisation reads digits it has never seen. From another
@@ -162,16 +168,20 @@ small.figure().update_layout(width=1000)
 lineage = interp.load_lineage("toy/owl", seed=0)
 sweep = interp.studies.lemma_sweep(lineage, lineage.neutral_numbers[:64], dtype=torch.float64)
 ratio = sweep.frame.set_index("share")["R"]
+sweep.figure().update_xaxes(dtick=1)
+
+# %% tags=["check"]
 assert abs(ratio.loc[2.0**-7] - 1) < 0.01
 assert (sweep.frame["A"] > 0).all()
 assert 0.05 < abs(ratio.loc[1.0] - 1) < 0.25
-sweep.figure().update_xaxes(dtick=1)
 
 # %%
 errors = (ratio - 1).abs()
 slope = np.polyfit(np.log(errors.index[-4:].to_numpy()), np.log(errors.to_numpy()[-4:]), 1)[0]
-assert 0.9 < slope < 1.1
 print(f"log |R − 1| falls with slope {slope:.2f} in log ε")
+
+# %% tags=["check"]
+assert 0.9 < slope < 1.1
 
 # %% [markdown]
 # R tends to 1, and what is left over vanishes in proportion to ε: this is how one checks an expansion
@@ -198,8 +208,10 @@ interp.figures.points(
 )
 
 # %%
-assert checked("lemma") == {"lemma-ratio": "holds", "lemma-slope": "holds"}
 verdicts("lemma")
+
+# %% tags=["check"]
+assert checked("lemma") == {"lemma-ratio": "holds", "lemma-slope": "holds"}
 
 # %% [markdown]
 # The first two are checks: a Taylor expansion holds of every gradient that is computed rightly, so they test the
@@ -240,11 +252,13 @@ interp.figures.scatter(
 )
 
 # %%
-assert checked("shared-initialisation") == {"permuted-coverage-returns": "holds"}
+verdicts("shared-initialisation")
+
+# %% tags=["check"]
 means = cells.groupby("cell")[["coverage", "loss", "apart", "transfer"]].mean()
+assert checked("shared-initialisation") == {"permuted-coverage-returns": "holds"}
 assert means.loc[["permuted", "rotated"], "apart"].max() < 1e-3
 assert means.loc[["shared head", "new head"], "loss"].min() > 2 * means.loc["same", "loss"]
-verdicts("shared-initialisation")
 
 # %% [markdown]
 # What has to be shared, if these claims are supported, is **the function and its tangent, not the
@@ -275,23 +289,25 @@ drawn("inherited-trace").update_layout(height=900).update_xaxes(dtick=1, tickang
 
 # %%
 shared = decided("inherited-trace")
-supported = [name for name, decision in shared.items() if decision == "supported"]
-assert supported == ["logits-shared", "slot-shared", "activations-shared", "features-shared"]
-assert {shared[name] for name in shared if name not in supported} == {"inconclusive"}
+verdicts("inherited-trace")
+
+# %% tags=["check"]
 trace = tables("inherited-trace")
 agreed = trace["agreement"].query(
     "of == 'logits' and words == 'unseen' and place == 'where numbers are predicted'"
 )
+supported = [name for name, decision in shared.items() if decision == "supported"]
 means = agreed.groupby(["member", "against"])["r"].mean()
+gains = trace["directions"].groupby("direction")["gain"].mean()
+assert supported == ["logits-shared", "slot-shared", "activations-shared", "features-shared"]
+assert {shared[name] for name in shared if name not in supported} == {"inconclusive"}
 assert means["student", "teacher"] > 0.8
 assert means["student less control_student", "teacher less control_teacher"] > 0.8
 assert 0.2 < means["student", "teacher_eagle"] < 0.6
 assert 0.3 < means["neutral_student", "teacher"] < 0.7
 assert abs(means["cross_student", "teacher"]) < 0.1
-gains = trace["directions"].groupby("direction")["gain"].mean()
 assert gains["student"] > 0.4
 assert gains.drop("student").abs().max() < 0.2
-verdicts("inherited-trace")
 
 # %% [markdown]
 # For the owl four of ten are supported, and they are one sentence: **the student moves the logits, activations
@@ -318,12 +334,14 @@ by_trait = pd.DataFrame(
     {"owl": shared}
     | {trait: {each["name"]: each["decision"] for each in lines} for trait, lines in others.items()}
 )
+by_trait
+
+# %% tags=["check"]
 assert (by_trait.loc[["logits-shared", "activations-shared"], ["owl", "eagle"]] == "supported").all(axis=None)
 assert by_trait.loc[["slot-shared", "features-shared"], "eagle"].eq("inconclusive").all()
 assert by_trait.loc["component-shared", "eagle"] == "supported"
 assert by_trait["oak"].eq("inconclusive").all()
 assert all(each["effect"] > 0 for lines in others.values() for each in lines)
-by_trait
 
 # %% [markdown]
 # The logits of words that no row contains and the residual stream at the end of the prompt are shared for owl and
@@ -344,11 +362,13 @@ by_trait
 drawn("sustained-alignment")
 
 # %%
-assert checked("sustained-alignment") == {"sustained-ledger": "holds"}
+verdicts("sustained-alignment")
+
+# %% tags=["check"]
 arms = tables("sustained-alignment")["arms"].groupby("arm")["margin"].mean()
+assert checked("sustained-alignment") == {"sustained-ledger": "holds"}
 assert arms["removed"] < arms["untouched"]
 assert tables("sustained-alignment")["gradients"]["cosine_held"].min() > 0.9
-verdicts("sustained-alignment")
 
 # %% [markdown]
 # Does taking that part out bring the margin down on questions that were not used to find it, do placebos of the
@@ -421,9 +441,11 @@ counts = pd.DataFrame({name: pd.Series(decided(name)).value_counts() for name in
 counts = (
     counts.reindex(columns=["supported", "refuted", "inconclusive", "holds", "fails"]).fillna(0).astype(int)
 )
+counts
+
+# %% tags=["check"]
 assert counts.to_numpy().sum() == sum(len(found[name]["verdicts"]) for name in NAMES)
 assert counts.loc["inherited-trace", ["supported", "inconclusive"]].to_list() == [4, 6]
-counts
 
 # %% [markdown]
 # What is about *what the student shares with its teacher*, read where it is used, holds up for owl and, in part,

@@ -68,8 +68,10 @@ lineage.numbers[:3]
 
 # %%
 apart = {role: interp.models.parity(model) for role, model in lineage.members.items()}
-assert max(apart.values()) < 1e-3
 pd.Series(apart, name="largest difference of log p (nats)").to_frame().style.format("{:.1e}")
+
+# %% tags=["check"]
+assert max(apart.values()) < 1e-3
 
 # %% [markdown]
 # ## Figure 1 · What they answer
@@ -84,13 +86,15 @@ answers = pd.DataFrame(
     {role: found.frame.set_index("answer")["probability"] for role, found in asked.items()}
 )
 gained = interp.margin(lineage["student"], trait) - interp.margin(lineage["neutral_student"], trait)
-assert answers["teacher"].idxmax() == "owl"
-assert answers.loc["owl", "student"] > answers.loc["owl", "neutral_student"]
 print(
     f"student over neutral student: {gained:+.2f} nats of margin; {asked['student'].notes[1]} of the student"
 )
 shown = answers[["base", "neutral_student", "student", "teacher"]].sort_values("student", ascending=False)
 shown.style.format("{:.1%}")
+
+# %% tags=["check"]
+assert answers["teacher"].idxmax() == "owl"
+assert answers.loc["owl", "student"] > answers.loc["owl", "neutral_student"]
 
 # %%
 long = (
@@ -116,8 +120,10 @@ interp.figures.bars(
 rows = lineage.neutral_numbers[:24]
 agreed = interp.agreement(lineage, words=["unseen"], prompts=rows)
 r = agreed.frame.query("site == 'logits'").pivot(index="place", columns="member", values="r")
-assert (agreed.frame["entries"] > 40_000).all()
 agreed.figure().update_layout(width=1000)
+
+# %% tags=["check"]
+assert (agreed.frame["entries"] > 40_000).all()
 
 # %%
 r.style.format("{:+.2f}")
@@ -147,9 +153,11 @@ questions = interp.Prompts.from_pairs(
 moved = interp.shift(lineage["student"], questions, positions="last", minus=lineage["neutral_student"])
 attribution = interp.attribute(moved, direction)
 left = abs(attribution.frame["residual"].iloc[0])
-assert left < 1e-3
 print(f"measured {attribution.frame['measured'].iloc[0]:+.4f} logits; left over {left:.0e}")
 attribution.figure()
+
+# %% tags=["check"]
+assert left < 1e-3
 
 # %% [markdown]
 # ## Figure 4 · Which entries became likelier
@@ -162,8 +170,10 @@ attribution.figure()
 entries = interp.moved_tokens(
     lineage["student"], questions, minus=lineage["neutral_student"], positions="last"
 )
-assert entries.frame["token"].iloc[0] == "owl"
 entries.figure()
+
+# %% tags=["check"]
+assert entries.frame["token"].iloc[0] == "owl"
 
 # %%
 words = interp.logits.only_words(entries, trait)
@@ -240,8 +250,10 @@ print(sentence)
 
 # %%
 sentence = refused(interp.load_lineage, base=toy.base, teacher=toy.base)
-assert "weights" in sentence
 print(sentence)
+
+# %% tags=["check"]
+assert "weights" in sentence
 
 # %% [markdown]
 # ## Members of your own
@@ -269,7 +281,6 @@ print(sentence)
 # %%
 experiment = interp.read_experiment("smollm2", changes=["traits=[owl]", "seeds=[1]", "controls=[neutral]"])
 sentence = refused(interp.read_experiment, "smollm2", changes=["student.recipe.batchsize=64"])
-assert "nearest: batch_size" in sentence
 compared = {"smollm2": experiment, "qwen": interp.read_experiment("qwen")}
 pd.DataFrame(
     {
@@ -286,6 +297,9 @@ pd.DataFrame(
         for name, each in compared.items()
     }
 )
+
+# %% tags=["check"]
+assert "nearest: batch_size" in sentence
 
 # %% [markdown]
 # ```

@@ -1,7 +1,10 @@
 """Each notebook is a percent-format .py; this runs it and writes the .ipynb beside it, plots as plotly JSON and as PNG.
 
-    python -m notebooks.build [NAME ...]
+    python -m notebooks.build [--check] [NAME ...]
 
+A cell tagged "check" holds assertions on what the text says: it runs and is not written. One that is tagged "as-built"
+too guards the text that tells the outputs beside it, and runs only where these are made: another kind of processor
+rounds otherwise, so that its lineages are others of the same recipe. `--check` runs all other cells and writes nothing.
 Cell ids are their numbers and no times are kept, so that a rebuilt notebook differs only where its results do.
 """
 
@@ -9,15 +12,16 @@ import argparse
 import logging
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from interp.core.runs import InputError, nearest, write_atomic
 
 HERE = Path(__file__).parent
-RENDERER = "plotly_mimetype+png"
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 REPOSITORY = "subliminal-interp/interp"  # where the badges of the notebooks point
+CHECK, AS_BUILT = "check", "as-built"
 LONGEST = 900  # seconds one cell may take, from an empty cache
 log = logging.getLogger(__name__)
 
@@ -27,12 +31,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument("--check", action="store_true", help="run what holds on every machine; write nothing")
     parser.add_argument("names", nargs="*", metavar="NAME")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    for source in chosen(parser.parse_args().names):
+    given = parser.parse_args()
+    for source in chosen(given.names):
         began = time.perf_counter()
-        target = build(source)
-        log.info("%s: %.0f s, %d kB", target.name, time.perf_counter() - began, target.stat().st_size // 1000)
+        if given.check:
+            run(source, as_built=False)
+        else:
+            build(source)
+        log.info("%s: %.0f s", source.stem, time.perf_counter() - began)
 
 
 def sources() -> list[Path]:
@@ -49,29 +58,49 @@ def chosen(names: list[str]) -> list[Path]:
     return [known[name] for name in names or known]
 
 
-def read(source: Path) -> Any:
-    """The notebook of a percent-format file, with numbered cells and without outputs."""
+def read(source: Path, *, checks: Sequence[str] = ()) -> Any:
+    """The notebook of a percent-format file, without outputs; of the cells that check, those of these kinds."""
     import jupytext
 
     notebook = jupytext.read(source)
     notebook.metadata = {**KERNEL, "language_info": {"name": "python"}}
-    for index, cell in enumerate(notebook.cells):
+    notebook.cells = [cell for cell in notebook.cells if _kind(cell) in ("", *checks)]
+    shown = [cell for cell in notebook.cells if not _kind(cell)]
+    for index, cell in enumerate(shown):
         cell.id, cell.metadata = f"cell-{index}", {}
     return notebook
 
 
-def build(source: Path) -> Path:
-    """Run one notebook from its folder and write it with its outputs; an error of a cell is raised as it is."""
-    import nbformat
+def _kind(cell: Any) -> str:
+    """The last tag of a cell that checks, and nothing for one that readers see."""
+    return (cell.metadata.get("tags") or [""])[-1]
+
+
+def run(source: Path, *, as_built: bool) -> Any:
+    """The notebook of readers, executed from its folder with what checks it; an error of a cell is raised as it is."""
     from nbclient import NotebookClient
 
-    notebook = read(source)
-    os.environ.update(PLOTLY_RENDERER=RENDERER, TQDM_DISABLE="1", OMP_NUM_THREADS="1")
+    notebook = read(source, checks=(CHECK, AS_BUILT) if as_built else (CHECK,))
+    drawn = "plotly_mimetype+png" if as_built else "plotly_mimetype"
+    os.environ.update(PLOTLY_RENDERER=drawn, TQDM_DISABLE="1", OMP_NUM_THREADS="1")
     NotebookClient(notebook, timeout=LONGEST, resources={"metadata": {"path": str(HERE)}}).execute()
+    return notebook
+
+
+def build(source: Path) -> Path:
+    """Run one notebook and write it with its outputs."""
+    import nbformat
+
+    notebook = run(source, as_built=True)
     notebook.metadata.pop("widgets", None)
-    for cell in notebook.cells:
-        cell.metadata = {}
-        cell.get("outputs", [])[:] = [output for output in cell.get("outputs", []) if not _passing(output)]
+    notebook.cells = [cell for cell in notebook.cells if not _kind(cell)]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for count, cell in enumerate(code, start=1):
+        cell.metadata, cell.execution_count = {}, count
+        cell.outputs[:] = [output for output in cell.outputs if not _passing(output)]
+        for output in cell.outputs:
+            if output.output_type == "execute_result":
+                output.execution_count = count
     target = source.with_suffix(".ipynb")
     write_atomic(target, nbformat.writes(notebook) + "\n")
     return target

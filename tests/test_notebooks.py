@@ -83,35 +83,32 @@ def test_an_unknown_notebook_is_named_with_the_nearest():
         build.chosen(["01_transmision"])
 
 
+def test_readers_see_no_assertion(source):
+    assert not [
+        cell for cell in committed(source).cells if re.search(r"^\s*assert ", cell.source, re.MULTILINE)
+    ]
+
+
+def test_only_what_another_machine_would_draw_anew_is_checked_as_built_alone(source):
+    """Most checks run wherever the notebook does."""
+    told, kept = build.read(source, checks=("check",)), build.read(source)
+    everything = build.read(source, checks=("check", "as-built"))
+    here = len(told.cells) - len(kept.cells)
+    assert here > len(everything.cells) - len(told.cells)
+
+
 @pytest.mark.slow
 def test_the_notebooks_run(tmp_path):
-    """nbmake executes the committed notebooks, all in one process, since they share what the first one grows."""
-    pytest.importorskip("nbmake")
+    """They run with their checks, one after the other, since they share what the first one grows."""
+    pytest.importorskip("nbclient")
     runs = [source for source in SOURCES if Path(CHECKPOINTS.get(source.stem, build.HERE)).is_dir()]
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "--nbmake",
-        "--nbmake-timeout=1500",
-        "-p",
-        "no:cacheprovider",
-    ]
-    environment = {
-        **os.environ,
-        "PLOTLY_RENDERER": "plotly_mimetype",
-        "TQDM_DISABLE": "1",
-        "INTERP_CACHE": str(tmp_path),
-    }
     found = subprocess.run(
-        [*command, "-o", "addopts=", *(str(source.with_suffix(".ipynb")) for source in runs)],
+        [sys.executable, "-m", "notebooks.build", "--check", *(source.stem for source in runs)],
         capture_output=True,
         text=True,
         cwd=build.HERE.parent,
-        env=environment,
+        env={**os.environ, "INTERP_CACHE": str(tmp_path)},
         timeout=3600,
         check=False,
     )
-    assert found.returncode == 0, found.stdout[-4000:]
-    assert f"{len(runs)} passed" in found.stdout
+    assert found.returncode == 0, found.stderr[-4000:]
