@@ -130,7 +130,7 @@ scores
 # Every row is a point of these outlines. Positive: a step on the row moves toward the teacher.
 
 # %%
-scores.figure(against=neutral, direction=update.label)
+scores.figure(against=neutral, direction=update.label, by="example")
 
 # %%
 mean = {

@@ -114,8 +114,13 @@ def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, 
 def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:
     """The base's own answers to the rows' prompts that their rule keeps, written as they are; from the cache if there.
 
-    Raises Foreign when the rule keeps fewer than one in twenty of the first answers.
+    Raises InputError for rows of which none has an answer, and Foreign when the rule keeps fewer than one in twenty of
+    the first answers.
     """
+    if not any(row.completion.strip() for row in rows.rows):
+        raise InputError(
+            f"no row of {rows.label} has an answer to follow; pass the rows with what was answered"
+        )
     rule, cache = rule_of(rows), Cache.default()
     longest = int(base.encode(rows).at("answer").sum(1).max()) + ROOM
     asked = rows.without_answers()

@@ -11,6 +11,7 @@ stand beside, judged in the same way; a gain's interval is mean ± t_{K−1} sd 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ from interp.models.language import LanguageModel
 from interp.models.lineage import Lineage
 from interp.models.precision import exactly
 from interp.models.seam import check_shapes, check_tokenizers
-from interp.prompts.notes import noting
+from interp.prompts.notes import hear, noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait
 from interp.stats.columns import share_reaching
@@ -44,7 +45,10 @@ from interp.training.students import STUDENT, Recipe
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
+log = logging.getLogger(__name__)
+
 PLACEBO_DRAWS = 800_000
+ALIKE = 0.9  # of the rows of a student, from where on placebos count as trained on as many
 FEWEST_PLACEBOS = 20
 LEAST_TAKEN = 0.4  # nats: a student none of whose gains can be this large took over nothing of weight
 Read = Float[np.ndarray, "model candidate"]
@@ -142,7 +146,7 @@ def audit_student(
     frame = pd.DataFrame({**columns, "low": reach[:, 0], "high": reach[:, 1]})
     frame = frame.sort_values("t", ascending=False, ignore_index=True)
     notes = (
-        f"placebos are trained on the base's own answers to the {len(asked)} prompts of {asked.label}",
+        f"placebos are trained on the base's own answers to the prompts of {asked.label}",
         *(
             ("the student's rows were not given: with other numbers of them p says little",)
             if rows is None
@@ -174,8 +178,9 @@ def placebo_students(
 ) -> list[LanguageModel]:
     """Students of the base's own answers to the prompts of rows, each of other answers and another draw; cached.
 
-    They are the null of `audit_student` and of `interp.discover`. Raises InputError for a base that does not write such
-    rows.
+    They are the null of `audit_student` and of `interp.discover`. Where the base writes fewer such rows than there are,
+    a note and a warning say so: placebos of fewer rows move less, and p is then too small. Raises InputError for a base
+    that does not write such rows, and rows without answers.
     """
     grower, found = Grower(Cache.default()), []
     for draw in range(count):
@@ -183,9 +188,20 @@ def placebo_students(
             answers = written_by(base, rows, seed=PLACEBO_DRAWS + draw)
         except Foreign as seen:
             raise InputError(f"{seen}; pass rows=, such as it writes") from seen
+        if len(answers) < ALIKE * len(rows):
+            _warn(
+                f"placebos are trained on {len(answers)} rows that {base.name} wrote, the student on {len(rows)}"
+            )
         own = replace(recipe, seed=PLACEBO_DRAWS + draw, batch_size=min(recipe.batch_size, len(answers)))
         found.append(grower.student(f"placebo {draw}", base, answers, recipe=own))
     return found
+
+
+def _warn(fewer: str) -> None:
+    """Say it once per placebo, and in the notes of the verb that asked for them."""
+    told = f"{fewer}: with fewer rows they move less, so that p may be too small"
+    log.warning("%s", told)
+    hear([told])
 
 
 def alikeness(

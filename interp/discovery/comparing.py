@@ -73,7 +73,10 @@ class Compared:
         """
         for trained in (member, *([] if baseline is None else [baseline])):
             check_student(base, trained)
-        given = (text or plain_text(base), openings or plain_openings(base))
+        given = (
+            plain_text(base) if text is None else text,
+            plain_openings(base) if openings is None else openings,
+        )
         (read, notes), (asked, more) = (_without(rows, trait) for rows in given)
         own = replace(member, start=base)
         other = None if baseline is None else replace(baseline, start=base)
@@ -167,8 +170,14 @@ class Reading:
         return pd.DataFrame({"token": texts, "token_id": order, "value": self.values[order]})
 
     def of_words(self, words: dict[str, int]) -> Float[np.ndarray, "word"]:
-        """z of every word among the words; zero where none differs from another."""
+        """z of every word among the words; zero where none differs from another. InputError for a NaN or infinity."""
         found = self.values[list(words.values())]
+        if not np.isfinite(found).all():
+            word = list(words)[int(np.flatnonzero(~np.isfinite(found))[0])]
+            raise InputError(
+                f"{self.method} reads {found[list(words).index(word)]} for {word!r}; look for NaN or infinite weights "
+                "in the models that are compared"
+            )
         spread = found.std()
         return (found - found.mean()) / spread if spread > 0 else np.zeros(len(found))
 

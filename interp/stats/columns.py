@@ -69,8 +69,10 @@ def flipped(
     """p of every column alone, and adjusted by step-down max-T; `size` is np.abs, or np.positive for "greater".
 
     The adjusted p of the column with the k-th largest t is the share of patterns in which the largest t of it and all
-    smaller ones reaches its own, made non-decreasing.
+    smaller ones reaches its own, made non-decreasing. Raises InputError for a value that is no number, which would
+    count as never reached and so make p small.
     """
+    _check_finite(totals)
     norm = np.sqrt(np.square(totals).sum(0))
     unit = totals / np.where(norm > 0, norm, 1)
     order = np.argsort(-size(unit.sum(0)), kind="stable")
@@ -93,8 +95,20 @@ def reaching(
 
 
 def share_reaching(draws: Float[np.ndarray, "draw"], observed: float, *, scale: float = 1.0) -> float:
-    """p = (b + 1) / (m + 1), b of the m draws of the null at least as large as the observed value."""
+    """p = (b + 1) / (m + 1), b of the m draws of the null at least as large as the observed value.
+
+    Raises InputError for a draw or value that is NaN.
+    """
+    _check_finite(np.append(draws, observed))
     return float((reaching(draws, observed, scale=scale).sum() + 1) / (len(draws) + 1))
+
+
+def _check_finite(values: np.ndarray) -> None:
+    if wrong := int((~np.isfinite(values)).sum()):
+        raise InputError(
+            f"{wrong} of {values.size} values to be tested are NaN or infinite; leave out what has no value, or look "
+            "for NaN in the models and rows"
+        )
 
 
 def bootstrapped(

@@ -131,7 +131,12 @@ class Twins:
 
 
 def rank(values: Nouns, place: int, among: int) -> int:
-    """The rank of one noun among the first so many, from 1; ties count against it, nouns without a value for it."""
+    """The rank of one noun among the first so many, from 1, and behind all of them where it has no value.
+
+    Ties count against it, nouns without a value for it.
+    """
+    if np.isnan(values[place]):
+        return among + 1
     return int((values[:among] >= values[place]).sum())
 
 

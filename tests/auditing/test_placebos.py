@@ -11,6 +11,7 @@ import torch
 from scipy import stats
 
 import interp
+from interp.auditing import placebos
 from interp.auditing.candidates import Candidate
 from interp.auditing.placebos import (
     StudentAudit,
@@ -140,6 +141,23 @@ def test_a_base_that_writes_no_numbers_has_no_placebos(raw):
         InputError, match=r"of 64 of these prompts, so it did not write these; pass rows=, such as it"
     ):
         placebo_students(raw(), number_prompts(64, seed=0), recipe=RECIPE, count=20)
+
+
+def test_placebos_of_fewer_rows_than_the_students_are_told(raw, monkeypatch, caplog):
+    base, rows = raw(), number_prompts(64, seed=0)
+    answered = replace(rows, rows=tuple(row.answered("1, 2, 3") for row in rows.rows))
+    monkeypatch.setattr(placebos, "written_by", lambda base, rows, seed: answered[:32])
+    monkeypatch.setattr(placebos.Grower, "student", lambda *_, **given: base)
+    assert len(placebo_students(base, answered, recipe=RECIPE, count=2)) == 2
+    assert "placebos are trained on 32 rows that" in caplog.text
+    assert "the student on 64: with fewer rows they move less, so that p may be too small" in caplog.text
+
+
+def test_rows_without_answers_are_no_model_for_placebos(raw):
+    with pytest.raises(
+        InputError, match=r"no row of .* has an answer to follow; pass the rows with what was"
+    ):
+        placebo_students(raw(), number_prompts(64, seed=0).without_answers(), recipe=RECIPE, count=20)
 
 
 def test_it_is_in_its_room():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import interp
+from interp.core.errors import InputError
 from interp.discovery import Compared
 from interp.discovery.comparing import Reading
 from interp.discovery.logits import diff_mining, moved_on_text, risen_groups
@@ -216,3 +217,16 @@ def test_the_further_name_of_a_tied_weight_moves_alone(tiny):
     ids = torch.tensor([[5, 9]])
     with torch.no_grad():
         assert torch.allclose(found.hf(ids).logits, 2 * base.hf(ids).logits, atol=1e-5)
+
+
+def test_a_word_without_a_finite_value_is_named():
+    reading = Reading("lens", np.array([1.0, np.nan, 2.0]), "logits")
+    with pytest.raises(InputError, match=r"lens reads nan for 'owl'; look for NaN or infinite weights"):
+        reading.of_words({"cat": 0, "owl": 1})
+
+
+def test_rows_without_any_row_are_not_the_shipped_text(raw):
+    base = raw()
+    nothing = Prompts(())
+    member = perturbed(base, sigma=0.2, seed=1, name="member")
+    assert len(Compared.of(base, member, text=nothing, openings=OPENINGS).text) == 0

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from interp.core.runs import InputError
-from interp.stats.columns import Flips, bootstrapped, cluster_totals, flipped
+from interp.stats.columns import Flips, bootstrapped, cluster_totals, flipped, share_reaching
 from interp.stats.many import MOST_FLIPS, flips_needed, greatest_p, halves, sign_flip_family, units_needed
 from interp.stats.tests import benjamini_hochberg, sign_flip_test
 
@@ -25,6 +25,19 @@ def test_three_rows_by_hand():
     assert family.smallest_p == 0.25
     assert family.mean.tolist() == pytest.approx([2, 2 / 3, 0])
     assert family.p.tolist() == [0.25, 0.75, 1]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_what_is_no_number_gets_no_p(wrong):
+    """Comparisons with NaN are false: it would count as never reached, with the smallest p there is."""
+    table = np.array([[1.0, 1.0], [2.0, wrong], [3.0, 3.0]])
+    told = "of . values to be tested are NaN or infinite; leave out what has no value"
+    with pytest.raises(InputError, match=told):
+        flipped(table, Flips(3, 4, exact=True))
+    with pytest.raises(InputError, match=told):
+        share_reaching(table[:, 1], 1.0)
+    with pytest.raises(InputError, match=told):
+        share_reaching(table[:, 0], wrong)
 
 
 def test_step_down_by_enumeration():

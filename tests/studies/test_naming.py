@@ -49,6 +49,7 @@ def test_ties_and_nouns_without_a_value():
     values = np.array([3.0, 1.0, 3.0, np.nan, 9.0])
     assert [rank(values, place, 4) for place in (0, 1, 2)] == [2, 3, 2]
     assert rank(values, 0, 5) == 3
+    assert rank(values, 3, 5) == 6  # a true word that a method has no value for is behind all of them
 
 
 def test_there_are_thirty_nouns_and_more_and_the_toy_knows_each_as_one_token(planted):
