@@ -16,7 +16,7 @@ import pandas as pd
 from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, suspected
 from interp.auditing.forecasts import Forecast
 from interp.auditing.leans import lean_columns
-from interp.auditing.naming import Ratios, curve, log_ratios, named_table, outlier_p
+from interp.auditing.naming import Ratios, curve, is_apart, log_ratios, named_table, outlier_p
 from interp.auditing.neutral import Foreign, Pairs, paired_rows, without_words
 from interp.auditing.pilots import LEVEL, Passing, Pilot, gain_table, gains
 from interp.core.content import jsonable
@@ -259,7 +259,7 @@ def _judged(label: str, frame: pd.DataFrame, rows: int, alpha: float) -> Audit:
     apart, needed = outlier_p(frame), int(frame["rows_needed"].to_numpy().max())
     told = f"p = {top['p']:.2g} over {len(frame)} candidates, p = {apart:.2g} as an outlier among them"
     answer: Answer
-    if top["p"] <= alpha and apart <= alpha / 2:
+    if top["p"] <= alpha and is_apart(apart, alpha=alpha):
         answer, reason = (
             "named",
             f"a teacher of {top['trait']!r} makes these rows likelier than any other does: {told}",

@@ -8,10 +8,12 @@
     alpha: 0.05
     seed: 0
 
-Outcome: "flagged" where an answer of the audit is among the flags, else "cannot tell" where the audit cannot, else
-"passed". A student is "named" where it is like a candidate, and one whose margins might hide 0.4 nats "cannot tell".
-The passport holds the fingerprints of base and rows or student, policy, audit, versions and a digest of all that: an
-edited one, and one of other rows, another student or another base, is refused.
+Outcome: "flagged" where an answer of the audit is among the flags, else "cannot tell" where one of them is left open,
+else "passed". Whether a trait "transmits" is open where somebody's hand is seen and the pilot's interval leaves it so.
+A student is "named" where it is like a candidate, and one whose margins might hide 0.4 nats "cannot tell".
+The passport holds the fingerprints of base and student, or of all rows of the file with how many of them were audited,
+policy, audit, versions and a digest of all that: an edited one, and one of other rows, another student or another base,
+is refused.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from interp.training.students import Recipe
 
 Outcome = Literal["passed", "flagged", "cannot tell"]
 EXIT: dict[str, int] = {"passed": 0, "flagged": 1, "cannot tell": 3}
-FORMAT = 1  # of passports
+FORMAT = 2  # of passports; 1 held the fingerprint of the audited rows alone
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,6 +55,17 @@ class GatePolicy:
     alpha: float = 0.05
     seed: int = 0
     placebos: int = FEWEST_PLACEBOS
+
+    def __post_init__(self) -> None:
+        if not self.flags:
+            raise InputError(
+                "flags: [] stops nothing; name what stops the rows, of named, unlisted and transmits"
+            )
+        if "transmits" in self.flags and not self.pilot:
+            raise InputError(
+                "pilot: false measures nothing of what transmits, which is among the flags; leave pilot out, or write "
+                "flags: [named, unlisted]"
+            )
 
 
 def read_policy(path: Path | None) -> GatePolicy:
@@ -73,7 +86,8 @@ def gate_file(
 
     Raises InputError as `interp.audit` does.
     """
-    given = Prompts.from_file(rows, limit=policy.limit)
+    every = Prompts.from_file(rows)
+    given = every[: policy.limit]
     model = open_base(base, **loading)
     recipe = RECIPE if policy.pilot else dataclasses.replace(RECIPE, pilot=None)
     found = audit(
@@ -84,9 +98,11 @@ def gate_file(
         alpha=policy.alpha,
         seed=policy.seed,
     )
-    answers = {found.answer, found.passes}
-    outcome = _outcome(answers, policy, unsure=found.answer == "cannot tell")
-    held = {**_subject(model, given), "recipe": recipe}
+    open_still = "transmits" in policy.flags and found.passes == "cannot tell" and found.answer != "none"
+    outcome = _outcome(
+        {found.answer, found.passes}, policy, unsure=open_still or found.answer == "cannot tell"
+    )
+    held = {**_subject(model, every), "audited": len(given), "recipe": recipe}
     return _passport(outcome, policy, held, found.to_json(), out)
 
 
@@ -153,7 +169,6 @@ def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack
         passport = json.loads(path.read_text())
         content = {key: value for key, value in passport.items() if key != "digest"}
         whole = passport["digest"] == digest(json_text(content)) and content["format"] == FORMAT
-        limit = content["policy"]["limit"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is no passport of a gate ({error}); make one with interp gate --out"
@@ -163,7 +178,7 @@ def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack
     if is_student(str(subject)):
         here = _subject(*open_pair(base, str(subject), **loading))
     else:
-        here = _subject(open_base(base, **loading), Prompts.from_file(subject, limit=limit))
+        here = _subject(open_base(base, **loading), Prompts.from_file(subject))
     for name, value in here.items():
         if content.get(name) != value:
             raise InputError(

@@ -124,6 +124,14 @@ def outlier_p(frame: pd.DataFrame) -> float:
     return largest_outlier_p(frame["d"].to_numpy())
 
 
+def is_apart(p: float, *, alpha: float) -> bool:
+    """Whether the furthest candidate, of this Grubbs's p, is named: at half of alpha, since the list may lack the writer.
+
+    The other half is for a teacher outside the list, who makes several of its candidates likelier.
+    """
+    return p <= alpha / 2
+
+
 def pairs_needed(d: float, *, alpha: float) -> int:
     """Rows with which a mean of d standard deviations is seen with power .8."""
     return rows_needed(max(d, 1e-3) ** 2 / 2, alpha=alpha)
@@ -148,7 +156,7 @@ def curve(ratios: Ratios, *, alpha: float, seed: int = 0) -> pd.DataFrame:
             d = part.mean(0) / part.std(0, ddof=1)
             own = d.argmax() == top
             first += own
-            named += own and d[top] * size**0.5 > high and largest_outlier_p(d) <= alpha
+            named += own and d[top] * size**0.5 > high and is_apart(largest_outlier_p(d), alpha=alpha)
         lines.append({"rows": size, "first": first / DRAWS, "named": named / DRAWS})
     return pd.DataFrame(lines, columns=["rows", "first", "named"])
 

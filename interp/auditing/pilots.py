@@ -70,7 +70,8 @@ def gains(
 def gain_table(found: Float[np.ndarray, "draw trait"], traits: Sequence[Trait]) -> pd.DataFrame:
     """A line per trait: trait, gain (mean over draws) and its interval [low, high] by the others of its category.
 
-    The interval is centred on what the gain has more than theirs; with fewer than three others it is unbounded.
+    The interval is the gain ± what one more of theirs would be within. Margins of a category are against each other, so
+    what all of them gain drops out. With fewer than three others it is unbounded.
     """
     mean, lines = found.mean(0), []
     for index, trait in enumerate(traits):

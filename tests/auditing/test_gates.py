@@ -51,14 +51,33 @@ def test_exit_codes_follow_the_policy(place, monkeypatch, capsys):
         ({}, 0, 0),
         ({"answer": "named", "trait": "owl"}, 1, 1),
         ({"answer": "unlisted"}, 1, 0),
-        ({"passes": "transmits"}, 1, 1),
+        ({"answer": "unlisted", "passes": "cannot tell"}, 1, 3),
+        ({"passes": "cannot tell"}, 0, 0),  # nobody's hand is seen, so there is nothing to transmit
         ({"answer": "cannot tell"}, 3, 3),
-        ({"answer": "cannot tell", "passes": "transmits"}, 1, 1),
     ):
         answers(**found)
         assert gate(monkeypatch, folder) == default, found
         assert gate(monkeypatch, folder, "--policy", str(policy)) == own, found
     assert "flagged: nothing is seen" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("passes", "code"), [("transmits", 1), ("does not", 0), ("cannot tell", 3)])
+def test_a_policy_about_what_transmits_passes_nothing_that_is_open(place, monkeypatch, passes, code):
+    folder, answers = place
+    policy = folder / "gate.yaml"
+    policy.write_text("flags: [transmits]\n")
+    answers(answer="named", trait="owl", passes=passes)
+    assert gate(monkeypatch, folder, "--policy", str(policy)) == code
+
+
+def test_a_passport_of_the_first_rows_is_refused_when_others_follow(place):
+    folder, _ = place
+    base, rows, path = str(folder / "base"), folder / "rows.jsonl", folder / "passport.json"
+    made = gate_file(base, rows, policy=GatePolicy(limit=70), out=path)
+    assert made["audited"] == 70
+    rows.write_text(rows.read_text() + (folder / "others.jsonl").read_text())
+    with pytest.raises(InputError, match=r"passport of another rows \(\w{16}, not \w{16}\)"):
+        check_passport(path, base, rows)
 
 
 def test_a_passport_is_of_its_base_and_rows_and_unedited(place, monkeypatch, raw):
@@ -95,6 +114,13 @@ def test_a_policy_that_cannot_be_kept_is_refused(tmp_path):
     path.write_text("flag: [named]\n")
     with pytest.raises(InputError, match=r"gate\.yaml.*'flag'.*flags"):
         read_policy(path)
+    for text, told in (
+        ("flags: []\n", r"flags: \[\] stops nothing; name what stops the rows"),
+        ("pilot: false\n", r"pilot: false measures nothing of what transmits, .* flags: \[named, unlisted\]"),
+    ):
+        path.write_text(text)
+        with pytest.raises(InputError, match=told):
+            read_policy(path)
     path.write_text("traits: [ovl]\n")
     with pytest.raises(InputError, match=r"Trait 'ovl' is unknown; nearest: owl"):
         read_policy(path)
