@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 REPOSITORY = "subliminal-interp/interp"  # where the badges of the notebooks point
 CHECK, AS_BUILT = "check", "as-built"
-LONGEST = 900  # seconds one cell may take, from an empty cache
+LONGEST = 1500  # seconds one cell may take, from an empty cache
 log = logging.getLogger(__name__)
 
 
