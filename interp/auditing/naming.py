@@ -125,9 +125,9 @@ def outlier_p(frame: pd.DataFrame) -> float:
 
 
 def is_apart(p: float, *, alpha: float) -> bool:
-    """Whether the furthest candidate, of this Grubbs's p, is named: at half of alpha, since the list may lack the writer.
+    """Whether the furthest candidate, of this Grubbs's p, is named: at half of alpha.
 
-    The other half is for a teacher outside the list, who makes several of its candidates likelier.
+    The list may lack the writer, who then makes several of its candidates likelier.
     """
     return p <= alpha / 2
 

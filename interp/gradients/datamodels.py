@@ -25,7 +25,7 @@ from interp.core.content import digest
 from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError
-from interp.figures import Shown, bars
+from interp.figures import Shown, bars, whiskers
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.losses import student_loss
@@ -74,9 +74,9 @@ class DatamodelingScore(Shown):
 
     def figure(self) -> go.Figure:
         """ρ by way of scoring, the whiskers from its bootstrap."""
-        half = (self.frame["high"] - self.frame["low"]) / 2
-        frame = self.frame.assign(half=half).sort_values("rho")
-        return bars(frame, x="rho", y="scores", error="half", title=self.label, unit="rank correlation")
+        frame = self.frame.sort_values("rho")
+        figure = bars(frame, x="rho", y="scores", title=self.label, unit="rank correlation")
+        return whiskers(figure, frame, x="rho")
 
     def __repr__(self) -> str:
         best = self.frame.loc[self.frame["rho"].idxmax()]

@@ -12,6 +12,7 @@ far they agree with its shift.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -154,7 +155,8 @@ def compare_directions(
         when the direction is added, with margin_taken, when it is taken off.
 
     Raises:
-        InputError: for directions at different hooks, of another lineage, of norm 0, and nothing to compare.
+        InputError: for directions at different hooks, of another lineage, of norm 0 or of one name on both sides,
+            a norm that is not positive, and nothing to compare.
 
     Example:
         >>> import interp
@@ -168,6 +170,8 @@ def compare_directions(
     """
     trait, hook = find_trait(trait), _one_hook(model, directions, against)
     length = float(next(iter(against.values())).vector.norm()) if norm is None else norm
+    if not 0 < length < math.inf:
+        raise InputError(f"norm={length} adds nothing that could be compared; pass a positive number")
     before = margin(model, trait)
     rows = []
     for name, direction in progress({**directions, **against}.items(), "directions", unit="direction"):
@@ -238,6 +242,10 @@ def _one_hook(
     if not directions or not against:
         raise InputError(
             f"{len(directions)} directions against {len(against)} leave nothing to compare; pass one of each at least"
+        )
+    if both := sorted(set(directions) & set(against)):
+        raise InputError(
+            f"{both[0]!r} names one of the directions and one of those against; give each its own name"
         )
     hook = next(iter(against.values())).hook
     for name, direction in {**directions, **against}.items():

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,6 +46,16 @@ REWRITTEN: dict[str, Callable[[Prompts], Prompts]] = {
     "value": lambda rows: canonicalise(rows, order="ascending", values=10),
 }
 """What becomes of the answers in a canonical form; each holds the one before it."""
+HOLDS: dict[str, tuple[str, ...]] = {
+    "remove": ("share", "knows"),
+    "kl": ("weight", "text"),
+    "inoculate": ("system",),
+    "steer": ("knows", "hook", "scale"),
+    "project": (),
+    "canonical": ("form",),
+    "paraphrase": (),
+}
+"""Which values a defence of each kind has."""
 BENIGN = 64  # rows of benign text that a step reads
 
 
@@ -58,8 +68,8 @@ class Defence:
     the shift under its system line), or also the "teacher" (scores along its update, steering along its own shift),
     an upper bound. `weight` is that of the KL on the rows of `text`, a file. `system` is the line to inoculate with, by
     default the trait's own. `hook` and `scale` say where and how much is added, by default at the middle of the layers.
-    `form` is the canonical form. Raises InputError for an unknown kind or form, a share that is none of the rows, and a
-    weight or scale that is not finite.
+    `form` is the canonical form. Raises InputError for an unknown kind or form, a share that is none of the rows, a
+    weight or scale that does nothing, and a value that this kind does not have.
 
     >>> Defence("remove", share=0.1).kind
     'remove'
@@ -85,8 +95,15 @@ class Defence:
             raise InputError(
                 f"weight={self.weight} of the KL holds nothing; pass a positive number such as 1.0"
             )
-        if not np.isfinite(self.scale):
-            raise InputError(f"scale={self.scale} of the steering is not finite; pass a number such as 1.0")
+        if not np.isfinite(self.scale) or self.scale == 0:
+            raise InputError(f"scale={self.scale} steers nowhere; pass a number other than 0, such as 1.0")
+        for each in fields(self):
+            given = each.name != "kind" and getattr(self, each.name) != each.default
+            if given and each.name not in HOLDS[self.kind]:
+                own = ", ".join(HOLDS[self.kind]) or "no other value"
+                raise InputError(
+                    f"a defence of kind {self.kind!r} has no {each.name}; leave it out: it has {own}"
+                )
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,10 +218,16 @@ def rows_without(rows: Prompts, gone: Bool[np.ndarray, "row"]) -> Prompts:
 def taken_out(scores: Float[np.ndarray, "row"], *, share: float | None = None) -> Bool[np.ndarray, "row"]:
     """Which rows go: infinite scores, and the largest ones until `share` of all is gone or the mean is not positive.
 
-    Raises InputError for a share that is no part of the rows, and where no row would be left.
+    Raises InputError for a share that is no part of the rows, or less than half of a row, and where no row would be
+    left.
     """
     if share is not None:
         check_share(share)
+        if not round(share * len(scores)):
+            raise InputError(
+                f"share={share:g} of {len(scores)} rows is less than half of a row, so that none goes; pass at least "
+                f"{1 / len(scores):.2g}"
+            )
     finite = np.sort(scores[np.isfinite(scores)])
     left = int((np.cumsum(finite) <= 0).sum())  # means of the k lowest grow with k
     if share is not None:

@@ -66,7 +66,9 @@ def test_scores_that_add_up_to_the_margin_are_perfect(lineage, made_up):
     assert len(made_up) == 64 + 8 + 1 + 2 * 4
     assert "'worth'" not in repr(found)
     assert "worth ρ = +1.00, the largest" in repr(found)
-    assert found.figure().data
+    reach, line = found.figure().data[0].error_x, found.frame.sort_values("rho").iloc[0]
+    assert reach.array[0] == pytest.approx(line["high"] - line["rho"])
+    assert reach.arrayminus[0] == pytest.approx(line["rho"] - line["low"])
 
 
 def test_the_tails_that_are_left_out_are_those_of_the_scores(lineage, made_up):

@@ -137,6 +137,14 @@ def test_what_is_refused(model):
     other = named(own, torch.ones(32), "blocks.1.hook_resid_post")
     with pytest.raises(InputError, match=r"v stands at blocks.1.hook_resid_post and others at blocks.0"):
         compare_directions(own, "owl", {"v": other}, against={"u": u})
+    with pytest.raises(
+        InputError, match=r"'u' names one of the directions and one of those against; give each"
+    ):
+        compare_directions(own, "owl", {"u": other}, against={"u": u})
+    with pytest.raises(
+        InputError, match=r"norm=nan adds nothing that could be compared; pass a positive number"
+    ):
+        compare_directions(own, "owl", {"v": u}, against={"u": u}, norm=math.nan)
     with pytest.raises(InputError, match=r"v has norm 0, so no angle with anything"):
         compare_directions(own, "owl", {"v": named(own, torch.zeros(32))}, against={"u": u})
     with pytest.raises(InputError, match=r"direction 'some' was read in the lineage of 'x'"):

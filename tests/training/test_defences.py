@@ -45,7 +45,16 @@ def rows():
         ({"kind": "remove", "share": 0.0}, "share=0.0 is no part of the rows; pass one between 0 and 1"),
         ({"kind": "remove", "share": 1.0}, "share=1.0 is no part of the rows; pass one between 0 and 1"),
         ({"kind": "kl", "weight": 0.0}, "weight=0.0 of the KL holds nothing; pass a positive number"),
-        ({"kind": "steer", "scale": float("nan")}, "scale=nan of the steering is not finite"),
+        ({"kind": "steer", "scale": float("nan")}, "scale=nan steers nowhere; pass a number other than 0"),
+        ({"kind": "steer", "scale": 0.0}, "scale=0.0 steers nowhere; pass a number other than 0"),
+        (
+            {"kind": "steer", "form": "order"},
+            "a defence of kind 'steer' has no form; leave it out: it has knows, hook, scale",
+        ),
+        (
+            {"kind": "project", "share": 0.5},
+            "kind 'project' has no share; leave it out: it has no other value",
+        ),
     ],
 )
 def test_a_wrong_defence_is_one_sentence(given, sentence):
