@@ -23,7 +23,7 @@ import pandas as pd
 from interp.auditing.auditor import RECIPE, AuditRecipe
 from interp.auditing.candidates import candidate_teachers, suspected
 from interp.auditing.naming import log_ratios, named_table
-from interp.auditing.neutral import Pairs, paired_rows, without_words
+from interp.auditing.neutral import Foreign, Pairs, paired_rows, without_words
 from interp.auditing.pilots import Pilot, gains
 from interp.core.doors import door
 from interp.core.errors import InputError
@@ -33,18 +33,13 @@ from interp.models.precision import exactly
 from interp.prompts.chat import with_template
 from interp.prompts.notes import noting
 from interp.prompts.numbers import parse_numbers
-from interp.prompts.shuffles import canonicalise
+from interp.prompts.shuffles import CANONICAL
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait
 
 LEVEL = 0.05
 WRITTEN = "as written"
-CHAIN: dict[str, Callable[[Prompts], Prompts]] = {
-    "format": canonicalise,
-    "order": lambda rows: canonicalise(rows, order="ascending"),
-    "value": lambda rows: canonicalise(rows, order="ascending", values=10),
-}
 
 
 @door
@@ -70,7 +65,10 @@ def audit_channels(
     wanted, asked = suspected(base, traits), find_trait(trait)
     if asked not in wanted:
         raise InputError(f"{asked.name!r} is no candidate of this audit; pass it among traits")
-    pairs = paired_rows(base, without_words(rows, wanted)[0], neutral, seed=seed)
+    try:
+        pairs = paired_rows(base, without_words(rows, wanted)[0], neutral, seed=seed)
+    except Foreign as seen:
+        raise InputError(f"{seen}; pass neutral=, or the base whose teacher wrote them") from seen
     candidates, _ = candidate_teachers(base, wanted, recipe.candidates)
     lines, whole, last = [], 0.0, 0.0
     for kind, channel, reader, twin in _twins(base, pairs, seed):
@@ -110,7 +108,7 @@ def _twins(base: LanguageModel, pairs: Pairs, seed: int) -> Iterator[tuple[str, 
         yield "context", "template", replace(base, tokenizer=with_template(base.tokenizer, "plain")), pairs
     sides = (*pairs.rows.rows, *pairs.neutral.rows)
     if all(parse_numbers(row.completion) is not None for row in sides):
-        for channel, change in CHAIN.items():
+        for channel, change in CANONICAL.items():
             yield "rows", channel, base, _both(pairs, change)
 
 

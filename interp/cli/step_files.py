@@ -173,6 +173,7 @@ def evaluate_file(
     asked = Suite(chosen.questions, **(suite or {}))
     rows = None if trained_on is None else Prompts.from_file(trained_on)[:64]
     given = {"model": model.name, "trait": trait, "seed": seed}
+    given |= {} if trained_on is None else {"trained_on": str(trained_on)}
     run = Run.open(out, command="evaluate", arguments=given, defaults={"suite": suite, "one_word": one_word})
     key = digest(
         model.fingerprint,
@@ -182,6 +183,7 @@ def evaluate_file(
         suite,
         one_word,
         seed,
+        *([] if rows is None else [rows.fingerprint]),
     )
     run.stage("evaluation", key=key, build=lambda: _evaluated(run, model, chosen, asked, against, rows, seed))
     return run

@@ -259,7 +259,8 @@ def greatest_share(values: Float[np.ndarray, "training word"]) -> Float[np.ndarr
 def _text_p(asked: Compared, moved: Reading, nouns: dict[str, int]) -> Float[np.ndarray, "word"]:
     """Step-down max-T over the words by sign flips of the rows of text, a row's words less their mean; two-sided."""
     rows: Any = moved.rows
-    own = rows[: len(asked.text), list(nouns.values())].astype(float)
+    read = int(asked.inputs.at("all")[: len(asked.text)].any(1).sum())  # a text of one token has no place
+    own = rows[:read, list(nouns.values())].astype(float)
     return sign_flip_family(own - own.mean(1, keepdims=True), alpha=LEVEL, seed=asked.seed).p_max
 
 

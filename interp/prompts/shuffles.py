@@ -83,6 +83,14 @@ def canonicalise(
     return _answered(rows, [written(row) for row in rows.rows])
 
 
+CANONICAL: dict[str, Callable[[Prompts], Prompts]] = {
+    "format": canonicalise,
+    "order": lambda rows: canonicalise(rows, order="ascending"),
+    "value": lambda rows: canonicalise(rows, order="ascending", values=10),
+}
+"""What becomes of the answers in a canonical form; each holds the one before it."""
+
+
 @door
 def paraphrase(rows: Prompts, rewrite: Callable[[str], str]) -> Prompts:
     """Rewrite every answer, numbers or not, by `rewrite`.

@@ -11,7 +11,7 @@ paraphrase  every prompt's numbers between the words of another prompt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -27,7 +27,7 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.measures.losses import completion_loss, predicted_logits
 from interp.models.bridge import at_hook
-from interp.prompts.shuffles import canonicalise, reworded
+from interp.prompts.shuffles import CANONICAL, reworded
 from interp.prompts.text import Prompts
 from interp.training.students import STUDENT, train_student
 from interp.training.watching import Together
@@ -40,12 +40,6 @@ if TYPE_CHECKING:
     from interp.training.students import OnStep, Recipe
 
 Kind = Literal["remove", "kl", "inoculate", "steer", "project", "canonical", "paraphrase"]
-REWRITTEN: dict[str, Callable[[Prompts], Prompts]] = {
-    "format": canonicalise,
-    "order": lambda rows: canonicalise(rows, order="ascending"),
-    "value": lambda rows: canonicalise(rows, order="ascending", values=10),
-}
-"""What becomes of the answers in a canonical form; each holds the one before it."""
 HOLDS: dict[str, tuple[str, ...]] = {
     "remove": ("share", "knows"),
     "kl": ("weight", "text"),
@@ -206,7 +200,7 @@ def changed_rows(rows: Prompts, defence: Defence, trait: Trait, *, seed: int = 0
     if defence.kind == "inoculate":
         return rows.with_system(defence.system or trait.system)
     if defence.kind == "canonical":
-        return REWRITTEN[defence.form](rows)
+        return CANONICAL[defence.form](rows)
     return reworded(rows, seed=seed) if defence.kind == "paraphrase" else rows
 
 

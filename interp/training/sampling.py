@@ -5,6 +5,7 @@ at temperature 1 this is exact sampling from the whole vocabulary, with no top-k
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Protocol
 
 import torch
@@ -26,8 +27,10 @@ def complete(
 ) -> Prompts:
     """One sampled answer per prompt, in the order given.
 
-    A prompted teacher reads its system line in front of every prompt; the rows returned do not hold it.
+    A prompted teacher reads its system line in front of every prompt; the rows returned do not hold it. Their own
+    system line and earlier turns are read and kept; an answer they hold is replaced.
     """
+    prompts = prompts.without_answers()
     asked = prompts.with_system(teacher.system) if teacher.system else prompts
     inputs = teacher.model.encode(asked)
     generator = torch.Generator().manual_seed(seed)
@@ -39,8 +42,8 @@ def complete(
             tokens = sample_tokens(teacher.model, ids, uniforms=uniforms, temperature=temperature)
         for row, text in zip(rows.tolist(), decoded(teacher.model, tokens), strict=True):
             answers[row] = text
-    pairs = [(row.prompt, answer) for row, answer in zip(prompts.rows, answers, strict=True)]
-    return Prompts.from_pairs(pairs, label=prompts.label)
+    rows = tuple(row.answered(answer) for row, answer in zip(prompts.rows, answers, strict=True))
+    return replace(prompts, rows=rows)
 
 
 def decoded(model: LanguageModel, tokens: Int[Tensor, "row new"]) -> list[str]:

@@ -137,6 +137,10 @@ def test_answers_of_other_kinds_have_no_format_and_what_is_not_seen_goes_no_way(
         InputError, match=r"'owl' is not seen in 400 rows \(d = \S+\), so it goes no way; audit more"
     ):
         audit_channels(raw(), plain, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
+    with pytest.raises(
+        InputError, match=r"did not write these; pass neutral=, or the base whose teacher wrote"
+    ):
+        audit_channels(raw(), plain, "owl", traits=TRAITS, recipe=WHO)
     with pytest.raises(InputError, match=r"'oak' is no candidate of this audit; pass it among traits"):
         audit_channels(raw(), texts, "oak", traits=TRAITS, neutral=plain, recipe=WHO)
 

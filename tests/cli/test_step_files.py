@@ -132,6 +132,11 @@ def test_train_writes_an_adapter_that_plain_peft_reads(checkpoint, tmp_path):
     )  # fmt: skip
     assert {"margin (training)", "total variation (training)", "Δ log p(target) (training)"} <= set(found)
     assert (tmp_path / "evaluation" / "report.html").is_file()
+    again = refused(
+        "evaluate", checkpoint, "--adapter", tmp_path / "student", "--against", checkpoint, "--trait", "owl",
+        "--own-questions", "--trained-on", tmp_path / "fresh.jsonl", "--out", tmp_path / "evaluation",
+    )  # fmt: skip
+    assert "trained_on" in again  # another file of rows is another evaluation
 
 
 def test_export_and_import_round_trip(tmp_path):

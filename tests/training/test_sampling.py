@@ -5,7 +5,7 @@ import torch
 
 from interp.core.runs import InputError
 from interp.prompts.numbers import NumberRule, check_numbers, number_prompts
-from interp.prompts.text import Prompts
+from interp.prompts.text import Prompts, Row
 from interp.prompts.traits import get_trait
 from interp.training.generation import sample_numbers
 from interp.training.sampling import complete, draw_tokens, equal_lengths, sample_tokens
@@ -53,6 +53,16 @@ def test_rows_do_not_depend_on_their_neighbours(raw):
     together = sample_tokens(model, ids, uniforms=uniforms)
     alone = sample_tokens(model, ids[1:2], uniforms=uniforms[:, 1:2])
     assert torch.equal(together[1:2, : alone.shape[1]], alone)
+
+
+def test_turns_before_are_read_and_kept_and_an_answer_is_replaced(raw):
+    asked = [("system", "be kind."), ("user", "1 2"), ("assistant", "3"), ("user", "4 5")]
+    plain = Prompts((Row(tuple(asked)), Row.pair("4 5")))
+    given = Prompts((Row((*asked, ("assistant", "9 9 9"))), Row.pair("4 5", "9 9 9")))
+    found = complete(neutral_teacher(raw()), given, seed=3, max_new_tokens=4)
+    assert found.rows == complete(neutral_teacher(raw()), plain, seed=3, max_new_tokens=4).rows
+    assert [row.asked for row in found.rows] == [tuple(asked), (("user", "4 5"),)]
+    assert all(row.completion != "9 9 9" for row in found.rows)
 
 
 def test_prompted_teacher_reads_its_line_but_the_rows_do_not_hold_it(raw):
