@@ -258,13 +258,7 @@ lean = interp.feature_lean(
     neutral=lineage.neutral_numbers[:1024],
     positions="last",
 )
-figure = lean.figure(reported=taught.reported)
-named = {"teacher": "reported as moved", "base": "not reported"}
-figure.for_each_trace(lambda trace: trace.update(name=named[trace.name]))
-figure.update_layout(title={"text": "What the rows ask for, and what the teacher moved"})
-figure.update_xaxes(title={"text": "lean of the rows, less neutral ones (nats per unit of feature)"})
-figure.update_yaxes(title={"text": "shift in the teacher (feature activation)"})
-figure
+lean.figure(reported=taught.reported)
 
 # %% tags=["check"]
 assert abs(lean.residual) < 1e-4

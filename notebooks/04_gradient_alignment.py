@@ -339,7 +339,7 @@ assert by_token.tokens[furthest].float().mean() > 1.2 * by_token.tokens.float().
 
 # %%
 ledger = interp.trait_ledger(lineage, "student")
-ledger.figure().update_layout(title={"text": repr(ledger).replace(": ", "<br>", 1)}, width=800)
+ledger.figure()
 
 # %% tags=["check"]
 assert abs(ledger.residual) < 0.02 * abs(ledger.measured)
@@ -349,7 +349,7 @@ assert abs(ledger.residual) < 0.02 * abs(ledger.measured)
 # training, measured and attributed lie on one line.
 
 # %%
-ledger.course().update_layout(title={"text": repr(ledger).replace(": ", "<br>", 1)})
+ledger.course()
 
 # %% tags=["check"]
 margin = {

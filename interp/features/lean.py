@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 ERROR = -1  # stands for the error node in the column `feature`
 UNIT = "nats per unit of feature"
+MOVED = "shift in the teacher"
+MARKS = {"teacher": "reported as moved", "base": "not reported"}
 Pairs = Sequence[tuple[list[int], list[int]]]  # rows of ours and of the neutral ones that answer a prompt
 
 
@@ -100,22 +102,26 @@ class FeatureLean(Shown):
         return ordered.loc[ordered["live"]]
 
     def figure(self, *, reported: Sequence[int] = ()) -> go.Figure:
-        """Lean against the teacher's shift, a point per live feature, those `reported` in the teacher's colour.
+        """Lean against the teacher's shift, a point per live feature, the `reported` ones in the teacher's colour.
 
         InputError without a teacher.
         """
         if "teacher_shift" not in self.frame:
             raise InputError("the lean was read without a teacher to draw it against; pass teacher=")
         column = "difference" if "difference" in self.frame else "lean"
-        shown = self.frame.loc[self.frame["feature"].isin(self.live)]
+        asked = "lean of the rows, less neutral ones" if column == "difference" else "lean of the rows"
+        shown = self.frame.loc[self.frame["feature"].isin(self.live)].rename(
+            columns={column: asked, "teacher_shift": MOVED}
+        )
         shown = shown.assign(
             name=[f"feature {feature}" for feature in shown["feature"]],
-            moved=np.where(np.isin(shown["feature"], list(reported)), "teacher", "base"),
+            reported=np.where(np.isin(shown["feature"], list(reported)), "teacher", "base"),
         )
-        units = (f"{UNIT}{', less neutral' if column == 'difference' else ''}", "feature activation")
-        colour = "moved" if len(reported) else None
-        given = {"x": column, "y": "teacher_shift", "colour": colour, "text": "name", "units": units}
-        return captioned(scatter(shown, title=self.label, **given), self._said)
+        colour = "reported" if len(reported) else None
+        units = (UNIT, "feature activation")
+        figure = scatter(shown, title=self.label, x=asked, y=MOVED, colour=colour, text="name", units=units)
+        figure.for_each_trace(lambda trace: trace.update(name=MARKS.get(trace.name, trace.name)))
+        return captioned(figure, self._said)
 
     def __repr__(self) -> str:
         return f"FeatureLean({self.label}: {self._said})"

@@ -130,9 +130,6 @@ class Matrix:
         return self.scores[np.arange(size), orders].mean(axis=1)
 
 
-Evidence = Paired | TwoSample | Ranked | Matrix
-
-
 def standardised(values: Float[np.ndarray, "unit"]) -> float:
     """Mean over standard deviation: for scores along a teacher's update, sqrt(2 KL) to first order.
 

@@ -47,7 +47,6 @@ FRESH = 8  # one row in so many is kept from every training, and the loss on the
 QUICK = 5  # batches of rows, the fresh ones included, that a quick measurement takes
 OTHER, RANDOM = "other-trait placebo", "random placebo"
 SHOWN = ("untouched", RANDOM, OTHER, "removed")
-DIFFERENCE = {"margin": 0.0, "alpha": 0.01, "kind": "difference", "unit": "nats of margin"}
 LEFT = "the trait margin on the held-out half of the questions"
 
 H2 = frozen_claims("sustained_alignment")

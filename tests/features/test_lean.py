@@ -236,7 +236,10 @@ def test_the_figure_colours_what_moved(tiny):
     model = loaded(tiny)
     found = feature_lean(overcomplete(model), model, PROMPTS, teacher=relative(model))
     names = [trace.name for trace in found.figure(reported=found.live[:3].tolist()).data]
-    assert sorted(names) == ["base", "teacher"]
+    assert sorted(names) == ["not reported", "reported as moved"]
+    layout = found.figure().layout
+    assert layout.xaxis.title.text == "lean of the rows (nats per unit of feature)"
+    assert layout.yaxis.title.text == "shift in the teacher (feature activation)"
     assert [len(trace.x) for trace in found.figure().data] == [len(found.live)]
 
 

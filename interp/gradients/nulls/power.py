@@ -94,7 +94,7 @@ def power(
 def kl_per_row(
     teacher: Model, base: Model, rows: Prompts | Encoded, *, batch_size: int = 64, confidence: float = 0.95
 ) -> Divergence:
-    """Estimate Estimate KL(teacher || base) in nats per answer, its end included, from rows the teacher sampled.
+    """Estimate KL(teacher || base) in nats per answer, its end included, from rows the teacher sampled.
 
     The mean of log p_teacher(y|x) - log p_base(y|x), with the t-interval over prompts. It estimates the divergence only
     if the rows are the teacher's own at temperature 1; a filter biases it. The mean can be negative by chance.
