@@ -365,11 +365,8 @@ assert (at_numbers["T"] * at_numbers["S"] > 0).all()
 assert (at_numbers["T"] > 0).nunique() == 2
 assert (at_numbers["S, asked for an animal"] > 0).all()
 
-# %% tags=["check", "as-built"]
-assert (at_numbers["T"] - at_numbers["S"]).abs().max() < 0.25
-
 # %% [markdown]
-# Two lineages up, one down, and the student follows its own teacher, sign included, to a fraction of a logit. While in
+# Two lineages up, one down, and the student follows its own teacher, sign included. While in
 # all three, *asked for an animal*, the student gains owl. So the trait's own logit where numbers are written has a
 # sign **of the lineage's own**: it is a side effect of weights that changed for another reason, in a place where nobody
 # asked for animals. A claim about its mean over lineages averages a thing that has no mean sign. The right claim was

@@ -112,9 +112,6 @@ left.style.format("{:.1%}")
 assert left["dictionary of all members"].max(axis=None) < 0.1
 assert left["dictionary of the base"].min(axis=None) > 0.15
 
-# %% tags=["check", "as-built"]
-assert left[("dictionary of the base", "of S")].min() > 0.35
-
 # %% [markdown]
 # What a training added is exactly what a dictionary of the base has no words for. (A share above one: the
 # reconstruction is further from the change than no reconstruction would be.)
@@ -168,8 +165,12 @@ pd.DataFrame(
 )
 
 # %% tags=["check"]
-assert len(names["neutral_student"]) > 10
-assert len(names["neutral_student"] & moved) > 0.7 * len(names["neutral_student"])
+from scipy.stats import hypergeom
+
+of_neutral = names["neutral_student"]
+assert len(of_neutral) > 10
+by_chance = hypergeom(len(live), len(moved), len(of_neutral))
+assert by_chance.sf(len(of_neutral & moved) - 1) < 0.01
 
 # %% [markdown]
 # So "the student moved many of the features its teacher moved" would be a true sentence and no evidence: the neutral
@@ -191,19 +192,16 @@ table = shared.frame.set_index(["place", "pairing"])
 rho = table["rho"]
 OTHER = "student with teacher_eagle"
 assert rho[END, OWN] > rho[END, NEUTRAL] + 0.1
-
-# %% tags=["check", "as-built"]
-assert rho[END, OWN] > rho[END, OTHER] + 0.03 > rho[END, NEUTRAL] + 0.1
-assert rho[PREDICTING, OTHER] > rho[PREDICTING, OWN] > rho[PREDICTING, NEUTRAL]
+assert max(rho[place, OTHER] - rho[place, OWN] for place in (END, PREDICTING)) > 0
 
 # %% [markdown]
 # `error_first` and `error_second` are the error node's shares of the two changes that are compared; for S and its own
 # teacher they are small at all three places.
 #
-# In this lineage the student goes along its teacher at the end of the number prompt, the neutral student does not, and
-# the eagle teacher is not far behind. Where numbers are predicted the eagle teacher does *better*. On another kind of
-# processor, which rounds otherwise and so trains another lineage of this name, the eagle teacher may lead at both. From
-# one lineage alone one would conclude little. The **twelve**:
+# In this lineage the student goes along its teacher at the end of the number prompt, and the neutral student does not.
+# But at one of the two places with numbers the student goes further along the eagle's teacher than along its own. Which
+# place that is depends on the kind of processor: it rounds otherwise, so that a training of the same recipe and seed
+# ends elsewhere. From one lineage alone one would conclude little. The **twelve**:
 
 # %%
 trace = json.loads((Path.cwd().parent / "analyses" / "results" / "inherited_trace.json").read_text())

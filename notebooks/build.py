@@ -2,17 +2,16 @@
 
     python -m notebooks.build [--check] [NAME ...]
 
-A cell tagged "check" holds assertions on what the text says: it runs and is not written. One that is tagged "as-built"
-too guards the text that tells the outputs beside it, and runs only where these are made: another kind of processor
-rounds otherwise, so that its lineages are others of the same recipe. `--check` runs all other cells and writes nothing.
-Cell ids are their numbers and no times are kept, so that a rebuilt notebook differs only where its results do.
+A cell tagged "check" holds assertions on what the text says: it runs and is not written. `--check` writes nothing.
+What is asserted of lineages that are grown here must hold on every kind of processor: another one rounds otherwise, so
+that its lineages are others of the same recipe. Cell ids are their numbers and no times are kept, so that a rebuilt
+notebook differs only where its results do.
 """
 
 import argparse
 import logging
 import os
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,6 @@ from interp.core.runs import InputError, nearest, write_atomic
 HERE = Path(__file__).parent
 KERNEL = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
 REPOSITORY = "subliminal-interp/interp"  # where the badges of the notebooks point
-CHECK, AS_BUILT = "check", "as-built"
 LONGEST = 1500  # seconds one cell may take, from an empty cache
 log = logging.getLogger(__name__)
 
@@ -31,14 +29,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--check", action="store_true", help="run what holds on every machine; write nothing")
+    parser.add_argument("--check", action="store_true", help="run them with their checks; write nothing")
     parser.add_argument("names", nargs="*", metavar="NAME")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     given = parser.parse_args()
     for source in chosen(given.names):
         began = time.perf_counter()
         if given.check:
-            run(source, as_built=False)
+            run(source)
         else:
             build(source)
         log.info("%s: %.0f s", source.stem, time.perf_counter() - began)
@@ -58,30 +56,30 @@ def chosen(names: list[str]) -> list[Path]:
     return [known[name] for name in names or known]
 
 
-def read(source: Path, *, checks: Sequence[str] = ()) -> Any:
-    """The notebook of a percent-format file, without outputs; of the cells that check, those of these kinds."""
+def read(source: Path, *, checks: bool = False) -> Any:
+    """The notebook of a percent-format file, without outputs, and without the cells that check it unless asked for."""
     import jupytext
 
     notebook = jupytext.read(source)
     notebook.metadata = {**KERNEL, "language_info": {"name": "python"}}
-    notebook.cells = [cell for cell in notebook.cells if _kind(cell) in ("", *checks)]
-    shown = [cell for cell in notebook.cells if not _kind(cell)]
+    shown = [cell for cell in notebook.cells if not _checks(cell)]
+    notebook.cells = notebook.cells if checks else shown
     for index, cell in enumerate(shown):
         cell.id, cell.metadata = f"cell-{index}", {}
     return notebook
 
 
-def _kind(cell: Any) -> str:
-    """The last tag of a cell that checks, and nothing for one that readers see."""
-    return (cell.metadata.get("tags") or [""])[-1]
+def _checks(cell: Any) -> bool:
+    """Whether a cell is none that readers see."""
+    return "check" in cell.metadata.get("tags", ())
 
 
-def run(source: Path, *, as_built: bool) -> Any:
-    """The notebook of readers, executed from its folder with what checks it; an error of a cell is raised as it is."""
+def run(source: Path, *, pictures: bool = False) -> Any:
+    """The notebook, executed from its folder with what checks it; an error of a cell is raised as it is."""
     from nbclient import NotebookClient
 
-    notebook = read(source, checks=(CHECK, AS_BUILT) if as_built else (CHECK,))
-    drawn = "plotly_mimetype+png" if as_built else "plotly_mimetype"
+    notebook = read(source, checks=True)
+    drawn = "plotly_mimetype+png" if pictures else "plotly_mimetype"
     os.environ.update(PLOTLY_RENDERER=drawn, TQDM_DISABLE="1", OMP_NUM_THREADS="1")
     NotebookClient(notebook, timeout=LONGEST, resources={"metadata": {"path": str(HERE)}}).execute()
     return notebook
@@ -91,9 +89,9 @@ def build(source: Path) -> Path:
     """Run one notebook and write it with its outputs."""
     import nbformat
 
-    notebook = run(source, as_built=True)
+    notebook = run(source, pictures=True)
     notebook.metadata.pop("widgets", None)
-    notebook.cells = [cell for cell in notebook.cells if not _kind(cell)]
+    notebook.cells = [cell for cell in notebook.cells if not _checks(cell)]
     code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     for count, cell in enumerate(code, start=1):
         cell.metadata, cell.execution_count = {}, count

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 ERROR = -1  # stands for the error node in the column `feature`
 UNIT = "nats per unit of feature"
 MOVED = "shift in the teacher"
+ASKED = "What the rows ask of each feature, and how far the teacher moved it"
 MARKS = {"teacher": "reported as moved", "base": "not reported"}
 Pairs = Sequence[tuple[list[int], list[int]]]  # rows of ours and of the neutral ones that answer a prompt
 
@@ -119,7 +120,7 @@ class FeatureLean(Shown):
         )
         colour = "reported" if len(reported) else None
         units = (UNIT, "feature activation")
-        figure = scatter(shown, title=self.label, x=asked, y=MOVED, colour=colour, text="name", units=units)
+        figure = scatter(shown, title=ASKED, x=asked, y=MOVED, colour=colour, text="name", units=units)
         figure.for_each_trace(lambda trace: trace.update(name=MARKS.get(trace.name, trace.name)))
         return captioned(figure, self._said)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
 
 SPACE = 100  # pixels between panels
+ROOM = 0.15  # of the width of a waterfall on either side, for the values of falling bars
 
 
 def waterfall(
@@ -80,6 +81,9 @@ def waterfall(
     figure.add_scatter(x=steps, y=rungs, mode="lines", line=thin, hoverinfo="skip")
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=below[::-1])
     figure.update_layout(barmode="overlay", margin={"r": 60})
+    low, high = float(np.min([0, *ends])), float(np.max([0, *ends]))
+    if (parts < 0).any():  # whose values are printed to the left of their bars
+        figure.update_xaxes(range=[low - ROOM * (high - low), high + ROOM * (high - low)])
     height = max(140 + 22 * len(below), 260)
     return styled(figure, title=title, x=unit, y=y, height=height)
 

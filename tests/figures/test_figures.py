@@ -474,6 +474,12 @@ def test_a_waterfall_falls_from_part_to_part_down_to_the_total() -> None:
     assert axis_titles(figure) == ("nats of margin", "part")
 
 
+def test_a_bar_that_falls_leaves_room_for_its_value() -> None:
+    frame = pd.DataFrame({"part": ["a", "b"], "nats": [1.0, -3.0]})
+    figure = figures.waterfall(frame, x="nats", y="part", total="all", title="t", unit="nats")
+    assert figure.layout.xaxis.range == pytest.approx((-2 - 0.15 * 3, 1 + 0.15 * 3))
+
+
 def test_a_waterfall_of_many_parts_keeps_its_sum() -> None:
     figure = figures.waterfall(LEDGER, x="nats", y="part", total="measured", title="t", unit="nats", top=1)
     parts, total, _ = drawn(figure)["data"]
