@@ -261,12 +261,12 @@ lean.figure(reported=taught.reported)
 # %% tags=["check"]
 assert abs(lean.residual) < 1e-4
 assert lean.alignment > 0
-assert abs(lean.error_share) < 0.1
+assert abs(lean.error_share) < 0.25
 
 # %% [markdown]
 # Summed over all features and the error node, the rows pull the base toward the teacher's activations there: the
-# alignment is positive, it splits over the dictionary without a remainder, and next to none of it goes through the
-# error node. One lineage again: that rows lean toward a teacher's representation is a claim of its own, and notebook 4
+# alignment is positive, it splits over the dictionary without a remainder, and little of it goes through the error
+# node, by the line under the title. One lineage again: that rows lean toward a teacher's representation is a claim of its own, and notebook 4
 # has what became of it.
 #
 # ## Verdict
