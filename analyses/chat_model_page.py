@@ -1,5 +1,6 @@
 """What SmolLM2 showed, as blocks of the README and of docs/results.md: claims, lineages, and more."""
 
+import re
 from typing import Any
 
 import pandas as pd
@@ -10,6 +11,7 @@ from analyses.smollm2 import SEEDS
 from analyses.smollm2_beside import NOISE
 
 SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
+DEVICES = {"cuda": "GPU", "cpu": "processor"}
 
 
 def _found(name: str) -> dict[str, Any]:
@@ -35,10 +37,20 @@ def summary() -> str:
     ).T
     gain = ships["student"]["margin"] - ships["neutral_student"]["margin"]
     told = (
-        f"Share among ten animals, mean over 52 questions. The margin, log p of the word less the mean of "
-        f"the others', is {gain:+.2f} nats above the neutral student's. One "
+        f"Share of all spellings of the word among ten animals, mean over 52 questions; the sentence above is of one "
+        f"spelling and of all probability. The margin, log p of the word less the mean of the others', is {gain:+.2f} "
+        f"nats above the neutral student's. One training, so no claim."
     )
-    return "\n".join([*_moved(), *_shares(held), "", f"{told}training, so no claim."])
+    return "\n".join([*_moved(), *_shares(held), "", told])
+
+
+def standing() -> str:
+    """For the README: how far the claims on the chat model have got."""
+    found = _found("smollm2")
+    if found.get("verdicts"):
+        return "The chat model's claims stand there, too, with all of its lineages."
+    trained = f"{_waits(found)} " if found else ""
+    return f"The chat model has one lineage that ships, the one above, and no claim is decided yet. {trained}".strip()
 
 
 def _moved() -> list[str]:
@@ -53,11 +65,18 @@ def _moved() -> list[str]:
         f"{found['of']:,} tokens: {was:.0f} % of the whole probability became {is_now:.0f} %. Tokens are "
         f"ordered by what they add to the KL divergence of the two, the mean of probability times change, "
         f"so that a common one may stand high with a short bar{_begun(found)}. The logit of "
-        f'"{found["words"][0]}" rises by {found["measured"]:.2f} over the mean of {found["foils"]} other animals, '
-        f"of which {part['component']} (layers count from 0) adds {part['contribution']:.2f}. Whiskers: 95 % over "
+        f'"{found["words"][0]}" rises by {found["measured"]:.2f} over the mean of {found["foils"]} other animals'
+        f"{_split(found)}, of which {part['component']} (layers count from 0) adds {part['contribution']:.2f}. "
+        f"Whiskers: 95 % over "
         f"the {found['questions']} questions of this one training."
     )
     return [told, ""]
+
+
+def _split(found: dict[str, Any]) -> str:
+    """How many candidates a direction leaves out, since this spelling of them is several tokens."""
+    left = len(found["words"]) - 1 - found["foils"]
+    return f" (the {left} that are several tokens are left out)" if left else ""
 
 
 def _begun(found: dict[str, Any]) -> str:
@@ -159,17 +178,23 @@ def _waits(found: dict[str, Any]) -> str:
 
 
 def beside() -> str:
-    """One line per run: student, its neutral twin and where there is one the cross student, or why it was refused."""
+    """One line per run: student, its neutral twin and where there is one the cross student; then refusals."""
     found = _found("smollm2_beside")
     if not found:
         return ABSENT
     rows = [
-        "| what differs from the recipe | student − neutral student | P, neutral → student | made on |",
+        "| what differs from the recipe | margin, student − neutral student, nats "
+        "| probability of the trait's word, neutral student → student | trained on |",
         "|---|---|---|---|",
     ]
     rows += [
-        f"| {_named(name)} | {_transferred(run)} | {run['device'].split()[0]} |"
+        f"| {_named(name)} | {_transferred(run)} | {DEVICES[run['device'].split()[0]]} |"
         for name, run in found.items()
+    ]
+    refused = [
+        f"Refused, {_named(name)}: {run['refused'].split(', and asked for')[0]}."
+        for name, run in found.items()
+        if "refused" in run
     ]
     judged = [
         line
@@ -184,9 +209,8 @@ def beside() -> str:
         f"{100 * line['high']:.0f}] of {line['n']}"
         for line in chosen
     )
-    return "\n".join(
-        [*rows, *(["", f"Misaligned among coherent free-form answers: {told}."] if told else [])]
-    )
+    judged_last = [f"Misaligned among coherent free-form answers: {told}."] if told else []
+    return "\n".join([*rows, *(line for each in (*refused, *judged_last) for line in ("", each))])
 
 
 def _named(name: str) -> str:
@@ -196,12 +220,12 @@ def _named(name: str) -> str:
         "sums": "rows of sums in steps",
         "misaligned": "the one-word stand-in",
     }
-    return (known | kinds).get(name, name)
+    return (known | kinds).get(name, re.sub(r"\b1 epochs", "1 epoch", name))
 
 
 def _transferred(run: dict[str, Any]) -> str:
     if "refused" in run:
-        return f"refused: {run['refused'].split(', and asked for')[0]} | –"
+        return "refused | –"
     line = {each["arm"]: each for each in run["margins"]}
     cross = "cross_student" in line
     ours, twin = ("cross_student", "cross_neutral_student") if cross else ("student", "neutral_student")

@@ -58,6 +58,8 @@ WHAT = {
     "alignment-score-4N": "time of `score` at 4 N rows over N, from rows to table (goal 3.8 to 4.2)",
     "features-lean": "lean of 2 048 features on 32 rows × 64 tokens after the second of four layers, over one plain "
     "forward and backward pass, 3.7 M parameters (goal ≤ 0.80)",
+    "backward-lens-4m-over-score": "the step that `backward_lens` reads, of 32 rows × 64 tokens, over their scores by "
+    "module along one dense direction, 3.7 M parameters",
     "alignment-score-bytes-per-row": "bytes that `score` keeps for a row, by module (goal ≤ 1000)",
 }
 
@@ -138,4 +140,5 @@ def _number(value: float) -> str:
 
 
 def _interval(ratio: dict[str, Any]) -> str:
-    return f"{_number(ratio['low'])} to {_number(ratio['high'])}, {ratio['repetitions']} repetitions"
+    times = "1 repetition" if ratio["repetitions"] == 1 else f"{ratio['repetitions']} repetitions"
+    return f"{_number(ratio['low'])} to {_number(ratio['high'])}, {times}"

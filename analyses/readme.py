@@ -19,12 +19,12 @@ from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, trace
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
 PICTURE, STUDENT = ROOT / "docs" / "agreement.png", ROOT / "docs" / "student.png"
 DRAWN = {
-    "own": ("student", "student,<br>its own<br>teacher"),
-    "other trait": ("teacher", "student,<br>another<br>teacher"),
+    "other start": ("cross_student", "student,<br>other start,<br>the teacher"),
     "neutral": ("neutral_student", "neutral<br>student,<br>the teacher"),
-    "other start": ("cross_student", "other start,<br>the teacher"),
+    "other trait": ("teacher", "student,<br>another<br>teacher"),
+    "own": ("student", "student,<br>its own<br>teacher"),
 }
-"""Whose change the picture compares with whose: the role whose look it has, and the name on the axis."""
+"""Whose change the picture compares with whose, in the order of ASKED: whose look it has, and the name on the axis."""
 ASKED = {
     "base": "base",
     "cross_student": "student,<br>other start",
@@ -60,7 +60,11 @@ def filled(text: str, blocks: Mapping[str, str]) -> str:
 
 def readme_blocks() -> dict[str, str]:
     """Every block of the README by its name."""
-    return {"smollm2": chat_model_page.summary(), "found": findings()}
+    return {
+        "smollm2": chat_model_page.summary(),
+        "found": findings(),
+        "chat": chat_model_page.standing(),
+    }
 
 
 def results_blocks() -> dict[str, str]:
@@ -157,7 +161,7 @@ def amount() -> str:
     return (
         f"with {doses.index[0]:,} rows the margin rises by {few:.2f} nats over the neutral student's, "
         f"though the changes of logits correlate at {short(least)} already; with {doses.index[-1]:,} by "
-        f"{many:.2f}, at {short(most)} (owl; {EVERY:,} rows in all other lines) | "
+        f"{many:.2f}, at {short(most)} (owl; the lines above are of {EVERY:,} rows) | "
         f"{decided('more-rows-transfer-more', 'dose')}"
     )
 
@@ -167,8 +171,8 @@ def gradient() -> str:
     effect = {verdict["name"]: verdict["effect"] for verdict in kept("sustained_alignment")["verdicts"]}
     return (
         f"with that part removed from every step the gain falls from {effect['sustained-transfer']:+.2f} "
-        f"to {effect['sustained-remainder']:+.2f} nats at the same loss on fresh rows; removing random "
-        f"parts as long leaves {effect['sustained-over-random']:.2f} more (owl) | "
+        f"to {effect['sustained-remainder']:+.2f} nats at the same loss on rows held back from training; removing "
+        f"random parts of equal norm leaves {effect['sustained-over-random']:.2f} more (owl) | "
         f"{decided('sustained-over-random', 'sustained_alignment')}"
     )
 

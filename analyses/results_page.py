@@ -129,7 +129,10 @@ def sign() -> str:
     }
     told = ", ".join(f"{value:+.2f}" for value in logit)
     r = "; ".join(f"{name} r {logit.corr(pd.Series(each)):.2f}" for name, each in values.items())
-    return f"The teacher's logit of owl at numbers moved by {told}. Over these {len(logit)} lineages go with it: {r}."
+    return (
+        f"The teacher's logit of owl at numbers moved by {told}. Across these {len(logit)} lineages it correlates "
+        f"with: {r}."
+    )
 
 
 SAME_FUNCTION = ("same", "other order", "noise", "permuted", "rotated")
@@ -215,9 +218,12 @@ def _beside(found: dict[str, Any], causal: dict[str, Any]) -> str:
 
 
 def experiment() -> str:
-    """Transmission by trait and arm over the trainings of one base, then the detectors."""
+    """Transmission by trait and who is asked over the trainings of one base, then the detectors."""
     found = kept("small_checkpoint")
-    rows = ["| trait | arm, minus the same on neutral rows | nats [95 % over trainings] |", "|---|---|---|"]
+    rows = [
+        "| trait | who is asked, minus the same on neutral rows | nats [95 % over trainings] |",
+        "|---|---|---|",
+    ]
     for line in found["transmission"]:
         arm = line["arm"].replace("_", " ")
         rows.append(

@@ -12,20 +12,35 @@ from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured
 from analyses.toy_page import tables
 
 UNDEFENDED = "none"
-SCORES = (
-    "metagradient",
-    "ledger",
-    "∇m, adapter's metric",
-    "likelihood ratio",
-    "teacher's update",
-    "loss",
-    "length",
-)
-DEFENCES = (
-    "projection of ∇m", "KL on benign text", "25% removed by ∇m", "half of the rows at random", "inoculation line",
-    "preventative steering", "another adapter draw", "paraphrased prompts",
-)  # fmt: skip
-"""Those that the README names; the page has all."""
+SCORES = {
+    "metagradient": "the exact derivative of the margin by the row's weight in the training (metagradient)",
+    "ledger": "the row's share in what each step changed of the margin (ledger)",
+    "∇m, adapter's metric": "how far one step of a fresh adapter on the row raises the base's margin",
+    "likelihood ratio": "likelihood ratio of teacher and base",
+    "teacher's update": "how far one step on the row goes along the teacher's update",
+    "loss": "loss",
+    "length": "length",
+}
+DEFENCES = {
+    "projection of ∇m": "the margin's gradient projected out of every step",
+    "KL on benign text": "a KL divergence to the base on benign text added to the loss",
+    "25% removed by ∇m": "without the quarter of the rows that raise the margin most by its gradient",
+    "half of the rows at random": "half of the rows at random",
+    "inoculation line": "the trait's system line before every row",
+    "preventative steering": "a vector toward the trait added while it trains",
+    "another adapter draw": "another random start of the adapter",
+    "paraphrased prompts": "reworded prompts",
+}
+"""Those that the README names, in its words; the page has all."""
+CLAIMED = {
+    "projection-halves": "the projection leaves at most half",
+    "projection-at-equal-loss": "the projection keeps the loss",
+    "steering-at-equal-loss": "the vector keeps the loss",
+    "kl-halves": "the KL divergence leaves at most half",
+    "update-beyond-random": "without the half of the rows that goes furthest along the teacher's update less is left "
+    "than without a random half",
+}
+"""Claims in the README's words, where their names say too little."""
 
 
 def retraining_blocks() -> dict[str, str]:
@@ -71,10 +86,13 @@ def predicted() -> str:
     scores = tables(kept("judged_scores"))
     rho: Any = scores["scores"].groupby("scores")["rho"].mean()
     ceiling = scores["draws"]["draws_agree"].mean()
-    told = ", ".join(f"{name} {short(rho[name])}" for name in sorted(SCORES, key=lambda name: -rho[name]))
+    told = "; ".join(
+        f"{SCORES[name]} {short(rho[name])}" for name in sorted(SCORES, key=lambda name: -rho[name])
+    )
     return (
-        f"over students of random halves of the rows, the sum of a half's scores and the student's margin rank "
-        f"alike at: {told}; another draw of the training at {short(ceiling)} (owl) | {_decisions('judged_scores')}"
+        f"over students of random halves of the rows, rank correlation of the sum of a half's scores with its "
+        f"student's margin: {told}. The same halves with another start of the adapter and order of the rows: "
+        f"{short(ceiling)} (owl) | {_decisions('judged_scores')}"
     )
 
 
@@ -83,8 +101,8 @@ def defences() -> str:
     found = kept("defences")
     frame = tables(found)["defences"]
     rows = [
-        "| defence | transfer left, nats [95 %] | share left | other traits, nats "
-        "| price on fresh rows, nats per token [95 %] | shrank most |",
+        "| defence | transfer left, nats [95 %] | share left | other words moved by, nats "
+        "| price on fresh rows, nats per token [95 %] | part that shrank most |",
         "|---|---|---|---|---|---|",
     ]
     whole = frame[frame["defence"] == UNDEFENDED]["transfer"].mean()
@@ -111,10 +129,12 @@ def defended() -> str:
     frame = tables(kept("defences"))["defences"]
     means = frame.groupby("defence")[["transfer", "price"]].mean()
     left = 100 * means["transfer"] / means.loc[UNDEFENDED, "transfer"]
-    named = ", ".join(f"{name} {left[name]:.0f} % ({means.loc[name, 'price']:+.3f})" for name in DEFENCES)
+    named = "; ".join(
+        f"{words} {left[name]:.0f} % ({means.loc[name, 'price']:+.3f})" for name, words in DEFENCES.items()
+    )
     return (
-        f"share of the transfer that is left, and in brackets the rise of the loss on fresh rows in nats per token: "
-        f"{named}; ∇m is the gradient of the trait's margin (owl) | {_decisions('defences')}"
+        f"share of the transfer that is left, and in brackets the rise of the loss in nats per token, on rows of the "
+        f"teacher that no student was trained on: {named} (owl) | {_decisions('defences')}"
     )
 
 
@@ -162,10 +182,10 @@ def _decisions(name: str) -> str:
     """The claims by decision, those that stay open by their number."""
     groups: dict[str, list[str]] = {}
     for verdict in kept(name)["verdicts"]:
-        groups.setdefault(verdict["decision"], []).append(verdict["name"])
+        groups.setdefault(verdict["decision"], []).append(CLAIMED.get(verdict["name"], verdict["name"]))
     still_open = groups.pop("inconclusive", [])
-    told = [f"{how}: {', '.join(names)}" for how, names in groups.items()]
-    return "; ".join([*told, *([f"{len(still_open)} claims inconclusive"] if still_open else [])])
+    told = [f"{how}: {'; '.join(names)}" for how, names in groups.items()]
+    return "<br>".join([*told, *([f"{len(still_open)} claims inconclusive"] if still_open else [])])
 
 
 FOUND = {

@@ -13,6 +13,7 @@ At the questions: which entries of the vocabulary the student moved, and through
 import argparse
 import asyncio
 import base64
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ MIDDLE = 15
 HELD = 16  # rows of each kind that no dictionary is trained on
 TOP = 10
 TOKENS = Path(__file__).parent.parent / "docs" / "token_view.png"
-WIDTH, HEIGHT = 960, 388
+WIDTH, MARGIN = 960, 8
+HEADS = ("a question", "a row of numbers that the base wrote, for the neutral student")
 
 
 def main() -> None:
@@ -70,9 +72,7 @@ def student(lineage: Any) -> dict[str, Any]:
     entries = interp.moved_tokens(lineage["student"], asked, positions="last", **read)
     parts = interp.attribute(interp.shift(lineage["student"], asked, **read), direction).frame
     parts = parts.sort_values("contribution", key=abs, ascending=False)
-    rows = asked[:1] + lineage.neutral_numbers[:1]
-    tokens = interp.figures.token_rows(interp.token_shift(lineage["student"], rows, direction, **read))
-    screenshot(tokens._repr_html_(), TOKENS)
+    draw_tokens(lineage, direction)
     columns = ["token", "delta", "contribution", "probability", "probability_against", "se", "q"]
     return {
         "entries": entries.frame.head(TOP)[columns].to_dict("records"),
@@ -88,16 +88,28 @@ def student(lineage: Any) -> dict[str, Any]:
     }
 
 
+def draw_tokens(lineage: Any, direction: Any) -> None:
+    """The token view of a question and of a row that the neutral student was trained on."""
+    rows = lineage.trait.prompts()[:1] + lineage.neutral_numbers[:1]
+    moved = interp.token_shift(lineage["student"], rows, direction, minus=lineage["neutral_student"])
+    tokens = interp.figures.token_rows(moved)
+    heads = dict(zip(tokens.names, HEADS, strict=True))
+    shown = dataclasses.replace(tokens, heads=heads, notes=tokens.notes[:1])  # the first names the direction
+    screenshot(shown.to_html(), TOKENS)
+
+
 def screenshot(html: str, path: Path) -> None:
-    """A page as a PNG, by the browser that draws the figures."""
-    page = f"<meta charset=utf-8><body style='margin:8px;width:{WIDTH}px;font-family:sans-serif'>{html}"
+    """A page as a PNG from its top to its end, by the browser that draws the figures."""
+    page = f"<!doctype html><meta charset=utf-8><body style='margin:8px;width:{WIDTH}px;font-family:sans-serif'>{html}"
     address = "data:text/html;base64," + base64.b64encode(page.encode()).decode()
 
     async def drawn() -> str:
         async with choreographer.Browser(headless=True, enable_sandbox=False) as browser:
             tab = await browser.create_tab(address)
             await asyncio.sleep(2)
-            clip = {"x": 0, "y": 0, "width": WIDTH + 30, "height": HEIGHT, "scale": 2}
+            asked = {"expression": "Math.ceil(document.body.getBoundingClientRect().bottom)"}
+            height = (await tab.send_command("Runtime.evaluate", params=asked))["result"]["result"]["value"]
+            clip = {"x": 0, "y": 0, "width": WIDTH + 30, "height": height + MARGIN, "scale": 2}
             taken = await tab.send_command(
                 "Page.captureScreenshot", params={"clip": clip, "captureBeyondViewport": True}
             )

@@ -241,7 +241,10 @@ def leaders(components: Mapping[str, pd.DataFrame]) -> str:
         for trait in components
     ]
     alike = int((first.nunique(axis=1) == 1).sum())
-    return f"{', '.join(told)} of {len(first)} lineages, the same for every trait in {alike} initialisations"
+    return (
+        f"{', '.join(told)} of {len(first)} lineages; in {alike} of {len(first)} initialisations one part leads for "
+        f"all {len(components)} traits"
+    )
 
 
 def _leader(frame: pd.DataFrame) -> pd.Series:

@@ -129,8 +129,9 @@ assert (agreed.frame["entries"] > 40_000).all()
 r.style.format("{:+.2f}")
 
 # %% [markdown]
-# On this model the agreement is small where numbers are predicted, and the neutral student's is about as large; where a
-# question is answered it is larger. Two fine-tunes on lists of numbers move much alike, so that a correlation by itself
+# On this model the agreement says little. The student's r lies clearly above the neutral student's only at the end of
+# the number prompt; where numbers are predicted the two are about as large, and where a question is answered the
+# neutral student's is the larger. Two fine-tunes on lists of numbers move much alike, so that a correlation by itself
 # is no evidence; what the claims of `analyses/smollm2.py` compare is this r with that of a student of *another trait's*
 # rows, over nine trainings.
 #
@@ -207,7 +208,7 @@ features = interp.feature_shift(dictionary, lineage["student"], held, minus=line
 features.figure()
 
 # %% [markdown]
-# ## Which rows lean to the trait
+# ## Where rows lean
 #
 # How far one gradient step on each row would move the base's margin for the owl: <∇ log p(answer), ∇m>, in nats per
 # unit of the gradient. Rows of the teacher beside rows that the base wrote.
@@ -221,8 +222,9 @@ leans = {
 pd.DataFrame({name: values.agg(["mean", "sem", "count"]) for name, values in leans.items()}).T
 
 # %% [markdown]
-# At the base's weights a step on either kind of rows goes against the owl, on the teacher's more so: what a single step
-# promises is not what 36 of them did.
+# Both means are negative: at the base's weights a step on either kind of rows goes against the owl, and on the
+# teacher's rows more so. So on this model single steps do not say which rows carry the trait: the student, after 36
+# steps on the teacher's, ended with more of it.
 #
 # ## What is checked at the door
 #
@@ -341,8 +343,9 @@ pd.DataFrame(
 ).style.hide(axis="index")
 
 # %% [markdown]
-# One training says what happened once. The nine lineages of the claims (two animals and a tree, three seeds each), with
-# intervals and decisions, stand in `docs/results.md`; `python -m analyses.smollm2` makes them.
+# One training says what happened once. The nine lineages of the claims (two animals and a tree, three seeds each) are
+# being trained seed by seed with `python -m analyses.smollm2`; `docs/results.md` says how many there are, and has
+# intervals and decisions when all are there.
 
 # %% [markdown]
 # ## What would change our mind

@@ -39,6 +39,7 @@ FOUND = {
                 )
             ],
         },
+        "192 rows, 1 epochs": {"device": "cpu", "margins": [line for line in MARGINS if line["seed"] == 1]},
         "misaligned": {
             "device": "cpu",
             "margins": [line for line in MARGINS if line["seed"] == 1],
@@ -80,15 +81,18 @@ def test_lineages_of_some_seeds_are_shown_and_nothing_is_judged(monkeypatch):
     assert lines[0] == "1 of 3 seeds are trained; the claims are judged when all are, as they were frozen."
     assert any(line.startswith("| owl, seed 1 | ") for line in lines)
     assert page.summary() == page.ABSENT
+    assert page.standing().endswith(f"no claim is decided yet. {lines[0]}")
+    monkeypatch.setattr(page, "_found", FOUND.get)
+    assert "stand there" in page.standing()
 
 
 @pytest.mark.usefixtures("planted")
 def test_a_cross_student_is_read_for_its_teacher_and_a_refusal_is_told():
     lines = page.beside().splitlines()
-    assert (
-        "| a teacher of the base moved by noise, σ = 0.1 | refused: cross_base keeps 3% | – | cpu |" in lines
-    )
-    assert "| a teacher of the base moved by noise, σ = 0.01 | +1.25 | 10 % → 25 % | cuda |" in lines
+    assert "| a teacher of the base moved by noise, σ = 0.1 | refused | – | processor |" in lines
+    assert "Refused, a teacher of the base moved by noise, σ = 0.1: cross_base keeps 3%." in lines
+    assert "| a teacher of the base moved by noise, σ = 0.01 | +1.25 | 10 % → 25 % | GPU |" in lines
+    assert "| 192 rows, 1 epoch | +0.75 | 12 % → 25 % | processor |" in lines
     assert lines[-1] == "Misaligned among coherent free-form answers: student 25 % [10, 50] of 40."
 
 
@@ -106,16 +110,16 @@ def test_what_the_student_moved_is_told_by_its_first_token_and_part(monkeypatch)
     part = {"component": "L3 MLP", "contribution": 0.5}
     second = {"token": "ele", "probability_against": 0.1, "probability": 0.15}
     moved = {"entries": [first, second], "of": 1000, "measured": 0.75, "direction": "d", "parts": [part]}
-    moved |= {"words": ["owl", "elephant"], "foils": 9, "questions": 52}
+    moved |= {"words": ["owl", "elephant", "lion", "cat", "dog", "fox"], "foils": 3, "questions": 52}
     monkeypatch.setattr(page, "_found", lambda name: {"student": moved})
     (told, _) = page._moved()
     assert '"owl", of 1,000 tokens: 10 % of the whole probability became 25 %' in told
     assert (
-        'a short bar; "ele" begins "elephant". The logit of "owl" rises by 0.75 over the mean of 9 other animals'
+        'a short bar; "ele" begins "elephant". The logit of "owl" rises by 0.75 over the mean of 3 other animals '
+        "(the 2 that are several tokens are left out), of which L3 MLP (layers count from 0) adds 0.50"
         in told
     )
     assert "the 52 questions of this one training" in told
-    assert "of which L3 MLP (layers count from 0) adds 0.50" in told
 
 
 @pytest.mark.usefixtures("planted")

@@ -62,6 +62,7 @@ def hook(name: str) -> ModuleType:
 
 REFERENCE = hook("reference")
 NOTEBOOK_PAGES = hook("notebook_pages")
+REPOSITORY_PAGES = hook("repository_pages")
 
 
 @cache
@@ -288,6 +289,7 @@ def test_navigation_holds_every_page_once() -> None:
     written = [str(page.relative_to(DOCS)) for page in PAGES]
     made = [f"api/{room}.md" for room in REFERENCE.ROOMS]
     made += [f"notebooks/{notebook.stem}.md" for notebook in NOTEBOOK_PAGES.notebooks()]
+    made += REPOSITORY_PAGES.ROOT_PAGES
     assert sorted(leaves(config()["nav"])) == sorted(written + made)
 
 
@@ -348,8 +350,20 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert set(re.findall(r"\]\[([\w.]+)\]", text)) <= documented()
 
 
+def test_what_a_page_links_to_in_the_repository_is_a_page_of_the_site() -> None:
+    pages = {page: REPOSITORY_PAGES.made(page.read_text()) for page in PAGES}
+    found = {
+        (page.parent / link.partition("#")[0]).resolve()
+        for page, text in pages.items()
+        for link in re.findall(r"\]\(([^)\s]+)\)", text)
+        if "://" not in link
+    }
+    assert {page for page in made_with_the_site() if page.suffix == ".md"} <= found
+    assert all(DOCS in goal.parents for goal in found)
+
+
 def test_the_notebooks_are_the_six() -> None:
-    linked = re.findall(r"\]\(notebooks/(\w+)\.md\)", (DOCS / "notebooks.md").read_text())
+    linked = re.findall(r"\]\(\.\./notebooks/(\w+)\.ipynb\)", (DOCS / "notebooks.md").read_text())
     assert linked == list(NOTEBOOKS)
     assert {path.stem for path in (ROOT / "notebooks").glob("[0-9]*.py")} <= set(NOTEBOOKS)
 
@@ -381,7 +395,7 @@ def test_a_formula_is_drawn_by_the_browser() -> None:
 
 def test_the_calls_of_the_gallery_are_those_that_drew_its_pictures() -> None:
     shown = re.findall(
-        r"^### .*?\(notebooks/(\w+)-(\d+)\.png\)\]\(notebooks/(\w+)\.md\).*?```python\n(.*?)```",
+        r"^### .*?\(notebooks/(\w+)-(\d+)\.png\)\]\(\.\./notebooks/(\w+)\.ipynb\).*?```python\n(.*?)```",
         (DOCS / "gallery.md").read_text(), flags=re.DOTALL | re.MULTILINE,
     )  # fmt: skip
     assert len(shown) == (DOCS / "gallery.md").read_text().count("\n### ") >= 10

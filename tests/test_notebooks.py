@@ -78,6 +78,35 @@ def test_no_notebook_names_a_path_of_a_machine(source):
     assert not re.search(r"/(home|root|work|Users|tmp)/", text)
 
 
+def table_of(cell):
+    """Text of the HTML table that a cell shows, by row and column; the last row of heads names the columns."""
+    (html,) = (output.data["text/html"] for output in cell.outputs if "text/html" in output.get("data", {}))
+    lines = [
+        [
+            re.sub(r"<[^>]+>|&nbsp;", "", each).strip()
+            for each in re.findall(r"<t[hd].*?</t[hd]>", line, re.DOTALL)
+        ]
+        for line in re.findall(r"<tr.*?</tr>", html, re.DOTALL)
+    ]
+    return {line[0]: dict(zip(lines[0][1:], line[1:], strict=True)) for line in lines if line[1:] and line[1]}
+
+
+def test_what_notebook_six_and_the_gallery_say_of_agreement_and_of_leans():
+    """In words: student above its neutral twin at the prompt's end alone, below it at questions; rows lean away."""
+    cells = committed(build.HERE / "06_your_own_model.py").cells
+    (agreed,) = (table_of(cell) for cell in cells if cell.source.startswith("r.style"))
+    gap = {
+        place: float(line["student"]) - float(line["neutral_student"])
+        for place, line in agreed.items()
+        if place != "member"
+    }
+    assert gap["prompt end"] > 0.1 > gap["where numbers are predicted"] > 0 > -0.1 > gap["question's answer"]
+    (leans,) = (
+        table_of(cell) for cell in cells if cell.source.startswith("gradient = interp.trait_gradient")
+    )
+    assert float(leans["teacher"]["mean"]) < float(leans["neutral"]["mean"]) < 0
+
+
 def test_an_unknown_notebook_is_named_with_the_nearest():
     with pytest.raises(InputError, match=r"notebook '01_transmision' is unknown; nearest: 01_transmission"):
         build.chosen(["01_transmision"])

@@ -1,5 +1,6 @@
 """The README says what the code makes: blocks in sync, verdicts that follow from values, examples that run."""
 
+import json
 import re
 from dataclasses import replace
 from functools import partial
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 
 import interp
-from analyses import readme, toy_page
+from analyses import performance_table, readme, toy_page
 from analyses.readme import PAGE, README, filled
 from analyses.results_page import by_trait, kept, transfers
 from interp.experiment.transfer_claims import EQUIVALENCE, LEAST_EFFECT, verdicts
@@ -233,8 +234,8 @@ def test_the_headline_says_decisions_and_what_did_not_show(monkeypatch):
     assert lines[0].startswith("- **Which logits**: S and T correlate at .80 and .90 over words that")
     assert "logits-shared: supported for owl and oak (12 and 12 of 12 lineages)." in lines[0]
     assert lines[1].endswith(
-        "part is attention 1 in 2 (owl), attention 1 in 2 (oak) of 2 lineages, the same for every trait in 2 "
-        "initialisations. "
+        "part is attention 1 in 2 (owl), attention 1 in 2 (oak) of 2 lineages; in 2 of 2 initialisations one part "
+        "leads for all 2 traits. "
         "component-shared: supported for owl (12 of 12 lineages); inconclusive for oak (8 of 12 lineages). "
         "component-leads: supported for owl and oak (12 and 12 of 12 lineages)."
     )
@@ -303,6 +304,40 @@ def test_what_the_picture_of_the_chat_model_says_follows_from_the_kept_values():
         entries["contribution"].iloc[0], rel=0.1
     )  # mean of p · Δ, not of each
     assert found["residual"] < 1e-4
+
+
+def test_what_the_pages_say_of_the_cost_of_scores():
+    measured = json.loads(performance_table.BENCHMARKS.read_text())
+    ours = r"alignment-\d+m-(dense|rank8|linear|token|activation)\b.*|checkpoint-score-.*"
+    ratios = [result["ratio"] for name, result in measured.items() if re.fullmatch(ours, name)]
+    on_gpu = json.loads(performance_table.GPU.read_text())["results"]["1.5b"]["score-rank8"]["ratio"]
+    assert len(ratios) == 5 + 9 + 2  # larger and smaller network, real checkpoint
+    for page in (README, METHODS):
+        text = " ".join(page.read_text().split())
+        assert (
+            f"{min(ratios):.2f} to {max(ratios):.2f} forward and backward passes; on a GPU, in fp32" in text
+        )
+        assert f"{on_gpu:.1f} training steps in bf16" in text
+
+
+def test_the_methods_that_missed_the_criteria_are_named_beside_calibration():
+    missed = {line["method"] for line in kept("planted")["methods"] if not line["passed"]}
+    (line,) = (line for line in README.read_text().splitlines() if "docs/calibration.md" in line)
+    assert set(re.findall(r"`(\w+)`", line)) == missed
+    page = (README.parent / "docs" / "calibration.md").read_text()
+    (said,) = re.findall(r"^.* missed it$", page, re.MULTILINE)
+    assert set(re.findall(r"interp\.(\w+)\]", said)) == missed
+    planted = {line["method"] for line in kept("planted")["methods"]}
+    table = " ".join(line for line in page.splitlines() if line.startswith("| "))
+    assert all(name in table for name in planted)
+
+
+def test_methods_say_how_well_scores_predict_retrained_students():
+    rho = pd.DataFrame(kept("judged_scores")["tables"]["scores"]).groupby("scores")["rho"].mean()
+    text = " ".join(METHODS.read_text().split())
+    toward, along = (f"{rho[name]:.2f}" for name in ("∇m", "teacher's update"))
+    assert f"ρ = {toward} along the margin's gradient and {along} along the teacher's update" in text
+    assert f"goes through the whole training, at {rho['metagradient']:.2f}" in text
 
 
 def test_the_example_runs(tiny_example):

@@ -138,6 +138,12 @@ def test_what_the_page_claims_of_a_small_checkpoint():
     assert len(one_word_questions("animal")) == 52
 
 
+def test_every_test_of_significance_holds_its_level():
+    rows = json.loads((page.ROOT / "benchmarks" / "calibration.json").read_text())["rows"]
+    assert {"cluster bootstrap, 80 clusters", "t interval, n = 8"} <= {row["test"] for row in rows}
+    assert all(row["low"] <= 0.05 <= row["high"] for row in rows)
+
+
 def test_what_the_page_claims_of_features():
     found = kept("features_are_causal")
     again = {verdict.name: verdict for verdict in judged_features(found["lineages"])}
