@@ -7,7 +7,7 @@ import pandas as pd
 
 import interp
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
-from analyses.smollm2 import SEEDS
+from analyses.smollm2 import SEEDS, TRAITS
 from analyses.smollm2_beside import NOISE
 
 SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
@@ -39,7 +39,12 @@ def summary() -> str:
     told = (
         f"Share of all spellings of the word among ten animals, mean over 52 questions; the sentence above is of one "
         f"spelling and of all probability. The margin, log p of the word less the mean of the others', is {gain:+.2f} "
-        f"nats above the neutral student's. One training, so no claim."
+        f"nats above the neutral student's. One training, so no claim"
+    )
+    told += (
+        f"; those of the analysis gain {_range(found['per lineage']['transfers'])}, see below."
+        if found
+        else "."
     )
     return "\n".join([*_moved(), *_shares(held), "", told])
 
@@ -49,8 +54,26 @@ def standing() -> str:
     found = _found("smollm2")
     if found.get("verdicts"):
         return "The chat model's claims stand there, too, with all of its lineages."
-    trained = f"{_waits(found)} " if found else ""
-    return f"The chat model has one lineage that ships, the one above, and no claim is decided yet. {trained}".strip()
+    told = "The chat model has one lineage that ships, the one above, and no claim is decided yet."
+    return f"{told} {_waits(found)} {_so_far(found['per lineage'])}" if found else told
+
+
+def _so_far(values: dict[str, list[float]]) -> str:
+    """What the lineages that are trained show, before they are judged."""
+    gain, own, shared = (_range(values[name]) for name in ("transfers", "own-trait", "numbers-shared"))
+    return (
+        f"The {len(values['transfers'])} lineages so far, of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}: the student's "
+        f"margin of its trait is {gain} nats above the neutral student's. Held against a student of another trait's "
+        f"rows the difference is {own}; only where it is positive has the trait itself passed, and not what such rows "
+        f"do in general. The student's change of logits where numbers are predicted correlates with its own teacher's "
+        f"by {shared} more than that of another trait's student does. On another kind of processor the format "
+        f"fine-tune and all that follows end elsewhere: the lineage that ships is one more draw of the recipe."
+    )
+
+
+def _range(values: list[float]) -> str:
+    """The smallest and the largest."""
+    return f"{min(values):+.2f} to {max(values):+.2f}".replace("-", "−")
 
 
 def _moved() -> list[str]:

@@ -24,7 +24,10 @@ FOUND = {
     "smollm2": {
         "verdicts": [VERDICT],
         "margins": MARGINS,
-        "per lineage": {"numbers-shared": [0.1, 0.3], "prompt-shared": [0.0, 0.2]},
+        "per lineage": {
+            "transfers": [0.5, 0.25], "own-trait": [-0.5, 0.25],
+            "numbers-shared": [0.1, 0.3], "prompt-shared": [0.0, 0.2],
+        },
     },
     "smollm2_beside": {
         "noise 0.1": {"device": "cpu", "refused": "cross_base keeps 3%, and asked for are 25%; list rates"},
@@ -81,7 +84,14 @@ def test_lineages_of_some_seeds_are_shown_and_nothing_is_judged(monkeypatch):
     assert lines[0] == "1 of 3 seeds are trained; the claims are judged when all are, as they were frozen."
     assert any(line.startswith("| owl, seed 1 | ") for line in lines)
     assert page.summary() == page.ABSENT
-    assert page.standing().endswith(f"no claim is decided yet. {lines[0]}")
+    told = page.standing()
+    assert (
+        f"no claim is decided yet. {lines[0]} The 2 lineages so far, of owl, dog and oak: the student's"
+        in told
+    )
+    assert "margin of its trait is +0.25 to +0.50 nats above the neutral student's." in told
+    assert "of another trait's rows the difference is −0.50 to +0.25; only where it is positive" in told
+    assert "by +0.10 to +0.30 more than that of another trait's student does" in told
     monkeypatch.setattr(page, "_found", FOUND.get)
     assert "stand there" in page.standing()
 
