@@ -266,8 +266,8 @@ assert abs(lean.error_share) < 0.25
 # %% [markdown]
 # Summed over all features and the error node, the rows pull the base toward the teacher's activations there: the
 # alignment is positive, it splits over the dictionary without a remainder, and little of it goes through the error
-# node, by the line under the title. One lineage again: that rows lean toward a teacher's representation is a claim of its own, and notebook 4
-# has what became of it.
+# node, by the line under the title. One lineage again: that rows lean toward a teacher's representation is a claim of
+# its own, and notebook 4 has what became of it.
 #
 # ## Verdict
 #

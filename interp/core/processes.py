@@ -172,7 +172,7 @@ def _numbered(job: Job, index: int, cell: Any, folder: Path) -> tuple[int, Any]:
 def _ray(workers: int | None, count: int) -> Iterator[Any]:
     """Ray's runner on a cluster that is there, else on one of `count` processes that ends with the block."""
     if importlib.util.find_spec("ray") is None:
-        raise InputError("backend 'ray' is not installed; run pip install 'subliminal-interp[ray]'")
+        raise InputError("backend 'ray' is not installed; run pip install -e '.[ray]' in the clone")
     import ray  # pyright: ignore[reportMissingImports]
 
     ours = not ray.is_initialized()

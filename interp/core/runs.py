@@ -276,7 +276,7 @@ class Run:
         if browser() is None or not pages:
             return False
         if importlib.util.find_spec("kaleido") is None:
-            log.warning("no PNG: kaleido is not installed; run pip install 'subliminal-interp[png]'")
+            log.warning("no PNG: kaleido is not installed; run pip install -e '.[png]' in the clone")
             return False
         try:
             return self.stage("pictures", key=digest(FORMAT, pages), build=lambda: self._draw(pages))

@@ -138,7 +138,7 @@ def _versions(path: Path) -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError as error:
         raise InputError(
             f"{path} is a GGUF file, which is read by the package gguf, and that is not installed; "
-            "pip install 'subliminal-interp[gguf]'"
+            "pip install -e '.[gguf]' in the clone"
         ) from error
 
 

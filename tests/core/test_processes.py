@@ -108,7 +108,7 @@ def test_an_unknown_backend_names_the_nearest() -> None:
 def test_a_missing_ray_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(
-        InputError, match=r"'ray' is not installed; run pip install 'subliminal-interp\[ray\]'"
+        InputError, match=r"'ray' is not installed; run pip install -e '\.\[ray\]' in the clone"
     ):
         sweep(strict, [1, 2], backend="ray")
 

@@ -496,7 +496,7 @@ def test_pictures_are_one_stage_and_never_break_a_run(
 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not run.save_pictures()
-    said = "no PNG: kaleido is not installed; run pip install 'subliminal-interp[png]'"
+    said = "no PNG: kaleido is not installed; run pip install -e '.[png]' in the clone"
     assert caplog.messages[-1] == said
 
 

@@ -303,7 +303,7 @@ class TestRefusals:
         self.refused(
             write(),
             r"tiny.gguf is a GGUF file, which is read by the package gguf, and that is not installed; "
-            r"pip install 'subliminal-interp\[gguf\]'",
+            r"pip install -e '\.\[gguf\]' in the clone",
         )
 
     def test_a_rule_of_splitting_that_transformers_would_take_for_another(self, write):
