@@ -46,7 +46,10 @@ FORMAT = 2  # of passports; 1 held the fingerprint of the audited rows alone
 
 @dataclasses.dataclass(frozen=True)
 class GatePolicy:
-    """What is asked of rows before a base is trained on them: see this module."""
+    """What is asked of rows before a base is trained on them: see this module.
+
+    Raises InputError for flags that stop nothing, and "transmits" among them without a pilot.
+    """
 
     traits: tuple[str, ...] | None = None
     limit: int | None = None
