@@ -73,6 +73,8 @@ NIGHT = {
     LOWERED: "#5b9bd8",
 }
 """What a page in the dark draws in place of a colour of the template or of a mark."""
+ACROSS, LEAST_WIDTH, MOST_WRAPPED = 108, 12, 8
+"""Characters side by side under an axis, and at least in a line of a category's name; categories that are wrapped."""
 NAMED = "<extra>%{fullData.name}</extra>"  # the trace's name beside the hover text
 AXIS = {
     "gridcolor": "#e6e6e6",
@@ -207,6 +209,15 @@ def escape(value: Any) -> str:
 def wrapped(value: Any, width: int = 24) -> str:
     """Escaped text in lines of at most `width` characters, for a tick that has little room."""
     return "<br>".join(map(escape, textwrap.wrap(str(value), width)))
+
+
+def tick_texts(names: Sequence[str]) -> list[str]:
+    """What stands under each category of an axis: lines that fit side by side, whole names where they are many."""
+    if len(names) > MOST_WRAPPED:
+        return texts(names)
+    width = max(LEAST_WIDTH, ACROSS // max(len(names), 1))
+    lines = [textwrap.wrap(name, width, break_long_words=False) for name in names]
+    return ["<br>".join(map(escape, each)) for each in lines]
 
 
 def texts(values: Any) -> list[str]:

@@ -22,6 +22,7 @@ from interp.figures.grammar import (
     signed_colours,
     styled,
     texts,
+    tick_texts,
     with_unit,
     wrapped,
 )
@@ -63,7 +64,8 @@ def bars(
     if top is not None and len(frame) > top:
         largest = np.argsort(-np.abs(frame[number].to_numpy()), kind="stable")[:top]
         frame = frame.iloc[np.sort(largest)]
-    names = list(dict.fromkeys(texts(frame[category])))
+    said, legend = list(dict.fromkeys(map(str, frame[category]))), colour not in (None, category)
+    names = texts(said)
     figure = go.Figure()
     for position, (name, part) in enumerate(groups(frame, colour)):
         ends = {number: part[number].tolist(), category: texts(part[category])}
@@ -84,9 +86,10 @@ def bars(
     if flat:
         figure.update_yaxes(type="category", categoryorder="array", categoryarray=names[::-1])
         height = max(140 + 22 * len(names), 260)
-        return styled(figure, title=title, x=unit, y=y, legend=colour is not None, height=height)
-    figure.update_xaxes(type="category", categoryorder="array", categoryarray=names)
-    return styled(figure, title=title, x=x, y=with_unit(y, unit), legend=colour is not None)
+        return styled(figure, title=title, x=unit, y=y, legend=legend, height=height)
+    look = {"type": "category", "categoryorder": "array", "categoryarray": names}
+    figure.update_xaxes(look | {"tickvals": names, "ticktext": tick_texts(said)})
+    return styled(figure, title=title, x=x, y=with_unit(y, unit), legend=legend)
 
 
 def whiskers(figure: go.Figure, frame: pd.DataFrame, *, x: str) -> go.Figure:
@@ -184,7 +187,11 @@ def points(
             error_y={"type": "data", "array": [half], "color": MEAN} if shown else None,
             hovertemplate=f"mean %{{y:.4g}} {escape(unit)}, n = {len(part)}<extra></extra>",
         )
-    ticks = {"tickvals": list(range(len(names))), "ticktext": texts(names), "autotickangles": [0, -30, -90]}
+    ticks = {
+        "tickvals": list(range(len(names))),
+        "ticktext": tick_texts(names),
+        "autotickangles": [0, -30, -90],
+    }
     figure.update_xaxes(**ticks, range=[-0.6, len(names) - 0.4], zeroline=False)
     placed = enumerate(parts)
     joined = _join(figure, [each for at, part in placed for each in _placed(at, part, y)])

@@ -123,6 +123,17 @@ def test_points_show_every_value_and_the_mean() -> None:
     assert drawn(figure)["layout"]["xaxis"]["ticktext"] == ["student", "base"]
 
 
+def test_long_names_of_few_categories_stand_in_lines_and_those_of_many_as_they_are() -> None:
+    name = "where numbers are predicted: neutral_student with teacher"
+    few = pd.DataFrame({"of": [name, "b", "c", "d", "e", "f"], "r": range(6)})
+    for draw in (figures.points, figures.bars):
+        ticks = drawn(draw(few, x="of", y="r", title="t", unit="u"))["layout"]["xaxis"]["ticktext"]
+        assert ticks[:2] == ["where numbers are<br>predicted:<br>neutral_student<br>with teacher", "b"]
+    many = pd.DataFrame({"of": [name, *"bcdefghi"], "r": range(9)})
+    figure = figures.points(many, x="of", y="r", title="t", unit="u")
+    assert drawn(figure)["layout"]["xaxis"]["ticktext"][0] == name
+
+
 def test_scatter_names_both_units() -> None:
     figure = figures.scatter(FRAME, x="half", y="change", text="token", title="t", units=("cosine", "logits"))
     assert axis_titles(figure) == ("half (cosine)", "change (logits)")
