@@ -41,6 +41,11 @@ CLAIMED = {
     "than without a random half",
 }
 """Claims in the README's words, where their names say too little."""
+ABOUT_WAYS = {
+    "logits-over-activations": "ways that read logits rank it higher than the activation difference lens",
+    "twins-stay-unnamed": "neutral students are given a word no more often than the level allows, within 5 %",
+}
+"""Claims on the ways of reading together, in the README's words."""
 
 
 def retraining_blocks() -> dict[str, str]:
@@ -174,8 +179,25 @@ def named() -> str:
     )
     return (
         f"the student's word is among the first 5 of 30 nouns (17 % by chance) for: {told}; a neutral student is "
-        f"given a word in {_percent(frame['false_positives'].mean())} of cases | {_decisions('naming')}"
+        f"given a word in {_percent(frame['false_positives'].mean())} of cases | {_ways_decided()}"
     )
+
+
+def _ways_decided() -> str:
+    """The claims on every way of reading by decision and number, and the two about all of them in words."""
+    by_decision: dict[str, int] = {}
+    about_all = []
+    for verdict in kept("naming")["verdicts"]:
+        if verdict["name"] in ABOUT_WAYS:
+            about_all.append(f"{verdict['decision']}: {ABOUT_WAYS[verdict['name']]}")
+        else:
+            by_decision[verdict["decision"]] = by_decision.get(verdict["decision"], 0) + 1
+    ways = sum(by_decision.values())
+    told = [
+        f"{how}: {count} of {ways} ways find it more often than in neutral students"
+        for how, count in by_decision.items()
+    ]
+    return "<br>".join([*told, *about_all])
 
 
 def _decisions(name: str) -> str:
