@@ -3,6 +3,7 @@
 Each has its sentence among the findings of the README once it is measured.
 """
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -185,19 +186,14 @@ def named() -> str:
 
 def _ways_decided() -> str:
     """The claims on every way of reading by decision and number, and the two about all of them in words."""
-    by_decision: dict[str, int] = {}
-    about_all = []
-    for verdict in kept("naming")["verdicts"]:
-        if verdict["name"] in ABOUT_WAYS:
-            about_all.append(f"{verdict['decision']}: {ABOUT_WAYS[verdict['name']]}")
-        else:
-            by_decision[verdict["decision"]] = by_decision.get(verdict["decision"], 0) + 1
-    ways = sum(by_decision.values())
+    decided = {verdict["name"]: verdict["decision"] for verdict in kept("naming")["verdicts"]}
+    ways = Counter(decision for name, decision in decided.items() if name not in ABOUT_WAYS)
     told = [
-        f"{how}: {count} of {ways} ways find it more often than in neutral students"
-        for how, count in by_decision.items()
+        f"{how}: {count} of {ways.total()} ways find it more often than in neutral students"
+        for how, count in ways.items()
     ]
-    return "<br>".join([*told, *about_all])
+    told += [f"{how}: {ABOUT_WAYS[name]}" for name, how in decided.items() if name in ABOUT_WAYS]
+    return "<br>".join(told)
 
 
 def _decisions(name: str) -> str:

@@ -81,8 +81,8 @@ def waterfall(
     figure.add_scatter(x=steps, y=rungs, mode="lines", line=thin, hoverinfo="skip")
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=below[::-1])
     figure.update_layout(barmode="overlay", margin={"r": 60})
-    low, high = float(np.min([0, *ends])), float(np.max([0, *ends]))
     if (parts < 0).any():  # whose values are printed to the left of their bars
+        low, high = float(np.min([0, *ends])), float(np.max([0, *ends]))
         figure.update_xaxes(range=[low - ROOM * (high - low), high + ROOM * (high - low)])
     height = max(140 + 22 * len(below), 260)
     return styled(figure, title=title, x=unit, y=y, height=height)

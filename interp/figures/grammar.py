@@ -206,9 +206,12 @@ def escape(value: Any) -> str:
     return html.escape(str(value), quote=False)
 
 
-def wrapped(value: Any, width: int = 24) -> str:
-    """Escaped text in lines of at most `width` characters, for a tick that has little room."""
-    return "<br>".join(map(escape, textwrap.wrap(str(value), width)))
+def wrapped(value: Any, width: int = 24, *, within_words: bool = True) -> str:
+    """Escaped text in lines of at most `width` characters, for a tick that has little room.
+
+    A longer word is broken, or without `within_words` stands whole.
+    """
+    return "<br>".join(map(escape, textwrap.wrap(str(value), width, break_long_words=within_words)))
 
 
 def tick_texts(names: Sequence[str]) -> list[str]:
@@ -216,8 +219,7 @@ def tick_texts(names: Sequence[str]) -> list[str]:
     if len(names) > MOST_WRAPPED:
         return texts(names)
     width = max(LEAST_WIDTH, ACROSS // max(len(names), 1))
-    lines = [textwrap.wrap(name, width, break_long_words=False) for name in names]
-    return ["<br>".join(map(escape, each)) for each in lines]
+    return [wrapped(name, width, within_words=False) for name in names]
 
 
 def texts(values: Any) -> list[str]:

@@ -64,7 +64,8 @@ def bars(
     if top is not None and len(frame) > top:
         largest = np.argsort(-np.abs(frame[number].to_numpy()), kind="stable")[:top]
         frame = frame.iloc[np.sort(largest)]
-    said, legend = list(dict.fromkeys(map(str, frame[category]))), colour not in (None, category)
+    legend = colour not in (None, category)
+    said = list(dict.fromkeys(map(str, frame[category])))
     names = texts(said)
     figure = go.Figure()
     for position, (name, part) in enumerate(groups(frame, colour)):

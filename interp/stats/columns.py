@@ -97,7 +97,7 @@ def reaching(
 def share_reaching(draws: Float[np.ndarray, "draw"], observed: float, *, scale: float = 1.0) -> float:
     """p = (b + 1) / (m + 1), b of the m draws of the null at least as large as the observed value.
 
-    Raises InputError for a draw or value that is NaN.
+    Raises InputError for a draw or value that is NaN or infinite.
     """
     _check_finite(np.append(draws, observed))
     return float((reaching(draws, observed, scale=scale).sum() + 1) / (len(draws) + 1))
