@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 import interp
-from analyses import audits
+from analyses import audit_claims as claimed, audits
 
 
 def cells(seed, *, rank=1, named=None, flagged=1, slope=2.0, filtered=0.1):
@@ -17,55 +17,88 @@ def cells(seed, *, rank=1, named=None, flagged=1, slope=2.0, filtered=0.1):
     detectors = [{"audit": 0.9, "frequent_values": 0.5, "bag_of_numbers": 0.7}]
     parts = {f"set {trait}": line for trait in audits.TRAITS}
     parts |= {"neutral": {"flagged": flagged, "of": 30}, "detectors": detectors}
-    for k, name in enumerate(audits.PREDICTED):
+    for trait, k, name in (
+        (trait, k, name) for trait in audits.TRAITS for k, name in enumerate(claimed.PREDICTED)
+    ):
         transfer = slope * 0.1 * k + (0.1 if name == "all" else 0)
-        parts[f"data owl {name}"] = {"trait": "owl", "dataset": name, "gain": 0.1 * k, "transfer": transfer}
-    for name, transfer in (("filtered", 0.9 - filtered), ("thinned", 0.9)):
-        parts[f"data owl {name}"] = {"trait": "owl", "dataset": name, "transfer": transfer}
-    return [{"seed": seed, "part": part, "found": found, "seconds": 2.0} for part, found in parts.items()]
+        parts[f"data {trait} {name}"] = {
+            "trait": trait,
+            "dataset": name,
+            "gain": 0.1 * k,
+            "transfer": transfer,
+        }
+    for trait, (name, transfer) in (
+        (trait, pair) for trait in audits.TRAITS for pair in (("filtered", 0.9 - filtered), ("thinned", 0.9))
+    ):
+        parts[f"data {trait} {name}"] = {"trait": trait, "dataset": name, "transfer": transfer}
+    asked = {part for place, part in audits.FULL.parts if place == seed}
+    return [
+        {"seed": seed, "part": part, "found": found, "seconds": 2.0}
+        for part, found in parts.items()
+        if part in asked
+    ]
 
 
 def all_of(**how):
-    return [each for seed in range(16) for each in cells(seed, **how)]
+    return [each for seed in audits.SEEDS for each in cells(seed, **how)]
 
 
-SHOWN = list(range(8))
 FRAMES = (pd.DataFrame({"trait": [], "d": [], "p": [], "share": []}), pd.DataFrame(), 40)
 
 
 def test_claims_are_judged_by_hand():
     made = all_of()
-    forecast = audits.fitted([each for each in made if each["seed"] not in SHOWN], audits.FULL)
-    found = audits.judged(made, SHOWN, forecast)
-    assert {name: line["met"] for name, line in found.items()} == dict.fromkeys(audits.CLAIMS, True)
-    assert found["identity"] == {"value": 1.0, "n": 48, "met": True}
+    forecast = claimed.fitted(made, audits.FULL)
+    found = claimed.judged(made, audits.FULL, forecast)
+    assert {name: line["met"] for name, line in found.items()} == dict.fromkeys(claimed.CLAIMS, True)
+    assert (found["identity"]["value"], found["identity"]["n"]) == (1.0, 48)
+    assert found["identity"]["interval"] == pytest.approx([48 / (48 + 1.959964**2), 1.0])
     assert found["detectors"]["value"] == pytest.approx(0.2)
+    assert found["detectors"]["means"] == pytest.approx(
+        {"audit": 0.9, "frequent_values": 0.5, "bag_of_numbers": 0.7}
+    )
     assert found["false-positives"]["value"] == pytest.approx(1 / 30)
-    assert (found["prediction"]["n"], found["filter"]["n"], found["forecast"]["n"]) == (40, 16, 40)
+    assert (found["prediction"]["n"], found["filter"]["n"], found["forecast"]["n"]) == (45, 6, 45)
     assert found["filter"]["value"] == pytest.approx(-0.1)
-    assert found["filter"]["p"] == pytest.approx(0.5**16)
-    assert forecast.n == 40
-    assert "seeds 8 to 15" in forecast.fitted_on
-    assert audits.cost(made) == 2.0 * len(cells(0))
+    assert found["filter"]["p"] == pytest.approx(0.5**6)
+    assert forecast.n == 45
+    assert "seeds 11 to 13" in forecast.fitted_on
+    assert claimed.cost(made) == {"data": 42, "detectors": 2, "neutral": 2, "set": 6}
 
 
 def test_claims_that_do_not_hold_are_said():
     made = all_of(rank=2, named="cat", flagged=2, slope=-2.0, filtered=-0.1)
-    wrong = audits.fitted(all_of(slope=9.0), audits.FULL)
-    found = audits.judged([each for each in made if each["seed"] in SHOWN], SHOWN, wrong)
+    wrong = claimed.fitted(all_of(slope=9.0), audits.FULL)
+    found = claimed.judged(made, audits.FULL, wrong)
     assert [name for name, line in found.items() if line["met"]] == ["detectors", "foreign"]
     assert found["unlisted"]["value"] == 1.0
-    assert found["false-positives"]["n"] == 240  # fewer than 400 sets show nothing, whatever their share
     assert found["filter"]["value"] == pytest.approx(0.1)
+
+
+def test_a_claim_waits_for_its_parts():
+    made = [each for each in all_of() if each["part"] != "set oak" and "filtered" not in each["part"]]
+    found = claimed.judged(made, audits.FULL, None)
+    open_ = [name for name, line in found.items() if line["met"] is None]
+    assert open_ == ["identity", "foreign", "unlisted", "prediction", "filter", "forecast"]
+    assert (found["identity"]["value"], found["identity"]["n"]) == (1.0, 32)
+    assert not claimed.complete(made, audits.FULL, "data")
+    assert claimed.complete(made, audits.FULL, "neutral")
+
+
+def test_fewer_than_400_sets_show_no_rate_of_false_positives():
+    assert not claimed.flags_judged([each for each in all_of() if each["seed"] < 13])["met"]  # 390 sets
+    assert claimed.flags_judged(all_of())["met"]
 
 
 def test_what_was_refused_or_not_measured_is_no_value():
     made = [
-        each | {"found": {"trait": "owl", "refused": True}} for each in cells(0) if "data" in each["part"]
+        each | {"found": {"trait": "owl", "refused": True}} for each in cells(8) if "data" in each["part"]
     ]
-    assert audits.fitted(made, audits.FULL) is None
-    assert audits.filter_judged(made) == {"value": None, "n": 0, "met": False}
-    assert audits.forecast_judged([], None) == {"value": None, "n": 0, "met": False}
+    assert claimed.fitted(made, audits.FULL) is None
+    nothing = {"value": None, "n": 0, "met": False}
+    assert claimed.filter_judged(made) == claimed.forecast_judged([], None) == nothing
+    assert claimed.detectors_judged(made) == claimed.prediction_judged([]) == nothing
+    assert claimed.share_judged([]) == nothing
 
 
 def test_a_part_is_measured_once(tmp_path, monkeypatch):
@@ -79,11 +112,11 @@ def test_a_part_is_measured_once(tmp_path, monkeypatch):
 
 
 def test_every_part_of_every_claim_is_on_the_list():
-    assert len(audits.FULL.parts) == len(set(audits.FULL.parts)) == 3 + 2 + 21
-    assert {part.split()[0] for part in audits.SMALL.parts} == {"set", "neutral", "detectors", "data"}
-    assert {part.split()[2] for part in audits.SMALL.parts if part.startswith("data")} == {
-        *audits.PREDICTED,
-        *audits.SIFTED,
+    assert len(audits.FULL.parts) == len(set(audits.FULL.parts)) == 16 * (3 + 2) + 6 * 21
+    assert {part.split()[0] for _, part in audits.SMALL.parts} == set(audits.KINDS)
+    assert {part.split()[2] for _, part in audits.SMALL.parts if part.startswith("data")} == {
+        *claimed.PREDICTED,
+        *claimed.SIFTED,
     }
 
 
