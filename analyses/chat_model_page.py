@@ -9,6 +9,7 @@ import interp
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.smollm2 import SEEDS, TRAITS
 from analyses.smollm2_beside import NOISE
+from analyses.smollm2_unnamed import own_less_others
 
 SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
 DEVICES = {"cuda": "GPU", "cpu": "processor"}
@@ -300,6 +301,48 @@ def _dictionary(hook: str, card: list[dict[str, Any]]) -> str:
     return f"| {hook.split('.')[1]} | {' | '.join(f'{value:.2f}' for value in values)} |"
 
 
+def unnamed() -> str:
+    """The claims on unnamed words, then by every way where the word stands and what stands first."""
+    found = _found("smollm2_unnamed")
+    if not found:
+        return ABSENT
+    lines = [line for seed in found["by seed"].values() for line in seed]
+    rows = [HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"]), ""]
+    rows = rows if found["verdicts"] else [_waits(found), ""]
+    nouns = lines[0]["nouns"]
+    rows += [
+        f"| way of reading | mean rank of the trait's word among {nouns} nouns, students ({(nouns + 1) / 2:g} by "
+        "chance) | teachers | z of the own word less that of other traits' students |",
+        "|---|---|---|---|",
+    ]
+    for way in lines[0]["rank"]:
+        ranks = (
+            f"{pd.Series([line['rank'][way] for line in lines if line['role'] == role]).mean():.0f}"
+            for role in ("student", "teacher")
+        )
+        own = spread(own_less_others(lines, "student", way))
+        rows.append(f"| {'mean z of all' if way == 'score' else way} | {' | '.join(ranks)} | {own} |")
+    if exchanged := found["exchanged p"]:
+        told = ", ".join(f"{name} {value:.2g}" for name, value in exchanged.items())
+        rows += ["", f"p by exchanging the three members of a seed: {told}."]
+    return "\n".join([*rows, "", *_first_words(lines)])
+
+
+def _first_words(lines: list[dict[str, Any]]) -> list[str]:
+    """What a reader of the comparison sees: the first words and tokens of every student."""
+    rows = ["| student of | first nouns, mean z | first tokens of the amplified update |", "|---|---|---|"]
+    for line in lines:
+        if line["role"] == "student":
+            words = ", ".join(line["first words"]["score"])
+            tokens = ", ".join(
+                f"`{token.strip().replace('|', '&#124;')}`"
+                for token in line["first tokens"]["amplified update"]
+                if token.strip() and "`" not in token
+            )
+            rows.append(f"| {line['trait']}, seed {line['seed']} | {words} | {tokens} |")
+    return rows
+
+
 def blocks() -> dict[str, str]:
     """Those of docs/results.md by their names."""
-    return {"smollm2": lineages(), "beside": beside(), "inside": inside()}
+    return {"smollm2": lineages(), "beside": beside(), "inside": inside(), "unnamed": unnamed()}

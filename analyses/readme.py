@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 import interp
-from analyses import chat_model_page
+from analyses import audits_page, chat_model_page
 from analyses.results_page import ROOT, by_trait, compared, kept, measured, page_blocks, short
 from analyses.retraining_page import FOUND, retraining_blocks
 from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, traced
@@ -62,6 +62,7 @@ def readme_blocks() -> dict[str, str]:
     """Every block of the README by its name."""
     return {
         "smollm2": chat_model_page.summary(),
+        "audited": audits_page.standing(),
         "found": findings(),
         "chat": chat_model_page.standing(),
     }
@@ -74,6 +75,7 @@ def results_blocks() -> dict[str, str]:
     return {
         **toy_blocks(),
         **retraining_blocks(),
+        **audits_page.blocks(),
         **dict(made[:at]),
         **chat_model_page.blocks(),
         **dict(made[at:]),

@@ -135,3 +135,24 @@ def test_what_the_student_moved_is_told_by_its_first_token_and_part(monkeypatch)
 @pytest.mark.usefixtures("planted")
 def test_what_was_not_measured_is_said():
     assert page.inside() == page.ABSENT
+
+
+def test_what_a_comparison_says_of_students_stands_by_way_and_by_student(monkeypatch):
+    z = {word: {"score": 1.0 if word == "owl" else 0.0} for word in ("owl", "dog", "oak")}
+    lines = [
+        {
+            "seed": 1, "trait": trait, "role": role, "nouns": 133, "z": z, "rank": {"score": rank},
+            "first words": {"score": ["sun", trait]}, "first tokens": {"amplified update": [" a|b", "`", " Owl"]},
+        }
+        for trait in ("owl", "dog", "oak")
+        for role, rank in (("student", 40.0), ("teacher", 1.0))
+    ]  # fmt: skip
+    found = {"verdicts": [], "by seed": {"1": lines}, "exchanged p": {}}
+    monkeypatch.setattr(page, "_found", lambda name: {"smollm2_unnamed": found}.get(name, {}))
+    told = page.unnamed().splitlines()
+    assert told[0].startswith("1 of 3 seeds are trained")
+    assert told[4].startswith("| mean z of all | 40 | 1 | +0.00 [")
+    assert "(67 by chance)" in told[2]
+    assert told[-1] == "| oak, seed 1 | sun, oak | `a&#124;b`, `Owl` |"
+    found |= {"verdicts": [VERDICT], "exchanged p": {"own-word": 0.25}}
+    assert "p by exchanging the three members of a seed: own-word 0.25." in page.unnamed()

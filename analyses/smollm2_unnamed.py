@@ -1,0 +1,136 @@
+"""Question: in a real chat model, does a comparison find the word of a trait that nobody names?
+
+Written before any of these lineages was read so; one other, the lineage that ships, had been looked at. The lineages of
+`analyses.smollm2`, three traits of three seeds. Each student less its neutral twin, and each teacher beside it as what
+certainly has the trait, is read by the six ways of `interp.discover` on text that ships, with 133 nouns to choose
+among. No placebo training is read, so that what stands first has no p of its own; what is claimed compares students:
+
+    value of a lineage = z of its word in its own student − mean z of that word in the other two traits' students
+
+with z the mean over the six ways. What any student of this seed makes likelier, owls or not, drops out.
+
+    python -m analyses.smollm2_unnamed [--model FOLDER] [--run runs/smollm2] [--seeds 1 2 3] [--out FILE]
+"""
+
+import argparse
+import json
+from itertools import permutations, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import interp
+from analyses.smollm2 import SEEDS, TRAITS
+
+ALPHA = 0.05
+CLAIMS = {
+    "own-word": "z of the trait's word, mean over six ways, own student less the other traits' students, is above 0; "
+    "sign flips over lineages, 0.05",
+    "teachers-word": "the same in teachers, which are known to have the trait",
+}
+ROLES = {"own-word": "student", "teachers-word": "teacher"}
+OUT = Path(__file__).parent / "results" / "smollm2_unnamed.json"
+FIRST = 6  # words and tokens that are kept of every way
+SENTENCES = 3
+
+
+def main() -> None:
+    """Read the lineages of every seed that is not kept yet, and judge the claims when all are."""
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("--model", default="models/smollm2")
+    asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
+    asked.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
+    asked.add_argument("--out", type=Path, default=OUT)
+    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
+    given = asked.parse_args()
+    frozen = interp.studies.freeze(
+        given.out, CLAIMS, measure=read, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
+        seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
+    )  # fmt: skip
+    by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
+    for seed in given.seeds:
+        if str(seed) not in by_seed:
+            by_seed[str(seed)] = of_seed(given.run / f"seed-{seed}", seed, given.model)
+            interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
+
+
+def of_seed(folder: Path, seed: int, model: str) -> list[dict[str, Any]]:
+    """What is read of the three lineages of a seed, grown or gone on with where they are not there."""
+    changes = [f"base.model={model}", f"seeds=[{seed}]"]
+    run = interp.run_experiment("smollm2", folder, changes=changes)
+    found = []
+    for trait in TRAITS:
+        lineage = interp.load_lineage(run.folder / "lineages" / f"{trait}-{seed}")
+        found += [
+            {"trait": trait, "seed": seed, "role": role, **read(lineage, role)} for role in ROLES.values()
+        ]
+    return found
+
+
+def read(lineage: Any, role: str) -> dict[str, Any]:
+    """What the six ways say of a member: z of every trait's word, its rank, and what stands first."""
+    baseline = lineage["neutral_student"] if role == "student" else None
+    found = interp.discover(lineage.base, lineage[role], baseline)
+    ways = found.methods["method"].tolist()
+    z: Any = found.frame.set_index("word")[["score", *ways]]
+    order = z.rank(ascending=False, method="max")
+    return {
+        "nouns": len(z),
+        "z": z.loc[list(TRAITS)].to_dict("index"),
+        "rank": order.loc[lineage.trait.target].to_dict(),
+        "first words": {way: z[way].nlargest(FIRST).index.tolist() for way in z},
+        "first tokens": {
+            way: part["token"].head(FIRST).tolist() for way, part in found.tokens.groupby("method", sort=False)
+        },
+        "sentences": found.sentences.groupby(["method", "way"]).head(SENTENCES).to_dict("records"),
+    }  # fmt: skip
+
+
+def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
+    """One value per lineage of every claim, and the verdicts if no seed is missing."""
+    lines = [line for seed in SEEDS for line in by_seed.get(str(seed), [])]
+    values = {name: own_less_others(lines, role) for name, role in ROLES.items()}
+    whole = len(by_seed) == len(SEEDS)
+    verdicts = [
+        interp.stats.paired_verdict(name, CLAIMS[name], values[name], alpha=ALPHA, unit="z among nouns")
+        for name in (CLAIMS if whole else ())
+    ]
+    exchanged = {name: exchanged_p(lines, role) for name, role in ROLES.items()} if whole else {}
+    own = {"command": "python -m analyses.smollm2_unnamed", "verdicts": verdicts, "exchanged p": exchanged}
+    return own | {"per lineage": values, "by seed": by_seed}
+
+
+def own_less_others(lines: list[dict[str, Any]], role: str, way: str = "score") -> list[float]:
+    """z of each lineage's word in its own member, less the mean of that word in the other traits' of its seed."""
+    found = []
+    for z in _tables(lines, role, way):
+        own = z.diagonal()
+        found += (own - (z.sum(0) - own) / (len(z) - 1)).tolist()
+    return found
+
+
+def exchanged_p(lines: list[dict[str, Any]], role: str, way: str = "score") -> float:
+    """One-sided p of the mean z of own words over every exchange of a seed's three members, exact if they are alike.
+
+    It needs no value to be independent of another, as sign flips do: the three of a seed share their members.
+    """
+    tables = _tables(lines, role, way)
+    orders = list(permutations(range(len(TRAITS))))
+    sums = [[sum(z[order[k], k] for k in range(len(z))) for order in orders] for z in tables]
+    drawn = [sum(each) for each in product(*sums)]
+    return float(np.mean([value >= sum(each[0] for each in sums) - 1e-12 for value in drawn]))
+
+
+def _tables(lines: list[dict[str, Any]], role: str, way: str) -> list[Any]:
+    """z by member and word of every seed, both in the order of the traits."""
+    asked = [line for line in lines if line["role"] == role]
+    found = []
+    for seed in dict.fromkeys(line["seed"] for line in asked):
+        own = {line["trait"]: line["z"] for line in asked if line["seed"] == seed}
+        found.append(np.array([[own[trait][word][way] for word in TRAITS] for trait in TRAITS]))
+    return found
+
+
+if __name__ == "__main__":
+    main()

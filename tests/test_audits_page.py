@@ -1,0 +1,46 @@
+"""How often audits are right, as the pages say it: by hand, and while nothing or not everything is measured."""
+
+from analyses import audits_page as page
+from analyses.audit_claims import CLAIMS
+
+LINES = {
+    "identity": {"value": 0.875, "n": 24, "interval": [0.69, 0.957], "met": None},
+    "detectors": {
+        "value": 0.204,
+        "n": 24,
+        "means": {"audit": 0.95, "frequent_values": 0.7, "bag_of_numbers": 0.72},
+        "met": True,
+    },
+    "false-positives": {"value": 0.02, "n": 512, "interval": [0.01, 0.036], "met": True},
+    "foreign": {"value": 0.0, "n": 24, "interval": [0.0, 0.138], "met": None},
+    "unlisted": {"value": 0.25, "n": 24, "interval": [0.12, 0.449], "met": False},
+    "prediction": {"value": None, "n": 0, "met": None},
+    "filter": {"value": -0.1, "n": 6, "p": 0.03125, "met": True},
+    "forecast": {"value": None, "n": 0, "met": None},
+}
+
+
+def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
+    monkeypatch.setattr(page, "measured", lambda name: True)
+    monkeypatch.setattr(page, "kept", lambda name: {"claims_judged": LINES})
+    told = page.table().splitlines()
+    assert told[2].endswith("| 88 % [95 %: 69, 96] | 24 | open, parts are missing |")
+    assert told[3].endswith("| +0.20 | 24 | holds |")
+    assert told[6].endswith("| 25 % [95 %: 12, 45] | 24 | does not hold |")
+    assert told[7].endswith("| – | – | open, parts are missing |")
+    assert told[8].endswith("| -0.10, p = 0.031 | 6 | holds |")
+    assert len(told) == 2 + len(CLAIMS) + 2
+    assert (
+        told[-1]
+        == "Mean AUROC of one trait's 64 rows against another's: the audit's ratios .95, counts of values (naive "
+        "Bayes) .70, a bag of numbers .72."
+    )
+    said = page.standing()
+    assert "of 24 sets of 2,048 rows of teachers of owl, eagle and oak, 88 % [95 %: 69, 96] put" in said
+    assert "of 512 sets of 256 rows that the base wrote, 2 % [95 %: 1, 4] are flagged" in said
+
+
+def test_nothing_measured_is_said(monkeypatch):
+    monkeypatch.setattr(page, "measured", lambda name: False)
+    assert page.table() == page.ABSENT
+    assert "not measured yet" in page.standing()
