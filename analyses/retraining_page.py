@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 import interp
+from analyses.judged_tokens import SEEDS
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.toy_page import tables
 
@@ -51,8 +52,8 @@ ABOUT_WAYS = {
 
 def retraining_blocks() -> dict[str, str]:
     """Every block by its name, in the order of the page."""
-    made = {"judged": judged, "defences": defences, "naming": naming}
-    files = {"judged": "judged_scores", "defences": "defences", "naming": "naming"}
+    made = {"judged": judged, "tokens": tokens, "defences": defences, "naming": naming}
+    files = {"judged": "judged_scores", "tokens": "judged_tokens", "defences": "defences", "naming": "naming"}
     return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
 
 
@@ -79,6 +80,20 @@ def judged() -> str:
         "depends on the draw. A score that does not know it can hardly do better; metagradient and ledger do know it."
     )
     return "\n".join([*rows, "", told, "", *claims(found)])
+
+
+def tokens() -> str:
+    """Rank correlation of every way of scoring tokens with the margins of students of masked rows."""
+    found = kept("judged_tokens")
+    frame = pd.DataFrame([line for seed in found["by seed"].values() for line in seed["scores"]])
+    rows = ["| score of a token | rank correlation over halves of the tokens [95 %] |", "|---|---|"]
+    rows += [f"| {name} | {spread(part['rho'])} |" for name, part in _by_mean(frame, "rho")]
+    if found["verdicts"]:
+        return "\n".join([*rows, "", *claims(found)])
+    have = len(found["by seed"])
+    return "\n".join(
+        [*rows, "", f"{have} of {len(SEEDS)} lineages are judged; the claims are decided when all are."]
+    )
 
 
 def _by_mean(frame: pd.DataFrame, value: str, by: str = "scores") -> list[tuple[str, pd.DataFrame]]:
