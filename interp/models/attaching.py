@@ -23,6 +23,7 @@ from interp.models.backbone import Backbone
 from interp.models.gguf_files import origin_of
 from interp.models.isolation import isolated
 from interp.models.loading import first_line
+from interp.models.peft_calls import without_its_warning
 from interp.models.seam import check_finite
 from interp.models.views import view
 
@@ -79,10 +80,11 @@ def _loaded(hf: Any, adapters: Sequence[AdapterFolder], beneath: Backbone) -> An
     peft: Any = None
     for name, adapter in zip(names, adapters, strict=True):
         try:
-            if peft is None:
-                peft = PeftModel.from_pretrained(hf, str(adapter), adapter_name=name)
-            else:
-                peft.load_adapter(str(adapter), adapter_name=name)
+            with without_its_warning():
+                if peft is None:
+                    peft = PeftModel.from_pretrained(hf, str(adapter), adapter_name=name)
+                else:
+                    peft.load_adapter(str(adapter), adapter_name=name)
         except InputError:
             raise
         except Exception as error:  # whatever PEFT and what it calls may raise

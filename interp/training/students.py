@@ -22,6 +22,7 @@ from interp.core.progress import progress_bar
 from interp.core.runs import InputError, digest, nearest
 from interp.measures.losses import Labels, Loss, student_loss
 from interp.models.language import LanguageModel, load_model
+from interp.models.peft_calls import with_lora
 from interp.models.precision import in_float32, is_half
 from interp.models.views import merged
 from interp.prompts.text import Prompts
@@ -337,15 +338,10 @@ def prepare(start: LanguageModel, recipe: Recipe) -> tuple[Any, Any]:
     New adapters are drawn from torch's global random state. Raises InputError for layers that PEFT does not adapt.
     """
     if recipe.trainable == "lora":
-        from peft import LoraConfig, get_peft_model
-
         network = (in_float32(start) if recipe.precision == "float32" else start).network()
         places = body_matrices(network, layers=recipe.layers, targets=recipe.targets)
-        config = LoraConfig(
-            r=recipe.rank, lora_alpha=recipe.alpha, target_modules=places, task_type="CAUSAL_LM"
-        )
         try:
-            return network, get_peft_model(network, config)
+            return network, with_lora(network, places, rank=recipe.rank, alpha=recipe.alpha)
         except ValueError as error:
             raise InputError(
                 f"PEFT puts no LoRA on {type(network).__name__} there ({error}); name other targets or train all"
