@@ -18,7 +18,7 @@ def without_its_warning() -> Iterator[None]:
         yield
 
 
-def with_lora(network: Any, places: list[str], *, rank: int, alpha: float) -> Any:
+def with_lora(network: Any, places: list[str], *, rank: int, alpha: int) -> Any:
     """The network with new low-rank adapters at the named modules, drawn from torch's global random state.
 
     Raises ValueError for modules that PEFT does not adapt.
