@@ -49,7 +49,8 @@ UNITS = {
 """Ways of scoring, and what their scores are in."""
 TOKENS = 2048  # of a batch, where the context is as long
 ABSENT = (
-    "{} scores are computed by bergson, which is not installed; run pip install -e '.[bergson]' in the clone"
+    "{} scores are computed by bergson, which is not installed{}; run pip install -e '.[bergson]' in the clone, or as "
+    "docs/methods.md says beside a torch without CUDA"
 )
 
 
@@ -161,7 +162,7 @@ def _pipelines(method: str) -> Callable[[Path, int], Float[np.ndarray, "row"]]:
     except ImportError as error:
         name = (error.name or "bergson").partition(".")[0]
         missing = "" if name == "bergson" else f" ({name} is missing)"
-        raise InputError(ABSENT.format(method) + missing) from error
+        raise InputError(ABSENT.format(method, missing)) from error
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
