@@ -15,9 +15,8 @@ from __future__ import annotations
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +29,6 @@ from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.progress import working
 from interp.figures import Result
-from interp.measures.losses import answer_loss
 from interp.measures.words import spelling, trait_candidates
 from interp.models.members import write_member
 from interp.models.precision import exactly
@@ -86,16 +84,23 @@ def influence(
     if method not in UNITS:
         raise InputError(f"Method {nearest(method, UNITS)}; pass one of {', '.join(UNITS)}.")
     given, query = base.encode(rows), _query(base, find_trait(trait))
-    _check_finite(answer_loss(base, given), f"the loss of {base.name} on {given.label}")
+    if not given.at("answer+end").any():
+        raise InputError(
+            f"no row of {given.label} holds an answer, so that none has a gradient; give completions"
+        )
     with tempfile.TemporaryDirectory(prefix="interp-influence-") as name, working(f"{method} scores"):
         folder = Path(name)
-        pipeline = _pipelines(method)
+        _import_quietly(method)
         write_member(base, folder / "model", hosts={})
         _write_rows(given, "answer+end", folder / "rows")
         _write_rows(query, "answer", folder / "query")
         with _unheard(seed):
-            scores = pipeline(folder, _batch_size(base, given, query))
-    _check_finite(scores, f"the {method} score of {base.name}")
+            scores = _scored(method, folder, _batch_size(base, given, query))
+    if not np.isfinite(scores).all():
+        row = int((~np.isfinite(scores)).argmax())
+        raise InputError(
+            f"{base.name} scores row {row + 1} with {scores[row]} by {method}; check its weights for overflow"
+        )
     tokens = given.at("answer+end").sum(1).numpy()
     frame = pd.DataFrame({"row": range(len(scores)), "score": scores, "tokens": tokens})
     note = f"query: {len(query)} questions; linear layers below the unembedding alone"
@@ -113,13 +118,6 @@ def _query(base: LanguageModel, trait: Any) -> Encoded:
             "its tokenizer knows"
         )
     return base.encode(trait.prompts(spelling(base, answers)[trait.target]))
-
-
-def _check_finite(values: Any, what: str) -> None:
-    odd = ~np.isfinite(np.atleast_1d(values))
-    if odd.any():
-        where = "" if np.ndim(values) == 0 else f" of row {int(odd.argmax()) + 1}"
-        raise InputError(f"{what}{where} is {np.atleast_1d(values)[odd][0]}; check the weights for overflow")
 
 
 def _write_rows(inputs: Encoded, counted: str, folder: Path) -> None:
@@ -151,11 +149,11 @@ def _unheard(seed: int | None = None) -> Iterator[None]:
         yield
 
 
-def _pipelines(method: str) -> Callable[[Path, int], Float[np.ndarray, "row"]]:
-    """What scores the rows of a folder; InputError where bergson, or what it imports, is not installed."""
+def _import_quietly(method: str) -> None:
+    """Import bergson, which replaces and closes the handlers of all logs; InputError where a part is missing."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    root.handlers[:] = []  # bergson replaces them when it is imported, and closes those it finds
+    root.handlers[:] = []
     try:
         import bergson.cli.trackstar
         import bergson.hessians.pipeline  # noqa: F401
@@ -166,10 +164,9 @@ def _pipelines(method: str) -> Callable[[Path, int], Float[np.ndarray, "row"]]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
-    return partial(_run, method)
 
 
-def _run(method: str, folder: Path, tokens: int) -> Float[np.ndarray, "row"]:
+def _scored(method: str, folder: Path, tokens: int) -> Float[np.ndarray, "row"]:
     """The pipeline of that name on the model, rows and query of the folder, in this process."""
     from bergson.build import build_query
     from bergson.cli.trackstar import trackstar
