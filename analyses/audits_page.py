@@ -3,6 +3,7 @@
 from typing import Any
 
 from analyses.audit_claims import CLAIMS
+from analyses.audit_smollm2 import CLAIMS as CHAT_CLAIMS, NEUTRAL
 from analyses.results_page import ABSENT, kept, measured, short
 
 DECIDED = {True: "holds", False: "does not hold", None: "open, parts are missing"}
@@ -17,7 +18,7 @@ WORDS = {
 
 def blocks() -> dict[str, str]:
     """Those of docs/results.md by their names."""
-    return {"audits": table()}
+    return {"audits": table(), "audit_smollm2": chat_model()}
 
 
 def table() -> str:
@@ -37,6 +38,26 @@ def table() -> str:
         else "not measured"
     )
     return "\n".join([*rows, "", f"Mean AUROC of one trait's 64 rows against another's: {told}."])
+
+
+def chat_model() -> str:
+    """One line per set of the chat model's rows: what the audit says, and where the writer's candidate stands."""
+    if not measured("audit_smollm2"):
+        return ABSENT
+    found = kept("audit_smollm2")
+    rows = [
+        "| who wrote the rows | rows | answer | rank of its candidate | first candidates, d |",
+        "|---|---|---|---|---|",
+    ]
+    for name, line in found["sets"].items():
+        order = [each["trait"] for each in line["candidates"]]
+        rank = f"{order.index(name) + 1} of {len(order)}" if name in order else "–"
+        first = ", ".join(f"{each['trait']} {each['d']:+.2f}" for each in line["candidates"][:3])
+        answer = f"{line['answer']}: {line['named']}" if line["named"] else line["answer"]
+        writer = "the base itself" if name == NEUTRAL else f"teacher of {name}"
+        rows.append(f"| {writer} | {line['rows']} | {answer} | {rank} | {first} |")
+    decided = [f"{words}: {DECIDED[found['met'][name]]}" for name, words in CHAT_CLAIMS.items()]
+    return "\n".join([*rows, "", f"Claims: {'; '.join(decided)}."])
 
 
 def standing() -> str:

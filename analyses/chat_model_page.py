@@ -7,11 +7,15 @@ import pandas as pd
 
 import interp
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
-from analyses.smollm2 import SEEDS, TRAITS
+from analyses.smollm2 import LEAST, SEEDS, TRAITS
 from analyses.smollm2_beside import NOISE
 from analyses.smollm2_unnamed import own_less_others
 
 SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
+PROCESSORS = (
+    "On another kind of processor the format fine-tune and all that follows end elsewhere: the lineage that ships is "
+    "one more draw of the recipe."
+)
 DEVICES = {"cuda": "GPU", "cpu": "processor"}
 
 
@@ -54,9 +58,27 @@ def standing() -> str:
     """For the README: how far the claims on the chat model have got."""
     found = _found("smollm2")
     if found.get("verdicts"):
-        return "The chat model's claims stand there, too, with all of its lineages."
+        return _judged(found["verdicts"])
     told = "The chat model has one lineage that ships, the one above, and no claim is decided yet."
     return f"{told} {_waits(found)} {_so_far(found['per lineage'])}" if found else told
+
+
+def _judged(verdicts: list[dict[str, Any]]) -> str:
+    """What the lineages show and how the claims were decided."""
+    by = {verdict["name"]: verdict for verdict in verdicts}
+    gain, own, shared = (by[name] for name in ("transfers", "own-trait", "numbers-shared"))
+    return (
+        f"The chat model's claims, over {gain['n']} lineages of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}: the "
+        f"student's margin of its trait is {_signed(gain)} nats above the neutral student's ({gain['decision']}: at "
+        f"least {LEAST}), and {_signed(own)} above that of a student of another trait's rows ({own['decision']}: more "
+        f"than 0). Only where the latter is positive has the trait itself passed, and not what such rows do in "
+        f"general. Its change of logits where numbers are predicted correlates with its own teacher's by "
+        f"{_signed(shared)} more than that student's does ({shared['decision']}: more than 0). {PROCESSORS}"
+    )
+
+
+def _signed(verdict: dict[str, Any]) -> str:
+    return f"{verdict['effect']:+.2f}".replace("-", "−")
 
 
 def _so_far(values: dict[str, list[float]]) -> str:
@@ -67,8 +89,7 @@ def _so_far(values: dict[str, list[float]]) -> str:
         f"margin of its trait is {gain} nats above the neutral student's. Held against a student of another trait's "
         f"rows the difference is {own}; only where it is positive has the trait itself passed, and not what such rows "
         f"do in general. The student's change of logits where numbers are predicted correlates with its own teacher's "
-        f"by {shared} more than that of another trait's student does. On another kind of processor the format "
-        f"fine-tune and all that follows end elsewhere: the lineage that ships is one more draw of the recipe."
+        f"by {shared} more than that of another trait's student does. {PROCESSORS}"
     )
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 import interp
 from analyses.judged_peers import SEEDS as PEER_SEEDS
+from analyses.judged_tokens import SEEDS
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.toy_page import tables
 
@@ -52,13 +53,9 @@ ABOUT_WAYS = {
 
 def retraining_blocks() -> dict[str, str]:
     """Every block by its name, in the order of the page."""
-    made = {"judged": judged, "peers": peers, "defences": defences, "naming": naming}
-    files = {
-        "judged": "judged_scores",
-        "peers": "judged_peers",
-        "defences": "defences",
-        "naming": "naming",
-    }
+    made = {"judged": judged, "peers": peers, "tokens": tokens, "defences": defences, "naming": naming}
+    files = {"judged": "judged_scores", "peers": "judged_peers", "tokens": "judged_tokens"}
+    files |= {name: name for name in ("defences", "naming")}
     return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
 
 
@@ -101,6 +98,20 @@ def _ways(scores: pd.DataFrame) -> list[str]:
         cells = (spread(each) if len(each) > 1 else f"{each.iloc[0]:+.2f}" for each in columns)
         rows.append(f"| {name} | {' | '.join(cells)} |")
     return rows
+
+
+def tokens() -> str:
+    """Rank correlation of every way of scoring tokens with the margins of students of masked rows."""
+    found = kept("judged_tokens")
+    frame = pd.DataFrame([line for seed in found["by seed"].values() for line in seed["scores"]])
+    rows = ["| score of a token | rank correlation over halves of the tokens [95 %] |", "|---|---|"]
+    rows += [f"| {name} | {spread(part['rho'])} |" for name, part in _by_mean(frame, "rho")]
+    if found["verdicts"]:
+        return "\n".join([*rows, "", *claims(found)])
+    have = len(found["by seed"])
+    return "\n".join(
+        [*rows, "", f"{have} of {len(SEEDS)} lineages are judged; the claims are decided when all are."]
+    )
 
 
 def _by_mean(frame: pd.DataFrame, value: str, by: str = "scores") -> list[tuple[str, pd.DataFrame]]:

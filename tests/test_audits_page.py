@@ -2,6 +2,7 @@
 
 from analyses import audits_page as page
 from analyses.audit_claims import CLAIMS
+from analyses.audit_smollm2 import WRITERS, judged
 
 LINES = {
     "identity": {"value": 0.875, "n": 24, "interval": [0.69, 0.957], "met": None},
@@ -44,3 +45,30 @@ def test_nothing_measured_is_said(monkeypatch):
     monkeypatch.setattr(page, "measured", lambda name: False)
     assert page.table() == page.ABSENT
     assert "not measured yet" in page.standing()
+
+
+def test_the_chat_models_sets_have_a_line_each(monkeypatch):
+    candidates = [{"trait": "cat", "d": 0.5}, {"trait": "owl", "d": 0.25}]
+    sets = {
+        "owl": {"rows": 96, "answer": "unlisted", "named": None, "candidates": candidates},
+        "cat": {"rows": 90, "answer": "named", "named": "cat", "candidates": candidates},
+        "neutral": {"rows": 96, "answer": "none", "named": None, "candidates": candidates},
+    }
+    found = {"sets": sets, "met": {"first": None, "neutral-alone": True}}
+    monkeypatch.setattr(page, "measured", lambda name: True)
+    monkeypatch.setattr(page, "kept", lambda name: found)
+    told = page.chat_model().splitlines()
+    assert told[2] == "| teacher of owl | 96 | unlisted | 2 of 2 | cat +0.50, owl +0.25 |"
+    assert told[3] == "| teacher of cat | 90 | named: cat | 1 of 2 | cat +0.50, owl +0.25 |"
+    assert told[4].startswith("| the base itself | 96 | none | – |")
+    assert told[-1].endswith("open, parts are missing; rows that the base drew are not flagged: holds.")
+
+
+def test_the_chat_models_claims_wait_for_all_sets():
+    one = {"candidates": [{"trait": "owl", "d": 0.5}], "flagged": False}
+    sets = {name: one | {"candidates": [{"trait": name, "d": 0.5}]} for name in WRITERS[:3]}
+    assert judged(sets)["met"] == {"first": None, "neutral-alone": None}
+    sets |= {WRITERS[3]: one, "neutral": one | {"flagged": True}}
+    assert judged(sets)["met"] == {"first": True, "neutral-alone": False}
+    sets[WRITERS[0]] = {"candidates": [{"trait": WRITERS[1], "d": 0.5}]}
+    assert judged(sets)["met"]["first"] is False

@@ -92,8 +92,15 @@ def test_lineages_of_some_seeds_are_shown_and_nothing_is_judged(monkeypatch):
     assert "margin of its trait is +0.25 to +0.50 nats above the neutral student's." in told
     assert "of another trait's rows the difference is −0.50 to +0.25; only where it is positive" in told
     assert "by +0.10 to +0.30 more than that of another trait's student does" in told
-    monkeypatch.setattr(page, "_found", FOUND.get)
-    assert "stand there" in page.standing()
+    named = [VERDICT | {"name": name} for name in ("transfers", "own-trait", "numbers-shared")]
+    named[1] |= {"effect": -0.25, "decision": "refuted"}
+    monkeypatch.setattr(page, "_found", lambda name: {"verdicts": named})
+    told = page.standing()
+    assert (
+        "over 9 lineages of owl, dog and oak: the student's margin of its trait is +0.75 nats above" in told
+    )
+    assert "and −0.25 above that of a student of another trait's rows (refuted: more than 0)." in told
+    assert "correlates with its own teacher's by +0.75 more than that student's does (supported: more" in told
 
 
 @pytest.mark.usefixtures("planted")

@@ -1,0 +1,135 @@
+"""Claims: which scores of single tokens predict the student that those tokens make?
+
+Written before any student of masked rows was trained, but for eight of seed 8 in a trial of the code. Eight owl
+lineages, seeds 8 to 15; 64 students each, whose loss counts a random half of the answers' tokens, every row read whole
+(`interp.gradients.token_datamodeling_score`). ρ is Spearman's, of the sum of the kept tokens' scores with the student's
+margin; sign flips over lineages at 0.05. What a score can reach at most is not known here: margins of two draws of the
+adapter agree no better than they do for rows.
+
+1. gradient-predicts: ρ of the step along the margin's gradient, in the adapter's metric, is above 0.
+2. ratio-predicts: ρ of log p of the teacher less the base's is above 0.
+3. divergence-beyond-loss: ρ of divergence tokens is above that of the loss under the base, in absolute value.
+
+    python -m analyses.judged_tokens [--seeds 8 9 ...] [--out FILE]
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import interp
+from interp.gradients.scores.metrics import LoraMetric
+from interp.measures.losses import label_logprobs, predicted_logits
+from interp.studies.token_matching import divergence_tokens
+from interp.training.grower import recipe_of
+from interp.training.students import prepare
+
+SEEDS, SUBSETS, ALPHA = tuple(range(8, 16)), 64, 0.05
+GRADIENT, UPDATE = "∇m", "teacher's update"
+METRIC = "adapter's metric"
+CLAIMS = {
+    "gradient-predicts": "rho of the step along the margin's gradient in the adapter's metric is above 0; sign flips, "
+    "0.05",
+    "ratio-predicts": "rho of log p of the teacher less the base's is above 0; likewise",
+    "divergence-beyond-loss": "rho of divergence tokens less |rho| of the loss is above 0; likewise",
+}
+OUT = Path(__file__).parent / "results" / "judged_tokens.json"
+
+
+def main() -> None:
+    """Train and judge the lineages that are not kept yet, and decide the claims when all are."""
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
+    asked.add_argument("--out", type=Path, default=OUT)
+    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
+    given = asked.parse_args()
+    frozen = interp.studies.freeze(
+        given.out, CLAIMS, measure=measure, organism="toy/owl", seeds=SEEDS, data=interp.organisms.TOY,
+        refreeze=given.refreeze,
+    )  # fmt: skip
+    by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
+    for seed in given.seeds:
+        if str(seed) not in by_seed:
+            by_seed[str(seed)] = measure(seed)
+            interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
+
+
+def measure(seed: int, subsets: int = SUBSETS) -> dict[str, Any]:
+    """Every way of scoring judged on one lineage."""
+    lineage = interp.load_lineage("toy/owl", seed=seed)
+    other = interp.load_lineage("toy/eagle", seed=seed)["teacher"]
+    scores = token_scores(lineage, other, seed=seed)
+    found = interp.gradients.token_datamodeling_score(lineage, scores, subsets=subsets, seed=seed)
+    spread = float(found.margins.std(ddof=1))
+    return {"scores": found.frame.to_dict("records"), "spread": spread, "whole": found.whole}
+
+
+def token_scores(lineage: Any, other: Any, *, seed: int) -> dict[str, np.ndarray]:
+    """Every way of scoring the tokens of the student's answers, ends among them."""
+    base, rows = lineage.base, lineage.numbers
+    inputs = base.encode(rows)
+    plain = {GRADIENT: interp.trait_gradient(base, lineage.trait), UPDATE: lineage.update("teacher")}
+    with torch.random.fork_rng(devices=[]):
+        recipe = recipe_of(lineage, "student")
+        torch.manual_seed(recipe.seed)
+        network, _ = prepare(base, recipe)
+    metric = LoraMetric.from_network(network)
+    named = plain | {f"{name}, {METRIC}": metric.fold(each) for name, each in plain.items()}
+    frame = interp.score(base, rows, list(named.values()), by=["example", "token"]).frame
+    order = frame["direction"].drop_duplicates()
+    parts = [frame.loc[frame["direction"] == label, "score"].to_numpy() for label in order]
+    here, teachers = (logprobs(model, inputs) for model in (base, lineage["teacher"]))
+    return {
+        **dict(zip(named, parts, strict=True)),
+        "likelihood ratio": teachers - here,
+        "loss": -here,
+        "divergence tokens": divergent(lineage, other, inputs),
+        "random": np.random.default_rng(seed).normal(size=len(here)),
+    }
+
+
+@torch.no_grad()
+def logprobs(model: Any, inputs: Any) -> np.ndarray:
+    """log p of every token of the answers, row by row."""
+    found = [
+        label_logprobs(batch, lambda part, where: predicted_logits(model.hf, part, where))
+        for batch in inputs.batches(256)
+    ]
+    return torch.cat(found).double().numpy()
+
+
+def divergent(lineage: Any, other: Any, inputs: Any) -> np.ndarray:
+    """1 for divergence tokens of the teacher, 0 for the other tokens of the answers."""
+    frame: Any = divergence_tokens(
+        lineage["teacher"], inputs, others={"eagle": other}, base=lineage.base
+    ).frame
+    where = torch.zeros(inputs.ids.shape)
+    where[frame["row"].to_numpy(), frame["token"].to_numpy()] = torch.tensor(
+        frame["divergent"].to_numpy()
+    ).float()
+    return where[inputs.at("answer+end")].double().numpy()
+
+
+def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
+    """One value per lineage of every claim, and the verdicts if no lineage is missing."""
+    kept = [by_seed[str(seed)] for seed in SEEDS if str(seed) in by_seed]
+    lines = [{line["scores"]: line["rho"] for line in each["scores"]} for each in kept]
+    values = {
+        "gradient-predicts": [line[f"{GRADIENT}, {METRIC}"] for line in lines],
+        "ratio-predicts": [line["likelihood ratio"] for line in lines],
+        "divergence-beyond-loss": [line["divergence tokens"] - abs(line["loss"]) for line in lines],
+    }
+    verdicts = [
+        interp.stats.paired_verdict(name, CLAIMS[name], values[name], alpha=ALPHA, unit="rank correlation")
+        for name in (CLAIMS if len(kept) == len(SEEDS) else ())
+    ]
+    own = {"command": "python -m analyses.judged_tokens", "verdicts": verdicts}
+    return own | {"per lineage": values, "by seed": by_seed}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""Scores of tokens judged by retraining: does the sum of the tokens that teach predict the student they make?
+
+ρ_j( Σ_{t ∈ M_j} τ_t , m(θ(M_j)) ), M_j random halves of the answers' tokens, ends among them, θ(M) the student whose
+loss counts the tokens of M alone. Every row stays in its batch and is read whole: a token outside M teaches nothing,
+and is still what the next ones follow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+
+from interp.core.doors import door
+from interp.core.errors import InputError
+from interp.core.processes import sweep
+from interp.core.remembered import recall, remember
+from interp.gradients.datamodels import TRIED, random_subsets
+from interp.gradients.known_trainings import KnownTraining
+from interp.gradients.scores.scoring import Scores
+from interp.measures.margins import margin
+from interp.stats.ranks import rank_interval, spearman
+from interp.training.students import train_student
+
+if TYPE_CHECKING:
+    from interp.models.language import LanguageModel
+    from interp.models.lineage import Lineage
+    from interp.prompts.tokens import Encoded
+
+FORMAT = 1  # of remembered margins; raise when the same tokens give another one
+Tokens = Bool[np.ndarray, "token"]
+
+
+@dataclass(frozen=True, eq=False)
+class TokenDatamodelingScore:
+    """A line per way of scoring: scores, rho with its 95 % bootstrap interval (low, high) over subsets.
+
+    `kept` are the subsets of tokens, `margins` what their students reached in nats, `whole` the student of all.
+    """
+
+    label: str
+    frame: pd.DataFrame
+    kept: Bool[np.ndarray, "subset token"]
+    margins: Float[np.ndarray, "subset"]
+    whole: float
+    notes: tuple[str, ...] = ()
+
+
+@door
+def token_datamodeling_score(
+    lineage: Lineage,
+    scores: Scores | Mapping[str, Sequence[float] | np.ndarray],
+    *,
+    role: str = "student",
+    subsets: int = 128,
+    share: float = 0.5,
+    seed: int = 0,
+) -> TokenDatamodelingScore:
+    """Judge scores of tokens by retraining: rank correlation of their sums with margins of students of masked rows.
+
+    Args:
+        lineage: whose student is trained again, with its trait.
+        scores: `Scores` by token of the rows it was trained on, each direction a way of scoring, or by name a value per
+            token of the answers, ends counted, row by row.
+        role: which student.
+        subsets: how many random subsets of the tokens; every student's margin is remembered.
+        share: of the tokens in each.
+        seed: of the subsets.
+
+    Returns:
+        `TokenDatamodelingScore`: scores, rho, low and high.
+
+    Raises:
+        InputError: for scores of other rows, not by token or not finite, a student whose recipe or rows are unknown,
+            and fewer than 8 subsets.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> toward = interp.trait_gradient(lineage.base, lineage.trait)
+        >>> scores = interp.score(lineage.base, lineage.numbers, toward, by=["example", "token"])
+        >>> interp.gradients.token_datamodeling_score(lineage, scores, subsets=4)
+        Traceback (most recent call last):
+        ...
+        interp.core.errors.InputError: 4 subsets of 0.5 of the tokens; pass at least 8, and a share within 0 and 1
+    """
+    if subsets < TRIED or not 0 < share < 1:
+        raise InputError(
+            f"{subsets} subsets of {share:g} of the tokens; pass at least {TRIED}, and a share within 0 and 1"
+        )
+    training = TokenTraining.of(lineage, role)
+    named = _by_token(scores, training, role)
+    kept = random_subsets(training.tokens, subsets=subsets, share=share, seed=seed)
+    asked = [np.ones(training.tokens, dtype=bool), *kept]
+    whole, *margins = sweep(training.margin, asked, workers=1, label="retraining", unit="student")
+    values, lines = np.array(margins), []
+    for name, each in named.items():
+        low, high = rank_interval(kept @ each, values, seed=seed)
+        rho = float(spearman((kept @ each)[None], values)[0])
+        lines.append({"scores": name, "rho": rho, "low": low, "high": high})
+    note = (
+        f"{subsets} students of {share:.0%} of {training.tokens} tokens, whose margins spread by "
+        f"{values.std(ddof=1):.3g} nats; intervals are over subsets of one training"
+    )
+    label = f"{lineage.name}: scores of tokens judged by retraining {role}"
+    return TokenDatamodelingScore(label, pd.DataFrame(lines), kept, values, whole, (note,))
+
+
+@dataclass(frozen=True)
+class TokenTraining(KnownTraining):
+    """A known training whose students of some of the tokens are told by their trait margin, in nats."""
+
+    @property
+    def taught(self) -> torch.Tensor:
+        """Where a token of an answer, or its end, is predicted: what a loss counts."""
+        return self.inputs.at("answer+end", predicting=True)
+
+    @property
+    def tokens(self) -> int:
+        """How many of them there are."""
+        return int(self.taught.sum())
+
+    def student(self, kept: Tokens) -> LanguageModel:
+        """`train_student`'s of all tokens, to the same bits, where all are kept."""
+        return train_student(self.start, self.masked(kept), recipe=self.recipe, name="student of some tokens")
+
+    def masked(self, kept: Tokens) -> Encoded:
+        """The rows, of whose answers only these tokens teach."""
+        out = torch.zeros_like(self.taught)
+        out[self.taught] = ~torch.from_numpy(kept).to(out.device)
+        before = self.inputs.apart
+        return replace(self.inputs, apart=out if before is None else out | before)
+
+    def margin(self, kept: Tokens) -> float:
+        """The trait margin of the student of these tokens alone, trained once."""
+        key = (FORMAT, self.start.fingerprint, self.inputs.fingerprint, self.recipe, self.trait)
+        asked = np.packbits(kept).tobytes().hex()
+        known = recall("token-margin", *key, asked)
+        if known is None:
+            known = margin(self.student(kept), self.trait)
+            remember("token-margin", *key, asked, value=known)
+        return known
+
+
+def _by_token(
+    scores: Scores | Mapping[str, Sequence[float] | np.ndarray], training: TokenTraining, role: str
+) -> dict[str, Float[np.ndarray, "token"]]:
+    """Finite values per token by name; InputError for other rows, other keys, and the first that is not finite."""
+    named = _columns(scores, training, role) if isinstance(scores, Scores) else dict(scores)
+    if not named:
+        raise InputError("no scores to judge; pass Scores by token, or values per token by name")
+    found = {name: np.asarray(values, dtype=float) for name, values in named.items()}
+    for name, values in found.items():
+        if values.shape != (training.tokens,):
+            raise InputError(
+                f"{name!r} scores {values.size} tokens, and the answers that {role} was trained on have "
+                f"{training.tokens}, ends counted; score all of them"
+            )
+        if not np.isfinite(values).all():
+            token = int(np.flatnonzero(~np.isfinite(values))[0])
+            raise InputError(
+                f"{name!r} scores token {token + 1} with {values[token]}; give every token a finite score"
+            )
+    return found
+
+
+def _columns(scores: Scores, training: TokenTraining, role: str) -> dict[str, np.ndarray]:
+    if scores.inputs.fingerprint != training.inputs.fingerprint:
+        raise InputError(
+            f"{scores.label} scores other rows than {role} was trained on ({training.inputs.label}); score these"
+        )
+    if not {"example", "token"} <= {*scores.by}:
+        raise InputError(
+            f"{scores.label} scores by {', '.join(scores.by)}; score with by=['example', 'token']"
+        )
+    parts = scores.frame.groupby("direction", sort=False)["score"]
+    return {str(name): values.to_numpy() for name, values in parts}
