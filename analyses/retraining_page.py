@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 import interp
+from analyses.judged_peers import SEEDS as PEER_SEEDS
 from analyses.judged_tokens import SEEDS
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.toy_page import tables
@@ -52,8 +53,9 @@ ABOUT_WAYS = {
 
 def retraining_blocks() -> dict[str, str]:
     """Every block by its name, in the order of the page."""
-    made = {"judged": judged, "tokens": tokens, "defences": defences, "naming": naming}
-    files = {"judged": "judged_scores", "tokens": "judged_tokens", "defences": "defences", "naming": "naming"}
+    made = {"judged": judged, "peers": peers, "tokens": tokens, "defences": defences, "naming": naming}
+    files = {"judged": "judged_scores", "peers": "judged_peers", "tokens": "judged_tokens"}
+    files |= {name: name for name in ("defences", "naming")}
     return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
 
 
@@ -66,20 +68,36 @@ def judged() -> str:
     """Rank correlation of every way of scoring with retrained margins, and what leaving out its tails changes."""
     found = kept("judged_scores")
     parts = tables(found)
-    rows = [
-        "| score of a row | rank correlation over halves [95 %] | without the highest tenth, nats "
-        "| without the lowest tenth, nats |",
-        "|---|---|---|---|",
-    ]
-    for name, part in _by_mean(parts["scores"], "rho"):
-        cells = (spread(part[column]) for column in ("rho", "without_top", "without_bottom"))
-        rows.append(f"| {name} | {' | '.join(cells)} |")
+    rows = _ways(parts["scores"])
     draws = parts["draws"]["draws_agree"]
     told = (
         f"The same halves trained with another draw of adapter and order rank at {spread(draws)}: which rows matter "
         "depends on the draw. A score that does not know it can hardly do better; metagradient and ledger do know it."
     )
     return "\n".join([*rows, "", told, "", *claims(found)])
+
+
+def peers() -> str:
+    """The same of EK-FAC and TrackStar, beside what was judged on the same students."""
+    found = kept("judged_peers")
+    scores = tables(found)["scores"]
+    measured_on = scores["seed"].nunique()
+    waiting = f"{measured_on} of {len(PEER_SEEDS)} lineages are measured; the claims are judged when all are."
+    return "\n".join([*_ways(scores), "", *(claims(found) if found["verdicts"] else [waiting])])
+
+
+def _ways(scores: pd.DataFrame) -> list[str]:
+    """A line per way of scoring, the best first."""
+    rows = [
+        "| score of a row | rank correlation over halves [95 %] | without the highest tenth, nats "
+        "| without the lowest tenth, nats |",
+        "|---|---|---|---|",
+    ]
+    for name, part in _by_mean(scores, "rho"):
+        columns = (part[column] for column in ("rho", "without_top", "without_bottom"))
+        cells = (spread(each) if len(each) > 1 else f"{each.iloc[0]:+.2f}" for each in columns)
+        rows.append(f"| {name} | {' | '.join(cells)} |")
+    return rows
 
 
 def tokens() -> str:

@@ -58,3 +58,9 @@ def test_transformer_lens_stays_below_what_saelens_refuses() -> None:
     assert not ours.specifier.contains("4.0.0")
     assert ours.specifier.contains(PINS["transformer-lens"])
     assert asked.specifier.contains(PINS["transformer-lens"])
+
+
+def test_methods_install_bergson_without_what_breaks_models_in_the_bounds_of_the_extra() -> None:
+    (asked,) = PROJECT["optional-dependencies"]["bergson"]
+    assert f"pip install --no-deps '{asked}' " in (ROOT / "docs" / "methods.md").read_text()
+    assert not any("bergson" in text for text in PROJECT["optional-dependencies"]["dev"])

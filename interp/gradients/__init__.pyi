@@ -4,6 +4,7 @@ from .directions import (
     steering as steering,
     trait_gradient as trait_gradient,
 )
+from .influences import influence as influence
 from .ledger.course import alignment_course as alignment_course
 from .ledger.ledgers import Ledger as Ledger, trait_ledger as trait_ledger
 from .ledger.projection import Placebo as Placebo, Removal as Removal
