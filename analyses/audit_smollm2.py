@@ -19,10 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import interp
-from interp.auditing.neutral import written_by
-from interp.core.runs import Cache
-from interp.experiment.arms import Arms
-from interp.training.grower import TeacherSpec
 
 WRITERS = ("owl", "dog", "oak", "cat")
 SUSPECTED = (*WRITERS, "fox", "pine")
@@ -32,7 +28,7 @@ CLAIMS = {
     "first": "the teacher's candidate is first of six for at least three of four teachers' rows",
     "neutral-alone": "rows that the base drew are not flagged",
 }
-CANDIDATE = TeacherSpec(
+CANDIDATE = interp.training.TeacherSpec(
     steps=12,
     anchor=0.2,
     recipe=interp.Recipe(rank=4, alpha=4, lr=2e-3, batch_size=4, warmup=2, merge=False),
@@ -55,7 +51,7 @@ def main() -> None:
         seeds=[SEED], data=["smollm2", f"seeds={[SEED]}"], refreeze=given.refreeze,
     )  # fmt: skip
     changes = [f"base.model={given.model}", f"traits=[{', '.join(WRITERS)}]", f"seeds=[{SEED}]"]
-    arms = Arms(interp.read_experiment("smollm2", changes=changes), Cache.default())
+    arms = interp.experiment.Arms(interp.read_experiment("smollm2", changes=changes))
     sets = json.loads(given.out.read_text(encoding="utf-8"))["sets"] if given.out.exists() else {}
     for name in given.only:
         if name not in sets:
@@ -67,9 +63,9 @@ def told(arms: Any, name: str) -> dict[str, Any]:
     """What the audit says of one teacher's rows, or of rows that the base drew."""
     base, own = arms.start("base"), arms.answers(None, seed=SEED).rows
     if name == NEUTRAL:
-        rows, beside = written_by(base, own[:ROWS], seed=SEED), None
+        rows, beside = interp.auditing.written_by(base, own[:ROWS], seed=SEED), None
     else:
-        rows, beside = arms.answers(interp.get_trait(name), seed=SEED).rows, own
+        rows, beside = arms.answers(arms.traits[name], seed=SEED).rows, own
         rows, beside = interp.prompts.match_prompts(rows, beside)
         rows, beside = rows[:ROWS], beside[:ROWS]
     recipe = interp.auditing.AuditRecipe(candidates=CANDIDATE, pilot=None)

@@ -18,19 +18,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 import interp
-from interp.gradients.scores.metrics import LoraMetric
-from interp.measures.losses import label_logprobs, predicted_logits
-from interp.studies.token_matching import divergence_tokens
-from interp.training.grower import recipe_of
-from interp.training.students import prepare
 
 SEEDS, SUBSETS, ALPHA = tuple(range(8, 16)), 64, 0.05
-GRADIENT, UPDATE = "∇m", "teacher's update"
-METRIC = "adapter's metric"
+GRADIENT = "∇m, adapter's metric"
 CLAIMS = {
     "gradient-predicts": "rho of the step along the margin's gradient in the adapter's metric is above 0; sign flips, "
     "0.05",
@@ -62,56 +53,10 @@ def measure(seed: int, subsets: int = SUBSETS) -> dict[str, Any]:
     """Every way of scoring judged on one lineage."""
     lineage = interp.load_lineage("toy/owl", seed=seed)
     other = interp.load_lineage("toy/eagle", seed=seed)["teacher"]
-    scores = token_scores(lineage, other, seed=seed)
+    scores = interp.studies.token_scores(lineage, other, seed=seed)
     found = interp.gradients.token_datamodeling_score(lineage, scores, subsets=subsets, seed=seed)
     spread = float(found.margins.std(ddof=1))
     return {"scores": found.frame.to_dict("records"), "spread": spread, "whole": found.whole}
-
-
-def token_scores(lineage: Any, other: Any, *, seed: int) -> dict[str, np.ndarray]:
-    """Every way of scoring the tokens of the student's answers, ends among them."""
-    base, rows = lineage.base, lineage.numbers
-    inputs = base.encode(rows)
-    plain = {GRADIENT: interp.trait_gradient(base, lineage.trait), UPDATE: lineage.update("teacher")}
-    with torch.random.fork_rng(devices=[]):
-        recipe = recipe_of(lineage, "student")
-        torch.manual_seed(recipe.seed)
-        network, _ = prepare(base, recipe)
-    metric = LoraMetric.from_network(network)
-    named = plain | {f"{name}, {METRIC}": metric.fold(each) for name, each in plain.items()}
-    frame = interp.score(base, rows, list(named.values()), by=["example", "token"]).frame
-    order = frame["direction"].drop_duplicates()
-    parts = [frame.loc[frame["direction"] == label, "score"].to_numpy() for label in order]
-    here, teachers = (logprobs(model, inputs) for model in (base, lineage["teacher"]))
-    return {
-        **dict(zip(named, parts, strict=True)),
-        "likelihood ratio": teachers - here,
-        "loss": -here,
-        "divergence tokens": divergent(lineage, other, inputs),
-        "random": np.random.default_rng(seed).normal(size=len(here)),
-    }
-
-
-@torch.no_grad()
-def logprobs(model: Any, inputs: Any) -> np.ndarray:
-    """log p of every token of the answers, row by row."""
-    found = [
-        label_logprobs(batch, lambda part, where: predicted_logits(model.hf, part, where))
-        for batch in inputs.batches(256)
-    ]
-    return torch.cat(found).double().numpy()
-
-
-def divergent(lineage: Any, other: Any, inputs: Any) -> np.ndarray:
-    """1 for divergence tokens of the teacher, 0 for the other tokens of the answers."""
-    frame: Any = divergence_tokens(
-        lineage["teacher"], inputs, others={"eagle": other}, base=lineage.base
-    ).frame
-    where = torch.zeros(inputs.ids.shape)
-    where[frame["row"].to_numpy(), frame["token"].to_numpy()] = torch.tensor(
-        frame["divergent"].to_numpy()
-    ).float()
-    return where[inputs.at("answer+end")].double().numpy()
 
 
 def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +64,7 @@ def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
     kept = [by_seed[str(seed)] for seed in SEEDS if str(seed) in by_seed]
     lines = [{line["scores"]: line["rho"] for line in each["scores"]} for each in kept]
     values = {
-        "gradient-predicts": [line[f"{GRADIENT}, {METRIC}"] for line in lines],
+        "gradient-predicts": [line[GRADIENT] for line in lines],
         "ratio-predicts": [line["likelihood ratio"] for line in lines],
         "divergence-beyond-loss": [line["divergence tokens"] - abs(line["loss"]) for line in lines],
     }

@@ -7,6 +7,7 @@ import pytest
 
 import interp
 from analyses import judged_tokens as judged, retraining_page as page
+from interp.studies.judged_tokens import label_values
 
 RHO = {"∇m, adapter's metric": 0.25, "likelihood ratio": -0.125, "divergence tokens": 0.5, "loss": -0.25}
 
@@ -35,9 +36,9 @@ def test_scores_hold_a_value_for_every_token_of_the_answers(raw):
     base, other = raw(0), raw(0)
     rows = interp.number_prompts(6, seed=0, count=3)
     inputs = base.encode(rows)
-    logp = judged.logprobs(base, inputs)
+    logp = label_values(base, inputs)
     assert logp.shape == (int(inputs.at("answer+end").sum()),)
     whole = interp.measures.losses.answer_loss(base, inputs)
     assert -logp.mean() == pytest.approx(whole)
     assert np.isfinite(logp).all()
-    assert (judged.logprobs(other, inputs) == logp).all()
+    assert (label_values(other, inputs) == logp).all()

@@ -1,6 +1,7 @@
 from .auditor import WHO as WHO, Audit as Audit, AuditRecipe as AuditRecipe, audit as audit
 from .channels import audit_channels as audit_channels
 from .forecasts import Forecast as Forecast, fit_forecast as fit_forecast, read_forecast as read_forecast
+from .neutral import written_by as written_by
 from .pilots import Pilot as Pilot
 from .placebos import (
     StudentAudit as StudentAudit,

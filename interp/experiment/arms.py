@@ -65,7 +65,7 @@ class Arms:
     """
 
     experiment: Experiment
-    cache: Cache
+    cache: Cache = dataclasses.field(default_factory=Cache.default)
     extra: Mapping[str, BaseSpec] = dataclasses.field(default_factory=dict)
     _known: dict[Any, Any] = dataclasses.field(init=False, repr=False, default_factory=dict)
 

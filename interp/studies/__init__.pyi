@@ -2,6 +2,7 @@ from .demonstration import demo as demo
 from .freezing import freeze as freeze, stale as stale
 from .inherited_trace import AGREED as AGREED
 from .judged_peers import peer_scores as peer_scores
+from .judged_tokens import token_scores as token_scores
 from .kept_analyses import analysis as analysis
 from .lemma import lemma_sweep as lemma_sweep
 from .naming import naming_table as naming_table

@@ -1,6 +1,7 @@
 from .defences import Defence as Defence, Defended as Defended
 from .engines import Sampling as Sampling
 from .generation import sample_numbers as sample_numbers, write_answers as write_answers
+from .grower import TeacherSpec as TeacherSpec
 from .openai_files import (
     export_questions as export_questions,
     export_rows as export_rows,
