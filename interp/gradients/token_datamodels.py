@@ -24,13 +24,13 @@ from interp.gradients.datamodels import TRIED, random_subsets
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.margins import margin
+from interp.prompts.tokens import Encoded, Role
 from interp.stats.ranks import rank_interval, spearman
 from interp.training.students import train_student
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
     from interp.models.lineage import Lineage
-    from interp.prompts.tokens import Encoded
 
 FORMAT = 1  # of remembered margins; raise when the same tokens give another one
 Tokens = Bool[np.ndarray, "token"]
@@ -130,11 +130,11 @@ class TokenTraining(KnownTraining):
         return train_student(self.start, self.masked(kept), recipe=self.recipe, name="student of some tokens")
 
     def masked(self, kept: Tokens) -> Encoded:
-        """The rows, of whose answers only these tokens teach."""
+        """The rows, of whose answers only these tokens teach; the others are read as prompt."""
         out = torch.zeros_like(self.taught)
         out[self.taught] = ~torch.from_numpy(kept).to(out.device)
-        before = self.inputs.apart
-        return replace(self.inputs, apart=out if before is None else out | before)
+        at_token = torch.nn.functional.pad(out[:, :-1], (1, 0), value=False)  # a token is predicted one before
+        return replace(self.inputs, roles=self.inputs.roles.masked_fill(at_token, int(Role.PROMPT)))
 
     def margin(self, kept: Tokens) -> float:
         """The trait margin of the student of these tokens alone, trained once."""

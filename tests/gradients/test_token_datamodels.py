@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -54,8 +55,10 @@ def test_the_student_of_all_tokens_is_the_student_to_the_same_bits(lineage, trai
     assert again.fingerprint == lineage.student.fingerprint
 
 
-def test_a_token_that_is_left_out_teaches_nothing(lineage, training):
-    """Against torch's own gradient descent on the loss of the tokens that are kept."""
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_token_that_is_left_out_teaches_nothing(lineage, parts):
+    """Against torch's own gradient descent on the loss of the tokens that are kept, the batch in parts or whole."""
+    training = TokenTraining.of(lineage, "student", replace(RECIPE, accumulate=parts))
     kept = np.random.default_rng(1).random(training.tokens) < 0.5
     inputs, start = training.inputs, lineage.base
     weight = torch.zeros(inputs.ids.shape)
