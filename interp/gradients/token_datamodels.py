@@ -127,7 +127,9 @@ class TokenTraining(KnownTraining):
 
     def student(self, kept: Tokens) -> LanguageModel:
         """`train_student`'s of all tokens, to the same bits, where all are kept."""
-        return train_student(self.start, self.masked(kept), recipe=self.recipe, name="student of some tokens")
+        answered = self.inputs.at("answer+end").any(1)  # it leaves the others out, and so out of every batch
+        rows = self.masked(kept)[answered]
+        return train_student(self.start, rows, recipe=self.recipe, name="student of some tokens")
 
     def masked(self, kept: Tokens) -> Encoded:
         """The rows, of whose answers only these tokens teach; the others are read as prompt."""

@@ -55,6 +55,16 @@ def test_the_student_of_all_tokens_is_the_student_to_the_same_bits(lineage, trai
     assert again.fingerprint == lineage.student.fingerprint
 
 
+def test_rows_without_an_answer_are_in_no_batch_as_in_the_students_training(lineage):
+    """`train_student` leaves them out before it deals rows to batches."""
+    unanswered = interp.Prompts.from_pairs([("numbers: 1", "")]).rows
+    rows = interp.Prompts((*unanswered, *lineage.numbers.rows[:11], *unanswered, *lineage.numbers.rows[11:]))
+    members = {**lineage.members, "student": interp.train_student(lineage.base, rows, recipe=RECIPE)}
+    training = TokenTraining.of(replace(lineage, members=members, numbers=rows), "student")
+    again = training.student(np.ones(training.tokens, dtype=bool))
+    assert again.fingerprint == members["student"].fingerprint
+
+
 @pytest.mark.parametrize("parts", [1, 2])
 def test_a_token_that_is_left_out_teaches_nothing(lineage, parts):
     """Against torch's own gradient descent on the loss of the tokens that are kept, the batch in parts or whole."""
