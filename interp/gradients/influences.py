@@ -59,8 +59,8 @@ def influence(
 ) -> Result:
     """Score rows by their influence on the loss of the trait's word, by bergson's own pipelines.
 
-    Columns: row, score (positive where training on the row lowers that loss), tokens. The word is written as the base
-    answers. Needs `pip install -e '.[bergson]'`.
+    Columns: row, score (positive where training on the row lowers that loss, 0 for a row without an answer, which
+    enters no matrix), tokens. The word is written as the base answers. Needs `pip install -e '.[bergson]'`.
 
     Args:
         base: where gradients are taken, adapters merged in.
@@ -84,7 +84,8 @@ def influence(
     if method not in UNITS:
         raise InputError(f"Method {nearest(method, UNITS)}; pass one of {', '.join(UNITS)}.")
     given, query = base.encode(rows), _query(base, find_trait(trait))
-    if not given.at("answer+end").any():
+    answered = given.at("answer+end").any(1)
+    if not answered.any():
         raise InputError(
             f"no row of {given.label} holds an answer, so that none has a gradient; give completions"
         )
@@ -92,10 +93,11 @@ def influence(
         folder = Path(name)
         _import_quietly(method)
         write_member(base, folder / "model", hosts={})
-        _write_rows(given, "answer+end", folder / "rows")
+        _write_rows(given[answered], "answer+end", folder / "rows")
         _write_rows(query, "answer", folder / "query")
+        scores = np.zeros(len(given))  # a row without an answer trains nothing
         with _unheard(seed):
-            scores = _scored(method, folder, _batch_size(base, given, query))
+            scores[answered.numpy()] = _scored(method, folder, _batch_size(base, given, query))
     if not np.isfinite(scores).all():
         row = int((~np.isfinite(scores)).argmax())
         raise InputError(

@@ -149,6 +149,16 @@ def test_trackstar_is_the_cosine_of_whitened_projections(base, rows):
 
 
 @needs_bergson
+@pytest.mark.parametrize("method", UNITS)
+def test_a_row_without_an_answer_scores_nothing_and_changes_no_other(base, rows, method):
+    unanswered = Prompts.from_pairs([("numbers: 1", "")]).rows
+    mixed = Prompts((*rows.rows[:7], *unanswered, *rows.rows[7:]))
+    found = scored(base, mixed, method=method)
+    assert found[7] == 0
+    assert (np.delete(found, 7) == scored(base, rows, method=method)).all()
+
+
+@needs_bergson
 def test_draws_come_from_the_seed_and_nothing_else_is_touched(base, rows):
     root, state = logging.getLogger(), torch.get_rng_state()
     handlers = root.handlers[:]
