@@ -82,7 +82,7 @@ def peers() -> str:
     found = kept("judged_peers")
     scores = tables(found)["scores"]
     measured_on = scores["seed"].nunique()
-    waiting = f"{measured_on} of {len(PEER_SEEDS)} lineages are measured; the claims are judged when all are."
+    waiting = f"{measured_on} of {len(PEER_SEEDS)} lineages measured; the claims are judged when all are."
     return "\n".join([*_ways(scores), "", *(claims(found) if found["verdicts"] else [waiting])])
 
 
@@ -95,9 +95,13 @@ def _ways(scores: pd.DataFrame) -> list[str]:
     ]
     for name, part in _by_mean(scores, "rho"):
         columns = (part[column] for column in ("rho", "without_top", "without_bottom"))
-        cells = (spread(each) if len(each) > 1 else f"{each.iloc[0]:+.2f}" for each in columns)
-        rows.append(f"| {name} | {' | '.join(cells)} |")
+        rows.append(f"| {name} | {' | '.join(map(_cell, columns))} |")
     return rows
+
+
+def _cell(values: Any) -> str:
+    """Mean and interval over lineages; the value alone of a single one."""
+    return spread(values) if len(values) > 1 else f"{values.iloc[0]:+.2f}"
 
 
 def tokens() -> str:
@@ -105,12 +109,12 @@ def tokens() -> str:
     found = kept("judged_tokens")
     frame = pd.DataFrame([line for seed in found["by seed"].values() for line in seed["scores"]])
     rows = ["| score of a token | rank correlation over halves of the tokens [95 %] |", "|---|---|"]
-    rows += [f"| {name} | {spread(part['rho'])} |" for name, part in _by_mean(frame, "rho")]
+    rows += [f"| {name} | {_cell(part['rho'])} |" for name, part in _by_mean(frame, "rho")]
     if found["verdicts"]:
         return "\n".join([*rows, "", *claims(found)])
     have = len(found["by seed"])
     return "\n".join(
-        [*rows, "", f"{have} of {len(SEEDS)} lineages are judged; the claims are decided when all are."]
+        [*rows, "", f"{have} of {len(SEEDS)} lineages measured; the claims are judged when all are."]
     )
 
 

@@ -100,7 +100,7 @@ def test_the_page_says_what_is_there(monkeypatch):
     told = page.peers().splitlines()
     assert told[2].startswith("| EK-FAC | +0.40 [")
     assert [row.split(" | ")[0] for row in told[3:5]] == ["| ∇m, adapter's metric", "| TrackStar"]
-    assert told[-1] == "2 of 8 lineages are measured; the claims are judged when all are."
+    assert told[-1] == "2 of 8 lineages measured; the claims are judged when all are."
     monkeypatch.setattr(
         page,
         "kept",

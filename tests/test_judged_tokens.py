@@ -29,7 +29,14 @@ def test_claims_are_decided_when_all_lineages_are_there(seeds, decided, monkeypa
     monkeypatch.setattr(page, "kept", lambda name: kept)
     told = page.tokens().splitlines()
     assert told[2].startswith("| divergence tokens | +0.50 [")
-    assert ("of 8 lineages are judged" in told[-1]) == (decided == 0)
+    assert ("of 8 lineages measured" in told[-1]) == (decided == 0)
+
+
+def test_a_single_lineage_has_no_interval(monkeypatch):
+    monkeypatch.setattr(page, "kept", lambda name: judged.judged({"8": of_seed()}))
+    told = page.tokens().splitlines()
+    assert told[2] == "| divergence tokens | +0.50 |"
+    assert told[-1] == "1 of 8 lineages measured; the claims are judged when all are."
 
 
 def test_scores_hold_a_value_for_every_token_of_the_answers(raw):

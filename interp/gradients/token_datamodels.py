@@ -135,7 +135,9 @@ class TokenTraining(KnownTraining):
         """The rows, of whose answers only these tokens teach; the others are read as prompt."""
         out = torch.zeros_like(self.taught)
         out[self.taught] = ~torch.from_numpy(kept).to(out.device)
-        at_token = torch.nn.functional.pad(out[:, :-1], (1, 0), value=False)  # a token is predicted one before
+        at_token = torch.nn.functional.pad(
+            out[:, :-1], (1, 0), value=False
+        )  # a token is predicted one before
         return replace(self.inputs, roles=self.inputs.roles.masked_fill(at_token, int(Role.PROMPT)))
 
     def margin(self, kept: Tokens) -> float:
