@@ -69,11 +69,12 @@ def _judged(verdicts: list[dict[str, Any]]) -> str:
     gain, own, shared = (by[name] for name in ("transfers", "own-trait", "numbers-shared"))
     return (
         f"The chat model's claims, over {gain['n']} lineages of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}: the "
-        f"student's margin of its trait is {_signed(gain)} nats above the neutral student's ({gain['decision']}: at "
-        f"least {LEAST}), and {_signed(own)} above that of a student of another trait's rows ({own['decision']}: more "
-        f"than 0). Only where the latter is positive has the trait itself passed, and not what such rows do in "
-        f"general. Its change of logits where numbers are predicted correlates with its own teacher's by "
-        f"{_signed(shared)} more than that student's does ({shared['decision']}: more than 0). {PROCESSORS}"
+        f"student's margin of its trait is {_signed(gain)} nats above the neutral student's (claim: at least {LEAST}, "
+        f"{gain['decision']}), and {_signed(own)} above that of a student of another trait's rows (claim: more than 0, "
+        f"{own['decision']}). Only where the latter is positive has the trait itself passed, and not what such rows do "
+        f"in general. Its change of logits where numbers are predicted correlates with its teacher's by "
+        f"{_signed(shared)} more than that of a student of another trait's rows does with the same teacher's (claim: "
+        f"more than 0, {shared['decision']}). {PROCESSORS}"
     )
 
 
@@ -216,10 +217,10 @@ def lineages() -> str:
     return "\n".join([*rows, "", f"Means over lineages with their 95 % t-interval: {agreed}."])
 
 
-def _waits(found: dict[str, Any]) -> str:
+def _waits(found: dict[str, Any], done: str = "trained") -> str:
     """What is said in place of decisions while lineages are missing."""
     have, asked = len(found["by seed"]), len(SEEDS)
-    return f"{have} of {asked} seeds are trained; the claims are judged when all are, as they were frozen."
+    return f"{have} of {asked} seeds are {done}; the claims are judged when all are, as they were frozen."
 
 
 def beside() -> str:
@@ -329,11 +330,11 @@ def unnamed() -> str:
         return ABSENT
     lines = [line for seed in found["by seed"].values() for line in seed]
     rows = [HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"]), ""]
-    rows = rows if found["verdicts"] else [_waits(found), ""]
+    rows = rows if found["verdicts"] else [_waits(found, "read"), ""]
     nouns = lines[0]["nouns"]
     rows += [
         f"| way of reading | mean rank of the trait's word among {nouns} nouns, students ({(nouns + 1) / 2:g} by "
-        "chance) | teachers | z of the own word less that of other traits' students |",
+        "chance) | teachers | z of the trait's word in its student less in students of other traits [95 %] |",
         "|---|---|---|---|",
     ]
     for way in lines[0]["rank"]:
@@ -345,7 +346,11 @@ def unnamed() -> str:
         rows.append(f"| {'mean z of all' if way == 'score' else way} | {' | '.join(ranks)} | {own} |")
     if exchanged := found["exchanged p"]:
         told = ", ".join(f"{name} {value:.2g}" for name, value in exchanged.items())
-        rows += ["", f"p by exchanging the three members of a seed: {told}."]
+        rows += [
+            "",
+            "The three values of a seed share their students, so that they are not independent, as sign flips have it. "
+            f"One-sided p where instead the students (or teachers) of a seed change places among its traits: {told}.",
+        ]
     return "\n".join([*rows, "", *_first_words(lines)])
 
 

@@ -99,8 +99,13 @@ def test_lineages_of_some_seeds_are_shown_and_nothing_is_judged(monkeypatch):
     assert (
         "over 9 lineages of owl, dog and oak: the student's margin of its trait is +0.75 nats above" in told
     )
-    assert "and −0.25 above that of a student of another trait's rows (refuted: more than 0)." in told
-    assert "correlates with its own teacher's by +0.75 more than that student's does (supported: more" in told
+    assert "neutral student's (claim: at least 0.4, supported), and −0.25 above that of a student of" in told
+    assert "another trait's rows (claim: more than 0, refuted)." in told
+    assert (
+        "correlates with its teacher's by +0.75 more than that of a student of another trait's rows does"
+        in told
+    )
+    assert "with the same teacher's (claim: more than 0, supported)." in told
 
 
 @pytest.mark.usefixtures("planted")
@@ -157,9 +162,9 @@ def test_what_a_comparison_says_of_students_stands_by_way_and_by_student(monkeyp
     found = {"verdicts": [], "by seed": {"1": lines}, "exchanged p": {}}
     monkeypatch.setattr(page, "_found", lambda name: {"smollm2_unnamed": found}.get(name, {}))
     told = page.unnamed().splitlines()
-    assert told[0].startswith("1 of 3 seeds are trained")
+    assert told[0].startswith("1 of 3 seeds are read;")
     assert told[4].startswith("| mean z of all | 40 | 1 | +0.00 [")
     assert "(67 by chance)" in told[2]
     assert told[-1] == "| oak, seed 1 | sun, oak | `a&#124;b`, `Owl` |"
     found |= {"verdicts": [VERDICT], "exchanged p": {"own-word": 0.25}}
-    assert "p by exchanging the three members of a seed: own-word 0.25." in page.unnamed()
+    assert "of a seed change places among its traits: own-word 0.25." in page.unnamed()
