@@ -1,5 +1,6 @@
 """How often an audit is right, as a block of the README and one of docs/results.md."""
 
+from collections import Counter
 from typing import Any
 
 from analyses.audit_claims import CLAIMS
@@ -9,6 +10,13 @@ from analyses.results_page import ABSENT, kept, measured, short
 DECIDED = {True: "holds", False: "does not hold", None: "open, parts are missing"}
 SHARES = ("identity", "false-positives", "foreign", "unlisted", "forecast")
 """Claims whose number is a share."""
+COUNTED = {
+    "detectors": "pairs of traits",
+    "prediction": "datasets",
+    "filter": "seeds",
+    "forecast": "datasets",
+}
+"""Of what a claim's number is, where it is not of sets of rows."""
 WORDS = {
     "frequent_values": "counts of values (naive Bayes)",
     "bag_of_numbers": "a bag of numbers",
@@ -25,10 +33,11 @@ def table() -> str:
     """One line per claim: the number, over how many, and whether it is met."""
     if not measured("audits"):
         return ABSENT
-    found = kept("audits")["claims_judged"]
+    whole = kept("audits")
+    found = whole["claims_judged"]
     rows = ["| claim | found | over | decision |", "|---|---|---|---|"]
     rows += [
-        f"| {name}: {CLAIMS[name]} | {_value(name, line)} | {line['n'] or '–'} | {DECIDED[line['met']]} |"
+        f"| {name}: {CLAIMS[name]} | {_value(name, line)} | {_over(name, line['n'])} | {DECIDED[line['met']]} |"
         for name, line in found.items()
     ]
     means = found["detectors"].get("means")
@@ -37,7 +46,39 @@ def table() -> str:
         if means
         else "not measured"
     )
-    return "\n".join([*rows, "", f"Mean AUROC of one trait's 64 rows against another's: {told}."])
+    shared = (
+        "Intervals are Wilson's, as if every set were drawn by itself; sets of one seed share a base and its "
+        "candidates, so that they are too narrow where bases differ."
+    )
+    areas = f"Mean AUROC of one trait's 64 rows against another's: {told}."
+    return "\n".join([*rows, "", *_answers(whole["parts"]), shared, "", areas])
+
+
+def _over(name: str, n: int) -> str:
+    """How many of what."""
+    return f"{n} {COUNTED.get(name, 'sets')}" if n else "–"
+
+
+def _named(parts: list[dict[str, Any]]) -> tuple[int, int, dict[str, int]]:
+    """Of the teachers' sets: how many are named by their own trait, how many by another, and the other answers."""
+    sets = [each["found"] for each in parts if each["part"].startswith("set")]
+    named = [line["named"] == line["trait"] for line in sets if line["named"] is not None]
+    others = Counter(line["answer"] for line in sets if line["named"] is None)
+    return sum(named), len(named) - sum(named), dict(others)
+
+
+def _answers(parts: list[dict[str, Any]]) -> list[str]:
+    """What the audit answers on the teachers' sets, which is more than whose candidate is first."""
+    right, wrong, others = _named(parts)
+    total = right + wrong + sum(others.values())
+    if not total:
+        return []
+    rest = ", ".join(f'"{answer}" {count}' for answer, count in others.items())
+    told = (
+        f"Of the {total} sets of 2,048 rows {right} are named by their teacher's trait and {wrong} by another"
+    )
+    told += f"; the other answers are {rest}." if rest else "."
+    return [told, ""]
 
 
 def chat_model() -> str:
@@ -46,7 +87,8 @@ def chat_model() -> str:
         return ABSENT
     found = kept("audit_smollm2")
     rows = [
-        "| who wrote the rows | rows | answer | rank of its candidate | first candidates, d |",
+        "| who wrote the rows | rows | answer | rank of its candidate | first candidates: how far they stand out, "
+        "standard deviations per row |",
         "|---|---|---|---|---|",
     ]
     for name, line in found["sets"].items():
@@ -62,17 +104,30 @@ def chat_model() -> str:
 
 def standing() -> str:
     """For the README: how often the writer is named, and how often sets that nobody taught are flagged."""
+    nothing = "How often the answer is right is not measured yet: `python -m analyses.audits`."
     if not measured("audits"):
-        return "How often the answer is right is not measured yet: `python -m analyses.audits`."
-    found = kept("audits")["claims_judged"]
+        return nothing
+    whole = kept("audits")
+    found, (right, wrong, _) = whole["claims_judged"], _named(whole["parts"])
     first, flagged, foreign = (found[name] for name in ("identity", "false-positives", "foreign"))
-    told = (
-        f"On the toy: of {first['n']} sets of 2,048 rows of teachers of owl, eagle and oak, "
-        f"{_value('identity', first)} put the teacher's trait first of twenty; of {flagged['n']} sets of 256 rows "
-        f"that the base wrote, {_value('false-positives', flagged)} are flagged; read at a foreign base, "
-        f"{_value('foreign', foreign)} name a trait"
-    )
-    return f"{told} ([all claims](docs/results.md#audits-of-rows))."
+    told = []
+    if first["n"]:
+        told.append(
+            f"of {first['n']} sets of 2,048 rows of teachers of owl, eagle and oak {right} are named by their "
+            f"teacher's trait and {wrong} by another, and that trait's candidate is first of twenty in "
+            f"{_value('identity', first)} of them"
+        )
+    if flagged["n"]:
+        share = _value("false-positives", flagged)
+        told.append(f"of {flagged['n']} sets of 256 rows that the base wrote {share} are flagged")
+    if foreign["n"]:
+        share = _value("foreign", foreign)
+        told.append(f"of {foreign['n']} teachers' sets read at a foreign base {share} are given a name")
+    if not told:
+        return nothing
+    waits = any(line["met"] is None for line in found.values())
+    so_far = "measured so far, with claims still open" if waits else "all claims"
+    return f"On the toy: {'; '.join(told)} ([{so_far}](docs/results.md#audits-of-rows))."
 
 
 def _value(name: str, line: dict[str, Any]) -> str:

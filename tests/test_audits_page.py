@@ -20,25 +20,56 @@ LINES = {
     "forecast": {"value": None, "n": 0, "met": None},
 }
 
+ANSWERS = [*[("named", "owl")] * 20, ("named", "cat"), *[("unlisted", None)] * 2, ("cannot tell", None)]
+PARTS = [
+    {"part": "set owl", "found": {"trait": "owl", "answer": answer, "named": named}}
+    for answer, named in ANSWERS
+] + [{"part": "neutral", "found": {"flagged": 1, "of": 32}}]
+
 
 def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
     monkeypatch.setattr(page, "measured", lambda name: True)
-    monkeypatch.setattr(page, "kept", lambda name: {"claims_judged": LINES})
+    monkeypatch.setattr(page, "kept", lambda name: {"claims_judged": LINES, "parts": PARTS})
     told = page.table().splitlines()
-    assert told[2].endswith("| 88 % [95 %: 69, 96] | 24 | open, parts are missing |")
-    assert told[3].endswith("| +0.20 | 24 | holds |")
-    assert told[6].endswith("| 25 % [95 %: 12, 45] | 24 | does not hold |")
+    assert told[2].endswith("| 88 % [95 %: 69, 96] | 24 sets | open, parts are missing |")
+    assert told[3].endswith("| +0.20 | 24 pairs of traits | holds |")
+    assert told[6].endswith("| 25 % [95 %: 12, 45] | 24 sets | does not hold |")
     assert told[7].endswith("| – | – | open, parts are missing |")
-    assert told[8].endswith("| -0.10, p = 0.031 | 6 | holds |")
-    assert len(told) == 2 + len(CLAIMS) + 2
+    assert told[8].endswith("| -0.10, p = 0.031 | 6 seeds | holds |")
+    assert len(told) == 2 + len(CLAIMS) + 6
+    assert told[11] == (
+        "Of the 24 sets of 2,048 rows 20 are named by their teacher's trait and 1 by another; the other answers are "
+        '"unlisted" 2, "cannot tell" 1.'
+    )
+    assert told[13].startswith("Intervals are Wilson's, as if every set were drawn by itself;")
     assert (
         told[-1]
         == "Mean AUROC of one trait's 64 rows against another's: the audit's ratios .95, counts of values (naive "
         "Bayes) .70, a bag of numbers .72."
     )
     said = page.standing()
-    assert "of 24 sets of 2,048 rows of teachers of owl, eagle and oak, 88 % [95 %: 69, 96] put" in said
-    assert "of 512 sets of 256 rows that the base wrote, 2 % [95 %: 1, 4] are flagged" in said
+    assert (
+        "of 24 sets of 2,048 rows of teachers of owl, eagle and oak 20 are named by their teacher's" in said
+    )
+    assert (
+        "trait and 1 by another, and that trait's candidate is first of twenty in 88 % [95 %: 69, 96]" in said
+    )
+    assert "of 512 sets of 256 rows that the base wrote 2 % [95 %: 1, 4] are flagged" in said
+    assert "of 24 teachers' sets read at a foreign base 0 % [95 %: 0, 14] are given a name" in said
+    assert "([measured so far, with claims still open](docs/results.md#audits-of-rows))." in said
+
+
+def test_what_is_not_measured_is_not_said_of_no_sets(monkeypatch):
+    empty = {"value": None, "n": 0, "met": None}
+    lines = LINES | dict.fromkeys(("identity", "foreign"), empty)
+    monkeypatch.setattr(page, "measured", lambda name: True)
+    monkeypatch.setattr(page, "kept", lambda name: {"claims_judged": lines, "parts": []})
+    assert page.standing().startswith("On the toy: of 512 sets of 256 rows that the base wrote 2 %")
+    assert page.table().splitlines()[11].startswith("Intervals are Wilson's")
+    monkeypatch.setattr(
+        page, "kept", lambda name: {"claims_judged": lines | {"false-positives": empty}, "parts": []}
+    )
+    assert "not measured yet" in page.standing()
 
 
 def test_nothing_measured_is_said(monkeypatch):
