@@ -45,7 +45,8 @@ def main() -> None:
     by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
     for seed in given.seeds:
         if str(seed) not in by_seed:
-            by_seed[str(seed)] = measure(seed)
+            made = {"versions": interp.core.versions(), "code": frozen["code"], "commit": frozen["commit"]}
+            by_seed[str(seed)] = measure(seed) | made
             interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
 
 

@@ -1,6 +1,7 @@
-"""The analysis of single tokens: values by hand, claims that wait, and which tokens are divergence tokens."""
+"""The analysis of single tokens: values by hand, claims that wait, and what every way of scoring gives each token."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ import pytest
 import interp
 from analyses import judged_tokens as judged, retraining_page as page
 from interp.studies.judged_tokens import label_values
+from interp.training.students import Recipe
+from tests.gradients.test_metagradients import grown
 
 RHO = {"∇m, adapter's metric": 0.25, "likelihood ratio": -0.125, "divergence tokens": 0.5, "loss": -0.25}
 
@@ -49,3 +52,45 @@ def test_scores_hold_a_value_for_every_token_of_the_answers(raw):
     assert -logp.mean() == pytest.approx(whole)
     assert np.isfinite(logp).all()
     assert (label_values(other, inputs) == logp).all()
+
+
+@pytest.fixture(scope="module")
+def lineage():
+    return grown(Recipe(batch_size=8, lr=3e-2, warmup=1, rank=2, epochs=2))
+
+
+def test_every_way_of_scoring_gives_every_token_its_own_value(lineage):
+    """Against log-probabilities of whole rows, and scores of rows along the same gradient."""
+    other = lineage.student  # stands for another trait's teacher
+    found = interp.studies.token_scores(lineage, other)
+    base, inputs = lineage.base, lineage.base.encode(lineage.numbers)
+    rows, places = inputs.at("answer+end").nonzero().unbind(1)
+    here, own, theirs = (
+        model.logits(inputs)[rows, places - 1]
+        .log_softmax(-1)
+        .gather(-1, inputs.ids[rows, places, None])[:, 0]
+        for model in (base, lineage["teacher"], other)
+    )
+    assert found["loss"] == pytest.approx(-here.numpy(), abs=1e-5)
+    assert found["likelihood ratio"] == pytest.approx((own - here).numpy(), abs=1e-5)
+    number = inputs.at("answer.numbers")[rows, places].numpy()
+    ratio = (own - theirs).numpy()
+    highest = ratio >= np.quantile(ratio[number], 0.8)
+    assert (found["divergence tokens"] == (number & highest & (ratio > 0))).all()
+    plain = interp.trait_gradient(base, lineage.trait)
+    totals = interp.score(base, lineage.numbers, plain).totals[:, 0].numpy()
+    assert np.bincount(rows, found["∇m"]) == pytest.approx(totals, rel=1e-4, abs=1e-5)
+    assert np.abs(found["∇m, adapter's metric"] - found["∇m"]).max() > 1e-3
+    assert {len(values) for values in found.values()} == {len(rows)}
+
+
+def test_a_lineage_is_measured_once_and_says_by_which_code(lineage, monkeypatch, tmp_path):
+    asked = []
+    monkeypatch.setattr(judged, "measure", lambda seed: asked.append(seed) or of_seed())
+    monkeypatch.setattr(interp.studies, "freeze", lambda *_, **__: {"code": "key", "commit": "abc"})
+    monkeypatch.setattr(sys, "argv", ["", "--out", str(tmp_path / "tokens.json"), "--seeds", "8"])
+    judged.main()
+    judged.main()
+    kept = json.loads((tmp_path / "tokens.json").read_text())["by seed"]["8"]
+    assert asked == [8]
+    assert (kept["code"], kept["commit"], kept["versions"]) == ("key", "abc", interp.core.versions())

@@ -17,7 +17,7 @@ from interp.gradients.scores.scoring import score
 from interp.measures.losses import label_logprobs
 from interp.models.once import marked_logits
 from interp.studies.judged_scores import GRADIENT, LOSS, UPDATE
-from interp.studies.token_matching import divergence_tokens
+from interp.studies.token_matching import divergence_tokens, mask
 from interp.training.students import prepare
 
 if TYPE_CHECKING:
@@ -73,8 +73,6 @@ def label_values(model: LanguageModel, inputs: Encoded) -> Values:
 
 
 def _divergent(teacher: LanguageModel, other: LanguageModel, known: KnownTraining) -> Values:
-    frame = divergence_tokens(teacher, known.inputs, others={other.name: other}, base=known.start).frame
-    where = torch.zeros(known.inputs.ids.shape, dtype=torch.float64)
-    rows, tokens = (torch.from_numpy(frame[name].to_numpy()) for name in ("row", "token"))
-    where[rows, tokens] = torch.from_numpy(frame["divergent"].to_numpy(dtype=float))
-    return where[known.inputs.at("answer+end")].numpy()
+    frame: Any = divergence_tokens(teacher, known.inputs, others={other.name: other}, base=known.start).frame
+    where = mask(known.inputs, frame[frame["divergent"]])
+    return where[known.inputs.at("answer+end")].double().numpy()
