@@ -53,7 +53,7 @@ def judged(cells: list[dict[str, Any]], size: Any, forecast: Any) -> dict[str, A
     sets = [each["found"] for each in cells if each["part"].startswith("set")]
     found = data_of([each for each in cells if each["seed"] in size.shown], *PREDICTED)
     made = {
-        "identity": ("set", share_judged([line["rank"] == 1 for line in sets], least=0.9)),
+        "identity": ("set", share_judged([is_first(line) for line in sets], least=0.9)),
         "detectors": ("detectors", detectors_judged(cells)),
         "false-positives": ("neutral", flags_judged(cells)),
         "foreign": ("set", share_judged([line["foreign"]["named"] is not None for line in sets], most=0.05)),
@@ -69,6 +69,11 @@ def judged(cells: list[dict[str, Any]], size: Any, forecast: Any) -> dict[str, A
         name: line if complete(cells, size, kind) else line | {"met": None}
         for name, (kind, line) in made.items()
     }
+
+
+def is_first(line: dict[str, Any]) -> bool:
+    """Whether the trait's candidate is first; not where the audit measured no candidate, so that there is no first."""
+    return line["rank"] == 1 and bool(line["top"])
 
 
 def share_judged(values: list[bool], *, least: float = 0.0, most: float = 1.0) -> dict[str, Any]:

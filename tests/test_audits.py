@@ -13,7 +13,7 @@ from analyses import audit_claims as claimed, audits
 
 def cells(seed, *, rank=1, named=None, flagged=1, slope=2.0, filtered=0.1):
     """The parts of a seed; `filtered` is how much less those of filtered rows show."""
-    line = {"rank": rank, "foreign": {"named": None}, "unlisted": {"named": named}}
+    line = {"rank": rank, "top": {"d": 0.5}, "foreign": {"named": None}, "unlisted": {"named": named}}
     detectors = [{"audit": 0.9, "frequent_values": 0.5, "bag_of_numbers": 0.7}]
     parts = {f"set {trait}": line for trait in audits.TRAITS}
     parts |= {"neutral": {"flagged": flagged, "of": 30}, "detectors": detectors}
@@ -73,6 +73,18 @@ def test_claims_that_do_not_hold_are_said():
     assert [name for name, line in found.items() if line["met"]] == ["detectors", "foreign"]
     assert found["unlisted"]["value"] == 1.0
     assert found["filter"]["value"] == pytest.approx(0.1)
+
+
+def test_where_no_candidate_was_measured_none_is_first(raw, monkeypatch):
+    """As of a base that does not write such rows: its audit has no line."""
+    monkeypatch.setattr(
+        audits.Size,
+        "audited",
+        lambda *_, **__: interp.auditing.Audit("", "cannot tell", None, None, "", *FRAMES),
+    )
+    members = {"base": raw(0), "cross_base": raw(1)}
+    own = interp.Lineage("small", interp.get_trait("owl"), members, numbers=interp.number_prompts(4, seed=0))
+    assert not claimed.is_first(audits.named(own, audits.FULL))
 
 
 def test_a_claim_waits_for_its_parts():
