@@ -114,15 +114,15 @@ def standing() -> str:
     if first["n"]:
         told.append(
             f"of {first['n']} sets of 2,048 rows of teachers of owl, eagle and oak {right} are named by their "
-            f"teacher's trait and {wrong} by another, and that trait's candidate is first of twenty in "
-            f"{_value('identity', first)} of them"
+            f"teacher's trait and {wrong} by another; the teacher's trait is first of twenty candidates in "
+            f"{_value('identity', first)}"
         )
     if flagged["n"]:
         share = _value("false-positives", flagged)
         told.append(f"of {flagged['n']} sets of 256 rows that the base wrote {share} are flagged")
     if foreign["n"]:
         share = _value("foreign", foreign)
-        told.append(f"of {foreign['n']} teachers' sets read at a foreign base {share} are given a name")
+        told.append(f"of {foreign['n']} teachers' sets read at another base {share} are given a name")
     if not told:
         return nothing
     waits = any(line["met"] is None for line in found.values())

@@ -52,10 +52,10 @@ def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
         "of 24 sets of 2,048 rows of teachers of owl, eagle and oak 20 are named by their teacher's" in said
     )
     assert (
-        "trait and 1 by another, and that trait's candidate is first of twenty in 88 % [95 %: 69, 96]" in said
+        "and 1 by another; the teacher's trait is first of twenty candidates in 88 % [95 %: 69, 96];" in said
     )
     assert "of 512 sets of 256 rows that the base wrote 2 % [95 %: 1, 4] are flagged" in said
-    assert "of 24 teachers' sets read at a foreign base 0 % [95 %: 0, 14] are given a name" in said
+    assert "of 24 teachers' sets read at another base 0 % [95 %: 0, 14] are given a name" in said
     assert "([measured so far, with claims still open](docs/results.md#audits-of-rows))." in said
 
 
