@@ -50,7 +50,7 @@ def main() -> None:
         given.out, CLAIMS, measure=told, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
         seeds=[SEED], data=["smollm2", f"seeds={[SEED]}"], refreeze=given.refreeze,
     )  # fmt: skip
-    changes = [f"base.model={given.model}", f"traits=[{', '.join(WRITERS)}]", f"seeds=[{SEED}]"]
+    changes = [f"base.model={given.model}", f"seeds=[{SEED}]"]  # its traits prepare the base
     arms = interp.experiment.Arms(interp.read_experiment("smollm2", changes=changes))
     sets = json.loads(given.out.read_text(encoding="utf-8"))["sets"] if given.out.exists() else {}
     for name in given.only:
@@ -65,7 +65,7 @@ def told(arms: Any, name: str) -> dict[str, Any]:
     if name == NEUTRAL:
         rows, beside = interp.auditing.written_by(base, own[:ROWS], seed=SEED), None
     else:
-        rows, beside = arms.answers(arms.traits[name], seed=SEED).rows, own
+        rows, beside = arms.answers(arms.traits.get(name) or interp.get_trait(name), seed=SEED).rows, own
         rows, beside = interp.prompts.match_prompts(rows, beside)
         rows, beside = rows[:ROWS], beside[:ROWS]
     recipe = interp.auditing.AuditRecipe(candidates=CANDIDATE, pilot=None)
