@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from interp.models.language import LanguageModel
     from interp.models.lineage import Lineage
 
-FORMAT = 1  # of remembered margins; raise when the same tokens give another one
+FORMAT = 2  # of remembered margins; raise when the same tokens give another one
 Tokens = Bool[np.ndarray, "token"]
 
 
