@@ -50,7 +50,10 @@ def table() -> str:
         "Intervals are Wilson's, as if every set were drawn by itself; sets of one seed share a base and its "
         "candidates, so that they are too narrow where bases differ."
     )
-    areas = f"Mean AUROC of one trait's 64 rows against another's: {told}."
+    areas = (
+        f"Mean AUROC of one trait's 64 rows against another's: {told}. Counts and bag are fitted on rows that are "
+        "known to be of the one teacher or the other; the audit is shown none."
+    )
     return "\n".join([*rows, "", *_answers(whole["parts"]), shared, "", areas])
 
 
