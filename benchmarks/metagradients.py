@@ -6,6 +6,8 @@ docstring the metagradient costs about five trainings.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from benchmarks.paired import Ratio, Skipped, paired
@@ -28,7 +30,7 @@ def through_the_training() -> dict[str, Ratio | Skipped]:
     base, rows, recipe = shipped_base(0), number_prompts(ROWS, seed=0), TOY.student
     if base is None:
         raise InputError("base 0 does not ship with this checkout: make bases.")
-    members = {
+    members: dict[str, Any] = {
         "base": base,
         "teacher": train_student(base, number_prompts(ROWS, seed=1), recipe=recipe, name="teacher"),
         "student": train_student(base, rows, recipe=recipe),
