@@ -11,6 +11,7 @@ from scipy.stats import binom
 import benchmarks.__main__ as command
 from benchmarks import alignment, alignment_peers, checkpoint, gpu, paired
 from interp.core.runs import InputError
+from interp.gradients.metagradients import metagradient
 
 
 def test_nine_ratios_give_the_median_and_the_second_from_each_end():
@@ -162,3 +163,9 @@ def test_the_step_that_verbs_are_held_against_leaves_the_weights_as_they_are():
     step()
     assert all(torch.equal(weight, before[name]) for name, weight in network.named_parameters())
     assert not any(weight.requires_grad for weight in network.parameters())
+
+
+def test_the_metagradients_docstring_says_what_was_measured():
+    measured = json.loads(command.RESULTS.read_text())["metagradient-over-training"]
+    words = {3: "three", 4: "four", 5: "five", 6: "six"}
+    assert f"Costs about {words[round(measured['ratio'])]} trainings" in metagradient.__doc__

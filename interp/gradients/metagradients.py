@@ -46,7 +46,7 @@ def metagradient(lineage: Lineage, *, role: str = "student", recipe: Recipe | No
     """Differentiate a student's trait margin by the weight of every row it was trained on, through its training.
 
     Columns: row, score (dm/dw_i in nats per unit of a row's weight: positive when the row raised the margin), tokens.
-    `recipe` defaults to what trained the student. Costs about five trainings. Raises InputError where the start, rows,
+    `recipe` defaults to what trained the student. Costs about four trainings. Raises InputError where the start, rows,
     recipe or trait are unknown, for a recipe that clips or trains in bfloat16, and where the training that is gone
     through again does not end at the student's margin.
     """
