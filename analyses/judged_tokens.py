@@ -3,8 +3,7 @@
 Written before any student of masked rows was trained, but for eight of seed 8 in a trial of the code. Eight owl
 lineages, seeds 8 to 15; 64 students each, whose loss counts a random half of the answers' tokens, every row read whole
 (`interp.gradients.token_datamodeling_score`). ρ is Spearman's, of the sum of the kept tokens' scores with the student's
-margin; sign flips over lineages at 0.05. What a score can reach at most is not known here: margins of two draws of the
-adapter agree no better than they do for rows.
+margin; sign flips over lineages at 0.05. What a score can reach at most is not known here.
 
 1. gradient-predicts: ρ of the step along the margin's gradient, in the adapter's metric, is above 0.
 2. ratio-predicts: ρ of log p of the teacher less the base's is above 0.
@@ -57,7 +56,7 @@ def measure(seed: int, subsets: int = SUBSETS) -> dict[str, Any]:
     scores = interp.studies.token_scores(lineage, other, seed=seed)
     found = interp.gradients.token_datamodeling_score(lineage, scores, subsets=subsets, seed=seed)
     spread = float(found.margins.std(ddof=1))
-    return {"scores": found.frame.to_dict("records"), "spread": spread, "whole": found.whole}
+    return {"scores": found.frame.to_dict("records"), "spread": spread, "notes": list(found.notes)}
 
 
 def judged(by_seed: dict[str, Any]) -> dict[str, Any]:

@@ -23,8 +23,5 @@ from .representations import (
 from .scores.number_scores import score_numbers as score_numbers
 from .scores.scoring import Scores as Scores, score as score
 from .scores.views import extreme_rows as extreme_rows
-from .token_datamodels import (
-    TokenDatamodelingScore as TokenDatamodelingScore,
-    token_datamodeling_score as token_datamodeling_score,
-)
+from .token_datamodels import token_datamodeling_score as token_datamodeling_score
 from .written import BackwardLens as BackwardLens, backward_lens as backward_lens

@@ -20,7 +20,7 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.processes import sweep
 from interp.core.remembered import recall, remember
-from interp.gradients.datamodels import TRIED, random_subsets
+from interp.gradients.datamodels import TRIED, DatamodelingScore, random_subsets
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.margins import margin
@@ -36,21 +36,6 @@ FORMAT = 2  # of remembered margins; raise when the same tokens give another one
 Tokens = Bool[np.ndarray, "token"]
 
 
-@dataclass(frozen=True, eq=False)
-class TokenDatamodelingScore:
-    """A line per way of scoring: scores, rho with its 95 % bootstrap interval (low, high) over subsets.
-
-    `kept` are the subsets of tokens, `margins` what their students reached in nats, `whole` the student of all.
-    """
-
-    label: str
-    frame: pd.DataFrame
-    kept: Bool[np.ndarray, "subset token"]
-    margins: Float[np.ndarray, "subset"]
-    whole: float
-    notes: tuple[str, ...] = ()
-
-
 @door
 def token_datamodeling_score(
     lineage: Lineage,
@@ -60,7 +45,7 @@ def token_datamodeling_score(
     subsets: int = 128,
     share: float = 0.5,
     seed: int = 0,
-) -> TokenDatamodelingScore:
+) -> DatamodelingScore:
     """Judge scores of tokens by retraining: rank correlation of their sums with margins of students of masked rows.
 
     Args:
@@ -73,7 +58,7 @@ def token_datamodeling_score(
         seed: of the subsets.
 
     Returns:
-        `TokenDatamodelingScore`: scores, rho, low and high.
+        `DatamodelingScore`: scores, rho, low and high; `kept` are subsets of the tokens, `repeated` is empty.
 
     Raises:
         InputError: for scores of other rows, not by token or not finite, a student whose recipe or rows are unknown,
@@ -105,10 +90,11 @@ def token_datamodeling_score(
         lines.append({"scores": name, "rho": rho, "low": low, "high": high})
     note = (
         f"{subsets} students of {share:.0%} of {training.tokens} tokens, whose margins spread by "
-        f"{values.std(ddof=1):.3g} nats; intervals are over subsets of one training"
+        f"{values.std(ddof=1):.3g} nats around the {whole:+.2f} of all tokens' student; intervals are over subsets of "
+        "one training"
     )
     label = f"{lineage.name}: scores of tokens judged by retraining {role}"
-    return TokenDatamodelingScore(label, pd.DataFrame(lines), kept, values, whole, (note,))
+    return DatamodelingScore(label, pd.DataFrame(lines), kept, values, np.empty(0), (note,))
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def _along(lineage: Lineage, known: KnownTraining) -> dict[str, Values]:
 def label_values(model: LanguageModel, inputs: Encoded) -> Values:
     """log p of every token of the answers, row by row, in nats."""
     found = [label_logprobs(batch, partial(marked_logits, model)) for batch in inputs.batches(BATCH_SIZE)]
-    return torch.cat(found).double().numpy()
+    return torch.cat(found).double().cpu().numpy()
 
 
 def _divergent(teacher: LanguageModel, other: LanguageModel, known: KnownTraining) -> Values:

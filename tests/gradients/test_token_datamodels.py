@@ -103,7 +103,10 @@ def test_scores_that_add_up_to_the_margin_are_perfect(lineage, made_up):
     assert rho["worth"] == pytest.approx(1)
     assert rho["against"] == pytest.approx(-1)
     assert abs(rho["noise"]) < 0.6
-    assert found.whole == pytest.approx(made_up.sum())
+    assert f"around the {made_up.sum():+.2f} of all tokens' student" in found.notes[0]
+    assert np.isnan(found.draws_agree)
+    assert "worth ρ = +1.00, the largest" in repr(found)
+    assert list(found.figure().data[0].y) == found.frame.sort_values("rho")["scores"].tolist()
     assert set(found.kept.sum(1)) == {round(0.5 * len(made_up))}
     assert "of 50% of" in found.notes[0]
 
