@@ -43,12 +43,14 @@ ELSEWHERE = {
     "write_report",
     "is part of a verb that is compared, or another way to call it": "prompted_classifier written_under "
     "ablate_features add scaled_change margin_objective representation_objective parity open_lineage read_lineage "
-    "trace_files neutral_teacher number_prompts get_trait",
+    "trace_files neutral_teacher number_prompts get_trait token_scores written_by",
     "reads or writes a file": "load_sae save_sae export_questions export_rows import_answers read_experiment "
     "read_forecast analysis freeze stale family",
     "fine-tunes candidates or placebos, and asks verbs that are compared": "audit audit_student audit_channels "
     "placebo_students discover",
-    "trains a student again as train_student does, and asks its margin": "datamodeling_score metagradient",
+    "trains a student again as train_student does, and asks its margin": "datamodeling_score metagradient "
+    "token_datamodeling_score",
+    "computes by bergson, on the processor": "influence peer_scores",
     "grows toys or digits on the processor, and runs the verbs above on them": "grow digits transfer_sweep "
     "load_digits demo calibrate test tested_run run_experiment lemma_sweep init_matrix",
 }
