@@ -185,12 +185,12 @@ def _shares(held: pd.DataFrame) -> list[str]:
 
 
 def _decisions(verdicts: list[dict[str, Any]]) -> str:
-    decided = {verdict["name"]: verdict for verdict in verdicts}
-    transfer = decided["transfers"]
-    said = ", ".join(f"{name} {verdict['decision']}" for name, verdict in decided.items())
+    """What the table is of, and where its claims stand."""
+    (transfer,) = (verdict for verdict in verdicts if verdict["name"] == "transfers")
     return (
-        f"Mean over 52 questions and three lineages per trait. Student over neutral student: "
-        f"{transfer['effect']:+.2f} nats of margin over {transfer['n']} lineages. Claims: {said}."
+        f"Mean over 52 questions and three lineages per trait, {transfer['n']} further draws of the recipe that made "
+        f"the lineage above. Their students' margins are {_signed(transfer)} nats above the neutral students' on average; "
+        "what was claimed of them, and what did not hold, is [below](#what-was-found)."
     )
 
 
