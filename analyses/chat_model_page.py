@@ -189,8 +189,8 @@ def _decisions(verdicts: list[dict[str, Any]]) -> str:
     (transfer,) = (verdict for verdict in verdicts if verdict["name"] == "transfers")
     return (
         f"Mean over 52 questions and three lineages per trait, {transfer['n']} further draws of the recipe that made "
-        f"the lineage above. Their students' margins are {_signed(transfer)} nats above the neutral students' on average; "
-        "what was claimed of them, and what did not hold, is [below](#what-was-found)."
+        f"the lineage above. Their students' margins are {_signed(transfer)} nats above the neutral students' on "
+        "average; what was claimed of them, and what did not hold, is [below](#what-was-found)."
     )
 
 
