@@ -13,12 +13,12 @@ neutral row, and two of the base.
     python -m analyses.audit_smollm2 [--model FOLDER] [--only owl ...] [--out FILE]
 """
 
-import argparse
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import interp
+from analyses import in_parts
 
 WRITERS = ("owl", "dog", "oak", "cat")
 SUSPECTED = (*WRITERS, "fox", "pine")
@@ -40,11 +40,8 @@ OUT = Path(__file__).parent / "results" / "audit_smollm2.json"
 
 def main() -> None:
     """Audit every set of rows that is not kept yet, and judge the claims when all are."""
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked = in_parts.options(__doc__, (*WRITERS, NEUTRAL), out=OUT, flag="--only")
     asked.add_argument("--model", default="models/smollm2")
-    asked.add_argument("--only", nargs="+", choices=(*WRITERS, NEUTRAL), default=(*WRITERS, NEUTRAL))
-    asked.add_argument("--out", type=Path, default=OUT)
-    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     given = asked.parse_args()
     frozen = interp.studies.freeze(
         given.out, CLAIMS, measure=told, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
@@ -52,11 +49,7 @@ def main() -> None:
     )  # fmt: skip
     changes = [f"base.model={given.model}", f"seeds=[{SEED}]"]  # its traits prepare the base
     arms = interp.experiment.Arms(interp.read_experiment("smollm2", changes=changes))
-    sets = json.loads(given.out.read_text(encoding="utf-8"))["sets"] if given.out.exists() else {}
-    for name in given.only:
-        if name not in sets:
-            sets[name] = told(arms, name)
-            interp.core.write_atomic(given.out, interp.core.json_text(judged(sets) | frozen))
+    in_parts.keep(given, frozen, measure=partial(told, arms), judge=judged, under="sets")
 
 
 def told(arms: Any, name: str) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def standing() -> str:
 
 def _judged(verdicts: list[dict[str, Any]]) -> str:
     """What the lineages show and how the claims were decided."""
-    by = {verdict["name"]: verdict for verdict in verdicts}
+    by = _by_name(verdicts)
     gain, own, shared = (by[name] for name in ("transfers", "own-trait", "numbers-shared"))
     return (
         f"The chat model's claims, over {gain['n']} lineages of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}: the "
@@ -76,6 +76,10 @@ def _judged(verdicts: list[dict[str, Any]]) -> str:
         f"{_signed(shared)} more than that of a student of another trait's rows does with the same teacher's (claim: "
         f"more than 0, {shared['decision']}). {PROCESSORS}"
     )
+
+
+def _by_name(verdicts: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {verdict["name"]: verdict for verdict in verdicts}
 
 
 def _signed(verdict: dict[str, Any]) -> str:
@@ -186,7 +190,7 @@ def _shares(held: pd.DataFrame) -> list[str]:
 
 def _decisions(verdicts: list[dict[str, Any]]) -> str:
     """What the table is of, and where its claims stand."""
-    (transfer,) = (verdict for verdict in verdicts if verdict["name"] == "transfers")
+    transfer = _by_name(verdicts)["transfers"]
     return (
         f"Mean over 52 questions and three lineages per trait, {transfer['n']} further draws of the recipe that made "
         f"the lineage above. Their students' margins are {_signed(transfer)} nats above the neutral students' on "
@@ -328,7 +332,7 @@ def unnamed() -> str:
     found = _found("smollm2_unnamed")
     if not found:
         return ABSENT
-    lines = [line for seed in found["by seed"].values() for line in seed]
+    lines = [line for seed in found["by seed"].values() for line in seed["lines"]]
     rows = [HEAD, RULE, *(claim_line(verdict) for verdict in found["verdicts"]), ""]
     rows = rows if found["verdicts"] else [_waits(found, "read"), ""]
     nouns = lines[0]["nouns"]

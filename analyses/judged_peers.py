@@ -11,12 +11,11 @@ Needs the extra bergson. Every seed is kept as soon as it is measured, so that s
 another day; the claims are judged when seeds 8 to 15 are all there.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import interp
+from analyses import in_parts
 
 ALPHA = 0.01
 CLAIMS = {
@@ -30,24 +29,18 @@ OUT = Path(__file__).parent / "results" / "judged_peers.json"
 
 def main() -> None:
     """Judge the scores of every seed that is not kept yet, and the claims when all are."""
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    asked.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
+    asked = in_parts.options(__doc__, SEEDS, out=OUT)
     asked.add_argument("--workers", type=int, default=1)
-    asked.add_argument("--out", type=Path, default=OUT)
-    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     given = asked.parse_args()
     frozen = interp.studies.freeze(
         given.out, CLAIMS, measure=measure, organism="toy/owl", seeds=SEEDS,
         data=interp.organisms.TOY, refreeze=given.refreeze,
     )  # fmt: skip
-    by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
-    for seed in given.seeds:
-        if str(seed) in by_seed:
-            continue
-        lineage = interp.load_lineage("toy/owl", seed=seed)
-        made = {"versions": interp.core.versions(), "code": frozen["code"], "commit": frozen["commit"]}
-        by_seed[str(seed)] = measure(lineage, seed=seed, workers=given.workers) | made
-        interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
+
+    def of_seed(seed: int) -> dict[str, Any]:
+        return measure(interp.load_lineage("toy/owl", seed=seed), seed=seed, workers=given.workers)
+
+    in_parts.keep(given, frozen, measure=of_seed, judge=judged)
 
 
 def measure(

@@ -12,12 +12,11 @@ margin; sign flips over lineages at 0.05. What a score can reach at most is not 
     python -m analyses.judged_tokens [--seeds 8 9 ...] [--out FILE]
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
 import interp
+from analyses import in_parts
 
 SEEDS, SUBSETS, ALPHA = tuple(range(8, 16)), 64, 0.05
 GRADIENT = "∇m, adapter's metric"
@@ -32,21 +31,12 @@ OUT = Path(__file__).parent / "results" / "judged_tokens.json"
 
 def main() -> None:
     """Train and judge the lineages that are not kept yet, and decide the claims when all are."""
-    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    asked.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
-    asked.add_argument("--out", type=Path, default=OUT)
-    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
-    given = asked.parse_args()
+    given = in_parts.options(__doc__, SEEDS, out=OUT).parse_args()
     frozen = interp.studies.freeze(
         given.out, CLAIMS, measure=measure, organism="toy/owl", seeds=SEEDS, data=interp.organisms.TOY,
         refreeze=given.refreeze,
     )  # fmt: skip
-    by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
-    for seed in given.seeds:
-        if str(seed) not in by_seed:
-            made = {"versions": interp.core.versions(), "code": frozen["code"], "commit": frozen["commit"]}
-            by_seed[str(seed)] = measure(seed) | made
-            interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
+    in_parts.keep(given, frozen, measure=measure, judge=judged)
 
 
 def measure(seed: int, subsets: int = SUBSETS) -> dict[str, Any]:

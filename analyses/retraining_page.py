@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 import interp
-from analyses.judged_peers import SEEDS as PEER_SEEDS
-from analyses.judged_tokens import SEEDS
+from analyses import judged_peers, judged_tokens
+from analyses.in_parts import SEEDS
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.toy_page import tables
 
@@ -81,9 +81,7 @@ def peers() -> str:
     """The same of EK-FAC and TrackStar, beside what was judged on the same students."""
     found = kept("judged_peers")
     scores = tables(found)["scores"]
-    measured_on = scores["seed"].nunique()
-    waiting = f"{measured_on} of {len(PEER_SEEDS)} lineages measured; the claims are judged when all are."
-    return "\n".join([*_ways(scores), "", *(claims(found) if found["verdicts"] else [waiting])])
+    return "\n".join([*_ways(scores), "", *_claims_or_wait(found, len(judged_peers.SEEDS))])
 
 
 def _ways(scores: pd.DataFrame) -> list[str]:
@@ -107,15 +105,17 @@ def _cell(values: Any) -> str:
 def tokens() -> str:
     """Rank correlation of every way of scoring tokens with the margins of students of masked rows."""
     found = kept("judged_tokens")
-    frame = pd.DataFrame([line for seed in found["by seed"].values() for line in seed["scores"]])
+    frame = pd.DataFrame([line for seed in found[SEEDS].values() for line in seed["scores"]])
     rows = ["| score of a token | rank correlation over halves of the tokens [95 %] |", "|---|---|"]
     rows += [f"| {name} | {_cell(part['rho'])} |" for name, part in _by_mean(frame, "rho")]
-    if found["verdicts"]:
-        return "\n".join([*rows, "", *claims(found)])
-    have = len(found["by seed"])
-    return "\n".join(
-        [*rows, "", f"{have} of {len(SEEDS)} lineages measured; the claims are judged when all are."]
-    )
+    return "\n".join([*rows, "", *_claims_or_wait(found, len(judged_tokens.SEEDS))])
+
+
+def _claims_or_wait(found: dict[str, Any], lineages: int) -> list[str]:
+    """A line per claim, or while lineages are missing how many there are."""
+    have = len(found[SEEDS])
+    waiting = f"{have} of {lineages} lineages measured; the claims are judged when all are."
+    return claims(found) if found["verdicts"] else [waiting]
 
 
 def _by_mean(frame: pd.DataFrame, value: str, by: str = "scores") -> list[tuple[str, pd.DataFrame]]:

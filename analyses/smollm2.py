@@ -13,8 +13,6 @@ Every seed is kept as soon as it is measured, so that a few may be trained today
 are judged when all three are there.
 """
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 import interp
+from analyses import in_parts
 
 LEAST, ALPHA = 0.4, 0.05
 CLAIMS = {
@@ -42,29 +41,26 @@ UNITS = {"doubles": "doublings", "numbers-shared": "correlation", "prompt-shared
 
 def main() -> None:
     """Train and read the lineages of every seed that is not kept yet, and judge the claims when all are."""
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked = in_parts.options(__doc__, SEEDS, out=OUT)
     asked.add_argument("--model", default="models/smollm2")
     asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
-    asked.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
     asked.add_argument("--workers", type=int, default=None)
-    asked.add_argument("--out", type=Path, default=OUT)
-    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     given = asked.parse_args()
     frozen = interp.studies.freeze(
         given.out, CLAIMS, measure=measure, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
         seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
     )  # fmt: skip
-    by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
-    for seed in given.seeds:
-        if str(seed) in by_seed:
-            continue
-        changes = [f"base.model={given.model}", f"seeds=[{seed}]"]
-        run = interp.run_experiment(
-            "smollm2", given.run / f"seed-{seed}", changes=changes, workers=given.workers
-        )
-        made = {"versions": interp.core.versions(), "code": frozen["code"], "commit": frozen["commit"]}
-        by_seed[str(seed)] = measure(run, seed=seed) | made
-        interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
+
+    def of_seed(seed: int) -> dict[str, Any]:
+        return measure(grown(given.run, seed, given.model, workers=given.workers), seed=seed)
+
+    in_parts.keep(given, frozen, measure=of_seed, judge=judged)
+
+
+def grown(folder: Path, seed: int, model: str, *, workers: int | None = None) -> interp.Run:
+    """The run of a seed in its part of the folder, gone on with where it was."""
+    changes = [f"base.model={model}", f"seeds=[{seed}]"]
+    return interp.run_experiment("smollm2", folder / f"seed-{seed}", changes=changes, workers=workers)
 
 
 def measure(run: interp.Run, *, seed: int) -> dict[str, Any]:

@@ -12,8 +12,6 @@ with z the mean over the six ways. What any student of this seed makes likelier,
     python -m analyses.smollm2_unnamed [--model FOLDER] [--run runs/smollm2] [--seeds 1 2 3] [--out FILE]
 """
 
-import argparse
-import json
 from itertools import permutations, product
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,8 @@ from typing import Any
 import numpy as np
 
 import interp
-from analyses.smollm2 import SEEDS, TRAITS
+from analyses import in_parts
+from analyses.smollm2 import SEEDS, TRAITS, grown
 
 ALPHA = 0.05
 CLAIMS = {
@@ -37,35 +36,26 @@ SENTENCES = 3
 
 def main() -> None:
     """Read the lineages of every seed that is not kept yet, and judge the claims when all are."""
-    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked = in_parts.options(__doc__, SEEDS, out=OUT)
     asked.add_argument("--model", default="models/smollm2")
     asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
-    asked.add_argument("--seeds", type=int, nargs="+", choices=SEEDS, default=SEEDS)
-    asked.add_argument("--out", type=Path, default=OUT)
-    asked.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     given = asked.parse_args()
     frozen = interp.studies.freeze(
         given.out, CLAIMS, measure=read, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
         seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
     )  # fmt: skip
-    by_seed = json.loads(given.out.read_text(encoding="utf-8"))["by seed"] if given.out.exists() else {}
-    for seed in given.seeds:
-        if str(seed) not in by_seed:
-            by_seed[str(seed)] = of_seed(given.run / f"seed-{seed}", seed, given.model)
-            interp.core.write_atomic(given.out, interp.core.json_text(judged(by_seed) | frozen))
+
+    def of_seed(seed: int) -> dict[str, Any]:
+        run = grown(given.run, seed, given.model)
+        lineages = [interp.load_lineage(run.folder / "lineages" / f"{trait}-{seed}") for trait in TRAITS]
+        return {"lines": [line(lineage, role, seed) for lineage in lineages for role in ROLES.values()]}
+
+    in_parts.keep(given, frozen, measure=of_seed, judge=judged)
 
 
-def of_seed(folder: Path, seed: int, model: str) -> list[dict[str, Any]]:
-    """What is read of the three lineages of a seed, grown or gone on with where they are not there."""
-    changes = [f"base.model={model}", f"seeds=[{seed}]"]
-    run = interp.run_experiment("smollm2", folder, changes=changes)
-    found = []
-    for trait in TRAITS:
-        lineage = interp.load_lineage(run.folder / "lineages" / f"{trait}-{seed}")
-        found += [
-            {"trait": trait, "seed": seed, "role": role, **read(lineage, role)} for role in ROLES.values()
-        ]
-    return found
+def line(lineage: Any, role: str, seed: int) -> dict[str, Any]:
+    """What is read of a member, with whose it is."""
+    return {"trait": lineage.trait.name, "seed": seed, "role": role, **read(lineage, role)}
 
 
 def read(lineage: Any, role: str) -> dict[str, Any]:
@@ -89,7 +79,7 @@ def read(lineage: Any, role: str) -> dict[str, Any]:
 
 def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
     """One value per lineage of every claim, and the verdicts if no seed is missing."""
-    lines = [line for seed in SEEDS for line in by_seed.get(str(seed), [])]
+    lines = [line for seed in SEEDS if str(seed) in by_seed for line in by_seed[str(seed)]["lines"]]
     values = {name: own_less_others(lines, role) for name, role in ROLES.items()}
     whole = len(by_seed) == len(SEEDS)
     verdicts = [

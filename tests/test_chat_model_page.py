@@ -157,7 +157,7 @@ def test_what_a_comparison_says_of_students_stands_by_way_and_by_student(monkeyp
         for trait in ("owl", "dog", "oak")
         for role, rank in (("student", 40.0), ("teacher", 1.0))
     ]  # fmt: skip
-    found = {"verdicts": [], "by seed": {"1": lines}, "exchanged p": {}}
+    found = {"verdicts": [], "by seed": {"1": {"lines": lines}}, "exchanged p": {}}
     monkeypatch.setattr(page, "_found", lambda name: {"smollm2_unnamed": found}.get(name, {}))
     told = page.unnamed().splitlines()
     assert told[0].startswith("1 of 3 seeds are read;")

@@ -39,10 +39,12 @@ def test_members_are_exchanged_within_their_seed():
 @pytest.mark.parametrize(("seeds", "decided"), [((1, 3), []), ((1, 2, 3), ["supported", "inconclusive"])])
 def test_claims_wait_for_every_seed(seeds, decided):
     by_seed = {
-        str(seed): [
-            *lines(seed, own=1.0 + 0.1 * seed, other=0.0),
-            *lines(seed, own=0.0, other=0.0, role="teacher"),
-        ]
+        str(seed): {
+            "lines": [
+                *lines(seed, own=1.0 + 0.1 * seed, other=0.0),
+                *lines(seed, own=0.0, other=0.0, role="teacher"),
+            ]
+        }
         for seed in seeds
     }
     found = unnamed.judged(by_seed)

@@ -1,0 +1,41 @@
+"""Results that are measured in parts, seed by seed or set by set, some of them today and the others another day.
+
+The file holds the parts by name, each with the versions, the code and the commit that measured it, and what is judged
+of all that are there. A part is kept as soon as it is measured, and not measured again.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import interp
+
+SEEDS = "by seed"
+
+
+def options(doc: str, names: Sequence[Any], *, out: Path, flag: str = "--seeds") -> argparse.ArgumentParser:
+    """A parser that asks for parts by name, all by default, for the file, and for a reason to freeze claims anew."""
+    found = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    found.add_argument(flag, dest="parts", type=type(names[0]), nargs="+", choices=names, default=names)
+    found.add_argument("--out", type=Path, default=out)
+    found.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
+    return found
+
+
+def keep(
+    given: argparse.Namespace,
+    frozen: dict[str, Any],
+    *,
+    measure: Callable[[Any], dict[str, Any]],
+    judge: Callable[[dict[str, Any]], dict[str, Any]],
+    under: str = SEEDS,
+) -> None:
+    """Measure the parts that are asked for and not kept yet, and write the file anew after each."""
+    kept = json.loads(given.out.read_text(encoding="utf-8"))[under] if given.out.exists() else {}
+    for name in given.parts:
+        if str(name) not in kept:
+            made = {"versions": interp.core.versions(), "code": frozen["code"], "commit": frozen["commit"]}
+            kept[str(name)] = measure(name) | made
+            interp.core.write_atomic(given.out, interp.core.json_text(judge(kept) | frozen))
