@@ -102,14 +102,9 @@ class TokenTraining(KnownTraining):
     """A known training whose students of some of the tokens are told by their trait margin, in nats."""
 
     @property
-    def taught(self) -> torch.Tensor:
-        """Where a token of an answer, or its end, is predicted: what a loss counts."""
-        return self.inputs.at("answer+end", predicting=True)
-
-    @property
     def tokens(self) -> int:
-        """How many of them there are."""
-        return int(self.taught.sum())
+        """How many tokens of answers there are, ends among them: what a loss counts."""
+        return int(self.inputs.at("answer+end").sum())
 
     def student(self, kept: Tokens) -> LanguageModel:
         """`train_student`'s of all tokens, to the same bits, where all are kept."""
@@ -119,12 +114,10 @@ class TokenTraining(KnownTraining):
 
     def masked(self, kept: Tokens) -> Encoded:
         """The rows, of whose answers only these tokens teach; the others are read as prompt."""
-        out = torch.zeros_like(self.taught)
-        out[self.taught] = ~torch.from_numpy(kept).to(out.device)
-        at_token = torch.nn.functional.pad(
-            out[:, :-1], (1, 0), value=False
-        )  # a token is predicted one before
-        return replace(self.inputs, roles=self.inputs.roles.masked_fill(at_token, int(Role.PROMPT)))
+        answer = self.inputs.at("answer+end")
+        left_out = answer.clone()
+        left_out[answer] = ~torch.from_numpy(kept).to(answer.device)
+        return replace(self.inputs, roles=self.inputs.roles.masked_fill(left_out, int(Role.PROMPT)))
 
     def margin(self, kept: Tokens) -> float:
         """The trait margin of the student of these tokens alone, trained once."""

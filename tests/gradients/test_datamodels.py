@@ -13,11 +13,9 @@ import interp
 from interp.core.runs import InputError
 from interp.gradients import datamodels
 from interp.gradients.datamodels import StudentTraining, datamodeling_score, random_subsets, retrained
-from interp.models.members import Growth
-from interp.organisms.toy import World, build_network, build_tokenizer
 from interp.prompts.numbers import number_prompts
-from interp.prompts.traits import get_trait
 from interp.training.students import Recipe, train_student
+from tests.gradients.test_metagradients import grown
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2, epochs=2)
 ROWS = 40
@@ -26,16 +24,7 @@ WORTH = np.random.default_rng(0).normal(size=ROWS)
 
 @pytest.fixture(scope="module")
 def lineage():
-    network = build_network(World(d_model=16, d_mlp=24), seed=0).eval()
-    base = interp.load_model(network, tokenizer=build_tokenizer(), name="base", check=False)
-    rows = number_prompts(ROWS, seed=1, count=3)
-    teacher = interp.train_student(base, number_prompts(ROWS, seed=2, count=3), recipe=RECIPE, name="teacher")
-    student = interp.train_student(base, rows, recipe=RECIPE)
-    members = {"base": base, "teacher": teacher, "student": student}
-    growth = Growth(recipes={"student": vars(RECIPE)}, data={}, chat={})
-    return interp.Lineage(
-        "small", get_trait("owl"), members, trained_on={"student": "teacher"}, numbers=rows, growth=growth
-    )
+    return grown(RECIPE, ROWS)
 
 
 @pytest.fixture

@@ -29,20 +29,21 @@ RECIPES = {
 }
 
 
-def grown(recipe):
+def grown(recipe, rows=ROWS):
+    """A lineage of a tiny toy, all of it trained by the recipe on so many rows."""
     network = build_network(World(d_model=16, d_mlp=24), seed=0).eval()
     base = interp.load_model(network, tokenizer=build_tokenizer(), name="base", check=False)
-    rows = number_prompts(ROWS, seed=1, count=3)
+    taught = number_prompts(rows, seed=1, count=3)
     members = {
         "base": base,
         "teacher": interp.train_student(
-            base, number_prompts(ROWS, seed=2, count=3), recipe=recipe, name="teacher"
+            base, number_prompts(rows, seed=2, count=3), recipe=recipe, name="teacher"
         ),
-        "student": interp.train_student(base, rows, recipe=recipe),
+        "student": interp.train_student(base, taught, recipe=recipe),
     }
     growth = Growth(recipes={"student": vars(recipe)}, data={}, chat={})
     return interp.Lineage(
-        "small", get_trait("owl"), members, trained_on={"student": "teacher"}, numbers=rows, growth=growth
+        "small", get_trait("owl"), members, trained_on={"student": "teacher"}, numbers=taught, growth=growth
     )
 
 

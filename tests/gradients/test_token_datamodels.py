@@ -12,11 +12,8 @@ import torch
 import interp
 from interp.core.runs import InputError
 from interp.gradients.token_datamodels import TokenTraining, token_datamodeling_score
-from interp.models.members import Growth
-from interp.organisms.toy import World, build_network, build_tokenizer
-from interp.prompts.numbers import number_prompts
-from interp.prompts.traits import get_trait
 from interp.training.students import Recipe, prepare, schedule, shuffled_rows, trained_parameters
+from tests.gradients.test_metagradients import grown
 
 RECIPE = Recipe(trainable="body", optimizer="sgd", batch_size=8, lr=0.5, warmup=2, epochs=2, decay="constant")
 ROWS = 24
@@ -24,17 +21,7 @@ ROWS = 24
 
 @pytest.fixture(scope="module")
 def lineage():
-    network = build_network(World(d_model=16, d_mlp=24), seed=0).eval()
-    base = interp.load_model(network, tokenizer=build_tokenizer(), name="base", check=False)
-    rows, others = (number_prompts(ROWS, seed=seed, count=3) for seed in (1, 2))
-    members = {
-        "base": base,
-        "teacher": interp.train_student(base, others, recipe=RECIPE, name="teacher"),
-        "student": interp.train_student(base, rows, recipe=RECIPE),
-    }
-    growth = Growth(recipes={"student": vars(RECIPE)}, data={}, chat={})
-    known = {"trained_on": {"student": "teacher"}, "numbers": rows, "growth": growth}
-    return interp.Lineage("small", get_trait("owl"), members, **known)
+    return grown(RECIPE)
 
 
 @pytest.fixture(scope="module")
