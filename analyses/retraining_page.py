@@ -18,27 +18,23 @@ UNDEFENDED = "none"
 SCORES = {
     "metagradient": "the exact derivative of the margin by the row's weight in the training (metagradient)",
     "ledger": "the row's share in what each step changed of the margin (ledger)",
-    "∇m, adapter's metric": "how far one step of a fresh adapter on the row raises the base's margin",
+    "∇m, adapter's metric": "one gradient step on the row at the base",
     "likelihood ratio": "likelihood ratio of teacher and base",
-    "teacher's update": "how far one step on the row goes along the teacher's update",
     "loss": "loss",
-    "length": "length",
 }
 DEFENCES = {
     "projection of ∇m": "the margin's gradient projected out of every step",
-    "KL on benign text": "a KL divergence to the base on benign text added to the loss",
     "25% removed by ∇m": "without the quarter of the rows that raise the margin most by its gradient",
-    "half of the rows at random": "half of the rows at random",
+    "KL on benign text": "a KL divergence to the base on benign text added to the loss",
+    "half of the rows at random": "without a random half of the rows",
     "inoculation line": "the trait's system line before every row",
-    "preventative steering": "a vector toward the trait added while it trains",
     "another adapter draw": "another random start of the adapter",
-    "paraphrased prompts": "reworded prompts",
 }
 """Those that the README names, in its words; the page has all."""
 CLAIMED = {
     "projection-halves": "the projection leaves at most half",
     "projection-at-equal-loss": "the projection keeps the loss",
-    "steering-at-equal-loss": "the vector keeps the loss",
+    "steering-at-equal-loss": "adding a vector toward the trait keeps the loss",
     "kl-halves": "the KL divergence leaves at most half",
     "update-beyond-random": "without the half of the rows that goes furthest along the teacher's update less is left "
     "than without a random half",
@@ -133,9 +129,9 @@ def predicted() -> str:
         f"{SCORES[name]} {short(rho[name])}" for name in sorted(SCORES, key=lambda name: -rho[name])
     )
     return (
-        f"over students of random halves of the rows, rank correlation of the sum of a half's scores with its "
-        f"student's margin: {told}. The same halves with another start of the adapter and order of the rows: "
-        f"{short(ceiling)} (owl) | {_decisions('judged_scores')}"
+        f"rank correlation of the summed scores of random halves of the rows with the margins of their students: "
+        f"{told}; the same halves' students of another training seed {short(ceiling)} (owl) | "
+        f"{_decisions('judged_scores')}"
     )
 
 
@@ -172,13 +168,8 @@ def defended() -> str:
     frame = tables(kept("defences"))["defences"]
     means = frame.groupby("defence")[["transfer", "price"]].mean()
     left = 100 * means["transfer"] / means.loc[UNDEFENDED, "transfer"]
-    named = "; ".join(
-        f"{words} {left[name]:.0f} % ({means.loc[name, 'price']:+.3f})" for name, words in DEFENCES.items()
-    )
-    return (
-        f"share of the transfer that is left, and in brackets the rise of the loss in nats per token, on rows of the "
-        f"teacher that no student was trained on: {named} (owl) | {_decisions('defences')}"
-    )
+    named = "; ".join(f"{words} {left[name]:.0f} %" for name, words in DEFENCES.items())
+    return f"share of the transfer that is left: {named} (owl) | {_decisions('defences')}"
 
 
 def naming() -> str:
@@ -211,13 +202,15 @@ def _percent(value: float) -> str:
 def named() -> str:
     """Of the README: which methods find the word."""
     frame: Any = interp.studies.naming_table(tables(kept("naming"))).frame
-    told = ", ".join(
-        f"{line['method']} {_percent(line['in_top_5'])}"
-        for line in frame.sort_values("in_top_5", ascending=False).to_dict("records")
+    lines = frame.sort_values("in_top_5", ascending=False).to_dict("records")
+    best, last = (
+        ", ".join(f"{line['method']} {_percent(line['in_top_5'])}" for line in some)
+        for some in (lines[:3], lines[-1:])
     )
     return (
-        f"the student's word is among the first 5 of 30 nouns (17 % by chance) for: {told}; a neutral student is "
-        f"given a word in {_percent(frame['false_positives'].mean())} of cases | {_ways_decided()}"
+        f"the student's word is among the first 5 of 30 nouns (17 % by chance) by {best}; of {len(lines)} ways "
+        f"the last is {last}; a neutral student is given a word in {_percent(frame['false_positives'].mean())} of "
+        f"cases | {_ways_decided()}"
     )
 
 
