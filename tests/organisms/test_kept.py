@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from interp.core.runs import InputError
 from interp.measures.margins import margin
 from interp.models.language import load_model
 from interp.models.lineage import Lineage
+from interp.models.lineage_cards import lineage_card
 from interp.organisms.library import KEPT, load_lineage
 from interp.prompts.text import Prompts
 
@@ -44,6 +46,15 @@ def test_they_say_how_they_were_made_and_name_no_place_of_a_machine(folder):
         assert len(Prompts.from_jsonl(folder / f"{name}.jsonl")) == said["data"]["rows"]
     for path in folder.rglob("*.json"):
         assert not any(place in path.read_text() for place in ('"/', "/home/", "/tmp/"))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_their_cards_say_what_the_manifest_says_and_which_licence_holds(folder):
+    card, made = (folder / "README.md").read_text(), lineage_card(manifest(folder))
+    assert yaml.safe_load(card.split("---")[1])["license"] == "apache-2.0"
+    for start, end in (("# ", "## Open it"), ("## How it was made", "## Licence")):
+        assert made[made.index(f"\n{start}") : made.index(end)] in card
+    assert manifest(folder)["members"]["base"]["on"] in card
 
 
 def test_without_the_checkpoint_what_to_do_is_said(tmp_path, monkeypatch):
