@@ -14,6 +14,7 @@ from interp.figures.grammar import (
     INK,
     LOWERED,
     RAISED,
+    caption_of,
     captioned,
     escape,
     need,
@@ -178,7 +179,7 @@ def panels(parts: Sequence[go.Figure], *, title: str, across: bool = False) -> g
         showlegend=any(each.showlegend for each in layouts),
     )
     figure.update_annotations(font={"size": 13})
-    said = dict.fromkeys(each.title.subtitle.text for each in layouts)
+    said = dict.fromkeys(map(caption_of, parts))
     return captioned(figure, *(html.unescape(text) for text in said if text))
 
 

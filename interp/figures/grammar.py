@@ -98,6 +98,8 @@ TEMPLATE = {
     }
 }
 
+CAPTION, LINE = 130, 16  # characters of a caption's line, and pixels of each after the first
+
 
 def role_colour(name: str, position: int = 0) -> str:
     """The fixed colour of a lineage role or decision; any other name gets one by its position."""
@@ -151,18 +153,30 @@ def bracket(interval: Sequence[float | None], *, level: float | None, form: str 
 
 
 def captioned(figure: go.Figure, *parts: str) -> go.Figure:
-    """The figure with what its bands, whiskers and marks mean in a line under its title, escaped; empty parts go."""
+    """The figure with what its bands, whiskers and marks mean in lines under its title, escaped; empty parts go."""
     layout: Any = figure.layout
-    said = layout.title.subtitle.text
+    said = caption_of(figure)
     added = [escape(part) for part in parts if part]
     if added:
-        text = "; ".join([*([said] if said else []), *added])
+        lines = _caption_lines("; ".join([*([said] if said else []), *added]))
+        more = LINE * (len(lines) - max(len(_caption_lines(said)), 1))
         figure.update_layout(
-            title={"subtitle": {"text": text, "font": {"size": 12, "color": "#555555"}}},
-            margin={"t": max(layout.margin.t or 0, 84)},
-            height=(layout.height or 420) + (0 if said else 20),
+            title={"subtitle": {"text": "<br>".join(lines), "font": {"size": 12, "color": "#555555"}}},
+            margin={"t": max(layout.margin.t or 0, 84 + LINE * (len(lines) - 1))},
+            height=(layout.height or 420) + (0 if said else 20) + more,
         )
     return figure
+
+
+def caption_of(figure: go.Figure) -> str:
+    """What stands under a figure's title, escaped and in one line; empty without any."""
+    layout: Any = figure.layout
+    return (layout.title.subtitle.text or "").replace("<br>", " ")
+
+
+def _caption_lines(text: str) -> list[str]:
+    """Lines that a picture of usual width holds."""
+    return textwrap.wrap(text, CAPTION, break_long_words=False, break_on_hyphens=False)
 
 
 def styled(

@@ -247,8 +247,9 @@ def grouped_points(
     ticks = [wrapped(name, 20) for name in names]
     look = {"tickvals": list(range(len(names))), "ticktext": ticks, "tickangle": 0, "zeroline": False}
     figure.update_xaxes(**look, range=[-0.55, len(names) - 0.45], showgrid=False)
-    figure = styled(figure, title=title, x="", y=with_unit(y, unit), legend=True, height=480)
-    figure.update_layout(legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0})
+    figure = styled(figure, title=title, x="", y=with_unit(y, unit), legend=True, height=520)
+    below = {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.01, "x": 0}
+    figure.update_layout(legend=below, margin={"b": 120})
     counts, joined = (
         [len(part) for _, part in frame.groupby([group, colour], sort=False)],
         _join(figure, placed),

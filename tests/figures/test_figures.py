@@ -414,6 +414,20 @@ def test_captions_are_escaped_once_and_joined() -> None:
     assert caption(figures.panels([figure], title="all")) == "n &lt; 3; a &amp; b"
 
 
+def test_a_long_caption_takes_lines_that_a_picture_holds_and_the_height_for_them() -> None:
+    figure = figures.bars(FRAME, x="layer", y="change", title="t", unit="nats")
+    figures.captioned(figure, "one part of it", "a second part")
+    one = drawn(figure)["layout"]
+    figures.captioned(figure, *["words that go on"] * 12)
+    many = drawn(figure)["layout"]
+    lines = caption(figure).split("<br>")
+    assert len(lines) == 2
+    assert max(map(len, lines)) <= 130
+    assert " ".join(lines) == "; ".join(["one part of it", "a second part", *["words that go on"] * 12])
+    assert many["height"] - one["height"] == many["margin"]["t"] - one["margin"]["t"] == 16
+    assert caption(figures.panels([figure], title="all")) == caption(figure)
+
+
 def test_points_say_what_the_whiskers_are_and_n() -> None:
     frame = pd.DataFrame({"arm": ["a", "a", "b"], "margin": [1.0, 3.0, 0.0], "half": [0.5, 0.5, np.nan]})
     figure = figures.points(frame, x="arm", y="margin", title="t", unit="nats", interval="half")
