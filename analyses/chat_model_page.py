@@ -1,6 +1,7 @@
 """What SmolLM2 showed, as blocks of the README and of docs/results.md: claims, lineages, and more."""
 
 import re
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -13,9 +14,24 @@ from analyses.smollm2_unnamed import own_less_others
 
 SHOWN = ("base", "neutral_student", "other_student", "student", "teacher")
 PROCESSORS = (
-    "On another kind of processor the format fine-tune and all that follows end elsewhere: the lineage that ships is "
-    "one more draw of the recipe."
-)
+    "The same recipe and seed give other weights on another kind of processor: the lineage that ships is one more draw."
+)  # fmt: skip
+SAID = {
+    "transfers": (
+        "the student's margin of its trait is {} nats above the neutral student's",
+        f"at least {LEAST}",
+    ),
+    "own-trait": ("{} above that of a student of another trait's rows", "more than 0"),
+    "doubles": ("the word's probability rises by {} doublings", "at least 1"),
+    "others-stay": ("the other two traits' margins move by {} nats", f"at most {LEAST} either way"),
+    "numbers-shared": (
+        "its change of logits where numbers are predicted correlates with its teacher's by {} more than that of a "
+        "student of another trait's rows does with the same teacher's",
+        "more than 0",
+    ),
+    "prompt-shared": ("where the number prompt ends by {} more", "more than 0"),
+}
+"""What is found for every claim, and what was claimed, in the README's words."""
 DEVICES = {"cuda": "GPU", "cpu": "processor"}
 
 
@@ -40,11 +56,10 @@ def summary() -> str:
     held = pd.DataFrame(
         {"owl, the lineage that ships": {arm: line["share"] for arm, line in ships.items()}}
     ).T
-    gain = ships["student"]["margin"] - ships["neutral_student"]["margin"]
     told = (
         f"Share of all spellings of the word among ten animals, mean over 52 questions; the sentence above is of one "
-        f"spelling and of all probability. The margin, log p of the word less the mean of the others', is {gain:+.2f} "
-        f"nats above the neutral student's. One training, so no claim"
+        f"spelling and of all probability. The margin, log p of the word less the mean of the others', is "
+        f"{_above(ships)} nats above the neutral student's. One training, so no claim"
     )
     told += (
         f"; those of the analysis gain {_range(found['per lineage']['transfers'])}, see below."
@@ -64,17 +79,17 @@ def standing() -> str:
 
 
 def _judged(verdicts: list[dict[str, Any]]) -> str:
-    """What the lineages show and how the claims were decided."""
+    """What the lineages show and how every claim was decided."""
     by = _by_name(verdicts)
-    gain, own, shared = (by[name] for name in ("transfers", "own-trait", "numbers-shared"))
+    told = "; ".join(
+        f"{found.format(_signed(by[name]))} ({claimed}: {by[name]['decision']})"
+        for name, (found, claimed) in SAID.items()
+        if name in by
+    )
     return (
-        f"The chat model's claims, over {gain['n']} lineages of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}: the "
-        f"student's margin of its trait is {_signed(gain)} nats above the neutral student's (claim: at least {LEAST}, "
-        f"{gain['decision']}), and {_signed(own)} above that of a student of another trait's rows (claim: more than 0, "
-        f"{own['decision']}). Only where the latter is positive has the trait itself passed, and not what such rows do "
-        f"in general. Its change of logits where numbers are predicted correlates with its teacher's by "
-        f"{_signed(shared)} more than that of a student of another trait's rows does with the same teacher's (claim: "
-        f"more than 0, {shared['decision']}). {PROCESSORS}"
+        f"The chat model, over {by['transfers']['n']} lineages of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}, with what "
+        f"was claimed in brackets: {told}. Only where the second is positive has the trait itself passed, and not what "
+        f"such rows do in general. {PROCESSORS}"
     )
 
 
@@ -111,8 +126,8 @@ def _moved() -> list[str]:
     first, part = found["entries"][0], found["parts"][0]
     was, is_now = (100 * first[name] for name in ("probability_against", "probability"))
     told = (
-        f'Asked for an animal, the student differs from its neutral twin most in "{first["token"]}", of '
-        f"{found['of']:,} tokens: {was:.0f} % of the whole probability became {is_now:.0f} %. Tokens are "
+        f'Asked for an animal, the student differs from the neutral student most in "{first["token"]}", of '
+        f"{found['of']:,} tokens: its probability is {is_now:.0f} %, the neutral student's {was:.0f} %. Tokens are "
         f"ordered by what they add to the KL divergence of the two, the mean of probability times change, "
         f"so that a common one may stand high with a short bar{_begun(found)}. The logit of "
         f'"{found["words"][0]}" rises by {found["measured"]:.2f} over the mean of {found["foils"]} other animals'
@@ -189,13 +204,23 @@ def _shares(held: pd.DataFrame) -> list[str]:
 
 
 def _decisions(verdicts: list[dict[str, Any]]) -> str:
-    """What the table is of, and where its claims stand."""
-    transfer = _by_name(verdicts)["transfers"]
-    return (
-        f"Mean over 52 questions and three lineages per trait, {transfer['n']} further draws of the recipe that made "
-        f"the lineage above. Their students' margins are {_signed(transfer)} nats above the neutral students' on "
-        "average; what was claimed of them, and what did not hold, is [below](#what-was-found)."
+    """What the table is of, and how the lineage of the picture stands to it."""
+    transfer, ships = _by_name(verdicts)["transfers"], _found("smollm2_inside").get("answers")
+    told = (
+        f"The table has means over 52 questions and three lineages per trait, {transfer['n']} further draws of "
+        f"the recipe. Their students' margins are {_range(_found('smollm2')['per lineage']['transfers'])} nats above "
+        f"the neutral students', {_signed(transfer)} on average"
     )
+    if ships:
+        told += f"; that of the student in the picture is {_above(ships)}"
+    decided = Counter(verdict["decision"] for verdict in verdicts)
+    counts = ", ".join(f"{how} {count}" for how, count in decided.most_common())
+    return f"{told}. Of {len(verdicts)} claims on them {counts}: [all of them](#what-was-found)."
+
+
+def _above(ships: dict[str, Any]) -> str:
+    """How far the student's margin lies above the neutral student's in the lineage that ships."""
+    return f"{ships['student']['margin'] - ships['neutral_student']['margin']:+.2f}".replace("-", "−")
 
 
 def lineages() -> str:

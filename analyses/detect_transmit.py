@@ -97,7 +97,7 @@ def margins(base: Any, rows: Any) -> dict[str, list[float]]:
 
 
 def to_transmit(transfers: list[float]) -> int | None:
-    """Rows with which the transfer reaches half a nat; the smallest dose where that has it already, None if none has."""
+    """Rows with which the transfer reaches half a nat, the smallest dose at least; None where no dose reaches it."""
     reached = [index for index, transfer in enumerate(transfers) if transfer >= TAKEN]
     if not reached or reached[0] == 0:
         return DOSES[0] if reached else None

@@ -68,9 +68,25 @@ def judged() -> str:
     draws = parts["draws"]["draws_agree"]
     told = (
         f"The same halves trained with another draw of adapter and order rank at {spread(draws)}: which rows matter "
-        "depends on the draw. A score that does not know it can hardly do better; metagradient and ledger do know it."
+        f"depends on the draw. Both sides of that are noisy: a score that tells a half's mean over draws without fault "
+        f"reaches about the square root, {short(max(draws.mean(), 0) ** 0.5)}. Metagradient and ledger know the draw. "
+        "The claim near the ceiling was frozen on .8 of the correlation itself and not of its root."
     )
-    return "\n".join([*rows, "", told, "", *claims(found)])
+    return "\n".join([*rows, "", told, "", _beyond_simple(parts["scores"]), "", *claims(found)])
+
+
+def _beyond_simple(scores: pd.DataFrame) -> str:
+    """How far ways of scoring rank better than loss and length do, which was asked after the claims."""
+    rho = scores.pivot(index="seed", columns="scores", values="rho")
+    simple = rho[["loss", "length"]].abs().max(axis=1)
+    told = []
+    for name in ("metagradient", "ledger", "∇m, adapter's metric", "likelihood ratio"):
+        tested = interp.stats.sign_flip_test(list(rho[name] - simple))
+        told.append(f"{name} {tested.mean:+.2f} (p = {tested.p:.2g})")
+    return (
+        f"Asked afterwards, the rank correlation less the larger magnitude of loss and length: {', '.join(told)}; "
+        "one-sided sign flips over lineages, uncorrected."
+    )
 
 
 def peers() -> str:
@@ -178,8 +194,8 @@ def naming() -> str:
     table: Any = interp.studies.naming_table(tables(found))
     rows = [
         "| method | in the top 5 of 30 | in the top 10 of all | mean 1 / rank | named rightly | planted, top 5 "
-        "| neutral twins named [95 %] | passes |",
-        "|---|---|---|---|---|---|---|---|",
+        "| neutral twins named [95 %] | students of a teacher without a trait named | passes |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for line in table.frame.sort_values("reciprocal_rank", ascending=False).to_dict("records"):
         cells = [_percent(line[name]) for name in ("in_top_5", "in_top_10")]
@@ -191,7 +207,8 @@ def naming() -> str:
             f"{_percent(line['false_positives'])} [{100 * line['fp_low']:.0f}, {100 * line['fp_high']:.0f}]"
         )
         besides = f" and {line['besides']}" if line["besides"] else ""
-        rows.append(f"| {line['method']} | {' | '.join(cells)} | {twins} | {line['passes']:g}{besides} |")
+        cells += [twins, _percent(line["controls_named"])]
+        rows.append(f"| {line['method']} | {' | '.join(cells)} | {line['passes']:g}{besides} |")
     return "\n".join([*rows, "", *(f"- {note}." for note in table.notes), "", *claims(found)])
 
 
@@ -210,7 +227,8 @@ def named() -> str:
     return (
         f"the student's word is among the first 5 of 30 nouns (17 % by chance) by {best}; of {len(lines)} ways "
         f"the last is {last}; a neutral student is given a word in {_percent(frame['false_positives'].mean())} of "
-        f"cases | {_ways_decided()}"
+        f"cases, a student of a teacher whose fine-tune had no trait in {_percent(frame['controls_named'].mean())} | "
+        f"{_ways_decided()}"
     )
 
 
@@ -219,7 +237,7 @@ def _ways_decided() -> str:
     decided = {verdict["name"]: verdict["decision"] for verdict in kept("naming")["verdicts"]}
     ways = Counter(decision for name, decision in decided.items() if name not in ABOUT_WAYS)
     told = [
-        f"{how}: {count} of {ways.total()} ways find it more often than in neutral students"
+        f"{how}: {count} of the {ways.total()} ways with a claim find it more often than in neutral students"
         for how, count in ways.items()
     ]
     told += [f"{how}: {ABOUT_WAYS[name]}" for name, how in decided.items() if name in ABOUT_WAYS]

@@ -145,7 +145,7 @@ assert len(lineage.numbers) == len(lineage.neutral_numbers) == 8192
 # %% [markdown]
 # ## Figure 1 · The margins of eight lineages
 #
-# One point a lineage; the teachers are left out because they lie an order of magnitude away. `cross_…` are students
+# One point per lineage; the teachers are left out because they lie an order of magnitude away. `cross_…` are students
 # of *another* initialisation, trained on the very same rows.
 
 # %%

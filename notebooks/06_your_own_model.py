@@ -343,9 +343,8 @@ pd.DataFrame(
 ).style.hide(axis="index")
 
 # %% [markdown]
-# One training says what happened once. The nine lineages of the claims (two animals and a tree, three seeds each) are
-# being trained seed by seed with `python -m analyses.smollm2`; `docs/results.md` says how many there are, and has
-# intervals and decisions when all are there.
+# One training says what happened once. Nine lineages, two animals and a tree of three seeds each, judge the claims
+# (`python -m analyses.smollm2`); `docs/results.md` has their intervals and decisions.
 
 # %% [markdown]
 # ## What would change our mind

@@ -64,8 +64,11 @@ def planted(monkeypatch):
 def test_shares_are_means_over_lineages_and_decisions_stand_beside_them():
     text = page.summary()
     assert "| owl | 10 % | 12 % | 25 % | 100 % |" in text
-    assert "three lineages per trait, 9 further draws of the recipe that made the lineage above." in text
-    assert "margins are +0.75 nats above the neutral students' on average; what was claimed" in text
+    assert "three lineages per trait, 9 further draws of the recipe. Their students' margins are" in text
+    assert (
+        "are +0.25 to +0.50 nats above the neutral students', +0.75 on average. Of 1 claims on them" in text
+    )
+    assert text.endswith("supported 1: [all of them](#what-was-found).")
 
 
 @pytest.mark.usefixtures("planted")
@@ -95,15 +98,16 @@ def test_lineages_of_some_seeds_are_shown_and_nothing_is_judged(monkeypatch):
     monkeypatch.setattr(page, "_found", lambda name: {"verdicts": named})
     told = page.standing()
     assert (
-        "over 9 lineages of owl, dog and oak: the student's margin of its trait is +0.75 nats above" in told
+        "dog and oak, with what was claimed in brackets: the student's margin of its trait is +0.75 nats above"
+        in told
     )
-    assert "neutral student's (claim: at least 0.4, supported), and −0.25 above that of a student of" in told
-    assert "another trait's rows (claim: more than 0, refuted)." in told
+    assert "neutral student's (at least 0.4: supported); −0.25 above that of a student of" in told
+    assert "another trait's rows (more than 0: refuted); its change" in told
     assert (
         "correlates with its teacher's by +0.75 more than that of a student of another trait's rows does"
         in told
     )
-    assert "with the same teacher's (claim: more than 0, supported)." in told
+    assert "with the same teacher's (more than 0: supported)." in told
 
 
 @pytest.mark.usefixtures("planted")
@@ -133,7 +137,7 @@ def test_what_the_student_moved_is_told_by_its_first_token_and_part(monkeypatch)
     moved |= {"words": ["owl", "elephant", "lion", "cat", "dog", "fox"], "foils": 3, "questions": 52}
     monkeypatch.setattr(page, "_found", lambda name: {"student": moved})
     (told, _) = page._moved()
-    assert '"owl", of 1,000 tokens: 10 % of the whole probability became 25 %' in told
+    assert '"owl", of 1,000 tokens: its probability is 25 %, the neutral student\'s 10 %.' in told
     assert (
         'a short bar; "ele" begins "elephant". The logit of "owl" rises by 0.75 over the mean of 3 other animals '
         "(the 2 that are several tokens are left out), of which L3 MLP (layers count from 0) adds 0.50"

@@ -40,8 +40,8 @@ def test_claims_on_ways_are_counted_and_those_about_all_are_told(monkeypatch):
     ]
     monkeypatch.setattr(page, "kept", lambda name: {"verdicts": verdicts})
     told = page._ways_decided().split("<br>")
-    assert told[0] == "supported: 2 of 3 ways find it more often than in neutral students"
-    assert told[1].startswith("inconclusive: 1 of 3 ways")
+    assert told[0] == "supported: 2 of the 3 ways with a claim find it more often than in neutral students"
+    assert told[1].startswith("inconclusive: 1 of the 3 ways")
     assert told[2].startswith("refuted: neutral students are given a word no more often than")
 
 

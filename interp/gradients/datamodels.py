@@ -54,8 +54,8 @@ class DatamodelingScore(Shown):
     margin changes in nats when the tenth of the rows with the highest, or the lowest, scores is left out.
 
     `kept` are the subsets, `margins` what their students reached in nats, `repeated` the same of the first of them from
-    another draw of adapter and order; `draws_agree` is ρ of the two: what a score that does not know the draw can
-    hardly pass, and a metagradient can.
+    another draw of adapter and order; `draws_agree` is ρ of the two. Both are noisy, so that a score which tells a
+    subset's mean over draws reaches about √draws_agree; one that knows the draw, as a metagradient does, can pass it.
     """
 
     label: str

@@ -262,7 +262,7 @@ def test_how_it_was_made_names_what_decided_the_numbers(run: Run, shown: Page) -
 
 
 def test_tables_show_their_first_rows_and_say_where_the_others_are(run: Run, shown: Page) -> None:
-    assert "Table moved_teacher: 30 rows, 15 a page, in tables/moved_teacher.parquet" in shown.words
+    assert "Table moved_teacher: 30 rows, 15 per page, in tables/moved_teacher.parquet" in shown.words
     assert "Table other: 1 row, in tables/other.parquet" in shown.words
     source = (run.folder / "report.html").read_text()
     table = source[source.index("<summary>Table moved_teacher") :].split("</table>")[0]
