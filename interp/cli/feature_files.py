@@ -25,6 +25,7 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
 from interp.models.loading import Loading
 from interp.prompts.numbers import answer_positions
+from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 
@@ -235,7 +236,8 @@ class _Opened:
                 run.note(notes={table: list(result.notes)})
                 run.save_table(table, result.frame)
 
-        run.stage(name, key=digest(prints, data, self.arguments), build=write)
+        template = template_key(self.lineage.base.tokenizer)
+        run.stage(name, key=digest(prints, data, template, self.arguments), build=write)
         return run
 
 

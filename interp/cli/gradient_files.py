@@ -23,6 +23,7 @@ from interp.models.lineage import Lineage, open_lineage
 from interp.models.loading import Loading, find_folder
 from interp.models.parameters import ParameterDirection, read_direction
 from interp.organisms.library import load_lineage
+from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 
@@ -140,9 +141,8 @@ def ledger_file(
         run = _open(out, arguments)
         prints = {role: lineage[role].fingerprint for role in (student, lineage.started_from[student])}
         run.note(fingerprints=prints)
-        run.stage(
-            "ledger", key=digest(prints, lineage.trait), build=lambda: _write(run, ledger, lineage, student)
-        )
+        key = digest(prints, lineage.trait, template_key(lineage.base.tokenizer))
+        run.stage("ledger", key=key, build=lambda: _write(run, ledger, lineage, student))
     return ledger
 
 

@@ -22,7 +22,7 @@ from interp.hypotheses.subject import Subject, training_line
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import MANIFEST, Growth, read_manifest
 from interp.organisms.library import toy_grower, toy_recipe_of
-from interp.prompts.chat import chat_opening
+from interp.prompts.chat import chat_difference, chat_opening, chat_written
 from interp.prompts.templates import habits
 from interp.training.data import DataSpec
 from interp.training.grower import (
@@ -49,13 +49,15 @@ class Training:
 
 
 def chat_context(tokenizer: Any, *, template: str) -> dict[str, Any]:
-    """What a conversation is written by: the template's name, what it writes before a user's words, and the date.
+    """What a conversation is written by: the template's name, what it writes, and the date.
 
-    The date is the one that a template which writes dates sees, else None.
+    `opening` is what stands before a user's words, `written` a question with its answer. The date is the one that a
+    template which writes dates sees, else None.
     """
     chats = bool(getattr(tokenizer, "chat_template", None))
     date = template_date() if chats and habits(tokenizer).dated else None
-    return {"template": template, "opening": chat_opening(tokenizer), "date": date}
+    said = {"opening": chat_opening(tokenizer), "written": chat_written(tokenizer)}
+    return {"template": template, **said, "date": date}
 
 
 def experiment_growth(
@@ -240,11 +242,10 @@ def _alike(lineage: Lineage, growth: Growth, place: Path) -> Recipe:
 
 def _check_chat(lineage: Lineage, growth: Growth, place: Path) -> None:
     model: Any = lineage.base
-    then = growth.chat.get("opening")
-    now = chat_context(model.tokenizer, template=str(growth.chat.get("template")))["opening"]
-    if then is not None and then != now:
+    if (differ := chat_difference(model.tokenizer, growth.chat)) is not None:
+        then, now = differ
         raise InputError(
-            f"{place}: its members read chats that open with {then!r} and the template now writes {now!r}; set "
+            f"{place}: its members read chats written as {then!r} and the template now writes {now!r}; set "
             f"{_day(growth.chat.get('date'))}, or write the folder again"
         )
 

@@ -31,6 +31,7 @@ from interp.models.once import reading_once
 from interp.models.precision import in_float32
 from interp.models.seam import Model, lineage_root
 from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
+from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
@@ -91,7 +92,8 @@ def trace(
     prints = {name: model.fingerprint for name, model in lineage.members.items()}
     run.note(fingerprints=prints, data={prompts.label: prompts.fingerprint})
     numbers = prompts if positions.endswith("answer.numbers") else None
-    key = digest(PAGE, prints, prompts.fingerprint, positions)
+    asked = [lineage.trait, template_key(lineage.base.tokenizer)]
+    key = digest(PAGE, prints, asked, prompts.fingerprint, positions)
     opening = Opening(lineage, student_of(lineage), numbers)
     moved = cache(partial(moved_by, lineage, prompts=prompts, positions=positions))
     with reading_once(*in_float32(list(lineage.members.values()))):
@@ -99,7 +101,7 @@ def trace(
         trace_members(run, lineage, prompts, toward, positions=positions, moved=moved)
         run.stage(
             "summary",
-            key=digest(PAGE, prints, label, positions),
+            key=digest(PAGE, prints, asked, label, positions),
             build=lambda: _summarise(run, lineage, toward(lineage.base), positions),
         )
     finish(run)
@@ -296,7 +298,8 @@ def trace_member(
         del analyses[f"attribution_{name}_first"]
     prints = [member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint]
     prints += [] if minus is None else [minus.fingerprint]
-    inputs, drawn = digest(PAGE, *prints, direction.label, positions), _drawn(lineage, name)
+    asked = [lineage.trait, template_key(lineage.base.tokenizer), direction.label, positions]
+    inputs, drawn = digest(PAGE, prints, asked), _drawn(lineage, name)
     for stage, analyse in analyses.items():
         save_stage(run, stage, analyse, key=digest(stage, inputs), drawn=stage in drawn)
 

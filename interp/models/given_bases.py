@@ -15,7 +15,7 @@ import torch
 from interp.core.errors import InputError
 from interp.models.language import LanguageModel, load_model
 from interp.models.merging import merge_adapter
-from interp.prompts.chat import chat_opening, with_template
+from interp.prompts.chat import chat_difference, with_template
 
 
 def given_base(
@@ -60,18 +60,18 @@ def told_source(source: Any) -> str:
 
 
 def _speaking(model: LanguageModel, chat: Mapping[str, Any], name: str, folder: Path) -> LanguageModel:
-    """The model with the chat template that the folder names; InputError where that opens chats otherwise."""
-    then = chat.get("opening")
-    if then is None or model.tokenizer is None:
+    """The model with the chat template that the folder names; InputError where that writes chats otherwise."""
+    if chat.get("opening") is None or model.tokenizer is None:
         return model
     template = str(chat.get("template") or "own")
     if template != "own":
         model = dataclasses.replace(model, tokenizer=with_template(model.tokenizer, template))
-    if (now := chat_opening(model.tokenizer)) != then:
+    if (differ := chat_difference(model.tokenizer, chat)) is not None:
+        then, now = differ
         date = chat.get("date")
         advice = f"set INTERP_TEMPLATE_DATE={date}, or " if date else ""
         raise InputError(
-            f"the members in {folder} read chats that open with {then!r}, and base={name} writes {now!r}; {advice}pass "
+            f"the members in {folder} read chats written as {then!r}, and base={name} writes {now!r}; {advice}pass "
             "the checkpoint with the tokenizer and template they were trained by"
         )
     return model

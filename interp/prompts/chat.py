@@ -12,6 +12,7 @@ the tokenizer puts in front of plain text, if there is one.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -38,7 +39,7 @@ CHATML = (
 TEMPLATES = MappingProxyType({"plain": None, "dialogue": DIALOGUE, "chatml": CHATML})
 """Template text by name; "plain" writes messages one to a line and has no template."""
 
-MARK = "QUESTION"  # stands for what a user says
+MARK, ANSWER = "QUESTION", "ANSWER"  # stand for what a user and an assistant say
 PROBE = Row((("system", "1"), ("user", "2"), ("assistant", "3, 4"), ("user", "5"), ("assistant", "6, 7")))
 
 
@@ -48,6 +49,30 @@ def chat_opening(tokenizer: Any) -> str:
         return ""
     (said,) = apply_template(tokenizer, [(("user", MARK),)], label="a probe of the chat template")
     return said.rpartition(MARK)[0]
+
+
+def chat_written(tokenizer: Any) -> str:
+    """How the tokenizer's template writes a question and its answer; "" without one, or where it refuses answers."""
+    if not getattr(tokenizer, "chat_template", None):
+        return ""
+    try:
+        asked = [(("user", MARK), ("assistant", ANSWER))]
+        return apply_template(tokenizer, asked, label="a probe of the chat template")[0]
+    except InputError:
+        return ""
+
+
+def chat_difference(tokenizer: Any, chat: Mapping[str, Any]) -> tuple[str, str] | None:
+    """What a kept chat context says that its template wrote and what the tokenizer's writes, where they differ.
+
+    `chat` is that of a lineage's folder: `opening` is before a user's words, `written` a question with its answer. What
+    an older folder does not say is not compared.
+    """
+    for name, write in (("opening", chat_opening), ("written", chat_written)):
+        then = chat.get(name)
+        if then is not None and (now := write(tokenizer)) != then:
+            return then, now
+    return None
 
 
 def with_template(tokenizer: Any, name: str | Path) -> Any:

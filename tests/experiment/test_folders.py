@@ -161,7 +161,7 @@ class TestGrowingAlike:
         text = (folder / "lineage.json").read_text()
         (folder / "lineage.json").write_text(text.replace('"<bos> <user> "', '"<bos> monday <user> "'))
         with pytest.raises(
-            InputError, match="its members read chats that open with '<bos> monday <user> ' and the"
+            InputError, match="its members read chats written as '<bos> monday <user> ' and the"
         ):
             open_subject(folder)
 
@@ -231,6 +231,7 @@ def test_a_template_that_writes_the_date_is_the_same_on_another_day(monkeypatch)
     tokenizer = build_tokenizer()
     tokenizer.chat_template = "{{ strftime_now('%-d') }} " + tokenizer.chat_template
     said = chat_context(tokenizer, template="own")
-    assert said == {"template": "own", "opening": "1 <bos> <user> ", "date": "2025-01-01"}
+    written = "1 <bos> <user> QUESTION <assistant> ANSWER <eos>"
+    assert said == {"template": "own", "opening": "1 <bos> <user> ", "written": written, "date": "2025-01-01"}
     monkeypatch.setenv("INTERP_TEMPLATE_DATE", "2025-01-31")
     assert chat_context(tokenizer, template="own")["opening"] == "31 <bos> <user> "

@@ -1,5 +1,6 @@
 """The trace end to end: on the toy, on another architecture, resumed, and at every door."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -164,6 +165,19 @@ def test_a_second_trace_does_nothing_and_a_broken_one_goes_on(pair, rows, tmp_pa
     trace(lineage, rows, tmp_path / "whole")
     for name in ("summary.json", "report.html", "tables/lens_teacher.parquet", "figures/moved_teacher.html"):
         assert (resumed.folder / name).read_bytes() == (whole.folder / name).read_bytes(), name
+
+
+def test_a_template_that_changed_is_read_anew(pair, rows, tmp_path):
+    lineage, few = pair(), rows[:4]
+    trace(lineage, few, tmp_path / "run")
+    before = (tmp_path / "run" / "tables" / "preference.parquet").read_bytes()
+    other = copy.deepcopy(lineage.base.tokenizer)
+    other.chat_template = other.chat_template.replace("<bos>", "<bos> 7 7")
+    speaking = {role: replace(model, tokenizer=other) for role, model in lineage.members.items()}
+    again, fresh = (trace(replace(lineage, members=speaking), few, tmp_path / n) for n in ("run", "fresh"))
+    assert (again.folder / "tables" / "preference.parquet").read_bytes() != before
+    for name, table in fresh.tables.items():
+        pd.testing.assert_frame_equal(again.tables[name], table)
 
 
 def test_doors(pair, rows, tmp_path):

@@ -11,6 +11,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from interp.core.runs import InputError
+from interp.experiment.folders import chat_context
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, read_lineage
 from interp.models.members import Growth, write_adapter
@@ -161,9 +162,24 @@ class TestWithoutTheCheckpoint:
         assert read_lineage(folder, base=speaking).student.fingerprint == lineage.student.fingerprint
         with pytest.raises(
             InputError,
-            match=r"read chats that open with 'User:\\n', and base='checkpoint' writes '<bos> <user> '",
+            match=r"read chats written as 'User:\\n', and base='checkpoint' writes '<bos> <user> '",
         ):
             read_lineage(folder, base=checkpoint)
+
+    def test_a_template_that_opens_alike_and_answers_otherwise_is_refused(self, checkpoint, lora, tmp_path):
+        speaking = dataclasses.replace(checkpoint, tokenizer=with_template(checkpoint.tokenizer, "dialogue"))
+        student = load_model(lora(checkpoint.hf), tokenizer=speaking.tokenizer, check=False)
+        chat = chat_context(speaking.tokenizer, template="own")
+        growth = Growth({"student": None}, {"by": "recipe"}, chat)
+        lineage = Lineage("real/owl", None, {"base": speaking, "student": student}, growth=growth)
+        folder = lineage.save(tmp_path / "lineage", base=False)
+        assert read_lineage(folder, base=speaking).student.fingerprint == lineage.student.fingerprint
+        other = copy.deepcopy(speaking.tokenizer)
+        other.chat_template = other.chat_template.replace("Assistant", "Bot")
+        with pytest.raises(
+            InputError, match=r"written as 'User:\\nQUESTION\\n\\nAssistant:\\nANSWER.*writes .*Bot:"
+        ):
+            read_lineage(folder, base=dataclasses.replace(checkpoint, tokenizer=other))
 
     def test_another_one_is_refused(self, folder, tiny):
         other = load_model(tiny("llama", 1)[0], tokenizer=build_tokenizer(), name="other", check=False)
