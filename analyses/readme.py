@@ -13,11 +13,11 @@ import pandas as pd
 import interp
 from analyses import audits_page, chat_model_page
 from analyses.results_page import ROOT, by_trait, compared, kept, measured, page_blocks, short
-from analyses.retraining_page import FOUND, retraining_blocks
+from analyses.retraining_page import FOUND, forest, retraining_blocks
 from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, traced
 
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
-PICTURE, STUDENT = ROOT / "docs" / "agreement.png", ROOT / "docs" / "student.png"
+PICTURE, STUDENT, DEFENCES = (ROOT / "docs" / f"{name}.png" for name in ("agreement", "student", "defences"))
 DRAWN = {
     "other start": ("cross_student", "student,<br>other start,<br>the teacher"),
     "neutral": ("neutral_student", "neutral<br>student,<br>the teacher"),
@@ -38,11 +38,12 @@ EVERY = interp.organisms.TOY.data.rows
 
 
 def main() -> None:
-    """Write the blocks of both pages, and the picture."""
+    """Write the blocks of both pages, and the pictures."""
     for path, blocks in ((README, readme_blocks()), (PAGE, results_blocks())):
         path.write_text(filled(path.read_text(), blocks))
     picture().write_image(PICTURE, width=1000, height=420, scale=2)
     chat_model_page.picture().write_image(STUDENT, width=1000, height=420, scale=2)
+    forest().write_image(DEFENCES, width=1000, height=1000)
 
 
 def filled(text: str, blocks: Mapping[str, str]) -> str:

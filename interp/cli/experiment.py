@@ -35,6 +35,10 @@ def _run(
             for name, value in made.summary.get("transmission", {}).items()
         ),
         *(f"{verdict['name']}: {verdict['decision']}, {verdict['reason']}" for verdict in made.verdicts),
+        *(
+            f"what moved in it: interp trace --lineage {each} --limit 8 --out {made.folder}-trace"
+            for each in sorted(made.folder.glob("lineages/*"))[:1]
+        ),
     ]
     found = {"folder": str(made.folder), "summary": made.summary, "verdicts": made.verdicts}
     tell_run(made, found, lines, as_json=as_json)
