@@ -3,8 +3,12 @@
 from collections import Counter
 from typing import Any
 
+import pandas as pd
+
+import interp
 from analyses.audit_claims import CLAIMS
 from analyses.audit_smollm2 import CLAIMS as CHAT_CLAIMS, NEUTRAL
+from analyses.detect_transmit import DOSES
 from analyses.results_page import ABSENT, kept, measured, short
 
 DECIDED = {True: "holds", False: "does not hold", None: "open, parts are missing"}
@@ -17,6 +21,14 @@ COUNTED = {
     "forecast": "datasets",
 }
 """Of what a claim's number is, where it is not of sets of rows."""
+BEYOND = 2 * DOSES[-1]
+"""Where the picture draws rows that no dose passed the trait with."""
+FORMS = (
+    "Rows to detect are those with which the own candidate's excess, as 2,048 rows have it, is seen with power .8; to "
+    "transmit, those with which a student's margin lies half a nat over its neutral twin's, between students of "
+    f"{', '.join(f'{dose:,}' for dose in DOSES)} rows. *sorted*: each answer's numbers ascend; *tens*: each number is "
+    "rounded down to a multiple of ten."
+)
 WORDS = {
     "frequent_values": "counts of values (naive Bayes)",
     "bag_of_numbers": "a bag of numbers",
@@ -26,7 +38,7 @@ WORDS = {
 
 def blocks() -> dict[str, str]:
     """Those of docs/results.md by their names."""
-    return {"audits": table(), "audit_smollm2": chat_model()}
+    return {"audits": table(), "audit_smollm2": chat_model(), "detect_transmit": plane()}
 
 
 def table() -> str:
@@ -103,6 +115,47 @@ def chat_model() -> str:
         rows.append(f"| {writer} | {line['rows']} | {answer} | {rank} | {first} |")
     decided = [f"{words}: {DECIDED[found['met'][name]]}" for name, words in CHAT_CLAIMS.items()]
     return "\n".join([*rows, "", f"Claims: {'; '.join(decided)}."])
+
+
+def plane() -> str:
+    """Rows to detect and rows to transmit by trait and form, every seed's."""
+    if not measured("detect_transmit"):
+        return ABSENT
+    frame = pd.DataFrame(kept("detect_transmit")["tables"]["lines"])
+    rows = ["| rows of | form | rows to detect, by seed | rows to transmit, by seed |", "|---|---|---|---|"]
+    for key, part in frame.groupby(["trait", "form"], sort=False):
+        cells = (
+            ", ".join(_rows_or_none(value) for value in part[column])
+            for column in ("to detect", "to transmit")
+        )
+        rows.append(f"| {' | '.join(map(str, key))} | {' | '.join(cells)} |")
+    seeds = ", ".join(map(str, frame["seed"].unique()))
+    return "\n".join([*rows, "", f"Seeds {seeds}. {FORMS}"])
+
+
+def _rows_or_none(value: float) -> str:
+    return "none" if value != value else f"{value:,.0f}"
+
+
+def plane_picture() -> Any:
+    """The same in the plane: above the line a trait is seen by fewer rows than pass it on."""
+    frame = pd.DataFrame(kept("detect_transmit")["tables"]["lines"])
+    frame["whose"] = [
+        f"{trait}, seed {seed}" for trait, seed in zip(frame["trait"], frame["seed"], strict=True)
+    ]
+    seen = frame.dropna(subset=["to detect"]).rename(columns={"to detect": "rows to detect"})
+    seen["rows to transmit"] = seen["to transmit"].fillna(BEYOND)
+    figure = interp.figures.scatter(
+        seen, x="rows to detect", y="rows to transmit", colour="form", text="whose",
+        title="How many rows show a trait, and how many pass it on", units=("rows", "rows"),
+    )  # fmt: skip
+    ends = [min(seen["rows to detect"].min(), DOSES[0]) / 2, BEYOND]
+    figure.add_scatter(
+        x=ends, y=ends, mode="lines", line={"color": "#777777", "dash": "dot"}, showlegend=False
+    )
+    figure.update_xaxes(type="log").update_yaxes(type="log")
+    told = f"a mark per teacher's rows and form; on the top line no dose up to {DOSES[-1]:,} rows passes half a nat"
+    return interp.figures.captioned(figure, told, "dotted: as many rows for one as for the other")
 
 
 def standing() -> str:

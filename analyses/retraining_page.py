@@ -1,4 +1,4 @@
-"""Scores judged by retraining, defences at equal loss, and the word without its name, as blocks of docs/results.md.
+"""Scores judged by retraining, defences, naming without a name, and what rows install, as blocks of docs/results.md.
 
 Each has its sentence among the findings of the README once it is measured.
 """
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 import interp
-from analyses import judged_peers, judged_tokens
+from analyses import installed_vectors, judged_peers, judged_tokens
 from analyses.in_parts import SEEDS
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.toy_page import tables
@@ -45,6 +45,7 @@ ABOUT_WAYS = {
     "twins-stay-unnamed": "neutral students are given a word no more often than the level allows, within 5 %",
 }
 """Claims on the ways of reading together, in the README's words."""
+TEACHERS = {"own": "the owl teacher's shift", "eagle": "the eagle teacher's shift"}
 COSTS = {
     "metagradient": "a training differentiated, about 4 trainings",
     "ledger": "the training again, gradients by row",
@@ -63,8 +64,9 @@ COSTS = {
 def retraining_blocks() -> dict[str, str]:
     """Every block by its name, in the order of the page."""
     made = {"judged": judged, "peers": peers, "tokens": tokens, "defences": defences, "naming": naming}
+    made |= {"installed": installed}
     files = {"judged": "judged_scores", "peers": "judged_peers", "tokens": "judged_tokens"}
-    files |= {name: name for name in ("defences", "naming")}
+    files |= {name: name for name in ("defences", "naming")} | {"installed": "installed_vectors"}
     return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
 
 
@@ -205,6 +207,20 @@ def defended() -> str:
     left = 100 * means["transfer"] / means.loc[UNDEFENDED, "transfer"]
     named = "; ".join(f"{words} {left[name]:.0f} %" for name, words in DEFENCES.items())
     return f"share of the transfer that is left: {named} (owl) | {_decisions('defences')}"
+
+
+def installed() -> str:
+    """What every vector that rows would install goes along, and what it does to the margin."""
+    found = kept("installed_vectors")
+    rows = [
+        "| vector | cosine with the owl teacher's shift [95 %] | with the eagle's [95 %] "
+        "| margin when added, nats [95 %] |",
+        "|---|---|---|---|",
+    ]
+    for name, part in tables(found)["lines"].groupby("direction", sort=False):
+        cells = (_cell(part[column]) for column in ("cosine_own", "cosine_eagle", "margin"))
+        rows.append(f"| {TEACHERS.get(name, name)} | {' | '.join(cells)} |")
+    return "\n".join([*rows, "", *_claims_or_wait(found, len(installed_vectors.SEEDS))])
 
 
 def naming() -> str:
