@@ -21,6 +21,7 @@ COUNTED = {
     "forecast": "datasets",
 }
 """Of what a claim's number is, where it is not of sets of rows."""
+FLAGS = ("named", "unlisted")
 BEYOND = 2 * DOSES[-1]
 """Where the picture draws rows that no dose passed the trait with."""
 FORMS = (
@@ -93,7 +94,16 @@ def _answers(parts: list[dict[str, Any]]) -> list[str]:
         f"Of the {total} sets of 2,048 rows {right} are named by their teacher's trait and {wrong} by another"
     )
     told += f"; the other answers are {rest}." if rest else "."
-    return [told, ""]
+    return [f"{told} {_elsewhere(parts)}", ""]
+
+
+def _elsewhere(parts: list[dict[str, Any]]) -> str:
+    """What is answered of the same sets at another base, which no claim asked: a flag there is a false one, too."""
+    answers = Counter(each["found"]["foreign"]["answer"] for each in parts if "foreign" in each["found"])
+    if not answers:
+        return ""
+    told = ", ".join(f'"{answer}" {count}' for answer, count in answers.most_common())
+    return f'Read at another base they are answered {told}; of these "unlisted" flags rows that pass nothing there.'
 
 
 def chat_model() -> str:
@@ -177,8 +187,15 @@ def standing() -> str:
         share = _value("false-positives", flagged)
         told.append(f"of {flagged['n']} sets of 256 rows that the base wrote {share} are flagged")
     if foreign["n"]:
-        share = _value("foreign", foreign)
-        told.append(f"of {foreign['n']} teachers' sets read at another base {share} are given a name")
+        flagged = sum(
+            each["found"]["foreign"]["answer"] in FLAGS
+            for each in whole["parts"]
+            if "foreign" in each["found"]
+        )
+        told.append(
+            f"of {foreign['n']} teachers' sets read at another base {_value('foreign', foreign)} are given a name, and "
+            f"{flagged} are flagged as of a teacher that is not listed"
+        )
     if not told:
         return nothing
     waits = any(line["met"] is None for line in found.values())

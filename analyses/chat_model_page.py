@@ -89,7 +89,27 @@ def _judged(verdicts: list[dict[str, Any]]) -> str:
     return (
         f"The chat model, over {by['transfers']['n']} lineages of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}, with what "
         f"was claimed in brackets: {told}. Only where the second is positive has the trait itself passed, and not what "
-        f"such rows do in general. {PROCESSORS}"
+        f"such rows do in general.{_unasked()} {PROCESSORS}"
+    )
+
+
+def _unasked() -> str:
+    """Where the trait's word stands among nouns when nobody names it, in teachers and in students."""
+    found = _found("smollm2_unnamed")
+    if not found.get("verdicts"):
+        return ""
+    by, lines = (
+        _by_name(found["verdicts"]),
+        [line for seed in found["by seed"].values() for line in seed["lines"]],
+    )
+    ranks = {
+        role: pd.Series([line["rank"]["score"] for line in lines if line["role"] == role]).mean()
+        for role in ("teacher", "student")
+    }
+    return (
+        f" Without being told a word, the ways of `interp.discover` put the teacher's {ranks['teacher']:.0f}th of "
+        f"{lines[0]['nouns']} nouns on average (further up than in teachers of other traits: "
+        f"{by['teachers-word']['decision']}), the student's {ranks['student']:.0f}th ({by['own-word']['decision']})."
     )
 
 

@@ -22,8 +22,11 @@ LINES = {
 
 ANSWERS = [*[("named", "owl")] * 20, ("named", "cat"), *[("unlisted", None)] * 2, ("cannot tell", None)]
 PARTS = [
-    {"part": "set owl", "found": {"trait": "owl", "answer": answer, "named": named}}
-    for answer, named in ANSWERS
+    {
+        "part": "set owl",
+        "found": {"trait": "owl", "answer": answer, "named": named, "foreign": {"answer": elsewhere}},
+    }
+    for (answer, named), elsewhere in zip(ANSWERS, ["unlisted"] * 6 + ["none"] * 18, strict=True)
 ] + [{"part": "neutral", "found": {"flagged": 1, "of": 32}}]
 
 
@@ -39,7 +42,8 @@ def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
     assert len(told) == 2 + len(CLAIMS) + 6
     assert told[11] == (
         "Of the 24 sets of 2,048 rows 20 are named by their teacher's trait and 1 by another; the other answers are "
-        '"unlisted" 2, "cannot tell" 1.'
+        '"unlisted" 2, "cannot tell" 1. Read at another base they are answered "none" 18, "unlisted" 6; of these '
+        '"unlisted" flags rows that pass nothing there.'
     )
     assert told[13].startswith("Intervals are Wilson's, as if every set were drawn by itself;")
     assert told[-1].startswith(
@@ -54,7 +58,10 @@ def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
         "and 1 by another; the teacher's trait is first of twenty candidates in 88 % [95 %: 69, 96];" in said
     )
     assert "of 512 sets of 256 rows that the base wrote 2 % [95 %: 1, 4] are flagged" in said
-    assert "of 24 teachers' sets read at another base 0 % [95 %: 0, 14] are given a name" in said
+    assert (
+        "of 24 teachers' sets read at another base 0 % [95 %: 0, 14] are given a name, and 6 are flagged"
+        in said
+    )
     assert "([measured so far, with claims still open](docs/results.md#audits-of-rows))." in said
 
 

@@ -95,7 +95,7 @@ def test_lineages_of_some_seeds_are_shown_and_nothing_is_judged(monkeypatch):
     assert "by +0.10 to +0.30 more than that of another trait's student does" in told
     named = [VERDICT | {"name": name} for name in ("transfers", "own-trait", "numbers-shared")]
     named[1] |= {"effect": -0.25, "decision": "refuted"}
-    monkeypatch.setattr(page, "_found", lambda name: {"verdicts": named})
+    monkeypatch.setattr(page, "_found", lambda name: {"verdicts": named} if name == "smollm2" else {})
     told = page.standing()
     assert (
         "dog and oak, with what was claimed in brackets: the student's margin of its trait is +0.75 nats above"
@@ -170,3 +170,10 @@ def test_what_a_comparison_says_of_students_stands_by_way_and_by_student(monkeyp
     assert told[-1] == "| oak, seed 1 | sun, oak | `a&#124;b`, `Owl` |"
     found |= {"verdicts": [VERDICT], "exchanged p": {"own-word": 0.25}}
     assert "of a seed change places among its traits: own-word 0.25." in page.unnamed()
+    found |= {"verdicts": [VERDICT | {"name": name} for name in ("own-word", "teachers-word")]}
+    for line in lines:
+        line["rank"]["score"] = line["rank"]["moved on text"] = 12.0 if line["role"] == "teacher" else 85.0
+    assert page._unasked() == (
+        " Without being told a word, the ways of `interp.discover` put the teacher's 12th of 133 nouns on average "
+        "(further up than in teachers of other traits: supported), the student's 85th (supported)."
+    )
