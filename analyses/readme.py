@@ -13,7 +13,7 @@ import pandas as pd
 import interp
 from analyses import audits_page, chat_model_page
 from analyses.results_page import ROOT, by_trait, compared, kept, measured, page_blocks, short
-from analyses.retraining_page import FOUND, forest, retraining_blocks
+from analyses.retraining_page import FOUND, forest, installed, retraining_blocks
 from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, traced
 
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
@@ -72,7 +72,8 @@ def readme_blocks() -> dict[str, str]:
 def results_blocks() -> dict[str, str]:
     """Every block of docs/results.md by its name, in the order of the page."""
     made = list(page_blocks().items())
-    at = [name for name, _ in made].index("experiment") + 1
+    made.insert(_after(made, "alignment"), ("installed", installed()))
+    at = _after(made, "experiment")
     return {
         **toy_blocks(),
         **retraining_blocks(),
@@ -81,6 +82,11 @@ def results_blocks() -> dict[str, str]:
         **chat_model_page.blocks(),
         **dict(made[at:]),
     }
+
+
+def _after(blocks: list[tuple[str, str]], name: str) -> int:
+    """Where the block after that of a name stands."""
+    return [each for each, _ in blocks].index(name) + 1
 
 
 def findings() -> str:

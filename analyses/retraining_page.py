@@ -64,9 +64,8 @@ COSTS = {
 def retraining_blocks() -> dict[str, str]:
     """Every block by its name, in the order of the page."""
     made = {"judged": judged, "peers": peers, "tokens": tokens, "defences": defences, "naming": naming}
-    made |= {"installed": installed}
     files = {"judged": "judged_scores", "peers": "judged_peers", "tokens": "judged_tokens"}
-    files |= {name: name for name in ("defences", "naming")} | {"installed": "installed_vectors"}
+    files |= {name: name for name in ("defences", "naming")}
     return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
 
 
@@ -211,6 +210,8 @@ def defended() -> str:
 
 def installed() -> str:
     """What every vector that rows would install goes along, and what it does to the margin."""
+    if not measured("installed_vectors"):
+        return ABSENT
     found = kept("installed_vectors")
     rows = [
         "| vector | cosine with the owl teacher's shift [95 %] | with the eagle's [95 %] "
