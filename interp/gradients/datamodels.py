@@ -26,7 +26,7 @@ from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError
 from interp.figures import Shown, bars, whiskers
-from interp.gradients.judging import TRIED, WholeGain, check_subsets
+from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.losses import student_loss
@@ -115,9 +115,9 @@ def datamodeling_score(
         `DatamodelingScore`: scores, rho, low, high, without_top and without_bottom (nats).
 
     Raises:
-        InputError: for scores of other rows or that are not finite, a student whose recipe or rows are unknown or that
-            gains no more than 0.05 nats over its neutral twin (over its start in a lineage without one), fewer than 8
-            subsets, and subsets so small that the trait does not pass: under a tenth of that gain, or the other way.
+        InputError: for scores of other rows, of a model outside the lineage or not finite, a student whose recipe or
+            rows are unknown or that gains at most 0.05 nats over its neutral twin or start, fewer than 8 subsets, and
+            subsets so small that the trait does not pass.
 
     Example:
         >>> import interp
@@ -131,7 +131,7 @@ def datamodeling_score(
     """
     check_subsets(subsets, share, unit="rows")
     training = StudentTraining.of(lineage, role)
-    named = _by_row(scores, training.inputs, role)
+    named = _by_row(scores, lineage, training.inputs, role)
     whole = WholeGain.of(lineage, role, training)
     kept = random_subsets(len(training.inputs), subsets=subsets, share=share, seed=seed)
     with _retraining(lineage, role, training, workers=workers) as retrain:
@@ -224,14 +224,11 @@ def _training_in(folder: str, role: str, recipe: Recipe) -> StudentTraining:
 
 
 def _by_row(
-    scores: Scores | Mapping[str, Any], inputs: Encoded, role: str
+    scores: Scores | Mapping[str, Any], lineage: Lineage, inputs: Encoded, role: str
 ) -> dict[str, Float[np.ndarray, "row"]]:
-    """Finite values per row by name; InputError for other rows and for the first value that is not finite."""
+    """Finite values per row by name; InputError for scores of something else and the first that is not finite."""
     if isinstance(scores, Scores):
-        if scores.inputs.fingerprint != inputs.fingerprint:
-            raise InputError(
-                f"{scores.label} scores other rows than {role} was trained on ({inputs.label}); score these"
-            )
+        check_scored(scores, lineage, inputs, role)
         columns = zip(scores.directions, scores.totals.numpy().T, strict=True)
     else:
         columns = scores.items()

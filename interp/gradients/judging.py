@@ -17,7 +17,9 @@ from interp.measures.margins import margin
 
 if TYPE_CHECKING:
     from interp.gradients.known_trainings import KnownTraining
+    from interp.gradients.scores.scoring import Scores
     from interp.models.lineage import Lineage
+    from interp.prompts.tokens import Encoded
 
 TRIED = 8  # subsets after which it is known whether the trait passes at all
 LEAST = 0.1  # of the whole student's gain that theirs have to reach
@@ -58,6 +60,19 @@ class WholeGain:
                 f"students of {kept[0].sum()} {unit} gain {gain:+.2f} nats over {self.over} where all {kept.shape[1]} "
                 f"give {self.nats:+.2f}: too few for the trait to pass; raise share, or give the student more rows"
             )
+
+
+def check_scored(scores: Scores, lineage: Lineage, inputs: Encoded, role: str) -> None:
+    """InputError for scores of other rows than a student was trained on, or taken at no member of its lineage."""
+    if scores.inputs.fingerprint != inputs.fingerprint:
+        raise InputError(
+            f"{scores.label} scores other rows than {role} was trained on ({inputs.label}); score these"
+        )
+    if scores.weights and scores.weights not in {model.fingerprint for model in lineage.members.values()}:
+        raise InputError(
+            f"{scores.label} was scored at weights {scores.weights}, which no member of {lineage.name!r} has (its "
+            f"base: {lineage.base.fingerprint}); score the rows at its base"
+        )
 
 
 def check_subsets(subsets: int, share: float, *, unit: str) -> None:

@@ -107,8 +107,8 @@ def test_students_of_a_part_have_to_gain_as_the_whole_one_does(judge, request, r
     reads(part, **margins)
     count = judge[2] or TokenTraining.of(lineage, "student").tokens
     said = (
-        f"students of {round(0.25 * count)} {judge[1]} gain {gain} nats over {over} where all {count} give {whole}: too "
-        "few for the trait to pass; raise share, or give the student more rows"
+        f"students of {round(0.25 * count)} {judge[1]} gain {gain} nats over {over} where all {count} give {whole}: "
+        "too few for the trait to pass; raise share, or give the student more rows"
     )
     with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
         judged(judge, lineage)
@@ -122,13 +122,14 @@ def test_a_drift_that_the_twin_shows_too_takes_nothing_from_a_gain(judge, twinne
     assert found.kept.shape == (8, count)
 
 
-NO_GAIN = {
-    "below the twin": ("twinned", {"base": 0.0, "neutral_student": 1.0, "student": 0.9}, "student", "-0.10", "neutral_student"),
-    "hardly above it": ("twinned", {"base": 0.0, "neutral_student": 0.5, "student": 0.54}, "student", "+0.04", "neutral_student"),
+TWIN = "neutral_student"
+NO_GAIN = {  # margins; of whom, how much, and over what
+    "below the twin": ("twinned", {"base": 0.0, TWIN: 1.0, "student": 0.9}, "student", "-0.10", TWIN),
+    "hardly above it": ("twinned", {"base": 0.0, TWIN: 0.5, "student": 0.54}, "student", "+0.04", TWIN),
     "below the start": ("alone", {"base": 0.0, "student": -1.0}, "student", "-1.00", "base"),
     "not a number": ("alone", {"base": 0.0, "student": float("nan")}, "student", "+nan", "base"),
-    "the twin itself": ("twinned", {"base": 0.0, "neutral_student": 1.0}, "neutral_student", "+0.00", "itself"),
-}  # fmt: skip
+    "the twin itself": ("twinned", {"base": 0.0, TWIN: 1.0}, TWIN, "+0.00", "itself"),
+}
 
 
 @pytest.mark.parametrize("case", NO_GAIN)
@@ -136,8 +137,8 @@ def test_a_student_that_gained_nothing_is_refused_before_any_is_trained(judge, r
     name, margins, role, gain, over = NO_GAIN[case]
     reads(None, **margins)
     said = (
-        f"{role} gains {gain} nats over {over}, no more than 0.05, so that no trait passed that its rows could tell of; "
-        "judge scores of a student that took the trait over"
+        f"{role} gains {gain} nats over {over}, no more than 0.05, so that no trait passed that its rows could tell "
+        "of; judge scores of a student that took the trait over"
     )
     with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
         judged(judge, request.getfixturevalue(name), role=role)
@@ -175,3 +176,31 @@ def test_a_student_of_the_cross_base_is_held_against_its_own_twin_or_start(
     monkeypatch.setattr(judging, "FLOOR", -10.0)
     found = WholeGain.of(lineage, "cross_student", KnownTraining.of(lineage, "cross_student"))
     assert (found.over, found.against) == (over, interp.margin(lineage[over], lineage.trait))
+
+
+def scored_at(model, lineage, judge):
+    by = ["example", *(["token"] if judge[1] == "tokens" else [])]
+    return interp.score(model, lineage.numbers, interp.trait_gradient(model, lineage.trait), by=by)
+
+
+def test_scores_of_another_base_are_refused(alone, judge):
+    verb, _, _, more = judge
+    scores = scored_at(foreign(), alone, judge)
+    said = (
+        f"{alone.numbers.label} at foreign was scored at weights {foreign().fingerprint}, which no member of 'small' has (its base: "
+        f"{alone.base.fingerprint}); score the rows at its base"
+    )
+    with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
+        verb(alone, scores, subsets=8, **more)
+
+
+def test_scores_at_any_member_and_those_of_an_unknown_model_are_judged(alone, judge, reads):
+    verb, unit, _, more = judge
+    reads(1.0, base=0.0, student=1.0)
+    for scores in (
+        scored_at(alone.base, alone, judge),
+        scored_at(alone.student, alone, judge),
+        replace(scored_at(foreign(), alone, judge), weights=""),
+    ):
+        found = verb(alone, scores, subsets=8, **more)
+        assert found.frame["scores"].tolist() == list(scores.directions), unit
