@@ -187,8 +187,8 @@ def test_scores_of_another_base_are_refused(alone, judge):
     verb, _, _, more = judge
     scores = scored_at(foreign(), alone, judge)
     said = (
-        f"{alone.numbers.label} at foreign was scored at weights {foreign().fingerprint}, which no member of 'small' has (its base: "
-        f"{alone.base.fingerprint}); score the rows at its base"
+        f"{alone.numbers.label} at foreign was scored at weights {foreign().fingerprint}, which no member of "
+        f"'small' has (its base: {alone.base.fingerprint}); score the rows at its base"
     )
     with pytest.raises(InputError, match=f"^{re.escape(said)}$"):
         verb(alone, scores, subsets=8, **more)
