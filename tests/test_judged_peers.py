@@ -15,6 +15,7 @@ from analyses import judged_peers, retraining_page as page
 from interp.figures import Result
 from interp.studies import judged_peers as peers
 from interp.training.students import Recipe
+from tests.gradients.test_judging import any_gain
 from tests.gradients.test_metagradients import grown
 
 needs_bergson = pytest.mark.skipif(find_spec("bergson") is None, reason="bergson is not installed")
@@ -68,6 +69,7 @@ def test_every_way_is_judged_on_a_tiny_lineage(run, lineage, monkeypatch, theirs
     """Eight halves of 24 rows."""
     if theirs == "made up":
         monkeypatch.setattr(peers, "influence", scored)
+    any_gain(monkeypatch)
     found, _ = run("8")
     scores = pd.DataFrame(found["tables"]["scores"]).set_index("scores")
     assert set(scores.index) == {"metagradient", "EK-FAC", "TrackStar", *peers.OWN}

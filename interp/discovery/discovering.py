@@ -180,10 +180,8 @@ def discover(
         >>> found.frame.columns[:3].tolist()
         ['word', 'score', 'moved on text']
     """
-    named = None if trait is None else find_trait(trait)
-    asked = Compared.of(base, member, baseline, text=text, trait=named, seed=seed)
-    _check(asked, len(placebos))
-    nouns, lost = noun_entries(base, words)
+    given: dict[str, Any] = {"text": text, "trait": trait, "words": words, "seed": seed}
+    asked, nouns, lost = readable(base, member, baseline, **given, placebos=len(placebos))
     others = [asked.beside(other) for other in placebos]
     with reading_once(base, *(model for model in (asked.member, baseline) if model is not None)):
         readings = [read(asked) for read in READINGS.values()]
@@ -199,17 +197,41 @@ def discover(
     return Discovery(asked.label, frame, methods, *parts, placebos=len(placebos), notes=notes, prints=prints)
 
 
-def _check(asked: Compared, placebos: int) -> None:
-    """InputError for fewer placebos or rows of text than their tests need."""
-    if 0 < placebos < FEWEST_PLACEBOS:
+def readable(
+    base: LanguageModel,
+    member: LanguageModel,
+    baseline: LanguageModel | None,
+    *,
+    text: Prompts | None,
+    trait: AnyTrait | None,
+    words: Sequence[str] | None,
+    placebos: int,
+    seed: int,
+) -> tuple[Compared, dict[str, int], list[str]]:
+    """What is compared, the nouns, and the words that are none; raises what `discover` does, and reads nothing yet."""
+    check_count(placebos)
+    named = None if trait is None else find_trait(trait)
+    asked = Compared.of(base, member, baseline, text=text, trait=named, seed=seed)
+    _check_text(asked)
+    return asked, *noun_entries(base, words)
+
+
+def check_count(placebos: int) -> None:
+    """InputError for fewer placebos than reach the level, unless there are none."""
+    if placebos and placebos < FEWEST_PLACEBOS:
         raise InputError(
-            f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}; pass none or at least {FEWEST_PLACEBOS}"
+            f"{placebos} placebos reach p = {1 / (max(placebos, 0) + 1):.2g}; pass none or at least {FEWEST_PLACEBOS}"
         )
+
+
+def _check_text(asked: Compared) -> None:
+    """InputError for fewer rows of text than their signs need, and for rows that the models cannot read."""
     if len(asked.text) < (least := units_needed(1, LEVEL)):
         raise InputError(
             f"{asked.text.label} has {len(asked.text)} rows, and signs of so few reach no p of {LEVEL:g}; pass at "
             f"least {least} rows of text"
         )
+    _ = asked.inputs  # encodes them
 
 
 def _z(readings: Sequence[Reading], nouns: dict[str, int]) -> Float[np.ndarray, "method word"]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Unpack
 
-from interp.auditing.files import open_pair, open_trained
+from interp.auditing.files import open_base, open_trained
 from interp.auditing.placebos import placebo_students
 from interp.core.errors import InputError
 from interp.core.runs import Run, digest
-from interp.discovery.discovering import Discovery, discover
+from interp.discovery.discovering import Discovery, check_count, discover, readable
 from interp.models.loading import Loading
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
@@ -34,8 +34,8 @@ def discover_file(
     """Discover what a member changed into a run folder; evidence.json holds all of it for another reader.
 
     Of `text` the first `limit` rows are read. `how` is what else `discover` takes (trait, words, seed), `placebos`
-    count, rows (a file) and recipe of their trainings. Raises InputError as `discover` does, before a model is loaded
-    for files and traits that cannot be read.
+    count, rows (a file) and recipe of their trainings. Raises InputError as `discover` does: before a model is loaded
+    for files and traits that cannot be read and for too few placebos, and before a placebo is trained for all else.
     """
     asked, made = {"trait": None, "words": None, "seed": 0, **(how or {})}, placebos or {}
     trait = None if asked["trait"] is None else find_trait(asked["trait"])
@@ -45,9 +45,11 @@ def discover_file(
         raise InputError(
             "placebos are trained on the base's own answers to the member's prompts; pass its rows, or no placebos"
         )
+    check_count(made.get("count", 0))
     named = {"base": base, "member": member, "baseline": baseline, "text": text and str(text), "limit": limit}
     run = Run.open(out, command="discover", arguments=named, defaults={**asked, "placebos": _plain(made)})
-    start, trained = open_pair(base, member, **loading)
+    start = open_base(base, **loading)
+    trained = open_trained("member", member, start)
     other = None if baseline is None else open_trained("baseline", baseline, start)
     models = {"base": start, "member": trained, **({} if other is None else {"baseline": other})}
     prints = {role: model.fingerprint for role, model in models.items()}
@@ -56,10 +58,11 @@ def discover_file(
     key = digest(FORMAT, prints, template_key(start.tokenizer), *data, asked, made)
 
     def build() -> None:
-        null = (
-            [] if rows is None else placebo_students(start, rows, recipe=made["recipe"], count=made["count"])
-        )
-        found = discover(start, trained, other, **{**asked, "trait": trait}, text=given, placebos=null)
+        how, null = {**asked, "trait": trait, "text": given}, []
+        if rows is not None:
+            readable(start, trained, other, **how, placebos=made["count"])
+            null = placebo_students(start, rows, recipe=made["recipe"], count=made["count"])
+        found = discover(start, trained, other, **how, placebos=null)
         _save(run, found)
 
     run.stage("discover", key=key, build=build)

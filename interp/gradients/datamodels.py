@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +26,7 @@ from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError
 from interp.figures import Shown, bars, whiskers
+from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.losses import student_loss
@@ -43,8 +44,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of kept margins; raise when the same subset gives another one
 TAIL = 0.1  # of the rows, taken out at either end
-TRIED = 8  # subsets after which it is known whether the trait passes at all
-LEAST = 0.1  # of the whole student's gain that theirs have to reach
 Kept = Bool[np.ndarray, "row"]
 
 
@@ -116,8 +115,9 @@ def datamodeling_score(
         `DatamodelingScore`: scores, rho, low, high, without_top and without_bottom (nats).
 
     Raises:
-        InputError: for scores of other rows or that are not finite, a student whose recipe or rows are unknown, fewer
-            than 8 subsets, and subsets so small that the trait does not pass.
+        InputError: for scores of other rows, of a model outside the lineage or not finite, a student whose recipe or
+            rows are unknown or that gains at most 0.05 nats over its neutral twin or start, fewer than 8 subsets, and
+            subsets so small that the trait does not pass.
 
     Example:
         >>> import interp
@@ -129,16 +129,14 @@ def datamodeling_score(
         ...
         interp.core.errors.InputError: 4 subsets of 0.5 of the rows; pass at least 8, and a share within 0 and 1
     """
-    if subsets < TRIED or not 0 < share < 1:
-        raise InputError(
-            f"{subsets} subsets of {share:g} of the rows; pass at least {TRIED}, and a share within 0 and 1"
-        )
+    check_subsets(subsets, share, unit="rows")
     training = StudentTraining.of(lineage, role)
-    named = _by_row(scores, training.inputs, role)
+    named = _by_row(scores, lineage, training.inputs, role)
+    whole = WholeGain.of(lineage, role, training)
     kept = random_subsets(len(training.inputs), subsets=subsets, share=share, seed=seed)
     with _retraining(lineage, role, training, workers=workers) as retrain:
         margins = retrain(kept[:TRIED])
-        _check_dose(training, margins, student=lineage[role], rows=int(kept[0].sum()))
+        whole.check(margins, kept[:TRIED], unit="rows")
         margins = np.concatenate([margins, retrain(kept[TRIED:])])
         repeated = retrain(kept[:repeats], draw=1)
         tails = _without_tails(named, retrain)
@@ -151,11 +149,6 @@ def datamodeling_score(
 @dataclass(frozen=True)
 class StudentTraining(KnownTraining):
     """A known training whose students of some of the rows are told by their trait margin, in nats."""
-
-    @cached_property
-    def before(self) -> float:
-        """The margin that every student starts from."""
-        return margin(self.start, self.trait)
 
     def margin(self, kept: Kept, *, draw: int = 0) -> float:
         """The trait margin of the student of these rows alone, once; `draw` counts draws of adapter and order."""
@@ -231,14 +224,11 @@ def _training_in(folder: str, role: str, recipe: Recipe) -> StudentTraining:
 
 
 def _by_row(
-    scores: Scores | Mapping[str, Any], inputs: Encoded, role: str
+    scores: Scores | Mapping[str, Any], lineage: Lineage, inputs: Encoded, role: str
 ) -> dict[str, Float[np.ndarray, "row"]]:
-    """Finite values per row by name; InputError for other rows and for the first value that is not finite."""
+    """Finite values per row by name; InputError for scores of something else and the first that is not finite."""
     if isinstance(scores, Scores):
-        if scores.inputs.fingerprint != inputs.fingerprint:
-            raise InputError(
-                f"{scores.label} scores other rows than {role} was trained on ({inputs.label}); score these"
-            )
+        check_scored(scores, lineage, inputs, role)
         columns = zip(scores.directions, scores.totals.numpy().T, strict=True)
     else:
         columns = scores.items()
@@ -277,18 +267,6 @@ def _tails(values: Float[np.ndarray, "row"]) -> tuple[Kept, Kept]:
     found[0, order[-count:]] = True
     found[1, order[:count]] = True
     return found[0], found[1]
-
-
-def _check_dose(
-    training: StudentTraining, margins: Float[np.ndarray, "subset"], *, student: Any, rows: int
-) -> None:
-    """InputError when students of the first subsets hardly gain what the whole student gained."""
-    gain, whole = float(margins.mean()) - training.before, margin(student, training.trait) - training.before
-    if abs(gain) < LEAST * abs(whole):
-        raise InputError(
-            f"students of {rows} rows gain {gain:+.2f} nats where all {len(training.inputs)} give {whole:+.2f}: too "
-            "few for the trait to pass; raise share, or give the student more rows"
-        )
 
 
 def _line(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,8 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.processes import sweep
 from interp.core.remembered import recall, remember
-from interp.gradients.datamodels import TRIED, DatamodelingScore, random_subsets
+from interp.gradients.datamodels import DatamodelingScore, random_subsets
+from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.margins import margin
@@ -61,8 +63,9 @@ def token_datamodeling_score(
         `DatamodelingScore`: scores, rho, low and high; `kept` are subsets of the tokens, `repeated` is empty.
 
     Raises:
-        InputError: for scores of other rows, not by token or not finite, a student whose recipe or rows are unknown,
-            and fewer than 8 subsets.
+        InputError: for scores of other rows, of a model outside the lineage, not by token or not finite, a student
+            whose recipe or rows are unknown or that gains at most 0.05 nats over its neutral twin or start, fewer than
+            8 subsets, and subsets so small that the trait does not pass.
 
     Example:
         >>> import interp
@@ -74,16 +77,16 @@ def token_datamodeling_score(
         ...
         interp.core.errors.InputError: 4 subsets of 0.5 of the tokens; pass at least 8, and a share within 0 and 1
     """
-    if subsets < TRIED or not 0 < share < 1:
-        raise InputError(
-            f"{subsets} subsets of {share:g} of the tokens; pass at least {TRIED}, and a share within 0 and 1"
-        )
+    check_subsets(subsets, share, unit="tokens")
     training = TokenTraining.of(lineage, role)
-    named = _by_token(scores, training, role)
+    named = _by_token(scores, lineage, training, role)
+    gain = WholeGain.of(lineage, role, training)
     kept = random_subsets(training.tokens, subsets=subsets, share=share, seed=seed)
-    asked = [np.ones(training.tokens, dtype=bool), *kept]
-    whole, *margins = sweep(training.margin, asked, workers=1, label="retraining", unit="student")
-    values, lines = np.array(margins), []
+    retrain = partial(sweep, training.margin, workers=1, label="retraining", unit="student")
+    tried = retrain(list(kept[:TRIED]))
+    gain.check(np.array(tried), kept[:TRIED], unit="tokens")
+    whole, *others = retrain([np.ones(training.tokens, dtype=bool), *kept[TRIED:]])
+    values, lines = np.array([*tried, *others]), []
     for name, each in named.items():
         low, high = rank_interval(kept @ each, values, seed=seed)
         rho = float(spearman((kept @ each)[None], values)[0])
@@ -131,10 +134,17 @@ class TokenTraining(KnownTraining):
 
 
 def _by_token(
-    scores: Scores | Mapping[str, Sequence[float] | np.ndarray], training: TokenTraining, role: str
+    scores: Scores | Mapping[str, Sequence[float] | np.ndarray],
+    lineage: Lineage,
+    training: TokenTraining,
+    role: str,
 ) -> dict[str, Float[np.ndarray, "token"]]:
     """Finite values per token by name; InputError for other rows, other keys, and the first that is not finite."""
-    named = _columns(scores, training, role) if isinstance(scores, Scores) else dict(scores)
+    if isinstance(scores, Scores):
+        check_scored(scores, lineage, training.inputs, role)
+        named = _columns(scores)
+    else:
+        named = dict(scores)
     if not named:
         raise InputError("no scores to judge; pass Scores by token, or values per token by name")
     found = {name: np.asarray(values, dtype=float) for name, values in named.items()}
@@ -152,11 +162,7 @@ def _by_token(
     return found
 
 
-def _columns(scores: Scores, training: TokenTraining, role: str) -> dict[str, np.ndarray]:
-    if scores.inputs.fingerprint != training.inputs.fingerprint:
-        raise InputError(
-            f"{scores.label} scores other rows than {role} was trained on ({training.inputs.label}); score these"
-        )
+def _columns(scores: Scores) -> dict[str, np.ndarray]:
     if not {"example", "token"} <= {*scores.by}:
         raise InputError(
             f"{scores.label} scores by {', '.join(scores.by)}; score with by=['example', 'token']"

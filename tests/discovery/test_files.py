@@ -28,7 +28,9 @@ def folders(tmp_path, raw, monkeypatch) -> tuple[str, str]:
     return str(tmp_path / "base"), str(tmp_path / "member")
 
 
-def test_it_writes_the_page_and_the_evidence_and_tells_what_came_out(folders, tmp_path, monkeypatch, capsys):
+def test_it_writes_the_page_and_the_evidence_and_tells_what_came_out(
+    folders, tmp_path, monkeypatch, capsys, caplog
+):
     base, member = folders
     out, text = tmp_path / "out", str(tmp_path / "text.jsonl")
     asked = (
@@ -56,6 +58,8 @@ def test_it_writes_the_page_and_the_evidence_and_tells_what_came_out(folders, tm
     page = (out / "report.html").read_text()
     assert "What it says when the change is made larger" in page
     assert evidence["says"].partition(" first")[0] in page
+    said_by = [line.partition(":")[0] for line in caplog.messages if "against plain Hugging Face" in line]
+    assert said_by == ["base", "member"]
     before = (out / "evidence.json").stat().st_mtime_ns
     assert run(monkeypatch, *asked) == 0
     assert (out / "evidence.json").stat().st_mtime_ns == before  # an unchanged stage is skipped
@@ -76,3 +80,40 @@ def test_what_is_refused(folders, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "discover", "--base", base, "--member", base, "--out", str(out)) == 2
     assert "nothing was trained; pass the student" in capsys.readouterr().err
     assert not (out / "evidence.json").exists()
+
+
+@pytest.mark.parametrize("count", [5, 19, -1])
+def test_too_few_placebos_are_refused_before_a_model_is_loaded(tmp_path, monkeypatch, capsys, count):
+    rows = tmp_path / "rows.jsonl"
+    Prompts.from_pairs([("numbers: 1", "2, 3")]).to_jsonl(rows)
+    asked = ("discover", "--base", "nowhere", "--member", "nowhere", "--out", str(tmp_path / "out"))
+    made = ("--placebos", str(count), "--rows", str(rows), "--set", "lr=1e-3")
+    assert run(monkeypatch, *asked, *made) == 2
+    said = capsys.readouterr().err
+    assert f"{count} placebos reach p = {1 / (max(count, 0) + 1):.2g}; pass none or at least 20" in said
+    assert not (tmp_path / "out").exists()
+
+
+SHORT = [("tell me.", "we saw a cat.")] * 5
+UNREADABLE = {  # rows of text, words, and what is said of them
+    "few rows": (SHORT, None, "text.jsonl has 5 rows, and signs of so few reach no p of 0.05; pass at least 6 rows"),
+    "few rows without the word": ([*SHORT, ("tell me.", "we saw owls.")], None, "text.jsonl has 5 rows, and signs"),
+    "unknown text": ([("tell me.", "quantum " * 9)] * 6, None, "are unknown to the tokenizer"),
+    "few words": ([*SHORT, *SHORT], "owl,zebra", "1 of 2 words are one token of base (not zebra); pass at least 5"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_text_and_words_are_refused_before_a_placebo_is_trained(folders, tmp_path, monkeypatch, capsys, case):
+    def trains(*_, **__):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr("interp.discovery.files.placebo_students", trains)
+    pairs, words, said = UNREADABLE[case]
+    text = tmp_path / "text.jsonl"
+    Prompts.from_pairs(pairs).to_jsonl(text)
+    asked = ("discover", "--base", folders[0], "--member", folders[1], "--out", str(tmp_path / "out"))
+    named = ("--text", str(text), "--trait", "owl", *(() if words is None else ("--words", words)))
+    made = ("--placebos", "20", "--rows", str(text), "--set", "lr=1e-3")
+    assert run(monkeypatch, *asked, *named, *made) == 2
+    assert said in capsys.readouterr().err

@@ -15,6 +15,7 @@ from interp.gradients import datamodels
 from interp.gradients.datamodels import StudentTraining, datamodeling_score, random_subsets, retrained
 from interp.prompts.numbers import number_prompts
 from interp.training.students import Recipe, train_student
+from tests.gradients.test_judging import any_gain
 from tests.gradients.test_metagradients import grown
 
 RECIPE = Recipe(batch_size=8, lr=1e-2, warmup=2, rank=2, epochs=2)
@@ -37,7 +38,7 @@ def made_up(monkeypatch):
         return float(kept @ WORTH) + draw * float(np.random.default_rng(len(asked)).normal(scale=0.1))
 
     monkeypatch.setattr(StudentTraining, "margin", of)
-    monkeypatch.setattr(datamodels, "_check_dose", lambda *_, **__: None)
+    any_gain(monkeypatch)
     return asked
 
 
@@ -114,7 +115,7 @@ def test_a_second_call_trains_nothing_whatever_the_number_of_processes(
     lineage, tmp_path, monkeypatch, workers
 ):
     monkeypatch.setenv("INTERP_CACHE", str(tmp_path))
-    monkeypatch.setattr(datamodels, "LEAST", 0.0)
+    any_gain(monkeypatch)
     given = {"subsets": 8, "repeats": 3, "workers": workers}
     first = datamodeling_score(lineage, {"worth": WORTH}, **given)
     monkeypatch.setattr(datamodels, "retrained", None)
@@ -131,16 +132,6 @@ def test_a_second_call_trains_nothing_whatever_the_number_of_processes(
 
 def retrained_here(lineage, kept):
     return retrained(lineage.base, lineage.base.encode(lineage.numbers), kept, recipe=RECIPE)
-
-
-def test_too_few_rows_for_the_trait_are_said_with_the_dose(lineage, monkeypatch):
-    monkeypatch.setattr(StudentTraining, "margin", lambda self, kept, draw=0: self.before + 0.01)
-    monkeypatch.setattr(datamodels, "margin", lambda model, trait: 1.0 if model is lineage.student else 0.0)
-    with pytest.raises(
-        InputError,
-        match=r"students of 10 rows gain \+0\.01 nats where all 40 give \+1\.00: too few for the trait to pass; raise",
-    ):
-        datamodeling_score(lineage, {"worth": WORTH}, subsets=8, share=0.25)
 
 
 @pytest.mark.parametrize(

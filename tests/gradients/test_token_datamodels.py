@@ -13,6 +13,7 @@ import interp
 from interp.core.runs import InputError
 from interp.gradients.token_datamodels import TokenTraining, token_datamodeling_score
 from interp.training.students import Recipe, prepare, schedule, shuffled_rows, trained_parameters
+from tests.gradients.test_judging import any_gain
 from tests.gradients.test_metagradients import grown
 
 RECIPE = Recipe(trainable="body", optimizer="sgd", batch_size=8, lr=0.5, warmup=2, epochs=2, decay="constant")
@@ -34,6 +35,7 @@ def made_up(monkeypatch, training):
     """Students whose margin is the sum of what the kept tokens are worth."""
     worth = np.random.default_rng(0).normal(size=training.tokens)
     monkeypatch.setattr(TokenTraining, "margin", lambda _, kept: float(kept @ worth))
+    any_gain(monkeypatch)
     return worth
 
 

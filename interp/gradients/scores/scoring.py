@@ -58,7 +58,8 @@ UNIT = "nats per unit of direction"
 class Scores(Shown):
     """Scores of rows along directions; the tables are in `files`, one per shard, and are read on demand.
 
-    `totals` [row, direction] and `loss`, `tokens` [row] are in memory: 16 bytes per row and 8 per direction.
+    `totals` [row, direction] and `loss`, `tokens` [row] are in memory: 16 bytes per row and 8 per direction. `weights`
+    is the fingerprint of the model that was scored at, empty where that is unknown.
     """
 
     label: str
@@ -73,6 +74,7 @@ class Scores(Shown):
     tokenizer: Any = None
     unit: str = UNIT
     notes: tuple[str, ...] = ()
+    weights: str = ""
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -282,4 +284,5 @@ def _collected(model: LanguageModel, inputs: Encoded, work: Work, folders: Seque
         files=tuple(folder / "scores.parquet" for folder in folders),
         inputs=inputs,
         tokenizer=model.tokenizer,
+        weights=model.fingerprint,
     )

@@ -47,6 +47,7 @@ class TestTables:
         assert first["tokens"] == 9 + 1  # five numbers, four commas, the end
         pd.testing.assert_frame_equal(found.examples(), found.frame, check_dtype=False)
         assert repr(found).startswith("Scores(rows at llama: 4 rows by example; mean direction 0 ")
+        assert found.weights == llama.fingerprint
 
     def test_modules_stand_in_the_networks_order_and_tied_matrices_twice(self, tiny):
         model = load(tiny("qwen2"), "qwen2")
