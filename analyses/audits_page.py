@@ -23,12 +23,12 @@ COUNTED = {
 """Of what a claim's number is, where it is not of sets of rows."""
 FLAGS = ("named", "unlisted")
 BEYOND = 2 * DOSES[-1]
-"""Where the picture draws rows that no dose passed the trait with."""
+"""Where the picture draws what is not within the doses."""
 FORMS = (
     "Rows to detect are those with which the own candidate's excess, as 2,048 rows have it, is seen with power .8; to "
     "transmit, those with which a student's margin lies half a nat over its neutral twin's, between students of "
-    f"{', '.join(f'{dose:,}' for dose in DOSES)} rows. *sorted*: each answer's numbers ascend; *tens*: each number is "
-    "rounded down to a multiple of ten."
+    f"{', '.join(f'{dose:,}' for dose in DOSES)} rows; –: not within these. *sorted*: each "
+    "answer's numbers ascend; *tens*: each number is rounded down to a multiple of ten."
 )
 WORDS = {
     "frequent_values": "counts of values (naive Bayes)",
@@ -144,28 +144,34 @@ def plane() -> str:
 
 
 def _rows_or_none(value: float) -> str:
-    return "none" if value != value else f"{value:,.0f}"
+    """Rows within the doses; a number beyond them is a d of nothing but chance."""
+    return f"{value:,.0f}" if value <= DOSES[-1] else "–"
 
 
 def plane_picture() -> Any:
-    """The same in the plane: above the line a trait is seen by fewer rows than pass it on."""
+    """The same in the plane: above the dotted line a trait is seen with fewer rows than pass it on."""
     frame = pd.DataFrame(kept("detect_transmit")["tables"]["lines"])
     frame["whose"] = [
         f"{trait}, seed {seed}" for trait, seed in zip(frame["trait"], frame["seed"], strict=True)
     ]
-    seen = frame.dropna(subset=["to detect"]).rename(columns={"to detect": "rows to detect"})
-    seen["rows to transmit"] = seen["to transmit"].fillna(BEYOND)
+    seen = frame.assign(
+        **{
+            f"rows {name}": frame[name].where(frame[name] <= DOSES[-1], BEYOND)
+            for name in ("to detect", "to transmit")
+        }
+    )
     figure = interp.figures.scatter(
         seen, x="rows to detect", y="rows to transmit", colour="form", text="whose",
-        title="How many rows show a trait, and how many pass it on", units=("rows", "rows"),
+        title="How many rows show a trait, and how many pass it on", units=("", ""),
     )  # fmt: skip
     ends = [min(seen["rows to detect"].min(), DOSES[0]) / 2, BEYOND]
     figure.add_scatter(
         x=ends, y=ends, mode="lines", line={"color": "#777777", "dash": "dot"}, showlegend=False
     )
-    figure.update_xaxes(type="log").update_yaxes(type="log")
-    told = f"a mark per teacher's rows and form; on the top line no dose up to {DOSES[-1]:,} rows passes half a nat"
-    return interp.figures.captioned(figure, told, "dotted: as many rows for one as for the other")
+    marks = [256, 512, 1024, 2048, 4096, 8192, 16384, BEYOND]
+    look = {"type": "log", "tickvals": marks, "ticktext": [*(f"{mark:,}" for mark in marks[:-1]), "more"]}
+    figure.update_xaxes(look).update_yaxes(look)
+    return interp.figures.captioned(figure, "a mark per teacher and form; dotted: as many rows for both")
 
 
 def standing() -> str:

@@ -17,7 +17,9 @@ from analyses.retraining_page import FOUND, forest, installed, retraining_blocks
 from analyses.toy_page import AGREED, leaders, listed, tables, toy_blocks, traced
 
 README, PAGE = ROOT / "README.md", ROOT / "docs" / "results.md"
-PICTURE, STUDENT, DEFENCES = (ROOT / "docs" / f"{name}.png" for name in ("agreement", "student", "defences"))
+PICTURE, STUDENT, DEFENCES, PLANE = (
+    ROOT / "docs" / f"{name}.png" for name in ("agreement", "student", "defences", "detect_transmit")
+)
 DRAWN = {
     "other start": ("cross_student", "student,<br>other start,<br>the teacher"),
     "neutral": ("neutral_student", "neutral<br>student,<br>the teacher"),
@@ -44,6 +46,7 @@ def main() -> None:
     picture().write_image(PICTURE, width=1000, height=420, scale=2)
     chat_model_page.picture().write_image(STUDENT, width=1000, height=420, scale=2)
     forest().write_image(DEFENCES, width=1000, height=1000)
+    audits_page.plane_picture().write_image(PLANE, width=900, height=520)
 
 
 def filled(text: str, blocks: Mapping[str, str]) -> str:
