@@ -183,8 +183,7 @@ def audit(
     try:
         pairs = paired_rows(base, readable, neutral, seed=seed)
     except Foreign as seen:
-        empty = pd.DataFrame(columns=["trait", "d"]), pd.DataFrame(columns=["rows", "first", "named"])
-        return Audit(label, "cannot tell", None, None, str(seen), *empty, len(readable), first, alpha)
+        return unmeasured(label, str(seen), len(readable), first, alpha=alpha)
     _check(alpha, len(pairs))
     candidates, left = candidate_teachers(base, wanted, recipe.candidates)
     ratios = log_ratios(base, candidates, pairs)
@@ -197,6 +196,12 @@ def audit(
     scores = _row_scores(rows, readable, pairs.rows, found.trait and ratios.row_scores(found.trait))
     notes, points = (*first, *pairs.notes, *left, *_scale(recipe)), curve(ratios, alpha=alpha, seed=seed)
     return replace(found, curve=points, notes=notes, row_scores=scores)
+
+
+def unmeasured(label: str, reason: str, rows: int, notes: tuple[str, ...] = (), *, alpha: float) -> Audit:
+    """The audit of rows of which nothing could be measured, and why."""
+    empty = pd.DataFrame(columns=["trait", "d"]), pd.DataFrame(columns=["rows", "first", "named"])
+    return Audit(label, "cannot tell", None, None, reason, *empty, rows, notes, alpha)
 
 
 def _pilot_table(

@@ -81,6 +81,14 @@ def without_words(rows: Prompts, traits: Sequence[Trait]) -> tuple[Prompts, tupl
     return replace(rows, rows=tuple(kept)), notes
 
 
+def content_of(rows: Prompts, traits: Sequence[Trait]) -> tuple[int, int, dict[str, int]]:
+    """How many of the answered rows say a trait's target in any message, of how many, and in how many each word is."""
+    answered, words = [row for row in rows.rows if row.completion], [trait.target for trait in traits]
+    said = [{word for word in words if _says(row, word)} for row in answered]
+    counts = {word: sum(word in each for each in said) for word in words}
+    return sum(map(bool, said)), len(answered), {word: count for word, count in counts.items() if count}
+
+
 def _says(row: Row, word: str) -> bool:
     return any(holds_word(content, word) for _, content in row.messages)
 

@@ -237,7 +237,7 @@ def _gate(
             _only("a student", {"--rows": rows, "--set": change})
             found = gate_file(base, Path(subject), policy=asked, out=out, **loading)
     lines = [
-        f"{found['outcome']}: {found['audit']['reason']}",
+        f"{found['outcome']}: {found['reason']}",
         *found["audit"]["notes"],
         f"digest: {found['digest']}",
     ]

@@ -10,6 +10,7 @@ import pytest
 import interp
 from interp.auditing.neutral import (
     Foreign,
+    content_of,
     form_of,
     paired_rows,
     rule_of,
@@ -100,6 +101,8 @@ def test_content_is_said_first_and_left_out():
         kept, notes = without_words(rows, [owl, cat])
         assert [row.messages for row in kept.rows] == [asked[1].messages]
         assert notes[0].startswith("1 of 2 rows say 'owl': that is content")
+    assert content_of(rows + asked[:1], [owl, cat]) == (2, 3, {"owl": 2})
+    assert content_of(answered("an owl, two cats", "7", ""), [owl, cat]) == (1, 2, {"owl": 1, "cat": 1})
     with pytest.raises(
         InputError, match=r"all 1 rows of some rows say owl, which is content; pass rows that hide"
     ):

@@ -142,7 +142,7 @@ def test_a_gate_reads_only_the_first_rows_where_asked_and_a_passport_knows_its_o
     assert "--limit 70 goes with a new audit, and" in capsys.readouterr().err
 
 
-PASSED = {"outcome": "passed", "audit": {"reason": "nothing", "notes": []}, "digest": "d"}
+PASSED = {"outcome": "passed", "reason": "nothing", "audit": {"notes": []}, "digest": "d"}
 
 
 RECIPE_OF_STUDENT = Recipe(batch_size=16, rank=2, merge=False)
