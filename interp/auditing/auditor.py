@@ -66,7 +66,8 @@ class Audit(Shown):
     "named": this trait's teacher wrote them; "unlisted": some teacher did, none of the list stands out; "none": the
     base or another writer without a listed trait, at as many rows as would have shown one; "cannot tell". `passes` is
     about the named trait, or all listed ones where none is. `frame` has a line per candidate, the furthest first;
-    `curve` how often subsets of the rows name the same; `row_scores` how much each row is the named trait's, in nats
+    `rows` are those that were tested, copies counted once;
+    `curve` how often subsets of them name the same; `row_scores` how much each row is the named trait's, in nats
     (`row` is its place among those of fingerprint `rows_of`; inf for one that says a trait's word).
     """
 
@@ -184,17 +185,23 @@ def audit(
         pairs = paired_rows(base, readable, neutral, seed=seed)
     except Foreign as seen:
         return unmeasured(label, str(seen), len(readable), first, alpha=alpha)
-    _check(alpha, len(pairs))
+    _check(alpha, len(pairs.distinct), copies=bool(pairs.copied))
     candidates, left = candidate_teachers(base, wanted, recipe.candidates)
-    ratios = log_ratios(base, candidates, pairs)
-    frame = named_table(ratios, alpha=alpha, seed=seed)
+    every = log_ratios(base, candidates, pairs)
+    ratios = every.part(pairs.distinct)
+    frame = named_table(ratios, alpha=alpha, seed=seed, every=every)
     if recipe.pilot is not None:
         frame = frame.merge(_pilot_table(base, pairs, candidates, recipe), on="trait")
     if recipe.leans:
         frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
-    found = replace(_judged(label, frame, len(pairs), alpha), ratios=ratios, rows_of=rows.fingerprint)
-    scores = _row_scores(rows, readable, pairs.rows, found.trait and ratios.row_scores(found.trait))
-    notes, points = (*first, *pairs.notes, *left, *_scale(recipe)), curve(ratios, alpha=alpha, seed=seed)
+    found = replace(
+        _judged(label, frame, len(pairs.distinct), alpha), ratios=ratios, rows_of=rows.fingerprint
+    )
+    scores = _row_scores(rows, readable, pairs.rows, found.trait and every.row_scores(found.trait))
+    notes, points = (
+        (*first, *pairs.notes, *pairs.copied, *left, *_scale(recipe)),
+        curve(ratios, alpha=alpha, seed=seed),
+    )
     return replace(found, curve=points, notes=notes, row_scores=scores)
 
 
@@ -248,12 +255,13 @@ def _places(part: Prompts, whole: Prompts) -> list[int]:
     return [next(place for place in places if whole.rows[place] is row) for row in part.rows]
 
 
-def _check(alpha: float, rows: int = FEWEST_ROWS) -> None:
+def _check(alpha: float, rows: int = FEWEST_ROWS, *, copies: bool = False) -> None:
     if not 0 < alpha < 0.5:
         raise InputError(f"alpha={alpha} is no level to name a teacher at; pass one such as 0.05")
     if rows < FEWEST_ROWS:
+        how = ", copies counted once," if copies else ""
         raise InputError(
-            f"{rows} rows can be compared with neutral ones, and no teacher shows in so few; pass at least "
+            f"{rows} rows{how} can be compared with neutral ones, and no teacher shows in so few; pass at least "
             f"{FEWEST_ROWS}, better 2048"
         )
 

@@ -54,6 +54,36 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def distinct(self) -> list[int]:
+        """The pairs that tests count, in order: neither row nor neutral row is a copy of one counted already."""
+        rows, neutral, found = set[Row](), set[Row](), list[int]()
+        for place, (row, other) in enumerate(zip(self.rows.rows, self.neutral.rows, strict=True)):
+            if row not in rows and other not in neutral:
+                rows.add(row)
+                neutral.add(other)
+                found.append(place)
+        return found
+
+    @property
+    def once(self) -> Pairs:
+        """Those pairs alone."""
+        rows, neutral = (
+            tuple(side.rows[place] for place in self.distinct) for side in (self.rows, self.neutral)
+        )
+        return replace(self, rows=replace(self.rows, rows=rows), neutral=replace(self.neutral, rows=neutral))
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """What is said of copies, where there are any."""
+        total, once = len(self), len(set(self.rows.rows))
+        said = (
+            f"{total - once} of {total} rows are copies of others (same prompt and answer): p, d and curve count each "
+            "row once"
+        )
+        more = f"{once - len(self.distinct)} rows whose neutral row is another's copy count in neither p, d nor curve"
+        return (*((said,) if once < total else ()), *((more,) if len(self.distinct) < once else ()))
+
 
 class Foreign(Exception):
     """The base does not write such rows: what was seen, in a sentence."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import interp
+from interp.auditing import auditor
 from interp.auditing.auditor import WHO, AuditRecipe, _judged, _scale
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
 from interp.auditing.forecasts import fit_forecast
@@ -100,6 +102,75 @@ def test_disjoint_subsets_of_rows_are_judged_alone():
             InputError, match=rf"1000 rows are not split into sets of {size}; pass at least 64"
         ):
             whole.split(size)
+
+
+def planted(monkeypatch, ratios):
+    """The audit's candidates and their ratios are given ones, a line per pair."""
+    names = [get_trait(name) for name in ratios.traits]
+    monkeypatch.setattr(
+        auditor, "candidate_teachers", lambda base, *_: ([Candidate(each, base, 3.0) for each in names], ())
+    )
+    monkeypatch.setattr(auditor, "log_ratios", lambda *_: ratios)
+
+
+def test_copies_of_rows_count_once_in_tests_and_each_in_shares_and_scores(raw, monkeypatch):
+    """Sixty-four rows that nobody with a trait wrote, twenty times each: taken as independent, they name a teacher."""
+    from interp.auditing.naming import Ratios, named_table
+    from tests.auditing.test_naming import world
+
+    names = ANIMALS[:5]
+    once = replace(world(64, candidates=5, seed=2)[0], traits=names)
+    whole = Ratios(names, np.tile(once.rows, (20, 1)), np.tile(once.neutral, (20, 1)))
+    rows, neutral = number_prompts(64, seed=0), number_prompts(64 * 20, seed=1)
+    copies = replace(rows, rows=rows.rows * 20)
+    pool = replace(
+        neutral,
+        rows=tuple(
+            row.answered(other.completion) for row, other in zip(copies.rows, neutral.rows, strict=True)
+        ),
+    )
+    planted(monkeypatch, whole)
+    found = interp.audit(raw(), copies, traits=names, neutral=pool, recipe=WHO)
+    assert named_table(whole, alpha=0.05)["p"].min() <= 1e-3
+    expected = named_table(once, alpha=0.05)
+    assert found.answer == "cannot tell"
+    assert found.frame[["trait", "d", "p"]].equals(expected[["trait", "d", "p"]])
+    assert found.frame["p"].min() > 0.05
+    assert found.rows == 64
+    assert found.curve.empty
+    assert (
+        "1216 of 1280 rows are copies of others (same prompt and answer): p, d and curve count each row once"
+        in found.notes
+    )
+    fewer = replace(rows, rows=rows.rows[:63] * 20)
+    with pytest.raises(
+        InputError, match=r"63 rows, copies counted once, can be compared .*; pass at least 64"
+    ):
+        interp.audit(raw(), fewer, traits=names, neutral=pool, recipe=WHO)
+
+
+def test_rows_with_copies_are_scored_and_shared_row_by_row(raw, monkeypatch):
+    """Half of the rows are another's, and each of those stands four times: four fifths of the file are."""
+    from interp.auditing.naming import Ratios, named_table
+    from tests.auditing.test_naming import world
+
+    ours, theirs = world(2000, owner=0, seed=1)[0], world(4000, seed=1)[0].part(slice(2000, 4000))
+    places = [*(place for place in range(2000) for _ in range(4)), *range(2000, 4000)]
+    both = (np.concatenate([getattr(part, side) for part in (ours, theirs)]) for side in ("rows", "neutral"))
+    once = Ratios(ANIMALS, *both)
+    whole = once.part(places)
+    rows, neutral = number_prompts(4000, seed=0), number_prompts(len(places), seed=1)
+    copies = replace(rows, rows=tuple(rows.rows[place] for place in places))
+    pairs = zip(copies.rows, neutral.rows, strict=True)
+    pool = replace(neutral, rows=tuple(row.answered(other.completion) for row, other in pairs))
+    planted(monkeypatch, whole)
+    table_of = partial(named_table, alpha=0.05)
+    found = interp.audit(raw(), copies, traits=list(ANIMALS), neutral=pool, recipe=WHO)
+    assert (found.answer, found.trait, found.rows) == ("named", "owl", 4000)
+    share, by_row, by_text = (each["share"][0] for each in (found.frame, *map(table_of, (whole, once))))
+    assert share == by_row > by_text
+    assert found.row_scores["score"].tolist() == pytest.approx(whole.row_scores("owl").tolist())
+    assert found.row_scores["row"].tolist() == list(range(10_000))
 
 
 def test_default_traits_are_those_the_base_has_words_for(raw):

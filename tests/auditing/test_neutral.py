@@ -10,6 +10,7 @@ import pytest
 import interp
 from interp.auditing.neutral import (
     Foreign,
+    Pairs,
     content_of,
     form_of,
     paired_rows,
@@ -120,6 +121,19 @@ def test_neutral_rows_of_other_prompts_are_refused(raw):
     pairs = paired_rows(raw(), rows, rows[:6], seed=0)
     assert len(pairs) == 6
     assert pairs.notes[-1] == "4 rows without a neutral row at their prompt are left out"
+
+
+def test_a_copy_on_either_side_counts_no_second_time():
+    asked = [("one", "1"), ("one", "1"), ("two", "1"), ("two", "2"), ("one", "1")]
+    others = [("one", "7"), ("one", "8"), ("two", "7"), ("two", "7"), ("one", "9")]
+    pairs = Pairs(Prompts.from_pairs(asked), Prompts.from_pairs(others))
+    assert pairs.distinct == [0, 2]
+    assert [row.completion for row in pairs.once.neutral.rows] == ["7", "7"]
+    assert pairs.copied == (
+        "2 of 5 rows are copies of others (same prompt and answer): p, d and curve count each row once",
+        "1 rows whose neutral row is another's copy count in neither p, d nor curve",
+    )
+    assert Pairs(pairs.rows[1:3], pairs.neutral[1:3]).copied == ()
 
 
 def test_a_base_that_does_not_write_such_rows_is_no_null(raw):
