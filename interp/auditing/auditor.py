@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Answer = Literal["named", "unlisted", "none", "cannot tell"]
 FEWEST_ROWS = 64
+FEW = 10  # candidates: among fewer hardly any can stand apart from the others
 LEAST_GAIN = 0.1  # nats: a pilot whose interval stays below it shows that nothing of weight passes
 
 
@@ -86,6 +87,17 @@ class Audit(Shown):
     row_scores: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
 
     @property
+    def who(self) -> str:
+        """Who wrote the rows, in words."""
+        if self.answer == "unlisted":
+            top, total = self.frame["trait"].iloc[0], len(self.frame)
+            if total < FEW:
+                return f"a teacher, of the list or not: {top} stands first, and a list of {total} is short"
+            return f"a teacher outside the list: {top} stands first, not apart from the others"
+        who = {"named": f"a teacher of {self.trait}", "none": "none of them"}
+        return who.get(self.answer, self.answer)
+
+    @property
     def flagged(self) -> bool | None:
         """Whether a teacher's hand or a trait that passes is seen; None where one cannot tell."""
         if self.answer in ("named", "unlisted") or self.passes == "transmits":
@@ -110,7 +122,7 @@ class Audit(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """The audit as plain JSON types."""
-        plain = {"label": self.label, "answer": self.answer, "trait": self.trait, "passes": self.passes}
+        plain = {name: getattr(self, name) for name in ("label", "answer", "who", "trait", "passes")}
         tables = {name: getattr(self, name).to_dict("records") for name in ("frame", "curve")}
         rest = {"reason": self.reason, "rows": self.rows, "alpha": self.alpha, "flagged": self.flagged}
         return jsonable({**plain, **rest, "notes": list(self.notes), **tables})
@@ -129,8 +141,8 @@ class Audit(Shown):
         return panels(parts, title=repr(self), across=True)
 
     def __repr__(self) -> str:
-        who = {"named": f"{self.trait}'s teacher", "unlisted": "a teacher outside the list"}
-        found = who.get(self.answer, "none of the listed teachers" if self.answer == "none" else self.answer)
+        who = {"named": f"{self.trait}'s teacher", "none": "none of the listed teachers"}
+        found = who.get(self.answer, self.who)
         passes = "" if self.passes is None else f", {self.passes}"
         return f"Audit({self.label}: {found}{passes}; {self.rows} rows)"
 
@@ -153,8 +165,8 @@ def audit(
     Args:
         base: the model that would be trained.
         rows: what it would be trained on, with answers.
-        traits: suspected traits, at least five, most of them as a null; every built-in one the base has words for by
-            default.
+        traits: suspected traits, at least five and better ten or more, most of them as a null; every built-in one the
+            base has words for by default.
         neutral: answers without a trait to the same prompts; the base writes its own by default.
         recipe: how candidates are fine-tuned, the short training that shows how much passes, and whether gradients are
             taken, too.
@@ -199,7 +211,7 @@ def audit(
     )
     scores = _row_scores(rows, readable, pairs.rows, found.trait and every.row_scores(found.trait))
     notes, points = (
-        (*first, *pairs.notes, *pairs.copied, *left, *_scale(recipe)),
+        (*first, *pairs.notes, *pairs.copied, *left, *_narrow(len(frame)), *_scale(recipe)),
         curve(ratios, alpha=alpha, seed=seed),
     )
     return replace(found, curve=points, notes=notes, row_scores=scores)
@@ -221,6 +233,16 @@ def _pilot_table(
     if recipe.forecast is None:
         return table
     return pd.concat([table, recipe.forecast.columns(table["gain"].tolist(), pilot)], axis=1)
+
+
+def _narrow(candidates: int) -> tuple[str, ...]:
+    """What is said where hardly any candidate can be named."""
+    if candidates >= FEW:
+        return ()
+    return (
+        f"with {candidates} candidates hardly any can stand apart from the others, whoever wrote the rows; pass ten or "
+        "more, or leave out traits",
+    )
 
 
 def _scale(recipe: AuditRecipe) -> tuple[str, ...]:
@@ -278,7 +300,11 @@ def _judged(label: str, frame: pd.DataFrame, rows: int, alpha: float) -> Audit:
             f"a teacher of {top['trait']!r} makes these rows likelier than any other does: {told}",
         )
     elif top["p"] <= alpha:
-        answer, reason = "unlisted", f"teachers make these rows likelier, {top['trait']!r} not alone: {told}"
+        short = " of a short list" if len(frame) < FEW else ""
+        answer, reason = (
+            "unlisted",
+            f"teachers make these rows likelier, {top['trait']!r} first, but not apart from the others{short}: {told}",
+        )
     elif rows >= needed:
         answer, reason = (
             "none",

@@ -28,7 +28,7 @@ from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
 ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-FORMAT = 2  # raise when the same arguments make another result
+FORMAT = 3  # raise when the same arguments make another result
 
 
 def audit_file(

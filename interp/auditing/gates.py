@@ -138,7 +138,10 @@ def gate_student_file(
     out: Path | None = None,
     **loading: Unpack[Loading],
 ) -> dict[str, Any]:
-    """Audit a student by a policy and make its passport; recipe and rows, all of them, are those of `audit_student`."""
+    """Audit a student by a policy and make its passport; recipe and rows, all of them, are those of `audit_student`.
+
+    Raises InputError as that does, and for a policy whose flags stop no student.
+    """
     if not set(policy.flags) & set(OF_STUDENTS):
         raise InputError(
             f"flags: [{', '.join(policy.flags)}] stops no student; add {' or '.join(OF_STUDENTS)} to them"

@@ -36,8 +36,8 @@ Subject = Annotated[
 Traits = Annotated[
     str | None,
     typer.Option(
-        help="Suspected traits and others as a null, at least five, with commas: names or YAML files. "
-        "Default: all that ship and that the base has words for."
+        help="Suspected traits and others as a null, at least five, better ten or more, with commas: names or YAML "
+        "files. Default: all that ship and that the base has words for."
     ),
 ]
 Neutral = Annotated[
@@ -269,14 +269,9 @@ def _trained_by(student: str, change: list[str] | None) -> Any:
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
     """What is printed of an audit of rows."""
-    who = {
-        "named": f"a teacher of {found['trait']}",
-        "unlisted": "a teacher outside the list",
-        "none": "none of them",
-    }
     return [
         *found["notes"],
-        f"who wrote the rows: {who.get(found['answer'], found['answer'])}",
+        f"who wrote the rows: {found['who']}",
         f"what passes: {found['passes'] or 'not measured'}",
         f"because {found['reason']}",
         *(_line(line) for line in found["frame"][:3]),

@@ -12,7 +12,7 @@ import pytest
 
 import interp
 from interp.auditing import auditor
-from interp.auditing.auditor import WHO, AuditRecipe, _judged, _scale
+from interp.auditing.auditor import WHO, AuditRecipe, _judged, _narrow, _scale
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
 from interp.auditing.forecasts import fit_forecast
 from interp.auditing.pilots import Pilot
@@ -45,6 +45,23 @@ def test_a_candidate_that_stands_out_is_named():
 def test_two_candidates_alike_are_a_teacher_outside_the_list():
     found = _judged("rows", table(TOGETHER, 0.001), 400, 0.05)
     assert (found.answer, found.trait, found.flagged) == ("unlisted", None, True)
+    assert found.who == "a teacher, of the list or not: t0 stands first, and a list of 6 is short"
+    assert found.to_json()["who"] == found.who
+    assert repr(found) == f"Audit(rows: {found.who}; 400 rows)"
+    assert found.reason.startswith(
+        "teachers make these rows likelier, 't0' first, but not apart from the others of a short list: p = 0.001 over 6"
+    )
+    many = _judged("rows", table([*TOGETHER, -0.1, 0.1, -0.15, 0.15], 0.001), 400, 0.05)
+    assert many.who == "a teacher outside the list: t0 stands first, not apart from the others"
+    assert "'t0' first, but not apart from the others: p = 0.001 over 10" in many.reason
+
+
+def test_a_short_list_is_noted():
+    assert _narrow(9) == (
+        "with 9 candidates hardly any can stand apart from the others, whoever wrote the rows; pass ten or more, or "
+        "leave out traits",
+    )
+    assert _narrow(10) == ()
 
 
 def test_nothing_seen_is_no_answer_below_the_rows_that_would_show_it():
@@ -142,6 +159,7 @@ def test_copies_of_rows_count_once_in_tests_and_each_in_shares_and_scores(raw, m
         "1216 of 1280 rows are copies of others (same prompt and answer): p, d and curve count each row once"
         in found.notes
     )
+    assert _narrow(5)[0] in found.notes
     fewer = replace(rows, rows=rows.rows[:63] * 20)
     with pytest.raises(
         InputError, match=r"63 rows, copies counted once, can be compared .*; pass at least 64"
