@@ -12,7 +12,7 @@ from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
 from interp.auditing.forecasts import read_forecast
-from interp.auditing.placebos import StudentAudit, audit_student
+from interp.auditing.placebos import StudentAudit, audit_student, beside_own
 from interp.core.runs import Run, digest
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
@@ -141,11 +141,13 @@ def student_audit_file(
     run = Run.open(out, command="audit-student", arguments=named, defaults=said)
     model, trained = open_pair(base, student, **loading)
     prints = [model.fingerprint, template_key(model.tokenizer), trained.fingerprint]
-    key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how)
+    own = trained_by(student)
+    key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how, own)
     run.note(fingerprints={"base": model.fingerprint, "student": trained.fingerprint})
 
     def build() -> None:
         found = audit_student(model, trained, rows=given, traits=wanted, **how)
+        found = beside_own(found, own, how["recipe"])
         save(run, "student_audit", _shown(found, "standard deviations of placebos; gains in nats"))
         run.save_json("summary", {"kind": "audit-student", **found.to_json()})
 

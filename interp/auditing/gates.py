@@ -28,9 +28,9 @@ from typing import Any, Literal, Unpack
 
 from interp.auditing.auditor import RECIPE, audit, unmeasured
 from interp.auditing.candidates import suspected
-from interp.auditing.files import is_student, open_base, open_pair
+from interp.auditing.files import is_student, open_base, open_pair, trained_by
 from interp.auditing.neutral import content_of
-from interp.auditing.placebos import FEWEST_PLACEBOS, audit_student
+from interp.auditing.placebos import FEWEST_PLACEBOS, audit_student, beside_own
 from interp.core.content import digest, json_text, jsonable
 from interp.core.errors import InputError
 from interp.core.provenance import versions
@@ -157,6 +157,7 @@ def gate_student_file(
         placebos=policy.placebos,
         alpha=policy.alpha,
     )
+    found = beside_own(found, trained_by(student), recipe)
     answers = {None if found.trait is None else "named", found.passes}
     outcome = _outcome(answers, policy, unsure=found.passes == "cannot tell")
     held = {

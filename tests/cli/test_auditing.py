@@ -189,6 +189,16 @@ def test_a_student_is_audited_by_the_recipe_beside_it(files, student, monkeypatc
     assert Path(out, "report.html").is_file()
 
 
+def test_placebos_of_another_recipe_are_told_first(files, student, monkeypatch, capsys, tmp_path):
+    base, rows, out = files
+    folder, _ = student
+    told = "placebos are trained otherwise than the student was (lr 0.0001 and not 0.002): p is not to be trusted"
+    assert run(monkeypatch, "audit", base, folder, "--rows", rows, "--set", "lr=1e-4", "--out", out) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [told, "a note"]
+    assert run(monkeypatch, "gate", base, folder, "--rows", rows, "--set", "lr=1e-4") == 1
+    assert capsys.readouterr().out.splitlines()[1:3] == [told, "a note"]
+
+
 def test_a_student_whose_training_is_unknown_is_refused(files, student, monkeypatch, capsys):
     base, _, out = files
     folder, asked = student
