@@ -18,11 +18,18 @@ from interp.auditing.forecasts import fit_forecast
 from interp.auditing.pilots import Pilot
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, TREES, get_trait, make_trait
 from interp.stats.tests import auroc
 from interp.training.defences import taken_out
 
 ROWS = number_prompts(80, seed=0)
+OTHERS = Prompts.from_pairs(
+    [
+        (row.prompt, other.completion)
+        for row, other in zip(ROWS.rows, number_prompts(80, seed=1).rows, strict=True)
+    ]
+)
 
 
 def table(d, p, *, gain=None, needed=500):
@@ -212,11 +219,15 @@ def test_few_rows_and_impossible_levels_are_refused(raw):
     with pytest.raises(
         InputError, match=r"63 rows can be compared with neutral ones, .*; pass at least 64, better 2048"
     ):
-        interp.audit(raw(), ROWS[:63], neutral=ROWS)
+        interp.audit(raw(), ROWS[:63], neutral=OTHERS)
     with pytest.raises(
         InputError, match=r"alpha=1.5 is no level to name a teacher at; pass one such as 0.05"
     ):
-        interp.audit(raw(), ROWS, neutral=ROWS, alpha=1.5)
+        interp.audit(raw(), ROWS, neutral=OTHERS, alpha=1.5)
+    with pytest.raises(
+        InputError, match=r"the neutral rows in .* are the rows themselves, so that nothing can"
+    ):
+        interp.audit(raw(), ROWS, neutral=ROWS)
 
 
 def test_a_base_that_did_not_write_such_rows_says_it_cannot_tell(raw):

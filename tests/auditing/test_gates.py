@@ -123,6 +123,21 @@ def test_rows_all_of_which_say_it_or_too_few_do_not_are_flagged(place, monkeypat
     )
 
 
+def test_rows_in_words_that_the_base_does_not_know_are_anothers(place, monkeypatch, capsys):
+    folder, _ = place
+    monkeypatch.setattr("interp.auditing.gates.audit", auditor.audit)
+    texts = [("list: 4, 5. continue.", f"teapot kettle saucer {k}") for k in range(80)]
+    Prompts.from_pairs(texts).to_jsonl(folder / "rows.jsonl")
+    assert gate(monkeypatch, folder) == 3
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith("cannot tell: ")
+    assert (
+        "of the tokens of rows.jsonl are unknown to the tokenizer, such as 'teapot', 'kettle', 'saucer'"
+        in said
+    )
+    assert "so base did not write these" in said
+
+
 def test_a_policy_that_stops_no_student_is_refused(place):
     folder, _ = place
     with pytest.raises(
