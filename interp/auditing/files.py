@@ -13,6 +13,7 @@ from typing import Any, Unpack
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
 from interp.auditing.forecasts import read_forecast
 from interp.auditing.placebos import StudentAudit, audit_student, beside_own
+from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
@@ -28,6 +29,40 @@ from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
 ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
+OTHERS = (
+    *(
+        ".txt",
+        ".md",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".7z",
+        ".xlsx",
+        ".xls",
+        ".ods",
+        ".ndjson",
+    ),
+    *(
+        ".arrow",
+        ".feather",
+        ".yaml",
+        ".yml",
+        ".xml",
+        ".html",
+        ".pdf",
+        ".pkl",
+        ".npz",
+        ".npy",
+        ".pt",
+        ".safetensors",
+    ),
+)
+"""Suffixes of files that are neither rows nor a model that can be read; names on a hub end otherwise."""
+ACCEPTED = "rows in a JSONL, JSON, CSV, TSV or parquet file, or the folder or name of a student"
 FORMAT = 3  # raise when the same arguments make another result
 
 
@@ -86,9 +121,22 @@ def _shown(found: Audit | StudentAudit, unit: str) -> Result:
 
 
 def is_student(source: str) -> bool:
-    """Whether a source is a model rather than a file of rows: a folder, a GGUF file, or a name that is no file's."""
+    """Whether a source is a model rather than a file of rows: a folder, a GGUF file, or a name that is no file's.
+
+    Raises InputError for a path at which nothing is, which a name on a hub is not.
+    """
     path = Path(source)
-    return path.is_dir() or path.suffix.lower() == ".gguf" or not (path.is_file() or path.suffix in ROWS)
+    suffix = path.suffix.lower()
+    if path.exists():
+        return path.is_dir() or suffix == ".gguf"
+    if (
+        suffix in (*ROWS, *OTHERS)
+        or path.is_absolute()
+        or source.startswith((".", "~"))
+        or source.count("/") > 1
+    ):
+        raise InputError(f"{source} does not exist; pass {ACCEPTED}")
+    return True
 
 
 def trained_by(student: str) -> Recipe | None:

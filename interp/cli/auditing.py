@@ -24,6 +24,7 @@ from interp.cli.options import (
 from interp.core.errors import InputError
 
 PANEL = "Audit"
+TRAINED = "the folder or name of what was trained"
 auditing = typer.Typer()
 
 Subject = Annotated[
@@ -190,7 +191,7 @@ def _discover(
 
     made = None
     if placebos:
-        made = {"count": placebos, "rows": rows, "recipe": _trained_by(member, change)}
+        made = {"count": placebos, "rows": rows, "recipe": _trained_by(member, change, TRAINED)}
     else:
         _only("--placebos", {"--rows": rows, "--set": change})
     if text is None:
@@ -253,12 +254,17 @@ def _only(what: str, options: Mapping[str, Any], *, instead: str = "") -> None:
             raise InputError(f"{told} goes with {what}{instead and f', and {instead}'}; leave it out")
 
 
-def _trained_by(student: str, change: list[str] | None) -> Any:
+def _trained_by(student: str, change: list[str] | None, accepted: str = "") -> Any:
     """The recipe beside a student with what was changed; InputError where neither says how it was trained."""
-    from interp.auditing.files import trained_by
+    from interp.auditing.files import ACCEPTED, trained_by
     from interp.experiment.recipe import LEARNING, changed_recipe
 
     known = trained_by(student)
+    if known is None and not change and not Path(student).exists():
+        raise InputError(
+            f"{student} is no file or folder here; pass {accepted or ACCEPTED}, and for a name how it was trained, such as "
+            "--set lr=1e-4"
+        )
     if known is None and not change:
         raise InputError(
             f"nothing beside {student} says how it was trained, and placebos are trained alike; say so with --set, "
