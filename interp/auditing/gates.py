@@ -15,7 +15,8 @@ pilot's interval leaves it so. A student is "named" where it is like a candidate
 nats "cannot tell".
 The passport holds the fingerprints of base and student, or of all rows of the file with how many of them were audited,
 policy, audit, versions and a digest of all that: an edited one, and one of other rows, another student or another base,
-is refused.
+is refused, and one by another policy where that is given. The digest is a checksum and no signature: whoever edits a
+passport on purpose can compute it anew, so keep passports where only the gate writes, or sign them.
 """
 
 from __future__ import annotations
@@ -194,22 +195,34 @@ def _passport(
     return passport
 
 
-def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack[Loading]) -> dict[str, Any]:
-    """The passport of exactly this base and these rows or this student, untouched since it was written.
+def check_passport(
+    path: Path,
+    base: str,
+    subject: str | Path,
+    *,
+    policy: GatePolicy | None = None,
+    **loading: Unpack[Loading],
+) -> dict[str, Any]:
+    """The passport of exactly this base and these rows or this student, by this policy where one is given.
 
-    Raises InputError for a file that is none, one that was edited, and one of another base, other rows or another
-    student.
+    Its digest is a checksum, which shows an accident and no forgery. Raises InputError for a file that is none, one
+    whose digest is another, and one of another base, other rows or another student, or by another policy.
     """
     try:
         passport = json.loads(path.read_text())
         content = {key: value for key, value in passport.items() if key != "digest"}
-        whole = passport["digest"] == digest(json_text(content)) and content["format"] == FORMAT
+        whole, made = passport["digest"] == digest(json_text(content)), content["format"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is no passport of a gate ({error}); make one with interp gate --out"
         ) from error
     if not whole:
         raise InputError(f"{path} was changed after the gate wrote it; make it again with interp gate --out")
+    if made != FORMAT:
+        raise InputError(
+            f"{path} is a passport of format {made}, and {FORMAT} is read; make it again with interp gate --out"
+        )
+    _check_policy(path, content, policy)
     if is_student(str(subject)):
         here = _subject(*open_pair(base, str(subject), **loading))
     else:
@@ -220,6 +233,18 @@ def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack
                 f"{path} is the passport of another {name} ({content.get(name)}, not {value}); run the gate on these"
             )
     return passport
+
+
+def _check_policy(path: Path, content: dict[str, Any], policy: GatePolicy | None) -> None:
+    """InputError where a passport was made by another policy than the one that is given."""
+    wanted, made = jsonable(policy) or {}, content.get("policy") or {}
+    differ = [
+        f"{name} {made.get(name)}, not {value}" for name, value in wanted.items() if made.get(name) != value
+    ]
+    if differ:
+        raise InputError(
+            f"{path} was made by another policy ({'; '.join(differ)}); run the gate with this policy"
+        )
 
 
 def _subject(model: LanguageModel, held: Prompts | LanguageModel) -> dict[str, str]:

@@ -107,7 +107,7 @@ Policy = Annotated[
 ]
 Passport = Annotated[Path | None, typer.Option("--out", help="The passport to write, JSON.")]
 Check = Annotated[
-    Path | None, typer.Option(help="A passport to verify instead: of this base and subject, unedited.")
+    Path | None, typer.Option(help="A passport to verify instead: of this base and subject, and by --policy.")
 ]
 
 
@@ -222,10 +222,11 @@ def _gate(
     from interp.auditing.files import is_student
     from interp.auditing.gates import EXIT, check_passport, gate_file, gate_student_file, read_policy
 
-    given = {"--policy": policy, "--out": out, "--rows": rows, "--set": change, "--limit": limit}
+    given = {"--out": out, "--rows": rows, "--set": change, "--limit": limit}
     if check is not None:
         _only("a new audit", given, instead=f"{check} says by what it was made")
-        found = check_passport(check, base, subject, **loading)
+        asked = None if policy is None else read_policy(policy)
+        found = check_passport(check, base, subject, policy=asked, **loading)
     else:
         asked = read_policy(policy)
         asked = asked if limit is None else dataclasses.replace(asked, limit=limit)
@@ -262,8 +263,8 @@ def _trained_by(student: str, change: list[str] | None, accepted: str = "") -> A
     known = trained_by(student)
     if known is None and not change and not Path(student).exists():
         raise InputError(
-            f"{student} is no file or folder here; pass {accepted or ACCEPTED}, and for a name how it was trained, such as "
-            "--set lr=1e-4"
+            f"{student} is no file or folder here; pass {accepted or ACCEPTED}, and for a name how it was "
+            "trained, such as --set lr=1e-4"
         )
     if known is None and not change:
         raise InputError(

@@ -13,6 +13,7 @@ from interp.auditing.auditor import Audit
 from interp.auditing.gates import GatePolicy, check_passport, gate_file, gate_student_file, read_policy
 from interp.auditing.neutral import Pairs
 from interp.cli.main import main
+from interp.core.content import digest, json_text
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
@@ -180,11 +181,39 @@ def test_a_passport_is_of_its_base_and_rows_and_unedited(place, monkeypatch, raw
         InputError, match=r"passport\.json was changed after the gate wrote it; make it again"
     ):
         check_passport(path, base, rows)
+    edited = json.loads(path.read_text())
+    path.write_text(
+        json_text({**edited, "digest": digest(json_text({k: edited[k] for k in edited if k != "digest"}))})
+    )
+    raw().hf.save_pretrained(folder / "base")
+    raw().tokenizer.save_pretrained(folder / "base")
+    assert check_passport(path, base, rows)["outcome"] == "passed"  # a checksum is no signature
+    old = {k: 2 if k == "format" else edited[k] for k in edited if k != "digest"}
+    path.write_text(json_text({**old, "digest": digest(json_text(old))}))
+    with pytest.raises(
+        InputError, match=r"passport\.json is a passport of format 2, and 3 is read; make it again"
+    ):
+        check_passport(path, base, rows)
     path.write_text("[]")
     with pytest.raises(
         InputError, match=r"passport\.json is no passport of a gate .*; make one with interp gate --out"
     ):
         check_passport(path, base, rows)
+
+
+def test_a_passport_by_another_policy_is_refused(place, monkeypatch, capsys):
+    folder, _ = place
+    policy, path = folder / "gate.yaml", folder / "passport.json"
+    policy.write_text("flags: [named]\nlimit: 70\n")
+    assert gate(monkeypatch, folder, "--policy", str(policy), "--out", str(path)) == 0
+    assert gate(monkeypatch, folder, "--check", str(path)) == 0
+    assert gate(monkeypatch, folder, "--check", str(path), "--policy", str(policy)) == 0
+    policy.write_text("flags: [content, named]\n")
+    assert gate(monkeypatch, folder, "--check", str(path), "--policy", str(policy)) == 2
+    assert (
+        "passport.json was made by another policy (limit 70, not None; flags ['named'], not ['content', 'named']); run "
+        "the gate with this policy" in capsys.readouterr().err
+    )
 
 
 def test_a_policy_that_cannot_be_kept_is_refused(tmp_path):
