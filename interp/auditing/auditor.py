@@ -202,25 +202,33 @@ def audit(
     every = log_ratios(base, candidates, pairs)
     ratios = every.part(pairs.distinct)
     frame = named_table(ratios, alpha=alpha, seed=seed, every=every)
-    if recipe.pilot is not None:
-        frame = frame.merge(_pilot_table(base, pairs, candidates, recipe), on="trait")
-    if recipe.leans:
-        frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
-    found = replace(
-        _judged(label, frame, len(pairs.distinct), alpha), ratios=ratios, rows_of=rows.fingerprint
-    )
+    frame = _with_trained(frame, base, pairs, candidates, recipe)
+    found = replace(_judged(label, frame, len(pairs.distinct), alpha), ratios=ratios)
     scores = _row_scores(rows, readable, pairs.rows, found.trait and every.row_scores(found.trait))
-    notes, points = (
-        (*first, *pairs.notes, *pairs.copied, *left, *_narrow(len(frame)), *_scale(recipe)),
-        curve(ratios, alpha=alpha, seed=seed),
-    )
-    return replace(found, curve=points, notes=notes, row_scores=scores)
+    notes = (*first, *pairs.notes, *pairs.copied, *left, *_narrow(len(frame)), *_scale(recipe))
+    points = curve(ratios, alpha=alpha, seed=seed)
+    return replace(found, curve=points, notes=notes, rows_of=rows.fingerprint, row_scores=scores)
 
 
 def unmeasured(label: str, reason: str, rows: int, notes: tuple[str, ...] = (), *, alpha: float) -> Audit:
     """The audit of rows of which nothing could be measured, and why."""
     empty = pd.DataFrame(columns=["trait", "d"]), pd.DataFrame(columns=["rows", "first", "named"])
     return Audit(label, "cannot tell", None, None, reason, *empty, rows, notes, alpha)
+
+
+def _with_trained(
+    frame: pd.DataFrame,
+    base: LanguageModel,
+    pairs: Pairs,
+    candidates: Sequence[Candidate],
+    recipe: AuditRecipe,
+) -> pd.DataFrame:
+    """The table with what the pilot took over, and with leans, where the recipe asks for them."""
+    if recipe.pilot is not None:
+        frame = frame.merge(_pilot_table(base, pairs, candidates, recipe), on="trait")
+    if recipe.leans:
+        frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
+    return frame
 
 
 def _pilot_table(
