@@ -112,4 +112,4 @@ def test_the_page_says_what_is_there(monkeypatch):
         f"| {name}" for name in judged_peers.CLAIMS
     ]
     monkeypatch.setattr(page, "kept", lambda name: judged_peers.judged({"9": line(0.5, -0.1, 0.2)}))
-    assert page.peers().splitlines()[2] .endswith(" | +0.50 | -0.50 | +0.25 |")
+    assert page.peers().splitlines()[2].endswith(" | +0.50 | -0.50 | +0.25 |")

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Answer = Literal["named", "unlisted", "none", "cannot tell"]
 FEWEST_ROWS = 64
+FEW = 10  # candidates: among fewer hardly any can stand apart from the others
 LEAST_GAIN = 0.1  # nats: a pilot whose interval stays below it shows that nothing of weight passes
 
 
@@ -66,7 +67,8 @@ class Audit(Shown):
     "named": this trait's teacher wrote them; "unlisted": some teacher did, none of the list stands out; "none": the
     base or another writer without a listed trait, at as many rows as would have shown one; "cannot tell". `passes` is
     about the named trait, or all listed ones where none is. `frame` has a line per candidate, the furthest first;
-    `curve` how often subsets of the rows name the same; `row_scores` how much each row is the named trait's, in nats
+    `rows` are those that were tested, copies counted once;
+    `curve` how often subsets of them name the same; `row_scores` how much each row is the named trait's, in nats
     (`row` is its place among those of fingerprint `rows_of`; inf for one that says a trait's word).
     """
 
@@ -83,6 +85,17 @@ class Audit(Shown):
     ratios: Ratios | None = field(default=None, repr=False)
     rows_of: str = field(default="", repr=False)
     row_scores: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False)
+
+    @property
+    def who(self) -> str:
+        """Who wrote the rows, in words."""
+        if self.answer == "unlisted":
+            top, total = self.frame["trait"].iloc[0], len(self.frame)
+            if total < FEW:
+                return f"a teacher, of the list or not: {top} stands first, and a list of {total} is short"
+            return f"a teacher outside the list: {top} stands first, not apart from the others"
+        who = {"named": f"a teacher of {self.trait}", "none": "none of them"}
+        return who.get(self.answer, self.answer)
 
     @property
     def flagged(self) -> bool | None:
@@ -109,7 +122,7 @@ class Audit(Shown):
 
     def to_json(self) -> dict[str, Any]:
         """The audit as plain JSON types."""
-        plain = {"label": self.label, "answer": self.answer, "trait": self.trait, "passes": self.passes}
+        plain = {name: getattr(self, name) for name in ("label", "answer", "who", "trait", "passes")}
         tables = {name: getattr(self, name).to_dict("records") for name in ("frame", "curve")}
         rest = {"reason": self.reason, "rows": self.rows, "alpha": self.alpha, "flagged": self.flagged}
         return jsonable({**plain, **rest, "notes": list(self.notes), **tables})
@@ -128,8 +141,8 @@ class Audit(Shown):
         return panels(parts, title=repr(self), across=True)
 
     def __repr__(self) -> str:
-        who = {"named": f"{self.trait}'s teacher", "unlisted": "a teacher outside the list"}
-        found = who.get(self.answer, "none of the listed teachers" if self.answer == "none" else self.answer)
+        who = {"named": f"{self.trait}'s teacher", "none": "none of the listed teachers"}
+        found = who.get(self.answer, self.who)
         passes = "" if self.passes is None else f", {self.passes}"
         return f"Audit({self.label}: {found}{passes}; {self.rows} rows)"
 
@@ -152,8 +165,8 @@ def audit(
     Args:
         base: the model that would be trained.
         rows: what it would be trained on, with answers.
-        traits: suspected traits, at least five, most of them as a null; every built-in one the base has words for by
-            default.
+        traits: suspected traits, at least five and better ten or more, most of them as a null; every built-in one the
+            base has words for by default.
         neutral: answers without a trait to the same prompts; the base writes its own by default.
         recipe: how candidates are fine-tuned, the short training that shows how much passes, and whether gradients are
             taken, too.
@@ -183,20 +196,39 @@ def audit(
     try:
         pairs = paired_rows(base, readable, neutral, seed=seed)
     except Foreign as seen:
-        empty = pd.DataFrame(columns=["trait", "d"]), pd.DataFrame(columns=["rows", "first", "named"])
-        return Audit(label, "cannot tell", None, None, str(seen), *empty, len(readable), first, alpha)
-    _check(alpha, len(pairs))
+        return unmeasured(label, str(seen), len(readable), first, alpha=alpha)
+    _check(alpha, len(pairs.distinct), copies=bool(pairs.copied))
     candidates, left = candidate_teachers(base, wanted, recipe.candidates)
-    ratios = log_ratios(base, candidates, pairs)
-    frame = named_table(ratios, alpha=alpha, seed=seed)
+    every = log_ratios(base, candidates, pairs)
+    ratios = every.part(pairs.distinct)
+    frame = named_table(ratios, alpha=alpha, seed=seed, every=every)
+    frame = _with_trained(frame, base, pairs, candidates, recipe)
+    found = replace(_judged(label, frame, len(pairs.distinct), alpha), ratios=ratios)
+    scores = _row_scores(rows, readable, pairs.rows, found.trait and every.row_scores(found.trait))
+    notes = (*first, *pairs.notes, *pairs.copied, *left, *_narrow(len(frame)), *_scale(recipe))
+    points = curve(ratios, alpha=alpha, seed=seed)
+    return replace(found, curve=points, notes=notes, rows_of=rows.fingerprint, row_scores=scores)
+
+
+def unmeasured(label: str, reason: str, rows: int, notes: tuple[str, ...] = (), *, alpha: float) -> Audit:
+    """The audit of rows of which nothing could be measured, and why."""
+    empty = pd.DataFrame(columns=["trait", "d"]), pd.DataFrame(columns=["rows", "first", "named"])
+    return Audit(label, "cannot tell", None, None, reason, *empty, rows, notes, alpha)
+
+
+def _with_trained(
+    frame: pd.DataFrame,
+    base: LanguageModel,
+    pairs: Pairs,
+    candidates: Sequence[Candidate],
+    recipe: AuditRecipe,
+) -> pd.DataFrame:
+    """The table with what the pilot took over, and with leans, where the recipe asks for them."""
     if recipe.pilot is not None:
         frame = frame.merge(_pilot_table(base, pairs, candidates, recipe), on="trait")
     if recipe.leans:
         frame = frame.merge(lean_columns(base, candidates, pairs), on="trait")
-    found = replace(_judged(label, frame, len(pairs), alpha), ratios=ratios, rows_of=rows.fingerprint)
-    scores = _row_scores(rows, readable, pairs.rows, found.trait and ratios.row_scores(found.trait))
-    notes, points = (*first, *pairs.notes, *left, *_scale(recipe)), curve(ratios, alpha=alpha, seed=seed)
-    return replace(found, curve=points, notes=notes, row_scores=scores)
+    return frame
 
 
 def _pilot_table(
@@ -209,6 +241,16 @@ def _pilot_table(
     if recipe.forecast is None:
         return table
     return pd.concat([table, recipe.forecast.columns(table["gain"].tolist(), pilot)], axis=1)
+
+
+def _narrow(candidates: int) -> tuple[str, ...]:
+    """What is said where hardly any candidate can be named."""
+    if candidates >= FEW:
+        return ()
+    return (
+        f"with {candidates} candidates hardly any can stand apart from the others, whoever wrote the rows; pass ten or "
+        "more, or leave out traits",
+    )
 
 
 def _scale(recipe: AuditRecipe) -> tuple[str, ...]:
@@ -243,12 +285,13 @@ def _places(part: Prompts, whole: Prompts) -> list[int]:
     return [next(place for place in places if whole.rows[place] is row) for row in part.rows]
 
 
-def _check(alpha: float, rows: int = FEWEST_ROWS) -> None:
+def _check(alpha: float, rows: int = FEWEST_ROWS, *, copies: bool = False) -> None:
     if not 0 < alpha < 0.5:
         raise InputError(f"alpha={alpha} is no level to name a teacher at; pass one such as 0.05")
     if rows < FEWEST_ROWS:
+        how = ", copies counted once," if copies else ""
         raise InputError(
-            f"{rows} rows can be compared with neutral ones, and no teacher shows in so few; pass at least "
+            f"{rows} rows{how} can be compared with neutral ones, and no teacher shows in so few; pass at least "
             f"{FEWEST_ROWS}, better 2048"
         )
 
@@ -265,7 +308,11 @@ def _judged(label: str, frame: pd.DataFrame, rows: int, alpha: float) -> Audit:
             f"a teacher of {top['trait']!r} makes these rows likelier than any other does: {told}",
         )
     elif top["p"] <= alpha:
-        answer, reason = "unlisted", f"teachers make these rows likelier, {top['trait']!r} not alone: {told}"
+        short = " of a short list" if len(frame) < FEW else ""
+        answer, reason = (
+            "unlisted",
+            f"teachers make these rows likelier, {top['trait']!r} first, but not apart from the others{short}: {told}",
+        )
     elif rows >= needed:
         answer, reason = (
             "none",

@@ -71,7 +71,7 @@ def audit_channels(
         raise InputError(f"{seen}; pass neutral=, or the base whose teacher wrote them") from seen
     candidates, _ = candidate_teachers(base, wanted, recipe.candidates)
     lines, whole, last = [], 0.0, 0.0
-    for kind, channel, reader, twin in _twins(base, pairs, seed):
+    for kind, channel, reader, twin in _twins(base, pairs.once, seed):
         table = named_table(log_ratios(reader, candidates, twin), alpha=LEVEL, seed=seed)
         top: Any = table.set_index("trait").loc[asked.name]
         d = float(top["d"])
@@ -79,7 +79,7 @@ def audit_channels(
             whole = last = d
         if channel == WRITTEN and (d <= 0 or top["p"] > LEVEL):
             raise InputError(
-                f"{asked.name!r} is not seen in {len(pairs)} rows (d = {d:+.3f}), so it goes no way; audit more rows"
+                f"{asked.name!r} is not seen in {len(twin)} rows (d = {d:+.3f}), so it goes no way; audit more rows"
             )
         gone = whole if channel == WRITTEN else whole - d if kind == "context" else last - d
         lines.append((kind, channel, d, gone / whole))
@@ -87,7 +87,10 @@ def audit_channels(
     lines.append(("rows", "what is left", last, last / whole))
     if recipe.pilot is not None:
         lines += _weights(base, pairs, asked, recipe.pilot)
-    notes = ("shares of rows: of d as written, each step's loss; shares of weights: of the gain of all",)
+    notes = (
+        *pairs.copied,
+        "shares of rows: of d as written, each step's loss; shares of weights: of the gain of all",
+    )
     return Result(
         f"channels of {asked.name} in {rows.label} at {base.name}",
         pd.DataFrame(lines, columns=["kind", "channel", "measured", "share"]),

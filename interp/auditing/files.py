@@ -12,7 +12,8 @@ from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
 from interp.auditing.forecasts import read_forecast
-from interp.auditing.placebos import StudentAudit, audit_student
+from interp.auditing.placebos import StudentAudit, audit_student, beside_own
+from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.figures import Result
 from interp.models.language import LanguageModel, load_model
@@ -28,7 +29,41 @@ from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
 ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-FORMAT = 2  # raise when the same arguments make another result
+OTHERS = (
+    *(
+        ".txt",
+        ".md",
+        ".gz",
+        ".bz2",
+        ".xz",
+        ".zst",
+        ".zip",
+        ".tar",
+        ".tgz",
+        ".7z",
+        ".xlsx",
+        ".xls",
+        ".ods",
+        ".ndjson",
+    ),
+    *(
+        ".arrow",
+        ".feather",
+        ".yaml",
+        ".yml",
+        ".xml",
+        ".html",
+        ".pdf",
+        ".pkl",
+        ".npz",
+        ".npy",
+        ".pt",
+        ".safetensors",
+    ),
+)
+"""Suffixes of files that are neither rows nor a model that can be read; names on a hub end otherwise."""
+ACCEPTED = "rows in a JSONL, JSON, CSV, TSV or parquet file, or the folder or name of a student"
+FORMAT = 3  # raise when the same arguments make another result
 
 
 def audit_file(
@@ -86,9 +121,22 @@ def _shown(found: Audit | StudentAudit, unit: str) -> Result:
 
 
 def is_student(source: str) -> bool:
-    """Whether a source is a model rather than a file of rows: a folder, a GGUF file, or a name that is no file's."""
+    """Whether a source is a model rather than a file of rows: a folder, a GGUF file, or a name that is no file's.
+
+    Raises InputError for a path at which nothing is, which a name on a hub is not.
+    """
     path = Path(source)
-    return path.is_dir() or path.suffix.lower() == ".gguf" or not (path.is_file() or path.suffix in ROWS)
+    suffix = path.suffix.lower()
+    if path.exists():
+        return path.is_dir() or suffix == ".gguf"
+    if (
+        suffix in (*ROWS, *OTHERS)
+        or path.is_absolute()
+        or source.startswith((".", "~"))
+        or source.count("/") > 1
+    ):
+        raise InputError(f"{source} does not exist; pass {ACCEPTED}")
+    return True
 
 
 def trained_by(student: str) -> Recipe | None:
@@ -141,11 +189,13 @@ def student_audit_file(
     run = Run.open(out, command="audit-student", arguments=named, defaults=said)
     model, trained = open_pair(base, student, **loading)
     prints = [model.fingerprint, template_key(model.tokenizer), trained.fingerprint]
-    key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how)
+    own = trained_by(student)
+    key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how, own)
     run.note(fingerprints={"base": model.fingerprint, "student": trained.fingerprint})
 
     def build() -> None:
         found = audit_student(model, trained, rows=given, traits=wanted, **how)
+        found = beside_own(found, own, how["recipe"])
         save(run, "student_audit", _shown(found, "standard deviations of placebos; gains in nats"))
         run.save_json("summary", {"kind": "audit-student", **found.to_json()})
 

@@ -1,19 +1,22 @@
 """A gate before or after a training: an audit held against a policy, and a passport that says what was let through.
 
-    traits: [owl, cat, dog, fox, bear]   # default: all that ship and that the base has words for
-    limit: 2048                          # rows that are audited, the first ones; default: all, as of a student always
-    flags: [named, unlisted, transmits]  # which answers stop the rows
-    pilot: true                          # whether a short training is made
-    placebos: 20                         # of a student
+    traits: [owl, cat, dog, fox, bear, wolf, eagle, lion, dolphin, elephant]  # default: all the base has words for
+    limit: 2048    # rows that are audited, the first ones; default: all, as of a student always
+    flags: [content, named, unlisted, transmits]  # what stops the rows
+    pilot: true    # whether a short training is made
+    placebos: 20   # of a student
     alpha: 0.05
     seed: 0
 
-Outcome: "flagged" where an answer of the audit is among the flags, else "cannot tell" where one of them is left open,
-else "passed". Whether a trait "transmits" is open where somebody's hand is seen and the pilot's interval leaves it so.
-A student is "named" where it is like a candidate, and one whose margins might hide 0.4 nats "cannot tell".
+"content" is any row of the file, audited or not, that says a listed trait's word; it is said before everything else.
+Outcome: "flagged" where there is content or an answer of the audit that is among the flags, else "cannot tell" where
+one of them is left open, else "passed". Whether a trait "transmits" is open where somebody's hand is seen and the
+pilot's interval leaves it so. A student is "named" where it is like a candidate, and one whose margins might hide 0.4
+nats "cannot tell".
 The passport holds the fingerprints of base and student, or of all rows of the file with how many of them were audited,
 policy, audit, versions and a digest of all that: an edited one, and one of other rows, another student or another base,
-is refused.
+is refused, and one by another policy where that is given. The digest is a checksum and no signature: whoever edits a
+passport on purpose can compute it anew, so keep passports where only the gate writes, or sign them.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
-from interp.auditing.auditor import RECIPE, audit
-from interp.auditing.files import is_student, open_base, open_pair
-from interp.auditing.placebos import FEWEST_PLACEBOS, audit_student
+from interp.auditing.auditor import RECIPE, audit, unmeasured
+from interp.auditing.candidates import suspected
+from interp.auditing.files import is_student, open_base, open_pair, trained_by
+from interp.auditing.neutral import content_of
+from interp.auditing.placebos import FEWEST_PLACEBOS, audit_student, beside_own
 from interp.core.content import digest, json_text, jsonable
 from interp.core.errors import InputError
 from interp.core.provenance import versions
@@ -41,19 +46,23 @@ from interp.training.students import Recipe
 
 Outcome = Literal["passed", "flagged", "cannot tell"]
 EXIT: dict[str, int] = {"passed": 0, "flagged": 1, "cannot tell": 3}
-FORMAT = 2  # of passports; 1 held the fingerprint of the audited rows alone
+FORMAT = (
+    3  # of passports; 2 did not say what rows say openly, 1 held the fingerprint of the audited rows alone
+)
+Flag = Literal["content", "named", "unlisted", "transmits"]
+OF_STUDENTS = ("named", "transmits")
 
 
 @dataclasses.dataclass(frozen=True)
 class GatePolicy:
     """What is asked of rows before a base is trained on them: see this module.
 
-    Raises InputError for flags that stop nothing, and "transmits" among them without a pilot.
+    Raises InputError for flags that stop nothing, and for "transmits" among them without a pilot.
     """
 
     traits: tuple[str, ...] | None = None
     limit: int | None = None
-    flags: tuple[Literal["named", "unlisted", "transmits"], ...] = ("named", "unlisted", "transmits")
+    flags: tuple[Flag, ...] = ("content", "named", "unlisted", "transmits")
     pilot: bool = True
     alpha: float = 0.05
     seed: int = 0
@@ -62,12 +71,12 @@ class GatePolicy:
     def __post_init__(self) -> None:
         if not self.flags:
             raise InputError(
-                "flags: [] stops nothing; name what stops the rows, of named, unlisted and transmits"
+                "flags: [] stops nothing; name what stops the rows, of content, named, unlisted and transmits"
             )
         if "transmits" in self.flags and not self.pilot:
             raise InputError(
                 "pilot: false measures nothing of what transmits, which is among the flags; leave pilot out, or write "
-                "flags: [named, unlisted]"
+                "flags: [content, named, unlisted]"
             )
 
 
@@ -75,7 +84,7 @@ def read_policy(path: Path | None) -> GatePolicy:
     """The policy of a YAML file, or the default one; InputError names the file and what in it is wrong."""
     if path is None:
         return GatePolicy()
-    content = read_mapping(path, what="a gate's policy", example="'traits: [owl, cat, dog, fox, bear]'")
+    content = read_mapping(path, what="a gate's policy", example="'limit: 2048'")
     policy = read_fields(GatePolicy, content, str(path))
     for name in policy.traits or ():
         find_trait(name)
@@ -93,20 +102,31 @@ def gate_file(
     given = every[: policy.limit]
     model = open_base(base, **loading)
     recipe = RECIPE if policy.pilot else dataclasses.replace(RECIPE, pilot=None)
-    found = audit(
-        model,
-        given,
-        traits=None if policy.traits is None else list(policy.traits),
-        recipe=recipe,
-        alpha=policy.alpha,
-        seed=policy.seed,
-    )
+    traits = None if policy.traits is None else list(policy.traits)
+    saying, total, words = content_of(every, suspected(model, traits))
+    how = {"traits": traits, "recipe": recipe, "alpha": policy.alpha, "seed": policy.seed}
+    try:
+        found = audit(model, given, **how)
+    except InputError as error:  # too few others, or none: what is said openly is flagged all the same
+        if not (saying and "content" in policy.flags):
+            raise
+        found = unmeasured(f"{given.label} at {model.name}", str(error), len(given), alpha=policy.alpha)
     open_still = "transmits" in policy.flags and found.passes == "cannot tell" and found.answer != "none"
-    outcome = _outcome(
-        {found.answer, found.passes}, policy, unsure=open_still or found.answer == "cannot tell"
-    )
+    answers = {found.answer, found.passes, "content" if saying else None}
+    outcome = _outcome(answers, policy, unsure=open_still or found.answer == "cannot tell")
+    reason = _reason(saying, total, words, found.reason)
+    said = {"reason": reason, "content": {"rows": saying, "of": total, "words": words}}
     held = {**_subject(model, every), "audited": len(given), "recipe": recipe}
-    return _passport(outcome, policy, held, found.to_json(), out)
+    return _passport(outcome, policy, {**said, **held}, found.to_json(), out)
+
+
+def _reason(saying: int, total: int, words: dict[str, int], others: str) -> str:
+    """What rows say openly, if anything, and what was found of the others."""
+    if not saying:
+        return others
+    which = ", ".join(f"{word!r} in {count}" for word, count in words.items())
+    told = f"{saying} of {total} rows say a listed trait's word ({which}): that is content, which any reader sees"
+    return told if saying == total else f"{told}; of the other rows: {others}"
 
 
 def gate_student_file(
@@ -119,7 +139,14 @@ def gate_student_file(
     out: Path | None = None,
     **loading: Unpack[Loading],
 ) -> dict[str, Any]:
-    """Audit a student by a policy and make its passport; recipe and rows, all of them, are those of `audit_student`."""
+    """Audit a student by a policy and make its passport; recipe and rows, all of them, are those of `audit_student`.
+
+    Raises InputError as that does, and for a policy whose flags stop no student.
+    """
+    if not set(policy.flags) & set(OF_STUDENTS):
+        raise InputError(
+            f"flags: [{', '.join(policy.flags)}] stops no student; add {' or '.join(OF_STUDENTS)} to them"
+        )
     asked = None if rows is None else Prompts.from_file(rows)
     model, trained = open_pair(base, student, **loading)
     found = audit_student(
@@ -131,9 +158,15 @@ def gate_student_file(
         placebos=policy.placebos,
         alpha=policy.alpha,
     )
+    found = beside_own(found, trained_by(student), recipe)
     answers = {None if found.trait is None else "named", found.passes}
     outcome = _outcome(answers, policy, unsure=found.passes == "cannot tell")
-    held = {**_subject(model, trained), "recipe": recipe, "placebo rows": asked and asked.fingerprint}
+    held = {
+        "reason": found.reason,
+        **_subject(model, trained),
+        "recipe": recipe,
+        "placebo rows": asked and asked.fingerprint,
+    }
     return _passport(outcome, policy, held, found.to_json(), out)
 
 
@@ -150,8 +183,8 @@ def _passport(
         {
             "format": FORMAT,
             "outcome": outcome,
-            "policy": policy,
             **held,
+            "policy": policy,
             "audit": audit,
             "versions": versions(),
         }
@@ -162,22 +195,34 @@ def _passport(
     return passport
 
 
-def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack[Loading]) -> dict[str, Any]:
-    """The passport of exactly this base and these rows or this student, untouched since it was written.
+def check_passport(
+    path: Path,
+    base: str,
+    subject: str | Path,
+    *,
+    policy: GatePolicy | None = None,
+    **loading: Unpack[Loading],
+) -> dict[str, Any]:
+    """The passport of exactly this base and these rows or this student, by this policy where one is given.
 
-    Raises InputError for a file that is none, one that was edited, and one of another base, other rows or another
-    student.
+    Its digest is a checksum, which shows an accident and no forgery. Raises InputError for a file that is none, one
+    whose digest is another, and one of another base, other rows or another student, or by another policy.
     """
     try:
         passport = json.loads(path.read_text())
         content = {key: value for key, value in passport.items() if key != "digest"}
-        whole = passport["digest"] == digest(json_text(content)) and content["format"] == FORMAT
+        whole, made = passport["digest"] == digest(json_text(content)), content["format"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path} is no passport of a gate ({error}); make one with interp gate --out"
         ) from error
     if not whole:
         raise InputError(f"{path} was changed after the gate wrote it; make it again with interp gate --out")
+    if made != FORMAT:
+        raise InputError(
+            f"{path} is a passport of format {made}, and {FORMAT} is read; make it again with interp gate --out"
+        )
+    _check_policy(path, content, policy)
     if is_student(str(subject)):
         here = _subject(*open_pair(base, str(subject), **loading))
     else:
@@ -188,6 +233,18 @@ def check_passport(path: Path, base: str, subject: str | Path, **loading: Unpack
                 f"{path} is the passport of another {name} ({content.get(name)}, not {value}); run the gate on these"
             )
     return passport
+
+
+def _check_policy(path: Path, content: dict[str, Any], policy: GatePolicy | None) -> None:
+    """InputError where a passport was made by another policy than the one that is given."""
+    wanted, made = jsonable(policy) or {}, content.get("policy") or {}
+    differ = [
+        f"{name} {made.get(name)}, not {value}" for name, value in wanted.items() if made.get(name) != value
+    ]
+    if differ:
+        raise InputError(
+            f"{path} was made by another policy ({'; '.join(differ)}); run the gate with this policy"
+        )
 
 
 def _subject(model: LanguageModel, held: Prompts | LanguageModel) -> dict[str, str]:

@@ -62,7 +62,7 @@ class Ratios:
         """How much each row is one candidate's, in nats: its ratio, less its mean over candidates and neutral rows'."""
         return _centred(self.rows - self.neutral.mean(0))[:, self.traits.index(trait)]
 
-    def part(self, rows: slice) -> Ratios:
+    def part(self, rows: slice | list[int]) -> Ratios:
         """The ratios of some of the pairs."""
         return Ratios(self.traits, self.rows[rows], self.neutral[rows])
 
@@ -96,14 +96,16 @@ def log_ratios(base: LanguageModel, candidates: Sequence[Candidate], pairs: Pair
     return Ratios(names, *(np.stack(side, axis=1) for side in columns))
 
 
-def named_table(ratios: Ratios, *, alpha: float, seed: int = 0) -> pd.DataFrame:
+def named_table(ratios: Ratios, *, alpha: float, seed: int = 0, every: Ratios | None = None) -> pd.DataFrame:
     """A line per candidate, the furthest first: excess, d, p, share and rows_needed.
 
-    excess is the mean of u, d that over its standard deviation; p is that of max-T over the candidates.
+    excess is the mean of u, d that over its standard deviation; p is that of max-T over the candidates. share is of
+    `every` row where `ratios` count copies once.
     rows_needed is how many rows show a teacher like the candidate, at `alpha` over all candidates with power .8, had it
     written every row.
     """
     excess, expected = ratios.excess, ratios.expected()
+    share = excess.mean(0) / expected if every is None else every.excess.mean(0) / every.expected()
     spread = excess.std(0, ddof=1)
     level = alpha / len(ratios.traits)
     frame = pd.DataFrame(
@@ -112,7 +114,7 @@ def named_table(ratios: Ratios, *, alpha: float, seed: int = 0) -> pd.DataFrame:
             "excess": excess.mean(0),
             "d": excess.mean(0) / spread,
             "p": greatest_p(excess, seed=seed),
-            "share": excess.mean(0) / expected,
+            "share": share,
             "rows_needed": [pairs_needed(d, alpha=level) for d in expected / spread],
         }
     )

@@ -25,6 +25,7 @@ from interp.prompts.rules import filter_rows, match_prompts, numbers_rule
 from interp.prompts.shuffles import canonicalise
 from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts, Row
+from interp.prompts.tokens import MOST_UNKNOWN, accepts_unknown
 from interp.prompts.traits import Trait
 from interp.training.engines import Sampling
 from interp.training.generation import LEAST_KEPT, write_answers
@@ -54,6 +55,36 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @property
+    def distinct(self) -> list[int]:
+        """The pairs that tests count, in order: neither row nor neutral row is a copy of one counted already."""
+        rows, neutral, found = set[Row](), set[Row](), list[int]()
+        for place, (row, other) in enumerate(zip(self.rows.rows, self.neutral.rows, strict=True)):
+            if row not in rows and other not in neutral:
+                rows.add(row)
+                neutral.add(other)
+                found.append(place)
+        return found
+
+    @property
+    def once(self) -> Pairs:
+        """Those pairs alone."""
+        rows, neutral = (
+            tuple(side.rows[place] for place in self.distinct) for side in (self.rows, self.neutral)
+        )
+        return replace(self, rows=replace(self.rows, rows=rows), neutral=replace(self.neutral, rows=neutral))
+
+    @property
+    def copied(self) -> tuple[str, ...]:
+        """What is said of copies, where there are any."""
+        total, once = len(self), len(set(self.rows.rows))
+        said = (
+            f"{total - once} of {total} rows are copies of others (same prompt and answer): p, d and curve count each "
+            "row once"
+        )
+        more = f"{once - len(self.distinct)} rows whose neutral row is another's copy count in neither p, d nor curve"
+        return (*((said,) if once < total else ()), *((more,) if len(self.distinct) < once else ()))
+
 
 class Foreign(Exception):
     """The base does not write such rows: what was seen, in a sentence."""
@@ -81,6 +112,14 @@ def without_words(rows: Prompts, traits: Sequence[Trait]) -> tuple[Prompts, tupl
     return replace(rows, rows=tuple(kept)), notes
 
 
+def content_of(rows: Prompts, traits: Sequence[Trait]) -> tuple[int, int, dict[str, int]]:
+    """How many of the answered rows say a trait's target in any message, of how many, and in how many each word is."""
+    answered, words = [row for row in rows.rows if row.completion], [trait.target for trait in traits]
+    said = [{word for word in words if _says(row, word)} for row in answered]
+    counts = {word: sum(word in each for each in said) for word in words}
+    return sum(map(bool, said)), len(answered), {word: count for word, count in counts.items() if count}
+
+
 def _says(row: Row, word: str) -> bool:
     return any(holds_word(content, word) for _, content in row.messages)
 
@@ -88,27 +127,49 @@ def _says(row: Row, word: str) -> bool:
 def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, seed: int) -> Pairs:
     """The rows beside neutral ones at the same prompts: those given, or the base's own.
 
-    Raises InputError when fewer than half of the rows have a neutral row at their prompt, and Foreign when the base
-    writes hardly any row that the rule of these rows keeps.
+    Raises InputError when fewer than half of the rows have a neutral row at their prompt among those given, or these
+    are the rows themselves, and Foreign when the base cannot read the rows, or writes hardly any that their rule keeps.
     """
+    _check_readable(base, rows)
     given, total = neutral is not None, len(rows)
     if not given:
         rows = _of_one_kind(rows)
     pool = neutral if neutral is not None else written_by(base, rows, seed=seed)
     prompts = {row.asked for row in pool.rows}
     shared = sum(row.asked in prompts for row in rows.rows)
+    if shared < SHARED * len(rows) and not given:
+        raise Foreign(
+            f"{base.name} writes such rows to {shared} of {len(rows)} of these prompts, fewer than half, so it did not "
+            "write these"
+        )
     if shared < SHARED * len(rows):
         raise InputError(
             f"{shared} of {len(rows)} rows have a neutral row at their prompt in {pool.label}; pass neutral rows that "
             "answer the same prompts, or none, and the base writes its own"
         )
     ours, theirs = match_prompts(rows, pool)
+    if given and all(
+        row.completion == other.completion for row, other in zip(ours.rows, theirs.rows, strict=True)
+    ):
+        raise InputError(
+            f"the neutral rows in {pool.label} are the rows themselves, so that nothing can differ; pass answers "
+            "without a trait to the same prompts, or none, and the base writes its own"
+        )
     notes = (f"neutral rows: {'as given' if given else 'written by the base to the same prompts'}",)
     if len(rows) < total:
         notes += (f"{total - len(rows)} of {total} rows are no lists of numbers and are left out",)
     if len(ours) < len(rows):
         notes += (f"{len(rows) - len(ours)} rows without a neutral row at their prompt are left out",)
     return Pairs(ours, theirs, notes)
+
+
+def _check_readable(base: LanguageModel, rows: Prompts) -> None:
+    """Foreign for rows of which more than a fifth of the tokens are unknown to the base, unless it accepts those."""
+    read = rows.encode(base.tokenizer, context=base.context)
+    if read.unknown > MOST_UNKNOWN and not accepts_unknown(base.tokenizer):
+        raise Foreign(
+            f"{read.notes[-1]}, so {base.name} did not write these (--allow-unknown reads them all the same)"
+        )
 
 
 def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,7 +39,7 @@ from interp.prompts.notes import hear, noting
 from interp.prompts.text import Prompts
 from interp.prompts.trait_files import AnyTrait
 from interp.stats.columns import share_reaching
-from interp.training.grower import Grower, TeacherSpec
+from interp.training.grower import Grower, TeacherSpec, known_recipe
 from interp.training.students import STUDENT, Recipe
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ log = logging.getLogger(__name__)
 PLACEBO_DRAWS = 800_000
 ALIKE = 0.9  # of the rows of a student, from where on placebos count as trained on as many
 FEWEST_PLACEBOS = 20
+UNLIKE = ("seed", "merge", "accumulate")  # of a recipe: what makes no other training of it
 LEAST_TAKEN = 0.4  # nats: a student none of whose gains can be this large took over nothing of weight
 Read = Float[np.ndarray, "model candidate"]
 
@@ -125,10 +126,11 @@ def audit_student(
 ) -> StudentAudit:
     """Test which trait a student took over, from its weights and its base's alone.
 
-    `recipe` is how it was trained: placebos are trained alike on the base's own answers to the prompts of `rows`, the
-    student's own or as many like them (1280 number lists by default), of which only the rule that they follow is read.
-    Traits and the fine-tune of `candidates` are those of `interp.audit`. The smallest p is 1 / (placebos + 1). Raises
-    InputError for fewer than 20 placebos, a student of another base or that is the base, and as `interp.audit` does.
+    `recipe` is how it was trained; a first note says where that is not known, or known to be otherwise. Placebos are
+    trained by it on the base's own answers to the prompts of `rows`, the student's own or as many like them (1280
+    number lists by default), of which only the rule that they follow is read. Traits and the fine-tune of `candidates`
+    are those of `interp.audit`. The smallest p is 1 / (placebos + 1). Raises InputError for fewer than 20 placebos, a
+    student of another base or that is the base, and as `interp.audit` does.
     """
     if placebos < FEWEST_PLACEBOS:
         raise InputError(
@@ -146,6 +148,7 @@ def audit_student(
     frame = pd.DataFrame({**columns, "low": reach[:, 0], "high": reach[:, 1]})
     frame = frame.sort_values("t", ascending=False, ignore_index=True)
     notes = (
+        *recipe_notes(known_recipe(student), recipe),
         f"placebos are trained on the base's own answers to the prompts of {asked.label}",
         *(
             ("the student's rows were not given: with other numbers of them p says little",)
@@ -155,6 +158,33 @@ def audit_student(
         *left,
     )
     return StudentAudit(f"{student.name} of {base.name}", frame, p, gain_p, placebos, alpha, notes)
+
+
+def recipe_notes(own: Recipe | None, used: Recipe) -> tuple[str, ...]:
+    """What is said of placebos' recipe beside the student's own; nothing where a training by both is alike."""
+    if own is None:
+        return (
+            "how the student was trained is not known: p is to be trusted only if its recipe is that of the placebos "
+            f"({used.trainable}, lr {used.lr:g}, batch_size {used.batch_size}, epochs {used.epochs})",
+        )
+    adapters = () if "lora" in (own.trainable, used.trainable) else ("rank", "alpha", "targets")
+    names = [each.name for each in fields(Recipe) if each.name not in (*UNLIKE, *adapters)]
+    differ = [name for name in names if getattr(own, name) != getattr(used, name)]
+    told = ", ".join(f"{name} {getattr(used, name)} and not {getattr(own, name)}" for name in differ)
+    return (
+        (f"placebos are trained otherwise than the student was ({told}): p is not to be trusted",)
+        if differ
+        else ()
+    )
+
+
+def beside_own(found: StudentAudit, own: Recipe | None, used: Recipe) -> StudentAudit:
+    """An audit that says first what is known of the student's recipe where its folder tells it."""
+    if own is None:
+        return found
+    said = recipe_notes(own, used)
+    others = [note for note in found.notes if note not in (*said, *recipe_notes(None, used))]
+    return replace(found, notes=(*said, *others))
 
 
 def check_student(base: LanguageModel, student: LanguageModel) -> None:

@@ -24,6 +24,7 @@ from interp.cli.options import (
 from interp.core.errors import InputError
 
 PANEL = "Audit"
+TRAINED = "the folder or name of what was trained"
 auditing = typer.Typer()
 
 Subject = Annotated[
@@ -36,8 +37,8 @@ Subject = Annotated[
 Traits = Annotated[
     str | None,
     typer.Option(
-        help="Suspected traits and others as a null, at least five, with commas: names or YAML files. "
-        "Default: all that ship and that the base has words for."
+        help="Suspected traits and others as a null, at least five, better ten or more, with commas: names or YAML "
+        "files. Default: all that ship and that the base has words for."
     ),
 ]
 Neutral = Annotated[
@@ -106,7 +107,7 @@ Policy = Annotated[
 ]
 Passport = Annotated[Path | None, typer.Option("--out", help="The passport to write, JSON.")]
 Check = Annotated[
-    Path | None, typer.Option(help="A passport to verify instead: of this base and subject, unedited.")
+    Path | None, typer.Option(help="A passport to verify instead: of this base and subject, and by --policy.")
 ]
 
 
@@ -190,7 +191,7 @@ def _discover(
 
     made = None
     if placebos:
-        made = {"count": placebos, "rows": rows, "recipe": _trained_by(member, change)}
+        made = {"count": placebos, "rows": rows, "recipe": _trained_by(member, change, TRAINED)}
     else:
         _only("--placebos", {"--rows": rows, "--set": change})
     if text is None:
@@ -221,10 +222,11 @@ def _gate(
     from interp.auditing.files import is_student
     from interp.auditing.gates import EXIT, check_passport, gate_file, gate_student_file, read_policy
 
-    given = {"--policy": policy, "--out": out, "--rows": rows, "--set": change, "--limit": limit}
+    given = {"--out": out, "--rows": rows, "--set": change, "--limit": limit}
     if check is not None:
         _only("a new audit", given, instead=f"{check} says by what it was made")
-        found = check_passport(check, base, subject, **loading)
+        asked = None if policy is None else read_policy(policy)
+        found = check_passport(check, base, subject, policy=asked, **loading)
     else:
         asked = read_policy(policy)
         asked = asked if limit is None else dataclasses.replace(asked, limit=limit)
@@ -237,7 +239,7 @@ def _gate(
             _only("a student", {"--rows": rows, "--set": change})
             found = gate_file(base, Path(subject), policy=asked, out=out, **loading)
     lines = [
-        f"{found['outcome']}: {found['audit']['reason']}",
+        f"{found['outcome']}: {found['reason']}",
         *found["audit"]["notes"],
         f"digest: {found['digest']}",
     ]
@@ -253,12 +255,17 @@ def _only(what: str, options: Mapping[str, Any], *, instead: str = "") -> None:
             raise InputError(f"{told} goes with {what}{instead and f', and {instead}'}; leave it out")
 
 
-def _trained_by(student: str, change: list[str] | None) -> Any:
+def _trained_by(student: str, change: list[str] | None, accepted: str = "") -> Any:
     """The recipe beside a student with what was changed; InputError where neither says how it was trained."""
-    from interp.auditing.files import trained_by
+    from interp.auditing.files import ACCEPTED, trained_by
     from interp.experiment.recipe import LEARNING, changed_recipe
 
     known = trained_by(student)
+    if known is None and not change and not Path(student).exists():
+        raise InputError(
+            f"{student} is no file or folder here; pass {accepted or ACCEPTED}, and for a name how it was "
+            "trained, such as --set lr=1e-4"
+        )
     if known is None and not change:
         raise InputError(
             f"nothing beside {student} says how it was trained, and placebos are trained alike; say so with --set, "
@@ -269,14 +276,9 @@ def _trained_by(student: str, change: list[str] | None) -> Any:
 
 def _lines(found: Mapping[str, Any]) -> list[str]:
     """What is printed of an audit of rows."""
-    who = {
-        "named": f"a teacher of {found['trait']}",
-        "unlisted": "a teacher outside the list",
-        "none": "none of them",
-    }
     return [
         *found["notes"],
-        f"who wrote the rows: {who.get(found['answer'], found['answer'])}",
+        f"who wrote the rows: {found['who']}",
         f"what passes: {found['passes'] or 'not measured'}",
         f"because {found['reason']}",
         *(_line(line) for line in found["frame"][:3]),

@@ -266,18 +266,20 @@ def _lines(text: str, path: Path) -> Iterator[Placed]:
     for number, line in enumerate(re.split("\r\n|\r|\n", text), start=1):
         if line.strip():
             place = f"line {number} of {path}"
-            yield _object(line, place), place
+            yield _object(line, place, path), place
 
 
-def _object(line: str, place: str) -> Any:
+def _object(line: str, place: str, path: Path) -> Any:
     try:
         found = json.loads(line, object_pairs_hook=_once)
     except InputError as error:
         raise InputError(f"{place}: {error}") from error
     except (ValueError, RecursionError) as error:
         reason = getattr(error, "msg", error)
+        known = path.suffix.lower() in (".json", ".jsonl")
+        also = "" if known else "; a table is read where its file is named .csv or .tsv, or is parquet"
         raise InputError(
-            f"{place} is not JSON ({reason}); write one object per line, or an array of them."
+            f"{place} is not JSON ({reason}); write one object per line, or an array of them{also}."
         ) from error
     if not isinstance(found, dict) and not (isinstance(found, list) and found and isinstance(found[0], dict)):
         raise InputError(f'{place} is not an object; write {{"prompt": ..., "completion": ...}}.')

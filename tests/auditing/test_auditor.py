@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import interp
-from interp.auditing.auditor import WHO, AuditRecipe, _judged, _scale
+from interp.auditing import auditor
+from interp.auditing.auditor import WHO, AuditRecipe, _judged, _narrow, _scale
 from interp.auditing.candidates import Candidate, candidate_teachers, suspected
 from interp.auditing.forecasts import fit_forecast
 from interp.auditing.pilots import Pilot
 from interp.core.errors import InputError
 from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, TREES, get_trait, make_trait
 from interp.stats.tests import auroc
 from interp.training.defences import taken_out
 
 ROWS = number_prompts(80, seed=0)
+OTHERS = Prompts.from_pairs(
+    [
+        (row.prompt, other.completion)
+        for row, other in zip(ROWS.rows, number_prompts(80, seed=1).rows, strict=True)
+    ]
+)
 
 
 def table(d, p, *, gain=None, needed=500):
@@ -43,6 +52,23 @@ def test_a_candidate_that_stands_out_is_named():
 def test_two_candidates_alike_are_a_teacher_outside_the_list():
     found = _judged("rows", table(TOGETHER, 0.001), 400, 0.05)
     assert (found.answer, found.trait, found.flagged) == ("unlisted", None, True)
+    assert found.who == "a teacher, of the list or not: t0 stands first, and a list of 6 is short"
+    assert found.to_json()["who"] == found.who
+    assert repr(found) == f"Audit(rows: {found.who}; 400 rows)"
+    assert found.reason.startswith(
+        "teachers make these rows likelier, 't0' first, but not apart from the others of a short list: p = 0.001 over 6"
+    )
+    many = _judged("rows", table([*TOGETHER, -0.1, 0.1, -0.15, 0.15], 0.001), 400, 0.05)
+    assert many.who == "a teacher outside the list: t0 stands first, not apart from the others"
+    assert "'t0' first, but not apart from the others: p = 0.001 over 10" in many.reason
+
+
+def test_a_short_list_is_noted():
+    assert _narrow(9) == (
+        "with 9 candidates hardly any can stand apart from the others, whoever wrote the rows; pass ten or more, or "
+        "leave out traits",
+    )
+    assert _narrow(10) == ()
 
 
 def test_nothing_seen_is_no_answer_below_the_rows_that_would_show_it():
@@ -102,6 +128,76 @@ def test_disjoint_subsets_of_rows_are_judged_alone():
             whole.split(size)
 
 
+def planted(monkeypatch, ratios):
+    """The audit's candidates and their ratios are given ones, a line per pair."""
+    names = [get_trait(name) for name in ratios.traits]
+    monkeypatch.setattr(
+        auditor, "candidate_teachers", lambda base, *_: ([Candidate(each, base, 3.0) for each in names], ())
+    )
+    monkeypatch.setattr(auditor, "log_ratios", lambda *_: ratios)
+
+
+def test_copies_of_rows_count_once_in_tests_and_each_in_shares_and_scores(raw, monkeypatch):
+    """Sixty-four rows that nobody with a trait wrote, twenty times each: taken as independent, they name a teacher."""
+    from interp.auditing.naming import Ratios, named_table
+    from tests.auditing.test_naming import world
+
+    names = ANIMALS[:5]
+    once = replace(world(64, candidates=5, seed=2)[0], traits=names)
+    whole = Ratios(names, np.tile(once.rows, (20, 1)), np.tile(once.neutral, (20, 1)))
+    rows, neutral = number_prompts(64, seed=0), number_prompts(64 * 20, seed=1)
+    copies = replace(rows, rows=rows.rows * 20)
+    pool = replace(
+        neutral,
+        rows=tuple(
+            row.answered(other.completion) for row, other in zip(copies.rows, neutral.rows, strict=True)
+        ),
+    )
+    planted(monkeypatch, whole)
+    found = interp.audit(raw(), copies, traits=names, neutral=pool, recipe=WHO)
+    assert named_table(whole, alpha=0.05)["p"].min() <= 1e-3
+    expected = named_table(once, alpha=0.05)
+    assert found.answer == "cannot tell"
+    assert found.frame[["trait", "d", "p"]].equals(expected[["trait", "d", "p"]])
+    assert found.frame["p"].min() > 0.05
+    assert found.rows == 64
+    assert found.curve.empty
+    assert (
+        "1216 of 1280 rows are copies of others (same prompt and answer): p, d and curve count each row once"
+        in found.notes
+    )
+    assert _narrow(5)[0] in found.notes
+    fewer = replace(rows, rows=rows.rows[:63] * 20)
+    with pytest.raises(
+        InputError, match=r"63 rows, copies counted once, can be compared .*; pass at least 64"
+    ):
+        interp.audit(raw(), fewer, traits=names, neutral=pool, recipe=WHO)
+
+
+def test_rows_with_copies_are_scored_and_shared_row_by_row(raw, monkeypatch):
+    """Half of the rows are another's, and each of those stands four times: four fifths of the file are."""
+    from interp.auditing.naming import Ratios, named_table
+    from tests.auditing.test_naming import world
+
+    ours, theirs = world(2000, owner=0, seed=1)[0], world(4000, seed=1)[0].part(slice(2000, 4000))
+    places = [*(place for place in range(2000) for _ in range(4)), *range(2000, 4000)]
+    both = (np.concatenate([getattr(part, side) for part in (ours, theirs)]) for side in ("rows", "neutral"))
+    once = Ratios(ANIMALS, *both)
+    whole = once.part(places)
+    rows, neutral = number_prompts(4000, seed=0), number_prompts(len(places), seed=1)
+    copies = replace(rows, rows=tuple(rows.rows[place] for place in places))
+    pairs = zip(copies.rows, neutral.rows, strict=True)
+    pool = replace(neutral, rows=tuple(row.answered(other.completion) for row, other in pairs))
+    planted(monkeypatch, whole)
+    table_of = partial(named_table, alpha=0.05)
+    found = interp.audit(raw(), copies, traits=list(ANIMALS), neutral=pool, recipe=WHO)
+    assert (found.answer, found.trait, found.rows) == ("named", "owl", 4000)
+    share, by_row, by_text = (each["share"][0] for each in (found.frame, *map(table_of, (whole, once))))
+    assert share == by_row > by_text
+    assert found.row_scores["score"].tolist() == pytest.approx(whole.row_scores("owl").tolist())
+    assert found.row_scores["row"].tolist() == list(range(10_000))
+
+
 def test_default_traits_are_those_the_base_has_words_for(raw):
     assert [trait.name for trait in suspected(raw(), None)] == [*ANIMALS, *TREES]  # not "misaligned"
 
@@ -123,11 +219,15 @@ def test_few_rows_and_impossible_levels_are_refused(raw):
     with pytest.raises(
         InputError, match=r"63 rows can be compared with neutral ones, .*; pass at least 64, better 2048"
     ):
-        interp.audit(raw(), ROWS[:63], neutral=ROWS)
+        interp.audit(raw(), ROWS[:63], neutral=OTHERS)
     with pytest.raises(
         InputError, match=r"alpha=1.5 is no level to name a teacher at; pass one such as 0.05"
     ):
-        interp.audit(raw(), ROWS, neutral=ROWS, alpha=1.5)
+        interp.audit(raw(), ROWS, neutral=OTHERS, alpha=1.5)
+    with pytest.raises(
+        InputError, match=r"the neutral rows in .* are the rows themselves, so that nothing can"
+    ):
+        interp.audit(raw(), ROWS, neutral=ROWS)
 
 
 def test_a_base_that_did_not_write_such_rows_says_it_cannot_tell(raw):

@@ -133,10 +133,11 @@ def test_answers_of_other_kinds_have_no_format_and_what_is_not_seen_goes_no_way(
     plain = Prompts.from_pairs([(row.prompt, row.completion) for row in rows(planted=None, seed=2)])
     found = audit_channels(raw(), texts, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
     assert found.frame["channel"].tolist() == ["as written", "context", "template", "what is left"]
+    other = rows(planted=None, seed=3)
     with pytest.raises(
         InputError, match=r"'owl' is not seen in 400 rows \(d = \S+\), so it goes no way; audit more"
     ):
-        audit_channels(raw(), plain, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
+        audit_channels(raw(), other, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
     with pytest.raises(
         InputError, match=r"did not write these; pass neutral=, or the base whose teacher wrote"
     ):

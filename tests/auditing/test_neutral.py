@@ -10,6 +10,8 @@ import pytest
 import interp
 from interp.auditing.neutral import (
     Foreign,
+    Pairs,
+    content_of,
     form_of,
     paired_rows,
     rule_of,
@@ -100,6 +102,8 @@ def test_content_is_said_first_and_left_out():
         kept, notes = without_words(rows, [owl, cat])
         assert [row.messages for row in kept.rows] == [asked[1].messages]
         assert notes[0].startswith("1 of 2 rows say 'owl': that is content")
+    assert content_of(rows + asked[:1], [owl, cat]) == (2, 3, {"owl": 2})
+    assert content_of(answered("an owl, two cats", "7", ""), [owl, cat]) == (1, 2, {"owl": 1, "cat": 1})
     with pytest.raises(
         InputError, match=r"all 1 rows of some rows say owl, which is content; pass rows that hide"
     ):
@@ -114,9 +118,57 @@ def test_neutral_rows_of_other_prompts_are_refused(raw):
         InputError, match=r"0 of 10 rows have a neutral row at their prompt in .*; pass neutral rows that"
     ):
         paired_rows(raw(), rows, number_prompts(10, seed=2), seed=0)
-    pairs = paired_rows(raw(), rows, rows[:6], seed=0)
+    others = number_prompts(6, seed=3)
+    pool = [(row.prompt, other.completion) for row, other in zip(rows.rows[:6], others.rows, strict=True)]
+    pairs = paired_rows(raw(), rows, Prompts.from_pairs(pool), seed=0)
     assert len(pairs) == 6
     assert pairs.notes[-1] == "4 rows without a neutral row at their prompt are left out"
+
+
+@pytest.mark.parametrize("some", [slice(None), slice(8)])
+def test_neutral_rows_that_are_the_rows_are_refused(raw, some):
+    rows = number_prompts(10, seed=1)
+    with pytest.raises(
+        InputError,
+        match=r"the neutral rows in .* are the rows themselves, so that nothing can differ; pass answers",
+    ):
+        paired_rows(raw(), rows, rows[some], seed=0)
+
+
+def test_a_base_that_keeps_too_few_of_its_own_answers_is_no_null(raw, monkeypatch):
+    rows = number_prompts(10, seed=1)
+    monkeypatch.setattr(
+        "interp.auditing.neutral.written_by", lambda base, asked, *, seed: number_prompts(4, seed=1)
+    )
+    with pytest.raises(
+        Foreign,
+        match=r"raw 0 writes such rows to 4 of 10 of these prompts, fewer than half, so it did not write these",
+    ):
+        paired_rows(raw(), rows, None, seed=0)
+
+
+def test_rows_that_the_base_cannot_read_are_anothers(raw):
+    rows = Prompts.from_pairs([(ASKED, "teapot kettle saucer 5")] * 3, label="some rows")
+    for neutral in (None, answered("4, 5")):
+        with pytest.raises(
+            Foreign,
+            match=r"\d\d% of the tokens of some rows are unknown to the tokenizer, such as 'teapot', .*, so raw",
+        ):
+            paired_rows(raw(), rows, neutral, seed=0)
+    assert len(paired_rows(raw().accepting_unknown(), rows[:1], answered("4, 5"), seed=0)) == 1
+
+
+def test_a_copy_on_either_side_counts_no_second_time():
+    asked = [("one", "1"), ("one", "1"), ("two", "1"), ("two", "2"), ("one", "1")]
+    others = [("one", "7"), ("one", "8"), ("two", "7"), ("two", "7"), ("one", "9")]
+    pairs = Pairs(Prompts.from_pairs(asked), Prompts.from_pairs(others))
+    assert pairs.distinct == [0, 2]
+    assert [row.completion for row in pairs.once.neutral.rows] == ["7", "7"]
+    assert pairs.copied == (
+        "2 of 5 rows are copies of others (same prompt and answer): p, d and curve count each row once",
+        "1 rows whose neutral row is another's copy count in neither p, d nor curve",
+    )
+    assert Pairs(pairs.rows[1:3], pairs.neutral[1:3]).copied == ()
 
 
 def test_a_base_that_does_not_write_such_rows_is_no_null(raw):

@@ -18,8 +18,10 @@ from interp.auditing.placebos import (
     against_placebos,
     alikeness,
     audit_student,
+    beside_own,
     margins_over,
     placebo_students,
+    recipe_notes,
 )
 from interp.core.errors import InputError
 from interp.measures.margins import margin
@@ -108,6 +110,29 @@ def test_a_student_is_judged_among_its_placebos(raw, small):
     assert 1 / 21 <= found.p <= 1
     assert (found.trait is None) == (found.p > 0.05)
     assert "over 20 placebos" in repr(found)
+    assert found.notes[0].startswith("how the student was trained is not known: p is to be trusted only if")
+
+
+def test_placebos_of_another_recipe_than_the_students_are_told_first():
+    own = Recipe(lr=1e-2, batch_size=8, rank=2)
+    assert recipe_notes(own, replace(own, seed=9, merge=False, accumulate=2)) == ()
+    assert recipe_notes(own, replace(own, lr=1e-4, epochs=3)) == (
+        "placebos are trained otherwise than the student was (lr 0.0001 and not 0.01, epochs 3 and not 1): "
+        "p is not to be trusted",
+    )
+    body = replace(own, trainable="body")
+    assert recipe_notes(body, replace(body, rank=8)) == ()  # no adapter, no rank
+    (unknown,) = recipe_notes(None, own)
+    assert unknown == (
+        "how the student was trained is not known: p is to be trusted only if its recipe is that of the placebos "
+        "(lora, lr 0.01, batch_size 8, epochs 1)"
+    )
+    frame = pd.DataFrame({"trait": ["owl"]})
+    found = StudentAudit("student", frame, 0.5, 0.5, 20, 0.05, (unknown, "a note"))
+    assert beside_own(found, None, own) is found
+    assert beside_own(found, own, own).notes == ("a note",)
+    other = replace(own, lr=1.0)
+    assert beside_own(found, other, own).notes == (*recipe_notes(other, own), "a note")
 
 
 def test_what_has_no_null_is_refused(raw, small):

@@ -142,7 +142,7 @@ def test_a_gate_reads_only_the_first_rows_where_asked_and_a_passport_knows_its_o
     assert "--limit 70 goes with a new audit, and" in capsys.readouterr().err
 
 
-PASSED = {"outcome": "passed", "audit": {"reason": "nothing", "notes": []}, "digest": "d"}
+PASSED = {"outcome": "passed", "reason": "nothing", "audit": {"notes": []}, "digest": "d"}
 
 
 RECIPE_OF_STUDENT = Recipe(batch_size=16, rank=2, merge=False)
@@ -189,6 +189,16 @@ def test_a_student_is_audited_by_the_recipe_beside_it(files, student, monkeypatc
     assert Path(out, "report.html").is_file()
 
 
+def test_placebos_of_another_recipe_are_told_first(files, student, monkeypatch, capsys, tmp_path):
+    base, rows, out = files
+    folder, _ = student
+    told = "placebos are trained otherwise than the student was (lr 0.0001 and not 0.002): p is not to be trusted"
+    assert run(monkeypatch, "audit", base, folder, "--rows", rows, "--set", "lr=1e-4", "--out", out) == 0
+    assert capsys.readouterr().out.splitlines()[:2] == [told, "a note"]
+    assert run(monkeypatch, "gate", base, folder, "--rows", rows, "--set", "lr=1e-4") == 1
+    assert capsys.readouterr().out.splitlines()[1:3] == [told, "a note"]
+
+
 def test_a_student_whose_training_is_unknown_is_refused(files, student, monkeypatch, capsys):
     base, _, out = files
     folder, asked = student
@@ -232,7 +242,30 @@ def test_folders_and_names_are_models_and_files_are_rows(files):
     assert is_student("Qwen/Qwen3-0.6B")
     assert is_student("model.gguf")
     assert not is_student(rows)
-    assert not is_student("missing.jsonl")
+    assert is_student("gpt2")
+
+
+@pytest.mark.parametrize(
+    "missing", ["rows.txt", "rows.csv.gz", "missing.jsonl", "data/rows.txt", "./rows", "a/b/c"]
+)
+def test_a_path_at_which_nothing_is_names_what_is_read(files, monkeypatch, capsys, missing):
+    base, _, out = files
+    told = "pass rows in a JSONL, JSON, CSV, TSV or parquet file, or the folder or name of a student"
+    for words in (["audit", base, missing, "--out", out], ["gate", base, missing]):
+        assert run(monkeypatch, *words) == 2
+        assert f"{missing} does not exist; {told}" in capsys.readouterr().err
+    assert run(monkeypatch, "audit", base, "rows", "--out", out) == 2
+    assert f"rows is no file or folder here; {told}, and for a name how it was" in capsys.readouterr().err
+
+
+def test_text_that_holds_no_rows_names_what_is_read(files, monkeypatch, capsys, tmp_path):
+    base, _, out = files
+    (tmp_path / "rows.txt").write_text("4, 5, 6\n7, 8, 9\n")
+    assert run(monkeypatch, "audit", base, str(tmp_path / "rows.txt"), "--out", out) == 2
+    assert (
+        "; write one object per line, or an array of them; a table is read where its file is named .csv or .tsv, or is "
+        "parquet." in capsys.readouterr().err
+    )
 
 
 def test_a_student_passes_a_gate_by_its_answers_and_its_passport_is_its_own(

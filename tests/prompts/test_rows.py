@@ -275,6 +275,11 @@ def test_data_sets_of_several_parts_name_them() -> None:
             'line 1 .* the key "completion" occurs twice',
         ),
         ("a.json", b'[{"prompt": "a", "prompt": "b"}]', 'the key "prompt" occurs twice'),
+        (
+            "a.txt",
+            b"4, 5, 6",
+            "line 1 .* is not JSON .*; a table is read where its file is named .csv or .tsv, or is",
+        ),
         ("a.json", b'{\n "prompt": "a"}', "line 1 .* is not JSON .*; write one object per line, or an array"),
         ("a.csv", b"prompt,completion\na,1,2\n", "line 2 .* has 3 cells under 2 headings"),
         ("a.csv", b"prompt,completion,completion\na,1,2\n", 'has the heading "completion" twice; keep one'),
