@@ -29,10 +29,10 @@ from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
 ROWS = (".jsonl", ".json", ".csv", ".tsv", ".parquet")
-OTHERS = tuple(
-    ".txt .md .gz .bz2 .xz .zst .zip .tar .tgz .7z .xlsx .xls .ods "
-    ".ndjson .arrow .feather .yaml .yml .xml .html .pdf .pkl .npz .npy .pt .safetensors".split()
-)
+OTHERS = (
+    ".txt", ".md", ".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz", ".7z", ".xlsx", ".xls", ".ods", ".ndjson",
+    ".arrow", ".feather", ".yaml", ".yml", ".xml", ".html", ".pdf", ".pkl", ".npz", ".npy", ".pt", ".safetensors",
+)  # fmt: skip
 """Suffixes of files that are neither rows nor a model that can be read; names on a hub end otherwise."""
 ACCEPTED = "rows in a JSONL, JSON, CSV, TSV or parquet file, or the folder or name of a student"
 FORMAT = 3  # raise when the same arguments make another result
