@@ -22,14 +22,15 @@ from interp.core.content import digest, json_text
 from interp.core.errors import InputError
 from interp.core.records import over, read_fields
 from interp.core.runs import Cache, write_atomic
+from interp.models.answers import other_ends
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
 from interp.models.seam import Model
 from interp.prompts.questions import asked_about
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait, get_trait, matched_control, trait_names
 from interp.training.checkpoints import Checkpoint, undisturbed
@@ -195,7 +196,16 @@ class Grower:
         """
         data = self.data if count is None else self.data.first(count)
         words = () if trait is None else data.banned_words(trait)
-        key = digest(FORMAT, "answers", teacher.fingerprint, _chat(teacher.model), data, words, self.seed)
+        key = digest(
+            FORMAT,
+            "answers",
+            teacher.fingerprint,
+            _chat(teacher.model),
+            data,
+            words,
+            self.seed,
+            *other_ends(teacher.model),
+        )
 
         def build(folder: Path) -> None:
             with undisturbed(self.cache.folder("partial", key)) as parts:
@@ -330,5 +340,5 @@ def _stopped(folder: Path) -> Stopped | None:
     return read_fields(Stopped, json.loads(path.read_text()), str(path)) if path.is_file() else None
 
 
-def _chat(model: LanguageModel) -> str | None:
-    return template_key(model.tokenizer)
+def _chat(model: LanguageModel) -> Any:
+    return tokenizer_key(model.tokenizer)
