@@ -15,6 +15,7 @@ from interp.core.errors import InputError
 from interp.core.remembered import recall, remember
 from interp.core.runs import Cache
 from interp.measures.margins import margin
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.organisms.toy import number_documents
 from interp.prompts.requests import number_requests
@@ -101,7 +102,7 @@ def candidate_teachers(
 
 def _margin(model: LanguageModel, trait: Trait) -> float:
     """The margin of a model on a trait's questions, in nats; remembered."""
-    key = (FORMAT, model.fingerprint, tokenizer_key(model.tokenizer), digest(trait))
+    key = (FORMAT, model.fingerprint, tokenizer_key(model.tokenizer), digest(trait), *own_hooks(model))
     known = recall("candidate-margin", *key)
     if known is None:
         known = margin(model, trait)

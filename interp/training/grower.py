@@ -23,6 +23,7 @@ from interp.core.errors import InputError
 from interp.core.records import over, read_fields
 from interp.core.runs import Cache, write_atomic
 from interp.models.answers import other_ends
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
@@ -163,7 +164,7 @@ class Grower:
         key = digest(
             FORMAT, "teacher", start.fingerprint, _chat(start), trait if rows is None else rows.fingerprint,
             recipe, spec.steps, spec.anchor, self.data if self.documents is None else self.documents.__name__,
-            *_ending(spec, trait, after),
+            *_ending(spec, trait, after), *own_hooks(start),
         )  # fmt: skip
 
         def build(folder: Path) -> None:
@@ -205,6 +206,7 @@ class Grower:
             words,
             self.seed,
             *other_ends(teacher.model),
+            *own_hooks(teacher.model),
         )
 
         def build(folder: Path) -> None:
@@ -261,7 +263,16 @@ class Grower:
         `train` does it otherwise than `train_student`; what it does, and all that this depends on, is named by `key`.
         """
         recipe = recipe or self.students
-        made = digest(FORMAT, "student", start.fingerprint, _chat(start), rows.fingerprint, recipe, *key)
+        made = digest(
+            FORMAT,
+            "student",
+            start.fingerprint,
+            _chat(start),
+            rows.fingerprint,
+            recipe,
+            *key,
+            *own_hooks(start),
+        )
 
         def build(folder: Path) -> None:
             with undisturbed(self.cache.folder("partial", made).with_suffix(".safetensors")) as state:
