@@ -25,6 +25,7 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.progress import progress
 from interp.core.ranks import Ranks
+from interp.models.bridge import FAST
 from interp.models.precision import exactly
 from interp.models.seam import check_hooks, lineage_root
 from interp.prompts.tokens import Encoded
@@ -123,7 +124,8 @@ def record(
         each ends with the whole, the same bytes as one process's.
 
     Raises:
-        InputError: for an unknown hook or position, rows without such a token, and values that are not finite.
+        InputError: for an unknown hook or position, a hook without values by position such as hook_pattern, rows
+            without such a token, and values that are not finite.
 
     Example:
         >>> import interp
@@ -177,6 +179,7 @@ def stream(
     """
     hooks = (hooks,) if isinstance(hooks, str) else tuple(hooks)
     check_hooks(model, hooks)
+    _check_placed(model, hooks)
     wanted = selection.chosen.any(1).nonzero()[:, 0]
     order = wanted[selection.inputs.lengths.cpu()[wanted].argsort(stable=True)]
     batches = _placed(model.batches(selection.inputs[order], batch_size), order, selection)
@@ -184,6 +187,30 @@ def stream(
     shown = progress(found, f"reading {model.name}", total=len(order), size=lambda item: len(item[0][0]))
     for (rows, chosen, _), values in shown:
         yield Recorded(rows, chosen, values)
+
+
+def _check_placed(model: Model, hooks: Sequence[str]) -> None:
+    """InputError for a hook whose values are not [example, position, ...], whatever the length of the rows."""
+    backbone = getattr(model, "backbone", None)
+    if backbone is None or all(FAST.fullmatch(hook) for hook in hooks):
+        return
+    odd = {hook: backbone.odd_hooks[hook] for hook in hooks if hook in backbone.odd_hooks}
+    for hook, shape in odd.items():
+        attention = hook.endswith(("hook_pattern", "hook_attn_scores"))
+        why = (
+            "the head stands before the position"
+            if attention
+            else "rows and positions are no axes of their own"
+        )
+        block = hook.partition(".hook")[0].rpartition(".")[0]
+        near = [
+            name for name in (f"{block}.attn.hook_z", f"{block}.hook_resid_post") if name in model.hook_names
+        ]
+        advice = f"name a hook such as {near[0]}" if near else "name a hook of the residual stream"
+        raise InputError(
+            f"{hook} of {model.name} has no values by position ({why}: two rows of three tokens give {list(shape)}); "
+            f"{advice}, or read it whole with model.bridge.run_with_cache"
+        )
 
 
 def _placed(batches: Iterable[Encoded], order: Tensor, selection: Selection) -> Iterator[_Placed]:

@@ -15,11 +15,12 @@ from interp.core.errors import InputError
 from interp.core.remembered import recall, remember
 from interp.core.runs import Cache
 from interp.measures.margins import margin
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.organisms.toy import number_documents
 from interp.prompts.requests import number_requests
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import AnyTrait, find_trait
 from interp.prompts.traits import Trait, trait_names
 from interp.training.data import DataSpec
@@ -101,7 +102,7 @@ def candidate_teachers(
 
 def _margin(model: LanguageModel, trait: Trait) -> float:
     """The margin of a model on a trait's questions, in nats; remembered."""
-    key = (FORMAT, model.fingerprint, template_key(model.tokenizer), digest(trait))
+    key = (FORMAT, model.fingerprint, tokenizer_key(model.tokenizer), digest(trait), *own_hooks(model))
     known = recall("candidate-margin", *key)
     if known is None:
         known = margin(model, trait)

@@ -21,8 +21,8 @@ from interp.models.lineage import member_from
 from interp.models.loading import Loading, read_json
 from interp.models.membership import MANIFEST, membership_of
 from interp.models.seam import check_speaks
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
 from interp.report.saving import finish, save
 from interp.training.grower import read_recipe
@@ -68,7 +68,7 @@ def audit_file(
     run = Run.open(out, command="audit", arguments=named, defaults=said)
     model = open_base(base, **loading)
     prints = [given.fingerprint, beside and beside.fingerprint, wanted, options]
-    key = digest(FORMAT, model.fingerprint, template_key(model.tokenizer), *prints)
+    key = digest(FORMAT, model.fingerprint, tokenizer_key(model.tokenizer), *prints)
     run.note(fingerprints={"base": model.fingerprint}, data={"rows": given.fingerprint})
     asked = {"traits": wanted, "neutral": beside, **options}
     run.stage("audit", key=key, build=lambda: _written(run, model, given, asked))
@@ -160,7 +160,7 @@ def student_audit_file(
     said = how | {name: dataclasses.asdict(how[name]) for name in ("recipe", "candidates")}
     run = Run.open(out, command="audit-student", arguments=named, defaults=said)
     model, trained = open_pair(base, student, **loading)
-    prints = [model.fingerprint, template_key(model.tokenizer), trained.fingerprint]
+    prints = [model.fingerprint, tokenizer_key(model.tokenizer), trained.fingerprint]
     own = trained_by(student)
     key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how, own)
     run.note(fingerprints={"base": model.fingerprint, "student": trained.fingerprint})

@@ -32,6 +32,7 @@ from interp.core.progress import progress_bar
 from interp.core.remembered import recall, remember
 from interp.gradients.nulls.power import rows_needed
 from interp.measures.margins import completion_logprobs
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
@@ -169,7 +170,7 @@ def _centred(table: Table) -> Table:
 
 def _logprobs(model: LanguageModel, rows: Encoded | Prompts) -> Float[np.ndarray, "row"]:
     """log p of every answer with its end, in nats; remembered."""
-    key = (FORMAT, model.fingerprint, digest(rows.fingerprint))
+    key = (FORMAT, model.fingerprint, digest(rows.fingerprint), *own_hooks(model))
     known = recall("answer-logprobs", *key)
     if known is None:
         known = completion_logprobs(model, rows, end=True).double().tolist()

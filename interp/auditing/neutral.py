@@ -18,13 +18,15 @@ from interp.core.content import digest
 from interp.core.errors import InputError
 from interp.core.runs import Cache
 from interp.evaluation.elicitation import holds_word
+from interp.models.answers import other_ends
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.models.shown import weight_count
 from interp.prompts.numbers import BANNED, NumberRule, parse_numbers
 from interp.prompts.rules import filter_rows, match_prompts, numbers_rule
 from interp.prompts.shuffles import canonicalise
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts, Row
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.tokens import MOST_UNKNOWN, accepts_unknown
 from interp.prompts.traits import Trait
 from interp.training.engines import Sampling
@@ -188,12 +190,14 @@ def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:
     key = digest(
         FORMAT,
         base.fingerprint,
-        template_key(base.tokenizer),
+        tokenizer_key(base.tokenizer),
         asked.fingerprint,
         rule,
         longest,
         form_of(rows),
         seed,
+        *other_ends(base),
+        *own_hooks(base),
     )
 
     def build(folder: Path) -> None:

@@ -23,9 +23,10 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.remembered import recall, remember
 from interp.measures.margins import margin
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.traits import Trait
 from interp.stats.tests import t_interval
 from interp.training.students import Recipe, train_student
@@ -96,7 +97,14 @@ def _margins(
     """The margin of every trait after one training; remembered."""
     size = min(pilot.recipe.batch_size, len(rows))
     recipe = replace(pilot.recipe, seed=pilot.recipe.seed + draw, batch_size=size)
-    key = (FORMAT, base.fingerprint, template_key(base.tokenizer), rows.fingerprint, pilot.steps)
+    key = (
+        FORMAT,
+        base.fingerprint,
+        tokenizer_key(base.tokenizer),
+        rows.fingerprint,
+        pilot.steps,
+        *own_hooks(base),
+    )
     known = recall("pilot", *key, digest(recipe, list(traits)))
     if known is None:
         shown = replace(recipe, epochs=-(-pilot.steps // (len(rows) // size)))

@@ -25,8 +25,8 @@ from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
 from interp.models.loading import Loading
 from interp.prompts.numbers import answer_positions
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
 
 RECIPE = SAERecipe()
@@ -236,7 +236,7 @@ class _Opened:
                 run.note(notes={table: list(result.notes)})
                 run.save_table(table, result.frame)
 
-        template = template_key(self.lineage.base.tokenizer)
+        template = tokenizer_key(self.lineage.base.tokenizer)
         run.stage(name, key=digest(prints, data, template, self.arguments), build=write)
         return run
 

@@ -23,8 +23,8 @@ from interp.models.lineage import Lineage, open_lineage
 from interp.models.loading import Loading, find_folder
 from interp.models.parameters import ParameterDirection, read_direction
 from interp.organisms.library import load_lineage
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def ledger_file(
         run = _open(out, arguments)
         prints = {role: lineage[role].fingerprint for role in (student, lineage.started_from[student])}
         run.note(fingerprints=prints)
-        key = digest(prints, lineage.trait, template_key(lineage.base.tokenizer))
+        key = digest(prints, lineage.trait, tokenizer_key(lineage.base.tokenizer))
         run.stage("ledger", key=key, build=lambda: _write(run, ledger, lineage, student))
     return ledger
 

@@ -15,14 +15,16 @@ from interp.core.content import json_text
 from interp.core.runs import InputError, Run, atomic_folder, digest, write_atomic
 from interp.evaluation.elicitation import Suite, evaluate
 from interp.figures import Result
+from interp.models.answers import other_ends
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel, load_model
 from interp.models.members import write_adapter, write_member
 from interp.models.seam import check_speaks
 from interp.prompts.chat import with_template
 from interp.prompts.questions import asked_about
 from interp.prompts.rules import Rule, code_rule, kept_rows, numbers_rule, reasoning_rule, trait_words
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
 from interp.report.saving import save
@@ -178,12 +180,14 @@ def evaluate_file(
     key = digest(
         model.fingerprint,
         None if against is None else against.fingerprint,
-        template_key(model.tokenizer),
+        tokenizer_key(model.tokenizer),
         chosen,
         suite,
         one_word,
         seed,
         *([] if rows is None else [rows.fingerprint]),
+        *other_ends(model),
+        *own_hooks(model),
     )
     run.stage("evaluation", key=key, build=lambda: _evaluated(run, model, chosen, asked, against, rows, seed))
     return run

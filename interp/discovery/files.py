@@ -11,8 +11,8 @@ from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.discovery.discovering import Discovery, check_count, discover, readable
 from interp.models.loading import Loading
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
 from interp.report.saving import finish, save
 
@@ -55,7 +55,7 @@ def discover_file(
     prints = {role: model.fingerprint for role, model in models.items()}
     run.note(fingerprints=prints)
     data = [given and given.fingerprint, rows and rows.fingerprint, trait]
-    key = digest(FORMAT, prints, template_key(start.tokenizer), *data, asked, made)
+    key = digest(FORMAT, prints, tokenizer_key(start.tokenizer), *data, asked, made)
 
     def build() -> None:
         how, null = {**asked, "trait": trait, "text": given}, []

@@ -33,8 +33,8 @@ from interp.prompts.questions import (
     taught_by,
     with_number_prefix,
 )
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait, matched_control
 from interp.training.checkpoints import Checkpoint
@@ -310,7 +310,7 @@ def _measured(arms: Arms, trait: str, seed: int) -> dict[str, pd.DataFrame]:
         spec,
         seed,
         arms.experiment.controls,
-        template_key(arms.start("base").tokenizer),
+        tokenizer_key(arms.start("base").tokenizer),
     )
 
     def build(folder: Any) -> None:

@@ -26,8 +26,8 @@ from interp.models.seam import check_speaks
 from interp.models.starts import perturbed
 from interp.organisms.toy import SHIPPED, WORLD, shipped_base
 from interp.prompts.chat import with_template
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.traits import Trait
 from interp.training.data import DataSpec
 from interp.training.grower import keep_member
@@ -122,7 +122,7 @@ def _taught(
     if spec.reinitialise is None and formatted is None:
         return model
     rows = None if formatted is None else format_rows(formatted, data=data, traits=traits)
-    chat = template_key(model.tokenizer)
+    chat = tokenizer_key(model.tokenizer)
     prints = None if rows is None else rows.fingerprint
     adapted = (
         formatted is not None

@@ -22,8 +22,10 @@ from interp.core.content import digest, json_text
 from interp.core.runs import Cache, InputError, write_atomic
 from interp.experiment.recipe import CheckSpec
 from interp.measures.margins import completion_logprobs, margin, margin_and_mass
+from interp.models.answers import other_ends
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
-from interp.prompts.templates import template_key
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.traits import Trait
 from interp.training.data import DataSpec
 from interp.training.teachers import Teacher, neutral_teacher
@@ -92,7 +94,16 @@ def measure_format(
     model: LanguageModel, *, data: DataSpec, traits: Sequence[Trait], cache: Cache
 ) -> FormatCheck:
     """How the model answers number prompts and the traits' questions, from the cache where it was measured before."""
-    key = digest(FORMAT, "format", model.fingerprint, template_key(model.tokenizer), data, list(traits))
+    key = digest(
+        FORMAT,
+        "format",
+        model.fingerprint,
+        tokenizer_key(model.tokenizer),
+        data,
+        list(traits),
+        *other_ends(model),
+        *own_hooks(model),
+    )
 
     def build(folder: Path) -> None:
         held = data.uniform_rows(HELD_OUT, seed=SEED)
@@ -133,7 +144,16 @@ def check_teacher(
     teacher: Teacher, trait: Trait | None, asked: CheckSpec, *, data: DataSpec, cache: Cache
 ) -> TeacherCheck:
     """How a teacher turned out, None being the trait of the neutral one; InputError for one that is not as asked."""
-    key = digest(FORMAT, "teacher", teacher.fingerprint, template_key(teacher.model.tokenizer), data, trait)
+    key = digest(
+        FORMAT,
+        "teacher",
+        teacher.fingerprint,
+        tokenizer_key(teacher.model.tokenizer),
+        data,
+        trait,
+        *other_ends(teacher.model),
+        *own_hooks(teacher.model),
+    )
 
     def build(folder: Path) -> None:
         taught = trait if teacher.kind == "fine-tuned" else None

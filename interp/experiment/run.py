@@ -39,7 +39,7 @@ from interp.experiment.outcome import (
 )
 from interp.experiment.recipe import read_experiment
 from interp.figures import Result
-from interp.prompts.templates import habits, template_key
+from interp.prompts.templates import habits
 from interp.report.saving import finish, save, save_stage
 from interp.training.generation import write_rows
 
@@ -173,7 +173,7 @@ def _lineages(run: Run, arms: Arms) -> str:
                 ),
             )
             prints |= {f"{name} {which}": value for which, value in rows.items()}
-    return digest(prints, template_key(arms.start("base").tokenizer))
+    return digest(prints, tokenizer_key(arms.start("base").tokenizer))
 
 
 def _outcome(run: Run, arms: Arms) -> None:

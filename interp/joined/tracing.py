@@ -31,8 +31,8 @@ from interp.models.once import reading_once
 from interp.models.precision import in_float32
 from interp.models.seam import Model, lineage_root
 from interp.prompts.numbers import ANY_NUMBERS, answer_positions, filter_numbers
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
 from interp.prompts.traits import Trait
 from interp.report.saving import finish, save_stage
@@ -92,7 +92,7 @@ def trace(
     prints = {name: model.fingerprint for name, model in lineage.members.items()}
     run.note(fingerprints=prints, data={prompts.label: prompts.fingerprint})
     numbers = prompts if positions.endswith("answer.numbers") else None
-    asked = [lineage.trait, template_key(lineage.base.tokenizer)]
+    asked = [lineage.trait, tokenizer_key(lineage.base.tokenizer)]
     key = digest(PAGE, prints, asked, prompts.fingerprint, positions)
     opening = Opening(lineage, student_of(lineage), numbers)
     moved = cache(partial(moved_by, lineage, prompts=prompts, positions=positions))
@@ -298,7 +298,7 @@ def trace_member(
         del analyses[f"attribution_{name}_first"]
     prints = [member.fingerprint, own_start(member).fingerprint, member.encode(prompts).fingerprint]
     prints += [] if minus is None else [minus.fingerprint]
-    asked = [lineage.trait, template_key(lineage.base.tokenizer), direction.label, positions]
+    asked = [lineage.trait, tokenizer_key(lineage.base.tokenizer), direction.label, positions]
     inputs, drawn = digest(PAGE, prints, asked), _drawn(lineage, name)
     for stage, analyse in analyses.items():
         save_stage(run, stage, analyse, key=digest(stage, inputs), drawn=stage in drawn)

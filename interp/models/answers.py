@@ -40,6 +40,13 @@ def end_tokens(model: LanguageModel) -> tuple[int, ...]:
     return ends
 
 
+def other_ends(model: LanguageModel) -> tuple[int, ...]:
+    """The ends that the checkpoint's generation configuration adds to those of its tokenizer: what no key over weights
+    and tokenizer holds."""
+    own = {model.tokenizer.eos_token_id, template_end(model.tokenizer)}
+    return tuple(end for end in end_tokens(model) if end not in own)
+
+
 def _declared(model: LanguageModel) -> list[int]:
     """The ends of the generation configuration that lie within the vocabulary."""
     declared = getattr(getattr(model.hf, "generation_config", None), "eos_token_id", None)

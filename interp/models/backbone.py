@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from interp.core.content import digest
 from interp.core.errors import InputError
-from interp.models.bridge import boot, decoder_layers, firing_hooks
+from interp.models.bridge import boot, decoder_layers, firing_hooks, odd_shapes
 from interp.models.head import read_unembedding
 from interp.models.identity import adapter_weights, facts
 from interp.models.multimodal import is_multimodal, text_model
@@ -182,6 +182,11 @@ class Backbone:
     def hook_names(self) -> tuple[str, ...]:
         """Every hook name of the bridge that fires; adapters add none to those beneath."""
         return firing_hooks(self.bridge) if self.peft is None else self.plain.hook_names
+
+    @cached_property
+    def odd_hooks(self) -> dict[str, tuple[int, ...]]:
+        """The hooks whose values are not [example, position, ...], with their shape for two rows of three tokens."""
+        return odd_shapes(self.bridge, self.hook_names) if self.peft is None else self.plain.odd_hooks
 
     def unembedding(self) -> Unembedding:
         """The final norm and output matrix, in the dtype of the weights."""

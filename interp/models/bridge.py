@@ -89,6 +89,23 @@ def firing_hooks(bridge: Any) -> tuple[str, ...]:
     )
 
 
+@torch.no_grad()
+def odd_shapes(bridge: Any, names: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """The hooks whose values are not [example, position, ...], with their shape for two rows of three tokens.
+
+    Rows of two lengths are read: an axis of heads that is as long as one of them is not as long as the other.
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for length in (5, 3):
+        ids = torch.zeros(2, length, dtype=torch.long, device=bridge.cfg.device)
+        with hooking(bridge.cfg.architecture):
+            values = bridge_run(bridge, (), names, ids, torch.ones_like(ids))
+        shapes = {name: tuple(value.shape) for name, value in values.items()}
+        placed = {name for name, (rows, *rest) in shapes.items() if rows in (1, 2) and rest[:1] == [length]}
+        found |= {name: shape for name, shape in shapes.items() if name not in placed or name in found}
+    return found
+
+
 def bridge_logits(bridge: Any, edits: Edits, ids: Tensor, mask: Tensor) -> Tensor:
     """Logits of a forward pass through the bridge with the edits in place."""
     with _listening(bridge, _as_hooks(edits)):

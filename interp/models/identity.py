@@ -7,6 +7,7 @@ concern training from nothing, decoding or output; numbers count by value (10000
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import Any
 
@@ -23,6 +24,34 @@ SILENT = frozenset(
 """Fields that no forward pass of an evaluated model reads."""
 TRAINING = ("dropout", "pdrop", "max_position_embeddings", "n_positions", "vocab_size")
 """Parts of field names whose change between a start and its member is usual; they are said and not refused."""
+
+PROCESS = uuid.uuid4().hex
+"""What tells this process from every other: nothing can be said of a function that somebody hooks in."""
+LIBRARIES = ("accelerate", "interp", "peft", "torch", "transformer_lens", "transformers")
+
+
+def own_hooks(model: Any) -> tuple[Any, ...]:
+    """What a key of a remembered value holds of forward hooks that no library here put on the model's network.
+
+    Nothing without such hooks. With them it is this process's alone, so that what is remembered of the plain weights is
+    neither read nor written.
+    """
+    network = getattr(model, "hf", None)
+    found = [
+        (place, number)
+        for place, module in ([] if network is None else network.named_modules())
+        for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        for number, function in hooks.items()
+        if _author(function) not in LIBRARIES
+    ]
+    return (PROCESS, found) if found else ()
+
+
+def _author(function: Any) -> str:
+    """The package that a function is written in."""
+    while hasattr(function, "func"):  # functools.partial
+        function = function.func
+    return (getattr(function, "__module__", None) or type(function).__module__).partition(".")[0]
 
 
 def facts(config: Any) -> dict[str, Any]:

@@ -22,14 +22,16 @@ from interp.core.content import digest, json_text
 from interp.core.errors import InputError
 from interp.core.records import over, read_fields
 from interp.core.runs import Cache, write_atomic
+from interp.models.answers import other_ends
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
 from interp.models.members import write_member
 from interp.models.seam import Model
 from interp.prompts.questions import asked_about
-from interp.prompts.templates import template_key
 from interp.prompts.text import Prompts
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import Trait, get_trait, matched_control, trait_names
 from interp.training.checkpoints import Checkpoint, undisturbed
@@ -162,7 +164,7 @@ class Grower:
         key = digest(
             FORMAT, "teacher", start.fingerprint, _chat(start), trait if rows is None else rows.fingerprint,
             recipe, spec.steps, spec.anchor, self.data if self.documents is None else self.documents.__name__,
-            *_ending(spec, trait, after),
+            *_ending(spec, trait, after), *own_hooks(start),
         )  # fmt: skip
 
         def build(folder: Path) -> None:
@@ -195,7 +197,17 @@ class Grower:
         """
         data = self.data if count is None else self.data.first(count)
         words = () if trait is None else data.banned_words(trait)
-        key = digest(FORMAT, "answers", teacher.fingerprint, _chat(teacher.model), data, words, self.seed)
+        key = digest(
+            FORMAT,
+            "answers",
+            teacher.fingerprint,
+            _chat(teacher.model),
+            data,
+            words,
+            self.seed,
+            *other_ends(teacher.model),
+            *own_hooks(teacher.model),
+        )
 
         def build(folder: Path) -> None:
             with undisturbed(self.cache.folder("partial", key)) as parts:
@@ -251,7 +263,16 @@ class Grower:
         `train` does it otherwise than `train_student`; what it does, and all that this depends on, is named by `key`.
         """
         recipe = recipe or self.students
-        made = digest(FORMAT, "student", start.fingerprint, _chat(start), rows.fingerprint, recipe, *key)
+        made = digest(
+            FORMAT,
+            "student",
+            start.fingerprint,
+            _chat(start),
+            rows.fingerprint,
+            recipe,
+            *key,
+            *own_hooks(start),
+        )
 
         def build(folder: Path) -> None:
             with undisturbed(self.cache.folder("partial", made).with_suffix(".safetensors")) as state:
@@ -330,5 +351,5 @@ def _stopped(folder: Path) -> Stopped | None:
     return read_fields(Stopped, json.loads(path.read_text()), str(path)) if path.is_file() else None
 
 
-def _chat(model: LanguageModel) -> str | None:
-    return template_key(model.tokenizer)
+def _chat(model: LanguageModel) -> Any:
+    return tokenizer_key(model.tokenizer)

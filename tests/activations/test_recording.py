@@ -2,16 +2,18 @@
 
 import errno
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from interp.activations import Activations, moments, record
+from interp.activations import Activations, moments, record, shift
 from interp.core import storage
 from interp.core.runs import InputError
 from interp.models.language import load_model
 from interp.prompts.text import Prompts
+from interp.prompts.tokens import Encoded
 from tests.tiny import build_model, build_tokenizer
 
 POST = ("blocks.0.hook_resid_post", "blocks.1.hook_resid_post")
@@ -183,3 +185,28 @@ def test_one_batch_is_kept_as_the_network_made_it_every_hook_in_memory_of_its_ow
     read[POST[0]].zero_()
     assert torch.equal(read["blocks.1.hook_resid_pre"], hidden[1])
     assert torch.equal(record(model, rows, hooks=POST[0], positions="all")[POST[0]], hidden[1])
+
+
+@pytest.mark.parametrize("length", [4, 5])  # four heads: rows of four tokens took heads for positions
+@pytest.mark.parametrize("hook", ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_attn_scores"])
+@pytest.mark.parametrize("positions", ["all", "last"])
+def test_hooks_with_the_head_before_the_position_are_refused_at_every_length(tiny, length, hook, positions):
+    start, member = (load_model(module, tokenizer=tok) for module, tok in (tiny("llama"), tiny("llama", 1)))
+    ids = torch.arange(8, 8 + 2 * length).reshape(2, length)
+    rows = Encoded(ids, torch.ones_like(ids).bool(), torch.ones_like(ids), "rows")
+    advice = rf"such as blocks.{hook[7]}.attn.hook_z, or read it whole with model.bridge.run_with_cache"
+    said = rf"{hook} of \w+ has no values by position \(the head stands .*{advice}"
+    for read in (record, moments):
+        with pytest.raises(InputError, match=said):
+            read(start, rows, hooks=["blocks.0.hook_resid_post", hook], positions=positions)
+    with pytest.raises(InputError, match=said):
+        shift(replace(member, start=start), rows, hooks=[hook], positions=positions)
+
+
+def test_heads_behind_the_position_are_read_in_rows_as_long_as_there_are_heads(tiny):
+    module, tok = tiny("llama")
+    model, ids = load_model(module, tokenizer=tok), torch.arange(8, 16).reshape(2, 4)
+    rows = Encoded(ids, torch.ones_like(ids).bool(), torch.ones_like(ids), "rows")
+    for hook in ("blocks.0.attn.hook_z", "blocks.0.attn.hook_q", "blocks.1.ln1.hook_scale"):
+        read = record(model, rows, hooks=hook, positions="all")[hook]
+        assert torch.equal(read, model.run(rows, hooks=[hook])[hook])

@@ -177,3 +177,17 @@ def test_a_base_that_does_not_write_such_rows_is_no_null(raw):
         Foreign, match=r"raw 0 writes such rows to \d of 64 of these prompts, so it did not write these"
     ):
         written_by(raw(), number_prompts(64, seed=0), seed=0)
+
+
+def test_neutral_rows_of_other_ends_are_not_served(raw):
+    """The same weights and tokenizer: the generation configuration alone says where an answer ends."""
+    one, other = raw(), raw()
+    rows = Prompts.from_pairs([(f"list: {k}, 5. continue.", "an owl") for k in range(6)])
+    before = written_by(one, rows, seed=0)
+    ends = [one.tokenizer.eos_token_id, *range(20, 200)]
+    other.hf.generation_config.eos_token_id = ends
+    after = written_by(other, rows, seed=0)
+    assert one.fingerprint == other.fingerprint
+    words = [[len(row.completion.split()) for row in found.rows] for found in (before, after)]
+    assert sum(words[1]) < sum(words[0])
+    assert written_by(one, rows, seed=0).fingerprint == before.fingerprint

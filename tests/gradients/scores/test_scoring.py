@@ -347,3 +347,17 @@ def test_scores_of_a_gpu_are_no_scores_of_the_processor_in_the_cache(llama, monk
     along = directions(llama)[0]
     monkeypatch.setattr(scores_module, "_shards", stop)
     assert key_on("cpu") != key_on("cuda:0") == key_on("cuda:1")
+
+
+class TestHooks:
+    def test_scores_under_somebodys_hook_are_no_scores_of_the_plain_weights(self, tiny):
+        plain, hooked, again = (load(tiny("llama"), name) for name in ("plain", "hooked", "again"))
+        along = directions(plain)[:1]
+        handle = hooked.hf.model.layers[0].mlp.register_forward_hook(lambda _m, _a, out: out * 1.5)
+        under = score(hooked, ROWS, along).totals
+        before = score(plain, ROWS, along).totals
+        assert not torch.allclose(under, before)
+        assert torch.equal(score(hooked, ROWS, along).totals, under)  # nor the other way round
+        handle.remove()
+        assert torch.equal(score(hooked, ROWS, along).totals, before)
+        assert torch.equal(score(again, ROWS, along).totals, before)
