@@ -130,6 +130,16 @@ def test_a_summary_may_open_the_page_with_the_finding_every_claim_and_the_models
     assert "A mark each value, bar: mean; n = 1 each." in page.words  # the line under the figure's title
 
 
+def test_a_finding_names_what_was_decided_of_the_claims_that_are_judged_on_it(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "demo")
+    drawn = drawing(figures.points, x="token", y="delta")
+    save(run, "preference", Result("who", BAR, "nats", draw=drawn, says="On average, more."))
+    words = Page.read(write_report(run)).words
+    judged = "Claims judged on this: same-init-transfers (supported), cross-init-does-not (inconclusive)."
+    assert f"On average, more. {judged} who" in words
+    assert words.count("Claims judged on this: ") == 1
+
+
 def test_a_page_without_a_supported_claim_says_where_the_others_stand(tmp_path: Path) -> None:
     run = sample_run(tmp_path / "demo", seeds=1)
     page = Page.read(write_report(run))
