@@ -195,6 +195,18 @@ def test_what_the_numbers_say_stands_above_the_figure_and_in_a_table_that_is_not
     )
 
 
+def test_notes_on_columns_that_are_not_drawn_stand_with_the_table(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "demo")
+    result = Result("lens", BAR, "nats", ("of 3 rows", "fell: not drawn"), of_table=("fell: not drawn",))
+    save(run, "lens_student", replace(result, draw=drawing(figures.bars, x="delta", y="token")))
+    words = Page.read(write_report(run)).words
+    assert words.count("fell: not drawn") == 1
+    drawn, _, table = words.partition("Table lens_student: all 2 rows")
+    assert drawn.count("of 3 rows") == 1
+    assert "token delta a +1 b −1 fell: not drawn" in table
+    assert "of 3 rows" not in table
+
+
 def test_figures_travel_as_saved_with_their_title_in_the_heading(shown: Page) -> None:
     drawn = shown.figures["moved_teacher"]
     assert drawn["data"][0]["y"][0] == "&lt;script&gt;alert(1)&lt;/script&gt;"
