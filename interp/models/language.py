@@ -7,7 +7,6 @@ logged at load, together with the unembedding's own logits = softcap(norm(resid)
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
 from interp.models.elsewhere import OnBridge, check_generate
 from interp.models.gguf_files import check_has_tokenizer, gguf_in, origin_of
 from interp.models.head import last_logits
+from interp.models.kept import check_no_lineage
 from interp.models.loading import (
     Loading,
     as_device,
@@ -51,8 +51,6 @@ from interp.prompts.tokens import Encoded, accept_unknown, check_known
 if TYPE_CHECKING:
     from interp.models.merging import Merged
     from interp.models.seam import Model
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -370,6 +368,7 @@ def load_model(
         label = name or type(source).__name__
         model = LanguageModel(label, checked_backbone(source, label, dtype=dtype, device=device), tokenizer)
     else:
+        check_no_lineage(source)
         folder = find_folder(source, revision=revision)
         if is_adapter(folder):
             folders.insert(0, folder)
