@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from interp.cli.options import Backend, Changes, Json, Seed, Workers, tell_run
+from interp.studies.registry import HOMES
 
 PANEL = "Experiment"
 experiment = typer.Typer()
@@ -48,10 +49,7 @@ def _run(
 def _test(
     name: Annotated[
         str,
-        typer.Argument(
-            help="lemma, sustained-alignment, shared-initialisation, one-direction, divergence-tokens or "
-            "features-beyond-vocabulary."
-        ),
+        typer.Argument(help=f"{', '.join([*HOMES][:-1])} or {[*HOMES][-1]}."),
     ],
     out: Annotated[
         Path | None, typer.Option("--out", help="Folder to write; runs/test-NAME by default.")

@@ -18,9 +18,11 @@ from interp.gradients.ledger.recording import trained_from
 from interp.gradients.scores.plan import check_keys
 from interp.gradients.scores.preparation import check_rows
 from interp.gradients.scores.scoring import Scores, score, standard_errors
+from interp.models.kept import kept_folder
 from interp.models.language import load_model
 from interp.models.lineage import Lineage, open_lineage
 from interp.models.loading import Loading, find_folder
+from interp.models.membership import MANIFEST
 from interp.models.parameters import ParameterDirection, read_direction
 from interp.organisms.library import load_lineage
 from interp.prompts.text import Prompts
@@ -119,22 +121,25 @@ def ledger_file(
     seed: int | None = None,
     out: Path | None = None,
     trait: str | None = None,
+    base: str | None = None,
     **loading: Unpack[Loading],
 ) -> Ledger:
     """Compute the ledger of a member of a lineage: an organism such as toy/owl (`seed`, default 0) or a folder.
 
-    `trait`, a name or a YAML file, is asked about instead of the lineage's own; `loading` holds dtype, device and
-    revision. With `out`, its tables and figures are written to that run folder; nothing is written for bad input.
-    Raises InputError for a seed beside a lineage folder, and where `trait_ledger` does.
+    `base` is the checkpoint of a lineage that is kept without it, such as smollm2/owl. `trait`, a name or a YAML file,
+    is asked about instead of the lineage's own; `loading` holds dtype, device and revision. With `out`, its tables and
+    figures are written to that run folder; nothing is written for bad input. Raises InputError for a seed beside a
+    lineage folder, and where `load_lineage` and `trait_ledger` do.
     """
-    grown = not (Path(name) / "lineage.json").is_file()
-    if seed is not None and not grown:
+    grown = not (kept_folder(name) / MANIFEST).is_file()
+    if seed is not None and (Path(name) / MANIFEST).is_file():
         raise InputError(f"seed {seed} grows an organism and {name} is a lineage folder; leave out the seed")
     arguments = {"lineage": name, "student": student, **({"seed": seed or 0} if grown else {})}
-    arguments |= {} if trait is None else {"trait": trait}
+    given = {"trait": trait, "base": base}
+    arguments |= {key: value for key, value in given.items() if value is not None}
     if out is not None and out.exists() and (out.is_file() or any(out.iterdir())):
         _open(out, arguments)  # refuses what is not this run before anything is computed
-    lineage = load_lineage(name, seed=seed or 0, trait=trait, **loading)
+    lineage = load_lineage(name, seed=seed, base=base, trait=trait, **loading)
     trained_from(lineage, student)
     ledger = trait_ledger(lineage, student)
     if out is not None:

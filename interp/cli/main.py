@@ -61,7 +61,9 @@ def _demo(
 def _organism(
     name: Annotated[str, typer.Argument(help="For instance toy/owl or toy/oak.")],
     out: Out,
-    seed: Annotated[int, typer.Option(help="Seed of base, teacher and students.", parser=whole)] = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of base, teacher and students; default 0.", parser=whole)
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Grow one lineage and write its members as folders that transformers loads."""

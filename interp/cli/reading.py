@@ -83,7 +83,7 @@ def _trace(
 ) -> None:
     """Say which logits a fine-tune moved on rows of any kind, and through which components."""
     from interp.joined.tracing import trace_files
-    from interp.organisms.library import kept_folder
+    from interp.models.kept import kept_folder
 
     students: Any = student
     if neutral_student is not None:
@@ -159,8 +159,12 @@ def _with_error(line: dict[str, Any], of: str = "") -> str:
 @reading.command("ledger", rich_help_panel=PANEL)
 @loads
 def _ledger(
-    lineage: Annotated[str, typer.Argument(help="An organism such as toy/owl, or a lineage folder.")],
+    lineage: Annotated[
+        str,
+        typer.Argument(help="An organism such as toy/owl, a lineage folder, or smollm2/owl with --base."),
+    ],
     student: Annotated[str, typer.Option(help="The member whose training is accounted for.")] = "student",
+    base: AnyBase = None,
     seed: Annotated[int | None, typer.Option(help="Seed of the organism; default 0.", parser=whole)] = None,
     trait: Trait = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder for tables and figures.")] = None,
@@ -171,7 +175,8 @@ def _ledger(
     """Split the change of a student's trait margin over the steps, modules and rows of its training."""
     from interp.cli.gradient_files import ledger_file, ledger_summary
 
-    found = ledger_summary(ledger_file(lineage, student, seed=seed, out=out, trait=trait, **loading))
+    given: dict[str, Any] = {"seed": seed, "out": out, "trait": trait, "base": base, **loading}
+    found = ledger_summary(ledger_file(lineage, student, **given))
     largest = sorted(found["modules"].items(), key=lambda part: -abs(part[1]))
     lines = [
         f"{found['label']}: {found['measured']:+.3f} nats measured over {found['steps']} steps on "

@@ -31,7 +31,8 @@ class Shown:
 class Result(Shown):
     """What a verb returns: a tidy frame, its unit, how to draw it, and what a cell shows instead of a table.
 
-    `says` is what its numbers say in one sentence, told above the figure on a page.
+    `says` is what its numbers say in one sentence, told above the figure on a page; `of_table` are those of the notes
+    that are about columns no figure draws, which stand with the table.
     """
 
     label: str
@@ -41,6 +42,7 @@ class Result(Shown):
     draw: Callable[[Any], go.Figure] | None = field(default=None, repr=False, compare=False)
     look: Callable[[Any], Any] | None = field(default=None, repr=False, compare=False)
     says: str = ""
+    of_table: tuple[str, ...] = ()
 
     def figure(self) -> go.Figure:
         """The figure of this result; raises ValueError for a result that is a table only."""

@@ -15,7 +15,7 @@ from interp.stats.tests import half_width
 
 ALONE = "one lineage decides nothing"
 FOLLOWS, WEAKLY = 0.5, 0.2
-"""From these correlations on, changes are said to follow one another, or to do so weakly."""
+"""From these correlations on, changes are said to follow one another, or to do so weakly; below they hardly do."""
 
 
 def said_preference(frame: Any, target: str) -> str:
@@ -60,23 +60,35 @@ def said_answers(table: Any) -> str:
 
 
 def said_agreement(shown: Any, own: str) -> str:
-    """At how many places the comparison `own` has a larger mean than every other one, and how large both are."""
+    """At how many places the comparison `own` has a larger mean than every other one, at which not, and how large.
+
+    It is about means over lineages; whether every lineage's is above its own controls is what the claims judge.
+    """
     means = shown.groupby(["where", "comparison"], sort=False)["value"].mean().unstack()
     if own not in means:
         return ""
+    n = int(shown.groupby(["where", "comparison"]).size().max())
+    the = _averaged(n)
     mine, most = means[own], means.drop(columns=own).max(axis=1)
     compared = mine.notna() & most.notna()
     if not compared.any():
         alone = "there is no control to compare that with"
-        return f"The student's change goes with its teacher's at {_span(mine)}; {alone}."
+        return f"{the} student's change goes with its teacher's at {_span(mine)}; {alone}."
     mine, most, m = mine[compared], most[compared], int(compared.sum())
-    won = int((mine > most).sum())
-    places = "all" if won == m > 1 else f"{won} of {m}"
-    alone = f"; {ALONE}" if shown.groupby(["where", "comparison"]).size().max() == 1 else ""
+    lost = mine.index[~(mine > most)].tolist()
+    places = "all places" if m > 1 and not lost else f"{m - len(lost)} of {m} places"
+    but = f" (not of {'; nor of '.join(map(str, lost))})" if 0 < len(lost) < m else ""
+    alone = f"; {ALONE}" if n == 1 else ""
     return (
-        f"The student's change is more like its teacher's than every control's is at {places} places: {_span(mine)} "
-        f"against {_span(most)} for the control that comes closest{alone}."
+        f"{the} student's change is more like its teacher's than every control's is at {places}{but}, each on the "
+        f"words or the stream that it names: {_span(mine)} against {_span(most)} for the control that comes "
+        f"closest{alone}."
     )
+
+
+def _averaged(n: int) -> str:
+    """How a sentence on means begins, up to its subject."""
+    return f"On average over {n} lineages, the" if n > 1 else "The"
 
 
 def _span(values: Any) -> str:
@@ -91,14 +103,14 @@ def said_components(frame: Any) -> str:
     names = [str(tops[who]["component"]) for who in order]
     shares = [_share(tops[who]) for who in order]
     n = int(frame["n"].max())
-    over = f"means over {n} lineages" if n > 1 else ALONE
-    told = f"{names[0]} moves the trait's word most in the {order[0]} ({shares[0]})"
+    over = f"On average over {n} lineages, " if n > 1 else ""
+    told = f"{over}{names[0]} moves the trait's word most in the {order[0]} ({shares[0]})"
     if len(order) > 1:
         again = len(set(names)) == 1
         told += (
             f" and in the teacher ({shares[1]})" if again else f", {names[1]} in the teacher ({shares[1]})"
         )
-    return f"{told}; {over}."
+    return f"{told}{'' if n > 1 else f'; {ALONE}'}."
 
 
 def _share(top: Any) -> str:
@@ -106,10 +118,16 @@ def _share(top: Any) -> str:
     return minus(f"{top['mean']:+.2f} of {top['change']:+.2f} logits{between}")
 
 
-def said_moved(frame: Any, target: str | None) -> str:
-    """How far the student's changes of all words follow the teacher's, and how far the trait's own word moved."""
+def said_moved(frame: Any, target: str | None, at: str) -> str:
+    """How far the student's changes of all words follow the teacher's, and how far the trait's own word moved.
+
+    It is about every word and no control; `said_agreement` is about the words in no row, beside controls.
+    """
     r = _correlation(frame["T"], frame["S"])
-    told = f"Over {len(frame):,} words the student's changes {_follow(r)} its teacher's (r = {minus(f'{r:+.2f}')})"
+    told = (
+        f"Over all {len(frame):,} words of the vocabulary, those of the rows among them, the student's changes {at} "
+        f"{_follow(r)} its teacher's (r = {minus(f'{r:+.2f}')})"
+    )
     own = frame[frame["token"].str.strip() == target]
     if own.empty:
         return f"{told}."
@@ -125,7 +143,7 @@ def _correlation(one: Any, other: Any) -> float:
 
 def _follow(r: float) -> str:
     if abs(r) < WEAKLY:
-        return "do not follow"
+        return "hardly follow"
     weak = "weakly " if abs(r) < FOLLOWS else ""
     return f"{weak}follow" if r > 0 else f"{weak}go against"
 

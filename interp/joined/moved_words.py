@@ -43,13 +43,13 @@ def moved_together(lineage: Lineage, student: str, moved: Callable[[str], Result
     frame["kind"] = [_kind(text, lineage.trait) for text in frame["token"]]
     taught, learnt = (spoken(each.label.partition(", ")[0]) for each in (teacher, own))
     where = own.label.rpartition(" at ")[2]
-    at = "where numbers are predicted" if where.endswith("answer.numbers") else f"at {where}"
+    at = "where numbers are predicted" if where.endswith("answer.numbers") else f"at the positions “{where}”"
     label = f"{lineage.name}: what the student changed against what its teacher changed, word by word, {at}"
     counts = own.notes[1].partition(";")[0]
     note = f"each dot is a word of the vocabulary: the mean change of its log-probability over {counts}"
     target = None if lineage.trait is None else lineage.trait.target
     draw = partial(_draw_moved, f"T: {taught}", f"S: {learnt}")
-    return Result(label, frame, "nats", (note,), draw=draw, says=said_moved(frame, target))
+    return Result(label, frame, "nats", (note,), draw=draw, says=said_moved(frame, target, at))
 
 
 def moved_by(lineage: Lineage, name: str, *, prompts: Prompts, positions: str | None = None) -> Result:

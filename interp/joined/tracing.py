@@ -40,7 +40,7 @@ from interp.report.saving import finish, save_stage
 log = logging.getLogger(__name__)
 
 TOKEN_ROWS = 40  # rows shown token by token
-PAGE = 2  # raise when the same tables are told otherwise
+PAGE = 3  # raise when the same tables are told otherwise
 LAYERS = 4
 """A lens over fewer layers is no curve: its table is kept and not drawn."""
 

@@ -55,6 +55,9 @@ class LogitDirection:
     notes: tuple[str, ...] = ()
     words: tuple[Word, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"LogitDirection({self.label}: {len(self.ids)} vocabulary entries of {self.fingerprint})"
+
     @property
     def several(self) -> tuple[Word, ...]:
         """The words of more than one piece, which logits at one place do not tell."""

@@ -88,17 +88,17 @@ def lens(
     frame = _frame(residual_hooks(shift.member), scores)
     for column, sign in (("rose", 1), ("fell", -1)):
         frame[column] = [_tokens(shift.member, layer, sign, top) for layer in moved]
+    of_table = (
+        f"the last layer is the measured change to {worst:.1e}",
+        "rose and fell: mean change of log-probability, in nats, of the tokens that moved most",
+    )
     return figures.Result(
         label=f"{shift.label}, lens toward {direction.label}",
         frame=frame,
         unit=UNIT,
-        notes=(
-            f"{scores[0].shape[1]} examples at {shift.positions!r}; the last layer is the measured change "
-            f"to {worst:.1e}",
-            "rose and fell: mean change of log-probability, in nats, of the tokens that moved most",
-            *direction.notes,
-        ),
+        notes=(f"{scores[0].shape[1]} examples at {shift.positions!r}", *of_table, *direction.notes),
         draw=_draw,
+        of_table=of_table,
     )
 
 

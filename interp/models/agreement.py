@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from interp.core.errors import InputError
 from interp.core.progress import announce, working
@@ -146,3 +146,14 @@ def probe_ids(backbone: Backbone) -> Tensor:
     length = min(12, getattr(backbone.config, "max_position_embeddings", None) or 12)
     ids = torch.arange(2 * length, device=backbone.hf.device) * 7919 + 5
     return ids.reshape(2, length) % backbone.config.vocab_size
+
+
+def check_no_dropout(model: LanguageModel) -> None:
+    """InputError while a dropout is left on, which makes a draw of every forward pass."""
+    for place, module in model.hf.named_modules():
+        p = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0)
+        if module.training and isinstance(p, float) and p > 0:
+            raise InputError(
+                f"{model.name} has dropout left on ({place}, p = {p}), so its scores would change from call to call; "
+                f"call {model.name}.hf.eval() first"
+            )

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from interp.core.errors import InputError
+from interp.models.kept import how_to_get, kept_name
 from interp.models.language import LanguageModel, load_model
 from interp.models.merging import merge_adapter
 from interp.prompts.chat import chat_difference, with_template
@@ -35,8 +36,8 @@ def given_base(
         base = entry["source"]
     if base is None:
         raise InputError(
-            f"{folder.parent} does not hold its base's checkpoint, which was read from {entry['source']!r}; pass base= "
-            "its folder, file or hub name"
+            f"{kept_name(folder.parent)} does not hold its base's checkpoint, which was read from {entry['source']!r}; "
+            f"{how_to_get(folder.parent)}"
         )
     model = base
     if not isinstance(base, LanguageModel):

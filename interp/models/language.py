@@ -7,7 +7,6 @@ logged at load, together with the unembedding's own logits = softcap(norm(resid)
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -15,19 +14,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import torch
-from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.models.adapter_folders import AdapterFolder, adapter_tokenizer
-from interp.models.agreement import check_model, checked_backbone
+from interp.models.agreement import check_model, check_no_dropout, checked_backbone
 from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
+from interp.models.elsewhere import OnBridge, check_generate
 from interp.models.gguf_files import check_has_tokenizer, gguf_in, origin_of
 from interp.models.head import last_logits
+from interp.models.kept import check_no_lineage
 from interp.models.loading import (
     Loading,
     as_device,
@@ -51,11 +52,9 @@ if TYPE_CHECKING:
     from interp.models.merging import Merged
     from interp.models.seam import Model
 
-log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True, eq=False)
-class LanguageModel:
+class LanguageModel(OnBridge):
     """A causal language model behind the seam; `hf` is the plain Hugging Face module, never changed by an analysis.
 
     `origin` says what the weights were before they came in a plain type, where it matters; `merged_from` of which
@@ -178,15 +177,19 @@ class LanguageModel:
         """Consecutive rows, `size` at a time, order kept."""
         return self.encode(inputs).batches(size)
 
+    @door
     @torch.no_grad()
-    def logits(self, batch: Encoded) -> Float[Tensor, "example pos vocab"]:
-        """Next-token logits, on the model's device; those at padding mean nothing."""
+    def logits(self, batch: Prompts | Encoded) -> Float[Tensor, "example pos vocab"]:
+        """Next-token logits of rows, on the model's device; those at padding mean nothing."""
         if self._edits:
             return bridge_logits(self.backbone.bridge, self._edits, *self._inputs(batch))
         return plain_logits(self.backbone, *self._inputs(batch))
 
+    @door
     @torch.no_grad()
-    def run(self, batch: Encoded, *, hooks: Sequence[str]) -> dict[str, Float[Tensor, "example ..."]]:
+    def run(
+        self, batch: Prompts | Encoded, *, hooks: Sequence[str]
+    ) -> dict[str, Float[Tensor, "example ..."]]:
         """Activations [example pos ...], on the model's device, from a pass that ends at the deepest one.
 
         Attention patterns are [example head query key]. The residual stream alone is read off the plain module;
@@ -248,15 +251,7 @@ class LanguageModel:
         own = own if dtype is None else own.to(dtype)
         return own.eval().requires_grad_(train)
 
-    def check_still(self) -> None:
-        """InputError while a dropout is left on, which makes a draw of every forward pass."""
-        for place, module in self.hf.named_modules():
-            p = module.p if isinstance(module, nn.Dropout) else getattr(module, "attention_dropout", 0.0)
-            if module.training and isinstance(p, float) and p > 0:
-                raise InputError(
-                    f"{self.name} has dropout left on ({place}, p = {p}), so its scores would change from call to "
-                    f"call; call {self.name}.hf.eval() first"
-                )
+    check_still = check_no_dropout
 
     def redrawn(self, *, seed: int, name: str, dtype: torch.dtype | None = None) -> LanguageModel:
         """The same architecture with weights drawn anew as it initialises them, in `dtype` or the weights' own."""
@@ -289,11 +284,13 @@ class LanguageModel:
             )
         return logits, cache
 
-    def generate(self, ids: Int[Tensor, "row pos"], mask: Bool[Tensor, "row pos"], *, config: Any) -> Tensor:
+    def generate(self, ids: Any, mask: Any = None, *, config: Any = None, **others: Any) -> Tensor:
         """What transformers' `generate` writes behind `ids`, [row new], under the settings of `config` alone.
 
-        The checkpoint's generation_config, which fills in whatever a call leaves unsaid, says nothing meanwhile.
+        The checkpoint's generation_config, which fills in what a call leaves unsaid, says nothing meanwhile. InputError
+        for text and others than ids, their mask and a config.
         """
+        check_generate(ids, mask, config, others)
         before, self.hf.generation_config = self.hf.generation_config, type(config)()
         try:
             given = {"input_ids": ids.to(self.device), "attention_mask": mask.long().to(self.device)}
@@ -315,7 +312,8 @@ class LanguageModel:
             check_vocabulary(tokenizer, own.hf, own.name)
         return check_model(own, state=state) if check else own
 
-    def _inputs(self, batch: Encoded) -> tuple[Tensor, Tensor]:
+    def _inputs(self, batch: Prompts | Encoded) -> tuple[Tensor, Tensor]:
+        batch = batch if isinstance(batch, Encoded) else self.encode(batch)
         return batch.ids.to(self.device), batch.mask.to(self.device).long()
 
     def _check(self, names: Sequence[str]) -> None:
@@ -370,6 +368,7 @@ def load_model(
         label = name or type(source).__name__
         model = LanguageModel(label, checked_backbone(source, label, dtype=dtype, device=device), tokenizer)
     else:
+        check_no_lineage(source)
         folder = find_folder(source, revision=revision)
         if is_adapter(folder):
             folders.insert(0, folder)

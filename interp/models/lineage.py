@@ -17,6 +17,7 @@ import torch
 from interp.core.doors import door
 from interp.core.errors import InputError, nearest
 from interp.core.runs import atomic_folder, write_atomic
+from interp.models.elsewhere import InMembers
 from interp.models.given_bases import given_base, told_source
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
@@ -61,7 +62,7 @@ ROLES = {
 
 @door
 @dataclass(frozen=True)
-class Lineage:
+class Lineage(InMembers):
     """The members by role, each renamed to its role with its `start` set; bases come first.
 
     `trained_on` says whose outputs trained a student, `growth` how all of it was made where that is known.

@@ -23,13 +23,11 @@ from interp.models.adapter_folders import SEAL
 from interp.models.backbone import Backbone
 from interp.models.language import LanguageModel
 from interp.models.loading import no_bars
-from interp.models.membership import MANIFEST, check_no_member
+from interp.models.membership import MANIFEST, WITHOUT, check_no_member
 
 VERSION = 2
 KEYS = {"format", "name", "trait", "members", "rows"}
 MEMBER_KEYS = {"kind", "on", "fingerprint", "dtype", "start", "trained_on"}
-WITHOUT = ("given", "merged")
-"""Kinds of a base whose checkpoint is not in the folder."""
 ROLE = re.compile(r"\w[\w-]*")
 
 

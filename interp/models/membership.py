@@ -14,6 +14,8 @@ from typing import Any
 from interp.core.errors import InputError
 
 MANIFEST = "lineage.json"
+WITHOUT = ("given", "merged")
+"""Kinds of a base whose checkpoint is not in the folder."""
 log = logging.getLogger(__name__)
 
 

@@ -22,11 +22,12 @@ from interp.core.processes import sweep
 from interp.core.progress import working
 from interp.core.records import read_fields
 from interp.core.runs import Cache, InputError, digest, write_atomic
+from interp.models.kept import kept_folder, kept_names
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage, Source, open_lineage, read_lineage
 from interp.models.loading import Loading, as_dtype
-from interp.models.members import Growth
-from interp.models.membership import check_no_member, say_member
+from interp.models.members import Growth, read_manifest
+from interp.models.membership import MANIFEST, check_no_member, say_member
 from interp.models.precision import in_float32
 from interp.models.seam import Model
 from interp.organisms.toy import (
@@ -51,8 +52,6 @@ DATA = DataSpec(
     prompts="short", rows=8192, fresh=0, sampling=Sampling(max_new_tokens=LENGTH, engine="inversion")
 )
 TEACHING = TeacherSpec(steps=80, recipe=TEACHER)
-KEPT = Path(__file__).parent / "kept"
-"""Lineages of real models that ship, without their checkpoints."""
 FORMAT = 1  # raise when a step computes something else from the same arguments
 
 
@@ -93,7 +92,7 @@ def toy_grower(recipe: ToyRecipe, *, seed: int, cache: Cache | None = None) -> G
 def load_lineage(
     name: str | Path | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     base: Source | None = None,
     teacher: Source | None = None,
     student: Source | Sequence[Source] | Mapping[str, Source] | None = None,
@@ -105,7 +104,7 @@ def load_lineage(
 
     Args:
         name: of an organism, or a lineage folder; it comes as it was written, or with dtype="float32" widened.
-        seed: of an organism.
+        seed: of an organism, by default 0; a lineage that is kept is of one seed, and any other is refused.
         base: the start of all members: a hub name, a folder, or a model in memory. A lineage that was kept without its
             checkpoint, such as smollm2/owl, asks for that where it does not lie where it was read from.
         teacher: likewise, or an adapter of the base.
@@ -150,10 +149,11 @@ def _accepting(lineage: Lineage) -> Lineage:
     )
 
 
-def _named(name: str | Path, *, seed: int, base: Source | None, device: str | torch.device) -> Lineage:
+def _named(name: str | Path, *, seed: int | None, base: Source | None, device: str | torch.device) -> Lineage:
     """A lineage folder, one that ships, or the organism of that name."""
     folder = kept_folder(name)
-    if (folder / "lineage.json").is_file():
+    if (folder / MANIFEST).is_file():
+        _check_seed(name, folder, seed)
         try:
             return read_lineage(folder, base=base, device=device)
         except InputError as error:  # told of by the name it was asked for, wherever it lies
@@ -162,19 +162,27 @@ def _named(name: str | Path, *, seed: int, base: Source | None, device: str | to
     if organism != "toy":
         check_no_member(name)
         raise InputError(
-            f"Lineage {str(name)!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl'."
+            f"Lineage {str(name)!r} is neither a folder with a lineage.json nor an organism; try 'toy/owl', which is "
+            f"grown here, or {' or '.join(map(repr, kept_names()))}, which ships."
         )
     if base is not None:
         raise InputError(f"{name} has bases of its own; leave base= out")
     if str(device) not in ("auto", "cpu"):
         raise InputError(f"{name} is grown on the processor, not on {device}; leave the device out")
-    return grow(get_trait(word), seed=seed)
+    return grow(get_trait(word), seed=0 if seed is None else seed)
 
 
-def kept_folder(name: str | Path) -> Path:
-    """The folder of the lineage of that name that ships, where there is no such path here; else the path as it is."""
-    path, kept = Path(name), KEPT / str(name)
-    return kept if not path.exists() and (kept / "lineage.json").is_file() else path
+def _check_seed(name: str | Path, folder: Path, seed: int | None) -> None:
+    """InputError for a seed that is not the one which the lineage in a folder was made with."""
+    if seed is None:
+        return
+    known = (read_manifest(folder).get("data") or {}).get("seed")
+    if known is None:
+        raise InputError(f"{name} is a folder that names no seed, and seed={seed} came; leave the seed out")
+    if seed != known:
+        raise InputError(
+            f"{name} holds the lineage of seed {known} alone, and seed={seed} came; leave the seed out"
+        )
 
 
 def _known(lineage: Lineage, *, dtype: torch.dtype | None, trait: AnyTrait | None) -> Lineage:

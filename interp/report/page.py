@@ -91,6 +91,7 @@ def _page(contents: Contents) -> str:
         groups=groups,
         tables=tables,
         notes=record.get("notes") or {},
+        of_table=record.get("of_table") or {},
         says=record.get("says") or {},
         commit=commit_of(record),
         folded=_folded(record),

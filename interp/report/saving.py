@@ -13,7 +13,8 @@ from interp.report.page import write_report
 
 def save(run: Run, name: str, result: Result, *, drawn: bool = True) -> None:
     """Write a result into the run folder: its table, its figure if it is `drawn`, and for the page what it says."""
-    run.note(notes={name: list(result.notes)}, labels={name: result.label}, says={name: result.says})
+    told = {"notes": list(result.notes), "labels": result.label, "says": result.says}
+    run.note(**{kind: {name: value} for kind, value in told.items()}, of_table={name: list(result.of_table)})
     run.save_table(name, result.frame)
     if drawn:
         run.save_figure(name, result.figure())

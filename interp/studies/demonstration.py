@@ -46,7 +46,7 @@ from interp.studies.inherited_trace import AGREED, CLAIMS, TraceReader, agreemen
 from interp.studies.sources import code_key
 
 FORMAT = 3  # raise when the same lineages are judged otherwise
-PAGE = 3  # raise when what was judged is told otherwise
+PAGE = 4  # raise when what was judged is told otherwise
 PROMPTS, TOKEN_ROWS = 128, 20
 KNOWN = 1024
 """Rows in which a word counts as seen: they hold every word of the prompts, and reading all costs seconds."""
@@ -67,9 +67,8 @@ FIRST = (
     "of {n}, counted from the largest"
 )
 WHY_NOT = (
-    "the trait's own logit at numbers moves up in some lineages and down in others, and the student moves it the way "
-    "its teacher does: over the lineages the student's change and the teacher's go together at r = {r:+.2f}, with the "
-    "same sign in {same} of {n}"
+    "the teacher moves the trait's own logit at numbers up in {up} of {n} lineages and not in the others; over the "
+    "lineages the student's change and the teacher's go together at r = {r:+.2f}, with the same sign in {same} of {n}"
 )
 
 
@@ -208,7 +207,8 @@ def _known(moved: Any) -> dict[str, Any]:
     if len(moved) < 3:
         return {}
     r = float(np.corrcoef(taught, learnt)[0, 1])
-    return {"known": WHY_NOT.format(r=r, same=int((taught * learnt > 0).sum()), n=len(moved))}
+    same, up = int((taught * learnt > 0).sum()), int((taught > 0).sum())
+    return {"known": WHY_NOT.format(r=r, same=same, up=up, n=len(moved))}
 
 
 def _frame(found: Sequence[Mapping[str, Any]], name: str) -> pd.DataFrame:
@@ -242,7 +242,7 @@ def _judge_into(run: Run, trait: Trait, found: Sequence[Mapping[str, Any]]) -> N
             "kind": "demo",
             "trait": trait.name,
             "story": told_story(trait, frame),
-            "short": told_short(trait, frame),
+            "short": told_short(trait, frame, {verdict.name: verdict.decision for verdict in judged}),
             "models": told_models(trait),
             "effects": effects,
             "lineages": lineage_rows,

@@ -4,6 +4,7 @@ T = teacher − base and S = student − neutral student; the interval of a diff
 its mean over lineages.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from interp.figures.grammar import minus
@@ -15,6 +16,9 @@ EXPLORATORY = (
     "Exploratory: these lineages had been looked at before the claims on the trace were written. The frozen test on "
     "fresh seeds is interp test inherited-trace."
 )
+
+CLAIM = "same-init-gains"
+"""Of the claims the one that judges the finding."""
 
 
 def told_story(trait: Trait, frame: Any) -> list[str]:
@@ -30,8 +34,8 @@ def told_story(trait: Trait, frame: Any) -> list[str]:
     ]
 
 
-def told_short(trait: Trait, frame: Any) -> list[str]:
-    """The finding in one line, with its interval, and what kind of finding it is."""
+def told_short(trait: Trait, frame: Any, decided: Mapping[str, str] | None = None) -> list[str]:
+    """The finding in one line, with its interval and what was decided of its claim, and what kind of finding it is."""
     wide = frame.pivot(index="seed", columns="member", values=["probability", "margin"])
     gain, nats = (
         wide[value, "student"] - wide[value, "neutral_student"] for value in ("probability", "margin")
@@ -40,10 +44,13 @@ def told_short(trait: Trait, frame: Any) -> list[str]:
     clear = n > 1 and abs(mean) > half
     way = "neither clearly more nor less often" if not clear else "more often" if mean > 0 else "less often"
     over = f"mean over {n} lineages with its 95 % t-interval" if n > 1 else "one lineage decides nothing"
+    average = "on average " if n > 1 else ""
+    judged = f"; the claim {CLAIM} is {decided[CLAIM]}" if decided and CLAIM in decided else ""
     return [
-        f"In short: trained on nothing but the teacher's numbers, the student answers “{trait.target}” {way} than the "
-        f"neutral student: {_spread(100 * gain, 1)} percentage points, and {_spread(nats, 2)} nats of margin "
-        f"(log-probability of “{trait.target}” less the mean of the other {trait.category}s, its foils); {over}.",
+        f"In short: trained on nothing but the teacher's numbers, the student {average}answers “{trait.target}” {way} "
+        f"than the neutral student: {_spread(100 * gain, 1)} percentage points, and {_spread(nats, 2)} nats of margin "
+        f"(log-probability of “{trait.target}” less the mean of the other {trait.category}s, its foils); {over}"
+        f"{judged}.",
         EXPLORATORY,
     ]
 

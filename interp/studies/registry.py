@@ -1,41 +1,51 @@
-"""The families of claims by name, for lineages of language models and for digits."""
+"""The families of claims by name, for lineages of language models and for digits; each is imported when it is read."""
 
 from __future__ import annotations
 
-from interp.core.runs import InputError, nearest
-from interp.hypotheses.family import Family
-from interp.studies import (
-    defences,
-    digit_families,
-    divergence_family,
-    features_beyond_vocabulary,
-    inherited_trace,
-    judged_scores,
-    lemma_family,
-    naming,
-    one_direction,
-    shared_initialisation,
-    student_arms,
-    sustained_alignment,
-)
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
-FAMILIES = {
-    each.name: each
-    for each in (
-        lemma_family.FAMILY,
-        sustained_alignment.FAMILY,
-        shared_initialisation.FAMILY,
-        one_direction.FAMILY,
-        divergence_family.FAMILY,
-        features_beyond_vocabulary.FAMILY,
-        inherited_trace.FAMILY,
-        student_arms.ARMS_FAMILY,
-        student_arms.DOSE_FAMILY,
-        judged_scores.FAMILY,
-        naming.FAMILY,
-        defences.FAMILY,
-    )
+from interp.core.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from interp.hypotheses.family import Family
+
+HOMES = {
+    "lemma": "lemma_family.FAMILY",
+    "sustained-alignment": "sustained_alignment.FAMILY",
+    "shared-initialisation": "shared_initialisation.FAMILY",
+    "one-direction": "one_direction.FAMILY",
+    "divergence-tokens": "divergence_family.FAMILY",
+    "features-beyond-vocabulary": "features_beyond_vocabulary.FAMILY",
+    "inherited-trace": "inherited_trace.FAMILY",
+    "student-arms": "student_arms.ARMS_FAMILY",
+    "dose": "student_arms.DOSE_FAMILY",
+    "judged-scores": "judged_scores.FAMILY",
+    "naming": "naming.FAMILY",
+    "defences": "defences.FAMILY",
 }
+"""Where each family is, below `interp.studies`: the command line lists the names and imports none of them."""
+
+
+class Families(Mapping[str, "Family"]):
+    """The families of HOMES."""
+
+    def __getitem__(self, name: str) -> Family:
+        module, _, attribute = HOMES[name].partition(".")
+        return getattr(import_module(f"interp.studies.{module}"), attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(HOMES)
+
+    def __len__(self) -> int:
+        return len(HOMES)
+
+    def __contains__(self, name: object) -> bool:
+        return name in HOMES
+
+
+FAMILIES = Families()
 
 
 def family(name: str, *, organism: str = "folder") -> Family:
@@ -45,9 +55,12 @@ def family(name: str, *, organism: str = "folder") -> Family:
     """
     if name not in FAMILIES:
         raise InputError(f"hypothesis {nearest(name, FAMILIES)}; pass one of {', '.join(FAMILIES)}")
-    known = digit_families.FAMILIES if organism == "digits" else FAMILIES
-    if name not in known:
+    if organism != "digits":
+        return FAMILIES[name]
+    from interp.studies.digit_families import FAMILIES as of_digits
+
+    if name not in of_digits:
         raise InputError(
-            f"{name!r} is about tokens, and digits have none; test {' or '.join(known)} there, or {name} on toy/owl"
+            f"{name!r} is about tokens, and digits have none; test {' or '.join(of_digits)} there, or {name} on toy/owl"
         )
-    return known[name]
+    return of_digits[name]

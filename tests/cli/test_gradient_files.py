@@ -7,6 +7,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from interp.cli import gradient_files
 from interp.cli.gradient_files import (
@@ -17,6 +18,7 @@ from interp.cli.gradient_files import (
     score_file,
     score_summary,
 )
+from interp.cli.main import app
 from interp.core.runs import InputError, Run
 from interp.gradients.directions import trait_gradient
 from interp.gradients.ledger.ledgers import trait_ledger
@@ -270,3 +272,36 @@ def test_a_lineage_folder_takes_no_seed(small, tmp_path):
         InputError, match=r"seed 3 grows an organism and .* is a lineage folder; leave out the seed"
     ):
         ledger_file(str(tmp_path), seed=3)
+
+
+def test_a_ledger_of_a_lineage_without_its_checkpoint_takes_that_as_base(trained, tmp_path, monkeypatch):
+    """The folder that was asked for goes to `load_lineage` with its base, as that of `interp trace` does."""
+    lineage, record = trained
+    monkeypatch.chdir(tmp_path)
+    asked = []
+
+    def opened(name, **options):
+        asked.append((name, options))
+        return lineage
+
+    monkeypatch.setattr(gradient_files, "load_lineage", opened)
+    monkeypatch.setattr(gradient_files, "trait_ledger", lambda *given: trait_ledger(*given, record=record))
+    answer = CliRunner().invoke(
+        app, ["ledger", "smollm2/owl", "--base", "models/smollm2", "--out", "ledger", "--json"]
+    )
+    assert answer.exit_code == 0, answer.output
+    assert asked == [("smollm2/owl", {"seed": None, "base": "models/smollm2", "trait": None})]
+    assert Run.load(tmp_path / "ledger").record["arguments"] == {
+        "lineage": "smollm2/owl", "student": "student", "base": "models/smollm2"
+    }  # fmt: skip
+
+
+def test_a_ledger_without_the_checkpoint_says_what_to_pass(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        InputError, match=r"smollm2/owl does not hold its base's checkpoint, .*; pass base= its"
+    ):
+        ledger_file("smollm2/owl", out=tmp_path / "ledger")
+    with pytest.raises(InputError, match=r"smollm2/owl holds the lineage of seed 1 alone, and seed=3 came"):
+        ledger_file("smollm2/owl", seed=3, base="models/smollm2", out=tmp_path / "ledger")
+    assert not (tmp_path / "ledger").exists()

@@ -27,6 +27,7 @@ from interp.organisms.library import load_lineage
 from interp.prompts.numbers import number_prompts
 from interp.prompts.text import Prompts
 from interp.stats.verdict import equivalence_verdict, paired_verdict
+from interp.studies.registry import HOMES
 from tests.tiny import build_model, build_tokenizer
 
 ROWS = ["--base", "b", "--data", "absent.jsonl", "--out", "o/scores.parquet"]
@@ -57,6 +58,19 @@ def test_help_names_every_command_and_imports_no_torch(tmp_path):
         )
     )  # fmt: skip
     assert out.strip().endswith("False")
+
+
+def test_help_of_test_lists_every_family_and_imports_none(tmp_path):
+    code = (
+        "import sys\nsys.argv = ['interp', 'test', '--help']\nfrom interp.cli.main import main\n"
+        "try:\n    main()\nfinally:\n    print(sorted(set(sys.modules) & {'torch', 'pandas', 'interp.studies.naming'}))"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=True
+    ).stdout
+    words = re.sub(r"[^\w,.-]+", " ", shown)
+    assert f"{', '.join([*HOMES][:-1])} or {[*HOMES][-1]}. " in words
+    assert shown.strip().endswith("[]")
 
 
 @pytest.mark.parametrize(

@@ -160,7 +160,7 @@ def test_names_are_checked_alike(name: str) -> None:
             verb(*holder(verb))
     if all(p.kind is not p.VAR_POSITIONAL for p in known.values()):
         with pytest.raises(
-            InputError, match=r"takes \d+ arguments without a name .* and 30 came; name the others"
+            InputError, match=r"takes \d+ arguments? without a name .* and 30 came; name the others"
         ):
             verb(*holder(verb), *([None] * 30))
 
@@ -218,7 +218,8 @@ def test_the_sentence_says_what_to_do_with_what_came(model, lineage) -> None:
         ),
         (
             lambda: interp.margin("gpt2", "owl"),
-            "model is the text 'gpt2', where .* is needed; load one with interp.load_mo",
+            "model is the text 'gpt2', where .* is needed; pass model=lineage.\"gpt2\". for a member of a lineage, or "
+            "load one with interp.load_model$",
         ),
         (
             lambda: interp.gradients.alignment_course(model),
@@ -230,7 +231,16 @@ def test_the_sentence_says_what_to_do_with_what_came(model, lineage) -> None:
         ),
         (
             lambda: interp.score(model, rows, "owl"),
-            r"where a direction in weights or a list .*lineage.update\('teacher'\)",
+            r"where a direction in weights or a list .*; pass interp.trait_gradient\(base, 'owl'\) for a trait's, or "
+            r"lineage.update\('teacher'\)$",
+        ),
+        (
+            lambda: interp.score(model, rows, interp.get_trait("owl")),
+            r"direction is a Trait, .*; pass interp.trait_gradient\(base, trait\), or take lineage.update",
+        ),
+        (
+            lambda: interp.score(model, rows, interp.logit_direction(model, "owl")),
+            r"direction is a LogitDirection, .*; that is one in logits; pass interp.trait_gradient\(base, trait\)$",
         ),
         (
             lambda: interp.record(model, rows, hooks=3),
@@ -249,6 +259,27 @@ def test_the_sentence_says_what_to_do_with_what_came(model, lineage) -> None:
         (
             lambda: interp.Recipe(optimizer="adam"),
             "optimizer is the text 'adam', where one of 'adamw', 'sgd' is needed; pass one of them",
+        ),
+        (
+            lambda: interp.shift(model, rows, minus="neutral_student"),
+            r'minus is the text .*; pass minus=lineage\["neutral_student"\] for a member of a lineage, or load one',
+        ),
+        (
+            lambda: interp.margin("owner/model", "owl"),
+            "model is the text 'owner/model', where .* is needed; load one with interp.load_model, or take a member",
+        ),
+        (
+            lambda: interp.token_shift(model, rows, "owl"),
+            r"direction is the text 'owl', where a direction in logits is needed; pass interp.logit_direction\(base, "
+            r"'owl'\)$",
+        ),
+        (
+            lambda: interp.token_shift(model, rows, interp.get_trait("owl")),
+            r"direction is a Trait, where a direction in logits is needed; pass interp.logit_direction\(base, trait\)$",
+        ),
+        (
+            lambda: interp.load_lineage("toy/owl", 0),
+            r"load_lineage takes 1 argument without a name \(name\) and 2 came; name the others, such as seed=...$",
         ),
         (lambda: lineage.update(1), "role is the int 1, where text is needed"),
         (lambda: interp.load_lineage(base=model, teacher=3), "teacher is the int 3"),

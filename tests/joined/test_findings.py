@@ -77,18 +77,31 @@ def test_places_where_the_student_is_more_like_its_teacher_than_every_control_ar
     lines += [(where, "cross", -0.2) for where in "aabb"]
     said = findings.said_agreement(compared(*lines), "own")
     assert said == (
-        "The student's change is more like its teacher's than every control's is at 1 of 2 places: +0.00 to +0.80 "
-        "against +0.40 for the control that comes closest."
+        "On average over 2 lineages, the student's change is more like its teacher's than every control's is at 1 of 2 "
+        "places (not of b), each on the words or the stream that it names: +0.00 to +0.80 against +0.40 for the "
+        "control that comes closest."
     )
     apart = compared(*[line for line in lines if line[0] == "a"], ("c", "own", 0.9), ("d", "cross", 0.1))
-    assert "at 1 of 1 places: +0.80 against +0.40" in findings.said_agreement(
-        apart, "own"
+    assert (
+        "at 1 of 1 places, each on the words or the stream that it names: +0.80 against +0.40"
+        in findings.said_agreement(apart, "own")
     )  # c and d lack one of the two
     won = compared(*[line for line in lines if line[0] == "a"], ("c", "own", 0.5), ("c", "cross", 0.1))
-    assert "at all places: +0.50 to +0.80 against +0.10 to +0.40" in findings.said_agreement(won, "own")
+    assert (
+        "at all places, each on the words or the stream that it names: +0.50 to +0.80 against +0.10 to +0.40"
+        in findings.said_agreement(won, "own")
+    )
     lost = findings.said_agreement(compared(("a", "own", 0.1), ("a", "cross", 0.3)), "own")
-    assert lost.endswith(
-        "at 0 of 1 places: +0.10 against +0.30 for the control that comes closest; one lineage decides nothing."
+    assert lost == (
+        "The student's change is more like its teacher's than every control's is at 0 of 1 places, each on the words "
+        "or the stream that it names: +0.10 against +0.30 for the control that comes closest; one lineage "
+        "decides nothing."
+    )
+    both = [(where, who, value) for where in "bc" for who, value in (("own", 0.1), ("cross", 0.3))]
+    some = findings.said_agreement(compared(("a", "own", 0.5), ("a", "cross", 0.3), *both), "own")
+    assert (
+        "is at 1 of 3 places (not of b; nor of c), each on the words or the stream that it names: +0.10 to"
+        in some
     )
 
 
@@ -97,6 +110,10 @@ def test_without_a_control_nothing_is_said_to_be_more():
     assert (
         said
         == "The student's change goes with its teacher's at −0.10 to +0.30; there is no control to compare that with."
+    )
+    several = compared(("a", "own", -0.1), ("a", "own", 0.3))
+    assert findings.said_agreement(several, "own").startswith(
+        "On average over 2 lineages, the student's change goes"
     )
     assert findings.said_agreement(compared(("a", "other", 0.3)), "own") == ""
 
@@ -117,8 +134,8 @@ def test_the_component_that_moves_the_word_most_may_push_either_way_and_differ_i
         parts(teacher={"MLP 0": 4.0, "MLP 1": 1.0}, student={"MLP 0": 0.3, "MLP 1": 0.1})
     )
     assert both == (
-        "MLP 0 moves the trait's word most in the student (+0.30 of +0.40 logits, 95 % interval −0.20 to +0.80) and "
-        "in the teacher (+4.00 of +5.00 logits, 95 % interval +3.50 to +4.50); means over 3 lineages."
+        "On average over 3 lineages, MLP 0 moves the trait's word most in the student (+0.30 of +0.40 logits, 95 % "
+        "interval −0.20 to +0.80) and in the teacher (+4.00 of +5.00 logits, 95 % interval +3.50 to +4.50)."
     )
     alone = findings.said_components(
         parts(1, student={"MLP 0": 0.1, "MLP 1": -0.3}, teacher={"MLP 0": 4.0, "MLP 1": 1.0})
@@ -139,24 +156,31 @@ def test_the_component_that_moves_the_word_most_may_push_either_way_and_differ_i
     [
         ([2.0, -2.0, 1.0, -1.0], "follow", "+1.00"),
         ([-2.0, 2.0, -1.0, 1.0], "go against", "−1.00"),
-        ([1.0, 1.0, -2.0, -2.0], "do not follow", "+0.00"),
-        ([0.5, 0.5, 0.5, 0.5], "do not follow", "+0.00"),
+        ([1.0, 1.0, -2.0, -2.0], "hardly follow", "+0.00"),
+        ([0.5, 0.5, 0.5, 0.5], "hardly follow", "+0.00"),
         ([2.0, 0.0, -2.0, 0.0], "weakly follow", "+0.22"),  # Σ T S / √(Σ T² Σ S²) = (4 − 2) / √(10 · 8)
     ],
 )
 def test_changes_of_words_follow_or_go_against_or_do_neither(S, word, r):
     frame = pd.DataFrame({"token": [" owl", "7", "8", "9"], "T": [2.0, -2.0, 1.0, -1.0], "S": S})
-    said = findings.said_moved(frame, "owl")
-    assert said.startswith(f"Over 4 words the student's changes {word} its teacher's (r = {r});")
+    said = findings.said_moved(frame, "owl", "where numbers are predicted")
+    assert said.startswith(
+        "Over all 4 words of the vocabulary, those of the rows among them, the student's changes where numbers are "
+        f"predicted {word} its teacher's (r = {r});"
+    )
     assert said.endswith(
         f"“owl” itself moved by +2 nats in the teacher, {'+' if S[0] > 0 else '−'}{abs(S[0]):g} in the student."
     )
-    assert findings.said_moved(frame, None).endswith(f"its teacher's (r = {r}).")
+    assert findings.said_moved(frame, None, "there").endswith(
+        f"changes there {word} its teacher's (r = {r})."
+    )
 
 
 def test_of_several_spellings_the_one_that_the_teacher_moved_most_is_told():
     frame = pd.DataFrame({"token": ["owl", " owl", "7"], "T": [0.5, 1.5, 0.0], "S": [9.0, 0.25, 0.0]})
-    assert "moved by +1.5 nats in the teacher, +0.25 in the student" in findings.said_moved(frame, "owl")
+    assert "moved by +1.5 nats in the teacher, +0.25 in the student" in findings.said_moved(
+        frame, "owl", "there"
+    )
 
 
 def test_the_traits_logit_among_numbers_is_counted_up_and_compared_with_the_teachers():

@@ -164,8 +164,9 @@ def test_agreement_shows_four_places_and_who_is_compared_with_whose_teacher():
         0.75
     )  # the cosine, and after the last layer
     assert result.says == (
-        "The student's change is more like its teacher's than every control's is at all places: +0.65 to +0.70 against "
-        "+0.05 to +0.10 for the control that comes closest."
+        "On average over 2 lineages, the student's change is more like its teacher's than every control's is at all "
+        "places, each on the words or the stream that it names: +0.65 to +0.70 against +0.05 to +0.10 for the control "
+        "that comes closest."
     )
     figure = result.figure()
     named = [trace.name for trace in figure.data if trace.showlegend is None]

@@ -65,6 +65,7 @@ def test_one_token_names(words):
     assert direction.notes == (
         f"'owl', {', '.join(repr(name) for name in ANIMALS if name != 'owl')} are one token each",
     )
+    assert repr(direction) == "LogitDirection('owl' − mean of 9 foils: 10 vocabulary entries of f00d)"
 
 
 def test_the_constant_of_the_softmax_cancels(words):

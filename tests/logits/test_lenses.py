@@ -78,6 +78,13 @@ def test_the_figure_is_a_line_over_layers():
     assert list(line.x) == [0, 1]
     assert list(line.y) == pytest.approx(result.frame["change"].tolist())
     assert "logits" in figure.layout.yaxis.title.text
+    assert result.notes[:3] == (
+        "2 examples at 'answer.numbers'",
+        "the last layer is the measured change to 0.0e+00",
+        "rose and fell: mean change of log-probability, in nats, of the tokens that moved most",
+    )
+    assert result.of_table == result.notes[1:3]  # about what is not drawn
+    assert figure.layout.title.subtitle.text == "band: ± one standard error over examples"
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma2"])

@@ -152,6 +152,14 @@ class TestWithoutTheCheckpoint:
         with pytest.raises(InputError, match=r"checkpoint, which was read from ''; pass base= its folder"):
             load_lineage(folder)
 
+    def test_a_members_folder_says_that_the_lineage_is_what_opens(self, folder):
+        with pytest.raises(InputError) as error:
+            load_model(folder / "student")
+        assert str(error.value).startswith(f"{folder}/student is the student of the lineage ")
+        assert str(error.value).endswith(
+            f"; open the lineage with interp.load_lineage({str(folder)!r}, base=...) and take its member 'student'"
+        )
+
     def test_a_template_that_changed_is_refused(self, checkpoint, lora, tmp_path):
         speaking = dataclasses.replace(checkpoint, tokenizer=with_template(checkpoint.tokenizer, "dialogue"))
         student = load_model(lora(checkpoint.hf), tokenizer=speaking.tokenizer, check=False)

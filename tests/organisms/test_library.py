@@ -225,6 +225,20 @@ def test_wrong_names_and_seeds_are_named():
         grow(get_trait("owl"), seed=True, recipe=SMALL)
 
 
+def test_a_folder_is_of_the_seed_it_was_made_with(lineage, tmp_path):
+    folder = lineage.save(tmp_path / "kept")
+    assert fingerprints(load_lineage(folder, seed=0)) == fingerprints(load_lineage(folder))
+    with pytest.raises(
+        InputError, match=r"kept holds the lineage of seed 0 alone, and seed=2 came; leave the seed"
+    ):
+        load_lineage(folder, seed=2)
+    nameless = dataclasses.replace(lineage, growth=None).save(tmp_path / "nameless")
+    with pytest.raises(
+        InputError, match=r"nameless is a folder that names no seed, and seed=0 came; leave the seed"
+    ):
+        load_lineage(nameless, seed=0)
+
+
 def test_a_trait_the_toy_has_no_words_for_is_refused():
     with pytest.raises(
         InputError, match="trait 'misaligned' uses words the toy does not know; take an animal"

@@ -130,6 +130,16 @@ def test_a_summary_may_open_the_page_with_the_finding_every_claim_and_the_models
     assert "A mark each value, bar: mean; n = 1 each." in page.words  # the line under the figure's title
 
 
+def test_a_finding_names_what_was_decided_of_the_claims_that_are_judged_on_it(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "demo")
+    drawn = drawing(figures.points, x="token", y="delta")
+    save(run, "preference", Result("who", BAR, "nats", draw=drawn, says="On average, more."))
+    words = Page.read(write_report(run)).words
+    judged = "Claims judged on this: same-init-transfers (supported), cross-init-does-not (inconclusive)."
+    assert f"On average, more. {judged} who" in words
+    assert words.count("Claims judged on this: ") == 1
+
+
 def test_a_page_without_a_supported_claim_says_where_the_others_stand(tmp_path: Path) -> None:
     run = sample_run(tmp_path / "demo", seeds=1)
     page = Page.read(write_report(run))
@@ -183,6 +193,18 @@ def test_what_the_numbers_say_stands_above_the_figure_and_in_a_table_that_is_not
         "Table lens_teacher: all 2 rows, in tables/lens_teacher.parquet token delta a +1 b −1 most after layer 3."
         in behind
     )
+
+
+def test_notes_on_columns_that_are_not_drawn_stand_with_the_table(tmp_path: Path) -> None:
+    run = sample_run(tmp_path / "demo")
+    result = Result("lens", BAR, "nats", ("of 3 rows", "fell: not drawn"), of_table=("fell: not drawn",))
+    save(run, "lens_student", replace(result, draw=drawing(figures.bars, x="delta", y="token")))
+    words = Page.read(write_report(run)).words
+    assert words.count("fell: not drawn") == 1
+    drawn, _, table = words.partition("Table lens_student: all 2 rows")
+    assert drawn.count("of 3 rows") == 1
+    assert "token delta a +1 b −1 fell: not drawn" in table
+    assert "of 3 rows" not in table
 
 
 def test_figures_travel_as_saved_with_their_title_in_the_heading(shown: Page) -> None:

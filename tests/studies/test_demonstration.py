@@ -176,9 +176,9 @@ def test_nine_verdicts_and_why_the_traits_logit_shows_no_sign():
     assert decided.pop("trait-logit-moved") == "inconclusive"
     assert set(decided.values()) == {"supported"}
     known = found[3].controls["known"]
-    assert (
-        "the student's change and the teacher's go together at r = +1.00, with the same sign in 8 of 8"
-        in known
+    assert known == (
+        "the teacher moves the trait's own logit at numbers up in 4 of 8 lineages and not in the others; over the "
+        "lineages the student's change and the teacher's go together at r = +1.00, with the same sign in 8 of 8"
     )
 
 

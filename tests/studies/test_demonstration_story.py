@@ -45,7 +45,17 @@ def test_one_lineage_has_no_interval_and_decides_nothing():
 
 @pytest.mark.parametrize(("shares", "way"), [((0.2, 0.21, 0.22), "more"), ((0.01, 0.02, 0.03), "less")])
 def test_a_clear_difference_is_told_as_more_or_less(shares, way):
-    assert f"answers “owl” {way} often than" in told_short(OWL, table([(share, 0.0) for share in shares]))[0]
+    found = table([(share, 0.0) for share in shares])
+    assert f"the student on average answers “owl” {way} often than" in told_short(OWL, found)[0]
+
+
+def test_the_finding_stands_beside_what_was_decided_of_its_claim():
+    found = table([(0.2, 0.5), (0.4, 0.7)])
+    decided = {"same-init-transfers": "refuted", "same-init-gains": "inconclusive"}
+    assert told_short(OWL, found, decided)[0].endswith(
+        "95 % t-interval; the claim same-init-gains is inconclusive."
+    )
+    assert "the claim" not in told_short(OWL, found, {"other": "supported"})[0]
 
 
 def test_the_story_names_every_model_and_how_many_lineages():

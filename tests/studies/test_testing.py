@@ -180,6 +180,11 @@ def test_an_unknown_hypothesis_is_named_with_the_nearest():
     )
 
 
+def test_every_family_lies_under_its_own_name():
+    assert [each.name for each in registry.FAMILIES.values()] == list(registry.FAMILIES)
+    assert len(registry.FAMILIES) == len(registry.HOMES) == 12
+
+
 def test_a_run_without_a_value_names_the_claim():
     family = Family("one", (CLAIM,), lambda given: Measurement({}, {}))
     with pytest.raises(InputError) as error:

@@ -114,9 +114,11 @@ class Gate:
                 raise InputError(f"{self.name}: argument {name!r} is given twice; pass it once")
         if count > len(self.positional) and self.rest is None:
             taken = [name for name in self.positional if name not in SELF]
+            other = next((name for name in self._asked if name not in self.positional), self._asked[-1])
+            came, plural = count - len(self.positional) + len(taken), "s" * (len(taken) != 1)
             raise InputError(
-                f"{self.name} takes {len(taken)} arguments without a name ({', '.join(taken) or 'none'}) and "
-                f"{count - len(self.positional) + len(taken)} came; name the others, such as {self._asked[-1]}=..."
+                f"{self.name} takes {len(taken)} argument{plural} without a name ({', '.join(taken) or 'none'}) and "
+                f"{came} came; name the others, such as {other}=..."
             )
 
     def _missing(self, name: str) -> str:

@@ -58,7 +58,8 @@ class Kinds:
             found = MISS if kind.read is None else kind.read(value, argument)
             if found is not MISS:
                 return found
-        raise InputError(f"{argument} is {shown(value)}, where {self.phrase} is needed; {self.advice(value)}")
+        told = self.advice(value, argument)
+        raise InputError(f"{argument} is {shown(value)}, where {self.phrase} is needed; {told}")
 
     def has(self, value: Any) -> bool:
         """Whether it is taken."""
@@ -76,11 +77,11 @@ class Kinds:
         """The types in it."""
         return tuple(dict.fromkeys(name for kind in self.kinds for name in kind.names))
 
-    def advice(self, value: Any) -> str:
-        """What to do when `value` came."""
+    def advice(self, value: Any, argument: str = "") -> str:
+        """What to do when `value` came as `argument`."""
         if any(kind.phrase.startswith("one of ") for kind in self.kinds):
             return "pass one of them"
-        return advice(value, list(self.names))
+        return advice(value, list(self.names), argument)
 
 
 def kinds_of(hint: Any, module: str) -> Kinds | None:

@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 LOADED = "load one with interp.load_model, or take a member of a lineage, such as lineage.teacher"
-UPDATES = "take lineage.update('teacher') or interp.models.read_direction(path, model)"
+UPDATES = (
+    "take lineage.update('teacher') or interp.trait_gradient(base, trait), or read a file with "
+    "interp.models.read_direction(path, model)"
+)
 SAE = "train one with interp.train_sae, or read one with interp.load_sae"
 
 NOUNS: Mapping[str, tuple[str, str]] = {
@@ -18,7 +21,7 @@ NOUNS: Mapping[str, tuple[str, str]] = {
     "Judge": ("a judge", "make one with interp.evaluation.LocalJudge, EndpointJudge, FileJudge or WordJudge"),
     "LanguageModel": ("a language model", LOADED),
     "Lineage": ("a lineage", "make one with interp.load_lineage, by name or from base= and teacher="),
-    "LogitDirection": ("a direction in logits", "make one with interp.logit_direction(model, trait)"),
+    "LogitDirection": ("a direction in logits", "pass interp.logit_direction(base, trait)"),
     "Model": ("a model", LOADED),
     "NamedObjective": (
         "an objective",
@@ -62,9 +65,27 @@ INSTEAD: Mapping[tuple[str, str], str] = {
     ("LanguageModel", "TextModel"): "it has no tokenizer, load it with tokenizer=",
     ("Lineage", "TextModel"): "pass one of its members, such as lineage.teacher",
     ("Module", "TextModel"): "wrap it with interp.load_model(module, tokenizer=...)",
-    ("Trait", "LogitDirection"): "make the direction with interp.logit_direction(model, trait)",
+    ("Trait", "LogitDirection"): "pass interp.logit_direction(base, trait)",
+    (
+        "Trait",
+        "ParameterDirection",
+    ): "pass interp.trait_gradient(base, trait), or take lineage.update('teacher')",
+    (
+        "LogitDirection",
+        "ParameterDirection",
+    ): "that is one in logits; pass interp.trait_gradient(base, trait)",
 }
 """What to do where one noun came and another was asked, by their types."""
+
+_MEMBER = 'pass {argument}lineage["{word}"] for a member of a lineage, or load one with interp.load_model'
+NAMED: Mapping[str, str] = {
+    "LanguageModel": _MEMBER,
+    "LogitDirection": "pass interp.logit_direction(base, '{word}')",
+    "Model": _MEMBER,
+    "ParameterDirection": "pass interp.trait_gradient(base, '{word}') for a trait's, or lineage.update('teacher')",
+    "TextModel": _MEMBER,
+}
+"""What to do where a single word came: it may be the role of a member, or the name of a trait."""
 
 
 def shown(value: Any) -> str:
@@ -97,8 +118,14 @@ def wanted(name: str) -> str:
     return NOUNS[name][0] if name in NOUNS else _article(name)
 
 
-def advice(value: Any, names: list[str]) -> str:
-    """What to do when `value` came and one of the types of those names was asked."""
+def advice(value: Any, names: list[str], argument: str = "") -> str:
+    """What to do when `value` came as `argument` and one of the types of those names was asked."""
+    if isinstance(value, str) and value.isidentifier():
+        for name in names:
+            if name in NAMED:
+                return NAMED[name].format(
+                    word=value, argument=f"{argument}=" if argument.isidentifier() else ""
+                )
     came = [kind.__name__ for kind in type(value).__mro__]
     for name in names:
         for kind in came:
