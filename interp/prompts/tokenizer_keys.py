@@ -26,7 +26,9 @@ def tokenizer_key(tokenizer: Tokenizer) -> Any:
 
 def tokens_digest(tokenizer: Tokenizer) -> str:
     """16 hex characters of everything by which the tokenizer makes tokens of text and text of tokens."""
-    core = tokenizer.backend_tokenizer
+    core: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if core is None:  # a slow tokenizer, which most verbs refuse
+        return digest("tokenizer", type(tokenizer).__name__, repr(tokenizer))
     parts = (core.normalizer, core.pre_tokenizer, core.post_processor, core.decoder)
     state = (len(tokenizer), *map(repr, parts), *(getattr(tokenizer, name, None) for name in NAMED))
     known = _KNOWN.get(tokenizer)
