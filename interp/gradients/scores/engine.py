@@ -320,6 +320,8 @@ def _hooked(
 
 def _after(site: Site, meeting: _Meeting) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+        if site.kind == "other" and isinstance(output, tuple):
+            return _after_parts(site, meeting, args, kwargs, output)
         tensor = output[0] if isinstance(output, tuple) else output
         if len(tensor) == 1 < meeting.examples:  # position embeddings made once for the whole batch
             tensor = tensor.expand(meeting.examples, *tensor.shape[1:])
@@ -329,6 +331,23 @@ def _after(site: Site, meeting: _Meeting) -> Any:
         return (tensor, *output[1:]) if isinstance(output, tuple) else tensor
 
     return hook
+
+
+def _after_parts(site: Site, meeting: _Meeting, args: tuple, kwargs: Any, output: tuple) -> tuple[Any, ...]:
+    """Each output of a module with several, as a router's, met by itself: one may be made from another inside, and an
+    alias sees what comes back from outside alone."""
+    if next(site.module.children(), None) is not None:
+        raise InputError(
+            f"{site.name} puts out several tensors, and holds {', '.join(site.stacks)} beside modules, which a score "
+            "by example cannot read; ask for by=['example', 'token'], or leave it out with direction.only(...)"
+        )
+    entered = args[0] if args else next(iter(kwargs.values()))
+    met, found = replace(site, beside=_beside(args, kwargs)), list(output)
+    for part, each in enumerate(output):
+        if isinstance(each, Tensor) and each.is_floating_point():
+            found[part] = each.view_as(each)
+            _watch(replace(met, part=part), entered.detach(), found[part], meeting)
+    return tuple(found)
 
 
 def _beside(args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Any]:

@@ -74,6 +74,7 @@ class Site:
     count: int
     entering: bool = False
     beside: tuple[Any, Any] = ((), {})  # what else an "other" module is called with, after its first argument
+    part: int | None = None  # which of several outputs is met, as a router gives logits, weights and choices
 
 
 def kind_of(module: nn.Module) -> Kind:
@@ -247,7 +248,8 @@ def _other(site: Site, a: Tensor, g: Tensor) -> Float[Tensor, "direction example
     bare._forward_hooks, bare._forward_pre_hooks = OrderedDict(), OrderedDict()
 
     def output(moving: dict[str, Tensor]) -> Any:
-        return torch.func.functional_call(bare, moving, (a, *site.beside[0]), site.beside[1])
+        out: Any = torch.func.functional_call(bare, moving, (a, *site.beside[0]), site.beside[1])
+        return out if site.part is None else out[site.part]
 
     rows = []
     for k in range(site.count):
