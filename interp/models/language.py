@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from interp.core.doors import door
 from interp.core.errors import InputError
-from interp.models.adapter_folders import AdapterFolder, adapter_tokenizer
+from interp.models.adapter_folders import adapter_tokenizer, find_model
 from interp.models.agreement import check_model, checked_backbone
 from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
@@ -34,7 +34,6 @@ from interp.models.loading import (
     as_dtype,
     check_vocabulary,
     find_folder,
-    is_adapter,
     load_tokenizer,
     load_weights,
 )
@@ -346,8 +345,8 @@ def load_model(
         name: how results call it; that of the folder by default.
         check: compare the hooked model with plain Hugging Face (once for unchanged files) and say it in one line.
         **loading: `dtype` (None keeps the checkpoint's), `device` ("auto" takes a GPU where there is one), `revision`
-            (a branch, tag or commit on the hub), `allow_unknown` (read rows of which over a fifth of the tokens are
-            unknown, too).
+            (a branch, tag or commit on the hub; of the base where an adapter on disk is given), `allow_unknown` (read
+            rows of which over a fifth of the tokens are unknown, too).
 
     Returns:
         `LanguageModel`; the model without the adapters is its `start`.
@@ -370,11 +369,9 @@ def load_model(
         label = name or type(source).__name__
         model = LanguageModel(label, checked_backbone(source, label, dtype=dtype, device=device), tokenizer)
     else:
-        folder = find_folder(source, revision=revision)
-        if is_adapter(folder):
-            folders.insert(0, folder)
-            name, source = name or Path(source).name, AdapterFolder(folder).base
-            folder = find_folder(source)
+        given, (folder, source, adapted) = source, find_model(source, revision=revision)
+        if adapted is not None:
+            folders, name = [adapted, *folders], name or Path(given).name
         state = stored_state(folder, dtype=dtype)
         backbone = Backbone(load_weights(folder, dtype=dtype, device=as_device(device)))
         settle(backbone, state, str(folder), fingerprint=check)
