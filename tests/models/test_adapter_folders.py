@@ -1,5 +1,6 @@
 """An adapter folder in the shapes that trainers leave, through every door: read as what it is, or refused."""
 
+import copy
 import json
 import shutil
 
@@ -120,6 +121,26 @@ def test_an_adapter_that_merges_into_nothing_is_refused(tiny, saved, tmp_path):
         InputError, match=r"a Linear adapter changes more than weights .* \(NotImplementedError\)"
     ):
         load_model(saved("llama"), adapter=tmp_path / "poly", check=False)
+
+
+def test_an_adapter_whose_own_layers_its_base_would_round_is_refused(tiny, saved, lora, tmp_path):
+    base = saved()
+    narrow = copy.deepcopy(tiny("llama")[0]).bfloat16()
+    lora(narrow.float(), modules_to_save=["lm_head"]).save_pretrained(tmp_path / "exact")
+    narrow.bfloat16().save_pretrained(base)
+    wide = lora(narrow.float(), modules_to_save=["lm_head"])
+    with torch.no_grad():
+        wide.base_model.model.lm_head.modules_to_save["default"].weight.add_(1e-5)
+    wide.save_pretrained(tmp_path / "wide")
+    assert load_model(base, adapter=tmp_path / "exact", check=False).dtype == torch.bfloat16
+    with pytest.raises(
+        InputError,
+        match=r"holds .*lm_head.weight in float32, which its base's bfloat16 would round; load the base with dtype='fl",
+    ):
+        load_model(base, adapter=tmp_path / "wide", check=False)
+    kept = load_model(base, adapter=tmp_path / "wide", dtype="float32", check=False)
+    moved = kept.parameters()["lm_head.weight"] - kept.start.parameters()["lm_head.weight"]
+    assert float(moved.abs().max()) == pytest.approx(1e-5, rel=0.1)
 
 
 class TestRevisions:
