@@ -354,3 +354,32 @@ class TestSavedTypes:
         folder, _ = disagreeing(torch.float32, "bfloat16")
         assert load_model(folder, dtype="bfloat16", check=False).dtype == torch.bfloat16
         assert "are saved in" not in caplog.text
+
+
+class TestWhatIsGivenBeside:
+    """A tokenizer by its place, and modules that are no language models."""
+
+    def test_a_tokenizer_by_its_folder(self, saved, tiny):
+        hf, tokenizer = tiny("llama")
+        model = load_model(hf, tokenizer=str(saved()), check=False)
+        assert model.tokenizer("the owl 12")["input_ids"] == tokenizer("the owl 12")["input_ids"]
+
+    def test_a_place_without_one_is_refused(self, saved, tiny, tmp_path):
+        hf = tiny("llama")[0]
+        hf.save_pretrained(tmp_path / "bare")
+        for place, message in {
+            tmp_path / "bare": "holds no tokenizer; pass a folder with tokenizer.json, or a loaded tokenizer",
+            saved() / "tokenizer.json": "is a file; pass the folder that holds it",
+            "./nowhere": "there is no folder nowhere",
+        }.items():
+            with pytest.raises(InputError, match=message):
+                load_model(hf, tokenizer=place, check=False)
+
+    def test_a_module_without_a_head_is_refused(self, tiny, lora):
+        hf, tokenizer = tiny("llama")
+        for module in (hf.base_model, lora(hf.base_model), torch.nn.Linear(2, 2)):
+            with pytest.raises(
+                InputError,
+                match=r"(LlamaModel|Linear) predicts no tokens, as .* transformers' AutoModelForCausalLM",
+            ):
+                load_model(module, tokenizer=tokenizer, check=False)
