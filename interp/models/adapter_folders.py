@@ -11,7 +11,14 @@ from typing import Any
 from torch import Tensor
 
 from interp.core.errors import InputError
-from interp.models.loading import check_safetensors, is_adapter, load_tokenizer, no_weights, read_json
+from interp.models.loading import (
+    check_safetensors,
+    find_folder,
+    is_adapter,
+    load_tokenizer,
+    no_weights,
+    read_json,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +74,21 @@ class AdapterFolder:
             )
         return str(beside) if beside.is_dir() else str(named)
 
+    def base_revision(self, given: str | None = None) -> str | None:
+        """The branch, tag or commit of its base on the hub: `given`, or the one that adapter_config.json names.
+
+        Without `given` it is None for a base on disk. Raises InputError where they differ.
+        """
+        named = self.config.get("revision") or None
+        if named is None or Path(self.base).expanduser().exists():
+            return given
+        if given not in (None, named):
+            raise InputError(
+                f"{self} was made for {self.base!r} at revision {named!r}, and revision {given!r} is asked for; leave "
+                "revision out, or load that base and pass the adapter with adapter="
+            )
+        return named
+
     def check(self) -> None:
         """InputError unless it is an adapter PEFT knows, whole and in safetensors, with no model beside it."""
         if not is_adapter(self.path):
@@ -95,6 +117,21 @@ class AdapterFolder:
                 f"{self} is an adapter of the kind {kind!r}, which PEFT {peft.__version__} does not know; install a "
                 "PEFT that does, or pass an adapter of another kind"
             )
+
+
+def find_model(source: str | Path, *, revision: str | None = None) -> tuple[Path, str | Path, Path | None]:
+    """The folder and the name of a model, and the adapter's folder where the source is an adapter that names it.
+
+    `revision` is that of the source on the hub; of an adapter on disk, which has none, it is that of its base. Raises
+    InputError where `find_folder` and `AdapterFolder.base_revision` do.
+    """
+    local = (Path(source).expanduser() / "adapter_config.json").is_file()
+    folder = find_folder(source, revision=None if local else revision)
+    if not is_adapter(folder):
+        return folder, source, None
+    adapter = AdapterFolder(folder)
+    at = adapter.base_revision(revision if local else None)
+    return find_folder(adapter.base, revision=at), adapter.base, folder
 
 
 def adapter_tokenizer(folder: Path, base: Any) -> Any:

@@ -134,6 +134,19 @@ def checked_backbone(
     return backbone
 
 
+def check_in_memory(module: Any, *, revision: str | None) -> None:
+    """InputError for a module that is asked for by revision, and for one that has no output matrix over tokens."""
+    if revision is not None:
+        raise InputError(f"a {type(module).__name__} in memory has no revision {revision!r}; leave it out")
+    inner = module.get_base_model() if hasattr(module, "get_base_model") else module
+    head = getattr(inner, "get_output_embeddings", None)
+    if head is None or head() is None:
+        raise InputError(
+            f"a {type(inner).__name__} predicts no tokens, as it has no output matrix over them; load the model with "
+            "transformers' AutoModelForCausalLM"
+        )
+
+
 def gap(
     one: Float[Tensor, "*rest vocab"], other: Float[Tensor, "*rest vocab"]
 ) -> Float[Tensor, "*rest vocab"]:

@@ -24,6 +24,7 @@ from interp.models.gguf_files import origin_of
 from interp.models.isolation import isolated
 from interp.models.loading import first_line
 from interp.models.peft_calls import without_its_warning
+from interp.models.saved_types import is_narrowed, name_of
 from interp.models.seam import check_finite
 from interp.models.views import view
 
@@ -210,6 +211,23 @@ def _check_all_live(peft: Any, name: str, adapter: AdapterFolder, beneath: Backb
     if lost:
         raise _another_base(
             adapter, beneath, f"{len(lost)} tensors that PEFT did not load, first {min(lost)}"
+        )
+    _check_unrounded(found, adapter, beneath)
+
+
+def _check_unrounded(live: Mapping[str, Tensor], adapter: AdapterFolder, beneath: Backbone) -> None:
+    """InputError where the base's type rounds what the adapter brings, unless the base was rounded to it as well."""
+    rounded = [
+        key
+        for key, tensor in adapter.tensors.items()
+        if not torch.equal(live[key].cpu().to(tensor.dtype), tensor)
+    ]
+    narrow, source = beneath.hf.dtype, str(beneath.hf.config._name_or_path or "")
+    if rounded and not is_narrowed(narrow, source):
+        first = min(rounded)
+        raise InputError(
+            f"{adapter} holds {first} in {name_of(adapter.tensors[first].dtype)}, which its base's {name_of(narrow)} "
+            "would round; load the base with dtype='float32'"
         )
 
 

@@ -19,14 +19,15 @@ from torch import Tensor
 
 from interp.core.doors import door
 from interp.core.errors import InputError
-from interp.models.adapter_folders import AdapterFolder, adapter_tokenizer
-from interp.models.agreement import check_model, check_no_dropout, checked_backbone
+from interp.models.adapter_folders import adapter_tokenizer, find_model
+from interp.models.agreement import check_in_memory, check_model, checked_backbone
 from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
 from interp.models.elsewhere import OnBridge, check_generate
 from interp.models.gguf_files import check_has_tokenizer, gguf_in, origin_of
+from interp.models.given_tokenizers import given_tokenizer
 from interp.models.head import last_logits
 from interp.models.kept import check_no_lineage
 from interp.models.loading import (
@@ -35,7 +36,6 @@ from interp.models.loading import (
     as_dtype,
     check_vocabulary,
     find_folder,
-    is_adapter,
     load_tokenizer,
     load_weights,
 )
@@ -339,13 +339,13 @@ def load_model(
         source: where it is; an adapter folder names its base, and a GGUF file, or its folder, is dequantised into the
             cache. A module (PeftModel included) is viewed with its adapters as they are set now and is never
             changed.
-        tokenizer: another one than the source's own.
+        tokenizer: another one than the source's own, loaded or by its folder or hub name.
         adapter: one or more PEFT adapters, their effects added.
         name: how results call it; that of the folder by default.
         check: compare the hooked model with plain Hugging Face (once for unchanged files) and say it in one line.
         **loading: `dtype` (None keeps the checkpoint's), `device` ("auto" takes a GPU where there is one), `revision`
-            (a branch, tag or commit on the hub), `allow_unknown` (read rows of which over a fifth of the tokens are
-            unknown, too).
+            (a branch, tag or commit on the hub; of the base where an adapter on disk is given), `allow_unknown` (read
+            rows of which over a fifth of the tokens are unknown, too).
 
     Returns:
         `LanguageModel`; the model without the adapters is its `start`.
@@ -359,21 +359,17 @@ def load_model(
     """
     folders = [adapter] if isinstance(adapter, (str, Path)) else list(adapter or ())
     dtype, device, state = as_dtype(loading.get("dtype")), loading.get("device", "auto"), None
+    tokenizer = given_tokenizer(tokenizer)
     revision = loading.get("revision")
     if isinstance(source, torch.nn.Module):
-        if revision is not None:
-            raise InputError(
-                f"a {type(source).__name__} in memory has no revision {revision!r}; leave it out"
-            )
+        check_in_memory(source, revision=revision)
         label = name or type(source).__name__
         model = LanguageModel(label, checked_backbone(source, label, dtype=dtype, device=device), tokenizer)
     else:
         check_no_lineage(source)
-        folder = find_folder(source, revision=revision)
-        if is_adapter(folder):
-            folders.insert(0, folder)
-            name, source = name or Path(source).name, AdapterFolder(folder).base
-            folder = find_folder(source)
+        given, (folder, source, adapted) = source, find_model(source, revision=revision)
+        if adapted is not None:
+            folders, name = [adapted, *folders], name or Path(given).name
         state = stored_state(folder, dtype=dtype)
         backbone = Backbone(load_weights(folder, dtype=dtype, device=as_device(device)))
         settle(backbone, state, str(folder), fingerprint=check)
@@ -381,6 +377,10 @@ def load_model(
     if model.tokenizer is not None:
         check_vocabulary(model.tokenizer, model.hf, model.name)
         model = model.accepting_unknown() if loading.get("allow_unknown") else model
+    if model.peft is not None:
+        model = replace(
+            model, start=replace(model, name=f"base of {model.name}", backbone=model.backbone.plain)
+        )
     if folders:
         return model.with_adapter(*folders, name=name, check=check)
     return check_model(model, state=state) if check else model

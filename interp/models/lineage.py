@@ -34,6 +34,7 @@ from interp.models.members import (
     write_member,
 )
 from interp.models.parameters import ParameterDirection
+from interp.models.saved_types import member_dtype
 from interp.models.seam import Model, check_pair, check_shapes, check_tokenizers
 from interp.models.shown import lineage_html
 from interp.models.updates import weight_update
@@ -228,10 +229,10 @@ def open_lineage(
     """Open a lineage of checkpoints: hub names, model folders, adapters of the base, modules in memory, loaded models.
 
     `student` is one source, a list of them, or a mapping from role to source for further roles such as cross_base.
-    Adapters are attached to their start over shared storage; every member has the base's dtype and device, and of the
-    options of `Loading` the revision is the base's alone. `unrelated` names members that are of another initialisation
-    on purpose. Raises InputError without a base, for members that do not belong together, and for a dtype or revision
-    of a base that is loaded already.
+    Adapters are attached to their start over shared storage; every member has the base's device and its dtype, or,
+    unless `dtype` is given, the wider one it is saved in; `revision` is the base's alone. `unrelated` names members
+    that are of another initialisation on purpose. Raises InputError without a base, for members that do not belong
+    together, and for a dtype or revision of a base that is loaded already.
 
     >>> import interp
     >>> toy = interp.load_lineage("toy/owl")
@@ -254,7 +255,7 @@ def open_lineage(
     members: dict[str, Any] = {"base": root}
     for role in sorted(sources, key=lambda role: ROLES.get(role, "base") is not None):
         start = members.get(ROLES.get(role, "base") or "base", root)
-        members[role] = member_from(role, sources[role], start, check=check)
+        members[role] = member_from(role, sources[role], start, check=check, dtype=dtype)
     return Lineage(name or root.name, trait, members, unrelated=tuple(unrelated))
 
 
@@ -270,18 +271,22 @@ def _students(student: Any) -> dict[str, Any]:
     }
 
 
-def member_from(role: str, source: Any, start: LanguageModel, *, check: bool) -> LanguageModel:
-    """A source as a model in the dtype of its start and with its start's tokenizer when it has none."""
+def member_from(
+    role: str, source: Any, start: LanguageModel, *, check: bool, dtype: torch.dtype | str | None = None
+) -> LanguageModel:
+    """A source as a model with its start's tokenizer when it has none, in `dtype` or as `member_dtype` says."""
     if isinstance(source, LanguageModel):
         return source
-    options: dict[str, Any] = {"name": role, "dtype": start.dtype, "device": start.device, "check": check}
+    options: dict[str, Any] = {"name": role, "device": start.device, "check": check}
     options["allow_unknown"] = accepts_unknown(start.tokenizer)
     if isinstance(source, torch.nn.Module):
+        options["dtype"] = member_dtype(role, source, start, as_dtype(dtype))
         return load_model(source, tokenizer=start.tokenizer, **options)
     folder = find_folder(source)
     if is_adapter(folder):
         return start.with_adapter(folder, name=role, check=check)
     lent = None if has_tokenizer(folder) else start.tokenizer
+    options["dtype"] = member_dtype(role, folder, start, as_dtype(dtype))
     return load_model(folder, tokenizer=lent, **options)
 
 

@@ -26,6 +26,7 @@ from interp.models.isolation import isolated
 from interp.models.memory import check_memory
 from interp.models.multimodal import is_multimodal, text_model, whole_class
 from interp.models.quantised import check_config, check_stored
+from interp.models.saved_types import loading_dtype
 from interp.models.seam import PROBE
 from interp.prompts.round_trips import entries_of
 
@@ -186,6 +187,7 @@ def load_weights(folder: Path, *, dtype: Any = None, device: str | torch.device 
     """
     is_adapter(folder)  # transformers would put an adapter it finds beside the weights on top of them
     check_model_folder(folder)
+    dtype = dtype or loading_dtype(folder)
     check_memory(LOADING[0] + LOADING[1] * _weight_bytes(folder, dtype), f"loading {folder}")
     try:
         kind, whole = _class_of(folder)

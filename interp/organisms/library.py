@@ -111,8 +111,9 @@ def load_lineage(
         student: one or several, likewise.
         trait: a `Trait`, a built-in name such as "owl", or a YAML file.
         unrelated: members of another initialisation than their start, kept as controls; any other is refused.
-        **loading: `dtype`, `device` and `revision` (on the hub) are the base's, and the others follow it;
-            `allow_unknown` also reads rows that the tokenizer mostly does not know.
+        **loading: `dtype`, `device` and `revision` (on the hub) are the base's, and the others follow it, in the wider
+            type they are saved in unless `dtype` is given; `allow_unknown` also reads rows that the tokenizer mostly
+            does not know.
 
     Returns:
         `Lineage`: members by role, each with its start, and what they were trained on.

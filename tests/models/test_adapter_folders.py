@@ -1,5 +1,6 @@
 """An adapter folder in the shapes that trainers leave, through every door: read as what it is, or refused."""
 
+import copy
 import json
 import shutil
 
@@ -120,3 +121,69 @@ def test_an_adapter_that_merges_into_nothing_is_refused(tiny, saved, tmp_path):
         InputError, match=r"a Linear adapter changes more than weights .* \(NotImplementedError\)"
     ):
         load_model(saved("llama"), adapter=tmp_path / "poly", check=False)
+
+
+def test_an_adapter_whose_own_layers_its_base_would_round_is_refused(tiny, saved, lora, tmp_path):
+    base = saved()
+    narrow = copy.deepcopy(tiny("llama")[0]).bfloat16()
+    lora(narrow.float(), modules_to_save=["lm_head"]).save_pretrained(tmp_path / "exact")
+    narrow.bfloat16().save_pretrained(base)
+    wide = lora(narrow.float(), modules_to_save=["lm_head"])
+    with torch.no_grad():
+        wide.base_model.model.lm_head.modules_to_save["default"].weight.add_(1e-5)
+    wide.save_pretrained(tmp_path / "wide")
+    assert load_model(base, adapter=tmp_path / "exact", check=False).dtype == torch.bfloat16
+    with pytest.raises(
+        InputError,
+        match=r"holds .*lm_head.weight in float32, which its base's bfloat16 would round; load the base with dtype='fl",
+    ):
+        load_model(base, adapter=tmp_path / "wide", check=False)
+    kept = load_model(base, adapter=tmp_path / "wide", dtype="float32", check=False)
+    moved = kept.parameters()["lm_head.weight"] - kept.start.parameters()["lm_head.weight"]
+    assert float(moved.abs().max()) == pytest.approx(1e-5, rel=0.1)
+
+
+class TestRevisions:
+    """adapter_config.json may name the branch, tag or commit of its base on the hub."""
+
+    @pytest.fixture
+    def adapter(self, saved, tiny, lora, tmp_path, monkeypatch):
+        """An adapter on disk for `v2` of a repository in the cache, of which `main` holds other weights."""
+        repository = tmp_path / "hub" / "models--owner--base"
+        (repository / "refs").mkdir(parents=True)
+        for seed, (revision, commit) in enumerate({"main": "a" * 40, "v2": "b" * 40}.items()):
+            (repository / "refs" / revision).write_text(commit)
+            shutil.copytree(saved(seed=seed, name=revision), repository / "snapshots" / commit)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+        lora(tiny("llama", 1)[0]).save_pretrained(tmp_path / "adapter")
+        rewrite(tmp_path / "adapter", base_model_name_or_path="owner/base", revision="v2")
+        return tmp_path / "adapter"
+
+    def test_the_named_one_is_loaded(self, adapter, tiny, lora):
+        trained = load_model(lora(tiny("llama", 1)[0]), check=False)
+        assert load_model(adapter, check=False).fingerprint == trained.fingerprint
+        assert load_model(adapter, revision="v2", check=False).fingerprint == trained.fingerprint
+
+    def test_another_one_is_refused(self, adapter):
+        with pytest.raises(
+            InputError,
+            match=r"was made for 'owner/base' at revision 'v2', and revision 'main' is asked for; leave revision out",
+        ):
+            load_model(adapter, revision="main", check=False)
+
+    def test_without_a_name_it_can_be_given(self, adapter, tiny, lora):
+        rewrite(adapter, revision=None)
+        given, main = (load_model(adapter, revision=name, check=False) for name in ("v2", None))
+        assert given.fingerprint == load_model(lora(tiny("llama", 1)[0]), check=False).fingerprint
+        assert main.start.fingerprint == load_model(tiny("llama", 0)[0], check=False).fingerprint
+
+    def test_a_base_on_disk_has_none(self, adapter, tmp_path):
+        rewrite(adapter, base_model_name_or_path=str(tmp_path / "v2"))
+        assert load_model(adapter, check=False).start.source == str(tmp_path / "v2")
+        with pytest.raises(InputError, match=r"v2 is a folder, which has no revision 'main'"):
+            load_model(adapter, revision="main", check=False)
+
+
+def rewrite(adapter, **changes):
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, **changes}))

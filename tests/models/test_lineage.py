@@ -224,6 +224,35 @@ class TestOpening:
         lineage: Any = open_lineage(base=saved(), teacher=tmp_path / "teacher", dtype="bfloat16", check=False)
         assert lineage.base.dtype == lineage.teacher.dtype == torch.bfloat16
 
+    @pytest.mark.parametrize("door", ["folder", "module"])
+    def test_a_member_saved_in_a_wider_type_keeps_it(self, tiny, tokenizer, tmp_path, door):
+        base = copy.deepcopy(tiny("llama")[0]).bfloat16()
+        student = nudged(copy.deepcopy(base).float(), 1e-4)
+        for name, hf in {"base": base, "student": student}.items():
+            hf.save_pretrained(tmp_path / name)
+            tokenizer.save_pretrained(tmp_path / name)
+        given = tmp_path / "student" if door == "folder" else student
+        lineage: Any = open_lineage(base=tmp_path / "base", student=given, check=False)
+        assert (lineage.base.dtype, lineage.student.dtype) == (torch.bfloat16, torch.float32)
+        moved = student.lm_head.weight.detach() - base.lm_head.weight.detach().float()
+        assert torch.equal(lineage.update("student").tensors["lm_head.weight"], moved)
+
+    def test_a_narrower_member_follows_its_start(self, saved, tiny, tmp_path):
+        nudged(tiny("llama")[0], 1.0).bfloat16().save_pretrained(tmp_path / "student")
+        assert (
+            open_lineage(base=saved(), student=tmp_path / "student", check=False).student.dtype
+            == torch.float32
+        )
+
+    def test_what_a_base_that_was_narrowed_takes_from_its_members_is_said(
+        self, saved, tiny, tmp_path, caplog
+    ):
+        nudged(tiny("llama")[0], 1.0).save_pretrained(tmp_path / "student")
+        base = load_model(saved(), dtype="bfloat16", check=False)
+        lineage: Any = open_lineage(base=base, student=tmp_path / "student", check=False)
+        assert lineage.student.dtype == torch.bfloat16
+        assert "student has weights in float32 and is loaded in bfloat16, as checkpoint is" in caplog.text
+
 
 class TestFolders:
     @pytest.fixture(params=["lineage", "adapted"])

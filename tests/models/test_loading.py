@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 
@@ -300,3 +301,85 @@ def test_an_adapter_that_changes_no_weights_is_refused(tiny):
         InputError, match=r"has a PROMPT_TUNING adapter, which changes no weights; pass a LoRA"
     ):
         load_model(peft, tokenizer=build_tokenizer())
+
+
+class TestSavedTypes:
+    """What the file holds is what is loaded, whatever type config.json names."""
+
+    @pytest.fixture
+    def disagreeing(self, tiny, tmp_path):
+        """Writes a checkpoint in one type whose config.json names another; a `wide` weight is in float32."""
+
+        def write(saved, named, wide=None):
+            hf, tokenizer = tiny("llama")
+            hf = copy.deepcopy(hf).to(saved)
+            hf.save_pretrained(tmp_path / "odd")
+            tokenizer.save_pretrained(tmp_path / "odd")
+            weights = load_file(tmp_path / "odd" / "model.safetensors")
+            if wide:
+                weights[wide] = weights[wide].float() * 1.0001
+            save_file(weights, tmp_path / "odd" / "model.safetensors", metadata={"format": "pt"})
+            rewrite(tmp_path / "odd" / "config.json", dtype=named, torch_dtype=named)
+            return tmp_path / "odd", weights
+
+        return write
+
+    @pytest.mark.parametrize(
+        ("saved", "named", "wide"),
+        [
+            (torch.float32, "bfloat16", None),
+            (torch.bfloat16, "float16", None),
+            (torch.float16, "bfloat16", None),
+            (torch.bfloat16, "bfloat16", "model.norm.weight"),
+        ],
+    )
+    def test_they_hold_against_the_configuration(self, disagreeing, caplog, saved, named, wide):
+        folder, weights = disagreeing(saved, named, wide)
+        model = load_model(folder, check=False)
+        held = torch.float32 if wide else saved
+        assert model.dtype == held
+        for name, weight in model.parameters().items():
+            assert torch.equal(weight, weights[name].to(held)), name
+        said = f"says {named} and the weights are saved in {str(held)[6:]}, in which they are loaded"
+        assert said in caplog.text
+
+    def test_a_wider_configuration_rounds_nothing_and_is_followed(self, disagreeing, caplog):
+        folder, weights = disagreeing(torch.bfloat16, "float32")
+        model = load_model(folder, check=False)
+        assert model.dtype == torch.float32
+        assert all(torch.equal(weight, weights[name].float()) for name, weight in model.parameters().items())
+        assert "are saved in" not in caplog.text
+
+    def test_what_is_asked_for_comes_first(self, disagreeing, caplog):
+        folder, _ = disagreeing(torch.float32, "bfloat16")
+        assert load_model(folder, dtype="bfloat16", check=False).dtype == torch.bfloat16
+        assert "are saved in" not in caplog.text
+
+
+class TestWhatIsGivenBeside:
+    """A tokenizer by its place, and modules that are no language models."""
+
+    def test_a_tokenizer_by_its_folder(self, saved, tiny):
+        hf, tokenizer = tiny("llama")
+        model = load_model(hf, tokenizer=str(saved()), check=False)
+        assert model.tokenizer("the owl 12")["input_ids"] == tokenizer("the owl 12")["input_ids"]
+
+    def test_a_place_without_one_is_refused(self, saved, tiny, tmp_path):
+        hf = tiny("llama")[0]
+        hf.save_pretrained(tmp_path / "bare")
+        for place, message in {
+            tmp_path / "bare": "holds no tokenizer; pass a folder with tokenizer.json, or a loaded tokenizer",
+            saved() / "tokenizer.json": "is a file; pass the folder that holds it",
+            "./nowhere": "there is no folder nowhere",
+        }.items():
+            with pytest.raises(InputError, match=message):
+                load_model(hf, tokenizer=place, check=False)
+
+    def test_a_module_without_a_head_is_refused(self, tiny, lora):
+        hf, tokenizer = tiny("llama")
+        for module in (hf.base_model, lora(hf.base_model), torch.nn.Linear(2, 2)):
+            with pytest.raises(
+                InputError,
+                match=r"(LlamaModel|Linear) predicts no tokens, as .* transformers' AutoModelForCausalLM",
+            ):
+                load_model(module, tokenizer=tokenizer, check=False)

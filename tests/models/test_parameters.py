@@ -321,6 +321,19 @@ class TestUpdates:
         assert list(update) == ["model.norm.weight"]
         assert torch.allclose(update["model.norm.weight"], torch.full((32,), 0.5))
 
+    def test_a_peft_model_in_memory_starts_from_what_is_beneath_its_adapters(self, tiny, lora):
+        hf, tokenizer = tiny("llama")
+        peft = lora(hf)
+        model = load_model(peft, tokenizer=tokenizer, name="tuned", check=False)
+        assert model.start.name == "base of tuned"
+        assert model.start.fingerprint == load_model(hf, check=False).fingerprint
+        update, after, before = weight_update(model), model.parameters(), dict(hf.named_parameters())
+        assert all(isinstance(entry, LowRank) for entry in update.tensors.values())
+        assert set(update) == {name for name in after if not torch.equal(after[name], before[name])}
+        assert all((update[name] - (after[name] - before[name])).abs().max() < 1e-6 for name in update)
+        with peft.disable_adapter(), pytest.raises(InputError, match=r"have equal weights, so no update"):
+            weight_update(load_model(peft, tokenizer=tokenizer, check=False))
+
     def test_no_start_and_no_change(self, tiny):
         model = load_model(tiny("gpt2")[0], tokenizer=build_tokenizer(), name="base", check=False)
         with pytest.raises(InputError, match=r"base has no start and so no update"):
