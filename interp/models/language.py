@@ -20,7 +20,7 @@ from torch import Tensor
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.models.adapter_folders import adapter_tokenizer, find_model
-from interp.models.agreement import check_in_memory, check_model, checked_backbone
+from interp.models.agreement import check_in_memory, check_model, check_no_dropout, checked_backbone
 from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
