@@ -298,21 +298,37 @@ def _table(
     later = pair.later(batch, chosen)
     rows = torch.cat([pair.explained(batch, chosen), later])
     measured = pair.measured(batch, chosen) + later.sum(0)
-    check_explained(measured, measured - rows.sum(0), f"{pair.member.name} \N{MINUS SIGN} {pair.start.name}")
+    check_explained(
+        measured,
+        measured - rows.sum(0),
+        f"{pair.member.name} \N{MINUS SIGN} {pair.start.name}",
+        dtype=getattr(pair.member, "dtype", None),
+    )
     return torch.cat([rows, measured[None]])
 
 
 def check_explained(
-    measured: Float[Tensor, "chosen"], residual: Float[Tensor, "chosen"], label: str
+    measured: Float[Tensor, "chosen"],
+    residual: Float[Tensor, "chosen"],
+    label: str,
+    *,
+    dtype: torch.dtype | None = None,
 ) -> float:
     """Largest |residual|; InputError when a position leaves more of its change unexplained than TOLERANCE."""
     excess = residual.abs() / measured.abs().clamp_min(1)
     index = int(excess.argmax())
     if not excess[index] <= TOLERANCE:
+        narrow = (
+            "load both members with dtype float32, unless the architecture writes to the residual stream outside its "
+            "embeddings, heads and MLPs"
+        )
+        wide = (
+            "the architecture writes something else than heads and MLPs to the residual stream, such as a norm behind "
+            "the block (OLMo 2, EXAONE 4); use lens or shift, which read the stream itself"
+        )
         raise InputError(
             f"the components of {label} leave {float(residual[index]):.2g} of a measured change of "
-            f"{float(measured[index]):.2g} logits unexplained; load both members with dtype float32, unless "
-            "the architecture writes to the residual stream outside its embeddings, heads and MLPs"
+            f"{float(measured[index]):.2g} logits unexplained; {wide if dtype == torch.float32 else narrow}"
         )
     return float(residual.abs().max())
 

@@ -10,7 +10,7 @@ import torch
 
 from interp.activations.shifts import shift
 from interp.core.runs import InputError
-from interp.logits.attribution import attribute
+from interp.logits.attribution import attribute, check_explained
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lenses import lens
 from interp.logits.token_shifts import token_shift
@@ -235,3 +235,13 @@ def test_the_result_is_a_tidy_table_that_survives_parquet(tmp_path):
     assert result.label.startswith("teacher − base at answer.numbers, toward")
     result.frame.to_parquet(tmp_path / "x.parquet")
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "x.parquet"), result.frame)
+
+
+def test_what_fp32_does_not_explain_is_not_said_to_be_the_dtype():
+    gone, measured = torch.tensor([0.5]), torch.tensor([0.5])
+    for dtype, said in (
+        (torch.float32, r"such as a norm behind the block"),
+        (torch.bfloat16, r"load both members"),
+    ):
+        with pytest.raises(InputError, match=rf"unexplained; .*{said}"):
+            check_explained(measured, gone, "student", dtype=dtype)

@@ -15,6 +15,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
+from interp.core.errors import InputError
 from interp.gradients.scores.dual_attention import DualAttention
 from interp.gradients.scores.engine import Contributions, Place
 from interp.gradients.scores.row_loss import answer_columns, summed_losses, token_losses
@@ -65,6 +66,11 @@ def derivative_along(
                 torch.func.functional_call(Asked(network, function), duals, (batch,))
             )
             return value, torch.zeros_like(value) if change is None else change
+    except NotImplementedError as error:
+        raise InputError(
+            f"{type(network).__name__} computes with a function of its own that has no forward mode, which scores by "
+            "token need; ask for by=['example'], 'position' or 'module', which read the backward pass"
+        ) from error
     finally:
         for site in linear:
             vars(site.module).pop("forward", None)

@@ -104,11 +104,28 @@ def _checked(apart: float, work: Work, rows: Encoded) -> float:
     """The difference, whenever it was found; InputError when it is more than the dtype allows."""
     allowed = TOLERANCE.get(work.network.dtype, HALF_TOLERANCE)
     if not apart <= allowed:
+        limit = _long_factors(work.network)
+        if limit is not None and int(rows.lengths.max()) > limit:
+            raise InputError(
+                f"{rows.label}: rows of up to {limit} tokens (original_max_position_embeddings) get other rotary "
+                "frequencies beside longer ones, so their scores would depend on the batch; pass rows of one side of "
+                f"{limit} tokens in a call"
+            )
         raise InputError(
             f"{rows.label}: a row's score changes by {apart:.1e} of the typical score with the rows beside it, more "
             f"than {allowed:.0e}; load the model with dtype='float32' or attn_implementation='eager'"
         )
     return apart
+
+
+def _long_factors(network: Any) -> int | None:
+    """The length beyond which a longrope network takes other frequencies for the whole batch; None for others."""
+    config = network.config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    if rope.get("rope_type") != "longrope":
+        return None
+    found = rope.get("original_max_position_embeddings")
+    return found or getattr(config, "original_max_position_embeddings", None)
 
 
 def _is_hooked(network: Any) -> bool:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from interp.activations import record
 from interp.core.errors import InputError
 from interp.gradients.scores.scoring import score
 from interp.models.language import load_model
@@ -80,3 +81,26 @@ def test_weights_beside_modules_that_put_out_several_tensors_are_read_by_token_a
     ):
         score(model, ROWS, along)
     assert apart(score(model, ROWS, along, by=["example", "token"]).totals.T, alone(model, along)) <= 1e-5
+
+
+def test_a_router_whose_rows_stand_on_one_axis_is_not_recorded():
+    model = build("gpt_oss")
+    (hook,) = [name for name in model.hook_names if name.endswith("0.mlp.hook_router_scores")]
+    with pytest.raises(
+        InputError, match=r"hook_router_scores of gpt_oss has no values by position .*run_with_cache"
+    ):
+        record(model, ROWS, hooks=hook, positions="all")
+
+
+def test_an_activation_without_forward_mode_is_refused_by_token_alone():
+    tokenizer = build_tokenizer()
+    config = AutoConfig.for_model("bloom", vocab_size=len(tokenizer), hidden_size=32, n_layer=2, n_head=4)
+    torch.manual_seed(0)
+    network = AutoModelForCausalLM.from_config(config, attn_implementation="eager").float().eval()
+    model = load_model(network, tokenizer=tokenizer, name="bloom", check=False)
+    along = directions(model)[:1]
+    with pytest.raises(
+        InputError, match=r"BloomForCausalLM computes with a function .*; ask for by=\['example'\]"
+    ):
+        score(model, ROWS, along, by="token")
+    assert len(score(model, ROWS, along)) == len(ROWS)
