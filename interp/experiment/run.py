@@ -40,6 +40,7 @@ from interp.experiment.outcome import (
 from interp.experiment.recipe import read_experiment
 from interp.figures import Result
 from interp.prompts.templates import habits
+from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.report.saving import finish, save, save_stage
 from interp.training.generation import write_rows
 

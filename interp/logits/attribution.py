@@ -26,7 +26,7 @@ from interp.activations.shifts import own_start
 from interp.core.doors import door
 from interp.core.progress import progress
 from interp.core.runs import InputError
-from interp.logits.components import ComponentReading, Part, parts, read_components
+from interp.logits.components import ComponentReading, Part, check_explained, parts, read_components
 from interp.models.once import made_once, marked_logits
 from interp.models.precision import exactly, precision_notes
 from interp.models.seam import check_text
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
     from interp.prompts.text import Encoded
 
 UNIT = "logits"
-TOLERANCE = 1e-3  # of the measured change at a position, or absolute below one logit
 BATCH_SIZE = 32
 TOP = 20  # bars drawn
 ORDER = (
@@ -298,39 +297,9 @@ def _table(
     later = pair.later(batch, chosen)
     rows = torch.cat([pair.explained(batch, chosen), later])
     measured = pair.measured(batch, chosen) + later.sum(0)
-    check_explained(
-        measured,
-        measured - rows.sum(0),
-        f"{pair.member.name} \N{MINUS SIGN} {pair.start.name}",
-        dtype=getattr(pair.member, "dtype", None),
-    )
+    label = f"{pair.member.name} \N{MINUS SIGN} {pair.start.name}"
+    check_explained(measured, measured - rows.sum(0), label, dtype=getattr(pair.member, "dtype", None))
     return torch.cat([rows, measured[None]])
-
-
-def check_explained(
-    measured: Float[Tensor, "chosen"],
-    residual: Float[Tensor, "chosen"],
-    label: str,
-    *,
-    dtype: torch.dtype | None = None,
-) -> float:
-    """Largest |residual|; InputError when a position leaves more of its change unexplained than TOLERANCE."""
-    excess = residual.abs() / measured.abs().clamp_min(1)
-    index = int(excess.argmax())
-    if not excess[index] <= TOLERANCE:
-        narrow = (
-            "load both members with dtype float32, unless the architecture writes to the residual stream outside its "
-            "embeddings, heads and MLPs"
-        )
-        wide = (
-            "the architecture writes something else than heads and MLPs to the residual stream, such as a norm behind "
-            "the block (OLMo 2, EXAONE 4); use lens or shift, which read the stream itself"
-        )
-        raise InputError(
-            f"the components of {label} leave {float(residual[index]):.2g} of a measured change of "
-            f"{float(measured[index]):.2g} logits unexplained; {wide if dtype == torch.float32 else narrow}"
-        )
-    return float(residual.abs().max())
 
 
 def example_means(

@@ -16,11 +16,22 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from interp.core.errors import InputError
+
 if TYPE_CHECKING:
     from interp.models.seam import Model
     from interp.prompts.text import Encoded
 
 EMBED, POS_EMBED = "blocks.0.hook_resid_pre", "hook_pos_embed"
+TOLERANCE = 1e-3  # of the measured change at a position, or absolute below one logit
+NARROW = (
+    "load both members with dtype float32, unless the architecture writes to the residual stream outside its "
+    "embeddings, heads and MLPs"
+)
+OTHERWISE = (
+    "the architecture writes something else than heads and MLPs to the residual stream, such as a norm behind the "
+    "block (OLMo 2, EXAONE 4); use lens or shift, which read the stream itself"
+)
 Captured = Mapping[str, Float[Tensor, "chosen ..."]]
 
 
@@ -128,3 +139,21 @@ def _post_gain(captured: Captured, layer: int) -> tuple[Tensor, Tensor]:
     normalized, out = captured[norm + ".hook_normalized"], captured[norm + ".hook_out"]
     weight = (out * normalized).sum(0) / normalized.square().sum(0).clamp_min(torch.finfo(torch.float64).tiny)
     return weight, captured[norm + ".hook_scale"].squeeze(-1)
+
+
+def check_explained(
+    measured: Float[Tensor, "chosen"],
+    residual: Float[Tensor, "chosen"],
+    label: str,
+    *,
+    dtype: torch.dtype | None = None,
+) -> float:
+    """Largest |residual|; InputError when a position leaves more of its change unexplained than TOLERANCE."""
+    excess = residual.abs() / measured.abs().clamp_min(1)
+    index = int(excess.argmax())
+    if not excess[index] <= TOLERANCE:
+        raise InputError(
+            f"the components of {label} leave {float(residual[index]):.2g} of a measured change of "
+            f"{float(measured[index]):.2g} logits unexplained; {OTHERWISE if dtype == torch.float32 else NARROW}"
+        )
+    return float(residual.abs().max())

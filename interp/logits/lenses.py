@@ -22,8 +22,8 @@ from interp.activations.shifts import residual_hooks
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.progress import progress
-from interp.logits.attribution import UNIT, ReadoutPair, check_explained, example_means
-from interp.logits.components import at
+from interp.logits.attribution import UNIT, ReadoutPair, example_means
+from interp.logits.components import at, check_explained
 from interp.models.once import made_once
 from interp.models.precision import exactly
 from interp.models.seam import check_text

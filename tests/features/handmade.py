@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from interp.features.dictionary import Dictionary
-from interp.models.seam import Unembedding
+from interp.models.seam import Unembedding, lineage_root
 from interp.prompts.text import Encoded, Role
 
 ROWS = [
@@ -49,7 +49,7 @@ def handmade(
         sae.W_dec.copy_(decoder)
         sae.b_enc.fill_(b_enc)
         sae.b_dec.copy_(torch.zeros(encoder.shape[0]) if b_dec is None else b_dec)
-    lineage = "root" if model is None else model.fingerprint
+    lineage = "root" if model is None else lineage_root(model)
     return Dictionary(sae, hook, options.pop("label", "by hand"), lineage, **options)
 
 

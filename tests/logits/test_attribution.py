@@ -10,7 +10,8 @@ import torch
 
 from interp.activations.shifts import shift
 from interp.core.runs import InputError
-from interp.logits.attribution import attribute, check_explained
+from interp.logits.attribution import attribute
+from interp.logits.components import check_explained
 from interp.logits.direction import LogitDirection, logit_direction
 from interp.logits.lenses import lens
 from interp.logits.token_shifts import token_shift

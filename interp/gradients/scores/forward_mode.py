@@ -47,7 +47,7 @@ def derivative_along(
 ) -> tuple[Tensor, Tensor]:
     """A function of network and batch, such as the loss of every token, and its derivative along direction k.
 
-    `network` is a view of its own, as in `token_contributions`.
+    `network` is a view of its own, as in `token_contributions`. Raises InputError where that does.
     """
     handles = []
     linear = [site for site in sites if site.kind == "matrix"]

@@ -232,17 +232,8 @@ def score(
     plan = make_plan(sites, by=keys, length=float(inputs.lengths.float().mean()))
     work = Work(network, sites, directions, keys, plan, cosine)
     log.info("%s: %s", inputs.label, plan)
-    named = [(each.label, each.key) for each in directions]
-    key = digest(
-        FORMAT,
-        model.fingerprint,
-        _arithmetic(model),
-        inputs.fingerprint,
-        named,
-        keys,
-        cosine,
-        *own_hooks(model),
-    )
+    asked = (inputs.fingerprint, [(each.label, each.key) for each in directions], keys, cosine)
+    key = digest(FORMAT, model.fingerprint, _arithmetic(model), *asked, *own_hooks(model))
     folders = _shards(work, inputs, key=key, weights=model.fingerprint, batch_size=batch_size)
     return _collected(model, inputs, work, folders)
 
