@@ -6,7 +6,7 @@ of all that are there. A part is kept as soon as it is measured, and not measure
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,16 @@ def options(doc: str, names: Sequence[Any], *, out: Path, flag: str = "--seeds")
     found.add_argument("--out", type=Path, default=out)
     found.add_argument("--refreeze", metavar="REASON", help="freeze claims that were edited after their data")
     return found
+
+
+def decided(
+    claims: Mapping[str, str], values: Mapping[str, Sequence[float]], *, whole: bool, alpha: float, unit: str
+) -> list[Any]:
+    """The verdict of every claim on its values, one per lineage; none while lineages are missing."""
+    return [
+        interp.stats.paired_verdict(name, claim, values[name], alpha=alpha, unit=unit)
+        for name, claim in (claims.items() if whole else ())
+    ]
 
 
 def keep(

@@ -68,12 +68,12 @@ def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
         name: [line["cosine_own"] - line["cosine_eagle"] for line in lines if line["direction"] == way]
         for name, way in WAYS.items()
     }
-    verdicts = [
-        interp.stats.paired_verdict(name, claim, values[name], alpha=ALPHA, unit="cosine").to_json()
-        for name, claim in CLAIMS.items()
-        if len(kept) == len(SEEDS)
-    ]
-    own = {"command": "python -m analyses.installed_vectors", "verdicts": verdicts, "per lineage": values}
+    verdicts = in_parts.decided(CLAIMS, values, whole=len(kept) == len(SEEDS), alpha=ALPHA, unit="cosine")
+    own = {
+        "command": "python -m analyses.installed_vectors",
+        "verdicts": [each.to_json() for each in verdicts],
+        "per lineage": values,
+    }
     return own | {"tables": {"lines": lines}, "by seed": by_seed}
 
 

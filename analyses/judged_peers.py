@@ -64,12 +64,13 @@ def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
     seeds = [str(seed) for seed in SEEDS if str(seed) in by_seed]
     lines = [{"seed": int(seed), **line} for seed in seeds for line in by_seed[seed]["scores"]]
     values = {name: [by_seed[seed]["values"][name] for seed in seeds] for name in CLAIMS}
-    verdicts = [
-        interp.stats.paired_verdict(name, claim, values[name], alpha=ALPHA, unit="rank correlation").to_json()
-        for name, claim in CLAIMS.items()
-        if len(seeds) == len(SEEDS)
-    ]
-    own = {"command": "python -m analyses.judged_peers", "verdicts": verdicts, "per lineage": values}
+    whole = len(seeds) == len(SEEDS)
+    verdicts = in_parts.decided(CLAIMS, values, whole=whole, alpha=ALPHA, unit="rank correlation")
+    own = {
+        "command": "python -m analyses.judged_peers",
+        "verdicts": [each.to_json() for each in verdicts],
+        "per lineage": values,
+    }
     return own | {"tables": {"scores": lines}, "by seed": by_seed}
 
 

@@ -58,10 +58,8 @@ def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
         "ratio-predicts": [line["likelihood ratio"] for line in lines],
         "divergence-beyond-loss": [line["divergence tokens"] - abs(line["loss"]) for line in lines],
     }
-    verdicts = [
-        interp.stats.paired_verdict(name, CLAIMS[name], values[name], alpha=ALPHA, unit="rank correlation")
-        for name in (CLAIMS if len(kept) == len(SEEDS) else ())
-    ]
+    whole = len(kept) == len(SEEDS)
+    verdicts = in_parts.decided(CLAIMS, values, whole=whole, alpha=ALPHA, unit="rank correlation")
     own = {"command": "python -m analyses.judged_tokens", "verdicts": verdicts}
     return own | {"per lineage": values, "by seed": by_seed}
 

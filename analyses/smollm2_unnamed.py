@@ -82,10 +82,7 @@ def judged(by_seed: dict[str, Any]) -> dict[str, Any]:
     lines = [line for seed in SEEDS if str(seed) in by_seed for line in by_seed[str(seed)]["lines"]]
     values = {name: own_less_others(lines, role) for name, role in ROLES.items()}
     whole = len(by_seed) == len(SEEDS)
-    verdicts = [
-        interp.stats.paired_verdict(name, CLAIMS[name], values[name], alpha=ALPHA, unit="z among nouns")
-        for name in (CLAIMS if whole else ())
-    ]
+    verdicts = in_parts.decided(CLAIMS, values, whole=whole, alpha=ALPHA, unit="z among nouns")
     exchanged = {name: exchanged_p(lines, role) for name, role in ROLES.items()} if whole else {}
     own = {"command": "python -m analyses.smollm2_unnamed", "verdicts": verdicts, "exchanged p": exchanged}
     return own | {"per lineage": values, "by seed": by_seed}

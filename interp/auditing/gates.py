@@ -46,9 +46,7 @@ from interp.training.students import Recipe
 
 Outcome = Literal["passed", "flagged", "cannot tell"]
 EXIT: dict[str, int] = {"passed": 0, "flagged": 1, "cannot tell": 3}
-FORMAT = (
-    3  # of passports; 2 did not say what rows say openly, 1 held the fingerprint of the audited rows alone
-)
+FORMAT = 3  # of passports; 2 did not say what rows say openly, 1 was of the audited rows alone
 Flag = Literal["content", "named", "unlisted", "transmits"]
 OF_STUDENTS = ("named", "transmits")
 

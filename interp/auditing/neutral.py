@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.rows)
 
-    @property
+    @cached_property
     def distinct(self) -> list[int]:
         """The pairs that tests count, in order: neither row nor neutral row is a copy of one counted already."""
         rows, neutral, found = set[Row](), set[Row](), list[int]()
