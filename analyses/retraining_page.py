@@ -202,8 +202,8 @@ def _precise(values: Any) -> str:
 def defended() -> str:
     """Of the README: what the defences leave."""
     frame = tables(kept("defences"))["defences"]
-    means = frame.groupby("defence")[["transfer", "price"]].mean()
-    left = 100 * means["transfer"] / means.loc[UNDEFENDED, "transfer"]
+    transfer: Any = frame.groupby("defence")["transfer"].mean()
+    left = 100 * transfer / transfer[UNDEFENDED]
     named = "; ".join(f"{words} {left[name]:.0f} %" for name, words in DEFENCES.items())
     return f"share of the transfer that is left: {named} (owl) | {_decisions('defences')}"
 
