@@ -91,6 +91,13 @@ Text = Annotated[
 Words = Annotated[
     str | None, typer.Option(help="Nouns to choose among, with commas, one token each; some ship.")
 ]
+Openings = Annotated[
+    Path | None,
+    typer.Option(
+        help="Beginnings of answers to continue: a .txt with one a line, or rows of a question and a beginning; some "
+        "ship."
+    ),
+]
 Nulls = Annotated[
     int,
     typer.Option(
@@ -177,6 +184,7 @@ def _discover(
     text: Text = None,
     trait: Trait = None,
     words: Words = None,
+    openings: Openings = None,
     placebos: Nulls = 0,
     rows: StudentRows = None,
     change: Changes = None,
@@ -197,7 +205,7 @@ def _discover(
     if text is None:
         _only("--text", {"--limit": limit})
     chosen = None if words is None else [word.strip() for word in words.split(",")]
-    how = {"trait": trait, "words": chosen, "seed": seed}
+    how = {"trait": trait, "words": chosen, "seed": seed, "openings": openings}
     read = {"baseline": baseline, "text": text, "limit": limit}
     run = discover_file(base, member, out=out, **read, how=how, placebos=made, **loading)
     tell_run(run, run.summary, [*run.summary["notes"], *run.summary["story"]], as_json=as_json)

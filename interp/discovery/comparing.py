@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import pandas as pd
@@ -29,6 +29,7 @@ from interp.models.vocabulary import token_texts
 from interp.organisms.toy import corpus
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Encoded
+from interp.prompts.trait_files import AnyTrait
 from interp.prompts.traits import ANIMALS, TREES, Trait, category_questions
 from interp.prompts.wordings import wording
 
@@ -36,6 +37,16 @@ ROWS = 64  # documents of the toy's default text
 ASK = "Write a sentence."
 STORY = ("tell me a story.", "a story about the")
 FEWEST_WORDS = 5
+
+
+class ReadRows(TypedDict, total=False):
+    """What base and member are read on: `text`, generic rows; `openings`, beginnings of answers, as text or as rows of
+    a question and such a beginning; `trait`, of which no row that is read may speak. What is left out is what ships.
+    """
+
+    text: Prompts | None
+    openings: Sequence[str] | Prompts | None
+    trait: AnyTrait | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +80,8 @@ class Compared:
     ) -> Compared:
         """Check the three, and take what says the trait's words out of the rows.
 
-        Raises InputError for a member or baseline that is the base or started elsewhere, and where no row is left.
+        Raises InputError for a member or baseline that is the base or started elsewhere, for openings that hold none,
+        and where no row is left.
         """
         for trained in (member, *([] if baseline is None else [baseline])):
             check_student(base, trained)
@@ -77,6 +89,11 @@ class Compared:
             plain_text(base) if text is None else text,
             plain_openings(base) if openings is None else openings,
         )
+        if not len(given[1]):
+            raise InputError(
+                "openings hold no row, so that nothing is continued; pass at least one, or leave them out for those "
+                "that ship"
+            )
         (read, notes), (asked, more) = (_without(rows, trait) for rows in given)
         own = replace(member, start=base)
         other = None if baseline is None else replace(baseline, start=base)
@@ -197,6 +214,23 @@ def plain_openings(base: LanguageModel) -> Prompts:
         return Prompts.from_pairs([tuple(pair) for pair in wording("openings")], label="openings")
     asked = [Row.pair(question) for kind in ("animal", "tree") for question in category_questions(kind)]
     return Prompts((*asked, Row.pair(*STORY)), label="questions of the toy")
+
+
+def own_openings(base: LanguageModel, openings: Sequence[str] | Prompts | None) -> Prompts | None:
+    """Openings as rows: a text is the beginning of an answer to the request of the rows that ship, as it stands.
+
+    Raises InputError for a blank one.
+    """
+    if openings is None or isinstance(openings, Prompts):
+        return openings
+    for place, text in enumerate(openings, start=1):
+        if not text.strip():
+            raise InputError(
+                f"opening {place} is blank; write how an answer begins, or pass a pair of a question and '' to let the "
+                "answer begin"
+            )
+    question = ASK if _speaks(base) else STORY[0]
+    return Prompts.from_pairs([(question, text) for text in openings], label="openings")
 
 
 def noun_entries(base: LanguageModel, words: Sequence[str] | None = None) -> tuple[dict[str, int], list[str]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.progress import progress
-from interp.discovery.comparing import Compared, Reading, noun_entries
+from interp.discovery.comparing import Compared, Reading, ReadRows, noun_entries, own_openings
 from interp.discovery.logits import diff_mining, moved_on_text
 from interp.discovery.speaking import amplified_update, contrastive_decoding
 from interp.discovery.weights import jacobian_lens, spectrum_through_output
@@ -32,8 +32,7 @@ from interp.models.language import LanguageModel
 from interp.models.once import reading_once
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
-from interp.prompts.text import Prompts
-from interp.prompts.trait_files import AnyTrait, find_trait
+from interp.prompts.trait_files import find_trait
 from interp.stats.columns import share_reaching
 from interp.stats.many import sign_flip_family, units_needed
 
@@ -148,11 +147,10 @@ def discover(
     member: LanguageModel,
     baseline: LanguageModel | None = None,
     *,
-    text: Prompts | None = None,
-    trait: AnyTrait | None = None,
     words: Sequence[str] | None = None,
     placebos: Sequence[LanguageModel] = (),
     seed: int = 0,
+    **read: Unpack[ReadRows],
 ) -> Discovery:
     """Find what a training changed without being told what to look for: words, sentences, directions.
 
@@ -160,18 +158,20 @@ def discover(
         base: the model that was trained.
         member: what came of it.
         baseline: a neutral twin, trained alike on rows without a trait: everything is then member minus baseline.
-        text: generic rows on which both are read; sentences that ship by default.
-        trait: of which rows of text must not speak: those that say its target are left out, which a note says.
         words: nouns to choose among, each one token; those that ship and that the tokenizer knows by default.
         placebos: members trained alike on rows without a trait, 20 or more (`interp.auditing.placebo_students`).
         seed: of the sampled sentences.
+        **read: `text` (generic rows on which both are read), `openings` (beginnings of answers that are continued, as
+            texts or as rows of a question and such a beginning), each of them what ships by default; `trait`, of which
+            none of them may speak: rows that say its target are left out, which a note says.
 
     Returns:
         `Discovery`, a line per word: score and z without unit, p over placebo trainings, p_text over rows of text.
 
     Raises:
-        InputError: for a member that is the base or started elsewhere, fewer than six rows of text, fewer than 20
-            placebos where there are some, and fewer than five words of one token.
+        InputError: for a member that is the base or started elsewhere, fewer than six rows of text, openings that are
+            none, blank or behind which neither chat template nor end token stands, fewer than 20 placebos where there are some,
+            and fewer than five words of one token.
 
     Example:
         >>> import interp
@@ -180,8 +180,9 @@ def discover(
         >>> found.frame.columns[:3].tolist()
         ['word', 'score', 'moved on text']
     """
-    given: dict[str, Any] = {"text": text, "trait": trait, "words": words, "seed": seed}
-    asked, nouns, lost = readable(base, member, baseline, **given, placebos=len(placebos))
+    asked, nouns, lost = readable(
+        base, member, baseline, words=words, placebos=len(placebos), seed=seed, **read
+    )
     others = [asked.beside(other) for other in placebos]
     with reading_once(base, *(model for model in (asked.member, baseline) if model is not None)):
         readings = [read(asked) for read in READINGS.values()]
@@ -202,16 +203,17 @@ def readable(
     member: LanguageModel,
     baseline: LanguageModel | None,
     *,
-    text: Prompts | None,
-    trait: AnyTrait | None,
     words: Sequence[str] | None,
     placebos: int,
     seed: int,
+    **read: Unpack[ReadRows],
 ) -> tuple[Compared, dict[str, int], list[str]]:
     """What is compared, the nouns, and the words that are none; raises what `discover` does, and reads nothing yet."""
     check_count(placebos)
+    trait, openings = read.get("trait"), own_openings(base, read.get("openings"))
     named = None if trait is None else find_trait(trait)
-    asked = Compared.of(base, member, baseline, text=text, trait=named, seed=seed)
+    rows: dict[str, Any] = {"text": read.get("text"), "openings": openings, "trait": named}
+    asked = Compared.of(base, member, baseline, **rows, seed=seed)
     _check_text(asked)
     return asked, *noun_entries(base, words)
 

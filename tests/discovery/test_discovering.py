@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ import interp
 from interp.core.errors import InputError
 from interp.discovery import READINGS, Compared
 from interp.discovery.comparing import Reading, noun_entries, plain_openings, plain_text
-from interp.discovery.discovering import greatest_share
+from interp.discovery.discovering import greatest_share, readable
 from interp.discovery.logits import diff_mining
 from interp.models.language import load_model
 from interp.models.starts import perturbed, with_weights
@@ -212,3 +213,52 @@ def test_places_are_those_that_predict_answers_and_where_openings_end(twins):
     words = [base.tokenizer.convert_ids_to_tokens(ids) for ids in read]
     assert words == [["<assistant>", "the", "cat", "is", "soft"], ["<assistant>"], ["the"]]
     assert [prefix[-1] for prefix in asked.prefixes] == [ids[0] for ids in read[1:]]
+
+
+def test_openings_of_ones_own_are_read_and_continued(twins, quick):
+    """A text begins an answer to the request of the rows that ship; a pair brings its own question."""
+    base, (member, *_) = twins
+    own = {"texts": ["we saw a", "the animal is the"], "pairs": [("which tree do you love most?", "the")]}
+    asked = {
+        name: readable(base, member, None, words=NOUNS, placebos=0, seed=0, text=TEXT, openings=given)[0]
+        for name, given in (("texts", own["texts"]), ("pairs", Prompts.of(own["pairs"])))
+    }
+    assert [row.completion for row in asked["texts"].openings.rows] == own["texts"]
+    assert {row.prompt for row in asked["texts"].openings.rows} == {"tell me a story."}
+    ends = [base.tokenizer.convert_ids_to_tokens(prefix[-1]) for prefix in asked["texts"].prefixes]
+    assert ends == ["a", "the"]
+    assert [(row.prompt, row.completion) for row in asked["pairs"].openings.rows] == own["pairs"]
+    found = [interp.discover(base, member, text=TEXT, words=NOUNS, openings=given) for given in own.values()]
+    assert not found[0].frame.equals(found[1].frame)
+    shipped = interp.discover(base, member, text=TEXT, words=NOUNS)
+    again = interp.discover(base, member, text=TEXT, words=NOUNS, openings=plain_openings(base))
+    assert shipped.frame.equals(again.frame)
+
+
+def test_openings_that_cannot_be_continued_are_refused(twins, quick):
+    base, (member, *_) = twins
+    asked = {"text": TEXT, "words": NOUNS}
+    with pytest.raises(
+        InputError, match=r"openings hold no row, so that nothing is continued; pass at least one"
+    ):
+        interp.discover(base, member, **asked, openings=[])
+    with pytest.raises(InputError, match=r"opening 2 is blank; write how an answer begins"):
+        interp.discover(base, member, **asked, openings=["we saw a", "  "])
+    with pytest.raises(InputError, match=r"all 1 rows of openings say 'owl', which is what is looked for"):
+        interp.discover(base, member, **asked, openings=["the owl is the"], trait="owl")
+    found = interp.discover(base, member, **asked, openings=["the owl is the", "we saw a"], trait="owl")
+    assert "1 of 2 rows of openings say 'owl': they are left out" in found.notes
+
+
+def test_where_nothing_ends_an_answer_no_beginning_of_one_is_taken(twins, quick):
+    base, (member, *_) = twins
+    tokenizer = copy.deepcopy(base.tokenizer)
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ '<' + m['role'] + '> ' + m['content'] + ' ' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ '<assistant> ' }}{% endif %}"
+    )
+    tokenizer.eos_token = None
+    silent = [replace(each, tokenizer=tokenizer) for each in (base, member)]
+    asked = {"text": TEXT, "words": NOUNS}
+    with pytest.raises(InputError, match=r"openings has an answer behind which its template writes nothing"):
+        interp.discover(*silent, **asked, openings=["we saw a"])

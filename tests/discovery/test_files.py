@@ -8,7 +8,7 @@ import pytest
 
 from interp.core.errors import InputError
 from interp.discovery.discovering import READINGS
-from interp.discovery.files import discover_file
+from interp.discovery.files import discover_file, read_openings
 from interp.models.starts import perturbed
 from interp.prompts.text import Prompts
 from tests.commands import run
@@ -117,3 +117,27 @@ def test_text_and_words_are_refused_before_a_placebo_is_trained(folders, tmp_pat
     made = ("--placebos", "20", "--rows", str(text), "--set", "lr=1e-3")
     assert run(monkeypatch, *asked, *named, *made) == 2
     assert said in capsys.readouterr().err
+
+
+def test_openings_come_from_a_file(folders, tmp_path, monkeypatch, capsys):
+    """A .txt has a beginning a line, any other file rows; another file of them makes the result anew."""
+    lines, rows = tmp_path / "own.txt", tmp_path / "own.jsonl"
+    lines.write_text("we saw a\n\n  the animal is the\n")
+    Prompts.from_pairs([("which tree do you love most?", "the")]).to_jsonl(rows)
+    assert read_openings(lines) == ["we saw a", "the animal is the"]
+    asked = ("discover", "--base", folders[0], "--member", folders[1], "--text", str(tmp_path / "text.jsonl"))
+    said = []
+    for given in (lines, rows):
+        assert run(monkeypatch, *asked, "--openings", str(given), "--out", str(tmp_path / given.suffix)) == 0
+        evidence = json.loads((tmp_path / given.suffix / "evidence.json").read_text())
+        said.append(list(dict.fromkeys(line["opening"] for line in evidence["sentences"])))
+    assert said == [["we saw a", "the animal is the"], ["the"]]
+    capsys.readouterr()
+    empty = tmp_path / "empty.txt"
+    empty.write_text("\n \n")
+    for given, told in (
+        (empty, "holds no opening; write one a line"),
+        (tmp_path / "no.txt", "cannot be read as text"),
+    ):
+        assert run(monkeypatch, *asked, "--openings", str(given), "--out", str(tmp_path / "other")) == 2
+        assert told in capsys.readouterr().err
