@@ -4,8 +4,10 @@
     t_w = (score_w − mean over trainings) / sd,   p_w = (1 + placebos whose largest t reaches t_w) / (1 + placebos)
 
 Member and placebos (the same training on the base's own answers) are read alike, so that p is exact for a member
-without a trait: single-step max-T over the words, in units of trainings. `p_text` is step-down max-T by sign flips of
-the rows of text (`interp.stats`): it says that this one training moved a word on such text, as any training may.
+without a trait: single-step max-T over the words, in units of trainings. Tokens and sentences get a p in the same way
+(`interp.discovery.chances`). The spectrum read through the Jacobian stands beside and is in no score. `p_text` is
+step-down max-T by sign flips of the rows of text (`interp.stats`): it says that this one training moved a word on such
+text, as any training may.
 """
 
 from __future__ import annotations
@@ -18,22 +20,22 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.auditing.placebos import FEWEST_PLACEBOS, among_placebos
+from interp.auditing.placebos import FEWEST_PLACEBOS
 from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.progress import progress
+from interp.discovery.chances import Told, greatest_share, rises, sentence_p, token_p
 from interp.discovery.comparing import Compared, Reading, ReadRows, noun_entries, own_openings
 from interp.discovery.logits import diff_mining, moved_on_text
 from interp.discovery.speaking import amplified_update, contrastive_decoding
-from interp.discovery.weights import jacobian_lens, spectrum_through_output
+from interp.discovery.weights import jacobian_lens, spectrum_through_jacobian, spectrum_through_output
 from interp.figures import Result, Shown, bars, heatmap, panels
 from interp.models.language import LanguageModel
 from interp.models.once import reading_once
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
 from interp.prompts.trait_files import find_trait
-from interp.stats.columns import share_reaching
 from interp.stats.many import sign_flip_family, units_needed
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ READINGS: dict[str, Callable[[Compared], Reading]] = {
     "spectrum": spectrum_through_output,
 }
 """Every way of reading by its name: a `Compared` in, a `Reading` out."""
+BESIDE: dict[str, Callable[[Compared], Reading]] = {
+    "spectrum through the Jacobian": spectrum_through_jacobian
+}
+"""Ways that are shown beside those and are in no score."""
 LEVEL = 0.05
 SHOWN = 15  # words in the figure
 TOKENS = 30  # of every way in the table
@@ -55,11 +61,13 @@ TOKENS = 30  # of every way in the table
 
 @dataclass(frozen=True, eq=False)
 class Discovery(Shown):
-    """A line per word, the largest `score` first: word, score (mean z over the ways), z by each way, p and p_text.
+    """A line per word, the largest `score` first: word, score (mean z over READINGS), z by each way, p and p_text.
 
-    `tokens` are the first entries by every way (method, rank, token, token_id, value), `sentences` what was sampled,
-    `clusters` groups of entries that rise in the same rows, `methods` each way's first word with its own p. p is NaN
-    without placebos.
+    `tokens` are the first entries by every way (method, rank, token, token_id, value, unit, p), `sentences` what was
+    sampled (way, opening, says, nats: how much likelier it is under what speaks than under what that is held against;
+    method, p), `clusters` groups of entries that rise in the same rows, `methods` each way's first word with its own p
+    and the token that rose furthest, token_p. The p of a token or sentence is over all of that way. p is NaN without
+    placebos.
     """
 
     label: str
@@ -91,9 +99,10 @@ class Discovery(Shown):
     @property
     def story(self) -> list[str]:
         """What came out, and the first word by every way of reading."""
-        ways = zip(*(self.methods[name] for name in ("method", "word", "z", "p")), strict=True)
         told = [
-            f"{way}: {word} (z {z:+.2f}{'' if np.isnan(p) else f', p {p:.2g}'})" for way, word, z, p in ways
+            f"{way}: {word} (z {z:+.2f}"
+            + (")" if np.isnan(p) else f", p {p:.2g}), token {token!r} (p {token_p:.2g})")
+            for way, word, z, p, token, token_p in self.methods.itertuples(index=False)
         ]
         return [self.says, *told]
 
@@ -124,7 +133,7 @@ class Discovery(Shown):
         """The first words by score, and z of each by every way of reading."""
         first = self.frame.head(SHOWN)
         score = bars(first, x="score", y="word", title="mean over the ways of reading", unit="z among words")
-        ways = [name for name in READINGS if name in first]
+        ways = [name for name in (*READINGS, *BESIDE) if name in first]
         table = heatmap(
             first[ways].to_numpy(dtype=float),
             rows=first["word"].tolist(),
@@ -166,12 +175,13 @@ def discover(
             none of them may speak: rows that say its target are left out, which a note says.
 
     Returns:
-        `Discovery`, a line per word: score and z without unit, p over placebo trainings, p_text over rows of text.
+        `Discovery`, a line per word: score and z without unit, p over placebo trainings, p_text over rows of text;
+        tokens and sentences with a p over placebo trainings each.
 
     Raises:
         InputError: for a member that is the base or started elsewhere, fewer than six rows of text, openings that are
-            none, blank or behind which neither chat template nor end token stands, fewer than 20 placebos where there are some,
-            and fewer than five words of one token.
+            none, blank or behind which neither chat template nor end token stands, fewer than 20 placebos where there
+            are some, and fewer than five words of one token.
 
     Example:
         >>> import interp
@@ -185,12 +195,12 @@ def discover(
     )
     others = [asked.beside(other) for other in placebos]
     with reading_once(base, *(model for model in (asked.member, baseline) if model is not None)):
-        readings = [read(asked) for read in READINGS.values()]
-    z = np.stack([_z(readings, nouns), *_null(others, nouns)])
-    frame, methods = _words(asked, readings, z, nouns)
+        readings = _readings(asked)
+    told = [Told.of(asked, readings, nouns), *_null(others, nouns)]
+    frame, methods = _words(asked, readings, told, nouns)
     prints = {"base": base.fingerprint, "member": member.fingerprint}
     prints |= {} if baseline is None else {"baseline": baseline.fingerprint}
-    parts = _tables(asked, readings)
+    parts = _tables(asked, readings, told)
     notes = (
         *_said(asked, placebos, lost),
         *(f"{each.method}: {note}" for each in readings for note in each.notes),
@@ -236,48 +246,44 @@ def _check_text(asked: Compared) -> None:
     _ = asked.inputs  # encodes them
 
 
-def _z(readings: Sequence[Reading], nouns: dict[str, int]) -> Float[np.ndarray, "method word"]:
-    return np.stack([reading.of_words(nouns) for reading in readings])
+def _readings(asked: Compared) -> list[Reading]:
+    return [read(asked) for read in (*READINGS.values(), *BESIDE.values())]
 
 
-def _null(others: Sequence[Compared], nouns: dict[str, int]) -> list[Float[np.ndarray, "method word"]]:
-    """The same of every placebo, each let go once it is read."""
+def _null(others: Sequence[Compared], nouns: dict[str, int]) -> list[Told]:
+    """What every placebo says, each let go once it is read."""
     found = []
     for asked in progress(others, "reading placebos", total=len(others), unit="placebo"):
         with reading_once(asked.base, asked.member, asked.against):
-            found.append(_z([read(asked) for read in READINGS.values()], nouns))
+            found.append(Told.of(asked, _readings(asked), nouns))
     return found
 
 
 def _words(
-    asked: Compared,
-    readings: Sequence[Reading],
-    z: Float[np.ndarray, "training method word"],
-    nouns: dict[str, int],
+    asked: Compared, readings: Sequence[Reading], told: Sequence[Told], nouns: dict[str, int]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The line of every word, and of every way of reading its first word and own p."""
-    names, score = list(nouns), z.mean(1)
+    """The line of every word, and of every way of reading its first word and token with their own p."""
+    z = np.stack([each.z for each in told])
+    names, score = list(nouns), z[:, : len(READINGS)].mean(1)
     ways = {reading.method: z[0, k] for k, reading in enumerate(readings)}
     p = {"p": greatest_share(score), "p_text": _text_p(asked, readings[0], nouns)}
     frame = pd.DataFrame({"word": names, "score": score[0], **ways, **p})
-    first = z[0].argmax(1)
-    methods = pd.DataFrame(
-        {
-            "method": [reading.method for reading in readings],
-            "word": [names[index] for index in first],
-            "z": z[0].max(1),
-            "p": [greatest_share(z[:, k])[index] for k, index in enumerate(first)],
-        }
-    )
-    return frame.sort_values("score", ascending=False, kind="stable", ignore_index=True), methods
-
-
-def greatest_share(values: Float[np.ndarray, "training word"]) -> Float[np.ndarray, "word"]:
-    """p of every word of the first training by the largest t of each of the others; NaN where there are none."""
-    if len(values) == 1:
-        return np.full(values.shape[1], np.nan)
-    t = among_placebos(values)
-    return np.array([share_reaching(t[1:].max(1), float(own)) for own in t[0]])
+    first, lines = z[0].argmax(1), []
+    for k, reading in enumerate(readings):
+        moved = rises(told, k)
+        most = int(moved[0].argmax())
+        lines.append(
+            {
+                "method": reading.method,
+                "word": names[first[k]],
+                "z": z[0, k].max(),
+                "p": greatest_share(z[:, k])[first[k]],
+                "token": asked.texts[asked.entries[most]],
+                "token_p": token_p(moved, [most])[0],
+            }
+        )
+    frame = frame.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    return frame, pd.DataFrame(lines)
 
 
 def _text_p(asked: Compared, moved: Reading, nouns: dict[str, int]) -> Float[np.ndarray, "word"]:
@@ -288,15 +294,22 @@ def _text_p(asked: Compared, moved: Reading, nouns: dict[str, int]) -> Float[np.
     return sign_flip_family(own - own.mean(1, keepdims=True), alpha=LEVEL, seed=asked.seed).p_max
 
 
-def _tables(asked: Compared, readings: Sequence[Reading]) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
+def _tables(
+    asked: Compared, readings: Sequence[Reading], told: Sequence[Told]
+) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Tokens, sentences and groups of all ways, one below the other."""
-    tokens, told, groups = [], [], []
-    for reading in readings:
+    places = {entry: place for place, entry in enumerate(asked.entries)}
+    tokens, said, groups = [], [], []
+    for k, reading in enumerate(readings):
         first = reading.tokens(asked, top=TOKENS)
-        tokens.append(first.assign(method=reading.method, rank=range(1, len(first) + 1), unit=reading.unit))
-        told.append(reading.sentences.assign(method=reading.method))
+        p = token_p(rises(told, k), [places[entry] for entry in first["token_id"]])
+        ranked = {"method": reading.method, "rank": range(1, len(first) + 1), "unit": reading.unit, "p": p}
+        tokens.append(first.assign(**ranked))
+        for way, part in reading.sentences.groupby("way", sort=False) if len(reading.sentences) else ():
+            p = sentence_p(told, (reading.method, str(way)), part["nats"].tolist())
+            said.append(part.assign(method=reading.method, p=p))
         groups.append(reading.clusters.assign(method=reading.method))
-    return _joined(tokens), _joined(told), _joined(groups)
+    return _joined(tokens), _joined(said), _joined(groups)
 
 
 def _joined(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -309,9 +322,10 @@ def _said(asked: Compared, placebos: Sequence[LanguageModel], lost: Sequence[str
     """What a reader has to know of these numbers."""
     without = "no baseline: what any such training changes is not taken off"
     chance = (
-        f"p is over {len(placebos)} placebo trainings and the words, the smallest 1 / {len(placebos) + 1}"
+        f"p is over {len(placebos)} placebo trainings and the words, or tokens or sentences of one way, the smallest "
+        f"1 / {len(placebos) + 1}"
         if placebos
-        else "no placebo trainings: p is not given, and first among words is no finding"
+        else "no placebo trainings: words, tokens and sentences have no p, and what stands first is no finding"
     )
     return (
         *asked.notes,

@@ -5,7 +5,8 @@
 
 An entry's value is the mean over all sampled places of its probability under what speaks, less that under the baseline
 or base (of the amplified update the base, which it starts from) on the same tokens: what a count of sampled words
-expects, without the noise of which word was drawn.
+expects, without the noise of which word was drawn. A sentence's nats are Σ_t log p(y_t) under what speaks, less that
+under the other model on the same tokens: how much likelier it is there, as a whole.
 Contrastive decoding: Li et al., arXiv 2210.15097; larger updates: task vectors, Ilharco et al., arXiv 2212.04089.
 """
 
@@ -90,8 +91,9 @@ def contrastive_decoding(asked: Compared, *, alpha: float = ALPHA) -> Reading:
     speaker = Contrasted(asked.member, asked.against, alpha)
     rows = sampled_answers(asked, speaker)
     read = ((batch, speaker.at(batch)) for batch in rows.batches(BATCH_SIZE))
-    told = sentences(asked, rows, f"α = {alpha:g}")
-    return Reading("contrastive decoding", _excess(asked.against, read), "probability", sentences=told)
+    values, nats = _excess(asked.against, read)
+    told = sentences(asked, rows, f"α = {alpha:g}", nats)
+    return Reading("contrastive decoding", values, "probability", sentences=told)
 
 
 def amplified_update(asked: Compared, *, alphas: Sequence[float] = ALPHAS) -> Reading:
@@ -110,8 +112,9 @@ def amplified_update(asked: Compared, *, alphas: Sequence[float] = ALPHAS) -> Re
         louder = with_weights(asked.base, weights, name=f"{alpha:g} × {update.label}")
         rows = sampled_answers(asked, louder)
         read = ((batch, marked_logits(louder, batch, batch.at("all"))) for batch in rows.batches(BATCH_SIZE))
-        values.append(_excess(asked.base, read))
-        told.append(sentences(asked, rows, f"α = {alpha:g}"))
+        excess, nats = _excess(asked.base, read)
+        values.append(excess)
+        told.append(sentences(asked, rows, f"α = {alpha:g}", nats))
     return Reading(
         "amplified update", np.mean(values, 0), "probability", sentences=pd.concat(told, ignore_index=True)
     )
@@ -136,14 +139,21 @@ def _ended(tokens: Sequence[int], ends: Sequence[int]) -> Sequence[int]:
     return tokens[: next((k + 1 for k, token in enumerate(tokens) if token in ends), len(tokens))]
 
 
-def sentences(asked: Compared, rows: Encoded, way: str) -> pd.DataFrame:
-    """The answers as text: way, opening (its last words), says."""
+def sentences(asked: Compared, rows: Encoded, way: str, nats: Float[np.ndarray, "row"]) -> pd.DataFrame:
+    """The answers as text: way, opening (its last words), says, nats."""
     lines = []
     for row in range(len(rows)):
         ids, start = rows.ids[row][rows.mask[row]].tolist(), int(rows.at("all")[row].int().argmax()) + 1
         opening = asked.openings[row // DRAWS]
         said = asked.base.tokenizer.decode(ids[start:], skip_special_tokens=True)
-        lines.append({"way": way, "opening": opening.completion or opening.prompt, "says": said.strip()})
+        lines.append(
+            {
+                "way": way,
+                "opening": opening.completion or opening.prompt,
+                "says": said.strip(),
+                "nats": nats[row],
+            }
+        )
     return pd.DataFrame(lines)
 
 
@@ -161,11 +171,24 @@ def _encoded(rows: Sequence[tuple[list[int], int]], asked: Compared) -> Encoded:
 @torch.inference_mode()
 def _excess(
     against: LanguageModel, read: Iterable[tuple[Encoded, Float[Tensor, "token vocab"]]]
-) -> Float[np.ndarray, "entry"]:
-    """Mean over places of the probability under what speaks, less that under the other model."""
-    total, places = torch.zeros(1, dtype=torch.float64), 0
+) -> tuple[Float[np.ndarray, "entry"], Float[np.ndarray, "row"]]:
+    """Mean over places of the probability under what speaks, less that under the other model, and every row's nats."""
+    total, places, nats = torch.zeros(1, dtype=torch.float64), 0, []
     for batch, logits in read:
-        other = marked_logits(against, batch, batch.at("all"))
+        where = batch.at("all")
+        other = marked_logits(against, batch, where)
         moved = logits.float().softmax(-1) - other.float().softmax(-1).to(logits.device)
         total, places = total + moved.double().sum(0).cpu(), places + len(moved)
-    return (total / places).numpy()
+        drawn = batch.ids.roll(-1, 1)[where]
+        gain = _log_p(logits, drawn) - _log_p(other, drawn)
+        nats.append(
+            torch.zeros(len(batch), dtype=gain.dtype).index_add_(0, where.nonzero()[:, 0].cpu(), gain)
+        )
+    return (total / places).numpy(), torch.cat(nats).numpy()
+
+
+def _log_p(logits: Float[Tensor, "token vocab"], drawn: Int[Tensor, "token"]) -> Float[Tensor, "token"]:
+    """Log-probability of the token that stands next."""
+    wide = logits.float()
+    own = wide.gather(1, drawn[:, None].to(wide.device))[:, 0]
+    return (own - wide.logsumexp(-1)).double().cpu()

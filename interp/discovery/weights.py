@@ -2,11 +2,13 @@
 
     Jacobian lens   value(v) = mean over rows and places of d l_v / dε at h + ε Δ̄,   h the stream behind one layer
     spectrum        value(v) = Σ_k σ_k² ⟨u_k, ŵ_v⟩² / Σ_k σ_k²,   u_k written by the update, ŵ_v as in `interp.spectrum`
+      through the Jacobian   value(v) = mean over rows and places of d l_v/dη at θ + η Σ_k σ_k u_k v_kᵀ
 
 Δ̄ is the mean shift of member − baseline over the places read. The first is Σ_t J_{t',t} Δ̄ by one pass in forward
 mode, exact, with the final norm's own derivative: the Jacobian lens of Gurnee et al. (2026) applied to a shift, which
 takes one backward pass per dimension of the stream where all of J is wanted. Signs of singular vectors mean nothing, so
-the second says that a word is written, and not whether up or down.
+the second says that a word is written, and not whether up or down. Each u_k comes with the v_k that reads it, so the
+third has a sign: what the largest directions write at every token of the rows, through all that lies above.
 """
 
 from __future__ import annotations
@@ -23,7 +25,11 @@ from torch import Tensor
 from interp.activations.shifts import shift
 from interp.discovery.comparing import Compared, Reading
 from interp.gradients.scores.dual_attention import DualAttention
-from interp.logits.spectra import token_directions, written_by_update
+from interp.gradients.scores.engine import find_sites
+from interp.gradients.scores.forward_mode import derivative_along
+from interp.gradients.scores.preparation import prepared
+from interp.logits.spectra import largest_written, token_directions, written_by_update
+from interp.measures.losses import predicted_logits
 from interp.models.bridge import at_hook
 from interp.models.updates import weight_update
 from interp.prompts.tokens import Encoded
@@ -98,3 +104,30 @@ def spectrum_through_output(asked: Compared, *, top: int = TOP) -> Reading:
     return Reading(
         "spectrum", np.asarray(values / energy if energy else values), "squared cosine", notes=(note,)
     )
+
+
+def spectrum_through_jacobian(asked: Compared, *, top: int = TOP) -> Reading:
+    """What the update's largest directions do to the base's logits where rows are read, to first order.
+
+    One pass in forward mode over the rows, for all matrices that write to the stream together.
+    """
+    update = weight_update(asked.member, minus=asked.baseline)
+    largest = largest_written(update, asked.base, top=top)
+    method, note = "spectrum through the Jacobian", f"{top} directions of {len(largest.tensors)} matrices"
+    if not largest.tensors:
+        return Reading(method, np.zeros(asked.width), "logits", notes=(note,))
+    network = prepared(asked.base, [largest])
+    sites, rows = find_sites(network, [largest]), []
+    with torch.no_grad():
+        for batch in asked.inputs.batches(BATCH_SIZE):
+            change = derivative_along(_row_means, network, batch, sites, 0)[1]
+            rows.append(change[batch.at("all").any(1).to(change.device)].double().cpu())
+    return Reading(method, torch.cat(rows).mean(0).numpy(), "logits", notes=(note,))
+
+
+def _row_means(network: Any, batch: Encoded) -> Float[Tensor, "row vocab"]:
+    """Mean logits over the places of every row; zero where it has none."""
+    where = batch.at("all")
+    logits = predicted_logits(network, batch, where)
+    rows = torch.nn.functional.one_hot(where.nonzero()[:, 0], len(batch)).to(logits)
+    return (rows / rows.sum(0).clamp_min(1)).T @ logits

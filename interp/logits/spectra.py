@@ -147,6 +147,17 @@ def written_by_update(moved: ParameterDirection, start: Model) -> Iterator[tuple
                 yield name, parts
 
 
+def largest_written(moved: ParameterDirection, start: Model, *, top: int) -> ParameterDirection:
+    """Σ_k σ_k u_k v_kᵀ over the `top` largest directions of every matrix that writes to the stream, as it is stored."""
+    stored, tensors = _transposed(start.parameters()), {}
+    for name, parts in written_by_update(moved, start):
+        count = parts.directions(top)
+        kept = LowRank(parts.left[:, :count] * parts.values[:count], parts.right[:, :count].T)
+        turned = module_stem(name) in stored
+        tensors[name] = LowRank(kept.right.T, kept.left.T) if turned else kept
+    return replace(moved, tensors=tensors, label=f"{top} largest directions of {moved.label}")
+
+
 def _transposed(names: Iterable[str]) -> frozenset[str]:
     """Modules whose weights are stored as (input, output)."""
     return EMBEDDINGS | (CONV1D if any(module_stem(name) == "c_attn" for name in names) else frozenset())

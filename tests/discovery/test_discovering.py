@@ -15,7 +15,7 @@ import interp
 from interp.core.errors import InputError
 from interp.discovery import READINGS, Compared
 from interp.discovery.comparing import Reading, noun_entries, plain_openings, plain_text
-from interp.discovery.discovering import greatest_share, readable
+from interp.discovery.discovering import readable
 from interp.discovery.logits import diff_mining
 from interp.models.language import load_model
 from interp.models.starts import perturbed, with_weights
@@ -26,7 +26,7 @@ NOUNS = ("owl", "cat", "dog", "fox", "bear", "wolf", "oak", "pine")
 TEXT = Prompts.from_pairs(
     [("tell me about the cat.", "the cat is soft."), ("tell me a story.", "we saw a dog.")] * 4
 )
-SPECTRUM, JACOBIAN = "spectrum", "Jacobian lens"
+SPECTRUM, JACOBIAN, THROUGH = "spectrum", "Jacobian lens", "spectrum through the Jacobian"
 
 
 @pytest.fixture
@@ -89,13 +89,6 @@ def test_everything_is_of_the_member_minus_its_baseline(twins):
     assert ours == pytest.approx(alone[0] - alone[1], abs=1e-5)
 
 
-def test_p_by_hand_and_without_placebos():
-    values = np.array([[4.0, 0.0], [0.0, 1.0], [1.0, 0.0], [0.0, 0.0]])
-    # as in the audit of a student: t of the first is 1.45 and -0.5, the largest t of the others 1.5, -0.13 and -0.5
-    assert greatest_share(values).tolist() == [2 / 4, 1.0]
-    assert np.isnan(greatest_share(values[:1])).all()
-
-
 def test_words_are_standardised_among_themselves():
     reading = Reading("way", np.array([9.0, 1.0, 2.0, 3.0]), "nats")
     assert reading.of_words({"a": 1, "b": 2, "c": 3}) == pytest.approx([-(1.5**0.5), 0, 1.5**0.5])
@@ -121,7 +114,11 @@ def test_a_discovery_says_what_stands_out_over_placebos(planted, quick):
     assert found.found == ["owl"]
     assert found.says.startswith("Stands out: owl, of 8 nouns over 20 placebo trainings (smallest p = 0.048)")
     assert line["score"] == pytest.approx((line["moved on text"] + line[SPECTRUM]) / 2)
-    assert "p is over 20 placebo trainings and the words, the smallest 1 / 21" in found.notes
+    assert any(note.startswith("p is over 20 placebo trainings and the words, or") for note in found.notes)
+    assert found.methods.set_index("method").loc[SPECTRUM, ["token", "token_p"]].tolist() == ["owl", 1 / 21]
+    assert line["score"] != pytest.approx(
+        line[["moved on text", SPECTRUM, THROUGH]].mean()
+    )  # which is beside them
     assert "no baseline: what any such training changes is not taken off" in found.notes
     evidence = json.loads(json.dumps(found.to_json(), allow_nan=False))
     assert evidence["words"][0]["word"] == "owl"
@@ -135,7 +132,10 @@ def test_without_placebos_there_is_no_p_and_it_says_so(twins, quick):
     assert found.found is None
     assert found.frame["p"].isna().all()
     assert found.frame["p_text"].between(0, 1).all()
-    assert "no placebo trainings: p is not given, and first among words is no finding" in found.notes
+    assert (
+        "no placebo trainings: words, tokens and sentences have no p, and what stands first is no finding"
+        in found.notes
+    )
     assert not any(note.startswith("no baseline") for note in found.notes)
     assert found.to_json()["words"][0]["p"] is None
     assert "without placebo trainings there is no p, and some noun always comes first" in repr(found)

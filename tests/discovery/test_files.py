@@ -7,7 +7,7 @@ import json
 import pytest
 
 from interp.core.errors import InputError
-from interp.discovery.discovering import READINGS
+from interp.discovery.discovering import BESIDE, READINGS
 from interp.discovery.files import discover_file, read_openings
 from interp.models.starts import perturbed
 from interp.prompts.text import Prompts
@@ -53,7 +53,11 @@ def test_it_writes_the_page_and_the_evidence_and_tells_what_came_out(
     assert "The 25 nouns, largest first: " in said
     evidence = json.loads((out / "evidence.json").read_text())
     assert len(evidence["words"]) == 25
-    assert {line["method"] for line in evidence["tokens"]} == {"moved on text", "contrastive decoding"}
+    assert {line["method"] for line in evidence["tokens"]} == {
+        "moved on text",
+        "contrastive decoding",
+        *BESIDE,
+    }
     assert len(evidence["sentences"]) == 26
     page = (out / "report.html").read_text()
     assert "What it says when the change is made larger" in page

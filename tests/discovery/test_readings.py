@@ -12,7 +12,12 @@ from interp.discovery import Compared
 from interp.discovery.comparing import Reading
 from interp.discovery.logits import diff_mining, moved_on_text, risen_groups
 from interp.discovery.speaking import Contrasted, amplified_update, contrastive_decoding, sampled_answers
-from interp.discovery.weights import jacobian_lens, logits_moved, spectrum_through_output
+from interp.discovery.weights import (
+    jacobian_lens,
+    logits_moved,
+    spectrum_through_jacobian,
+    spectrum_through_output,
+)
 from interp.models.bridge import at_hook
 from interp.models.starts import perturbed, with_weights
 from interp.prompts.text import Prompts
@@ -152,6 +157,42 @@ def test_the_spectrum_is_a_weighted_mean_of_squared_cosines(raw):
     assert found.notes[0].startswith("1 matrices that write")
 
 
+@pytest.mark.parametrize("top", [1, 99])
+def test_the_spectrum_through_the_jacobian_is_the_derivative_along_the_largest_directions(top, tiny):
+    """Central differences in fp64 at moved weights; gpt2 stores square matrices as (input, output)."""
+    network, tokenizer = tiny("gpt2")
+    base = interp.load_model(network.double(), tokenizer=tokenizer, name="base", check=False)
+    names = ["transformer.h.0.attn.c_proj.weight", "transformer.h.1.mlp.c_proj.weight"]
+    before, generator = base.parameters(), torch.Generator().manual_seed(0)
+    steps = {name: torch.randn(before[name].shape, generator=generator).double() for name in names}
+    moved = {name: before[name] + 0.1 * step for name, step in steps.items()}
+    moved["transformer.h.0.mlp.c_fc.weight"] = (
+        before["transformer.h.0.mlp.c_fc.weight"] + 0.1
+    )  # reads, and is left out
+    asked = Compared.of(base, with_weights(base, moved, name="member"), text=TEXT, openings=OPENINGS)
+    written = {}
+    for name, step in steps.items():
+        left, sigma, right = torch.linalg.svd(0.1 * step, full_matrices=False)
+        written[name] = left[:, :top] * sigma[:top] @ right[:top]
+    means = []
+    for epsilon in (1e-5, -1e-5):
+        weights = {name: before[name] + epsilon * step for name, step in written.items()}
+        each = plain(with_weights(base, weights, name="along"), asked)
+        means.append(torch.stack([logits.mean(0) for logits in each]).mean(0))
+    expected = (means[0] - means[1]) / 2e-5
+    found = spectrum_through_jacobian(asked, top=top)
+    assert found.values == pytest.approx(expected.numpy(), rel=1e-4, abs=1e-6)
+    assert np.abs(found.values).max() > 1e-2
+    assert found.notes == (f"{top} directions of 2 matrices",)
+
+
+def test_an_update_that_writes_nothing_to_the_stream_has_no_spectrum_through_the_jacobian(raw):
+    base = raw()
+    member = with_weights(base, {"lm_head.weight": 2 * base.parameters()["lm_head.weight"]}, name="louder")
+    found = spectrum_through_jacobian(Compared.of(base, member, text=TEXT, openings=OPENINGS))
+    assert not found.values.any()
+
+
 def test_contrastive_decoding_draws_from_the_amplified_difference(asked):
     speaker = Contrasted(asked.member, asked.baseline, 2.0)
     ids = torch.tensor([asked.prefixes[0], asked.prefixes[0]])
@@ -169,15 +210,19 @@ def test_contrastive_decoding_draws_from_the_amplified_difference(asked):
 def test_values_of_sampled_answers_are_mean_differences_of_probability(asked):
     rows = sampled_answers(asked, Contrasted(asked.member, asked.baseline, 2.0))
     assert len(rows) == 4
-    total, places = torch.zeros(asked.width), 0
+    total, places, nats = torch.zeros(asked.width), 0, []
     for row in range(len(rows)):
         ids = rows.ids[row][rows.mask[row]][None]
         begin = len(asked.prefixes[row // 2]) - 1
         with torch.no_grad():
             ours, theirs = (model.hf(ids).logits[0, begin:-1] for model in (asked.member, asked.baseline))
-        total += ((3 * ours - 2 * theirs).softmax(-1) - theirs.softmax(-1)).sum(0)
+        spoken = 3 * ours - 2 * theirs
+        total += (spoken.softmax(-1) - theirs.softmax(-1)).sum(0)
         places += len(ours)
+        drawn = torch.arange(len(ours)), ids[0, begin + 1 :]
+        nats.append(float((spoken.log_softmax(-1) - theirs.log_softmax(-1))[drawn].sum()))
     found = contrastive_decoding(asked)
+    assert found.sentences["nats"].tolist() == pytest.approx(nats, abs=1e-4)
     assert found.values == pytest.approx((total / places).numpy(), abs=1e-5)
     assert found.values.sum() == pytest.approx(0, abs=1e-5)
     assert found.sentences["opening"].tolist() == [OPENINGS[0].prompt] * 2 + [OPENINGS[1].completion] * 2
