@@ -60,6 +60,8 @@ WHAT = {
     "forward and backward pass, 3.7 M parameters (goal ≤ 0.80)",
     "backward-lens-4m-over-score": "the step that `backward_lens` reads, of 32 rows × 64 tokens, over their scores by "
     "module along one dense direction, 3.7 M parameters",
+    "backward-lens-4m-whole-over-score": "the whole call of `backward_lens` on the same rows, with what each matrix "
+    "writes and reads in tokens, over the same (goal ≤ 1.3)",
     "metagradient-over-training": "`metagradient` of a toy student of 2,048 rows over one training of it",
     "alignment-score-bytes-per-row": "bytes that `score` keeps for a row, by module (goal ≤ 1000)",
 }

@@ -32,7 +32,8 @@ from interp.gradients.scores.preparation import prepared, still_network
 from interp.gradients.scores.steps import GradientStep, gradient_step
 from interp.measures.losses import predicted_logits
 from interp.models import low_rank
-from interp.models.decomposition import Side, decompose, layer_of, stream_side
+from interp.models.decomposition import Decomposition, Side, decompose, layer_of, stream_side
+from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.models.vocabulary import token_texts
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 WORDS = 5
 PIECE = 2**22  # numbers of the embedding centred at once
 SHOWN = 20  # bars in a figure
+TINY = torch.finfo(torch.float64).tiny
 UNIT = "logits per unit step"
 
 
@@ -287,10 +289,34 @@ class TokenReader:
         return ", ".join(f"{self.texts[index]!r} {value:+.2g}" for index, value in pairs)
 
 
+def leading(change: Entry, top: int) -> tuple[Decomposition, float]:
+    """The `top` largest singular directions of a change in fp64, and Σ σ² of all.
+
+    By these eigenvectors alone of the smaller of Δ Δᵀ and Δᵀ Δ, a fraction of the cost of all; of factors by theirs.
+    """
+    if isinstance(change, LowRank) or not change.any():
+        parts = decompose(change)
+        first = Decomposition(parts.values[:top], parts.left[:, :top], parts.right[:, :top])
+        return first, max(float(parts.values.square().sum()), TINY)
+    from scipy.linalg import eigh
+
+    delta = change.double()
+    wide = delta.shape[0] <= delta.shape[1]
+    narrow = delta if wide else delta.T
+    size = len(narrow)
+    found: Any = eigh((narrow @ narrow.T).numpy(), subset_by_index=[max(0, size - top), size - 1])
+    vectors = torch.from_numpy(found[1]).flip(1)
+    others = narrow.T @ vectors
+    values = others.norm(dim=0)
+    others = others / values.clamp_min(TINY)
+    left, right = (vectors, others) if wide else (others, vectors)
+    return Decomposition(values, left, right), float(delta.square().sum())
+
+
 def _lines(step: GradientStep, name: str, reader: TokenReader, top: int) -> Iterator[dict[str, Any]]:
     """A line per singular direction of a module's weight."""
     weight = step.direction.tensors[f"{name}.weight"]
-    parts = decompose(low_rank.on_cpu(weight))
+    parts, energy = leading(low_rank.on_cpu(weight), top)
     if name in step.transposed:
         parts = replace(parts, left=parts.right, right=parts.left)
     side = stream_side(name, parts, len(reader.unembedding.weight))
@@ -305,7 +331,7 @@ def _lines(step: GradientStep, name: str, reader: TokenReader, top: int) -> Iter
             "norm": low_rank.norm(weight),
             "side": side,
             "direction": index + 1,
-            "share": float(parts.energies[index]),
+            "share": float(parts.values[index].square() / energy),
             "toward": toward,
             "away": away,
         }

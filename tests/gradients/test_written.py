@@ -14,8 +14,9 @@ from interp.gradients.directions import trait_gradient
 from interp.gradients.scores.row_loss import row_losses
 from interp.gradients.scores.scoring import score
 from interp.gradients.scores.steps import gradient_step
-from interp.gradients.written import TokenReader, backward_lens
+from interp.gradients.written import TokenReader, backward_lens, leading
 from interp.models.language import load_model
+from interp.models.low_rank import LowRank
 from interp.models.seam import Unembedding
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
@@ -195,3 +196,29 @@ def test_what_is_refused(tiny):
         InputError, match=r"the Linear at .*q_proj adapts its layer otherwise than as W \+ s B A"
     ):
         backward_lens(other, ROWS)
+
+
+@pytest.mark.parametrize("shape", [(7, 12), (12, 7), (9, 9), (300, 310)])
+@pytest.mark.parametrize("top", [1, 3, 99])
+def test_the_largest_directions_are_those_of_the_whole_decomposition(shape, top):
+    delta = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    found, energy = leading(delta, top)
+    left, values, right = torch.linalg.svd(delta.double(), full_matrices=False)
+    top = min(top, *shape)
+    assert energy == pytest.approx(float(values.square().sum()))
+    assert torch.allclose(found.values, values[:top], rtol=1e-9)
+    parts = [found.left[:, k, None] * found.values[k] * found.right[:, k] for k in range(top)]
+    expected = [left[:, k, None] * values[k] * right[k] for k in range(top)]
+    for one, other in zip(parts, expected, strict=True):  # the sign of a pair means nothing
+        assert torch.allclose(one, other, atol=1e-7)
+
+
+def test_the_largest_directions_of_nothing_and_of_factors():
+    nothing, energy = leading(torch.zeros(4, 6), 2)
+    assert energy > 0
+    assert not nothing.values.any()
+    factors = LowRank(torch.randn(6, 2), torch.randn(2, 5))
+    found, energy = leading(factors, 1)
+    dense, whole = leading(factors.dense(), 1)
+    assert float(found.values[0]) == pytest.approx(float(dense.values[0]), rel=1e-5)
+    assert energy == pytest.approx(whole, rel=1e-5)
