@@ -37,11 +37,11 @@ def over_scoring() -> dict[str, Ratio]:
 
 def check(lens: BackwardLens) -> None:
     """ArithmeticError unless the largest direction of every module has that share of its step."""
-    for _, line in lens.frame.iterrows():
-        values = torch.linalg.svdvals(lens.step[f"{line['module']}.weight"].double())
+    for module, read in zip(lens.frame["module"], lens.frame["share"].tolist(), strict=True):
+        values = torch.linalg.svdvals(lens.step[f"{module}.weight"].double())
         share = float(values[0].square() / values.square().sum())
-        if abs(line["share"] - share) > 1e-6:
-            raise ArithmeticError(f"{line['module']} has a share of {share} and reads {line['share']}")
+        if abs(read - share) > 1e-6:
+            raise ArithmeticError(f"{module} has a share of {share} and reads {read}")
 
 
 BENCHES = {"backward-lens": over_scoring}
