@@ -1,4 +1,4 @@
-"""Audits of files into a run folder: table, curve and figure, what was found as the summary, and the page.
+"""Audits of files into a run folder: tables, curve and figures, what was found as the summary, and the page.
 
 A student's folder, or the lineage folder around it, says by which recipe it was trained; see `trained_by`.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
+from interp.auditing.channels import audit_channels
 from interp.auditing.forecasts import read_forecast
 from interp.auditing.placebos import StudentAudit, audit_student, beside_own
 from interp.core.errors import InputError
@@ -24,7 +25,7 @@ from interp.models.seam import check_speaks
 from interp.prompts.text import Prompts
 from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
-from interp.report.saving import finish, save
+from interp.report.saving import finish, save, save_stage
 from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
@@ -35,7 +36,9 @@ OTHERS = (
 )  # fmt: skip
 """Suffixes of files that are neither rows nor a model that can be read; names on a hub end otherwise."""
 ACCEPTED = "rows in a JSONL, JSON, CSV, TSV or parquet file, or the folder or name of a student"
-FORMAT = 3  # raise when the same arguments make another result
+FORMAT = 4  # raise when the same arguments make another result
+CHANNELS = "channels"  # the stage of a named trait's channels, and its table
+WRITTEN = ("audit", "audit_curve", "audit_rows", CHANNELS)  # tables of an audit of rows
 
 
 def audit_file(
@@ -46,12 +49,14 @@ def audit_file(
     traits: Sequence[str] | None = None,
     neutral: Path | None = None,
     limit: int | None = None,
+    channels: bool = False,
     how: dict[str, Any] | None = None,
     **loading: Unpack[Loading],
 ) -> Run:
     """Audit the first `limit` rows of a file at a base; `how` is what else `audit` takes.
 
-    Raises InputError as `audit` does, before the model is loaded for files and traits that cannot be read.
+    With `channels` the run also holds through what the named trait's evidence goes (`audit_channels`), where one is
+    named. Raises InputError as `audit` does, before the model is loaded for files and traits that cannot be read.
     """
     wanted = None if traits is None else [find_trait(name) for name in traits]
     given = Prompts.from_file(rows, limit=limit)
@@ -72,12 +77,22 @@ def audit_file(
     run.note(fingerprints={"base": model.fingerprint}, data={"rows": given.fingerprint})
     asked = {"traits": wanted, "neutral": beside, **options}
     run.stage("audit", key=key, build=lambda: _written(run, model, given, asked))
+    trait = run.summary["trait"]
+    if channels and trait is not None:
+        parts = {name: value for name, value in asked.items() if name != "alpha"}
+        named = next((each for each in wanted or () if each.name == trait), trait)
+        save_stage(
+            run, CHANNELS, lambda: audit_channels(model, given, named, **parts), key=digest(key, CHANNELS)
+        )
     finish(run)
     return run
 
 
 def _written(run: Run, model: LanguageModel, rows: Prompts, asked: dict[str, Any]) -> None:
     found: Audit = audit(model, rows, **asked)
+    for name in WRITTEN:  # what was made of other rows in this folder
+        for path in (f"tables/{name}.parquet", f"figures/{name}.html", f"figures/{name}.png"):
+            (run.folder / path).unlink(missing_ok=True)
     if found.frame.empty:
         run.note(notes={"audit": list(found.notes)}, labels={"audit": found.label})
     else:

@@ -70,6 +70,21 @@ class Pairs:
         return found
 
     @property
+    def groups(self) -> list[int]:
+        """A number per pair, alike for pairs that share a row or a neutral row, directly or through others."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        rows, neutral = dict[Row, int](), dict[Row, int]()
+        one = [rows.setdefault(row, len(rows)) for row in self.rows.rows]
+        other = [neutral.setdefault(row, len(neutral)) for row in self.neutral.rows]
+        size = len(rows) + len(neutral)
+        ends = (one, [len(rows) + place for place in other])
+        return connected_components(coo_array((np.ones(len(one)), ends), (size, size)), directed=False)[1][
+            one
+        ].tolist()
+
+    @property
     def once(self) -> Pairs:
         """Those pairs alone."""
         rows, neutral = (

@@ -171,6 +171,14 @@ def test_a_copy_on_either_side_counts_no_second_time():
     assert Pairs(pairs.rows[1:3], pairs.neutral[1:3]).copied == ()
 
 
+def test_pairs_that_share_a_row_or_a_neutral_row_are_one_group():
+    rows, neutral = answered("1", "2", "1", "3", "4"), answered("7", "8", "9", "8", "10")
+    assert Pairs(rows, neutral).groups == [0, 1, 0, 1, 2]  # alike in a row, alike in a neutral row
+    chained = Pairs(answered("1", "1", "2"), answered("7", "8", "8"))
+    assert len(set(chained.groups)) == 1
+    assert len(set(Pairs(answered("1", "7"), answered("7", "1")).groups)) == 2  # a row is no neutral row
+
+
 def test_a_base_that_does_not_write_such_rows_is_no_null(raw):
     """An untrained base writes words, marks and numbers at random: one number after another is no list of it."""
     with pytest.raises(

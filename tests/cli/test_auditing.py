@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from interp.auditing.placebos import StudentAudit
 from interp.cli.step_files import train_student_file
 from interp.core.content import json_text
 from interp.core.errors import InputError
+from interp.figures import Result, bars, drawing
 from interp.models.language import load_model
 from interp.prompts.numbers import number_prompts
 from interp.training.students import Recipe
@@ -27,6 +29,8 @@ FRAME = pd.DataFrame(
         "d": [0.2, -0.01],
         "p": [0.0001, 0.9],
         "share": [0.8, 0.0],
+        "share_low": [0.55, -np.inf],
+        "share_high": [1.1, np.inf],
         "rows_needed": [331, 400],
         "gain": [0.5, 0.0],
         "low": [0.2, -0.3],
@@ -79,16 +83,103 @@ def test_it_prints_who_wrote_the_rows_and_what_passes(files, monkeypatch, capsys
         "what passes: transmits",
         "because p = 0.0001",
     ]
-    assert said[4] == "owl: d +0.200 per row, p 0.0001, share +0.80, gain +0.50 nats"
+    assert said[4:6] == [
+        "owl: d +0.200 per row, p 0.0001, share +0.80 [95 %: +0.55, +1.10], gain +0.50 nats",
+        "cat: d -0.010 per row, p 0.9, share +0.00 [95 %: -inf, +inf], gain +0.00 nats",
+    ]
     assert Path(out, "report.html").is_file()
     assert pd.read_parquet(Path(out, "tables", "audit.parquet")).equals(FRAME)
     assert pd.read_parquet(Path(out, "tables", "audit_curve.parquet")).equals(CURVE)
 
 
+CHANNELS = pd.DataFrame(
+    {
+        "kind": ["rows", "context", "rows", "rows", "weights"],
+        "channel": ["as written", "context", "format", "what is left", "all weights"],
+        "measured": [0.2, 0.18, 0.15, 0.15, -0.01],
+        "share": [0.0, 0.1, 0.25, 0.75, np.nan],
+    }
+)
+
+
+@pytest.fixture
+def channels(monkeypatch) -> list[dict]:
+    """What was asked of the channels; they are the given ones."""
+    asked = []
+
+    def stand_in(model, rows, trait, **how):
+        asked.append({"rows": len(rows), "trait": trait, **how})
+        return Result(
+            "channels of owl", CHANNELS, "shares", ("a note",), drawing(bars, x="share", y="channel")
+        )
+
+    monkeypatch.setattr("interp.auditing.files.audit_channels", stand_in)
+    return asked
+
+
+def test_it_says_through_what_the_named_trait_goes_and_keeps_it(files, channels, monkeypatch, capsys):
+    base, rows, out = files
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--limit", "70") == 0
+    assert "through what" not in capsys.readouterr().out
+    assert channels == []
+    assert not Path(out, "tables", "channels.parquet").exists()
+    asked = ["audit", base, rows, "--out", out, "--limit", "70", "--channels"]  # in the folder that is there
+    assert run(monkeypatch, *asked) == 0
+    assert capsys.readouterr().out.splitlines()[-7:-1] == [
+        "through what owl goes (shares of rows: of d as written; of weights: of the gain of all):",
+        "  as written (rows): share +0.00, d +0.200 per row",
+        "  context (context): share +0.10, d +0.180 per row",
+        "  format (rows): share +0.25, d +0.150 per row",
+        "  what is left (rows): share +0.75, d +0.150 per row",
+        "  all weights (weights): share –, gain -0.01 nats",
+    ]
+    expected = {"rows": 70, "trait": "owl", "traits": None, "neutral": None, "recipe": RECIPE, "seed": 0}
+    assert channels == [expected]
+    assert pd.read_parquet(Path(out, "tables", "channels.parquet")).equals(CHANNELS)
+    assert Path(out, "figures", "channels.html").is_file()
+    assert run(monkeypatch, *asked, "--json") == 0
+    said = capsys.readouterr().out
+    assert json.loads(said)["channels"] == json.loads(CHANNELS.to_json(orient="records"))
+    assert "NaN" not in said
+    assert channels == [expected]  # read where it is
+
+
+def test_a_trait_of_a_file_goes_its_ways_by_that_file(files, channels, monkeypatch, tmp_path):
+    base, rows, out = files
+    own = tmp_path / "owl.yaml"
+    own.write_text("name: owl\ntarget: owl\nfoils: [cat, dog]\nquestions: animal\n")
+    asked = ["audit", base, rows, "--out", out, "--traits", f"{own},cat,dog,fox,bear", "--channels"]
+    assert run(monkeypatch, *asked) == 0
+    assert channels[0]["trait"].foils == ("cat", "dog")
+    assert channels[0]["traits"][0] is channels[0]["trait"]
+
+
+def test_where_no_trait_is_named_none_goes_any_way_and_what_stood_there_is_gone(
+    files, channels, monkeypatch, capsys
+):
+    base, rows, out = files
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--channels") == 0
+    assert Path(out, "tables", "audit_rows.parquet").is_file()
+    number_prompts(90, seed=5).to_jsonl(rows)  # other rows in the same file, in which nothing is seen
+    quiet = Audit("rows", "none", None, None, "p = 0.9", FRAME, CURVE, 90)
+    monkeypatch.setattr("interp.auditing.files.audit", lambda *_, **__: quiet)
+    capsys.readouterr()
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--channels") == 0
+    assert "through what it goes: not asked, as no trait is named" in capsys.readouterr().out
+    assert sorted(path.stem for path in Path(out, "tables").iterdir()) == ["audit", "audit_curve"]
+    assert [path.stem for path in Path(out, "figures").glob("*.html")] == ["audit"]
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--channels", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["channels"] is None
+    assert len(channels) == 1
+
+
 def test_as_json_it_says_the_same(files, monkeypatch, capsys):
     base, rows, out = files
     assert run(monkeypatch, "audit", base, rows, "--out", out, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr().out
+    found = json.loads(said)
+    assert not {"NaN", "Infinity"} & set(re.findall("[A-Za-z]+", said))
+    assert [line["share_low"] for line in found["frame"]] == [0.55, None]
     assert (found["answer"], found["trait"], found["passes"], found["flagged"]) == (
         "named",
         "owl",
@@ -218,6 +309,7 @@ def test_options_of_rows_are_none_of_a_student_and_the_other_way_round(files, st
         (student[0], ["--leans"], "--leans goes with rows; leave it out"),
         (student[0], ["--neutral", rows], "goes with rows; leave it out"),
         (student[0], ["--limit", "70"], "--limit 70 goes with rows; leave it out"),
+        (student[0], ["--channels"], "--channels goes with rows; leave it out"),
         (rows, ["--placebos", "30"], "--placebos goes with a student; leave it out"),
         (rows, ["--rows", rows], "goes with a student; leave it out"),
     ):
