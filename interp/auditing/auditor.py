@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, suspected
+from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, check_level, suspected
 from interp.auditing.forecasts import Forecast
 from interp.auditing.leans import lean_columns
 from interp.auditing.naming import (
-    LEVEL as SHARED,
     Ratios,
     curve,
     is_apart,
@@ -198,15 +197,16 @@ def audit(
         >>> found.frame.columns.tolist()
         ['trait', 'excess', 'd', 'p', 'share', 'share_low', 'share_high', 'rows_needed']
     """
-    _check(alpha)
+    check_level(alpha, seed=seed)
     wanted = suspected(base, traits)
     readable, first = without_words(rows, wanted)
+    _check_rows(len(readable))
     label = f"{rows.label} at {base.name}"
     try:
         pairs = paired_rows(base, readable, neutral, seed=seed)
     except Foreign as seen:
         return unmeasured(label, str(seen), len(readable), first, alpha=alpha)
-    _check(alpha, len(pairs.distinct), copies=bool(pairs.copied))
+    _check_rows(len(pairs.distinct), copies=bool(pairs.copied))
     candidates, left = candidate_teachers(base, wanted, recipe.candidates)
     every = log_ratios(base, candidates, pairs)
     ratios = every.part(pairs.distinct)
@@ -302,9 +302,7 @@ def _places(part: Prompts, whole: Prompts) -> list[int]:
     return [next(place for place in places if whole.rows[place] is row) for row in part.rows]
 
 
-def _check(alpha: float, rows: int = FEWEST_ROWS, *, copies: bool = False) -> None:
-    if not 0 < alpha < 0.5:
-        raise InputError(f"alpha={alpha} is no level to name a teacher at; pass one such as 0.05")
+def _check_rows(rows: int, *, copies: bool = False) -> None:
     if rows < FEWEST_ROWS:
         how = ", copies counted once," if copies else ""
         raise InputError(

@@ -13,7 +13,7 @@ from typing import Any, Unpack
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
 from interp.auditing.channels import audit_channels
 from interp.auditing.forecasts import read_forecast
-from interp.auditing.placebos import StudentAudit, audit_student, beside_own
+from interp.auditing.placebos import StudentAudit, audit_student
 from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.figures import Result
@@ -161,28 +161,29 @@ def student_audit_file(
     *,
     out: Path,
     rows: Path | None = None,
+    text: Path | None = None,
     traits: Sequence[str] | None = None,
     how: dict[str, Any],
     **loading: Unpack[Loading],
 ) -> Run:
     """Audit a student by its folder; `rows` are its own or as many, and `how` is what else `audit_student` takes.
 
-    Raises InputError as `audit_student` does, before a model is loaded for files and traits that cannot be read.
+    How it was trained is read beside it (`trained_by`). Raises InputError as `audit_student` does, before a model is
+    loaded for files and traits that cannot be read.
     """
     wanted = None if traits is None else [find_trait(name) for name in traits]
-    given = None if rows is None else Prompts.from_file(rows)
-    named = {"base": base, "student": student, "rows": rows and str(rows), "traits": traits}
-    said = how | {name: dataclasses.asdict(how[name]) for name in ("recipe", "candidates")}
-    run = Run.open(out, command="audit-student", arguments=named, defaults=said)
+    given, read = (None if path is None else Prompts.from_file(path) for path in (rows, text))
+    how = how | {"placebos": dataclasses.replace(how["placebos"], own=trained_by(student))}
+    named = {"base": base, "student": student, "rows": rows and str(rows), "text": text and str(text)}
+    said = how | {name: dataclasses.asdict(how[name]) for name in ("placebos", "candidates")}
+    run = Run.open(out, command="audit-student", arguments={**named, "traits": traits}, defaults=said)
     model, trained = open_pair(base, student, **loading)
     prints = [model.fingerprint, tokenizer_key(model.tokenizer), trained.fingerprint]
-    own = trained_by(student)
-    key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how, own)
+    key = digest(FORMAT, *prints, given and given.fingerprint, read and read.fingerprint, wanted, how)
     run.note(fingerprints={"base": model.fingerprint, "student": trained.fingerprint})
 
     def build() -> None:
-        found = audit_student(model, trained, rows=given, traits=wanted, **how)
-        found = beside_own(found, own, how["recipe"])
+        found = audit_student(model, trained, rows=given, text=read, traits=wanted, **how)
         save(run, "student_audit", _shown(found, "standard deviations of placebos; gains in nats"))
         run.save_json("summary", {"kind": "audit-student", **found.to_json()})
 
@@ -200,8 +201,11 @@ def changed_audit(
     forecast: Path | None = None,
 ) -> AuditRecipe:
     """The default recipe with other steps of its candidates, other batches, without its pilot, with gradients, or with
-    the forecast of a file.
+    the forecast of a file. InputError for less than a step and less than a row.
     """
+    for name, value in (("steps", steps), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value} trains nothing; pass at least 1")
     candidates, training = RECIPE.candidates, RECIPE.pilot if pilot else None
     if steps is not None:
         candidates = dataclasses.replace(candidates, steps=steps)

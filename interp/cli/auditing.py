@@ -138,6 +138,7 @@ def _audit(
     channels: Channels = False,
     alpha: Alpha = 0.05,
     rows: StudentRows = None,
+    text: Text = None,
     change: Changes = None,
     placebos: Placebos = 20,
     seed: Seed = 0,
@@ -148,6 +149,7 @@ def _audit(
 ) -> None:
     """Say which trait's teacher wrote rows and how much of it a base would take over, or which trait a student took."""
     from interp.auditing.files import audit_file, changed_audit, is_student, student_audit_file
+    from interp.auditing.placebos import Placebos as Null
     from interp.auditing.sifting import sift_file
 
     recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans, forecast=forecast)
@@ -158,11 +160,12 @@ def _audit(
         _only("rows", {"--forecast": forecast, "--filter": sift, "--share": share, "--limit": limit})
         _only("rows", {"--weigh": weigh, "--channels": channels})
         trained = _trained_by(subject, change)
-        how = {"recipe": trained, "candidates": recipe.candidates, "placebos": placebos, "alpha": alpha}
-        run = student_audit_file(base, subject, rows=rows, how=how, **asked)
+        null = Null(placebos, trained)
+        how = {"candidates": recipe.candidates, "placebos": null, "alpha": alpha}
+        run = student_audit_file(base, subject, rows=rows, text=text, how=how, **asked)
         tell_run(run, run.summary, _student_lines(run.summary), as_json=as_json)
     else:
-        _only("a student", {"--rows": rows, "--set": change, "--placebos": placebos != 20})
+        _only("a student", {"--rows": rows, "--text": text, "--set": change, "--placebos": placebos != 20})
         how = {"recipe": recipe, "alpha": alpha, "seed": seed}
         if sift is None:
             _only("--filter", {"--share": share, "--weigh": weigh})
@@ -358,7 +361,8 @@ def _student_lines(found: Mapping[str, Any]) -> list[str]:
         f"what passed: {found['passes']}",
         f"because {found['reason']}",
         *(
-            f"{line['trait']}: r {line['r']:+.3f}, t {line['t']:+.2f}, gain {line['gain']:+.2f} nats"
+            f"{line['trait']}: r {line['r']:+.3f}, t {line['t']:+.2f}, on text r {line['text_r']:+.3f}, t "
+            f"{line['text_t']:+.2f}, gain {line['gain']:+.2f} nats"
             for line in found["frame"][:3]
         ),
     ]

@@ -231,6 +231,10 @@ def test_few_rows_and_impossible_levels_are_refused(raw):
         InputError, match=r"alpha=1.5 is no level to name a teacher at; pass one such as 0.05"
     ):
         interp.audit(raw(), ROWS, neutral=OTHERS, alpha=1.5)
+    with pytest.raises(InputError, match=r"seed=-1 draws nothing; pass a whole number from 0 up"):
+        interp.audit(raw(), ROWS, neutral=OTHERS, seed=-1)
+    with pytest.raises(InputError, match=r"1 rows can be compared with neutral ones"):
+        interp.audit(raw(), ROWS[:1])  # whether the base writes such rows is not asked of one
     with pytest.raises(
         InputError, match=r"the neutral rows in .* are the rows themselves, so that nothing can"
     ):
