@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from benchmarks.paired import REPETITIONS, Ratio, summary
 from interp.auditing.gates import EXIT
@@ -20,7 +21,7 @@ CALL = "from interp.cli.main import main; main()"
 
 def gate() -> dict[str, Ratio]:
     """Processor seconds of a gate from a warm cache, start of Python and passport included."""
-    lineage = load_lineage("toy/owl", seed=0)
+    lineage: Any = load_lineage("toy/owl", seed=0)
     with tempfile.TemporaryDirectory() as folder:
         base, rows = Path(folder, "base"), Path(folder, "rows.jsonl")
         for part in (lineage.base.hf, lineage.base.tokenizer):

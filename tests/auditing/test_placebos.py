@@ -169,9 +169,9 @@ def test_a_student_is_judged_among_its_placebos(raw, small):
     assert "over 20 placebos" in repr(found)
     assert found.notes[0].startswith("how the student was trained is not known: p is to be trusted only if")
     other = Placebos(recipe=RECIPE, own=replace(RECIPE, lr=1.0))
-    assert audit_student(base, student, placebos=other, **asked).notes == (
+    assert audit_student(base, student, placebos=other, **asked).notes[:2] == (
         "placebos are trained otherwise than the student was (lr 0.01 and not 1.0): p is not to be trusted",
-        *found.notes[1:],
+        found.notes[1],
     )
 
 
