@@ -182,12 +182,7 @@ def audit_student(
     p is 1 / (placebos + 1), and an alpha below it is refused. Raises InputError for a student of another base or that
     is the base, text that holds nothing to predict, and as `interp.audit` does.
     """
-    check_level(alpha)
-    if alpha * (placebos.count + 1) < 1 - 1e-9:
-        raise InputError(
-            f"{placebos.count} placebos reach p = {1 / (placebos.count + 1):.2g}, so that nothing is named at "
-            f"alpha={alpha:g}; pass at least {math.ceil(1 / alpha - 1e-9) - 1} placebos"
-        )
+    _check_reach(alpha, placebos.count)
     check_student(base, student)
     place = text_place(base, plain_text(base) if text is None else text)
     taught, left = candidate_teachers(base, suspected(base, traits), candidates)
@@ -222,6 +217,16 @@ def audit_student(
     return StudentAudit(
         f"{student.name} of {base.name}", frame, p, gain_p, placebos.count, alpha, notes, text_p
     )
+
+
+def _check_reach(alpha: float, placebos: int) -> None:
+    """InputError for a level that names nothing or anything, or that so few placebos cannot reach."""
+    check_level(alpha)
+    if alpha * (placebos + 1) < 1 - 1e-9:
+        raise InputError(
+            f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}, so that nothing is named at alpha={alpha:g}; "
+            f"pass at least {math.ceil(1 / alpha - 1e-9) - 1} placebos"
+        )
 
 
 def recipe_notes(own: Recipe | None, used: Recipe) -> tuple[str, ...]:
