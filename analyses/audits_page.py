@@ -190,10 +190,8 @@ def standing() -> str:
             f"{_value('identity', first)}{_claimed('at least 90 %', first)}"
         )
     if flagged["n"]:
-        share = _value("false-positives", flagged)
-        told.append(
-            f"of {flagged['n']} sets of 256 rows that the base wrote {share} are flagged{_claimed('at most 5 %', flagged)}"
-        )
+        share = f"{_value('false-positives', flagged)} are flagged{_claimed('at most 5 %', flagged)}"
+        told.append(f"of {flagged['n']} sets of 256 rows that the base wrote {share}")
     if foreign["n"]:
         flagged = sum(
             each["found"]["foreign"]["answer"] in FLAGS

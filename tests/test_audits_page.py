@@ -58,7 +58,10 @@ def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
         "and 1 by another; the teacher's trait is first of twenty candidates in 87.5 % [95 %: 69, 96];"
         in said
     )
-    assert "of 512 sets of 256 rows that the base wrote 2 % [95 %: 1, 4] are flagged, claimed at most 5 %: holds;" in said
+    assert (
+        "of 512 sets of 256 rows that the base wrote 2 % [95 %: 1, 4] are flagged, claimed at most 5 %: holds;"
+        in said
+    )
     assert (
         "of 24 teachers' sets read at another base 0 % [95 %: 0, 14] are given a name, and 6 are flagged"
         in said
