@@ -22,6 +22,14 @@ SCORES = {
     "likelihood ratio": "likelihood ratio of teacher and base",
     "loss": "loss",
 }
+PEERS = "judged_peers"
+PUBLISHED = {
+    "∇m, adapter's Adam": "one step at the base by the student's own optimiser",
+    "EK-FAC": "EK-FAC as bergson computes it",
+    "TrackStar": "TrackStar likewise",
+    "BM25": "BM25 of a row's words for the questions'",
+}
+"""Those of `analyses.judged_peers` in the README's words."""
 DEFENCES = {
     "projection of ∇m": "the margin's gradient projected out of every step",
     "25% removed by ∇m": "without the quarter of the rows that raise the margin most by its gradient",
@@ -32,6 +40,9 @@ DEFENCES = {
 }
 """Those that the README names, in its words; the page has all."""
 CLAIMED = {
+    "trackstar-above-zero": "TrackStar's is above 0",
+    "ekfac-over-gradient": "EK-FAC's is above that of a gradient step on the row",
+    "adam-over-plain-steps": "a step by the student's own optimiser is above one by gradient descent",
     "projection-halves": "the projection leaves at most half",
     "projection-at-equal-loss": "the projection keeps the loss",
     "steering-at-equal-loss": "adding a vector toward the trait keeps the loss",
@@ -163,9 +174,22 @@ def predicted() -> str:
     )
     return (
         f"rank correlation of the summed scores of random halves of the rows with the margins of their students: "
-        f"{told}; the same halves' students of another training seed {short(ceiling)} (owl) | "
-        f"{_decisions('judged_scores')}"
+        f"{told}{_published()}; the same halves' students of another training seed {short(ceiling)} (owl) | "
+        f"{_decisions('judged_scores', *([PEERS] if _whole(PEERS) else []))}"
     )
+
+
+def _whole(name: str) -> bool:
+    """Whether an analysis in parts is measured on all its lineages, so that its claims are judged."""
+    return measured(name) and bool(kept(name)["verdicts"])
+
+
+def _published() -> str:
+    """The same of published methods and of the student's own optimiser, once all lineages are measured."""
+    if not _whole(PEERS):
+        return ""
+    rho: Any = tables(kept(PEERS))["scores"].groupby("scores")["rho"].mean()
+    return "".join(f"; {words} {short(rho[name])}" for name, words in PUBLISHED.items())
 
 
 def defences() -> str:
@@ -282,10 +306,10 @@ def _ways_decided() -> str:
     return "<br>".join(told)
 
 
-def _decisions(name: str) -> str:
-    """The claims by decision, those that stay open by their number."""
+def _decisions(*names: str) -> str:
+    """The claims of analyses by decision, those that stay open by their number."""
     groups: dict[str, list[str]] = {}
-    for verdict in kept(name)["verdicts"]:
+    for verdict in (verdict for name in names for verdict in kept(name)["verdicts"]):
         groups.setdefault(verdict["decision"], []).append(CLAIMED.get(verdict["name"], verdict["name"]))
     still_open = groups.pop("inconclusive", [])
     told = [f"{how}: {'; '.join(names)}" for how, names in groups.items()]

@@ -232,8 +232,9 @@ class LoraAdam:
         `LoraMetric.from_network` does.
         """
         adapters = LoraMetric.from_network(network)
+        wrapped: Any = network
         live = dict(
-            adapted_layers(network.get_base_model() if hasattr(network, "get_base_model") else network)
+            adapted_layers(wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped)
         )
         squares: dict[str, Tensor] = {}
         count = 0
