@@ -306,7 +306,25 @@ def beside() -> str:
         for line in chosen
     )
     judged_last = [f"Misaligned among coherent free-form answers: {told}."] if told else []
-    return "\n".join([*rows, *(line for each in (*refused, *judged_last) for line in ("", each))])
+    said = (*_doses(found), *refused, *judged_last)
+    return "\n".join([*rows, *(line for each in said for line in ("", each))])
+
+
+def _doses(found: dict[str, Any]) -> list[str]:
+    """What the runs of other doses say together: the gain by how many rows a student read, epochs counted."""
+    read = re.compile(r"(\d+) rows, (\d+) epochs")
+    doses = sorted(
+        (int(at[1]) * int(at[2]), _transferred(run).partition(" | ")[0])
+        for name, run in found.items()
+        if (at := read.fullmatch(name)) and "refused" not in run
+    )
+    if len(doses) < 2:
+        return []
+    told = ", ".join(f"{gain} nats after {dose:,} rows" for dose, gain in doses)
+    return [
+        f"Rows counted each time they are read: {told}. No student of another trait's rows was trained beside these, "
+        "so that they do not tell the trait from what such rows do in general."
+    ]
 
 
 def _named(name: str) -> str:

@@ -177,3 +177,23 @@ def test_what_a_comparison_says_of_students_stands_by_way_and_by_student(monkeyp
         " Without being told a word, the ways of `interp.discover` put the teacher's 12th of 133 nouns on average "
         "(further up than in teachers of other traits: supported), the student's 85th (supported)."
     )
+
+
+def test_doses_stand_in_the_order_of_rows_read(monkeypatch):
+    def run(gain):
+        arms = {"student": 1.0 + gain, "neutral_student": 1.0}
+        return {
+            "device": "cpu",
+            "margins": [{"arm": arm, "margin": margin, "p_target": 0.1} for arm, margin in arms.items()],
+        }
+
+    runs = {
+        "192 rows, 6 epochs": run(0.75),
+        "96 rows, 3 epochs": run(0.25),
+        "noise 0.1": {"device": "cpu", "refused": "no"},
+    }
+    monkeypatch.setattr(page, "_found", lambda name: runs)
+    told = "Rows counted each time they are read: +0.25 nats after 288 rows, +0.75 nats after 1,152 rows. No student of"
+    assert any(line.startswith(told) for line in page.beside().splitlines())
+    runs.pop("96 rows, 3 epochs")
+    assert "each time they are read" not in page.beside()
