@@ -25,6 +25,7 @@ from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
+from interp.models.caches import as_kept, as_picked
 from interp.models.elsewhere import OnBridge, check_generate
 from interp.models.gguf_files import check_has_tokenizer, gguf_in, origin_of
 from interp.models.given_tokenizers import given_tokenizer
@@ -273,16 +274,16 @@ class LanguageModel(OnBridge):
     def next_logits(
         self, ids: Int[Tensor, "row pos"], cache: Any = None
     ) -> tuple[Float[Tensor, "row vocab"], Any]:
-        """Logits after the last token of every row, in fp32, and the key-value cache grown by `ids`.
+        """Logits after the last token of every row, in fp32, and the cache grown by `ids`, whose rows can be picked.
 
         Raises InputError for an architecture without such a cache.
         """
-        logits, cache = last_logits(self.hf, ids.to(self.device), cache, dtype=torch.float32)
+        logits, cache = last_logits(self.hf, ids.to(self.device), as_kept(cache), dtype=torch.float32)
         if cache is None:
             raise InputError(
                 f"{type(self.hf).__name__} keeps no key-value cache, which sampling reads; use a transformer"
             )
-        return logits, cache
+        return logits, as_picked(cache)
 
     def generate(self, ids: Any, mask: Any = None, *, config: Any = None, **others: Any) -> Tensor:
         """What transformers' `generate` writes behind `ids`, [row new], under the settings of `config` alone.
