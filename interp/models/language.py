@@ -30,6 +30,7 @@ from interp.models.elsewhere import OnBridge, check_generate
 from interp.models.gguf_files import check_has_tokenizer, gguf_in, origin_of
 from interp.models.given_tokenizers import given_tokenizer
 from interp.models.head import last_logits
+from interp.models.identity import hooked
 from interp.models.kept import check_no_lineage
 from interp.models.loading import (
     Loading,
@@ -91,8 +92,8 @@ class LanguageModel(OnBridge):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex characters that name the weights."""
-        return self.backbone.fingerprint
+        """16 hex characters that name the weights, and hooks of your own where there are such on `hf`."""
+        return hooked(self.backbone.fingerprint, self)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -339,7 +340,7 @@ def load_model(
     Args:
         source: where it is; an adapter folder names its base, and a GGUF file, or its folder, is dequantised into the
             cache. A module (PeftModel included) is viewed with its adapters as they are set now and is never
-            changed.
+            changed; its weights are what they are at each call, but load it again after an edit through `.data`.
         tokenizer: another one than the source's own, loaded or by its folder or hub name.
         adapter: one or more PEFT adapters, their effects added.
         name: how results call it; that of the folder by default.
