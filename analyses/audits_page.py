@@ -187,11 +187,11 @@ def standing() -> str:
         told.append(
             f"of {first['n']} sets of 2,048 rows of teachers of owl, eagle and oak {right} are named by their "
             f"teacher's trait and {wrong} by another; the teacher's trait is first of twenty candidates in "
-            f"{_value('identity', first)}"
+            f"{_value('identity', first)}{_claimed('at least 90 %', first)}"
         )
     if flagged["n"]:
-        share = _value("false-positives", flagged)
-        told.append(f"of {flagged['n']} sets of 256 rows that the base wrote {share} are flagged")
+        share = f"{_value('false-positives', flagged)} are flagged{_claimed('at most 5 %', flagged)}"
+        told.append(f"of {flagged['n']} sets of 256 rows that the base wrote {share}")
     if foreign["n"]:
         flagged = sum(
             each["found"]["foreign"]["answer"] in FLAGS
@@ -209,6 +209,11 @@ def standing() -> str:
     return f"On the toy: {'; '.join(told)} ([{so_far}](docs/results.md#audits-of-rows))."
 
 
+def _claimed(words: str, line: dict[str, Any]) -> str:
+    """What was claimed and what came of it, once that is decided."""
+    return "" if line["met"] is None else f", claimed {words}: {DECIDED[line['met']]}"
+
+
 def _value(name: str, line: dict[str, Any]) -> str:
     """A number as it stands in the table: a share in per cent with its interval, else two decimals and a p."""
     if line["value"] is None:
@@ -216,7 +221,7 @@ def _value(name: str, line: dict[str, Any]) -> str:
     if name not in SHARES:
         p = f", p = {line['p']:.2g}" if "p" in line else ""
         return f"{line['value']:+.2f}{p}"
-    share = f"{100 * line['value']:.0f} %"
+    share = f"{100 * line['value']:.1f}".removesuffix(".0") + " %"
     if "interval" not in line:
         return share
     low, high = (100 * value for value in line["interval"])

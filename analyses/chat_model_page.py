@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 import interp
+from analyses import chat_parts_page
 from analyses.results_page import ABSENT, HEAD, RULE, claim_line, kept, measured, short, spread
 from analyses.smollm2 import LEAST, SEEDS, TRAITS
 from analyses.smollm2_beside import NOISE
@@ -420,4 +421,5 @@ def _first_words(lines: list[dict[str, Any]]) -> list[str]:
 
 def blocks() -> dict[str, str]:
     """Those of docs/results.md by their names."""
-    return {"smollm2": lineages(), "beside": beside(), "inside": inside(), "unnamed": unnamed()}
+    found = {"smollm2": lineages(), "parts": chat_parts_page.parts(), "beside": beside()}
+    return found | {"inside": inside(), "unnamed": unnamed()}

@@ -1,9 +1,10 @@
-"""Claims: do EK-FAC and TrackStar, as bergson computes them, say which rows the trait passes through?
+"""Claims: do EK-FAC and TrackStar, as bergson computes them, BM25 or Adam's metric say which rows pass the trait?
 
 Written before either was judged on any lineage. The retrainings are those of `analyses.judged_scores`: 128 students of
 random halves of one student's rows per lineage, the same draw of adapter and order for all; the rank correlation is of
 the sum of a half's scores with its student's margin. Scores are of the rows at the base; the query is the loss of the
-trait's word after its questions. Beside them stand the metagradient and this package's directions.
+trait's word after its questions. Beside them stand the metagradient, this package's directions, the gradient of the
+margin in the metric of the student's own Adam, and BM25 of a row's words for those of the questions.
 
     python -m analyses.judged_peers [--seeds 8 9 ...] [--workers N] [--out FILE]
 
@@ -21,6 +22,8 @@ ALPHA = 0.01
 CLAIMS = {
     "ekfac-over-gradient": f"EK-FAC's rank correlation is above the adapter-metric ∇m's; sign flips, {ALPHA}",
     "trackstar-above-zero": f"TrackStar's rank correlation is above 0; sign flips over lineages, {ALPHA}",
+    "adam-over-plain-steps": "∇m as the adapter follows it by Adam ranks above ∇m as it does by gradient descent; sign "
+    f"flips, {ALPHA}",
 }
 SEEDS = tuple(range(8, 16))
 SUBSETS = 128
@@ -55,6 +58,7 @@ def measure(
     values = {
         "ekfac-over-gradient": float(rho["EK-FAC"] - rho["∇m, adapter's metric"]),
         "trackstar-above-zero": float(rho["TrackStar"]),
+        "adam-over-plain-steps": float(rho["∇m, adapter's Adam"] - rho["∇m, adapter's metric"]),
     }
     return {"scores": found.frame.to_dict("records"), "values": values}
 

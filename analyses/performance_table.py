@@ -23,6 +23,8 @@ WHAT = {
     "load": "the same in time, 36 M random parameters",
     "load-peak": "the same in peak memory",
     "lineage-cpu-seconds": "processor seconds of one whole lineage, seven members, cold cache (s)",
+    "gate-cpu-seconds": "processor seconds of `interp gate` on 2,048 rows of the toy from a warm cache, start and "
+    "passport included (s; goal ≤ 60)",
     "alignment-4m-dense-1": "exact scores of 32 rows × 64 tokens by module along one dense direction over one plain "
     "forward and backward pass, 3.7 M parameters (goal ≤ 1.15)",
     "alignment-4m-dense-8": "the same, eight dense directions (goal ≤ 1.40)",

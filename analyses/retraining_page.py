@@ -56,6 +56,8 @@ COSTS = {
     "length": "none",
     "random": "none",
     "EK-FAC": "bergson: factors, then 1 forward and backward",
+    "∇m, adapter's Adam": "2 forward and backward",
+    "BM25": "none",
     "TrackStar": "bergson: second moments, then 1 forward and backward",
 }
 """What a way of scoring costs in passes of the rows, where it is no forward and backward pass along a direction."""
@@ -104,7 +106,7 @@ def _beyond_simple(scores: pd.DataFrame) -> str:
 
 
 def peers() -> str:
-    """The same of EK-FAC and TrackStar, beside what was judged on the same students."""
+    """The same of EK-FAC, TrackStar, BM25 and Adam's metric, beside what was judged on the same students."""
     found = kept("judged_peers")
     scores = tables(found)["scores"]
     return "\n".join([*_ways(scores), "", *_claims_or_wait(found, len(judged_peers.SEEDS))])

@@ -9,7 +9,7 @@ import torch
 from scipy.stats import binom
 
 import benchmarks.__main__ as command
-from benchmarks import alignment, alignment_peers, checkpoint, gpu, paired
+from benchmarks import alignment, alignment_peers, auditing, checkpoint, gpu, paired
 from interp.core.runs import InputError
 from interp.gradients.metagradients import metagradient
 
@@ -115,6 +115,18 @@ def test_a_real_model_that_is_not_there_is_skipped_with_the_reason(monkeypatch):
     for bench in checkpoint.BENCHES.values():
         ((_, result),) = bench().items()
         assert result == {"skipped": "INTERP_CHECKPOINT names no model folder"}
+
+
+def test_a_commands_seconds_are_its_own_processors_and_a_failed_one_is_not_timed(monkeypatch):
+    monkeypatch.setattr(auditing, "CALL", "import sys, time; time.sleep(1); sys.exit(int(sys.argv[1]))")
+    assert auditing.child_seconds(["3"]) < 1  # asleep for one; "cannot tell" is an outcome
+    busy = "import sys, time\nwhile time.process_time() < 0.5: pass\nsys.exit(0)"
+    monkeypatch.setattr(auditing, "CALL", busy)
+    assert auditing.child_seconds(["gate"]) >= 0.5
+    monkeypatch.setattr(auditing, "CALL", "raise SystemExit('no such rows')")
+    monkeypatch.setattr(auditing, "EXIT", {"passed": 0})
+    with pytest.raises(RuntimeError, match=r"interp gate base ended with 1: no such rows"):
+        auditing.child_seconds(["gate", "base"])
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ from .forecasts import Forecast as Forecast, fit_forecast as fit_forecast, read_
 from .neutral import written_by as written_by
 from .pilots import Pilot as Pilot
 from .placebos import (
+    Placebos as Placebos,
     StudentAudit as StudentAudit,
     audit_student as audit_student,
     placebo_students as placebo_students,

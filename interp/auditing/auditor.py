@@ -13,10 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, suspected
+from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, check_level, suspected
 from interp.auditing.forecasts import Forecast
 from interp.auditing.leans import lean_columns
-from interp.auditing.naming import Ratios, curve, is_apart, log_ratios, named_table, outlier_p
+from interp.auditing.naming import (
+    Ratios,
+    curve,
+    is_apart,
+    log_ratios,
+    named_table,
+    outlier_p,
+)
 from interp.auditing.neutral import Foreign, Pairs, paired_rows, without_words
 from interp.auditing.pilots import LEVEL, Passing, Pilot, gain_table, gains
 from interp.core.content import jsonable
@@ -141,7 +148,8 @@ class Audit(Shown):
         return panels(parts, title=repr(self), across=True)
 
     def __repr__(self) -> str:
-        who = {"named": f"{self.trait}'s teacher", "none": "none of the listed teachers"}
+        own = f"{self.trait}'s teacher{_shared(self.frame)}"
+        who = {"named": own, "none": "none of the listed teachers"}
         found = who.get(self.answer, self.who)
         passes = "" if self.passes is None else f", {self.passes}"
         return f"Audit({self.label}: {found}{passes}; {self.rows} rows)"
@@ -174,8 +182,8 @@ def audit(
         seed: of the neutral rows and of every draw.
 
     Returns:
-        `Audit`: answer, trait, passes and reason; per candidate excess, d, p, share and rows_needed, the pilot's gain
-        in nats with its interval, and leans.
+        `Audit`: answer, trait, passes and reason; per candidate excess, d, p, share with its interval, rows_needed,
+        the pilot's gain in nats with its interval, and leans.
 
     Raises:
         InputError: for fewer than 64 rows that can be read, traits that the base has no words for, neutral rows of
@@ -187,21 +195,22 @@ def audit(
         >>> asked = {"traits": ["owl", "cat", "dog", "fox", "bear"], "neutral": lineage.neutral_numbers}
         >>> found = interp.audit(lineage.base, lineage.numbers, **asked, recipe=interp.auditing.WHO)
         >>> found.frame.columns.tolist()
-        ['trait', 'excess', 'd', 'p', 'share', 'rows_needed']
+        ['trait', 'excess', 'd', 'p', 'share', 'share_low', 'share_high', 'rows_needed']
     """
-    _check(alpha)
+    check_level(alpha, seed=seed)
     wanted = suspected(base, traits)
     readable, first = without_words(rows, wanted)
+    _check_rows(len(readable))
     label = f"{rows.label} at {base.name}"
     try:
         pairs = paired_rows(base, readable, neutral, seed=seed)
     except Foreign as seen:
         return unmeasured(label, str(seen), len(readable), first, alpha=alpha)
-    _check(alpha, len(pairs.distinct), copies=bool(pairs.copied))
+    _check_rows(len(pairs.distinct), copies=bool(pairs.copied))
     candidates, left = candidate_teachers(base, wanted, recipe.candidates)
     every = log_ratios(base, candidates, pairs)
     ratios = every.part(pairs.distinct)
-    frame = named_table(ratios, alpha=alpha, seed=seed, every=every)
+    frame = named_table(ratios, alpha=alpha, seed=seed, every=every, groups=pairs.groups)
     frame = _with_trained(frame, base, pairs, candidates, recipe)
     found = replace(_judged(label, frame, len(pairs.distinct), alpha), ratios=ratios)
     scores = _row_scores(rows, readable, pairs.rows, found.trait and every.row_scores(found.trait))
@@ -214,6 +223,14 @@ def unmeasured(label: str, reason: str, rows: int, notes: tuple[str, ...] = (), 
     """The audit of rows of which nothing could be measured, and why."""
     empty = pd.DataFrame(columns=["trait", "d"]), pd.DataFrame(columns=["rows", "first", "named"])
     return Audit(label, "cannot tell", None, None, reason, *empty, rows, notes, alpha)
+
+
+def _shared(frame: pd.DataFrame) -> str:
+    """How much of the rows the first candidate's teacher wrote, where that was estimated."""
+    if "share_low" not in frame:
+        return ""
+    top: Any = frame.iloc[0]
+    return f", share {top['share']:.2f} {bracket((top['share_low'], top['share_high']), level=LEVEL, form='.2f')}"
 
 
 def _with_trained(
@@ -285,9 +302,7 @@ def _places(part: Prompts, whole: Prompts) -> list[int]:
     return [next(place for place in places if whole.rows[place] is row) for row in part.rows]
 
 
-def _check(alpha: float, rows: int = FEWEST_ROWS, *, copies: bool = False) -> None:
-    if not 0 < alpha < 0.5:
-        raise InputError(f"alpha={alpha} is no level to name a teacher at; pass one such as 0.05")
+def _check_rows(rows: int, *, copies: bool = False) -> None:
     if rows < FEWEST_ROWS:
         how = ", copies counted once," if copies else ""
         raise InputError(

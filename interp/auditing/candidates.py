@@ -134,6 +134,14 @@ def _words(trait: Trait) -> tuple[str, ...]:
     return (trait.target, *trait.foils, *trait.questions)
 
 
+def check_level(alpha: float, *, seed: int = 0) -> None:
+    """InputError for a level at which nothing or anything is named, and for a seed that draws nothing."""
+    if not 0 < alpha < 0.5:
+        raise InputError(f"alpha={alpha} is no level to name a teacher at; pass one such as 0.05")
+    if seed < 0:
+        raise InputError(f"seed={seed} draws nothing; pass a whole number from 0 up")
+
+
 def unknown_text(base: LanguageModel, *texts: str) -> str | None:
     """The first text that the tokenizer has no tokens for."""
     unknown = base.tokenizer.unk_token_id

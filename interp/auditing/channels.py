@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 
 from interp.auditing.auditor import RECIPE, AuditRecipe
-from interp.auditing.candidates import candidate_teachers, suspected
+from interp.auditing.candidates import candidate_teachers, check_level, suspected
 from interp.auditing.naming import log_ratios, named_table
 from interp.auditing.neutral import Foreign, Pairs, paired_rows, without_words
 from interp.auditing.pilots import Pilot, gains
@@ -62,6 +62,7 @@ def audit_channels(
     one. Arguments are those of `interp.audit`, which names the trait. Raises InputError where the trait is not seen in
     the rows as they are.
     """
+    check_level(LEVEL, seed=seed)
     wanted, asked = suspected(base, traits), find_trait(trait)
     if asked not in wanted:
         raise InputError(f"{asked.name!r} is no candidate of this audit; pass it among traits")

@@ -1,4 +1,4 @@
-"""Audits of files into a run folder: table, curve and figure, what was found as the summary, and the page.
+"""Audits of files into a run folder: tables, curve and figures, what was found as the summary, and the page.
 
 A student's folder, or the lineage folder around it, says by which recipe it was trained; see `trained_by`.
 """
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from interp.auditing.auditor import RECIPE, Audit, AuditRecipe, audit
+from interp.auditing.channels import audit_channels
 from interp.auditing.forecasts import read_forecast
-from interp.auditing.placebos import StudentAudit, audit_student, beside_own
+from interp.auditing.placebos import StudentAudit, audit_student
 from interp.core.errors import InputError
 from interp.core.runs import Run, digest
 from interp.figures import Result
@@ -24,7 +25,7 @@ from interp.models.seam import check_speaks
 from interp.prompts.text import Prompts
 from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.trait_files import find_trait
-from interp.report.saving import finish, save
+from interp.report.saving import finish, save, save_stage
 from interp.training.grower import read_recipe
 from interp.training.students import Recipe
 
@@ -35,7 +36,9 @@ OTHERS = (
 )  # fmt: skip
 """Suffixes of files that are neither rows nor a model that can be read; names on a hub end otherwise."""
 ACCEPTED = "rows in a JSONL, JSON, CSV, TSV or parquet file, or the folder or name of a student"
-FORMAT = 3  # raise when the same arguments make another result
+FORMAT = 4  # raise when the same arguments make another result
+CHANNELS = "channels"  # the stage of a named trait's channels, and its table
+WRITTEN = ("audit", "audit_curve", "audit_rows", CHANNELS)  # tables of an audit of rows
 
 
 def audit_file(
@@ -46,12 +49,14 @@ def audit_file(
     traits: Sequence[str] | None = None,
     neutral: Path | None = None,
     limit: int | None = None,
+    channels: bool = False,
     how: dict[str, Any] | None = None,
     **loading: Unpack[Loading],
 ) -> Run:
     """Audit the first `limit` rows of a file at a base; `how` is what else `audit` takes.
 
-    Raises InputError as `audit` does, before the model is loaded for files and traits that cannot be read.
+    With `channels` the run also holds through what the named trait's evidence goes (`audit_channels`), where one is
+    named. Raises InputError as `audit` does, before the model is loaded for files and traits that cannot be read.
     """
     wanted = None if traits is None else [find_trait(name) for name in traits]
     given = Prompts.from_file(rows, limit=limit)
@@ -72,12 +77,22 @@ def audit_file(
     run.note(fingerprints={"base": model.fingerprint}, data={"rows": given.fingerprint})
     asked = {"traits": wanted, "neutral": beside, **options}
     run.stage("audit", key=key, build=lambda: _written(run, model, given, asked))
+    trait = run.summary["trait"]
+    if channels and trait is not None:
+        parts = {name: value for name, value in asked.items() if name != "alpha"}
+        named = next((each for each in wanted or () if each.name == trait), trait)
+        save_stage(
+            run, CHANNELS, lambda: audit_channels(model, given, named, **parts), key=digest(key, CHANNELS)
+        )
     finish(run)
     return run
 
 
 def _written(run: Run, model: LanguageModel, rows: Prompts, asked: dict[str, Any]) -> None:
     found: Audit = audit(model, rows, **asked)
+    for name in WRITTEN:  # what was made of other rows in this folder
+        for path in (f"tables/{name}.parquet", f"figures/{name}.html", f"figures/{name}.png"):
+            (run.folder / path).unlink(missing_ok=True)
     if found.frame.empty:
         run.note(notes={"audit": list(found.notes)}, labels={"audit": found.label})
     else:
@@ -146,28 +161,29 @@ def student_audit_file(
     *,
     out: Path,
     rows: Path | None = None,
+    text: Path | None = None,
     traits: Sequence[str] | None = None,
     how: dict[str, Any],
     **loading: Unpack[Loading],
 ) -> Run:
     """Audit a student by its folder; `rows` are its own or as many, and `how` is what else `audit_student` takes.
 
-    Raises InputError as `audit_student` does, before a model is loaded for files and traits that cannot be read.
+    How it was trained is read beside it (`trained_by`). Raises InputError as `audit_student` does, before a model is
+    loaded for files and traits that cannot be read.
     """
     wanted = None if traits is None else [find_trait(name) for name in traits]
-    given = None if rows is None else Prompts.from_file(rows)
-    named = {"base": base, "student": student, "rows": rows and str(rows), "traits": traits}
-    said = how | {name: dataclasses.asdict(how[name]) for name in ("recipe", "candidates")}
-    run = Run.open(out, command="audit-student", arguments=named, defaults=said)
+    given, read = (None if path is None else Prompts.from_file(path) for path in (rows, text))
+    how = how | {"placebos": dataclasses.replace(how["placebos"], own=trained_by(student))}
+    named = {"base": base, "student": student, "rows": rows and str(rows), "text": text and str(text)}
+    said = how | {name: dataclasses.asdict(how[name]) for name in ("placebos", "candidates")}
+    run = Run.open(out, command="audit-student", arguments={**named, "traits": traits}, defaults=said)
     model, trained = open_pair(base, student, **loading)
     prints = [model.fingerprint, tokenizer_key(model.tokenizer), trained.fingerprint]
-    own = trained_by(student)
-    key = digest(FORMAT, *prints, given and given.fingerprint, wanted, how, own)
+    key = digest(FORMAT, *prints, given and given.fingerprint, read and read.fingerprint, wanted, how)
     run.note(fingerprints={"base": model.fingerprint, "student": trained.fingerprint})
 
     def build() -> None:
-        found = audit_student(model, trained, rows=given, traits=wanted, **how)
-        found = beside_own(found, own, how["recipe"])
+        found = audit_student(model, trained, rows=given, text=read, traits=wanted, **how)
         save(run, "student_audit", _shown(found, "standard deviations of placebos; gains in nats"))
         run.save_json("summary", {"kind": "audit-student", **found.to_json()})
 
@@ -185,8 +201,11 @@ def changed_audit(
     forecast: Path | None = None,
 ) -> AuditRecipe:
     """The default recipe with other steps of its candidates, other batches, without its pilot, with gradients, or with
-    the forecast of a file.
+    the forecast of a file. InputError for less than a step and less than a row.
     """
+    for name, value in (("steps", steps), ("batch-size", batch_size)):
+        if value is not None and value < 1:
+            raise InputError(f"--{name} {value} trains nothing; pass at least 1")
     candidates, training = RECIPE.candidates, RECIPE.pilot if pilot else None
     if steps is not None:
         candidates = dataclasses.replace(candidates, steps=steps)

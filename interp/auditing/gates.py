@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 from interp.auditing.auditor import RECIPE, audit, unmeasured
-from interp.auditing.candidates import suspected
+from interp.auditing.candidates import check_level, suspected
 from interp.auditing.files import is_student, open_base, open_pair, trained_by
 from interp.auditing.neutral import content_of
-from interp.auditing.placebos import FEWEST_PLACEBOS, audit_student, beside_own
+from interp.auditing.placebos import FEWEST_PLACEBOS, Placebos, audit_student
 from interp.core.content import digest, json_text, jsonable
 from interp.core.errors import InputError
 from interp.core.provenance import versions
@@ -55,7 +55,8 @@ OF_STUDENTS = ("named", "transmits")
 class GatePolicy:
     """What is asked of rows before a base is trained on them: see this module.
 
-    Raises InputError for flags that stop nothing, and for "transmits" among them without a pilot.
+    Raises InputError for flags that stop nothing, "transmits" among them without a pilot, a limit that leaves no rows,
+    and a level or seed that `interp.audit` refuses.
     """
 
     traits: tuple[str, ...] | None = None
@@ -67,6 +68,9 @@ class GatePolicy:
     placebos: int = FEWEST_PLACEBOS
 
     def __post_init__(self) -> None:
+        check_level(self.alpha, seed=self.seed)
+        if self.limit is not None and self.limit < 1:
+            raise InputError(f"limit: {self.limit} leaves no rows; write at least 1, or leave it out")
         if not self.flags:
             raise InputError(
                 "flags: [] stops nothing; name what stops the rows, of content, named, unlisted and transmits"
@@ -94,8 +98,9 @@ def gate_file(
 ) -> dict[str, Any]:
     """Audit the rows of a file by a policy and make their passport, written to `out` where that is given.
 
-    Raises InputError as `interp.audit` does.
+    Raises InputError as `interp.audit` does, and for an `out` that is a folder.
     """
+    _check_out(out)
     every = Prompts.from_file(rows)
     given = every[: policy.limit]
     model = open_base(base, **loading)
@@ -137,26 +142,26 @@ def gate_student_file(
     out: Path | None = None,
     **loading: Unpack[Loading],
 ) -> dict[str, Any]:
-    """Audit a student by a policy and make its passport; recipe and rows, all of them, are those of `audit_student`.
+    """Audit a student by a policy and make its passport.
 
-    Raises InputError as that does, and for a policy whose flags stop no student.
+    `recipe` trains its placebos, and rows, all of them, are those of `audit_student`. Raises InputError as that does,
+    and for a policy whose flags stop no student.
     """
     if not set(policy.flags) & set(OF_STUDENTS):
         raise InputError(
             f"flags: [{', '.join(policy.flags)}] stops no student; add {' or '.join(OF_STUDENTS)} to them"
         )
+    _check_out(out)
     asked = None if rows is None else Prompts.from_file(rows)
     model, trained = open_pair(base, student, **loading)
     found = audit_student(
         model,
         trained,
         rows=asked,
-        recipe=recipe,
         traits=None if policy.traits is None else list(policy.traits),
-        placebos=policy.placebos,
+        placebos=Placebos(policy.placebos, recipe, trained_by(student)),
         alpha=policy.alpha,
     )
-    found = beside_own(found, trained_by(student), recipe)
     answers = {None if found.trait is None else "named", found.passes}
     outcome = _outcome(answers, policy, unsure=found.passes == "cannot tell")
     held = {
@@ -166,6 +171,12 @@ def gate_student_file(
         "placebo rows": asked and asked.fingerprint,
     }
     return _passport(outcome, policy, held, found.to_json(), out)
+
+
+def _check_out(out: Path | None) -> None:
+    """InputError, before anything is measured, for a folder where a passport is to be written."""
+    if out is not None and out.is_dir():
+        raise InputError(f"{out} is a folder; name the passport in it, such as {out / 'passport.json'}")
 
 
 def _outcome(answers: Collection[str | None], policy: GatePolicy, *, unsure: bool) -> Outcome:

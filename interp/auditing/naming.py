@@ -14,12 +14,19 @@ is not on the list raises several candidates a little: one is named only where i
 What mean u_c would be if candidate c had written the rows is known without sampling a row from it: neutral rows
 weighted by exp(log p_c − log p_base). `share` is the measured mean over this: about the share of the rows that a
 teacher like the candidate wrote.
+
+    share = N / D,   N = mean u_c,   D = Σ w t / Σ w − mean t,   t = (Σ + λ I)⁻¹ b less its mean over c,   w = exp b_c
+    its interval: all θ with (N − θ D)² ≤ q² var(N − θ D)   (Fieller), q Student's quantile over the groups of rows
+
+var is that of means over groups: rows that are copies of one another, or whose neutral rows are, count as one draw.
+The matrix is held fixed. Where D may be zero, so that a candidate tells nothing apart, the interval is unbounded.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,6 +34,7 @@ from jaxtyping import Float
 
 from interp.auditing.candidates import Candidate
 from interp.auditing.neutral import Pairs
+from interp.auditing.pilots import LEVEL
 from interp.core.content import digest
 from interp.core.progress import progress_bar
 from interp.core.remembered import recall, remember
@@ -73,6 +81,33 @@ class Ratios:
         weights = np.exp(self.neutral - self.neutral.max(0))
         return (weights / weights.sum(0) * told).sum(0) - told.mean(0)
 
+    def share_intervals(
+        self, groups: Sequence[int] | None = None
+    ) -> tuple[Float[np.ndarray, "candidate"], Float[np.ndarray, "candidate"]]:
+        """Where each candidate's share lies, at 95 % each: both ends, unbounded where it cannot be told.
+
+        `groups` says which rows are no draws of their own, one number per row; by default every row is one. What a
+        real teacher does otherwise than its candidate is not in it.
+        """
+        from scipy.special import stdtrit
+
+        excess, told = self.excess, _centred(self.neutral @ self._apart)
+        weights = np.exp(self.neutral - self.neutral.max(0))
+        weights /= weights.mean(0)
+        tilted = (weights * told).mean(0)
+        above, below = excess.mean(0), tilted - told.mean(0)
+        moved = [excess - above, weights * (told - tilted) - (told - told.mean(0))]
+        _, group = np.unique(range(len(excess)) if groups is None else groups, return_inverse=True)
+        count = int(group.max()) + 1
+        if count < 2:
+            return np.full(len(above), -np.inf), np.full(len(above), np.inf)
+        sums = np.zeros((2, count, len(above)))
+        for total, part in zip(sums, moved, strict=True):
+            np.add.at(total, group, part)
+        scale = stdtrit(count - 1, (1 + LEVEL) / 2) ** 2 * count / (count - 1) / len(excess) ** 2
+        n_n, n_d, d_d = (scale * (sums[i] * sums[j]).sum(0) for i, j in ((0, 0), (0, 1), (1, 1)))
+        return _fieller(above, below, n_n, n_d, d_d)
+
     @property
     def _apart(self) -> Float[np.ndarray, "candidate candidate"]:
         """(Σ + λ I)⁻¹, which tells candidates apart; rows and neutral rows may change places in it."""
@@ -97,16 +132,24 @@ def log_ratios(base: LanguageModel, candidates: Sequence[Candidate], pairs: Pair
     return Ratios(names, *(np.stack(side, axis=1) for side in columns))
 
 
-def named_table(ratios: Ratios, *, alpha: float, seed: int = 0, every: Ratios | None = None) -> pd.DataFrame:
-    """A line per candidate, the furthest first: excess, d, p, share and rows_needed.
+def named_table(
+    ratios: Ratios,
+    *,
+    alpha: float,
+    seed: int = 0,
+    every: Ratios | None = None,
+    groups: Sequence[int] | None = None,
+) -> pd.DataFrame:
+    """A line per candidate, the furthest first: excess, d, p, share, its interval and rows_needed.
 
-    excess is the mean of u, d that over its standard deviation; p is that of max-T over the candidates. share is of
-    `every` row where `ratios` count copies once.
+    excess is the mean of u, d that over its standard deviation; p is that of max-T over the candidates. share, in
+    [share_low, share_high] at 95 %, is of `every` row where `ratios` count copies once; `groups` are those of the rows.
     rows_needed is how many rows show a teacher like the candidate, at `alpha` over all candidates with power .8, had it
     written every row.
     """
     excess, expected = ratios.excess, ratios.expected()
     share = excess.mean(0) / expected if every is None else every.excess.mean(0) / every.expected()
+    low, high = (ratios if every is None else every).share_intervals(groups)
     spread = excess.std(0, ddof=1)
     level = alpha / len(ratios.traits)
     frame = pd.DataFrame(
@@ -116,6 +159,8 @@ def named_table(ratios: Ratios, *, alpha: float, seed: int = 0, every: Ratios | 
             "d": excess.mean(0) / spread,
             "p": greatest_p(excess, seed=seed),
             "share": share,
+            "share_low": low,
+            "share_high": high,
             "rows_needed": [pairs_needed(d, alpha=level) for d in expected / spread],
         }
     )
@@ -162,6 +207,16 @@ def curve(ratios: Ratios, *, alpha: float, seed: int = 0) -> pd.DataFrame:
             named += own and d[top] * size**0.5 > high and is_apart(largest_outlier_p(d), alpha=alpha)
         lines.append({"rows": size, "first": first / DRAWS, "named": named / DRAWS})
     return pd.DataFrame(lines, columns=["rows", "first", "named"])
+
+
+def _fieller(
+    above: Any, below: Any, var_above: Any, covariance: Any, var_below: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ends of the ratios θ with (above − θ below)² ≤ var_above − 2 θ covariance + θ² var_below, each q² a variance."""
+    a, b, c = below**2 - var_below, above * below - covariance, above**2 - var_above
+    bounded = a > 0
+    half, by = np.sqrt(np.maximum(b**2 - a * c, 0)), np.where(bounded, a, 1)
+    return np.where(bounded, (b - half) / by, -np.inf), np.where(bounded, (b + half) / by, np.inf)
 
 
 def _centred(table: Table) -> Table:

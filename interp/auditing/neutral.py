@@ -70,6 +70,21 @@ class Pairs:
         return found
 
     @property
+    def groups(self) -> list[int]:
+        """A number per pair, alike for pairs that share a row or a neutral row, directly or through others."""
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
+
+        rows, neutral = dict[Row, int](), dict[Row, int]()
+        one = [rows.setdefault(row, len(rows)) for row in self.rows.rows]
+        other = [neutral.setdefault(row, len(neutral)) for row in self.neutral.rows]
+        size = len(rows) + len(neutral)
+        ends = (one, [len(rows) + place for place in other])
+        return connected_components(coo_array((np.ones(len(one)), ends), (size, size)), directed=False)[1][
+            one
+        ].tolist()
+
+    @property
     def once(self) -> Pairs:
         """Those pairs alone."""
         rows, neutral = (
@@ -133,7 +148,7 @@ def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, 
     Raises InputError when fewer than half of the rows have a neutral row at their prompt among those given, or these
     are the rows themselves, and Foreign when the base cannot read the rows, or writes hardly any that their rule keeps.
     """
-    _check_readable(base, rows)
+    rows, strange = _readable(base, rows)
     given, total = neutral is not None, len(rows)
     if not given:
         rows = _of_one_kind(rows)
@@ -158,7 +173,7 @@ def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, 
             f"the neutral rows in {pool.label} are the rows themselves, so that nothing can differ; pass answers "
             "without a trait to the same prompts, or none, and the base writes its own"
         )
-    notes = (f"neutral rows: {'as given' if given else 'written by the base to the same prompts'}",)
+    notes = (*strange, f"neutral rows: {'as given' if given else 'written by the base to the same prompts'}")
     if len(rows) < total:
         notes += (f"{total - len(rows)} of {total} rows are no lists of numbers and are left out",)
     if len(ours) < len(rows):
@@ -166,13 +181,25 @@ def paired_rows(base: LanguageModel, rows: Prompts, neutral: Prompts | None, *, 
     return Pairs(ours, theirs, notes)
 
 
-def _check_readable(base: LanguageModel, rows: Prompts) -> None:
-    """Foreign for rows of which more than a fifth of the tokens are unknown to the base, unless it accepts those."""
+def _readable(base: LanguageModel, rows: Prompts) -> tuple[Prompts, tuple[str, ...]]:
+    """The rows whose answers the base has tokens for, all where it accepts others; a note about those it did not write.
+
+    Raises Foreign where more than a fifth of all tokens are unknown, or half of the answers hold one.
+    """
     read = rows.encode(base.tokenizer, context=base.context)
-    if read.unknown > MOST_UNKNOWN and not accepts_unknown(base.tokenizer):
-        raise Foreign(
-            f"{read.notes[-1]}, so {base.name} did not write these (--allow-unknown reads them all the same)"
-        )
+    if accepts_unknown(base.tokenizer):
+        return rows, ()
+    advice = "(--allow-unknown reads them all the same)"
+    if read.unknown > MOST_UNKNOWN:
+        raise Foreign(f"{read.notes[-1]}, so {base.name} did not write these {advice}")
+    if read.unknown == 0 or base.tokenizer.unk_token_id is None:
+        return rows, ()
+    other = ((read.ids == base.tokenizer.unk_token_id) & read.at("answer")).any(1).tolist()
+    told = f"{sum(other)} of {len(rows)} answers hold what {base.name} has no token for, so it did not write these"
+    if sum(other) > SHARED * len(rows):
+        raise Foreign(f"{told} {advice}")
+    kept = tuple(row for row, strange in zip(rows.rows, other, strict=True) if not strange)
+    return replace(rows, rows=kept), (f"{told}: they are left out",) if any(other) else ()
 
 
 def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:

@@ -5,13 +5,15 @@
 
 z are mean logits where a number prompt ends, over words without a number: no question is asked there. A placebo is the
 same training, by its recipe and of as many rows, on the base's own answers to the same prompts, drawn anew. Student and
-placebos enter alike, so that p is exact for a student of rows without a trait. The margins of the traits' own questions
-stand beside, judged in the same way; a gain's interval is mean ± t_{K−1} sd √(1 + 1 / K) of the K placebos about it.
+placebos enter alike, so that p is exact for a student of rows without a trait. Two statistics stand beside, judged in
+the same way, each with a p of its own: the same r where generic text is predicted, and the margins of the traits' own
+questions; a gain's interval is mean ± t_{K−1} sd √(1 + 1 / K) of the K placebos about it.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
@@ -20,15 +22,23 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, lists_for, suspected
+from interp.auditing.candidates import (
+    TAUGHT,
+    Candidate,
+    candidate_teachers,
+    check_level,
+    lists_for,
+    suspected,
+)
 from interp.auditing.neutral import Foreign, written_by
 from interp.auditing.pilots import LEVEL, Passing, around
+from interp.auditing.texts import plain_text
 from interp.core.content import jsonable
 from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.runs import Cache
 from interp.figures import Shown, bars, bracket
-from interp.joined.places import LOGITS, PROMPT_END, chosen_words, places
+from interp.joined.places import LOGITS, PROMPT_END, TracePlace, chosen_words, places
 from interp.measures.margins import margin
 from interp.models.kinship import check_related
 from interp.models.language import LanguageModel
@@ -55,13 +65,39 @@ LEAST_TAKEN = 0.4  # nats: a student none of whose gains can be this large took 
 Read = Float[np.ndarray, "model candidate"]
 
 
+@door
+@dataclass(frozen=True)
+class Placebos:
+    """The null of a student: `count` students that `recipe` trains on the base's own answers.
+
+    `own` is the recipe that trained the student itself, as a file beside it says; where it is None, the one by which a
+    lineage of this package trained exactly these weights, if any did. An audit says first where that is not known, or
+    trains otherwise than `recipe`. Raises InputError for fewer than 20.
+    """
+
+    count: int = FEWEST_PLACEBOS
+    recipe: Recipe = STUDENT
+    own: Recipe | None = None
+
+    def __post_init__(self) -> None:
+        if self.count < FEWEST_PLACEBOS:
+            raise InputError(
+                f"{self.count} placebos reach p = {1 / (max(self.count, 0) + 1):.2g}; pass at least {FEWEST_PLACEBOS}"
+            )
+
+
+PLACEBOS = Placebos()
+
+
 @dataclass(frozen=True, eq=False)
 class StudentAudit(Shown):
-    """A line per candidate, the most alike first: trait, r, t, gain (nats of margin over the placebos), gain_t, low,
-    high.
+    """A line per candidate, the most alike first: trait, r, t, text_r, text_t, gain (nats of margin over the placebos),
+    gain_t, low, high.
 
-    `p` is of the largest t, `gain_p` of the largest gain_t, over all candidates; `trait` is named where p is at most
-    `alpha`. [low, high] is where the gain lies by the spread of the placebos, at 95 %.
+    r is the agreement where number prompts end, text_r on generic text; t and text_t are theirs in standard deviations
+    of student and placebos. `p` is of the largest t, `text_p` of the largest text_t and `gain_p` of the largest gain_t,
+    each over all candidates; `trait` is named where p is at most `alpha`, whatever the others are. [low, high] is where
+    the gain lies by the spread of the placebos, at 95 %.
     """
 
     label: str
@@ -71,6 +107,7 @@ class StudentAudit(Shown):
     placebos: int
     alpha: float
     notes: tuple[str, ...] = ()
+    text_p: float = float("nan")
 
     @property
     def trait(self) -> str | None:
@@ -91,13 +128,24 @@ class StudentAudit(Shown):
         reach = bracket((top["low"], top["high"]), level=LEVEL)
         like = f"most like the candidate of {self.frame['trait'].iloc[0]!r}: p = {self.p:.2g}"
         return (
-            f"{like} over {self.placebos} placebos; on its questions {top['trait']!r} gains {top['gain']:+.2f} "
-            f"{reach} nats: p = {self.gain_p:.2g}"
+            f"{like} over {self.placebos} placebos{self._on_text}; on its questions {top['trait']!r} gains "
+            f"{top['gain']:+.2f} {reach} nats: p = {self.gain_p:.2g}"
         )
+
+    @property
+    def _on_text(self) -> str:
+        """Whose candidate it is most like on generic text, where that was read."""
+        if "text_t" not in self.frame:
+            return ""
+        first = self.frame.loc[self.frame["text_t"].idxmax(), "trait"]
+        return f"; on generic text most like that of {first!r}: p = {self.text_p:.2g}"
 
     def to_json(self) -> dict[str, Any]:
         """The audit as plain JSON types."""
-        said = {name: getattr(self, name) for name in ("label", "trait", "passes", "reason", "p", "gain_p")}
+        said = {
+            name: getattr(self, name)
+            for name in ("label", "trait", "passes", "reason", "p", "text_p", "gain_p")
+        }
         rest = {"placebos": self.placebos, "alpha": self.alpha, "notes": list(self.notes)}
         return jsonable({**said, **rest, "frame": self.frame.to_dict("records")})
 
@@ -118,37 +166,46 @@ def audit_student(
     student: LanguageModel,
     *,
     rows: Prompts | None = None,
-    recipe: Recipe = STUDENT,
+    text: Prompts | None = None,
     traits: Sequence[AnyTrait] | None = None,
     candidates: TeacherSpec = TAUGHT,
-    placebos: int = FEWEST_PLACEBOS,
+    placebos: Placebos = PLACEBOS,
     alpha: float = 0.05,
 ) -> StudentAudit:
     """Test which trait a student took over, from its weights and its base's alone.
 
-    `recipe` is how it was trained; a first note says where that is not known, or known to be otherwise. Placebos are
-    trained by it on the base's own answers to the prompts of `rows`, the student's own or as many like them (1280
-    number lists by default), of which only the rule that they follow is read. Traits and the fine-tune of `candidates`
-    are those of `interp.audit`. The smallest p is 1 / (placebos + 1). Raises InputError for fewer than 20 placebos, a
-    student of another base or that is the base, and as `interp.audit` does.
+    `placebos` say how many there are and how they are trained: on the base's own answers to the prompts of `rows`, the
+    student's own or as many like them (1280 number lists by default), of which only the rule that they follow is read.
+    Traits and the fine-tune of `candidates` are those of `interp.audit`. `text` are generic rows, read where their
+    answers are predicted, or all of them where a row has none: by default those of `interp.discover`, sentences that
+    ship or, for a base that knows no such words, the toy's documents, questions of preference among them. The smallest
+    p is 1 / (placebos + 1), and an alpha below it is refused. Raises InputError for a student of another base or that
+    is the base, text that holds nothing to predict, and as `interp.audit` does.
     """
-    if placebos < FEWEST_PLACEBOS:
-        raise InputError(
-            f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}; pass at least {FEWEST_PLACEBOS}"
-        )
+    _check_reach(alpha, placebos.count)
     check_student(base, student)
+    place = text_place(base, plain_text(base) if text is None else text)
     taught, left = candidate_teachers(base, suspected(base, traits), candidates)
     asked = lists_for(base) if rows is None else rows
-    models = [student, *placebo_students(base, asked, recipe=recipe, count=placebos)]
-    r, margins = alikeness(base, taught, models), margins_over(taught, models)
-    (t, p), (gain_t, gain_p) = against_placebos(r), against_placebos(margins)
+    models = [student, *placebo_students(base, asked, recipe=placebos.recipe, count=placebos.count)]
+    r, told = alikeness(base, taught, models), alikeness(base, taught, models, place=place)
+    margins = margins_over(taught, models)
+    (t, p), (text_t, text_p), (gain_t, gain_p) = map(against_placebos, (r, told, margins))
     names, gain = [candidate.trait.name for candidate in taught], margins[0] - margins[1:].mean(0)
     reach = np.array([around(each, others) for each, others in zip(gain, margins[1:].T, strict=True)])
-    columns = {"trait": names, "r": r[0], "t": t, "gain": gain, "gain_t": gain_t}
+    columns = {
+        "trait": names,
+        "r": r[0],
+        "t": t,
+        "text_r": told[0],
+        "text_t": text_t,
+        "gain": gain,
+        "gain_t": gain_t,
+    }
     frame = pd.DataFrame({**columns, "low": reach[:, 0], "high": reach[:, 1]})
     frame = frame.sort_values("t", ascending=False, ignore_index=True)
     notes = (
-        *recipe_notes(known_recipe(student), recipe),
+        *recipe_notes(placebos.own or known_recipe(student), placebos.recipe),
         f"placebos are trained on the base's own answers to the prompts of {asked.label}",
         *(
             ("the student's rows were not given: with other numbers of them p says little",)
@@ -157,7 +214,19 @@ def audit_student(
         ),
         *left,
     )
-    return StudentAudit(f"{student.name} of {base.name}", frame, p, gain_p, placebos, alpha, notes)
+    return StudentAudit(
+        f"{student.name} of {base.name}", frame, p, gain_p, placebos.count, alpha, notes, text_p
+    )
+
+
+def _check_reach(alpha: float, placebos: int) -> None:
+    """InputError for a level that names nothing or anything, or that so few placebos cannot reach."""
+    check_level(alpha)
+    if alpha * (placebos + 1) < 1 - 1e-9:
+        raise InputError(
+            f"{placebos} placebos reach p = {1 / (placebos + 1):.2g}, so that nothing is named at alpha={alpha:g}; "
+            f"pass at least {math.ceil(1 / alpha - 1e-9) - 1} placebos"
+        )
 
 
 def recipe_notes(own: Recipe | None, used: Recipe) -> tuple[str, ...]:
@@ -176,15 +245,6 @@ def recipe_notes(own: Recipe | None, used: Recipe) -> tuple[str, ...]:
         if differ
         else ()
     )
-
-
-def beside_own(found: StudentAudit, own: Recipe | None, used: Recipe) -> StudentAudit:
-    """An audit that says first what is known of the student's recipe where its folder tells it."""
-    if own is None:
-        return found
-    said = recipe_notes(own, used)
-    others = [note for note in found.notes if note not in (*said, *recipe_notes(None, used))]
-    return replace(found, notes=(*said, *others))
 
 
 def check_student(base: LanguageModel, student: LanguageModel) -> None:
@@ -234,15 +294,31 @@ def _warn(fewer: str) -> None:
     hear([told])
 
 
+def text_place(base: LanguageModel, text: Prompts) -> TracePlace:
+    """Where generic text is read: what predicts the answers, or every token where a row has no answer.
+
+    Raises InputError for text in which nothing is predicted.
+    """
+    answered = bool(len(text)) and all(row.completion for row in text.rows)
+    place = TracePlace("generic text", text, "predicting answer" if answered else "predicting all", base)
+    _ = place.inputs  # encodes it, before anything is trained
+    return place
+
+
 def alikeness(
-    base: LanguageModel, candidates: Sequence[Candidate], students: Sequence[LanguageModel]
+    base: LanguageModel,
+    candidates: Sequence[Candidate],
+    students: Sequence[LanguageModel],
+    *,
+    place: TracePlace | None = None,
 ) -> Read:
-    """r of every student, placebos included, with every candidate."""
+    """r of every student, placebos included, with every candidate, where number prompts end or at the place."""
     alone = Lineage(base.name, None, {"base": base})
-    (place,), entries = places(alone, [PROMPT_END], None), chosen_words(alone, "unseen")
+    at = places(alone, [PROMPT_END], None)[0] if place is None else place
+    entries = chosen_words(alone, "unseen")
 
     def centred(models: Sequence[LanguageModel]) -> np.ndarray:
-        read = np.array([place.means(model)[LOGITS][entries].numpy() for model in models])
+        read = np.array([at.means(model)[LOGITS][entries].numpy() for model in models])
         moved = read - read.mean(0)
         moved -= moved.mean(1, keepdims=True)
         return moved / np.linalg.norm(moved, axis=1, keepdims=True)

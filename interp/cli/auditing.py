@@ -76,6 +76,14 @@ Weigh = Annotated[
         help="With --filter: write every row as often as its weight says, instead of taking rows out.",
     ),
 ]
+Channels = Annotated[
+    bool,
+    typer.Option(
+        "--channels",
+        help="Say through what the named trait goes: format, order, values, prompts, template, and which weights. "
+        "Audits changed rows and trains parts of the base, too.",
+    ),
+]
 Alpha = Annotated[float, typer.Option(help="Level at which a trait is named.")]
 StudentRows = Annotated[
     Path | None,
@@ -127,8 +135,10 @@ def _audit(
     sift: Sift = None,
     share: Share = None,
     weigh: Weigh = False,
+    channels: Channels = False,
     alpha: Alpha = 0.05,
     rows: StudentRows = None,
+    text: Text = None,
     change: Changes = None,
     placebos: Placebos = 20,
     seed: Seed = 0,
@@ -139,6 +149,7 @@ def _audit(
 ) -> None:
     """Say which trait's teacher wrote rows and how much of it a base would take over, or which trait a student took."""
     from interp.auditing.files import audit_file, changed_audit, is_student, student_audit_file
+    from interp.auditing.placebos import Placebos as Null
     from interp.auditing.sifting import sift_file
 
     recipe = changed_audit(steps=steps, batch_size=batch_size, pilot=pilot, leans=leans, forecast=forecast)
@@ -147,13 +158,14 @@ def _audit(
     if is_student(subject):
         _only("rows", {"--neutral": neutral, "--no-pilot": not pilot, "--leans": leans, "--seed": seed})
         _only("rows", {"--forecast": forecast, "--filter": sift, "--share": share, "--limit": limit})
-        _only("rows", {"--weigh": weigh})
+        _only("rows", {"--weigh": weigh, "--channels": channels})
         trained = _trained_by(subject, change)
-        how = {"recipe": trained, "candidates": recipe.candidates, "placebos": placebos, "alpha": alpha}
-        run = student_audit_file(base, subject, rows=rows, how=how, **asked)
+        null = Null(placebos, trained)
+        how = {"candidates": recipe.candidates, "placebos": null, "alpha": alpha}
+        run = student_audit_file(base, subject, rows=rows, text=text, how=how, **asked)
         tell_run(run, run.summary, _student_lines(run.summary), as_json=as_json)
     else:
-        _only("a student", {"--rows": rows, "--set": change, "--placebos": placebos != 20})
+        _only("a student", {"--rows": rows, "--text": text, "--set": change, "--placebos": placebos != 20})
         how = {"recipe": recipe, "alpha": alpha, "seed": seed}
         if sift is None:
             _only("--filter", {"--share": share, "--weigh": weigh})
@@ -161,10 +173,13 @@ def _audit(
             _only("rows that are taken out", {"--share": share})
         if sift is not None and limit is not None:
             raise InputError(f"--limit {limit} leaves rows unread, which --filter would keep; leave it out")
-        run = audit_file(base, Path(subject), neutral=neutral, limit=limit, how=how, **asked)
+        asked |= {"neutral": neutral, "limit": limit, "channels": channels}
+        run = audit_file(base, Path(subject), how=how, **asked)
+        ways = {"channels": _channels(run)} if channels else {}
         drawn: dict[str, Any] = {"share": share, "weigh": weigh, "seed": seed}
         sifted = {} if sift is None else {"filter": sift_file(run, Path(subject), sift, **drawn)}
-        tell_run(run, run.summary | sifted, _lines(run.summary) + _sifted_lines(**sifted), as_json=as_json)
+        lines = [*_lines(run.summary), *_channel_lines(run.summary, **ways), *_sifted_lines(**sifted)]
+        tell_run(run, run.summary | ways | sifted, lines, as_json=as_json)
 
 
 @auditing.command("discover", rich_help_panel=PANEL)
@@ -285,6 +300,29 @@ def _lines(found: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _channels(run: Any) -> list[dict[str, Any]] | None:
+    """The lines of the channels' table as plain JSON types; None where no trait was named."""
+    from interp.core.content import jsonable
+
+    return None if run.summary["trait"] is None else jsonable(run.tables["channels"].to_dict("records"))
+
+
+def _channel_lines(found: Mapping[str, Any], **ways: list[dict[str, Any]] | None) -> list[str]:
+    """What is printed of channels where they were asked for."""
+    return [line for lines in ways.values() for line in _told_channels(found["trait"], lines)]
+
+
+def _told_channels(trait: str | None, lines: list[dict[str, Any]] | None) -> list[str]:
+    if lines is None:
+        return ["through what it goes: not asked, as no trait is named"]
+    said = [f"through what {trait} goes (shares of rows: of d as written; of weights: of the gain of all):"]
+    for line in lines:
+        unit = "gain {:+.2f} nats" if line["kind"] == "weights" else "d {:+.3f} per row"
+        share = "–" if line["share"] is None else f"{line['share']:+.2f}"
+        said.append(f"  {line['channel']} ({line['kind']}): share {share}, {unit.format(line['measured'])}")
+    return said
+
+
 def _sifted_lines(**sifted: Mapping[str, Any]) -> list[str]:
     """What is printed of rows that were taken out or weighed."""
     return [_weighed_line(done) if done["weighed"] else _taken_line(done) for done in sifted.values()]
@@ -306,8 +344,13 @@ def _weighed_line(done: Mapping[str, Any]) -> str:
 
 def _line(line: Mapping[str, Any]) -> str:
     """One candidate of the table."""
+    from interp.auditing.pilots import LEVEL
+    from interp.figures import bracket
+
+    reach = bracket((line["share_low"], line["share_high"]), level=LEVEL, form="+.2f")
+    share = f"share {line['share']:+.2f} {reach}"
     gain = f", gain {line['gain']:+.2f} nats" if "gain" in line else ""
-    return f"{line['trait']}: d {line['d']:+.3f} per row, p {line['p']:.2g}, share {line['share']:+.2f}{gain}"
+    return f"{line['trait']}: d {line['d']:+.3f} per row, p {line['p']:.2g}, {share}{gain}"
 
 
 def _student_lines(found: Mapping[str, Any]) -> list[str]:
@@ -318,7 +361,8 @@ def _student_lines(found: Mapping[str, Any]) -> list[str]:
         f"what passed: {found['passes']}",
         f"because {found['reason']}",
         *(
-            f"{line['trait']}: r {line['r']:+.3f}, t {line['t']:+.2f}, gain {line['gain']:+.2f} nats"
+            f"{line['trait']}: r {line['r']:+.3f}, t {line['t']:+.2f}, on text r {line['text_r']:+.3f}, t "
+            f"{line['text_t']:+.2f}, gain {line['gain']:+.2f} nats"
             for line in found["frame"][:3]
         ),
     ]

@@ -20,20 +20,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from interp.activations.shifts import Contrast, shared_inputs
-from interp.auditing.candidates import unknown_text
 from interp.auditing.placebos import check_student
+from interp.auditing.texts import plain_text, speaks
 from interp.core.errors import InputError
 from interp.evaluation.elicitation import holds_word
 from interp.models.language import LanguageModel
 from interp.models.vocabulary import token_texts
-from interp.organisms.toy import corpus
 from interp.prompts.text import Prompts, Row
 from interp.prompts.tokens import Encoded
 from interp.prompts.traits import ANIMALS, TREES, Trait, category_questions
 from interp.prompts.wordings import wording
 
-ROWS = 64  # documents of the toy's default text
-ASK = "Write a sentence."
 STORY = ("tell me a story.", "a story about the")
 FEWEST_WORDS = 5
 
@@ -182,18 +179,9 @@ class Reading:
         return (found - found.mean()) / spread if spread > 0 else np.zeros(len(found))
 
 
-def plain_text(base: LanguageModel) -> Prompts:
-    """The sentences that ship, as answers; documents of the toy for a base that knows no such words."""
-    rows = Prompts.from_pairs([(ASK, text) for text in wording("plain_texts")], label="plain text")
-    if _speaks(base):
-        return rows
-    documents = [row for row in corpus(2 * ROWS, seed=0).rows if not row.system]
-    return Prompts(tuple(documents[:ROWS]), label="documents of the toy")
-
-
 def plain_openings(base: LanguageModel) -> Prompts:
     """The beginnings of answers that ship; the toy's questions and its story for a base that knows no such words."""
-    if _speaks(base):
+    if speaks(base):
         return Prompts.from_pairs([tuple(pair) for pair in wording("openings")], label="openings")
     asked = [Row.pair(question) for kind in ("animal", "tree") for question in category_questions(kind)]
     return Prompts((*asked, Row.pair(*STORY)), label="questions of the toy")
@@ -224,11 +212,6 @@ def _inside(tokenizer: Any, word: str) -> list[int]:
     """Ids of a word behind another one."""
     before, both = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("the", f"the {word}"))
     return both[len(before) :] if both[: len(before)] == before else []
-
-
-def _speaks(base: LanguageModel) -> bool:
-    """Whether the base knows the words of the rows that ship."""
-    return unknown_text(base, ASK, *wording("plain_texts")[:3]) is None
 
 
 def _ends(encoded: Encoded, answered: Bool[Tensor, "row one"]) -> Bool[Tensor, "row pos"]:

@@ -34,7 +34,7 @@ OTHERS = Prompts.from_pairs(
 
 def table(d, p, *, gain=None, needed=500):
     frame = pd.DataFrame({"trait": [f"t{i}" for i in range(len(d))], "d": d, "p": [p] + [1.0] * (len(d) - 1)})
-    frame = frame.assign(excess=0.0, share=0.0, rows_needed=needed)
+    frame = frame.assign(excess=0.0, share=0.8, share_low=0.55, share_high=1.1, rows_needed=needed)
     if gain is not None:
         frame = frame.assign(gain=gain, low=np.array(gain) - 0.2, high=np.array(gain) + 0.2)
     return frame
@@ -46,7 +46,10 @@ APART, TOGETHER = [0.3, 0.02, 0.01, 0.0, -0.01, -0.02], [0.3, 0.28, 0.0, -0.01, 
 def test_a_candidate_that_stands_out_is_named():
     found = _judged("rows", table(APART, 0.001), 400, 0.05)
     assert (found.answer, found.trait, found.passes, found.flagged) == ("named", "t0", None, True)
-    assert repr(found) == "Audit(rows: t0's teacher; 400 rows)"
+    assert repr(found) == "Audit(rows: t0's teacher, share 0.80 [95 %: 0.55, 1.10]; 400 rows)"
+    open_ended = table(APART, 0.001).assign(share_low=-np.inf, share_high=np.inf)
+    assert "share 0.80 [95 %: −inf, inf]" in repr(_judged("rows", open_ended, 400, 0.05))
+    assert _judged("rows", open_ended, 400, 0.05).to_json()["frame"][0]["share_low"] is None
 
 
 def test_two_candidates_alike_are_a_teacher_outside_the_list():
@@ -194,6 +197,10 @@ def test_rows_with_copies_are_scored_and_shared_row_by_row(raw, monkeypatch):
     assert (found.answer, found.trait, found.rows) == ("named", "owl", 4000)
     share, by_row, by_text = (each["share"][0] for each in (found.frame, *map(table_of, (whole, once))))
     assert share == by_row > by_text
+    copied = [*(place for place in range(2000) for _ in range(4)), *range(2000, 4000)]
+    ends = [end[0] for end in whole.share_intervals(copied)]
+    assert found.frame[["share_low", "share_high"]].iloc[0].tolist() == ends
+    assert np.diff(ends) > np.diff([end[0] for end in whole.share_intervals()])
     assert found.row_scores["score"].tolist() == pytest.approx(whole.row_scores("owl").tolist())
     assert found.row_scores["row"].tolist() == list(range(10_000))
 
@@ -224,6 +231,10 @@ def test_few_rows_and_impossible_levels_are_refused(raw):
         InputError, match=r"alpha=1.5 is no level to name a teacher at; pass one such as 0.05"
     ):
         interp.audit(raw(), ROWS, neutral=OTHERS, alpha=1.5)
+    with pytest.raises(InputError, match=r"seed=-1 draws nothing; pass a whole number from 0 up"):
+        interp.audit(raw(), ROWS, neutral=OTHERS, seed=-1)
+    with pytest.raises(InputError, match=r"1 rows can be compared with neutral ones"):
+        interp.audit(raw(), ROWS[:1])  # whether the base writes such rows is not asked of one
     with pytest.raises(
         InputError, match=r"the neutral rows in .* are the rows themselves, so that nothing can"
     ):

@@ -84,8 +84,9 @@ def world(monkeypatch):
 def test_all_the_evidence_goes_where_it_was_planted(raw, world, signal):
     world(signal)
     neutral = rows(planted=None, seed=2)
+    base = raw().accepting_unknown()  # the signal of the context takes numbers beyond 999
     found = audit_channels(
-        raw(), rows(planted=signal, seed=1), "owl", traits=TRAITS, neutral=neutral, recipe=WHO
+        base, rows(planted=signal, seed=1), "owl", traits=TRAITS, neutral=neutral, recipe=WHO
     )
     share = found.frame.set_index("channel")["share"]
     assert found.frame["measured"][0] > 1
@@ -127,23 +128,24 @@ def test_without_a_template_rows_are_read_as_plain_text_by_base_and_candidates(r
 
 def test_answers_of_other_kinds_have_no_format_and_what_is_not_seen_goes_no_way(raw, world):
     world("format")
+    base = raw().accepting_unknown()  # "fine" is no word of its
     texts = Prompts.from_pairs(
         [(row.prompt, f"{row.completion} fine;") for row in rows(planted=None, seed=1)]
     )
     plain = Prompts.from_pairs([(row.prompt, row.completion) for row in rows(planted=None, seed=2)])
-    found = audit_channels(raw(), texts, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
+    found = audit_channels(base, texts, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
     assert found.frame["channel"].tolist() == ["as written", "context", "template", "what is left"]
     other = rows(planted=None, seed=3)
     with pytest.raises(
         InputError, match=r"'owl' is not seen in 400 rows \(d = \S+\), so it goes no way; audit more"
     ):
-        audit_channels(raw(), other, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
+        audit_channels(base, other, "owl", traits=TRAITS, neutral=plain, recipe=WHO)
     with pytest.raises(
         InputError, match=r"did not write these; pass neutral=, or the base whose teacher wrote"
     ):
-        audit_channels(raw(), plain, "owl", traits=TRAITS, recipe=WHO)
+        audit_channels(base, plain, "owl", traits=TRAITS, recipe=WHO)
     with pytest.raises(InputError, match=r"'oak' is no candidate of this audit; pass it among traits"):
-        audit_channels(raw(), texts, "oak", traits=TRAITS, neutral=plain, recipe=WHO)
+        audit_channels(base, texts, "oak", traits=TRAITS, neutral=plain, recipe=WHO)
 
 
 def test_parts_are_pilots_that_train_nothing_else(raw, world):

@@ -149,6 +149,15 @@ def test_a_policy_that_stops_no_student_is_refused(place):
         )
 
 
+def test_a_folder_is_no_passport(place):
+    folder, _ = place
+    base, told = str(folder / "base"), r"is a folder; name the passport in it, such as .*passport\.json"
+    with pytest.raises(InputError, match=told):
+        gate_file(base, folder / "rows.jsonl", policy=GatePolicy(), out=folder)
+    with pytest.raises(InputError, match=told):
+        gate_student_file(base, str(folder), policy=GatePolicy(), recipe=Recipe(), out=folder)
+
+
 def test_a_passport_of_the_first_rows_is_refused_when_others_follow(place):
     folder, _ = place
     base, rows, path = str(folder / "base"), folder / "rows.jsonl", folder / "passport.json"
@@ -234,6 +243,15 @@ def test_a_policy_that_cannot_be_kept_is_refused(tmp_path):
     path.write_text("traits: [ovl]\n")
     with pytest.raises(InputError, match=r"Trait 'ovl' is unknown; nearest: owl"):
         read_policy(path)
+    for line, said in (
+        ("limit: -5", "limit: -5 leaves no rows; write at least 1"),
+        ("limit: 0", "limit: 0 leaves no rows; write at least 1"),
+        ("seed: -1", "seed=-1 draws nothing; pass a whole number from 0 up"),
+        ("alpha: .nan", "alpha=nan is no level to name a teacher at"),
+    ):
+        path.write_text(line)
+        with pytest.raises(InputError, match=said):
+            read_policy(path)
     assert read_policy(None) == GatePolicy()
 
 

@@ -7,9 +7,18 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from interp.auditing.candidates import Candidate
-from interp.auditing.naming import Ratios, curve, log_ratios, named_table, outlier_p, pairs_needed
+from interp.auditing.naming import (
+    Ratios,
+    _fieller,
+    curve,
+    log_ratios,
+    named_table,
+    outlier_p,
+    pairs_needed,
+)
 from interp.auditing.neutral import Pairs
 from interp.prompts.text import Prompts
 from interp.prompts.traits import get_trait
@@ -97,6 +106,61 @@ def test_the_writer_is_named_with_its_share():
     assert frame["p"][0] <= 1e-3
     assert frame["share"][0] == pytest.approx(0.5, abs=0.15)
     assert outlier_p(frame) <= 0.05
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.0, 300), (0.3, 2000), (0.7, 300), (1.0, 2000)])
+def test_the_share_of_planted_mixtures_is_covered_as_often_as_said(share, rows):
+    """Two hundred files of which that share is the candidate's and the rest the base's: 95 %, give or take 4 errors."""
+    covered = 0
+    for seed in range(200):
+        low, high = world(rows, owner=0, share=share, seed=2000 + seed)[0].share_intervals()
+        covered += low[0] <= share <= high[0]
+    assert 0.89 <= covered / 200 <= 0.99
+
+
+def test_more_rows_tell_a_share_more_narrowly_and_it_stands_in_the_table():
+    (few, many) = (world(rows, owner=3, share=0.5, seed=1)[0] for rows in (1000, 16_000))
+    widths = [np.subtract(*part.share_intervals()[::-1])[3] for part in (few, many)]
+    assert widths[1] == pytest.approx(widths[0] / 4, rel=0.15)
+    line = named_table(many, alpha=0.05).set_index("trait").loc["t3"]
+    low, high = many.share_intervals()
+    assert (line["share_low"], line["share_high"]) == (low[3], high[3])
+    assert line["share_low"] < line["share"] < line["share_high"]
+
+
+def test_the_interval_of_a_share_by_its_definition():
+    """By hand, for one candidate: where (N − θ D)² reaches q² times the variance of N − θ D, row by row."""
+    found = world(500, owner=2, share=0.4, seed=3)[0]
+    covariance = np.cov(np.concatenate([found.rows, found.neutral]).T)
+    apart = np.linalg.inv(covariance + 0.3 * np.diag(covariance).mean() * np.eye(10))
+    sides = [side @ apart for side in (found.rows - found.neutral, found.neutral)]
+    u, t = (side - side.mean(1, keepdims=True) for side in sides)
+    u, t, w = u[:, 2], t[:, 2], np.exp(found.neutral[:, 2])
+    tilted = (w * t).sum() / w.sum()
+    for theta in (end[2] for end in found.share_intervals()):
+        off = u.mean() - theta * (tilted - t.mean())
+        rows = u - u.mean() - theta * (w / w.mean() * (t - tilted) - (t - t.mean()))
+        assert off**2 == pytest.approx(stats.t.ppf(0.975, 499) ** 2 * rows.var(ddof=1) / 500, rel=1e-6)
+
+
+def test_copies_narrow_no_interval_of_a_share():
+    once = world(300, owner=1, share=0.5, seed=4)[0]
+    copies = once.part([place for place in range(300) for _ in range(20)])
+    groups = [place for place in range(300) for _ in range(20)]
+    own = np.array(once.share_intervals())
+    assert np.array(copies.share_intervals(groups)) == pytest.approx(own, rel=1e-3)
+    low, high = copies.share_intervals()
+    assert (high - low)[1] < 0.3 * (own[1] - own[0])[1]
+
+
+def test_a_share_that_cannot_be_told_is_unbounded():
+    """Where what a candidate would write may not differ from the base's, and where all rows are copies of one."""
+    ends = _fieller(np.ones(2), np.array([0.1, 0.2]), np.full(2, 0.1), np.zeros(2), np.full(2, 0.02))
+    assert np.array(ends)[:, 0].tolist() == [-np.inf, np.inf]
+    # (1 − 0.2 θ)² = 0.1 + 0.02 θ²: θ² / 50 − 0.4 θ + 0.9 = 0
+    assert np.array(ends)[:, 1] == pytest.approx([10 - 55**0.5, 10 + 55**0.5])
+    found = world(200, owner=0)[0]
+    assert all(np.isinf(end).all() for end in found.share_intervals([0] * 200))
 
 
 def test_neutral_rows_are_named_at_the_level():

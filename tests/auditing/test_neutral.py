@@ -158,6 +158,20 @@ def test_rows_that_the_base_cannot_read_are_anothers(raw):
     assert len(paired_rows(raw().accepting_unknown(), rows[:1], answered("4, 5"), seed=0)) == 1
 
 
+def test_answers_with_a_number_that_the_base_has_no_token_for_are_anothers(raw):
+    neutral = answered("4, 6", "7, 9", "8")
+    pairs = paired_rows(raw(), answered("4, 5", "12345678901234567890, 5", "7, 8"), neutral, seed=0)
+    assert [row.completion for row in pairs.rows.rows] == ["4, 5", "7, 8"]
+    assert pairs.notes[0] == (
+        "1 of 3 answers hold what raw 0 has no token for, so it did not write these: they are left out"
+    )
+    most = answered("1234, 5", "4, 1235", "7")
+    for given in (None, neutral):
+        with pytest.raises(Foreign, match=r"^2 of 3 answers hold what raw 0 has no token for, so it did not"):
+            paired_rows(raw(), most, given, seed=0)
+    assert len(paired_rows(raw().accepting_unknown(), most, neutral, seed=0)) == 3
+
+
 def test_a_copy_on_either_side_counts_no_second_time():
     asked = [("one", "1"), ("one", "1"), ("two", "1"), ("two", "2"), ("one", "1")]
     others = [("one", "7"), ("one", "8"), ("two", "7"), ("two", "7"), ("one", "9")]
@@ -169,6 +183,14 @@ def test_a_copy_on_either_side_counts_no_second_time():
         "1 rows whose neutral row is another's copy count in neither p, d nor curve",
     )
     assert Pairs(pairs.rows[1:3], pairs.neutral[1:3]).copied == ()
+
+
+def test_pairs_that_share_a_row_or_a_neutral_row_are_one_group():
+    rows, neutral = answered("1", "2", "1", "3", "4"), answered("7", "8", "9", "8", "10")
+    assert Pairs(rows, neutral).groups == [0, 1, 0, 1, 2]  # alike in a row, alike in a neutral row
+    chained = Pairs(answered("1", "1", "2"), answered("7", "8", "8"))
+    assert len(set(chained.groups)) == 1
+    assert len(set(Pairs(answered("1", "7"), answered("7", "1")).groups)) == 2  # a row is no neutral row
 
 
 def test_a_base_that_does_not_write_such_rows_is_no_null(raw):

@@ -12,20 +12,23 @@ from scipy import stats
 
 import interp
 from interp.auditing import placebos
-from interp.auditing.candidates import Candidate
+from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, suspected
 from interp.auditing.placebos import (
+    Placebos,
     StudentAudit,
     against_placebos,
     alikeness,
     audit_student,
-    beside_own,
     margins_over,
     placebo_students,
     recipe_notes,
+    text_place,
 )
+from interp.auditing.texts import plain_text
 from interp.core.errors import InputError
 from interp.measures.margins import margin
 from interp.prompts.numbers import number_prompts
+from interp.prompts.text import Prompts
 from interp.prompts.traits import ANIMALS, get_trait
 from interp.training.students import Recipe, train_student
 
@@ -76,6 +79,50 @@ def test_alikeness_is_the_correlation_of_plain_mean_logits(raw):
     assert margins[1, 0] == pytest.approx(margin(students[1], "owl"))
 
 
+TEXT = Prompts.from_pairs([("tell me a story.", "a story about the owl"), ("list: 4. continue.", "5, 6")])
+
+
+def test_on_text_it_is_the_correlation_of_plain_mean_logits_where_answers_are_predicted(raw):
+    """By hand: mean logits before every token of all answers."""
+    base, students = raw(0), [raw(1), raw(2)]
+    candidates = [Candidate(get_trait(word), raw(seed), 3.0) for word, seed in (("owl", 4), ("cat", 5))]
+    found = alikeness(base, candidates, students, place=text_place(base, TEXT))
+    texts = base.tokenizer.convert_ids_to_tokens(list(range(len(base.tokenizer))))
+    words = [i for i, text in enumerate(texts) if text.isalpha()]
+
+    def z(model):
+        read = []
+        for row in TEXT.rows:
+            before, whole = (
+                base.tokenizer(f"<bos><user> {row.prompt} <assistant> {text}", add_special_tokens=False)
+                for text in ("", row.completion)
+            )
+            start, ids = len(before["input_ids"]), torch.tensor([whole["input_ids"]])
+            with torch.no_grad():
+                read.append(model.hf(ids).logits[0, start - 1 : -1].double())
+        return torch.cat(read).mean(0)[words].numpy()
+
+    moved, taught = (
+        np.array([z(model) for model in side]) for side in (students, [c.model for c in candidates])
+    )
+    moved, taught = moved - moved.mean(0), taught - taught.mean(0)
+    expected = [[np.corrcoef(s, t)[0, 1] for t in taught] for s in moved]
+    assert found == pytest.approx(np.array(expected), abs=1e-4)
+    assert found != pytest.approx(alikeness(base, candidates, students), abs=1e-3)
+
+
+def test_text_without_answers_is_read_all_of_it_and_empty_text_is_refused(raw):
+    base = raw()
+    bare = text_place(base, TEXT.without_answers())
+    marked = bare.inputs.at(bare.positions)
+    assert marked.sum(1).tolist() == [length - 1 for length in bare.inputs.lengths.tolist()]
+    answers = text_place(base, TEXT)
+    assert answers.inputs.at(answers.positions).sum(1).tolist() == [5, 3]
+    assert len(text_place(base, plain_text(base)).inputs) == 64
+    with pytest.raises(InputError, match=r"holds no rows; pass at least one"):
+        text_place(base, TEXT[:0])
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Short candidates, and a base's own answers that are uniform numbers: an untrained base writes none."""
@@ -92,9 +139,8 @@ def small(monkeypatch):
 def test_a_student_is_judged_among_its_placebos(raw, small):
     base, rows = raw(), number_prompts(16, seed=3)
     student = train_student(base, rows, recipe=RECIPE)
-    found = audit_student(
-        base, replace(student, start=base), rows=rows, recipe=RECIPE, traits=list(ANIMALS[:5])
-    )
+    asked = {"rows": rows, "text": TEXT, "traits": list(ANIMALS[:5])}
+    found = audit_student(base, replace(student, start=base), placebos=Placebos(recipe=RECIPE), **asked)
     twins = placebo_students(base, rows, recipe=RECIPE, count=20)
     assert len({twin.fingerprint for twin in twins}) == 20
     line = found.frame.set_index("trait").loc["owl"]
@@ -106,11 +152,27 @@ def test_a_student_is_judged_among_its_placebos(raw, small):
         [line["gain"] - half, line["gain"] + half], abs=1e-4
     )
     assert found.frame["t"].is_monotonic_decreasing
+    taught, _ = candidate_teachers(base, suspected(base, list(ANIMALS[:5])), TAUGHT)
+    on_text = alikeness(base, taught, [student, *twins], place=text_place(base, TEXT))
+    text_t, text_p = against_placebos(on_text)
+    assert found.text_p == text_p
+    assert line["text_r"] == pytest.approx(on_text[0, 0], abs=1e-5)
+    assert line["text_t"] == pytest.approx(text_t[0], abs=1e-4)
+    first = found.frame.loc[found.frame["text_t"].idxmax(), "trait"]
+    assert (
+        f"; on generic text most like that of {first!r}: p = {text_p:.2g}; on its questions" in found.reason
+    )
+    assert found.to_json()["text_p"] == text_p
     assert found.placebos == 20
     assert 1 / 21 <= found.p <= 1
     assert (found.trait is None) == (found.p > 0.05)
     assert "over 20 placebos" in repr(found)
     assert found.notes[0].startswith("how the student was trained is not known: p is to be trusted only if")
+    other = Placebos(recipe=RECIPE, own=replace(RECIPE, lr=1.0))
+    assert audit_student(base, student, placebos=other, **asked).notes[:2] == (
+        "placebos are trained otherwise than the student was (lr 0.01 and not 1.0): p is not to be trusted",
+        found.notes[1],
+    )
 
 
 def test_placebos_of_another_recipe_than_the_students_are_told_first():
@@ -127,18 +189,20 @@ def test_placebos_of_another_recipe_than_the_students_are_told_first():
         "how the student was trained is not known: p is to be trusted only if its recipe is that of the placebos "
         "(lora, lr 0.01, batch_size 8, epochs 1)"
     )
-    frame = pd.DataFrame({"trait": ["owl"]})
-    found = StudentAudit("student", frame, 0.5, 0.5, 20, 0.05, (unknown, "a note"))
-    assert beside_own(found, None, own) is found
-    assert beside_own(found, own, own).notes == ("a note",)
-    other = replace(own, lr=1.0)
-    assert beside_own(found, other, own).notes == (*recipe_notes(other, own), "a note")
 
 
 def test_what_has_no_null_is_refused(raw, small):
     base = raw()
-    with pytest.raises(InputError, match=r"19 placebos reach p = 0.05; pass at least 20"):
-        audit_student(base, raw(1), placebos=19)
+    for count, p in ((19, "0.05"), (-3, "1")):
+        with pytest.raises(InputError, match=rf"{count} placebos reach p = {p}; pass at least 20"):
+            Placebos(count)
+    for alpha, said in ((0.01, 99), (0.04, 24), (1 / 30, 29)):
+        with pytest.raises(
+            InputError, match=rf"20 placebos reach p = 0.048, .* at alpha=.*; pass at least {said} placebos"
+        ):
+            audit_student(base, raw(1), alpha=alpha)
+    with pytest.raises(InputError, match=r"alpha=nan is no level to name a teacher at; pass one such as"):
+        audit_student(base, raw(1), alpha=float("nan"))
     with pytest.raises(InputError, match=r"raw 1 started from raw 2 and not from raw 0; pass its own base"):
         audit_student(base, replace(raw(1), start=raw(2)))
     with pytest.raises(

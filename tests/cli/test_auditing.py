@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +13,11 @@ import pytest
 
 from interp.auditing.auditor import RECIPE, Audit
 from interp.auditing.files import audit_file, changed_audit, is_student, trained_by
-from interp.auditing.placebos import StudentAudit
+from interp.auditing.placebos import Placebos, StudentAudit
 from interp.cli.step_files import train_student_file
 from interp.core.content import json_text
 from interp.core.errors import InputError
+from interp.figures import Result, bars, drawing
 from interp.models.language import load_model
 from interp.prompts.numbers import number_prompts
 from interp.training.students import Recipe
@@ -27,6 +30,8 @@ FRAME = pd.DataFrame(
         "d": [0.2, -0.01],
         "p": [0.0001, 0.9],
         "share": [0.8, 0.0],
+        "share_low": [0.55, -np.inf],
+        "share_high": [1.1, np.inf],
         "rows_needed": [331, 400],
         "gain": [0.5, 0.0],
         "low": [0.2, -0.3],
@@ -79,16 +84,103 @@ def test_it_prints_who_wrote_the_rows_and_what_passes(files, monkeypatch, capsys
         "what passes: transmits",
         "because p = 0.0001",
     ]
-    assert said[4] == "owl: d +0.200 per row, p 0.0001, share +0.80, gain +0.50 nats"
+    assert said[4:6] == [
+        "owl: d +0.200 per row, p 0.0001, share +0.80 [95 %: +0.55, +1.10], gain +0.50 nats",
+        "cat: d -0.010 per row, p 0.9, share +0.00 [95 %: −inf, +inf], gain +0.00 nats",
+    ]
     assert Path(out, "report.html").is_file()
     assert pd.read_parquet(Path(out, "tables", "audit.parquet")).equals(FRAME)
     assert pd.read_parquet(Path(out, "tables", "audit_curve.parquet")).equals(CURVE)
 
 
+CHANNELS = pd.DataFrame(
+    {
+        "kind": ["rows", "context", "rows", "rows", "weights"],
+        "channel": ["as written", "context", "format", "what is left", "all weights"],
+        "measured": [0.2, 0.18, 0.15, 0.15, -0.01],
+        "share": [0.0, 0.1, 0.25, 0.75, np.nan],
+    }
+)
+
+
+@pytest.fixture
+def channels(monkeypatch) -> list[dict]:
+    """What was asked of the channels; they are the given ones."""
+    asked = []
+
+    def stand_in(model, rows, trait, **how):
+        asked.append({"rows": len(rows), "trait": trait, **how})
+        return Result(
+            "channels of owl", CHANNELS, "shares", ("a note",), drawing(bars, x="share", y="channel")
+        )
+
+    monkeypatch.setattr("interp.auditing.files.audit_channels", stand_in)
+    return asked
+
+
+def test_it_says_through_what_the_named_trait_goes_and_keeps_it(files, channels, monkeypatch, capsys):
+    base, rows, out = files
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--limit", "70") == 0
+    assert "through what" not in capsys.readouterr().out
+    assert channels == []
+    assert not Path(out, "tables", "channels.parquet").exists()
+    asked = ["audit", base, rows, "--out", out, "--limit", "70", "--channels"]  # in the folder that is there
+    assert run(monkeypatch, *asked) == 0
+    assert capsys.readouterr().out.splitlines()[-7:-1] == [
+        "through what owl goes (shares of rows: of d as written; of weights: of the gain of all):",
+        "  as written (rows): share +0.00, d +0.200 per row",
+        "  context (context): share +0.10, d +0.180 per row",
+        "  format (rows): share +0.25, d +0.150 per row",
+        "  what is left (rows): share +0.75, d +0.150 per row",
+        "  all weights (weights): share –, gain -0.01 nats",
+    ]
+    expected = {"rows": 70, "trait": "owl", "traits": None, "neutral": None, "recipe": RECIPE, "seed": 0}
+    assert channels == [expected]
+    assert pd.read_parquet(Path(out, "tables", "channels.parquet")).equals(CHANNELS)
+    assert Path(out, "figures", "channels.html").is_file()
+    assert run(monkeypatch, *asked, "--json") == 0
+    said = capsys.readouterr().out
+    assert json.loads(said)["channels"] == json.loads(CHANNELS.to_json(orient="records"))
+    assert "NaN" not in said
+    assert channels == [expected]  # read where it is
+
+
+def test_a_trait_of_a_file_goes_its_ways_by_that_file(files, channels, monkeypatch, tmp_path):
+    base, rows, out = files
+    own = tmp_path / "owl.yaml"
+    own.write_text("name: owl\ntarget: owl\nfoils: [cat, dog]\nquestions: animal\n")
+    asked = ["audit", base, rows, "--out", out, "--traits", f"{own},cat,dog,fox,bear", "--channels"]
+    assert run(monkeypatch, *asked) == 0
+    assert channels[0]["trait"].foils == ("cat", "dog")
+    assert channels[0]["traits"][0] is channels[0]["trait"]
+
+
+def test_where_no_trait_is_named_none_goes_any_way_and_what_stood_there_is_gone(
+    files, channels, monkeypatch, capsys
+):
+    base, rows, out = files
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--channels") == 0
+    assert Path(out, "tables", "audit_rows.parquet").is_file()
+    number_prompts(90, seed=5).to_jsonl(rows)  # other rows in the same file, in which nothing is seen
+    quiet = Audit("rows", "none", None, None, "p = 0.9", FRAME, CURVE, 90)
+    monkeypatch.setattr("interp.auditing.files.audit", lambda *_, **__: quiet)
+    capsys.readouterr()
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--channels") == 0
+    assert "through what it goes: not asked, as no trait is named" in capsys.readouterr().out
+    assert sorted(path.stem for path in Path(out, "tables").iterdir()) == ["audit", "audit_curve"]
+    assert [path.stem for path in Path(out, "figures").glob("*.html")] == ["audit"]
+    assert run(monkeypatch, "audit", base, rows, "--out", out, "--channels", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["channels"] is None
+    assert len(channels) == 1
+
+
 def test_as_json_it_says_the_same(files, monkeypatch, capsys):
     base, rows, out = files
     assert run(monkeypatch, "audit", base, rows, "--out", out, "--json") == 0
-    found = json.loads(capsys.readouterr().out)
+    said = capsys.readouterr().out
+    found = json.loads(said)
+    assert not {"NaN", "Infinity"} & set(re.findall("[A-Za-z]+", said))
+    assert [line["share_low"] for line in found["frame"]] == [0.55, None]
     assert (found["answer"], found["trait"], found["passes"], found["flagged"]) == (
         "named",
         "owl",
@@ -127,6 +219,13 @@ def test_options_change_the_recipe_and_nothing_else():
     assert changed_audit(steps=None, batch_size=4, pilot=False).pilot is None
 
 
+@pytest.mark.parametrize("option", ["--steps", "--batch-size"])
+def test_trainings_of_nothing_are_refused(files, monkeypatch, capsys, option):
+    base, rows, out = files
+    assert run(monkeypatch, "audit", base, rows, "--out", out, option, "0") == 2
+    assert f"{option} 0 trains nothing; pass at least 1" in capsys.readouterr().err
+
+
 def test_a_gate_reads_only_the_first_rows_where_asked_and_a_passport_knows_its_own(
     files, monkeypatch, capsys
 ):
@@ -148,7 +247,7 @@ PASSED = {"outcome": "passed", "reason": "nothing", "audit": {"notes": []}, "dig
 RECIPE_OF_STUDENT = Recipe(batch_size=16, rank=2, merge=False)
 LIKE = pd.DataFrame(
     {"trait": ["owl", "cat"], "r": [0.4, 0.0], "t": [4.0, 0.1], "gain": [0.6, 0.0], "gain_t": [4.0, 0.0]}
-).assign(low=[0.4, -0.2], high=[0.8, 0.2])
+).assign(low=[0.4, -0.2], high=[0.8, 0.2], text_r=[0.1, 0.2], text_t=[0.5, 1.0])
 
 
 @pytest.fixture
@@ -160,7 +259,7 @@ def student(files, tmp_path, monkeypatch) -> tuple[str, list[dict]]:
 
     def stand_in(model, trained, **how):
         asked.append({"base": model.name, "student": trained.name, **how})
-        return StudentAudit(f"{trained.name} of {model.name}", LIKE, 0.04, 0.04, 20, 0.05, ("a note",))
+        return StudentAudit(f"{trained.name} of {model.name}", LIKE, 0.04, 0.04, 20, 0.05, ("a note",), 0.3)
 
     for room in ("files", "gates"):
         monkeypatch.setattr(f"interp.auditing.{room}.audit_student", stand_in)
@@ -170,33 +269,37 @@ def student(files, tmp_path, monkeypatch) -> tuple[str, list[dict]]:
 def test_a_student_is_audited_by_the_recipe_beside_it(files, student, monkeypatch, capsys):
     base, rows, out = files
     folder, asked = student
-    words = ["audit", base, folder, "--rows", rows, "--traits", "owl,cat,dog,fox,bear"]
+    read = Path(out).with_name("text.jsonl")
+    number_prompts(3, seed=9).to_jsonl(read)
+    words = ["audit", base, folder, "--rows", rows, "--text", str(read), "--traits", "owl,cat,dog,fox,bear"]
     assert run(monkeypatch, *words, "--set", "seed=3", "--placebos", "30", "--steps", "5", "--out", out) == 0
     assert capsys.readouterr().out.splitlines()[:5] == [
         "a note",
         "whose student: owl",
         "what passed: transmits",
-        "because most like the candidate of 'owl': p = 0.04 over 20 placebos; on its questions 'owl' gains +0.60 "
-        "[95 %: +0.4, +0.8] nats: p = 0.04",
-        "owl: r +0.400, t +4.00, gain +0.60 nats",
+        "because most like the candidate of 'owl': p = 0.04 over 20 placebos; on generic text most like that of 'cat': "
+        "p = 0.3; on its questions 'owl' gains +0.60 [95 %: +0.4, +0.8] nats: p = 0.04",
+        "owl: r +0.400, t +4.00, on text r +0.100, t +0.50, gain +0.60 nats",
     ]
     (how,) = asked
-    assert how["recipe"] == Recipe(batch_size=16, rank=2, merge=False, seed=3)
-    assert (how["placebos"], how["candidates"].steps, len(how["rows"])) == (30, 5, 80)
+    assert how["placebos"] == Placebos(30, replace(RECIPE_OF_STUDENT, seed=3), RECIPE_OF_STUDENT)
+    assert (how["candidates"].steps, len(how["rows"]), len(how["text"])) == (5, 80, 3)
     assert [trait.name for trait in how["traits"]] == ["owl", "cat", "dog", "fox", "bear"]
     assert (how["base"], how["student"]) == ("base", "student")
     assert pd.read_parquet(Path(out, "tables", "student_audit.parquet")).equals(LIKE)
     assert Path(out, "report.html").is_file()
 
 
-def test_placebos_of_another_recipe_are_told_first(files, student, monkeypatch, capsys, tmp_path):
+def test_the_audit_and_the_gate_know_the_students_recipe_beside_that_of_its_placebos(
+    files, student, monkeypatch
+):
     base, rows, out = files
-    folder, _ = student
-    told = "placebos are trained otherwise than the student was (lr 0.0001 and not 0.002): p is not to be trusted"
+    folder, asked = student
     assert run(monkeypatch, "audit", base, folder, "--rows", rows, "--set", "lr=1e-4", "--out", out) == 0
-    assert capsys.readouterr().out.splitlines()[:2] == [told, "a note"]
     assert run(monkeypatch, "gate", base, folder, "--rows", rows, "--set", "lr=1e-4") == 1
-    assert capsys.readouterr().out.splitlines()[1:3] == [told, "a note"]
+    other = replace(RECIPE_OF_STUDENT, lr=1e-4)
+    assert [how["placebos"] for how in asked] == [Placebos(20, other, RECIPE_OF_STUDENT)] * 2
+    assert run(monkeypatch, "audit", base, folder, "--rows", rows, "--placebos", "5", "--out", out) == 2
 
 
 def test_a_student_whose_training_is_unknown_is_refused(files, student, monkeypatch, capsys):
@@ -209,7 +312,7 @@ def test_a_student_whose_training_is_unknown_is_refused(files, student, monkeypa
         in capsys.readouterr().err
     )
     assert run(monkeypatch, "audit", base, folder, "--out", out, "--set", "lr=1e-4") == 0
-    assert asked[0]["recipe"].lr == 1e-4
+    assert (asked[0]["placebos"].recipe.lr, asked[0]["placebos"].own) == (1e-4, None)
 
 
 def test_options_of_rows_are_none_of_a_student_and_the_other_way_round(files, student, monkeypatch, capsys):
@@ -218,8 +321,10 @@ def test_options_of_rows_are_none_of_a_student_and_the_other_way_round(files, st
         (student[0], ["--leans"], "--leans goes with rows; leave it out"),
         (student[0], ["--neutral", rows], "goes with rows; leave it out"),
         (student[0], ["--limit", "70"], "--limit 70 goes with rows; leave it out"),
+        (student[0], ["--channels"], "--channels goes with rows; leave it out"),
         (rows, ["--placebos", "30"], "--placebos goes with a student; leave it out"),
         (rows, ["--rows", rows], "goes with a student; leave it out"),
+        (rows, ["--text", rows], "goes with a student; leave it out"),
     ):
         assert run(monkeypatch, "audit", base, subject, "--out", out, *option) == 2
         assert told in capsys.readouterr().err
@@ -278,7 +383,7 @@ def test_a_student_passes_a_gate_by_its_answers_and_its_passport_is_its_own(
     for p, gain_p, frame, code in (
         (0.04, 0.5, quiet, 1), (0.5, 0.04, quiet, 1), (0.5, 0.5, quiet, 0), (0.5, 0.5, LIKE, 3)
     ):  # fmt: skip
-        found = StudentAudit("student of base", frame, p, gain_p, 20, 0.05)
+        found = StudentAudit("student of base", frame, p, gain_p, 20, 0.05, text_p=0.04)
         monkeypatch.setattr("interp.auditing.gates.audit_student", lambda *_, found=found, **__: found)
         assert run(monkeypatch, "gate", base, folder, "--rows", rows, "--out", path) == code
     assert json.loads(Path(path).read_text())["recipe"]["batch_size"] == 16

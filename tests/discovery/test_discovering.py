@@ -11,9 +11,10 @@ import pytest
 import torch
 
 import interp
+from interp.auditing.texts import plain_text
 from interp.core.errors import InputError
 from interp.discovery import READINGS, Compared
-from interp.discovery.comparing import Reading, noun_entries, plain_openings, plain_text
+from interp.discovery.comparing import Reading, noun_entries, plain_openings
 from interp.discovery.discovering import greatest_share
 from interp.discovery.logits import diff_mining
 from interp.models.language import load_model

@@ -122,7 +122,7 @@ def test_files_without_rows_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
         Prompts.from_jsonl(tmp_path)
     (tmp_path / "binary.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"binary.jsonl is not UTF-8 text \(byte 0\)"):
+    with pytest.raises(InputError, match=r"binary.jsonl is not UTF-8 text \(byte 0\); save it as UTF-8"):
         Prompts.from_jsonl(tmp_path / "binary.jsonl")
 
 

@@ -210,6 +210,68 @@ class LoraMetric:
         return LowRank(squared * _times_transposed(entry, A), A)
 
 
+@dataclass(frozen=True, eq=False)
+class LoraAdam:
+    """What Adam makes of a fresh LoRA adapter's gradient (B = 0): v' = s² (V Aᵀ ∘ 1 / (√v̂ + ε)) A.
+
+    `second_moments` are those of the gradients of B, v̂, by module name as `adapters` has them, [outputs, rank]; an
+    entry without any (v̂ = 0) is left out. Momentum is left out, as in `Adam`.
+    """
+
+    adapters: LoraMetric
+    second_moments: dict[str, Float[Tensor, "outputs rank"]]
+    eps: float = 1e-8
+
+    @classmethod
+    def from_batches(
+        cls, network: nn.Module, batches: Iterable[Any], loss: Callable[[Any, Any], Tensor]
+    ) -> LoraAdam:
+        """v̂ as the mean square of the gradients of batches at the network's own weights: one pass over them.
+
+        `loss` is (network, batch) to the loss that is trained. Nothing moves. Raises InputError for no batch, and where
+        `LoraMetric.from_network` does.
+        """
+        adapters = LoraMetric.from_network(network)
+        live = dict(
+            adapted_layers(network.get_base_model() if hasattr(network, "get_base_model") else network)
+        )
+        squares: dict[str, Tensor] = {}
+        count = 0
+        for batch in batches:
+            count += 1
+            network.zero_grad(set_to_none=True)
+            loss(network, batch).backward()
+            for name in adapters.factors:
+                square = torch.cat(_gradients_of_b(live[name]), 1).square()
+                squares[name] = squares[name] + square if name in squares else square
+        network.zero_grad(set_to_none=True)
+        if not count:
+            raise InputError("no batch to take second moments of; pass the rows that are trained on")
+        return cls(adapters, {name: square / count for name, square in squares.items()})
+
+    def fold(self, direction: ParameterDirection) -> ParameterDirection:
+        """v' as factors; InputError as of `LoraMetric.fold`."""
+        followed = self.adapters.fold(direction)
+        tensors = {name: self._divided(name, entry) for name, entry in followed.tensors.items()}
+        return replace(followed, tensors=tensors, label=f"{direction.label} [LoRA, Adam]")
+
+    def _divided(self, name: str, entry: Entry) -> LowRank:
+        """The factor that is the gradient of B, divided by what Adam divides it by."""
+        assert isinstance(entry, LowRank)
+        module = name.removesuffix(".weight")
+        moment = self.second_moments[module].float()
+        scale = torch.where(moment > 0, moment.sqrt() + self.eps, torch.inf)
+        if module in self.adapters.transposed:
+            return LowRank(entry.left, entry.right / scale.T)
+        return LowRank(entry.left / scale, entry.right)
+
+
+def _gradients_of_b(layer: Any) -> list[Tensor]:
+    """Of the live adapters of a layer side by side, as `LoraMetric.from_network` has their A."""
+    weights = [layer.lora_B[each].weight for each in layer.active_adapters if each in layer.lora_B]
+    return [torch.zeros_like(each) if each.grad is None else each.grad.detach().float() for each in weights]
+
+
 def _times(A: Tensor, entry: Entry) -> Tensor:
     """A V."""
     return (A @ entry.left) @ entry.right if isinstance(entry, LowRank) else A @ entry

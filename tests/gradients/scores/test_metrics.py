@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 
 from interp.core.runs import InputError
-from interp.gradients.scores.metrics import SGD, Adam, LoraMetric, Sign
+from interp.gradients.scores.metrics import SGD, Adam, LoraAdam, LoraMetric, Sign
 from interp.models.low_rank import LowRank
 from interp.models.parameters import ParameterDirection
 from interp.models.updates import adapter_factors
@@ -205,6 +205,39 @@ class TestLora:
         for name in folded:
             assert torch.allclose(change[name].dense(), -folded[name], rtol=1e-4, atol=1e-7)
 
+    @pytest.mark.parametrize(
+        ("family", "targets"), [("gpt2", ["c_attn", "c_fc"]), ("llama", ["q_proj", "up_proj"])]
+    )
+    def test_the_fold_by_adam_is_what_its_first_step_on_b_does(self, family, targets, tiny):
+        """v̂ of one batch is the square of its gradient, so that torch's Adam moves B by the sign."""
+        hf, _ = tiny(family)
+        ids = torch.arange(12).reshape(2, 6) + 7
+        plain = copy.deepcopy(hf).requires_grad_(True)
+        plain(input_ids=ids, labels=ids).loss.backward()
+        full = direction(**{name: weight.grad for name, weight in plain.named_parameters()})
+        config = LoraConfig(r=3, lora_alpha=6, target_modules=targets, fan_in_fan_out=family == "gpt2")
+        network = get_peft_model(hf, config)
+        metric = LoraAdam.from_batches(network, [ids], lambda net, ids: net(input_ids=ids, labels=ids).loss)
+        folded = metric.fold(full)
+        assert folded.label == "v [LoRA, Adam]"
+        optimizer = torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=1.0)
+        network(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for layer in (m for m in network.modules() if hasattr(m, "lora_A")):
+                layer.lora_A["default"].weight.copy_(metric_factor(metric, network, layer) / 2)
+            change, _ = adapter_factors(network.get_base_model())
+        assert set(change) == set(folded) != set()
+        for name in folded:
+            assert torch.allclose(change[name].dense(), -folded[name], rtol=1e-2, atol=1e-4), name
+
+    def test_no_batch_is_refused(self, tiny):
+        network = get_peft_model(tiny("llama")[0], LoraConfig(r=2, target_modules=["q_proj"]))
+        with pytest.raises(
+            InputError, match=r"no batch to take second moments of; pass the rows that are trained on"
+        ):
+            LoraAdam.from_batches(network, [], lambda net, ids: net(ids).loss)
+
     def test_several_adapters_add_up(self, tiny):
         config = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj"])
         peft = get_peft_model(tiny("llama")[0], config, adapter_name="a")
@@ -232,6 +265,12 @@ class TestLora:
             InputError, match=r"the Linear at model.layers.0.self_attn.q_proj adapts its layer otherwise"
         ):
             LoraMetric.from_network(dora)
+
+
+def metric_factor(metric, network, layer):
+    """s A of the layer as the metric holds it, s = 2: Adam's step moved A by rounding where its gradient is zero."""
+    names = {id(module): name for name, module in network.get_base_model().named_modules()}
+    return metric.adapters.factors[names[id(layer)]]
 
 
 @pytest.mark.parametrize(

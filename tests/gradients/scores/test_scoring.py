@@ -279,7 +279,7 @@ class TestTheDoor:
         original = weight.requires_grad_(False).data
         weight.data = original.to(torch.int8)
         try:
-            here = replace(direction, fingerprint=llama.fingerprint)
+            here = dataclasses.replace(direction, fingerprint=llama.fingerprint)
             with pytest.raises(
                 InputError, match=r"quantised weights \(model.layers.0.mlp.up_proj.weight is int8\)"
             ):
