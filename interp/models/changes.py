@@ -30,7 +30,7 @@ def _count(optimizer: Optimizer, *_: Any) -> None:
 register_optimizer_step_post_hook(_count)
 
 
-class State(NamedTuple):
+class NetworkState(NamedTuple):
     """Which weights a network has and where they lie, how often each was changed in place, and its user's hooks."""
 
     places: list[tuple[int, int]]
@@ -38,9 +38,9 @@ class State(NamedTuple):
     hooks: list[tuple[int, ...]]
 
 
-def state_of(network: nn.Module) -> State:
+def state_of(network: nn.Module) -> NetworkState:
     """What tells a network from itself after its weights were changed, without reading them."""
-    found = State([], [], [])
+    found = NetworkState([], [], [])
     for module in network.modules():
         if hooks := hooks_of(module):
             found.hooks.append((id(module), *hooks))
