@@ -135,7 +135,7 @@ def checked_backbone(
 
 
 def check_in_memory(module: Any, *, revision: str | None) -> None:
-    """InputError for a module that is asked for by revision, and for one that has no output matrix over tokens."""
+    """InputError for a module that is asked for by revision, has no output matrix over tokens, or lies in pieces."""
     if revision is not None:
         raise InputError(f"a {type(module).__name__} in memory has no revision {revision!r}; leave it out")
     inner = module.get_base_model() if hasattr(module, "get_base_model") else module
@@ -144,6 +144,12 @@ def check_in_memory(module: Any, *, revision: str | None) -> None:
         raise InputError(
             f"a {type(inner).__name__} predicts no tokens, as it has no output matrix over them; load the model with "
             "transformers' AutoModelForCausalLM"
+        )
+    places = sorted({str(weight.device) for weight in inner.parameters()})
+    if len(places) > 1 or "meta" in places:
+        raise InputError(
+            f"a {type(inner).__name__} lies on {' and '.join(places)}, and a model lies on one device here, since "
+            "hooks and scores read all its layers together; load it without device_map, and pass device='cuda:0'"
         )
 
 

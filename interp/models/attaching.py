@@ -47,6 +47,7 @@ def attach_adapters(backbone: Backbone, folders: Sequence[Path], *, state: str |
         adapter.check()
         _check_seal(adapter, backbone, beneath)
         _say_other_name(adapter, beneath)
+        _say_other_revision(adapter, beneath)
     if len(adapters) > 1:
         _check_additive(adapters)
     before, hf = _bits(beneath), view(beneath.hf)
@@ -120,6 +121,30 @@ def _say_other_name(adapter: AdapterFolder, beneath: Backbone) -> None:
             adapter,
             named,
             given,
+        )
+
+
+def _say_other_revision(adapter: AdapterFolder, beneath: Backbone) -> None:
+    """Warn where the adapter names a revision of its base on the hub, and another snapshot of that is given."""
+    from huggingface_hub import try_to_load_from_cache
+
+    named, revision = str(adapter.config.get("base_model_name_or_path") or ""), adapter.config.get("revision")
+    given = Path(str(beneath.hf.config._name_or_path))
+    if (
+        not revision
+        or given.parent.name != "snapshots"
+        or given.parts[-3] != f"models--{named.replace('/', '--')}"
+    ):
+        return
+    config = try_to_load_from_cache(named, "config.json", cache_dir=given.parents[2], revision=str(revision))
+    if not isinstance(config, str) or Path(config).parent != given:
+        log.warning(
+            "%s was made for %s at revision %r and is put on commit %s of it; pass revision=%r to load that base",
+            adapter,
+            named,
+            revision,
+            given.name,
+            revision,
         )
 
 

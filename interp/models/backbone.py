@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from interp.core.content import digest
 from interp.core.errors import InputError
 from interp.models.bridge import boot, decoder_layers, firing_hooks, odd_shapes
+from interp.models.changes import of_weights, state_of
 from interp.models.head import read_unembedding
 from interp.models.identity import adapter_weights, facts
 from interp.models.multimodal import is_multimodal, text_model
@@ -26,6 +27,10 @@ from interp.models.views import (
     view,
     without_adapters,
 )
+
+COPIES = ("flat", "bridge", "widened")
+OF_WEIGHTS = (*COPIES, "shapes", "fingerprint", "old_fingerprint", "ties")
+"""What a backbone keeps that is made of the network, and of its weights; `plain` shares their storage."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,22 +73,32 @@ class Backbone:
             raise InputError(f"{name} has a {kind} adapter, which changes no weights; pass a LoRA or its kin")
         return cls(own.get_base_model(), own)
 
+    def renew(self) -> None:
+        """Forget what was made of the network where its weights or hooks are others now."""
+        known, now = vars(self), state_of(self.hf)
+        before = known.get("state", now)
+        if before != now:
+            made = COPIES if before[:2] == now[:2] else OF_WEIGHTS
+            for name in made if before.places == now.places else ("plain", *made):
+                known.pop(name, None)
+        known["state"] = now
+
     @cached_property
     def config(self) -> Any:
         """The text part of the configuration."""
         return self.hf.config.get_text_config()
 
-    @cached_property
+    @of_weights
     def plain(self) -> Backbone:
         """The backbone beneath the adapters, itself when there are none."""
         return self if self.peft is None else Backbone(without_adapters(self.hf))
 
-    @cached_property
+    @of_weights
     def flat(self) -> Any:
-        """The network with its adapters merged in, `hf` itself when there are none; made once."""
+        """The network with its adapters merged in, `hf` itself when there are none; made once while they stay."""
         return self.hf if self.peft is None else merged(self.hf, ties=self.plain.ties)
 
-    @cached_property
+    @of_weights
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Shape of every weight by plain name, as `weights` lists them."""
         beneath = {name: tuple(weight.shape) for name, weight in self.plain.hf.named_parameters()}
@@ -97,7 +112,7 @@ class Backbone:
         own = (name for name in named if name.replace(".base_layer", "") not in self.shapes)
         return {name: tuple(named[name].shape) for name in own}
 
-    @cached_property
+    @of_weights
     def fingerprint(self) -> str:
         """Digest of the weights and of the configuration; with live adapters, of what is beneath and of the adapters.
 
@@ -111,7 +126,7 @@ class Backbone:
         known = all(is_plain_lora(layer) for layer in self._adapted)  # then the factors say it all
         return digest("adapted", self.plain.fingerprint, self._adapter_weights(), None if known else effect)
 
-    @cached_property
+    @of_weights
     def old_fingerprint(self) -> str:
         """The fingerprint before it covered the configuration, by which folders of version 0.1 know their members."""
         if self.peft is None:
@@ -151,7 +166,7 @@ class Backbone:
             if not torch.equal(weight, beneath[ties.get(name, name)].to(weight.dtype))
         }
 
-    @cached_property
+    @of_weights
     def ties(self) -> dict[str, str]:
         """Further names of weights that stand in several places, such as a tied output matrix, and their first name."""
         return self.plain.ties if self.peft is not None and self._is_lora else tied_names(self.flat)
@@ -170,7 +185,7 @@ class Backbone:
         """The decoder layers in order; InputError for a module without such a list."""
         return decoder_layers(self.hf)
 
-    @cached_property
+    @of_weights
     def bridge(self) -> Any:
         """A TransformerBridge over the same storage, adapters merged in.
 

@@ -42,9 +42,9 @@ def given_base(
     model = base
     if not isinstance(base, LanguageModel):
         model = load_model(base, dtype=entry["dtype"], device=device, check=check)
-    if model.fingerprint != entry["on"]:
+    if (weights := model.backbone.fingerprint) != entry["on"]:
         raise InputError(
-            f"base={told_source(base)} has weights {model.fingerprint} and the adapters in {folder.parent} are for "
+            f"base={told_source(base)} has weights {weights} and the adapters in {folder.parent} are for "
             f"{entry['on']}; pass the checkpoint they were trained on"
         )
     model = _speaking(model, chat, told_source(base), folder.parent)

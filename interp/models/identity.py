@@ -2,7 +2,8 @@
 
 fingerprint = digest(configuration, weights); with adapters digest(fingerprint beneath, adapters, weights they change).
 Of the configuration every field counts that the architecture declares, whatever its name, but for those that only
-concern training from nothing, decoding or output; numbers count by value (10000 equals 10000.0).
+concern training from nothing, decoding or output; numbers count by value (10000 equals 10000.0). A model whose network
+has hooks of its user's own computes another function, so that its fingerprint is another one too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
+
+from interp.core.content import digest
 
 SILENT = frozenset(
     {
@@ -31,7 +34,7 @@ LIBRARIES = ("accelerate", "interp", "peft", "torch", "transformer_lens", "trans
 
 
 def own_hooks(model: Any) -> tuple[Any, ...]:
-    """What a key of a remembered value holds of forward hooks that no library here put on the model's network.
+    """What a key of a remembered value holds of hooks that no library here put on the model's network.
 
     Nothing without such hooks. With them it is this process's alone, so that what is remembered of the plain weights is
     neither read nor written.
@@ -40,11 +43,36 @@ def own_hooks(model: Any) -> tuple[Any, ...]:
     found = [
         (place, number)
         for place, module in ([] if network is None else network.named_modules())
-        for hooks in (module._forward_pre_hooks, module._forward_hooks)
+        for number in hooks_of(module)
+    ]
+    return (PROCESS, found) if found else ()
+
+
+def hooks_of(module: Any) -> list[int]:
+    """The numbers of a module's own hooks, forwards and backwards, that no library here put on it."""
+    return [
+        number
+        for hooks in (
+            module._forward_pre_hooks,
+            module._forward_hooks,
+            module._backward_pre_hooks,
+            module._backward_hooks,
+        )
         for number, function in hooks.items()
         if _author(function) not in LIBRARIES
     ]
-    return (PROCESS, found) if found else ()
+
+
+def hooked(fingerprint: str, model: Any) -> str:
+    """The fingerprint of a model's weights, another one in every process under hooks that no library here put on."""
+    own = own_hooks(model)
+    return digest(fingerprint, *own) if own else fingerprint
+
+
+def weights_print(model: Any) -> str:
+    """The fingerprint of a model's weights, whatever hooks are on its network."""
+    backbone = getattr(model, "backbone", None)
+    return model.fingerprint if backbone is None else backbone.fingerprint
 
 
 def _author(function: Any) -> str:

@@ -25,10 +25,12 @@ from interp.models.answers import end_tokens
 from interp.models.attaching import attach_adapters
 from interp.models.backbone import Backbone
 from interp.models.bridge import FAST, at_hook, bridge_logits, bridge_run
+from interp.models.caches import as_kept, as_picked
 from interp.models.elsewhere import OnBridge, check_generate
 from interp.models.gguf_files import check_has_tokenizer, gguf_in, origin_of
 from interp.models.given_tokenizers import given_tokenizer
 from interp.models.head import last_logits
+from interp.models.identity import hooked
 from interp.models.kept import check_no_lineage
 from interp.models.loading import (
     Loading,
@@ -90,8 +92,8 @@ class LanguageModel(OnBridge):
 
     @property
     def fingerprint(self) -> str:
-        """16 hex characters that name the weights."""
-        return self.backbone.fingerprint
+        """16 hex characters that name the weights, and hooks of your own where there are such on `hf`."""
+        return hooked(self.backbone.fingerprint, self)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -273,16 +275,16 @@ class LanguageModel(OnBridge):
     def next_logits(
         self, ids: Int[Tensor, "row pos"], cache: Any = None
     ) -> tuple[Float[Tensor, "row vocab"], Any]:
-        """Logits after the last token of every row, in fp32, and the key-value cache grown by `ids`.
+        """Logits after the last token of every row, in fp32, and the cache grown by `ids`, whose rows can be picked.
 
         Raises InputError for an architecture without such a cache.
         """
-        logits, cache = last_logits(self.hf, ids.to(self.device), cache, dtype=torch.float32)
+        logits, cache = last_logits(self.hf, ids.to(self.device), as_kept(cache), dtype=torch.float32)
         if cache is None:
             raise InputError(
                 f"{type(self.hf).__name__} keeps no key-value cache, which sampling reads; use a transformer"
             )
-        return logits, cache
+        return logits, as_picked(cache)
 
     def generate(self, ids: Any, mask: Any = None, *, config: Any = None, **others: Any) -> Tensor:
         """What transformers' `generate` writes behind `ids`, [row new], under the settings of `config` alone.
@@ -338,7 +340,7 @@ def load_model(
     Args:
         source: where it is; an adapter folder names its base, and a GGUF file, or its folder, is dequantised into the
             cache. A module (PeftModel included) is viewed with its adapters as they are set now and is never
-            changed.
+            changed; its weights are what they are at each call, but load it again after an edit through `.data`.
         tokenizer: another one than the source's own, loaded or by its folder or hub name.
         adapter: one or more PEFT adapters, their effects added.
         name: how results call it; that of the folder by default.

@@ -19,6 +19,7 @@ from interp.core.errors import InputError, nearest
 from interp.core.runs import atomic_folder, write_atomic
 from interp.models.elsewhere import InMembers
 from interp.models.given_bases import given_base, told_source
+from interp.models.identity import weights_print
 from interp.models.kinship import check_kinship
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage_cards import CARD, lineage_card
@@ -28,6 +29,7 @@ from interp.models.members import (
     WITHOUT,
     Growth,
     check_role,
+    check_saved,
     read_growth,
     read_manifest,
     write_manifest,
@@ -171,10 +173,11 @@ class Lineage(InMembers):
 
         A member folder is read by plain transformers, or by plain peft when `kind` is "adapter". Without `base`, the
         weights of the checkpoint that all start from stay where they are, and `load_lineage(folder, base=...)` asks
-        for it. Raises InputError for a folder that holds something else, and without `base` for members that are not
-        adapters of it.
+        for it. Raises InputError for a folder that holds something else, for a member with hooks of your own, and
+        without `base` for members that are not adapters of it.
         """
         path = Path(folder)
+        check_saved(self.members)
         if not base and (apart := self.apart_from_base()):
             raise InputError(
                 f"{apart[0]} is no adapter on the base, so a folder without the base cannot hold it; train it with "
@@ -207,7 +210,7 @@ class Lineage(InMembers):
 
     def apart_from_base(self) -> list[str]:
         """The members that are no adapter on the base, so that their weights are needed whole."""
-        base, found = self.base.fingerprint, []
+        base, found = weights_print(self.base), []
         for role, member in self.members.items():
             beneath = member.backbone.plain.fingerprint if isinstance(member, LanguageModel) else None
             if role != "base" and beneath != base:

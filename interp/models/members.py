@@ -21,6 +21,7 @@ from interp.core.errors import InputError
 from interp.core.runs import write_atomic
 from interp.models.adapter_folders import SEAL
 from interp.models.backbone import Backbone
+from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.models.loading import no_bars
 from interp.models.membership import MANIFEST, WITHOUT, check_no_member
@@ -50,6 +51,15 @@ def check_role(role: str) -> None:
         raise InputError(f"member {role!r} cannot be a folder; use letters, digits, '_' and '-'")
 
 
+def check_saved(members: Mapping[str, Any]) -> None:
+    """InputError for a member that is more than its weights: a folder would give it back without its user's hooks."""
+    for role, model in members.items():
+        if own_hooks(model):
+            raise InputError(
+                f"{role} has hooks of your own, which a folder cannot hold; remove them and save it then"
+            )
+
+
 def write_member(model: Any, folder: Path, *, hosts: dict[str, str], whole: bool = True) -> dict[str, Any]:
     """Write one member and return its part of the manifest.
 
@@ -67,7 +77,7 @@ def write_member(model: Any, folder: Path, *, hosts: dict[str, str], whole: bool
     if host is None:
         fingerprint = _write_model(model, folder)
     else:
-        fingerprint = model.fingerprint
+        fingerprint = model.backbone.fingerprint
         write_adapter(model, folder, base=f"../{host}")
     hosts.setdefault(fingerprint, folder.name)
     kind = "model" if host is None else "adapter"
@@ -81,10 +91,10 @@ def _write_given(model: LanguageModel, folder: Path, *, hosts: dict[str, str]) -
         shutil.copytree(origin.adapter, folder)
         config = json.loads((folder / "adapter_config.json").read_text())
         _write_json(folder / "adapter_config.json", {**config, "base_model_name_or_path": origin.source})
-    hosts.setdefault(model.fingerprint, folder.name)
-    kind, on = ("given", model.fingerprint) if origin is None else ("merged", origin.checkpoint)
+    hosts.setdefault(model.backbone.fingerprint, folder.name)
+    kind, on = ("given", model.backbone.fingerprint) if origin is None else ("merged", origin.checkpoint)
     source = model.source if origin is None else origin.source
-    known = {"fingerprint": model.fingerprint, "dtype": _dtype(model)}
+    known = {"fingerprint": model.backbone.fingerprint, "dtype": _dtype(model)}
     return {"kind": kind, "on": on, "source": source, **known}
 
 
@@ -127,7 +137,7 @@ def write_adapter(model: LanguageModel, folder: Path, *, base: str) -> None:
     seal = {
         "base": model.backbone.plain.fingerprint,
         "dtype": _dtype(model),
-        "fingerprint": model.fingerprint,
+        "fingerprint": model.backbone.fingerprint,
     }
     _write_json(folder / SEAL, seal)
 

@@ -46,10 +46,10 @@ def merge_adapter(model: LanguageModel, folder: str | Path, *, name: str) -> Lan
     """
     adapter = AdapterFolder(Path(folder))
     adapter.check()
-    if adapter.seal and adapter.seal["base"] != model.fingerprint:
+    if adapter.seal and adapter.seal["base"] != (weights := model.backbone.fingerprint):
         raise InputError(
-            f"{adapter} was trained on weights {adapter.seal['base']} and {model.name} has {model.fingerprint}; merge "
-            "it into its own checkpoint"
+            f"{adapter} was trained on weights {adapter.seal['base']} and {model.name} has {weights}; merge it into "
+            "its own checkpoint"
         )
     scale = _scale(adapter)
     changed = {
@@ -57,7 +57,7 @@ def merge_adapter(model: LanguageModel, folder: str | Path, *, name: str) -> Lan
         for target, weight, turned, a, b in _targets(adapter, model)
     }
     made = with_weights(model, changed, name=name)
-    origin = Merged(model.fingerprint, model.source, adapter.path)
+    origin = Merged(model.backbone.fingerprint, model.source, adapter.path)
     return dataclasses.replace(made, origin=model.origin, merged_from=origin)
 
 

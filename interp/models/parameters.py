@@ -24,6 +24,7 @@ from interp.core.errors import InputError, nearest
 from interp.core.storage import read_tensors
 from interp.models import low_rank, parameter_files
 from interp.models.bridge import residual_site
+from interp.models.identity import weights_print
 from interp.models.low_rank import Entry, LowRank
 from interp.models.seam import check_finite, lineage_root, weight_shapes
 
@@ -238,7 +239,7 @@ class ParameterDirection:
         check_finite(parameter_files.pack(self.tensors, self.biases), self.label)
         if not any(_moves(entry) for entry in (*self.tensors.values(), *self.biases.values())):
             raise InputError(_zero(self.label))
-        if self.fingerprint != model.fingerprint and not transfer:
+        if self.fingerprint not in (weights_print(model), model.fingerprint) and not transfer:
             raise InputError(
                 f"{self.label} belongs to weights {self.fingerprint}, {model.name} has {model.fingerprint}; "
                 "score it at the weights it starts from, or pass transfer=True to score it elsewhere"

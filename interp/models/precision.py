@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
-from functools import cached_property, wraps
+from functools import wraps
 from typing import Any, ParamSpec, TypeVar, cast
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from interp.core.errors import InputError
 from interp.models.backbone import Backbone
+from interp.models.changes import of_weights
 from interp.models.language import LanguageModel
 from interp.models.views import view, without_adapters
 from interp.prompts.notes import add_notes
@@ -36,12 +37,12 @@ class Widened(Backbone):
 
     narrow: Any = None
 
-    @cached_property
+    @of_weights
     def fingerprint(self) -> str:
         """That of the 16-bit weights."""
         return self.narrow.fingerprint
 
-    @cached_property
+    @of_weights
     def plain(self) -> Backbone:
         """The copy beneath the adapters, itself when there are none."""
         return self if self.peft is None else Widened(without_adapters(self.hf), None, self.narrow.plain)
@@ -116,6 +117,7 @@ def _model(model: LanguageModel) -> LanguageModel:
     start = in_float32(model.start)
     if not is_half(model):
         return model if start is model.start else _relinked(model, model.backbone, start)
+    model.backbone.renew()
     wide = vars(model.backbone).get("widened")
     if wide is None:
         wide = _copied(model, start)

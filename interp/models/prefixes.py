@@ -2,12 +2,12 @@
 
 A sequence that begins another needs no row of its own. Where that leaves much to compute twice, sequences form a tree:
 each hangs on the longest other one that begins it, and all on what they begin with together; keys and values of a
-beginning are kept for what goes on from it, so that a sequence costs its own tokens alone.
+beginning are kept for what goes on from it, so that a sequence costs its own tokens alone. A network that keeps other
+states than keys and values reads whole rows.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from interp.models.caches import is_attention_alone, picked_rows
 from interp.models.head import last_logits, own_logits
 from interp.models.language import LanguageModel
 from interp.models.once import Kept, heard, kept_of
@@ -90,11 +91,15 @@ class Tree:
         return total
 
     def walk(self, network: Any, kept: Kept | None = None) -> Iterator[Found]:
-        """Logits after every sequence, beginnings first, which are kept where that is asked for."""
+        """Logits after every sequence, beginnings first, which are kept where that is asked for; by whole rows where a
+        network keeps more of the shared beginning than keys and values."""
         cache, above = None, []
         if self.shared:
             with heard(kept) as above:
                 _, cache = last_logits(network, _ids([self.prefixes[0][: self.shared]], network))
+            if not is_attention_alone(cache):
+                yield from whole_rows(partial(_network_reader, network), self.prefixes)
+                return
         for part in self._parts((-1,)):
             with heard(kept) as found:
                 places, logits, own, known = self._forward(network, part, cache, self.shared)
@@ -115,7 +120,7 @@ class Tree:
     ) -> tuple[list[int], Tensor, Any, int]:
         """The sequences of one pass, logits after each, their cache, and how many tokens of theirs it did not read."""
         places = [child for _, child in part]
-        own = _rows(cache, [row for row, _ in part], network)
+        own = None if cache is None else picked_rows(cache, [row for row, _ in part], network.device)
         known = 0 if own is None else done
         ids = _ids([self.prefixes[place][known:] for place in places], network)
         return places, *last_logits(network, ids, own), known
@@ -166,17 +171,6 @@ def _network_reader(network: Any, batch: Encoded, rows: list[int], at: list[int]
     """As `predicted_logits` of the measures: padding is on the right, so that causal attention needs no mask."""
     hidden = network.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0][rows, at]
     return own_logits(network, hidden)
-
-
-def _rows(cache: Any, rows: list[int], network: Any) -> Any:
-    """Those rows of a cache, which is left as it is; None for one whose rows cannot be picked."""
-    layers = getattr(cache, "layers", None)
-    if layers is None or not all(hasattr(layer, "batch_select_indices") for layer in layers):
-        return None
-    own = copy.copy(cache)
-    own.layers = [copy.copy(layer) for layer in layers]
-    own.batch_select_indices(torch.tensor(rows, device=network.device))
-    return own
 
 
 def _ids(rows: Sequence[Ids], network: Any) -> Int[Tensor, "row pos"]:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from interp.core.doors.nouns import advice, shown, wanted
 from interp.core.errors import InputError, nearest
+from interp.models.identity import weights_print
 
 if TYPE_CHECKING:
     from interp.prompts.text import Prompts
@@ -216,7 +217,7 @@ def lineage_root(model: Model) -> str:
     """Fingerprint of the weights `model` descends from: its start's start and so on; its own without one."""
     while model.start is not None:
         model = model.start
-    return model.fingerprint
+    return weights_print(model)
 
 
 def check_finite(weights: Mapping[str, Tensor], owner: str) -> None:

@@ -34,6 +34,7 @@ def settle(backbone: Backbone, state: str | None, owner: str, *, fingerprint: bo
 
     Raises InputError as `check_finite` does.
     """
+    backbone.renew()
     known = recall("weights", state)
     if known is None:
         check_finite(dict(backbone.hf.named_parameters()), owner)

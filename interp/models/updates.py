@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from interp.core.errors import InputError
 from interp.models import low_rank
+from interp.models.identity import weights_print
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
 from interp.models.seam import check_shapes, lineage_root
@@ -50,7 +51,7 @@ def weight_update(member: Model, *, minus: Model | None = None) -> ParameterDire
             f"{member.name} and {member.start.name} have equal weights, so no update; pass a member that was trained"
         )
     label = f"{member.name} \N{MINUS SIGN} {member.start.name}"
-    fingerprint, root = member.start.fingerprint, lineage_root(member)
+    fingerprint, root = weights_print(member.start), lineage_root(member)
     return ParameterDirection(tensors, label, fingerprint, root, apart=_apart(member, member.start))
 
 

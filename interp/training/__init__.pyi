@@ -16,6 +16,7 @@ from .teachers import (
     prompted_teacher as prompted_teacher,
     steered_teacher as steered_teacher,
 )
+from .trackers import Tracker as Tracker
 from .watching import (
     StopAtMargin as StopAtMargin,
     Tracking as Tracking,

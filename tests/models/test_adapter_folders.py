@@ -171,6 +171,26 @@ class TestRevisions:
         ):
             load_model(adapter, revision="main", check=False)
 
+    def test_a_base_by_name_of_another_one_is_said(self, adapter, caplog):
+        said = f"{adapter} was made for owner/base at revision 'v2' and is put on commit {'a' * 40} of it"
+        main, v2 = (load_model("owner/base", revision=revision, check=False) for revision in (None, "v2"))
+        assert not caplog.messages
+        for put in (
+            lambda: load_model("owner/base", adapter=adapter, check=False),
+            lambda: load_model("owner/base", adapter=adapter, revision="main", check=False),
+            lambda: main.with_adapter(adapter, check=False),
+        ):
+            caplog.clear()
+            assert put().start.fingerprint == main.fingerprint
+            assert caplog.messages == [f"{said}; pass revision='v2' to load that base"]
+        caplog.clear()
+        assert (
+            v2.with_adapter(adapter, check=False).fingerprint == load_model(adapter, check=False).fingerprint
+        )
+        named = load_model("owner/base", adapter=adapter, revision="v2", check=False)
+        assert named.start.fingerprint == v2.fingerprint != main.fingerprint
+        assert not caplog.messages
+
     def test_without_a_name_it_can_be_given(self, adapter, tiny, lora):
         rewrite(adapter, revision=None)
         given, main = (load_model(adapter, revision=name, check=False) for name in ("v2", None))

@@ -9,6 +9,7 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM
 
 from interp.core.runs import InputError
 from interp.models.language import load_model
@@ -102,6 +103,28 @@ def test_an_adapter_folder_that_names_its_base_is_enough(saved, tiny, lora, tmp_
     rewrite(tmp_path / "adapter" / "adapter_config.json", base_model_name_or_path=None)
     with pytest.raises(InputError, match=r"is an adapter that names no base; pass the base and adapter="):
         load_model(tmp_path / "adapter")
+
+
+@pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}])
+def test_a_module_that_transformers_put_on_one_device_is_that_module(saved, prompts, device_map):
+    folder = saved()
+    mapped = AutoModelForCausalLM.from_pretrained(folder, device_map=device_map)
+    model = load_model(mapped, tokenizer=load_tokenizer(folder))
+    batch = model.encode(prompts)
+    plain = AutoModelForCausalLM.from_pretrained(folder)(
+        input_ids=batch.ids, attention_mask=batch.mask.long()
+    )
+    assert torch.allclose(model.logits(batch)[batch.mask], plain.logits[batch.mask], atol=1e-5)
+    assert model.fingerprint == load_model(folder, check=False).fingerprint
+
+
+def test_a_module_on_several_devices_is_refused(tiny):
+    hf, _ = tiny("llama")
+    hf.model.layers[1].to("meta")  # as device_map leaves layers that it keeps on disk
+    with pytest.raises(
+        InputError, match="lies on cpu and meta, and a model lies on one device here, since hooks"
+    ):
+        load_model(hf, check=False)
 
 
 class TestNames:

@@ -279,10 +279,11 @@ class TestTheDoor:
         original = weight.requires_grad_(False).data
         weight.data = original.to(torch.int8)
         try:
+            here = dataclasses.replace(direction, fingerprint=llama.fingerprint)
             with pytest.raises(
                 InputError, match=r"quantised weights \(model.layers.0.mlp.up_proj.weight is int8\)"
             ):
-                score(llama, ROWS, direction)
+                score(llama, ROWS, here)
         finally:
             weight.data = original
 
