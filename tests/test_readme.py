@@ -24,6 +24,7 @@ from interp.prompts.numbers import number_prompts
 from interp.prompts.traits import get_trait
 from interp.stats.tests import sign_flip_test
 from interp.studies.inherited_trace import trace_values
+from interp.studies.judged_peers import ADAM
 from interp.studies.registry import family
 from interp.training.students import Recipe
 
@@ -428,5 +429,7 @@ def test_docstrings_say_how_well_scores_predict_retrained_students():
     )
     toward, along = (f"{name}, adapter's metric" for name in (toward, along))
     assert f"{plain}, {rho[toward]:.2f} and {rho[along]:.2f} in the adapter's metric" in scored
+    peers = pd.DataFrame(kept("judged_peers")["tables"]["scores"]).groupby("scores")["rho"].mean()
+    assert f"the gradient at {peers[ADAM]:.2f} in that of the adapter's Adam" in scored
     assert all(f"`metagradient` at {rho['metagradient']:.2f}" in text for text in (scored, booked))
     assert f"row shares rank the students of random halves at ρ = {rho['ledger']:.2f}" in booked

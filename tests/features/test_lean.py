@@ -336,8 +336,8 @@ class TestErrors:
 
     def test_a_loss_that_is_not_finite(self, tiny):
         model = loaded(tiny)
-        dictionary = overcomplete(model)
         with torch.no_grad():
             model.hf.lm_head.weight.fill_(torch.nan)
+        dictionary = overcomplete(model)
         with pytest.raises(InputError, match="has a loss of nan; load the model in float32 or drop its rows"):
             feature_lean(dictionary, model, PROMPTS)

@@ -310,9 +310,18 @@ POSITIONS = "predicting answer.numbers"
 
 
 def counted(model) -> list[int]:
-    """How many rows every pass through the first decoder layer held, but for the bridge's, which has its own."""
-    found, _ = [], model.bridge
-    model.backbone.layers[0].register_forward_hook(lambda m, a, out: found.append(len(a[0])))
+    """How many rows every pass through the first decoder layer held, but for the bridge's, which has its own.
+
+    Its `forward` is wrapped, since under a hook the model would be another one, and its bridge made anew.
+    """
+    found, _, layer = [], model.bridge, model.backbone.layers[0]
+    plain = layer.forward
+
+    def forward(hidden, *others, **named):
+        found.append(len(hidden))
+        return plain(hidden, *others, **named)
+
+    layer.forward = forward
     return found
 
 

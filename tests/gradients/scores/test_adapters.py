@@ -1,5 +1,7 @@
 """Scores of a model with live LoRA adapters: along the factors themselves, and along the weights they add to."""
 
+import copy
+
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
@@ -57,6 +59,6 @@ def test_along_the_factors(adapted):
 
 def test_along_the_weights_with_the_adapters_in(adapted):
     direction = along(adapted, adapted.shapes)
-    merged = load_model(adapted.peft.merge_and_unload(), name="merged", check=False)
+    merged = load_model(copy.deepcopy(adapted.peft).merge_and_unload(), name="merged", check=False)
     expected = by_autograd(merged.hf, adapted.encode(ROWS), direction)
     torch.testing.assert_close(score(adapted, ROWS, direction).totals[:, 0], expected, rtol=1e-4, atol=1e-3)
