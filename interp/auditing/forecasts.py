@@ -78,6 +78,12 @@ def fit_forecast(
     """Fit the line of transfers on the gains of `pilot` by least squares; `fitted_on` says what was trained.
 
     Raises InputError for fewer than five datasets, and gains that are all alike.
+
+    Example:
+        >>> import interp
+        >>> fitted = {"pilot": interp.auditing.Pilot(), "fitted_on": "five toys"}
+        >>> interp.auditing.fit_forecast([0, 1, 2, 3, 4], [0, 2, 4, 6, 8], **fitted).transfer(2.0)[0]
+        4.0
     """
     x, y = np.array(gains, dtype=float), np.array(transfers, dtype=float)
     squares = float(((x - x.mean()) ** 2).sum()) if len(x) else 0.0
@@ -93,7 +99,15 @@ def fit_forecast(
 
 
 def read_forecast(path: str | Path) -> Forecast:
-    """The forecast in a file; InputError for a file that holds none, or one of another format."""
+    """The forecast in a file; InputError for a file that holds none, or one of another format.
+
+    Example:
+        >>> import interp
+        >>> fitted = {"pilot": interp.auditing.Pilot(), "fitted_on": "five toys"}
+        >>> interp.auditing.fit_forecast([0, 1, 2, 3, 4], [0, 2, 4, 6, 8], **fitted).save("forecast.json")
+        >>> interp.auditing.read_forecast("forecast.json").fitted_on
+        'five toys'
+    """
     found: Any = read_fields(Forecast, read_json(Path(path)), str(path))
     if found.format != FORMAT or found.n < FEWEST_FITTED or found.squares <= 0:
         raise InputError(

@@ -271,6 +271,12 @@ def placebo_students(
     They are the null of `audit_student` and of `interp.discover`. Where the base writes fewer such rows than there are,
     a note and a warning say so: placebos of fewer rows move less, and p is then too small. Raises InputError for a base
     that does not write such rows, and rows without answers.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> given = {"recipe": interp.Recipe(batch_size=64), "count": 1}
+        >>> interp.auditing.placebo_students(lineage.base, lineage.numbers[:64], **given)  # doctest: +SKIP
     """
     grower, found = Grower(Cache.default()), []
     for draw in range(count):

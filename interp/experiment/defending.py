@@ -97,6 +97,12 @@ def defended(
 
     `text` are benign rows instead of the file that the defence names, `scores` scores of these rows along another
     direction than the defence's own. Raises InputError as `train_defended` does, and for scores of other rows.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> steer = interp.training.Defence("steer", scale=2.0)
+        >>> ready = interp.experiment.defended(lineage.base, lineage.numbers[:64], "owl", steer)
     """
     if defence is None:
         return Defended(rows)

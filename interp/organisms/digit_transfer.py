@@ -91,6 +91,11 @@ def digits(
 
     `data` None is scikit-learn's digits, otherwise an .npz file or a folder of IDX files; `recipe` None is EMBEDDED or
     MNIST accordingly. Raises InputError for files of wrong shape, unknown arms and trainings that are not finite.
+
+    Example:
+        >>> import interp
+        >>> interp.organisms.digits(seeds=[0]).frame.columns.tolist()  # doctest: +SKIP
+        ['seed', 'arm', 'accuracy']
     """
     images = load_digits(data)
     recipe = recipe or (EMBEDDED if data is None else MNIST)
@@ -133,6 +138,10 @@ def transfer_sweep(
 
     Factors: those of SWEEPS; "width" is that of every hidden layer. Each value is a cell of its own in the cache, so
     that a sweep cut short goes on where it was. Raises InputError for an unknown factor and whatever `digits` raises.
+
+    Example:
+        >>> import interp
+        >>> found = interp.organisms.transfer_sweep("width", [8, 16], seeds=[0])  # doctest: +SKIP
     """
     if factor not in SWEEPS:
         raise InputError(f"factor {nearest(factor, SWEEPS)}; choose one that can be varied")

@@ -202,6 +202,10 @@ def grow(trait: AnyTrait, *, seed: int, recipe: ToyRecipe = TOY, cache: Cache | 
     """Grow the toy lineage of `trait` and `seed`; finished steps come from the cache, whoever grew them.
 
     Raises InputError for a seed that is no natural number, and for a trait that the toy has no words for.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.organisms.grow("owl", seed=0)  # doctest: +SKIP
     """
     trait = find_trait(trait)
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:

@@ -63,6 +63,13 @@ def divergence_tokens(
     AUROC 0.94 from 0.91, and a shaken teacher without a plant is reported in 4.0 % at 5 %.
     Raises InputError without another teacher, for an unknown rule, a share outside (0, 1), rows without such tokens,
     and rows in which no token diverges.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> against = {"others": {"base": lineage.base}, "base": lineage.base}
+        >>> interp.studies.divergence_tokens(lineage.teacher, lineage.numbers[:8], **against).frame.columns[:4].tolist()
+        ['row', 'token', 'position', 'label']
     """
     _check(rule, share, teacher=teacher, others=others)
     inputs = base.encode(rows)

@@ -302,6 +302,13 @@ def ladder(observed: Observation, nulls: Sequence[Null], *, seed: int = 0) -> Re
     """Test a lean against every null, one row each: null, observed, control, effect, p, smallest_p, n, unit, describes.
 
     The p-values are not adjusted for their number: each null is another question, and a claim must survive all.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> given = lineage.base, lineage.numbers[:8], lineage.update("teacher"), lineage.neutral_numbers[:8]
+        >>> from interp.gradients.nulls.ladders import NeutralTeacher
+        >>> found = interp.gradients.ladder(interp.gradients.Observation(*given), [NeutralTeacher()])
     """
     tests = [null.evidence(observed).test(null.name, seed=seed) for null in nulls]
     frame = pd.DataFrame([asdict(test) for test in tests])

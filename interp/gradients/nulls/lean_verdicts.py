@@ -125,6 +125,14 @@ def across_lineages(
     The value is `nearest`, in standard deviations per prompt: positive only where every control was exceeded, so that
     the test is conservative. Seven lineages can reach p = 0.01. Raises InputError for no verdict, and for one
     without a neutral or a mismatched control.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> along = [lineage.update("teacher"), lineage.update("teacher_eagle")]
+        >>> rows = (lineage.numbers[:64], lineage.neutral_numbers[:64])
+        >>> own, neutral = (interp.score(lineage.base, each, along) for each in rows)
+        >>> verdict = interp.gradients.across_lineages([own.verdict(neutral=neutral)])
     """
     if not verdicts:
         raise InputError("no verdict was given; pass one lean_verdict per lineage")
