@@ -23,6 +23,7 @@ from analyses import in_parts
 from analyses.smollm2 import SEEDS, TRAITS, grown
 
 ALPHA, ROWS = 0.05, 48
+BATCH = 8  # rows scored at a time: 64 of them take 14 GB beside three dense directions
 CLAIMS = {
     "component-shared": "the student's change by part goes along its teacher's further than the controls' do (cosine); "
     "sign flips over lineages, 0.05",
@@ -87,7 +88,7 @@ def leaning(lineages: dict[str, Any]) -> dict[str, dict[str, float]]:
     toward = [interp.trait_gradient(first.base, lineage.trait) for lineage in lineages.values()]
     written = {trait: lineage.numbers[:ROWS] for trait, lineage in lineages.items()}
     totals = {
-        who: interp.score(first.base, rows, toward, by=["example"]).totals.numpy()
+        who: interp.score(first.base, rows, toward, by=["example"], batch_size=BATCH).totals.numpy()
         for who, rows in {**written, "neutral": first.neutral_numbers[:ROWS]}.items()
     }
     mean, spread = totals["neutral"].mean(0), totals["neutral"].std(0, ddof=1)
