@@ -190,11 +190,10 @@ def score(
     """Score how far a gradient step on each row moves along one direction or several, at the weights of `model`.
 
     score = <∇θ log p(answer | prompt), v>. Finished shards come from the cache, so that a killed call continues;
-    torchrun's ranks share the shards, and $INTERP_CACHE must be a folder that all of them see. Judged by retraining on
-    random halves of the rows (`interp test judged-scores`, the toy), sums of scores rank the students at ρ = 0.06 along
-    the margin's gradient and 0.02 along the teacher's update, 0.13 and 0.08 in the adapter's metric (`LoraMetric`),
-    the gradient at 0.18 in that of the adapter's Adam (`LoraAdam`), the exact `metagradient` at 0.46: they tell data
-    sets apart, and hardly which row matters.
+    torchrun's ranks share them in one $INTERP_CACHE. Judged by retraining on random halves of the rows (`interp test
+    judged-scores`, the toy), sums of scores rank the students at ρ = 0.06 along the margin's gradient and 0.02 along
+    the teacher's update, 0.13 and 0.08 in the adapter's metric (`LoraMetric`), the gradient at 0.18 in that of the
+    adapter's Adam (`LoraAdam`), the exact `metagradient` at 0.46: they tell data sets apart, hardly which row matters.
 
     Args:
         model: where the gradients are taken.
