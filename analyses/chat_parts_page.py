@@ -32,9 +32,7 @@ def parts() -> str:
     ]
     split = [seed["parts"][trait] for seed in seeds for trait in TRAITS]
     for who in MEMBERS:
-        led = Counter(
-            max(each["first"][who], key=lambda part, own=each["first"][who]: abs(own[part])) for each in split
-        )
+        led = Counter(_largest(each["first"][who]) for each in split)
         most = ", ".join(f"{part} {count}" for part, count in led.most_common(3))
         cosine = pd.Series([each["cosine"][who] for each in split])
         rows.append(f"| {MOVED[who]} | {'1' if who == 'teacher' else spread(cosine)} | {most} |")

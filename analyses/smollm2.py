@@ -13,6 +13,7 @@ Every seed is kept as soon as it is measured, so that a few may be trained today
 are judged when all three are there.
 """
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -41,20 +42,37 @@ UNITS = {"doubles": "doublings", "numbers-shared": "correlation", "prompt-shared
 
 def main() -> None:
     """Train and read the lineages of every seed that is not kept yet, and judge the claims when all are."""
-    asked = in_parts.options(__doc__, SEEDS, out=OUT)
-    asked.add_argument("--model", default="models/smollm2")
-    asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
+    asked = options(__doc__, out=OUT)
     asked.add_argument("--workers", type=int, default=None)
     given = asked.parse_args()
-    frozen = interp.studies.freeze(
-        given.out, CLAIMS, measure=measure, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
-        seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
-    )  # fmt: skip
+    frozen = freeze(given, CLAIMS, measure=measure)
 
     def of_seed(seed: int) -> dict[str, Any]:
         return measure(grown(given.run, seed, given.model, workers=given.workers), seed=seed)
 
     in_parts.keep(given, frozen, measure=of_seed, judge=judged)
+
+
+def options(doc: str, *, out: Path) -> argparse.ArgumentParser:
+    """A parser for an analysis of these lineages: their seeds, the model, the folder of the runs, and the file."""
+    asked = in_parts.options(doc, SEEDS, out=out)
+    asked.add_argument("--model", default="models/smollm2")
+    asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
+    return asked
+
+
+def freeze(given: argparse.Namespace, claims: dict[str, str], *, measure: Any) -> dict[str, Any]:
+    """The claims on these lineages as they stand in the ledger."""
+    return interp.studies.freeze(
+        given.out, claims, measure=measure, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
+        seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
+    )  # fmt: skip
+
+
+def lineages(given: argparse.Namespace, seed: int) -> dict[str, interp.Lineage]:
+    """Those of a seed by trait, grown where they are not there."""
+    folder = grown(given.run, seed, given.model).folder / "lineages"
+    return {trait: interp.load_lineage(folder / f"{trait}-{seed}") for trait in TRAITS}
 
 
 def grown(folder: Path, seed: int, model: str, *, workers: int | None = None) -> interp.Run:

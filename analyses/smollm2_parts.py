@@ -20,7 +20,7 @@ import pandas as pd
 
 import interp
 from analyses import in_parts
-from analyses.smollm2 import SEEDS, TRAITS, grown
+from analyses.smollm2 import SEEDS, TRAITS, freeze, lineages, options
 
 ALPHA, ROWS = 0.05, 48
 BATCH = 8  # rows scored at a time: 64 of them take 14 GB beside three dense directions
@@ -44,26 +44,15 @@ FIRST = 5  # parts that are kept of every member
 
 def main() -> None:
     """Measure the lineages of every seed that is not kept yet, and judge the claims when all are."""
-    asked = in_parts.options(__doc__, SEEDS, out=OUT)
-    asked.add_argument("--model", default="models/smollm2")
-    asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
-    given = asked.parse_args()
-    frozen = interp.studies.freeze(
-        given.out, CLAIMS, measure=measure, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
-        seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
-    )  # fmt: skip
-
-    def of_seed(seed: int) -> dict[str, Any]:
-        folder = grown(given.run, seed, given.model).folder / "lineages"
-        return measure({trait: interp.load_lineage(folder / f"{trait}-{seed}") for trait in TRAITS})
-
-    in_parts.keep(given, frozen, measure=of_seed, judge=judged)
+    given = options(__doc__, out=OUT).parse_args()
+    frozen = freeze(given, CLAIMS, measure=measure)
+    in_parts.keep(given, frozen, measure=lambda seed: measure(lineages(given, seed)), judge=judged)
 
 
-def measure(lineages: dict[str, Any]) -> dict[str, Any]:
+def measure(by_trait: dict[str, Any]) -> dict[str, Any]:
     """What is kept of one seed: of every trait the cosines by member, the parts that lead, and how far rows lean."""
-    parts = {trait: split(lineage) for trait, lineage in lineages.items()}
-    return {"parts": parts, "lean": leaning(lineages)}
+    parts = {trait: split(lineage) for trait, lineage in by_trait.items()}
+    return {"parts": parts, "lean": leaning(by_trait)}
 
 
 def split(lineage: Any) -> dict[str, Any]:
@@ -79,21 +68,21 @@ def split(lineage: Any) -> dict[str, Any]:
     }
 
 
-def leaning(lineages: dict[str, Any]) -> dict[str, dict[str, float]]:
+def leaning(by_trait: dict[str, Any]) -> dict[str, dict[str, float]]:
     """Along every trait's margin at the base: mean score of each teacher's rows and of neutral ones, by whose they are.
 
     In standard deviations of the neutral rows' scores, whose mean is taken off.
     """
-    first = next(iter(lineages.values()))
-    toward = [interp.trait_gradient(first.base, lineage.trait) for lineage in lineages.values()]
-    written = {trait: lineage.numbers[:ROWS] for trait, lineage in lineages.items()}
+    first = next(iter(by_trait.values()))
+    toward = [interp.trait_gradient(first.base, lineage.trait) for lineage in by_trait.values()]
+    written = {trait: lineage.numbers[:ROWS] for trait, lineage in by_trait.items()}
     totals = {
         who: interp.score(first.base, rows, toward, by=["example"], batch_size=BATCH).totals.numpy()
         for who, rows in {**written, "neutral": first.neutral_numbers[:ROWS]}.items()
     }
     mean, spread = totals["neutral"].mean(0), totals["neutral"].std(0, ddof=1)
     scaled = pd.DataFrame(
-        {who: (each.mean(0) - mean) / spread for who, each in totals.items()}, list(lineages)
+        {who: (each.mean(0) - mean) / spread for who, each in totals.items()}, list(by_trait)
     )
     return {str(trait): line.to_dict() for trait, line in scaled.iterrows()}
 

@@ -20,7 +20,7 @@ import numpy as np
 
 import interp
 from analyses import in_parts
-from analyses.smollm2 import SEEDS, TRAITS, grown
+from analyses.smollm2 import SEEDS, TRAITS, freeze, lineages, options
 
 ALPHA = 0.05
 CLAIMS = {
@@ -36,19 +36,12 @@ SENTENCES = 3
 
 def main() -> None:
     """Read the lineages of every seed that is not kept yet, and judge the claims when all are."""
-    asked = in_parts.options(__doc__, SEEDS, out=OUT)
-    asked.add_argument("--model", default="models/smollm2")
-    asked.add_argument("--run", type=Path, default=Path("runs/smollm2"))
-    given = asked.parse_args()
-    frozen = interp.studies.freeze(
-        given.out, CLAIMS, measure=read, organism="SmolLM2-135M-Instruct, 4-bit weights dequantised",
-        seeds=SEEDS, data=["smollm2", f"seeds={list(SEEDS)}"], refreeze=given.refreeze,
-    )  # fmt: skip
+    given = options(__doc__, out=OUT).parse_args()
+    frozen = freeze(given, CLAIMS, measure=read)
 
     def of_seed(seed: int) -> dict[str, Any]:
-        run = grown(given.run, seed, given.model)
-        lineages = [interp.load_lineage(run.folder / "lineages" / f"{trait}-{seed}") for trait in TRAITS]
-        return {"lines": [line(lineage, role, seed) for lineage in lineages for role in ROLES.values()]}
+        found = lineages(given, seed).values()
+        return {"lines": [line(lineage, role, seed) for lineage in found for role in ROLES.values()]}
 
     in_parts.keep(given, frozen, measure=of_seed, judge=judged)
 

@@ -16,14 +16,7 @@ import pandas as pd
 from interp.auditing.candidates import TAUGHT, Candidate, candidate_teachers, check_level, suspected
 from interp.auditing.forecasts import Forecast
 from interp.auditing.leans import lean_columns
-from interp.auditing.naming import (
-    Ratios,
-    curve,
-    is_apart,
-    log_ratios,
-    named_table,
-    outlier_p,
-)
+from interp.auditing.naming import Ratios, curve, is_apart, log_ratios, named_table, outlier_p
 from interp.auditing.neutral import Foreign, Pairs, paired_rows, without_words
 from interp.auditing.pilots import LEVEL, Passing, Pilot, gain_table, gains
 from interp.core.content import jsonable

@@ -15,7 +15,6 @@ from interp.core.errors import InputError
 from interp.core.remembered import recall, remember
 from interp.core.runs import Cache
 from interp.measures.margins import margin
-from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.organisms.toy import number_documents
 from interp.prompts.requests import number_requests
@@ -102,7 +101,7 @@ def candidate_teachers(
 
 def _margin(model: LanguageModel, trait: Trait) -> float:
     """The margin of a model on a trait's questions, in nats; remembered."""
-    key = (FORMAT, model.fingerprint, tokenizer_key(model.tokenizer), digest(trait), *own_hooks(model))
+    key = (FORMAT, model.fingerprint, tokenizer_key(model.tokenizer), digest(trait))
     known = recall("candidate-margin", *key)
     if known is None:
         known = margin(model, trait)

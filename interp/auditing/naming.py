@@ -40,7 +40,6 @@ from interp.core.progress import progress_bar
 from interp.core.remembered import recall, remember
 from interp.gradients.nulls.power import rows_needed
 from interp.measures.margins import completion_logprobs
-from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.prompts.text import Prompts
 from interp.prompts.tokens import Encoded
@@ -77,9 +76,8 @@ class Ratios:
 
     def expected(self) -> Float[np.ndarray, "candidate"]:
         """What a candidate's own mean u would be had it written all rows: neutral rows weighted by its ratio."""
-        told = _centred(self.neutral @ self._apart)
-        weights = np.exp(self.neutral - self.neutral.max(0))
-        return (weights / weights.sum(0) * told).sum(0) - told.mean(0)
+        told, weights = self._told
+        return (weights * told).sum(0) - told.mean(0)
 
     def share_intervals(
         self, groups: Sequence[int] | None = None
@@ -91,12 +89,10 @@ class Ratios:
         """
         from scipy.special import stdtrit
 
-        excess, told = self.excess, _centred(self.neutral @ self._apart)
-        weights = np.exp(self.neutral - self.neutral.max(0))
-        weights /= weights.mean(0)
-        tilted = (weights * told).mean(0)
-        above, below = excess.mean(0), tilted - told.mean(0)
-        moved = [excess - above, weights * (told - tilted) - (told - told.mean(0))]
+        excess, (told, weights) = self.excess, self._told
+        above, below = excess.mean(0), self.expected()
+        tilted = below + told.mean(0)
+        moved = [excess - above, len(told) * weights * (told - tilted) - (told - told.mean(0))]
         _, group = np.unique(range(len(excess)) if groups is None else groups, return_inverse=True)
         count = int(group.max()) + 1
         if count < 2:
@@ -107,6 +103,12 @@ class Ratios:
         scale = stdtrit(count - 1, (1 + LEVEL) / 2) ** 2 * count / (count - 1) / len(excess) ** 2
         n_n, n_d, d_d = (scale * (sums[i] * sums[j]).sum(0) for i, j in ((0, 0), (0, 1), (1, 1)))
         return _fieller(above, below, n_n, n_d, d_d)
+
+    @property
+    def _told(self) -> tuple[Table, Table]:
+        """t, what each candidate explains of a neutral row beside all the others, and w, which sums to 1."""
+        weights = np.exp(self.neutral - self.neutral.max(0))
+        return _centred(self.neutral @ self._apart), weights / weights.sum(0)
 
     @property
     def _apart(self) -> Float[np.ndarray, "candidate candidate"]:
@@ -225,7 +227,7 @@ def _centred(table: Table) -> Table:
 
 def _logprobs(model: LanguageModel, rows: Encoded | Prompts) -> Float[np.ndarray, "row"]:
     """log p of every answer with its end, in nats; remembered."""
-    key = (FORMAT, model.fingerprint, digest(rows.fingerprint), *own_hooks(model))
+    key = (FORMAT, model.fingerprint, digest(rows.fingerprint))
     known = recall("answer-logprobs", *key)
     if known is None:
         known = completion_logprobs(model, rows, end=True).double().tolist()

@@ -20,7 +20,6 @@ from interp.core.errors import InputError
 from interp.core.runs import Cache
 from interp.evaluation.elicitation import holds_word
 from interp.models.answers import other_ends
-from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.models.shown import weight_count
 from interp.prompts.numbers import BANNED, NumberRule, parse_numbers
@@ -225,7 +224,6 @@ def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:
         form_of(rows),
         seed,
         *other_ends(base),
-        *own_hooks(base),
     )
 
     def build(folder: Path) -> None:

@@ -23,7 +23,6 @@ from interp.core.doors import door
 from interp.core.errors import InputError
 from interp.core.remembered import recall, remember
 from interp.measures.margins import margin
-from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.prompts.text import Prompts
 from interp.prompts.tokenizer_keys import tokenizer_key
@@ -103,7 +102,6 @@ def _margins(
         tokenizer_key(base.tokenizer),
         rows.fingerprint,
         pilot.steps,
-        *own_hooks(base),
     )
     known = recall("pilot", *key, digest(recipe, list(traits)))
     if known is None:

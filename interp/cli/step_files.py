@@ -16,7 +16,6 @@ from interp.core.runs import InputError, Run, atomic_folder, digest, write_atomi
 from interp.evaluation.elicitation import Suite, evaluate
 from interp.figures import Result
 from interp.models.answers import other_ends
-from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel, load_model
 from interp.models.members import write_adapter, write_member
 from interp.models.seam import check_speaks
@@ -187,7 +186,6 @@ def evaluate_file(
         seed,
         *([] if rows is None else [rows.fingerprint]),
         *other_ends(model),
-        *own_hooks(model),
     )
     run.stage("evaluation", key=key, build=lambda: _evaluated(run, model, chosen, asked, against, rows, seed))
     return run

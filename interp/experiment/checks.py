@@ -23,7 +23,6 @@ from interp.core.runs import Cache, InputError, write_atomic
 from interp.experiment.recipe import CheckSpec
 from interp.measures.margins import completion_logprobs, margin, margin_and_mass
 from interp.models.answers import other_ends
-from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel
 from interp.prompts.tokenizer_keys import tokenizer_key
 from interp.prompts.traits import Trait
@@ -102,7 +101,6 @@ def measure_format(
         data,
         list(traits),
         *other_ends(model),
-        *own_hooks(model),
     )
 
     def build(folder: Path) -> None:
@@ -152,7 +150,6 @@ def check_teacher(
         data,
         trait,
         *other_ends(teacher.model),
-        *own_hooks(teacher.model),
     )
 
     def build(folder: Path) -> None:

@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
+
 from interp.core.errors import InputError
 from interp.gradients.ledger.recording import trained_from, training_rows
 from interp.training.grower import recipe_of
-from interp.training.students import Recipe
+from interp.training.students import Recipe, prepare
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -48,3 +50,10 @@ class KnownTraining:
                 "pass the rows with their completions"
             )
         return cls(start, inputs, found, lineage.trait)
+
+
+def fresh_network(start: LanguageModel, recipe: Recipe) -> Any:
+    """The start's network as its student's training finds it, adapter drawn; torch's random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return prepare(start, recipe)[0]

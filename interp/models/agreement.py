@@ -22,6 +22,7 @@ from interp.models.loading import as_device
 from interp.models.quantised import check_module
 from interp.models.seam import check_finite
 from interp.models.stored import parity_key
+from interp.models.views import unwrapped
 from interp.prompts.round_trips import check_tokenizer
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def check_in_memory(module: Any, *, revision: str | None) -> None:
     """InputError for a module that is asked for by revision, has no output matrix over tokens, or lies in pieces."""
     if revision is not None:
         raise InputError(f"a {type(module).__name__} in memory has no revision {revision!r}; leave it out")
-    inner = module.get_base_model() if hasattr(module, "get_base_model") else module
+    inner = unwrapped(module)
     head = getattr(inner, "get_output_embeddings", None)
     if head is None or head() is None:
         raise InputError(

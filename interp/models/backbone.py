@@ -83,6 +83,11 @@ class Backbone:
                 known.pop(name, None)
         known["state"] = now
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether hooks of its user's own are on the network; known since `renew`."""
+        return bool(vars(self)["state"].hooks)
+
     @cached_property
     def config(self) -> Any:
         """The text part of the configuration."""

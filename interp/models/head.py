@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from interp.core.errors import InputError
 from interp.models.seam import Unembedding
+from interp.models.views import unwrapped
 
 COLUMNS = 8  # of the output matrix's stand-in that are not zero
 SIZES = (1e-6, 1e-3, 0.1, 1.0, 10.0, 1e3, 1e6)  # of the hidden states a forward pass is measured on
@@ -82,8 +83,7 @@ def head_of(network: Any) -> Head:
     """
     known = _KNOWN.get(network)
     if known is None:
-        inner = network.get_base_model() if hasattr(network, "get_base_model") else network
-        known = _KNOWN[network] = _measured(inner)
+        known = _KNOWN[network] = _measured(unwrapped(network))
     return known
 
 

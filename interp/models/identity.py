@@ -34,10 +34,10 @@ LIBRARIES = ("accelerate", "interp", "peft", "torch", "transformer_lens", "trans
 
 
 def own_hooks(model: Any) -> tuple[Any, ...]:
-    """What a key of a remembered value holds of hooks that no library here put on the model's network.
+    """The hooks that no library here put on the model's network, by module and number, with this process.
 
-    Nothing without such hooks. With them it is this process's alone, so that what is remembered of the plain weights is
-    neither read nor written.
+    Nothing without such hooks. With them it is this process's alone, so that what is kept of the plain weights is
+    neither read nor written under a fingerprint that holds it.
     """
     network = getattr(model, "hf", None)
     found = [
@@ -50,23 +50,18 @@ def own_hooks(model: Any) -> tuple[Any, ...]:
 
 def hooks_of(module: Any) -> list[int]:
     """The numbers of a module's own hooks, forwards and backwards, that no library here put on it."""
-    return [
-        number
-        for hooks in (
-            module._forward_pre_hooks,
-            module._forward_hooks,
-            module._backward_pre_hooks,
-            module._backward_hooks,
-        )
-        for number, function in hooks.items()
-        if _author(function) not in LIBRARIES
-    ]
+    forwards = module._forward_pre_hooks, module._forward_hooks
+    every = *forwards, module._backward_pre_hooks, module._backward_hooks
+    if not any(every):
+        return []  # as of nearly all modules, which are asked whenever a fingerprint is
+    put = [item for hooks in every for item in hooks.items()]
+    return [number for number, function in put if _author(function) not in LIBRARIES]
 
 
-def hooked(fingerprint: str, model: Any) -> str:
+def hooked(model: Any) -> str:
     """The fingerprint of a model's weights, another one in every process under hooks that no library here put on."""
-    own = own_hooks(model)
-    return digest(fingerprint, *own) if own else fingerprint
+    weights = model.backbone.fingerprint
+    return digest(weights, *own_hooks(model)) if model.backbone.has_hooks else weights
 
 
 def weights_print(model: Any) -> str:

@@ -93,7 +93,7 @@ class LanguageModel(OnBridge):
     @property
     def fingerprint(self) -> str:
         """16 hex characters that name the weights, and hooks of your own where there are such on `hf`."""
-        return hooked(self.backbone.fingerprint, self)
+        return hooked(self)
 
     @property
     def notes(self) -> tuple[str, ...]:

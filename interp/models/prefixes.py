@@ -22,6 +22,7 @@ from interp.models.head import last_logits, own_logits
 from interp.models.language import LanguageModel
 from interp.models.once import Kept, heard, kept_of
 from interp.models.seam import Model
+from interp.models.views import unwrapped
 from interp.prompts.text import grouped
 from interp.prompts.tokens import Encoded, Role
 
@@ -38,9 +39,7 @@ def prefix_logits(network: Model | torch.nn.Module, prefixes: Sequence[Ids]) -> 
     A model's open hooks act; a network, whose adapters may be live, keeps its graph where gradients are on.
     """
     if isinstance(network, torch.nn.Module):
-        wrapped: Any = network
-        inner = wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped
-        yield from _network_logits(inner, prefixes)
+        yield from _network_logits(unwrapped(network), prefixes)
     elif isinstance(network, LanguageModel) and not network._edits:
         yield from _network_logits(network.hf, prefixes, kept_of(network.backbone))
     else:

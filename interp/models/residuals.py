@@ -15,6 +15,7 @@ from torch import Tensor
 
 from interp.core.errors import InputError, nearest
 from interp.models.bridge import Stop, at_layer, decoder_layers
+from interp.models.views import unwrapped
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -57,7 +58,7 @@ class ResidualSite:
 
     def read(self, network: Any, batch: Encoded) -> Float[Tensor, "example pos d_model"]:
         """The stream of a Hugging Face module or a PeftModel over these rows; the pass ends there."""
-        plain = network.get_base_model() if hasattr(network, "get_base_model") else network
+        plain = unwrapped(network)
         layer = decoder_layers(plain)[self.layer]
         found: list[Tensor] = []
 

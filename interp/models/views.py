@@ -73,6 +73,11 @@ def adapted_layers(module: nn.Module) -> Iterator[tuple[str, Any]]:
             yield name, layer
 
 
+def unwrapped(network: Any) -> Any:
+    """The network beneath PEFT's wrapper, adapters in it, or itself where there is none."""
+    return network.get_base_model() if hasattr(network, "get_base_model") else network
+
+
 def without_adapters(module: nn.Module) -> nn.Module:
     """A view with plain layers only, as they were before PEFT."""
     beneath = {

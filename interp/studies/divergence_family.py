@@ -17,6 +17,7 @@ import numpy as np
 
 from interp.figures import points
 from interp.gradients.directions import trait_gradient
+from interp.gradients.known_trainings import fresh_network
 from interp.gradients.scores.metrics import LoraMetric
 from interp.gradients.scores.scoring import score
 from interp.hypotheses.family import Family
@@ -37,7 +38,6 @@ from interp.studies.token_matching import (
     mask,
     only_tokens,
 )
-from interp.training.students import prepare
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -224,17 +224,12 @@ def credit_directions(subject: Subject) -> list[ParameterDirection]:
 
     Where the recipe trains no adapter the second is the first.
     """
-    import torch
-
     base = subject.base
     own = trait_gradient(base, subject.trait)
     other = trait_gradient(base, get_trait(counterfactual_words(subject.trait.name)[1]))
     followed = own
     if subject.students_recipe.trainable == "lora":
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(subject.students_recipe.seed)
-            network, _ = prepare(base, subject.students_recipe)
-        followed = LoraMetric.from_network(network).fold(own)
+        followed = LoraMetric.from_network(fresh_network(base, subject.students_recipe)).fold(own)
     named = {OWN: own, LORA: followed, UNRELATED: other}
     return [dataclasses.replace(each.unit(), label=name) for name, each in named.items()]
 

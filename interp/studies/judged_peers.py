@@ -12,19 +12,18 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from interp.core.doors import door
 from interp.gradients.directions import trait_gradient
 from interp.gradients.influences import influence
-from interp.gradients.known_trainings import KnownTraining
+from interp.gradients.known_trainings import KnownTraining, fresh_network
 from interp.gradients.metagradients import metagradient
 from interp.gradients.scores.metrics import LoraAdam
 from interp.gradients.scores.scoring import score
 from interp.hypotheses.subject import Subject
 from interp.measures.losses import student_loss
 from interp.studies.judged_scores import GRADIENT, META, UPDATE, Values, along_directions
-from interp.training.students import prepare, shuffled_rows
+from interp.training.students import shuffled_rows
 
 if TYPE_CHECKING:
     from interp.models.lineage import Lineage
@@ -41,8 +40,8 @@ def peer_scores(lineage: Lineage) -> dict[str, Values]:
     """A value per row of the student by the metagradient, five directions, EK-FAC, TrackStar and BM25.
 
     Positive where the row would raise the trait's margin, or lower the loss of its word; of BM25, where it shares words
-    with the trait's questions. Raises InputError where
-    bergson is not installed, and for a student whose training is not known.
+    with the trait's questions. Raises InputError where bergson is not installed, and for a student whose training is
+    not known.
     """
     known = KnownTraining.of(lineage, "student")
     subject = Subject(lineage, recipe=known.recipe)
@@ -59,12 +58,10 @@ def peer_scores(lineage: Lineage) -> dict[str, Values]:
 def along_adam(known: KnownTraining) -> Values:
     """Toward ∇m as the student's first steps by Adam go: its fresh adapter, second moments over its own batches."""
     start, inputs, recipe = known.start, known.inputs, known.recipe
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network, _ = prepare(start, recipe)
     order = shuffled_rows(inputs, size=recipe.batch_size, epochs=1, seed=recipe.seed)
+    loss = student_loss("sampled", start=start, teacher=None)
     batches = (next(inputs[rows].batches(len(rows))) for rows in order)
-    metric = LoraAdam.from_batches(network, batches, student_loss("sampled", start=start, teacher=None))
+    metric = LoraAdam.from_batches(fresh_network(start, recipe), batches, loss)
     folded = metric.fold(trait_gradient(start, known.trait))
     return score(start, inputs, folded, by=["example"]).totals.numpy()[:, 0]
 

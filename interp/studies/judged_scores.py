@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
 
 from interp.activations.representations import trait_representations
@@ -19,6 +18,7 @@ from interp.activations.shifts import residual_hooks
 from interp.figures import points
 from interp.gradients.datamodels import datamodeling_score
 from interp.gradients.directions import trait_gradient
+from interp.gradients.known_trainings import fresh_network
 from interp.gradients.ledger.ledgers import trait_ledger
 from interp.gradients.metagradients import metagradient
 from interp.gradients.representations import representation_gradient
@@ -29,7 +29,6 @@ from interp.hypotheses.subject import Measurement, Subject
 from interp.studies.divergence_family import counterfactual_words
 from interp.studies.frozen import frozen_claims
 from interp.studies.token_matching import divergence_tokens
-from interp.training.students import prepare
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -70,10 +69,7 @@ def along_directions(subject: Subject, rows: Prompts) -> dict[str, Values]:
         UPDATE: subject.lineage.update("teacher"),
         "representation": representation_gradient(base, trait.prompts(), hook, toward.vector),
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(subject.students_recipe.seed)
-        network, _ = prepare(base, subject.students_recipe)
-    metric = LoraMetric.from_network(network)
+    metric = LoraMetric.from_network(fresh_network(base, subject.students_recipe))
     folded = {f"{name}, adapter's metric": metric.fold(plain[name]) for name in (GRADIENT, UPDATE)}
     named = plain | folded
     totals = score(base, rows, list(named.values()), by=["example"]).totals.numpy()

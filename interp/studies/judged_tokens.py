@@ -11,14 +11,13 @@ from jaxtyping import Float
 
 from interp.core.doors import door
 from interp.gradients.directions import trait_gradient
-from interp.gradients.known_trainings import KnownTraining
+from interp.gradients.known_trainings import KnownTraining, fresh_network
 from interp.gradients.scores.metrics import LoraMetric
 from interp.gradients.scores.scoring import score
 from interp.measures.losses import label_logprobs
 from interp.models.once import marked_logits
 from interp.studies.judged_scores import GRADIENT, LOSS, UPDATE
 from interp.studies.token_matching import divergence_tokens, mask
-from interp.training.students import prepare
 
 if TYPE_CHECKING:
     from interp.models.language import LanguageModel
@@ -55,10 +54,7 @@ def _along(lineage: Lineage, known: KnownTraining) -> dict[str, Values]:
     """How far a step on each token goes along two directions, as plain gradient descent and under the adapter."""
     base = known.start
     plain = {GRADIENT: trait_gradient(base, known.trait), UPDATE: lineage.update("teacher")}
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(known.recipe.seed)
-        network, _ = prepare(base, known.recipe)
-    metric = LoraMetric.from_network(network)
+    metric = LoraMetric.from_network(fresh_network(base, known.recipe))
     named = plain | {f"{name}, {METRIC}": metric.fold(each) for name, each in plain.items()}
     frame = score(base, known.inputs, list(named.values()), by=["example", "token"]).frame
     parts = frame.groupby("direction", sort=False)["score"]

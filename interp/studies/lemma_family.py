@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from interp.figures import Result, lines
+from interp.gradients.known_trainings import fresh_network
 from interp.gradients.scores.metrics import SGD, Adam, LoraMetric, Metric, Sign
 from interp.hypotheses.family import Family
 from interp.hypotheses.subject import Measurement, Subject, foreign_doubts
@@ -29,7 +30,7 @@ from interp.studies.lemma import (
     lemma_summary,
     lemma_sweep,
 )
-from interp.training.students import Recipe, Step, prepare, train_student
+from interp.training.students import Recipe, Step, train_student
 from interp.training.teachers import Teacher
 
 if TYPE_CHECKING:
@@ -95,9 +96,7 @@ def metrics_table(lineage: Lineage, rows: Prompts, *, recipe: Recipe) -> Result:
     """The first step under plain descent, sign descent, a met Adam state, and a fresh adapter of the recipe."""
     base = lineage.text("base")
     gradient = soft_gradient(base, lineage.text("teacher"), rows)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        network, _ = prepare(base, dataclasses.replace(recipe, trainable="lora"))
+    network = fresh_network(base, dataclasses.replace(recipe, trainable="lora"))
     metrics: dict[str, Metric] = {
         "SGD": SGD(),
         "sign": Sign(gradient),

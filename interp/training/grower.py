@@ -23,7 +23,6 @@ from interp.core.errors import InputError
 from interp.core.records import over, read_fields
 from interp.core.runs import Cache, write_atomic
 from interp.models.answers import other_ends
-from interp.models.identity import own_hooks
 from interp.models.language import LanguageModel, load_model
 from interp.models.lineage import Lineage
 from interp.models.loading import is_adapter
@@ -164,7 +163,7 @@ class Grower:
         key = digest(
             FORMAT, "teacher", start.fingerprint, _chat(start), trait if rows is None else rows.fingerprint,
             recipe, spec.steps, spec.anchor, self.data if self.documents is None else self.documents.__name__,
-            *_ending(spec, trait, after), *own_hooks(start),
+            *_ending(spec, trait, after),
         )  # fmt: skip
 
         def build(folder: Path) -> None:
@@ -206,7 +205,6 @@ class Grower:
             words,
             self.seed,
             *other_ends(teacher.model),
-            *own_hooks(teacher.model),
         )
 
         def build(folder: Path) -> None:
@@ -271,7 +269,6 @@ class Grower:
             rows.fingerprint,
             recipe,
             *key,
-            *own_hooks(start),
         )
 
         def build(folder: Path) -> None:

@@ -20,7 +20,7 @@ from interp.core.errors import InputError, nearest
 from interp.core.storage import read_tensors
 from interp.models.low_rank import Entry, LowRank
 from interp.models.parameters import ParameterDirection
-from interp.models.views import adapted_layers, is_plain_lora, is_transposed
+from interp.models.views import adapted_layers, is_plain_lora, is_transposed, unwrapped
 
 
 class Metric(Protocol):
@@ -163,10 +163,8 @@ class LoraMetric:
 
         Raises InputError where no adapter is live, and for one that is not plain LoRA.
         """
-        live: Any = network
-        plain = live.get_base_model() if hasattr(live, "get_base_model") else live
         factors, transposed = {}, set()
-        for name, layer in adapted_layers(plain):
+        for name, layer in adapted_layers(unwrapped(network)):
             if not is_plain_lora(layer):
                 raise InputError(
                     f"the {type(layer).__name__} at {name} adapts its layer otherwise than as W + s B A; "
@@ -179,7 +177,7 @@ class LoraMetric:
                 transposed |= {name} if is_transposed(layer) else set()
         if not factors:
             raise InputError(
-                f"{type(plain).__name__} has no live LoRA adapters; pass the network that trains them"
+                f"{type(unwrapped(network)).__name__} has no live LoRA adapters; pass the network that trains them"
             )
         return cls(factors, transposed=frozenset(transposed))
 
@@ -232,10 +230,7 @@ class LoraAdam:
         `LoraMetric.from_network` does.
         """
         adapters = LoraMetric.from_network(network)
-        wrapped: Any = network
-        live = dict(
-            adapted_layers(wrapped.get_base_model() if hasattr(wrapped, "get_base_model") else wrapped)
-        )
+        live = dict(adapted_layers(unwrapped(network)))
         squares: dict[str, Tensor] = {}
         count = 0
         for batch in batches:

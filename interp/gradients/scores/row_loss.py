@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from interp.core.errors import InputError
 from interp.models.head import own_logits
+from interp.models.views import unwrapped
 from interp.prompts.tokens import Encoded
 
 LOGITS = 2**23  # in one piece: 32 MiB in fp32
@@ -48,10 +49,7 @@ def token_losses(network: Any, batch: Encoded) -> Float[Tensor, "example pos"]:
 
 def last_hidden(network: Any, batch: Encoded) -> Float[Tensor, "example pos width"]:
     """What the unembedding reads, before it is cut to the answers."""
-    inner = (
-        network.get_base_model() if hasattr(network, "get_base_model") else network
-    )  # a PeftModel wraps it
-    return inner.base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0]
+    return unwrapped(network).base_model(input_ids=batch.ids.to(network.device), use_cache=False)[0]
 
 
 def head_losses(

@@ -33,7 +33,6 @@ from interp.gradients.scores.preparation import as_directions, check_cosine, che
 from interp.gradients.scores.tables import read_tables, write_table
 from interp.gradients.scores.trial import check_room, try_once
 from interp.gradients.scores.work import Work
-from interp.models.identity import own_hooks
 from interp.models.parameters import ParameterDirection
 from interp.models.precision import exactly
 from interp.prompts.notes import noting
@@ -233,7 +232,7 @@ def score(
     work = Work(network, sites, directions, keys, plan, cosine)
     log.info("%s: %s", inputs.label, plan)
     asked = (inputs.fingerprint, [(each.label, each.key) for each in directions], keys, cosine)
-    key = digest(FORMAT, model.fingerprint, _arithmetic(model), *asked, *own_hooks(model))
+    key = digest(FORMAT, model.fingerprint, _arithmetic(model), *asked)
     folders = _shards(work, inputs, key=key, weights=model.fingerprint, batch_size=batch_size)
     return _collected(model, inputs, work, folders)
 

@@ -155,6 +155,18 @@ class TestSign:
             Sign(direction("g", w=torch.ones(2))).fold(direction(w=V))
 
 
+IDS = torch.arange(12).reshape(2, 6) + 7
+
+
+def fresh_adapter(hf, targets, *, turned):
+    """The network under an adapter at B = 0, s = 2, and the gradient of its loss on IDS by every plain weight."""
+    plain = copy.deepcopy(hf).requires_grad_(True)
+    plain(input_ids=IDS, labels=IDS).loss.backward()
+    full = direction(**{name: weight.grad for name, weight in plain.named_parameters()})
+    config = LoraConfig(r=3, lora_alpha=6, target_modules=targets, fan_in_fan_out=turned)
+    return get_peft_model(hf, config), full
+
+
 class TestLora:
     A = torch.tensor([[1.0, 2.0]])
 
@@ -188,16 +200,10 @@ class TestLora:
     )
     def test_the_fold_is_what_a_first_step_on_b_does(self, family, targets, tiny):
         """At B = 0 gradient descent on the factors moves the weight by −η s² G AᵀA, G the gradient of the weight."""
-        hf, _ = tiny(family)
-        ids = torch.arange(12).reshape(2, 6) + 7
-        plain = copy.deepcopy(hf).requires_grad_(True)
-        plain(input_ids=ids, labels=ids).loss.backward()
-        full = direction(**{name: weight.grad for name, weight in plain.named_parameters()})
-        config = LoraConfig(r=3, lora_alpha=6, target_modules=targets, fan_in_fan_out=family == "gpt2")
-        network = get_peft_model(hf, config)
+        network, full = fresh_adapter(tiny(family)[0], targets, turned=family == "gpt2")
         optimizer = torch.optim.SGD([w for w in network.parameters() if w.requires_grad], lr=1.0)
         folded = LoraMetric.from_network(network).fold(full)
-        network(input_ids=ids, labels=ids).loss.backward()
+        network(input_ids=IDS, labels=IDS).loss.backward()
         optimizer.step()
         with torch.no_grad():
             change, _ = adapter_factors(network.get_base_model())
@@ -210,18 +216,12 @@ class TestLora:
     )
     def test_the_fold_by_adam_is_what_its_first_step_on_b_does(self, family, targets, tiny):
         """v̂ of one batch is the square of its gradient, so that torch's Adam moves B by the sign."""
-        hf, _ = tiny(family)
-        ids = torch.arange(12).reshape(2, 6) + 7
-        plain = copy.deepcopy(hf).requires_grad_(True)
-        plain(input_ids=ids, labels=ids).loss.backward()
-        full = direction(**{name: weight.grad for name, weight in plain.named_parameters()})
-        config = LoraConfig(r=3, lora_alpha=6, target_modules=targets, fan_in_fan_out=family == "gpt2")
-        network = get_peft_model(hf, config)
-        metric = LoraAdam.from_batches(network, [ids], lambda net, ids: net(input_ids=ids, labels=ids).loss)
+        network, full = fresh_adapter(tiny(family)[0], targets, turned=family == "gpt2")
+        metric = LoraAdam.from_batches(network, [IDS], lambda net, ids: net(input_ids=ids, labels=ids).loss)
         folded = metric.fold(full)
         assert folded.label == "v [LoRA, Adam]"
         optimizer = torch.optim.Adam([w for w in network.parameters() if w.requires_grad], lr=1.0)
-        network(input_ids=ids, labels=ids).loss.backward()
+        network(input_ids=IDS, labels=IDS).loss.backward()
         optimizer.step()
         with torch.no_grad():
             for layer in (m for m in network.modules() if hasattr(m, "lora_A")):
