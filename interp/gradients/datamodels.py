@@ -26,7 +26,7 @@ from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError
 from interp.figures import Shown, bars, whiskers
-from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets
+from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets, without_tails
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.losses import student_loss
@@ -43,14 +43,13 @@ if TYPE_CHECKING:
     from interp.prompts.tokens import Encoded
 
 FORMAT = 1  # of kept margins; raise when the same subset gives another one
-TAIL = 0.1  # of the rows, taken out at either end
 Kept = Bool[np.ndarray, "row"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DatamodelingScore(Shown):
     """A line per way of scoring: scores, rho with its 95 % bootstrap interval (low, high) over subsets, and how the
-    margin changes in nats when the tenth of the rows with the highest, or the lowest, scores is left out.
+    margin changes in nats when the tenth of the rows, or tokens, with the highest, or the lowest, scores is left out.
 
     `kept` are the subsets, `margins` what their students reached in nats, `repeated` the same of the first of them from
     another draw of adapter and order; `draws_agree` is ρ of the two. Both are noisy, so that a score which tells a
@@ -139,7 +138,7 @@ def datamodeling_score(
         whole.check(margins, kept[:TRIED], unit="rows")
         margins = np.concatenate([margins, retrain(kept[TRIED:])])
         repeated = retrain(kept[:repeats], draw=1)
-        tails = _without_tails(named, retrain)
+        tails = without_tails(named, retrain)
     lines = [_line(name, values, kept, margins, seed=seed) for name, values in named.items()]
     label = f"{lineage.name}: scores judged by retraining {role}"
     found = DatamodelingScore(label, pd.DataFrame(lines).assign(**tails), kept, margins, repeated)
@@ -247,26 +246,6 @@ def _by_row(
                 f"{name!r} scores row {row + 1} with {values[row]}; give every row a finite score"
             )
     return named
-
-
-def _without_tails(named: Mapping[str, np.ndarray], retrain: Any) -> dict[str, np.ndarray]:
-    """How the margin changes without the rows of the highest and of the lowest scores, by way of scoring."""
-    rows = len(next(iter(named.values())))
-    left = [~tail for values in named.values() for tail in _tails(values)]
-    whole, *without = retrain([np.ones(rows, dtype=bool), *left])
-    return {
-        "without_top": np.array(without[::2]) - whole,
-        "without_bottom": np.array(without[1::2]) - whole,
-    }
-
-
-def _tails(values: Float[np.ndarray, "row"]) -> tuple[Kept, Kept]:
-    """The tenth of the rows with the highest scores, and that with the lowest."""
-    order, count = np.argsort(values, kind="stable"), max(1, round(TAIL * len(values)))
-    found = np.zeros((2, len(values)), dtype=bool)
-    found[0, order[-count:]] = True
-    found[1, order[:count]] = True
-    return found[0], found[1]
 
 
 def _line(

@@ -1,4 +1,4 @@
-"""What has to hold before scores are judged by retraining: that they are of this training, and that the trait passed.
+"""Judging by retraining, of rows or tokens: what has to hold before, and what leaving out the tails of scores changes.
 
 gain(θ) = m(θ) − m(neutral twin), m the trait margin in nats: what any training of the kind does is taken off. In a
 lineage without a twin the start stands in its place. Students of a part must gain in the direction of the whole one.
@@ -6,8 +6,9 @@ lineage without a twin the start stands in its place. Students of a part must ga
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 TRIED = 8  # subsets after which it is known whether the trait passes at all
 LEAST = 0.1  # of the whole student's gain that theirs have to reach
+TAIL = 0.1  # of the parts, taken out at either end
 FLOOR = 0.05  # nats: a gain that makes the trait's word a twentieth likelier beside its foils is no trait that passed
 TWINS = ("neutral_student", "cross_neutral_student")
 
@@ -81,3 +83,25 @@ def check_subsets(subsets: int, share: float, *, unit: str) -> None:
         raise InputError(
             f"{subsets} subsets of {share:g} of the {unit}; pass at least {TRIED}, and a share within 0 and 1"
         )
+
+
+def without_tails(
+    named: Mapping[str, Float[np.ndarray, "part"]], retrain: Callable[[list[Any]], Any]
+) -> dict[str, Float[np.ndarray, "score"]]:
+    """How the margin changes in nats without the parts of the highest and of the lowest scores, by way of scoring."""
+    parts = len(next(iter(named.values())))
+    left = [~tail for values in named.values() for tail in _tails(values)]
+    whole, *without = retrain([np.ones(parts, dtype=bool), *left])
+    return {
+        "without_top": np.array(without[::2]) - whole,
+        "without_bottom": np.array(without[1::2]) - whole,
+    }
+
+
+def _tails(values: Float[np.ndarray, "part"]) -> Bool[np.ndarray, "2 part"]:
+    """The tenth with the highest scores, and that with the lowest."""
+    order, count = np.argsort(values, kind="stable"), max(1, round(TAIL * len(values)))
+    found = np.zeros((2, len(values)), dtype=bool)
+    found[0, order[-count:]] = True
+    found[1, order[:count]] = True
+    return found

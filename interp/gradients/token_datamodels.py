@@ -22,7 +22,7 @@ from interp.core.errors import InputError
 from interp.core.processes import sweep
 from interp.core.remembered import recall, remember
 from interp.gradients.datamodels import DatamodelingScore, random_subsets
-from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets
+from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets, without_tails
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.margins import margin
@@ -60,7 +60,8 @@ def token_datamodeling_score(
         seed: of the subsets.
 
     Returns:
-        `DatamodelingScore`: scores, rho, low and high; `kept` are subsets of the tokens, `repeated` is empty.
+        `DatamodelingScore`: scores, rho, low, high, without_top and without_bottom (nats, of a tenth of the tokens);
+        `kept` are subsets of the tokens, `repeated` is empty.
 
     Raises:
         InputError: for scores of other rows, of a model outside the lineage, not by token or not finite, a student
@@ -86,7 +87,7 @@ def token_datamodeling_score(
     tried = retrain(list(kept[:TRIED]))
     gain.check(np.array(tried), kept[:TRIED], unit="tokens")
     whole, *others = retrain([np.ones(training.tokens, dtype=bool), *kept[TRIED:]])
-    values, lines = np.array([*tried, *others]), []
+    values, lines, tails = np.array([*tried, *others]), [], without_tails(named, retrain)
     for name, each in named.items():
         low, high = rank_interval(kept @ each, values, seed=seed)
         rho = float(spearman((kept @ each)[None], values)[0])
@@ -97,7 +98,7 @@ def token_datamodeling_score(
         "one training"
     )
     label = f"{lineage.name}: scores of tokens judged by retraining {role}"
-    return DatamodelingScore(label, pd.DataFrame(lines), kept, values, np.empty(0), (note,))
+    return DatamodelingScore(label, pd.DataFrame(lines).assign(**tails), kept, values, np.empty(0), (note,))
 
 
 @dataclass(frozen=True)

@@ -100,6 +100,20 @@ def test_scores_that_add_up_to_the_margin_are_perfect(lineage, made_up):
     assert "of 50% of" in found.notes[0]
 
 
+def test_without_the_tokens_of_the_tails(lineage, made_up):
+    """A tenth at either end: what the margin loses is what those tokens were worth."""
+    scores = {"worth": made_up, "against": -made_up}
+    found = token_datamodeling_score(lineage, scores, subsets=8).frame.set_index("scores")
+    tenth, ordered = round(0.1 * len(made_up)), np.sort(made_up)
+    highest, lowest = ordered[-tenth:].sum(), ordered[:tenth].sum()
+    assert found.loc["worth", ["without_top", "without_bottom"]].tolist() == pytest.approx(
+        [-highest, -lowest]
+    )
+    assert found.loc["against", ["without_top", "without_bottom"]].tolist() == pytest.approx(
+        [-lowest, -highest]
+    )
+
+
 def test_scores_by_token_are_in_the_order_of_the_tokens(lineage, training, made_up):
     toward = interp.trait_gradient(lineage.base, lineage.trait)
     scores = interp.score(lineage.base, lineage.numbers, toward, by=["example", "token"])
