@@ -65,6 +65,10 @@ WHAT = {
     "backward-lens-4m-whole-over-score": "the whole call of `backward_lens` on the same rows, with what each matrix "
     "writes and reads in tokens, over the same (goal ≤ 1.3)",
     "metagradient-over-training": "`metagradient` of a toy student of 2,048 rows over one training of it",
+    "metagradient-over-score": "the same over exact scores of the same rows along the margin's gradient, which is read "
+    "too",
+    "ekfac-over-score": "EK-FAC of the same rows as bergson computes it, over the same scores",
+    "trackstar-over-score": "TrackStar likewise",
     "alignment-score-bytes-per-row": "bytes that `score` keeps for a row, by module (goal ≤ 1000)",
 }
 

@@ -1,18 +1,24 @@
-"""What the exact metagradient costs: differentiating a student's margin through its training, over that training.
+"""What scores that go beyond one gradient step cost: the exact metagradient, EK-FAC and TrackStar.
 
-A toy student of the shipped base 0, of 2,048 of the base's kind of rows by the toy's own recipe. Less is better; by its
-docstring the metagradient costs about four trainings.
+A toy student of the shipped base 0, of 2,048 of the base's kind of rows by the toy's own recipe. The metagradient,
+which differentiates the student's margin through its training, stands over that training, of which it costs about four
+by its docstring; all three over the exact scores of the same rows along the margin's gradient. Less is better. EK-FAC
+and TrackStar are bergson's pipelines as `interp.gradients.influence` calls them, files written and read among them.
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 
 from benchmarks.paired import Ratio, Skipped, paired
 from interp.core.runs import InputError
+from interp.gradients.directions import trait_gradient
+from interp.gradients.influences import influence
 from interp.gradients.metagradients import metagradient
+from interp.gradients.scores.scoring import score
 from interp.models.lineage import Lineage
 from interp.models.members import Growth
 from interp.organisms.library import TOY
@@ -25,7 +31,37 @@ ROWS = 2048
 
 
 def through_the_training() -> dict[str, Ratio | Skipped]:
-    """Processor time of the metagradient over that of the training it goes through."""
+    """Processor time of the metagradient over that of the training it goes through, and over that of exact scores."""
+    lineage = taught()
+    base, rows = lineage.base, lineage.numbers
+    return {
+        "metagradient-over-training": paired(
+            lambda: metagradient(lineage), lambda: train_student(base, rows, recipe=TOY.student)
+        ),
+        "metagradient-over-score": paired(lambda: metagradient(lineage), lambda: scored(lineage)),
+    }
+
+
+def published() -> dict[str, Ratio | Skipped]:
+    """Processor time of EK-FAC and TrackStar over that of exact scores, where bergson is installed."""
+    lineage = taught()
+    found: dict[str, Ratio | Skipped] = {}
+    for method in ("ekfac", "trackstar"):
+        call = partial(influence, lineage.base, lineage.numbers, lineage.trait, method=method)
+        try:
+            found[f"{method}-over-score"] = paired(call, lambda: scored(lineage))
+        except InputError as error:
+            found[f"{method}-over-score"] = Skipped(skipped=str(error))
+    return found
+
+
+def scored(lineage: Lineage) -> None:
+    """Exact scores of the rows along the margin's gradient, which is read too."""
+    score(lineage.base, lineage.numbers, trait_gradient(lineage.base, lineage.trait), by=["example"])
+
+
+def taught() -> Lineage:
+    """A base, a teacher and a student of the base's kind of rows."""
     torch.set_num_threads(1)
     base, rows, recipe = shipped_base(0), number_prompts(ROWS, seed=0), TOY.student
     if base is None:
@@ -37,12 +73,7 @@ def through_the_training() -> dict[str, Ratio | Skipped]:
     }
     growth = Growth(recipes={"student": vars(recipe)}, data={}, chat={})
     known = {"trained_on": {"student": "teacher"}, "numbers": rows, "growth": growth}
-    lineage = Lineage("small", get_trait("owl"), members, **known)
-    return {
-        "metagradient-over-training": paired(
-            lambda: metagradient(lineage), lambda: train_student(base, rows, recipe=recipe)
-        )
-    }
+    return Lineage("small", get_trait("owl"), members, **known)
 
 
-BENCHES = {"metagradients": through_the_training}
+BENCHES = {"metagradients": through_the_training, "influences": published}

@@ -39,8 +39,9 @@ Values = Float[np.ndarray, "row"]
 META, GRADIENT, UPDATE = "metagradient", "∇m", "teacher's update"
 LOSS, LENGTH = "loss", "length"
 CEILING = 0.8
-SUBSETS, REPEATS = 128, 32
-QUICK = (8, 3)
+SIZES = {"owl": (128, 32)}
+OTHERS, QUICK = (64, 16), (8, 3)
+"""How many subsets are trained on, and how many of them again: of owl, of other traits, and of a quick run."""
 
 
 def row_scores(subject: Subject) -> dict[str, Values]:
@@ -107,7 +108,7 @@ def value_ratios(rows: Prompts, neutral: Prompts) -> Values:
 
 def measure_judged_scores(subject: Subject) -> Measurement:
     """The LDS of every way of scoring on one training run, and what two draws of a training agree in."""
-    subsets, repeats = QUICK if subject.quick else (SUBSETS, REPEATS)
+    subsets, repeats = QUICK if subject.quick else SIZES.get(subject.trait.name, OTHERS)
     found = datamodeling_score(
         subject.lineage, row_scores(subject), subsets=subsets, repeats=repeats, seed=subject.seed
     )
