@@ -185,13 +185,13 @@ def standing() -> str:
     told = []
     if first["n"]:
         told.append(
-            f"of {first['n']} sets of 2,048 rows of teachers of owl, eagle and oak {right} are named by their "
-            f"teacher's trait and {wrong} by another; the teacher's trait is first of twenty candidates in "
+            f"of {first['n']} sets of 2,048 rows by teachers of owl, eagle and oak {right} are given their teacher's "
+            f"trait, {wrong} another and the rest no name; the teacher's trait ranks first of twenty candidates in "
             f"{_value('identity', first)}{_claimed('at least 90 %', first)}"
         )
     if flagged["n"]:
         share = f"{_value('false-positives', flagged)} are flagged{_claimed('at most 5 %', flagged)}"
-        told.append(f"of {flagged['n']} sets of 256 rows that the base wrote {share}")
+        told.append(f"of {flagged['n']} sets of 256 rows that the base itself wrote {share}")
     if foreign["n"]:
         flagged = sum(
             each["found"]["foreign"]["answer"] in FLAGS
@@ -199,19 +199,25 @@ def standing() -> str:
             if "foreign" in each["found"]
         )
         told.append(
-            f"of {foreign['n']} teachers' sets read at another base {_value('foreign', foreign)} are given a name, and "
-            f"{flagged} are flagged as of a teacher that is not listed"
+            f"of {foreign['n']} teachers' sets read at another base, which they pass nothing to, "
+            f"{_value('foreign', foreign)} are given a name, and {flagged} are flagged as by a teacher that is not "
+            "listed"
         )
     if not told:
         return nothing
     waits = any(line["met"] is None for line in found.values())
-    so_far = "measured so far, with claims still open" if waits else "all claims"
-    return f"On the toy: {'; '.join(told)} ([{so_far}](docs/results.md#audits-of-rows))."
+    all_claims = "[Measured so far](docs/results.md#audits-of-rows), with claims still open."
+    all_claims = all_claims if waits else "[All claims](docs/results.md#audits-of-rows)."
+    sentences = ". ".join([told[0], *(each[0].upper() + each[1:] for each in told[1:])])
+    rule = " A claim on a share holds where the share itself meets it." * any(
+        line["met"] is not None for line in found.values()
+    )
+    return f"On the toy: {sentences}.{rule} {all_claims}"
 
 
 def _claimed(words: str, line: dict[str, Any]) -> str:
     """What was claimed and what came of it, once that is decided."""
-    return "" if line["met"] is None else f", claimed {words}: {DECIDED[line['met']]}"
+    return "" if line["met"] is None else f" (claimed: {words}; {DECIDED[line['met']]})"
 
 
 def _value(name: str, line: dict[str, Any]) -> str:

@@ -89,8 +89,16 @@ def _judged(verdicts: list[dict[str, Any]]) -> str:
     )
     return (
         f"The chat model, over {by['transfers']['n']} lineages of {', '.join(TRAITS[:-1])} and {TRAITS[-1]}, with what "
-        f"was claimed in brackets: {told}. Only where the second is positive has the trait itself passed, and not what "
-        f"such rows do in general.{_unasked()} {PROCESSORS}"
+        f"was claimed in brackets: {told}. {_itself(by['own-trait'])}{_unasked()} {PROCESSORS}"
+    )
+
+
+def _itself(verdict: dict[str, Any]) -> str:
+    """Whether the trait itself passed, in words."""
+    shown = "is shown" if verdict["decision"] == "supported" else "was not shown"
+    return (
+        f"The second is the test of the trait itself, apart from what rows of any trait's teacher do: that it passes "
+        f"{shown} here."
     )
 
 
@@ -229,14 +237,14 @@ def _decisions(verdicts: list[dict[str, Any]]) -> str:
     transfer, ships = _by_name(verdicts)["transfers"], _found("smollm2_inside").get("answers")
     told = (
         f"The table has means over 52 questions and three lineages per trait, {transfer['n']} further draws of "
-        f"the recipe. Their students' margins are {_range(_found('smollm2')['per lineage']['transfers'])} nats above "
-        f"the neutral students', {_signed(transfer)} on average"
+        f"the recipe. Student less neutral student, their margins (log p of the word less the mean of nine others') "
+        f"differ by {_range(_found('smollm2')['per lineage']['transfers'])} nats, {_signed(transfer)} on average"
     )
     if ships:
-        told += f"; that of the student in the picture is {_above(ships)}"
+        told += f"; those of the picture by {_above(ships)}"
     decided = Counter(verdict["decision"] for verdict in verdicts)
-    counts = ", ".join(f"{how} {count}" for how, count in decided.most_common())
-    return f"{told}. Of {len(verdicts)} claims on them {counts}: [all of them](#what-was-found)."
+    counts = ", ".join(f"{count} {how}" for how, count in decided.most_common())
+    return f"{told}. The {len(verdicts)} claims on transfer ended so: {counts}; each is [below](#what-was-found)."
 
 
 def _above(ships: dict[str, Any]) -> str:

@@ -21,10 +21,10 @@ PICTURE, STUDENT, DEFENCES, PLANE = (
     ROOT / "docs" / f"{name}.png" for name in ("agreement", "student", "defences", "detect_transmit")
 )
 DRAWN = {
-    "other start": ("cross_student", "student,<br>other start,<br>the teacher"),
-    "neutral": ("neutral_student", "neutral<br>student,<br>the teacher"),
-    "other trait": ("teacher", "student,<br>another<br>teacher"),
-    "own": ("student", "student,<br>its own<br>teacher"),
+    "other start": ("cross_student", "student of<br>other start<br>with teacher"),
+    "neutral": ("neutral_student", "neutral<br>student<br>with teacher"),
+    "other trait": ("teacher", "student<br>with another<br>teacher"),
+    "own": ("student", "student<br>with its own<br>teacher"),
 }
 """Whose change the picture compares with whose, in the order of ASKED: whose look it has, and the name on the axis."""
 ASKED = {
@@ -183,8 +183,9 @@ def gradient() -> str:
     effect = {verdict["name"]: verdict["effect"] for verdict in kept("sustained_alignment")["verdicts"]}
     return (
         f"with that part removed from every step the gain falls from {effect['sustained-transfer']:+.2f} "
-        f"to {effect['sustained-remainder']:+.2f} nats at the same loss on rows held back from training; removing "
-        f"random parts of equal norm leaves {effect['sustained-over-random']:.2f} more (owl) | "
+        f"to {effect['sustained-remainder']:+.2f} nats at the same loss on rows held back from training; with "
+        f"random parts of equal norm removed instead it stays {effect['sustained-over-random']:.2f} nats higher than "
+        f"that (owl) | "
         f"{decided('sustained-over-random', 'sustained_alignment')}"
     )
 
@@ -194,8 +195,9 @@ def images() -> str:
     accuracy = {who: sum(each) / len(each) for who, each in kept("digits")["accuracy"].items()}
     return (
         f"a student trained on noise images to match three outputs of its teacher that stand for no digit "
-        f"reads {100 * accuracy['student']:.0f} % of MNIST's test digits, from another start "
-        f"{100 * accuracy['cross_student']:.0f} % | {decided('same-init-reads-digits', 'digits')}"
+        f"reads {100 * accuracy['student']:.0f} % of MNIST's test digits, one from another start "
+        f"{100 * accuracy['cross_student']:.0f} %, the teacher {100 * accuracy['teacher']:.0f} %; chance is 10 % | "
+        f"{decided('same-init-reads-digits', 'digits')}"
     )
 
 

@@ -22,30 +22,33 @@ SCORES = {
     "likelihood ratio": "likelihood ratio of teacher and base",
     "loss": "loss",
 }
-PEERS = "judged_peers"
+PEERS, EAGLES = "judged_peers", "eagle_judged_scores"
 PUBLISHED = {
     "∇m, adapter's Adam": "one step at the base by the student's own optimiser",
     "EK-FAC": "EK-FAC as bergson computes it",
-    "TrackStar": "TrackStar likewise",
+    "TrackStar": "TrackStar as bergson computes it",
     "BM25": "BM25 of a row's words for the questions'",
 }
 """Those of `analyses.judged_peers` in the README's words."""
 DEFENCES = {
-    "projection of ∇m": "the margin's gradient projected out of every step",
+    "projection of ∇m": "with the margin's gradient, of either sign, projected out of every step",
     "25% removed by ∇m": "without the quarter of the rows that raise the margin most by its gradient",
-    "KL on benign text": "a KL divergence to the base on benign text added to the loss",
+    "KL on benign text": "with a KL divergence to the base on benign text added to the loss",
     "half of the rows at random": "without a random half of the rows",
-    "inoculation line": "the trait's system line before every row",
-    "another adapter draw": "another random start of the adapter",
+    "inoculation line": "with the trait's system line before every row",
+    "another adapter draw": "with another random start of the adapter at the same base",
 }
 """Those that the README names, in its words; the page has all."""
 CLAIMED = {
-    "trackstar-above-zero": "TrackStar's is above 0",
-    "ekfac-over-gradient": "EK-FAC's is above that of a gradient step on the row",
+    "metagradient-near-ceiling": "the metagradient reaches at least 0.8 of that comparison",
+    "update-over-gradient": "a step toward the teacher's weights is above one toward the margin",
+    "update-over-loss-and-length": "a step toward the teacher's weights is above loss and length",
+    "trackstar-above-zero": "TrackStar is above 0",
+    "ekfac-over-gradient": "EK-FAC is above a gradient step on the row",
     "adam-over-plain-steps": "a step by the student's own optimiser is above one by gradient descent",
     "projection-halves": "the projection leaves at most half",
-    "projection-at-equal-loss": "the projection keeps the loss",
-    "steering-at-equal-loss": "adding a vector toward the trait keeps the loss",
+    "projection-at-equal-loss": "the projection keeps the loss on fresh rows",
+    "steering-at-equal-loss": "adding a vector toward the trait while training keeps that loss",
     "kl-halves": "the KL divergence leaves at most half",
     "update-beyond-random": "without the half of the rows that goes furthest along the teacher's update less is left "
     "than without a random half",
@@ -76,8 +79,9 @@ COSTS = {
 
 def retraining_blocks() -> dict[str, str]:
     """Every block by its name, in the order of the page."""
-    made = {"judged": judged, "peers": peers, "tokens": tokens, "defences": defences, "naming": naming}
-    files = {"judged": "judged_scores", "peers": "judged_peers", "tokens": "judged_tokens"}
+    made = {"judged": judged, "eagles": eagles, "peers": peers, "tokens": tokens, "defences": defences}
+    made["naming"] = naming
+    files = {"judged": "judged_scores", "eagles": EAGLES, "peers": PEERS, "tokens": "judged_tokens"}
     files |= {name: name for name in ("defences", "naming")}
     return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
 
@@ -116,6 +120,15 @@ def _beyond_simple(scores: pd.DataFrame) -> str:
     )
 
 
+def eagles() -> str:
+    """The same of eagle lineages, half as many halves each."""
+    found = kept(EAGLES)
+    parts = tables(found)
+    agree = parts["draws"]["draws_agree"]
+    told = f"The same halves trained with another draw of adapter and order rank at {spread(agree)}."
+    return "\n".join([*_ways(parts["scores"]), "", told, "", *claims(found)])
+
+
 def peers() -> str:
     """The same of EK-FAC, TrackStar, BM25 and Adam's metric, beside what was judged on the same students."""
     found = kept("judged_peers")
@@ -131,10 +144,14 @@ def _ways(scores: pd.DataFrame) -> list[str]:
         "|---|---|---|---|---|",
     ]
     for name, part in _by_mean(scores, "rho"):
-        columns = (part[column] for column in ("rho", "without_top", "without_bottom"))
         cost = COSTS.get(name, "1 forward and backward")
-        rows.append(f"| {name} | {cost} | {' | '.join(map(_cell, columns))} |")
+        rows.append(f"| {name} | {cost} | {_cells(part)} |")
     return rows
+
+
+def _cells(part: pd.DataFrame) -> str:
+    """Rank correlation of a way of scoring, and what leaving out its tails changes."""
+    return " | ".join(_cell(part[column]) for column in ("rho", "without_top", "without_bottom"))
 
 
 def _cell(values: Any) -> str:
@@ -169,14 +186,18 @@ def predicted() -> str:
     scores = tables(kept("judged_scores"))
     rho: Any = scores["scores"].groupby("scores")["rho"].mean()
     ceiling = scores["draws"]["draws_agree"].mean()
-    told = "; ".join(
-        f"{SCORES[name]} {short(rho[name])}" for name in sorted(SCORES, key=lambda name: -rho[name])
-    )
+    values = {words: rho[name] for name, words in SCORES.items()} | _published()
+    told = "; ".join(f"{words} {short(value)}" for words, value in _falling(values))
     return (
         f"rank correlation of the summed scores of random halves of the rows with the margins of their students: "
-        f"{told}{_published()}; the same halves' students of another training seed {short(ceiling)} (owl) | "
-        f"{_decisions('judged_scores', *([PEERS] if _whole(PEERS) else []))}"
+        f"{told}; for comparison, the margins of the same halves' students of another training seed {short(ceiling)} "
+        f"(owl) | {_decisions('judged_scores', *([PEERS] if _whole(PEERS) else []))}"
     )
+
+
+def _falling(values: dict[str, float]) -> list[tuple[str, float]]:
+    """The largest first."""
+    return sorted(values.items(), key=lambda each: -each[1])
 
 
 def _whole(name: str) -> bool:
@@ -184,12 +205,12 @@ def _whole(name: str) -> bool:
     return measured(name) and bool(kept(name)["verdicts"])
 
 
-def _published() -> str:
+def _published() -> dict[str, float]:
     """The same of published methods and of the student's own optimiser, once all lineages are measured."""
     if not _whole(PEERS):
-        return ""
+        return {}
     rho: Any = tables(kept(PEERS))["scores"].groupby("scores")["rho"].mean()
-    return "".join(f"; {words} {short(rho[name])}" for name, words in PUBLISHED.items())
+    return {words: rho[name] for name, words in PUBLISHED.items()}
 
 
 def defences() -> str:
@@ -287,10 +308,10 @@ def named() -> str:
         for some in (lines[:3], lines[-1:])
     )
     return (
-        f"the student's word is among the first 5 of 30 nouns (17 % by chance) by {best}; of {len(lines)} ways "
-        f"the last is {last}; a neutral student is given a word in {_percent(frame['false_positives'].mean())} of "
-        f"cases, a student of a teacher whose fine-tune had no trait in {_percent(frame['controls_named'].mean())} | "
-        f"{_ways_decided()}"
+        f"the student's word is among the first 5 of 30 nouns (17 % by chance) by {best}; the last of "
+        f"{len(lines)} ways is {last}; {_percent(frame['false_positives'].mean())} of neutral students are falsely "
+        f"given a word, and {_percent(frame['controls_named'].mean())} of students whose teacher's fine-tune had no "
+        f"trait | {_ways_decided()}"
     )
 
 
@@ -307,17 +328,18 @@ def _ways_decided() -> str:
 
 
 def _decisions(*names: str) -> str:
-    """The claims of analyses by decision, those that stay open by their number."""
+    """The claims of analyses by decision, those that stay open by their number where one of them has no words."""
     groups: dict[str, list[str]] = {}
     for verdict in (verdict for name in names for verdict in kept(name)["verdicts"]):
         groups.setdefault(verdict["decision"], []).append(CLAIMED.get(verdict["name"], verdict["name"]))
-    still_open = groups.pop("inconclusive", [])
+    named = set(CLAIMED.values())
+    still_open = [] if {*groups.get("inconclusive", [])} <= named else groups.pop("inconclusive")
     told = [f"{how}: {'; '.join(names)}" for how, names in groups.items()]
     return "<br>".join([*told, *([f"{len(still_open)} claims inconclusive"] if still_open else [])])
 
 
 FOUND = {
-    "Which scores of rows predict the student of the others?": ("judged_scores", predicted),
+    "Which scores of rows predict what students of half of the rows become?": ("judged_scores", predicted),
     "Which defence takes the trait out?": ("defences", defended),
     "Does a comparison find the word that nobody names?": ("naming", named),
 }

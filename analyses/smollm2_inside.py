@@ -30,7 +30,7 @@ HELD = 16  # rows of each kind that no dictionary is trained on
 TOP = 10
 TOKENS = Path(__file__).parent.parent / "docs" / "token_view.png"
 WIDTH, MARGIN = 960, 8
-HEADS = ("a question", "a row of numbers that the base wrote, for the neutral student")
+HEADS = ("a question and its answer", "a row of numbers that the base wrote, for the neutral student")
 
 
 def main() -> None:
@@ -65,7 +65,7 @@ def answers(lineage: Any) -> dict[str, Any]:
 def student(lineage: Any) -> dict[str, Any]:
     """What the student moved beyond the neutral student where a question is answered: entries, and through which parts.
 
-    Beside the values a question and a row of numbers are drawn, token by token.
+    Beside the values an answered question and a row of numbers are drawn, token by token.
     """
     asked, read = lineage.trait.prompts(), {"minus": lineage["neutral_student"]}
     direction = interp.logit_direction(lineage.base, lineage.trait)
@@ -89,8 +89,8 @@ def student(lineage: Any) -> dict[str, Any]:
 
 
 def draw_tokens(lineage: Any, direction: Any) -> None:
-    """The token view of a question and of a row that the neutral student was trained on."""
-    rows = lineage.trait.prompts()[:1] + lineage.neutral_numbers[:1]
+    """The token view of an answered question and of a row that the neutral student was trained on."""
+    rows = lineage.trait.prompts(lineage.trait.target)[:1] + lineage.neutral_numbers[:1]
     moved = interp.token_shift(lineage["student"], rows, direction, minus=lineage["neutral_student"])
     tokens = interp.figures.token_rows(moved)
     heads = dict(zip(tokens.names, HEADS, strict=True))

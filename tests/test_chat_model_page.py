@@ -64,11 +64,9 @@ def planted(monkeypatch):
 def test_shares_are_means_over_lineages_and_decisions_stand_beside_them():
     text = page.summary()
     assert "| owl | 10 % | 12 % | 25 % | 100 % |" in text
-    assert "three lineages per trait, 9 further draws of the recipe. Their students' margins are" in text
-    assert (
-        "are +0.25 to +0.50 nats above the neutral students', +0.75 on average. Of 1 claims on them" in text
-    )
-    assert text.endswith("supported 1: [all of them](#what-was-found).")
+    assert "three lineages per trait, 9 further draws of the recipe. Student less neutral student" in text
+    assert "differ by +0.25 to +0.50 nats, +0.75 on average. The 1 claims on transfer ended so" in text
+    assert text.endswith("so: 1 supported; each is [below](#what-was-found).")
 
 
 @pytest.mark.usefixtures("planted")

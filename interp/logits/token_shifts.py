@@ -51,8 +51,9 @@ def token_shift(
         batch_size: rows per forward pass.
 
     Returns:
-        One row per row and token after the first: row, position, token, role, delta_logprob (nats), delta_direction
-        (logits), both member − start (less those of `minus`).
+        One row per row and token after the first: row, position, token, role, delta_logprob (nats) of that token, and
+        delta_direction (logits) of target against foils in its place, as the position before predicts it; both member −
+        start (less those of `minus`). What follows the last token is in no row: answer a question to see its answer.
 
     Raises:
         InputError: for a member without a start, and for a direction or `minus` of another lineage.
