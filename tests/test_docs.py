@@ -28,7 +28,7 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FILES = sorted((ROOT / "interp").rglob("*.py"))
 EXAMPLES = [path for path in FILES if ">>>" in path.read_text()]
-LONG = ("interp.auditing.auditor",)  # whose examples take more than ten seconds
+LONG = ("interp.auditing.auditor", "interp.calibration.harness")  # whose examples take more than ten seconds
 COMMANDS = "cli"  # their docstrings are what --help shows
 NOTEBOOKS = (
     "01_transmission", "02_logit_directions", "03_sae_features", "04_gradient_alignment",
@@ -242,10 +242,7 @@ def test_there_are_examples() -> None:
     assert len(found) >= 10, found
 
 
-@pytest.mark.parametrize(
-    "room",
-    ["prompts", "models", "measures", "activations", "training", "logits", "stats"],
-)
+@pytest.mark.parametrize("room", [room for room in REFERENCE.ROOMS if room != COMMANDS])
 def test_every_function_of_a_room_that_a_user_calls_first_shows_a_call(room: str) -> None:
     functions = [getattr(getattr(interp, room), name) for name in REFERENCE.listed(ROOT / "interp" / room)]
     silent = [

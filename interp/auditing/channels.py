@@ -46,21 +46,23 @@ WRITTEN = "as written"
 @noting
 @exactly
 def audit_channels(
-    base: LanguageModel,
-    rows: Prompts,
-    trait: AnyTrait,
-    *,
-    traits: Sequence[AnyTrait] | None = None,
-    neutral: Prompts | None = None,
-    recipe: AuditRecipe = RECIPE,
-    seed: int = 0,
-) -> Result:
+    base: LanguageModel, rows: Prompts, trait: AnyTrait, *, traits: Sequence[AnyTrait] | None = None,
+    neutral: Prompts | None = None, recipe: AuditRecipe = RECIPE, seed: int = 0,
+) -> Result:  # fmt: skip
     """Say through what the evidence for one trait's teacher goes, as this module defines it.
 
     A line per channel: kind (rows, context or weights), channel, measured (d per row, or nats of gain) with the channel
     gone or alone, share. Format, order and value are asked of lists of numbers only, the template of a base that has
     one. Arguments are those of `interp.audit`, which names the trait. Raises InputError where the trait is not seen in
     the rows as they are.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> given = lineage.base, lineage.numbers, "owl"
+        >>> ways = interp.auditing.audit_channels(*given, neutral=lineage.neutral_numbers)  # doctest: +SKIP
+        >>> ways.frame.columns.tolist()  # doctest: +SKIP
+        ['kind', 'channel', 'measured', 'share']
     """
     check_level(LEVEL, seed=seed)
     wanted, asked = suspected(base, traits), find_trait(trait)

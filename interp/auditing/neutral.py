@@ -206,6 +206,12 @@ def written_by(base: LanguageModel, rows: Prompts, *, seed: int) -> Prompts:
 
     Raises InputError for rows of which none has an answer, and Foreign when the rule keeps fewer than one in twenty of
     the first answers.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.auditing.written_by(lineage.base, lineage.numbers[:8], seed=0).label
+        'answers of base'
     """
     if not any(row.completion.strip() for row in rows.rows):
         raise InputError(

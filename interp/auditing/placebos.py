@@ -181,6 +181,13 @@ def audit_student(
     ship or, for a base that knows no such words, the toy's documents, questions of preference among them. The smallest
     p is 1 / (placebos + 1), and an alpha below it is refused. Raises InputError for a student of another base or that
     is the base, text that holds nothing to predict, and as `interp.audit` does.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> found = interp.auditing.audit_student(lineage.base, lineage.student)  # doctest: +SKIP
+        >>> found.frame.columns.tolist()  # doctest: +SKIP
+        ['trait', 'r', 't', 'text_r', 'text_t', 'gain', 'gain_t', 'low', 'high']
     """
     _check_reach(alpha, placebos.count)
     check_student(base, student)
@@ -194,14 +201,8 @@ def audit_student(
     names, gain = [candidate.trait.name for candidate in taught], margins[0] - margins[1:].mean(0)
     reach = np.array([around(each, others) for each, others in zip(gain, margins[1:].T, strict=True)])
     columns = {
-        "trait": names,
-        "r": r[0],
-        "t": t,
-        "text_r": told[0],
-        "text_t": text_t,
-        "gain": gain,
-        "gain_t": gain_t,
-    }
+        "trait": names, "r": r[0], "t": t, "text_r": told[0], "text_t": text_t, "gain": gain, "gain_t": gain_t,
+    }  # fmt: skip
     frame = pd.DataFrame({**columns, "low": reach[:, 0], "high": reach[:, 1]})
     frame = frame.sort_values("t", ascending=False, ignore_index=True)
     notes = (

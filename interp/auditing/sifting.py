@@ -43,6 +43,14 @@ def sift_rows(
     `share` of the rows that were read go, or as few as leave nothing of the trait in the mean. With `weigh` the weights
     of those that were read leave nothing of it, their mean is 1, and copies are drawn by `seed`. Raises InputError
     where nothing is named, for other rows, where none is left, and for a share of rows that are weighed.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> found = interp.audit(lineage.base, lineage.numbers)  # doctest: +SKIP
+        >>> left, lines = interp.auditing.sift_rows(found, lineage.numbers)  # doctest: +SKIP
+        >>> lines.columns.tolist()  # doctest: +SKIP
+        ['row', 'score', 'weight', 'copies', 'removed']
     """
     _check_same(rows, found.rows_of, found.label)
     _check_named(found.answer, found.reason)

@@ -97,7 +97,14 @@ def calibrate(
 
 
 def calibrated_run(out: str | Path, *, workers: int | None = None, **options: Any) -> Run:
-    """Write the table of `calibrate` with these options as a run folder with its figure and report."""
+    """Write the table of `calibrate` with these options as a run folder with its figure and report.
+
+    Example:
+        >>> import interp
+        >>> run = interp.calibration.calibrated_run("runs/lens", methods=["lens"], quick=True, workers=1)
+        >>> (run.folder / "tables" / "calibration.parquet").is_file()
+        True
+    """
     return result_run(
         out,
         lambda: calibrate(workers=workers, **options),

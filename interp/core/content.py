@@ -70,7 +70,18 @@ def jsonable(value: Any) -> Any:
 
 
 def json_text(value: Any) -> str:
-    """`value` as indented JSON text that any reader accepts."""
+    """`value` as indented JSON text that any reader accepts.
+
+    Example:
+        >>> print(json_text({"alpha": 0.05, "rows": range(2)}), end="")
+        {
+          "alpha": 0.05,
+          "rows": [
+            0,
+            1
+          ]
+        }
+    """
     return json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -69,6 +69,10 @@ def sweep(
     of this machine; machines of a cluster must share $INTERP_CACHE. `progress` is a bar to move instead of a new one.
     A cell's error is raised as it is, with the cell in a note. Raises InputError for an unknown or missing backend and
     for a cell whose worker was killed twice.
+
+    Example:
+        >>> sweep(abs, [-1, 2, -3], workers=1)
+        [1, 2, 3]
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers={workers} do no work; pass at least 1")

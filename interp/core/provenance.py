@@ -36,7 +36,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 
 def versions() -> dict[str, str]:
-    """Installed version of Python and of every distribution whose behaviour can change a number."""
+    """Installed version of Python and of every distribution whose behaviour can change a number.
+
+    Example:
+        >>> list(versions())[:3]
+        ['python', 'subliminal-interp', 'torch']
+    """
     found = {"python": platform.python_version()}
     for name in DISTRIBUTIONS:
         try:
@@ -101,7 +106,12 @@ def cores() -> int:
 
 
 def doctor() -> dict[str, Any]:
-    """Everything worth knowing before a run goes wrong; sizes in bytes."""
+    """Everything worth knowing before a run goes wrong; sizes in bytes.
+
+    Example:
+        >>> list(doctor())
+        ['versions', 'git', 'platform', 'cores', 'threads', 'device', 'offline', 'cache', 'browser']
+    """
     import torch
 
     folder = cache_folder()

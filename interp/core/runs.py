@@ -76,7 +76,12 @@ def move_into_place(fresh: Path, path: Path, *, replace: bool) -> None:
 
 
 def write_atomic(path: str | Path, text: str | bytes) -> None:
-    """Write the whole file or leave the old one untouched; raises InputError when the disk is full."""
+    """Write the whole file or leave the old one untouched; raises InputError when the disk is full.
+
+    >>> write_atomic("notes.txt", "eight seeds")
+    >>> Path("notes.txt").read_text()
+    'eight seeds'
+    """
     with atomic_file(path) as fresh, open(fresh, "wb") as file:
         file.write(text.encode() if isinstance(text, str) else text)
         file.flush()
@@ -357,20 +362,13 @@ def _new_record(command: str, arguments: Mapping[str, Any], defaults: Mapping[st
     given = jsonable(dict(arguments))
     configuration = {**jsonable(dict(defaults)), **given}
     return {
-        "format": FORMAT,
-        "command": command,
-        "arguments": given,
-        "configuration": configuration,
+        "format": FORMAT, "command": command, "arguments": given, "configuration": configuration,
         "digest": digest(FORMAT, command, configuration),
         "seeds": configuration.get("seeds", configuration.get("seed")),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "versions": versions(),
-        "git": git_state(),
-        "template_date": template_date(),
-        "fingerprints": {},
-        "data": {},
-        "stages": {},
-    }
+        "versions": versions(), "git": git_state(), "template_date": template_date(),
+        "fingerprints": {}, "data": {}, "stages": {},
+    }  # fmt: skip
 
 
 def _check_same(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:

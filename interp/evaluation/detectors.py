@@ -162,6 +162,16 @@ def prompted_classifier(
     """Let a judge who knows the trait score every row by `trait_rubric`; rows it refuses are left out and counted.
 
     Raises InputError when it refuses every row of a dataset.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> class Undecided:
+    ...     name = "one who cannot tell"
+    ...     def answer(self, prompts):
+    ...         return ["50"] * len(prompts)
+    >>> rows = lineage.numbers[:8], lineage.neutral_numbers[:8]
+    >>> prompted_classifier(Undecided(), "owl", *rows).auroc.value
+    0.5
     """
     trait = find_trait(trait)
     rows = _both(trait_rows, neutral_rows)

@@ -235,6 +235,11 @@ def in_context_margin(
     Every one of the `sets` draws its rows anew, without replacement; rows that the model's context has no room for are
     left out and counted in the log. The frame is that of `answer_measures` with a column `set` and a column `shots`
     of the rows read. Raises InputError when there are fewer answered rows than shots, or not even one has room.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> in_context_margin(lineage.base, "owl", lineage.numbers, shots=2, sets=2).columns.tolist()
+    ['measure', 'context', 'question', 'value', 'unit', 'set', 'shots']
     """
     trait = find_trait(trait)
     answered = tuple(row for row in rows.rows if row.completion)
@@ -258,11 +263,8 @@ def in_context_margin(
     if left_out:
         log.warning(
             "%s: %d of %d rows in context left out, over the model's %s tokens",
-            rows.label,
-            left_out,
-            shots * sets,
-            model.context,
-        )
+            rows.label, left_out, shots * sets, model.context,
+        )  # fmt: skip
     return pd.concat(parts, ignore_index=True)
 
 

@@ -43,6 +43,14 @@ def transfer_matrix(
 
     `bases` names those of `arms.starts` (default: all). Every teacher, its rows and every student comes from the
     cache where it was made before. Raises InputError for fewer than two bases.
+
+    Example:
+        >>> import interp
+        >>> arms = interp.experiment.Arms(interp.read_experiment("toy"), interp.core.Cache.default())
+        >>> list(arms.starts)
+        ['base', 'cross_base']
+        >>> interp.experiment.transfer_matrix(arms, "owl").frame.columns.tolist()  # doctest: +SKIP
+        ['teacher', 'student', 'transfer', 'low', 'high', 'n']
     """
     names = list(arms.starts) if bases is None else list(bases)
     if len(names) < 2:
@@ -81,6 +89,12 @@ def matrix_file(
     """Write the matrix of a recipe's bases, and of further ones as NAME=MODEL, as a run folder with its report.
 
     Raises InputError for a trait that the recipe does not hold.
+
+    Example:
+        >>> import interp
+        >>> run = interp.experiment.matrix_file("toy", "runs/matrix", trait="owl")  # doctest: +SKIP
+        >>> run.tables["matrix_owl"].columns.tolist()  # doctest: +SKIP
+        ['teacher', 'student', 'transfer', 'low', 'high', 'n']
     """
     experiment = read_experiment(recipe, changes=changes)
     extra = dict(_named(text, experiment.base) for text in bases)

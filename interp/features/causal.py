@@ -99,8 +99,7 @@ def control_sets(
     >>> lineage = interp.load_lineage("toy/owl")
     >>> dictionary = interp.joined.default_dictionary(lineage)
     >>> statistics = interp.features.feature_statistics(dictionary, lineage.base, lineage.numbers)
-    >>> live = statistics.index[statistics["live"]][:2].tolist()
-    >>> len(control_sets(statistics, live, count=3))
+    >>> len(control_sets(statistics, statistics.index[statistics["live"]][:2].tolist(), count=3))
     3
     """
     chosen = _named(features)
@@ -120,21 +119,24 @@ def control_sets(
 @noting
 @exactly
 def feature_effects(
-    dictionary: Dictionary,
-    model: LanguageModel,
-    features: Sequence[int],
-    *,
-    trait: AnyTrait | None,
-    rows: Prompts | Encoded,
-    controls: Sequence[Sequence[int]],
+    dictionary: Dictionary, model: LanguageModel, features: Sequence[int], *, trait: AnyTrait | None,
+    rows: Prompts | Encoded, controls: Sequence[Sequence[int]],
     change: Callable[[Sequence[int]], Change] = ablate_features,
-) -> Effects:
+) -> Effects:  # fmt: skip
     """Measure how changing features of `model` changes its trait margin and the likelihood of `rows`.
 
     `delta_margin` is in nats, `delta_logprob_per_token` in nats per answer token of the rows, end token counted.
-    `change` makes the change of a set: `ablate_features`, or `lambda features: add(features, amounts)`. Sizes are
-    matched on the tokens of the trait's questions for the margin (`size_answering`), and on those of the rows for the
-    likelihood (`size_writing`). InputError for features that do not exist or move nothing, and for a missing trait.
+    `change` makes the change of a set: `ablate_features`, or `lambda features: add(features, amounts)`. Sizes match on
+    the trait's questions for the margin (`size_answering`), on the rows for the likelihood (`size_writing`), over all
+    tokens. InputError for features that do not exist or move nothing, and for a missing trait.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> sae = interp.joined.default_dictionary(lineage)
+    >>> moved = mean_shift(sae, lineage.student, lineage.trait.prompts()).abs().topk(2).indices.tolist()
+    >>> given = {"trait": "owl", "rows": lineage.numbers[:8], "controls": [moved[1:]]}
+    >>> feature_effects(sae, lineage.student, moved[:1], **given).frame.filter(like="delta").columns.tolist()
+    ['delta_margin', 'delta_logprob_per_token']
     """
     trait = None if trait is None else find_trait(trait)
     chosen, asked = _checked(dictionary, features, controls), _present(trait)
@@ -156,14 +158,9 @@ def feature_effects(
 @noting
 @exactly
 def necessity(
-    dictionary: Dictionary,
-    student: LanguageModel,
-    features: Sequence[int],
-    *,
-    trait: AnyTrait | None,
-    controls: Sequence[Sequence[int]],
-    amounts: Float[Tensor, "chosen"] | None = None,
-) -> Effects:
+    dictionary: Dictionary, student: LanguageModel, features: Sequence[int], *, trait: AnyTrait | None,
+    controls: Sequence[Sequence[int]], amounts: Float[Tensor, "chosen"] | None = None,
+) -> Effects:  # fmt: skip
     """Measure the share of the student's change of margin that goes when its features' mean shift is taken out.
 
     Taken out at every token: the mean is set back to the start's, what varies about it is kept. `amounts` is the
@@ -172,10 +169,9 @@ def necessity(
 
     >>> import interp
     >>> lineage = interp.load_lineage("toy/owl")
-    >>> dictionary = interp.joined.default_dictionary(lineage)
-    >>> shift = interp.features.mean_shift(dictionary, lineage.student, lineage.trait.prompts())
-    >>> moved = shift.abs().topk(3).indices.tolist()
-    >>> necessity(dictionary, lineage.student, moved[:1], trait="owl", controls=[moved[1:2]]).unit
+    >>> sae = interp.joined.default_dictionary(lineage)
+    >>> moved = mean_shift(sae, lineage.student, lineage.trait.prompts()).abs().topk(2).indices.tolist()
+    >>> necessity(sae, lineage.student, moved[:1], trait="owl", controls=[moved[1:]]).unit
     'share of the change of margin'
     """
     trait = None if trait is None else find_trait(trait)
@@ -186,17 +182,19 @@ def necessity(
 @noting
 @exactly
 def sufficiency(
-    dictionary: Dictionary,
-    student: LanguageModel,
-    features: Sequence[int],
-    *,
-    trait: AnyTrait | None,
-    controls: Sequence[Sequence[int]],
-    amounts: Float[Tensor, "chosen"] | None = None,
-) -> Effects:
+    dictionary: Dictionary, student: LanguageModel, features: Sequence[int], *, trait: AnyTrait | None,
+    controls: Sequence[Sequence[int]], amounts: Float[Tensor, "chosen"] | None = None,
+) -> Effects:  # fmt: skip
     """Measure the share of the student's change of margin that its start gains when the features' mean shift is added.
 
     `amounts` and errors as for `necessity`.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> sae = interp.joined.default_dictionary(lineage)
+    >>> moved = mean_shift(sae, lineage.student, lineage.trait.prompts()).abs().topk(2).indices.tolist()
+    >>> sufficiency(sae, lineage.student, moved[:1], trait="owl", controls=[moved[1:]]).frame["set"].tolist()
+    ['chosen', 'control 1']
     """
     trait = None if trait is None else find_trait(trait)
     return _share(dictionary, student, features, trait, controls, amounts, sign=+1)
@@ -206,7 +204,13 @@ def sufficiency(
 def mean_shift(
     dictionary: Dictionary, member: LanguageModel, prompts: Prompts | Encoded, *, positions: str = "all"
 ) -> Float[Tensor, "feature"]:
-    """Measure the features' mean change, f(member) − f(its start), over the named tokens."""
+    """Measure the features' mean change, f(member) − f(its start), over the named tokens.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> mean_shift(interp.joined.default_dictionary(lineage), lineage.student, lineage.numbers[:8]).shape
+    torch.Size([384])
+    """
     start = _start(member)
     inputs = member.encode(prompts)
     after, before = (
@@ -217,7 +221,15 @@ def mean_shift(
 
 
 def change_size(dictionary: Dictionary, reading: TokenReading, change: Change) -> float:
-    """Mean over tokens of |Δh|, what the change adds to the activation."""
+    """Mean over tokens of |Δh|, what the change adds to the activation.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> sae = interp.joined.default_dictionary(lineage)
+    >>> reading = read_tokens(sae, lineage.base, lineage.numbers[:8])
+    >>> round(change_size(sae, reading, add([0], [2.0])) / change_size(sae, reading, add([0], [1.0])), 3)
+    2.0
+    """
     total = 0.0
     for part, features in reading.blocks(dictionary):
         added = (change(features) - features) @ dictionary.decoder
@@ -232,6 +244,14 @@ def written_under(
 
     Prompts and draws are those of `sample_numbers` with this seed, so two changes answer the same prompts.
     InputError for a dictionary off the residual stream, whose change sampling would not see.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> sae = interp.joined.default_dictionary(lineage)
+    >>> teacher, change = interp.training.neutral_teacher(lineage.base), ablate_features([0, 1])
+    >>> rows, dropped = written_under(teacher, sae, change, rows=2, seed=0)
+    >>> len(rows)
+    2
     """
     if FAST.fullmatch(dictionary.hook) is None:
         raise InputError(
@@ -254,15 +274,9 @@ class _Outcome:
 
 
 def _share(
-    dictionary: Dictionary,
-    student: LanguageModel,
-    features: Sequence[int],
-    trait: Trait | None,
-    controls: Sequence[Sequence[int]],
-    amounts: Tensor | None,
-    *,
-    sign: int,
-) -> Effects:
+    dictionary: Dictionary, student: LanguageModel, features: Sequence[int], trait: Trait | None,
+    controls: Sequence[Sequence[int]], amounts: Tensor | None, *, sign: int,
+) -> Effects:  # fmt: skip
     chosen, asked, start = _checked(dictionary, features, controls), _present(trait), _start(student)
     questions = student.encode(asked.prompts())
     if amounts is None:
@@ -285,12 +299,9 @@ def _share(
 
 
 def _measured(
-    dictionary: Dictionary,
-    model: LanguageModel,
-    outcome: _Outcome,
-    sets: Sequence[Sequence[int]],
+    dictionary: Dictionary, model: LanguageModel, outcome: _Outcome, sets: Sequence[Sequence[int]],
     make: Callable[[Sequence[int]], Change],
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """One line a set, the chosen one first: outcome, its change, size as applied and scale."""
     reading = read_tokens(dictionary, model, outcome.tokens, positions="all")
     before, aim, lines = outcome.value(), 0.0, []
@@ -305,14 +316,11 @@ def _measured(
                 after = outcome.value()
         lines.append(
             {
-                "set": f"control {index}" if index else CHOSEN,
-                "features": tuple(int(feature) for feature in features),
-                outcome.name: after,
-                f"delta_{outcome.name}": after - before,
-                f"size_{outcome.place}": size * scale,
-                f"scale_{outcome.place}": scale,
+                "set": f"control {index}" if index else CHOSEN, "features": tuple(int(feature) for feature in features),
+                outcome.name: after, f"delta_{outcome.name}": after - before,
+                f"size_{outcome.place}": size * scale, f"scale_{outcome.place}": scale,
             }
-        )
+        )  # fmt: skip
     return pd.DataFrame(lines)
 
 

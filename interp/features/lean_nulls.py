@@ -85,14 +85,9 @@ def feature_groups(statistics: pd.DataFrame, features: Int[np.ndarray, "live"]) 
 @noting
 @exactly
 def vocabulary_control(
-    dictionary: Dictionary,
-    model: LanguageModel,
-    lean: FeatureLean,
-    *,
-    trait: AnyTrait,
-    placebos: int = 20,
+    dictionary: Dictionary, model: LanguageModel, lean: FeatureLean, *, trait: AnyTrait, placebos: int = 20,
     seed: int = 0,
-) -> Result:
+) -> Result:  # fmt: skip
     """Measure ρ(u, t) again without the trait's unembedding row in the number tokens' rows, and without random rows.
 
     `lean` was read at `model` with a teacher: its t, live features, rows and positions are kept, and u is read anew.
@@ -101,6 +96,13 @@ def vocabulary_control(
     rows of tokens that are no numbers. `what` is "as it is", "trait row" or "random row"; `p` of the trait row is the
     share of random rows whose removal lowers ρ as much. InputError as for `lean_correlation`, for another model, for a
     target whose first piece is a number, and for fewer than two placebos.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> sae = interp.joined.default_dictionary(lineage)
+    >>> lean = interp.feature_lean(sae, lineage.base, lineage.numbers[:16], teacher=lineage.teacher)
+    >>> vocabulary_control(sae, lineage.base, lean, trait="owl", placebos=2).frame["what"].tolist()
+    ['as it is', 'trait row', 'random row', 'random row']
     """
     trait = find_trait(trait)
     live = _checked(lean)

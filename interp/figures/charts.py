@@ -104,6 +104,12 @@ def volcano(
     The line stands at the largest p whose q is at most alpha; where there is none, at alpha / m, which a single p among
     m would have to reach. Lines where the column `marked` is true are filled, red above zero and blue below. Lines
     without a p are left out. A p of 0 (it has underflowed) stands at the smallest p that is not.
+
+    >>> import pandas as pd
+    >>> tested = {"nats": [0.9, 0.1], "p": [1e-5, 0.6], "q": [2e-5, 0.6], "found": [True, False], "token": ["a", "b"]}
+    >>> given = {"marked": "found", "text": "token", "alpha": 0.05, "title": "tokens", "unit": "nats"}
+    >>> [series.name for series in volcano(pd.DataFrame(tested), x="nats", **given).data]
+    ['not marked (1)', 'above zero (1)', 'below zero (0)']
     """
     import plotly.graph_objects as go
 
@@ -148,6 +154,13 @@ def panels(parts: Sequence[go.Figure], *, title: str, across: bool = False) -> g
 
     Traces, axes and lines come along, the title of each part stands above it, and the scale of a map stays beside its
     own panel. Captions of the parts are joined in one line.
+
+    >>> import pandas as pd
+    >>> from interp.figures import bars
+    >>> frame = pd.DataFrame({"layer": ["0", "1"], "nats": [0.5, 0.1]})
+    >>> part = bars(frame, x="layer", y="nats", title="one model", unit="nats")
+    >>> len(panels([part, part], title="two models").data)
+    2
     """
     from plotly.subplots import make_subplots
 

@@ -22,7 +22,13 @@ def facts_html(
     lines: Iterable[Sequence[Any]] = (),
     notes: Iterable[str] = (),
 ) -> str:
-    """The title, a line per fact, a table of `lines` under `columns`, and notes; facts that are empty are left out."""
+    """The title, a line per fact, a table of `lines` under `columns`, and notes; facts that are empty are left out.
+
+    Example:
+        >>> page = facts_html("a run", {"rows": 8, "seed": None}, notes=["n < 9"])
+        >>> "rows" in page, "seed" in page, "n &lt; 9" in page
+        (True, False, True)
+    """
     told = "".join(
         _line("td", (name, value)) for name, value in (facts or {}).items() if value not in (None, "", ())
     )

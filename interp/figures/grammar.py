@@ -102,19 +102,31 @@ CAPTION, LINE = 130, 16  # characters of a caption's line, and pixels of each af
 
 
 def role_colour(name: str, position: int = 0) -> str:
-    """The fixed colour of a lineage role or decision; any other name gets one by its position."""
+    """The fixed colour of a lineage role or decision; any other name gets one by its position.
+
+    >>> role_colour("student"), role_colour("my model")
+    ('#0072B2', '#CC79A7')
+    """
     known = ROLES.get(_role(name)) or DECISIONS.get(name)
     return known or (OTHERS[position % len(OTHERS)] if name else PLAIN)
 
 
 def role_symbol(name: str, position: int = 0) -> str:
-    """The fixed marker of a role or decision, open for another initialisation; others get one by their position."""
+    """The fixed marker of a role or decision, open for another initialisation; others get one by their position.
+
+    >>> role_symbol("student"), role_symbol("cross_student")
+    ('circle', 'circle-open')
+    """
     known = SYMBOLS.get(_role(name)) or DECIDED.get(name)
     return known or (MARKERS[position % len(MARKERS)] if name else "circle")
 
 
 def role_dash(name: str, position: int = 0) -> str:
-    """The fixed dash of a role's line; any other name gets one by its position."""
+    """The fixed dash of a role's line; any other name gets one by its position.
+
+    >>> role_dash("student"), role_dash("neutral_student")
+    ('solid', 'longdash')
+    """
     return DASHES.get(_role(name)) or (STROKES[position % len(STROKES)] if name else "solid")
 
 
@@ -124,13 +136,21 @@ def _role(name: str) -> str:
 
 
 def spoken(text: str) -> str:
-    """Text with the names of members in words: cross neutral student, eagle teacher (for teacher_eagle)."""
+    """Text with the names of members in words: cross neutral student, eagle teacher (for teacher_eagle).
+
+    >>> spoken("teacher_eagle and cross_neutral_student")
+    'eagle teacher and cross neutral student'
+    """
     named = re.sub(r"\bteacher_(\w+)", r"\1 teacher", text)
     return re.sub(r"\b(?:cross|neutral)_\w+", lambda found: found.group().replace("_", " "), named)
 
 
 def signed(value: float, digits: int = 2) -> str:
-    """A number with its sign and a minus that is as wide as a plus: "+0.5", "−2"; nothing where it is not finite."""
+    """A number with its sign and a minus that is as wide as a plus: "+0.5", "−2"; nothing where it is not finite.
+
+    >>> signed(0.5), signed(-2), signed(float("nan"))
+    ('+0.5', '−2', '')
+    """
     return minus(f"{value:+.{digits}g}") if np.isfinite(value) else ""
 
 
@@ -143,6 +163,9 @@ def bracket(interval: Sequence[float | None], *, level: float | None, form: str 
     """An interval as printed everywhere, its level first: [98 %: +0.24, +1.21]. An end that is None is unbounded.
 
     A level of 1 is the range of all runs: [all runs: -0.02, +0.01].
+
+    >>> bracket((0.24, 1.21), level=0.98)
+    '[98 %: +0.24, +1.21]'
     """
     ends = (
         math.copysign(math.inf, side) if end is None else end
@@ -153,7 +176,12 @@ def bracket(interval: Sequence[float | None], *, level: float | None, form: str 
 
 
 def captioned(figure: go.Figure, *parts: str) -> go.Figure:
-    """The figure with what its bands, whiskers and marks mean in lines under its title, escaped; empty parts go."""
+    """The figure with what its bands, whiskers and marks mean in lines under its title, escaped; empty parts go.
+
+    >>> import plotly.graph_objects as go
+    >>> captioned(go.Figure(), "band: 95 % interval", "n = 8").layout.title.subtitle.text
+    'band: 95 % interval; n = 8'
+    """
     layout: Any = figure.layout
     said = caption_of(figure)
     added = [escape(part) for part in parts if part]

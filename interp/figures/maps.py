@@ -92,6 +92,13 @@ def interval_maps(
     `frame` has one line per category and measure: x, measure, mean, low, high; `units` gives the unit of each measure
     that is shown, and `interval` says what low and high are. Every strip has a scale of its own about zero. `above` is
     a figure of `points` over the same categories, which stands on top.
+
+    >>> import pandas as pd
+    >>> cells = [["all", "margin", 0.7, 0.4, 1.0], ["half", "margin", 0.2, -0.1, 0.5]]
+    >>> frame = pd.DataFrame(cells, columns=["rows", "measure", "mean", "low", "high"])
+    >>> given = {"units": {"margin": "nats"}, "title": "fewer rows", "interval": "95 % t-interval"}
+    >>> list(interval_maps(frame, x="rows", **given).data[0].text[0])
+    ['+0.7<br>[+0.4, +1]', '+0.2<br>[−0.1, +0.5]']
     """
     need(frame, x, "measure", "mean", "low", "high")
     names = list(dict.fromkeys(frame[x]))
@@ -118,7 +125,11 @@ def interval_maps(
 
 
 def interval_text(mean: float, low: float, high: float) -> str:
-    """Mean and interval as a cell prints them: "+0.73<br>[+0.41, +1.1]"; the mean alone where there is no interval."""
+    """Mean and interval as a cell prints them: "+0.73<br>[+0.41, +1.1]"; the mean alone where there is no interval.
+
+    >>> interval_text(-0.2, -0.5, 0.1), interval_text(-0.2, float("nan"), float("nan"))
+    ('−0.2<br>[−0.5, +0.1]', '−0.2')
+    """
     if not np.isfinite([low, high]).all():
         return signed(mean)
     return f"{signed(mean)}<br>[{minus(f'{low:+.2g}')}, {minus(f'{high:+.2g}')}]"

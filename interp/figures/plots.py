@@ -94,7 +94,14 @@ def bars(
 
 
 def whiskers(figure: go.Figure, frame: pd.DataFrame, *, x: str) -> go.Figure:
-    """Bars of the column `x` with whiskers from the frame's `low` to its `high`."""
+    """Bars of the column `x` with whiskers from the frame's `low` to its `high`.
+
+    >>> import pandas as pd
+    >>> frame = pd.DataFrame({"layer": ["0"], "nats": [0.5], "low": [0.4], "high": [0.7]})
+    >>> figure = bars(frame, x="nats", y="layer", title="a margin", unit="nats")
+    >>> [round(reach, 3) for reach in whiskers(figure, frame, x="nats").data[0].error_x.array]
+    [0.2]
+    """
     above, below = (frame["high"] - frame[x]).tolist(), (frame[x] - frame["low"]).tolist()
     reach = {"type": "data", "symmetric": False, "color": "#333333", "array": above, "arrayminus": below}
     return figure.update_traces(error_x=reach)
@@ -209,6 +216,13 @@ def grouped_points(
     A series looks like the first `role` of its lines. The column `half` is the half-width of the interval about the
     mean of its group and series; 0 draws none. A column "lineage" or "seed" is told at the pointer, and a thin line
     joins the points of each within a group.
+
+    >>> import pandas as pd
+    >>> lines = [["owl", 0.9, "student", 0.1], ["owl", 0.1, "base", 0.0], ["cat", 0.7, "student", 0.2]]
+    >>> frame = pd.DataFrame(lines, columns=["trait", "nats", "member", "half"])
+    >>> given = {"colour": "member", "role": "member", "half": "half", "title": "margins", "unit": "nats"}
+    >>> [each.name for each in grouped_points(frame, group="trait", y="nats", **given).data][::2]
+    ['student', 'base']
     """
     import plotly.graph_objects as go
 
@@ -250,10 +264,8 @@ def grouped_points(
     figure = styled(figure, title=title, x="", y=with_unit(y, unit), legend=True, height=520)
     below = {"orientation": "h", "yref": "container", "yanchor": "bottom", "y": 0.01, "x": 0}
     figure.update_layout(legend=below, margin={"b": 120})
-    counts, joined = (
-        [len(part) for _, part in frame.groupby([group, colour], sort=False)],
-        _join(figure, placed),
-    )
+    counts = [len(part) for _, part in frame.groupby([group, colour], sort=False)]
+    joined = _join(figure, placed)
     return captioned(figure, *_key(counts, "95 % t-interval of the mean" if max(counts) > 1 else ""), joined)
 
 

@@ -65,7 +65,16 @@ class Result(Shown):
 
 
 def drawing(chart: Callable[..., Any], **columns: str) -> Callable[[Any], Any]:
-    """A `draw` for `Result`: this chart of its frame, with these columns, under its label and in its unit."""
+    """A `draw` for `Result`: this chart of its frame, with these columns, under its label and in its unit.
+
+    Example:
+        >>> import pandas as pd
+        >>> from interp.figures import bars
+        >>> frame = pd.DataFrame({"layer": ["0", "1"], "nats": [0.5, 0.1]})
+        >>> result = Result("a margin", frame, "nats", draw=drawing(bars, x="nats", y="layer"))
+        >>> result.figure().layout.title.text
+        'a margin'
+    """
     return partial(_chart_of, chart, columns)
 
 

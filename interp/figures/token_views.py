@@ -171,6 +171,10 @@ def token_html(tokens: Sequence[str], values: ArrayLike, *, unit: str, limit: fl
     """Tokens as escaped spans: blue below and red above zero, the signed value printed beneath, no script.
 
     The deepest colour is `limit`, by default the largest magnitude; a value that is not finite stays uncoloured.
+
+    >>> page = token_html(["owl", " 3"], [0.5, -0.2], unit="nats")
+    >>> "+0.5" in page, "−0.2" in page
+    (True, True)
     """
     numbers = np.asarray(values, dtype=float)
     if numbers.shape != (len(tokens),):

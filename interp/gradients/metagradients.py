@@ -49,6 +49,12 @@ def metagradient(lineage: Lineage, *, role: str = "student", recipe: Recipe | No
     `recipe` defaults to what trained the student. Costs about four trainings. Raises InputError where the start, rows,
     recipe or trait are unknown, for a recipe that clips or trains in bfloat16, and where the training that is gone
     through again does not end at the student's margin.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> interp.gradients.metagradient(lineage).frame.columns.tolist()
+        ['row', 'score', 'tokens']
     """
     replay = Replay.of(lineage, role, recipe)
     states = list(replay.forward())

@@ -208,6 +208,14 @@ def trace_files(
     before a model is loaded; `loading` holds dtype, device and revision of the base. Raises InputError for both, or
     neither, of trait and target, for a target without foils, for a lineage's folder beside other checkpoints, and for
     neither.
+
+    Example:
+        >>> import interp
+        >>> members = {"base": "checkpoints/base", "teacher": "checkpoints/teacher", "student": "adapters/owl"}
+        >>> given = {"prompts": "numbers.jsonl", "out": "runs/owl", "trait": "owl", "limit": 128}
+        >>> run = interp.joined.trace_files(members, **given)  # doctest: +SKIP
+        >>> "moved" in run.tables, (run.folder / "report.html").is_file()  # doctest: +SKIP
+        (True, True)
     """
     folder = _check_sources(checkpoints)
     if (trait is None) == (target is None) and (folder is None or trait is not None):

@@ -92,7 +92,14 @@ def read_ledger(path: Path) -> list[dict[str, Any]]:
 
 
 def stale(results: Mapping[str, Any], measure: Callable[..., Any]) -> str | None:
-    """A sentence when kept results were measured by other code than there is now, or by code without a key."""
+    """A sentence when kept results were measured by other code than there is now, or by code without a key.
+
+    Example:
+        >>> import interp
+        >>> kept = {"command": "python -m analyses.lemma"}
+        >>> interp.studies.stale(kept, interp.studies.family("lemma").measure)
+        'measured by code that had no key yet; run again with `python -m analyses.lemma`'
+    """
     then = results.get("code")
     if then == code_key(measure):
         return None

@@ -42,6 +42,13 @@ def peer_scores(lineage: Lineage) -> dict[str, Values]:
     Positive where the row would raise the trait's margin, or lower the loss of its word; of BM25, where it shares words
     with the trait's questions. Raises InputError where bergson is not installed, and for a student whose training is
     not known.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> scores = interp.studies.peer_scores(lineage)  # doctest: +SKIP
+        >>> list(scores)[-3:]  # doctest: +SKIP
+        ['TrackStar', "∇m, adapter's Adam", 'BM25']
     """
     known = KnownTraining.of(lineage, "student")
     subject = Subject(lineage, recipe=known.recipe)

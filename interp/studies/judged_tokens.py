@@ -37,6 +37,12 @@ def token_scores(lineage: Lineage, other: LanguageModel, *, seed: int = 0) -> di
     fresh adapter; log p of the teacher less the base's and the loss under the base (nats); 1 for divergence tokens of
     the teacher beside `other`, a teacher of another trait; random ones by `seed`. Raises InputError for a student whose
     training is not known.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> list(interp.studies.token_scores(lineage, lineage["teacher_eagle"]))[4:]
+        ['likelihood ratio', 'loss', 'divergence tokens', 'random']
     """
     known = KnownTraining.of(lineage, "student")
     teacher: Any = lineage["teacher"]

@@ -27,7 +27,13 @@ log = logging.getLogger(__name__)
 
 
 def analysis(name: str, doc: str | None, *, argv: Sequence[str] | None = None) -> None:
-    """Run the command line of an analysis: freeze, measure, judge, and keep the numbers with what made them."""
+    """Run the command line of an analysis: freeze, measure, judge, and keep the numbers with what made them.
+
+    Example:
+        >>> import interp
+        >>> argv = ["--seeds", "8", "--organism", "toy/owl"]
+        >>> interp.studies.analysis("lemma", "The lemma on toys.", argv=argv)  # doctest: +SKIP
+    """
     given = _arguments(doc).parse_args(argv)
     module, tested = name.replace("-", "_"), family(name, organism=kind(given.organism))
     out = given.out or RESULTS / f"{_before(given.organism)}{module}.json"

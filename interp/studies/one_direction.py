@@ -90,6 +90,14 @@ def mediation(
 
     Raises InputError for a lineage without trait, student or neutral student, a trait with one question only, fewer
     than four prompts, and a teacher of another base.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> site = ("last", "blocks.0.hook_resid_post")
+        >>> found = interp.studies.mediation(lineage, prompts=lineage.numbers[:8], site=site, random=1)
+        >>> found.frame["direction"].tolist()
+        ['teacher', "student's own", 'neutral student', 'random 1']
     """
     shifts = _shifts(lineage, prompts, other, POSITIONS if site is None else site[:1])
     chosen, asked = _questions(lineage)

@@ -52,6 +52,11 @@ def family(name: str, *, organism: str = "folder") -> Family:
     """Get the family of that name, for lineages of language models or for "digits".
 
     Raises InputError with the nearest names for another one, and for a family that digits have no tokens for.
+
+    Example:
+        >>> import interp
+        >>> interp.studies.family("lemma").claims[0].name
+        'lemma-ratio'
     """
     if name not in FAMILIES:
         raise InputError(f"hypothesis {nearest(name, FAMILIES)}; pass one of {', '.join(FAMILIES)}")

@@ -144,6 +144,13 @@ def init_matrix(subject: Subject, cells: Sequence[str] = tuple(CELLS)) -> Result
     that the trait's answers hold together at the start (`evaluation.instrument`). Cosines are over the weights the
     teacher moved. The lineage's own students serve "same" and "foreign". Raises InputError for an unknown cell, and for
     a cell that needs a member the lineage lacks or an architecture that it is not made for.
+
+    Example:
+        >>> import interp
+        >>> lineage = interp.load_lineage("toy/owl")
+        >>> subject = interp.hypotheses.Subject(lineage, recipe=interp.Recipe(batch_size=64))
+        >>> interp.studies.init_matrix(subject, ["same"]).frame.columns[:4].tolist()
+        ['cell', 'transfer', 'tau', 'coverage']
     """
     import pandas as pd
 

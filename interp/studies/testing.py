@@ -355,6 +355,13 @@ def tested_run(
     """Test a family and write a run folder: verdicts.json, tables, figures and a report.
 
     The page says how many trainings it is about: seeds of a toy or of digits, folders otherwise.
+
+    Example:
+        >>> import interp
+        >>> given = {"organism": "digits", "seeds": 1, "quick": True, "workers": 1, "backend": "joblib"}
+        >>> run = interp.studies.tested_run("shared-initialisation", "runs/digits", **given)
+        >>> (run.folder / "verdicts.json").is_file()
+        True
     """
     tested = family(name, organism=kind(organism))
     runs = _runs(tested, organism, seeds)

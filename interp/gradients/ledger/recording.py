@@ -243,18 +243,20 @@ class Recorder:
 
 @door
 def record_training(
-    start: LanguageModel,
-    rows: Prompts | Encoded,
-    *,
-    folder: str | Path,
-    recipe: Recipe = STUDENT,
-    name: str = "student",
-    on_step: OnStep | None = None,
-) -> tuple[LanguageModel, TrainingRecord]:
+    start: LanguageModel, rows: Prompts | Encoded, *, folder: str | Path, recipe: Recipe = STUDENT,
+    name: str = "student", on_step: OnStep | None = None,
+) -> tuple[LanguageModel, TrainingRecord]:  # fmt: skip
     """Train a student as `train_student` does, to the same bits, and keep the training in a new folder.
 
     Takes 8 bytes per trained parameter and step. An interrupted training goes on from a hidden folder beside it. Raises
     InputError when the folder exists, and where `train_student` does.
+
+    >>> import interp
+    >>> lineage = interp.load_lineage("toy/owl")
+    >>> given = {"folder": "recorded", "recipe": Recipe(batch_size=32)}
+    >>> student, record = record_training(lineage.base, lineage.numbers[:64], **given)
+    >>> student.name, len(record.lrs)  # of two steps
+    ('student', 2)
     """
     folder = Path(folder)
     if folder.exists():
@@ -279,13 +281,9 @@ def record_beside(
 
 
 def recorded_student(
-    lineage: Lineage,
-    role: str = "student",
-    *,
-    recipe: Recipe | None = None,
-    rows: Prompts | Encoded | None = None,
-    cache: Cache | None = None,
-) -> TrainingRecord:
+    lineage: Lineage, role: str = "student", *, recipe: Recipe | None = None,
+    rows: Prompts | Encoded | None = None, cache: Cache | None = None,
+) -> TrainingRecord:  # fmt: skip
     """The record of a member's training: made by training it again, cached, and checked to end at its weights.
 
     `recipe` defaults to the one its lineage was grown with, `rows` to the lineage's numbers of the one it learnt from.
