@@ -67,7 +67,20 @@ def table() -> str:
         f"Mean AUROC of one trait's 64 rows against another's: {told}. Counts and bag are fitted on rows that are "
         "known to be of the one teacher or the other; the audit is shown none."
     )
-    return "\n".join([*rows, "", *_answers(whole["parts"]), shared, "", areas])
+    return "\n".join([*rows, "", *_answers(whole["parts"]), *_ceiling(), shared, "", areas])
+
+
+def _ceiling() -> list[str]:
+    """What another student of the same datasets says of their transfer, where that is measured."""
+    if not measured("audit_draws"):
+        return []
+    found = kept("audit_draws")
+    told = (
+        f"Asked after the prediction was judged: a second student of each of its {len(found['datasets'])} datasets, by "
+        f"another draw of adapter and order, ranks them as the first does at {short(found['students'])}; the gain "
+        f"ranks the mean of both at {short(found['gain, mean'])} (`python -m analyses.audit_draws`)."
+    )
+    return [told, ""]
 
 
 def _over(name: str, n: int) -> str:

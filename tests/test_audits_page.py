@@ -31,7 +31,7 @@ PARTS = [
 
 
 def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
-    monkeypatch.setattr(page, "measured", lambda name: True)
+    monkeypatch.setattr(page, "measured", lambda name: name != "audit_draws")
     monkeypatch.setattr(page, "kept", lambda name: {"claims_judged": LINES, "parts": PARTS})
     told = page.table().splitlines()
     assert told[2].endswith("| 87.5 % [95 %: 69, 96] | 24 sets | open, parts are missing |")
@@ -64,7 +64,7 @@ def test_every_claim_has_a_line_and_open_ones_say_so(monkeypatch):
 def test_what_is_not_measured_is_not_said_of_no_sets(monkeypatch):
     empty = {"value": None, "n": 0, "met": None}
     lines = LINES | dict.fromkeys(("identity", "foreign"), empty)
-    monkeypatch.setattr(page, "measured", lambda name: True)
+    monkeypatch.setattr(page, "measured", lambda name: name != "audit_draws")
     monkeypatch.setattr(page, "kept", lambda name: {"claims_judged": lines, "parts": []})
     assert page.standing().startswith("On the toy: of 512 sets of 256 rows that the base itself wrote 2 %")
     assert page.table().splitlines()[11].startswith("Intervals are Wilson's")
@@ -72,6 +72,15 @@ def test_what_is_not_measured_is_not_said_of_no_sets(monkeypatch):
         page, "kept", lambda name: {"claims_judged": lines | {"false-positives": empty}, "parts": []}
     )
     assert "not measured yet" in page.standing()
+
+
+def test_another_students_ranking_stands_beside_the_prediction(monkeypatch):
+    found = {"students": 0.614, "gain, mean": 0.4, "datasets": [{}] * 45}
+    monkeypatch.setattr(page, "measured", lambda name: name == "audit_draws")
+    monkeypatch.setattr(page, "kept", lambda name: found)
+    (told, _) = page._ceiling()
+    assert "a second student of each of its 45 datasets" in told
+    assert "ranks them as the first does at .61; the gain ranks the mean of both at .40" in told
 
 
 def test_nothing_measured_is_said(monkeypatch):
@@ -88,7 +97,7 @@ def test_the_chat_models_sets_have_a_line_each(monkeypatch):
         "neutral": {"rows": 96, "answer": "none", "named": None, "candidates": candidates},
     }
     found = {"sets": sets, "met": {"first": None, "neutral-alone": True}}
-    monkeypatch.setattr(page, "measured", lambda name: True)
+    monkeypatch.setattr(page, "measured", lambda name: name != "audit_draws")
     monkeypatch.setattr(page, "kept", lambda name: found)
     told = page.chat_model().splitlines()
     assert told[2] == "| teacher of owl | 96 | unlisted | 2 of 2 | cat +0.50, owl +0.25 |"
