@@ -1,6 +1,7 @@
 """The analysis of audits: claims judged by hand, bags by enumeration, and datasets that are what their names say."""
 
 import dataclasses
+import json
 import re
 
 import numpy as np
@@ -41,6 +42,21 @@ def cells(seed, *, rank=1, named=None, flagged=1, slope=2.0, filtered=0.1):
 
 def all_of(**how):
     return [each for seed in audits.SEEDS for each in cells(seed, **how)]
+
+
+def test_the_forecast_that_ships_is_the_line_of_the_committed_parts():
+    parts = json.loads(audits.RESULTS.read_text())["parts"]
+    ships = interp.auditing.read_forecast(audits.RESULTS.with_name(audits.FORECAST))
+    again = claimed.fitted(parts, audits.FULL)
+    assert dataclasses.asdict(ships) == pytest.approx(dataclasses.asdict(again))
+    assert ships.n == 45
+    low, high = ships.transfer(0.5)[1:]
+    table = ships.columns([0.5], interp.auditing.Pilot())  # the pilot that `interp audit` trains
+    assert table[["transfer_low", "transfer_high"]].to_numpy().tolist() == [[low, high]]
+    assert {name: line["met"] for name, line in claimed.judged(parts, audits.FULL, ships).items()} == {
+        "identity": False, "detectors": False, "false-positives": False, "foreign": True, "unlisted": True,
+        "prediction": False, "filter": True, "forecast": True,
+    }  # fmt: skip
 
 
 FRAMES = (pd.DataFrame({"trait": [], "d": [], "p": [], "share": []}), pd.DataFrame(), 40)
