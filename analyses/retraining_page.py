@@ -195,7 +195,21 @@ def predicted() -> str:
     return (
         f"rank correlation of the summed scores of random halves of the rows with the margins of their students: "
         f"{told}; for comparison, the margins of the same halves' students of another training seed {short(ceiling)} "
-        f"(owl) | {_decisions('judged_scores', *([PEERS] if _whole(PEERS) else []))}"
+        f"(owl){_of_eagles()} | {_decisions('judged_scores', *([PEERS] if _whole(PEERS) else []))}"
+    )
+
+
+def _of_eagles() -> str:
+    """The first, the simplest and the comparison of eagle lineages, where they are measured."""
+    if not measured(EAGLES):
+        return ""
+    found = kept(EAGLES)
+    rho: Any = tables(found)["scores"].groupby("scores")["rho"].mean()
+    agree = tables(found)["draws"]["draws_agree"].mean()
+    step = "∇m, adapter's metric"
+    return (
+        f"; of eagles {short(rho['metagradient'])} (metagradient), {short(rho[step])} (one gradient step) and "
+        f"{short(agree)} (comparison)"
     )
 
 

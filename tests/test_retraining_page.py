@@ -22,6 +22,15 @@ def test_verdicts_follow_from_the_values_of_eight_lineages(name):
         follows(verdict, old)
 
 
+def test_verdicts_on_eagles_follow_from_the_values_of_eight_lineages_that_took_the_trait_over():
+    found, tested = kept("eagle_judged_scores"), family("judged-scores", organism="folder")
+    assert found["claims"] == {claim.name: claim.key for claim in tested.claims}
+    assert [run["seed"] for run in found["values"]] == list(range(10, 18))
+    again = tested.judge([Measurement(run, {}) for run in found["values"]])
+    for verdict, old in zip(again, found["verdicts"], strict=True):
+        follows(verdict, old)
+
+
 def test_what_is_said_finds_the_word_twice_as_often_as_activations_and_features_do():
     frame = interp.studies.naming_table(tables(kept("naming"))).frame.set_index("method")
     ranked = frame["in_top_5"].sort_values(ascending=False)
