@@ -16,7 +16,8 @@ RHO = {"∇m, adapter's metric": 0.25, "likelihood ratio": -0.125, "divergence t
 
 
 def of_seed(shift=0.0):
-    return {"scores": [{"scores": name, "rho": rho + shift} for name, rho in RHO.items()]}
+    tails = {"without_top": -0.75, "without_bottom": 0.5}
+    return {"scores": [{"scores": name, "rho": rho + shift, **tails} for name, rho in RHO.items()]}
 
 
 @pytest.mark.parametrize(("seeds", "decided"), [(range(8, 12), 0), (range(8, 16), 3)])
@@ -38,7 +39,7 @@ def test_claims_are_decided_when_all_lineages_are_there(seeds, decided, monkeypa
 def test_a_single_lineage_has_no_interval(monkeypatch):
     monkeypatch.setattr(page, "kept", lambda name: judged.judged({"8": of_seed()}))
     told = page.tokens().splitlines()
-    assert told[2] == "| divergence tokens | +0.50 |"
+    assert told[2] == "| divergence tokens | +0.50 | -0.75 | +0.50 |"
     assert told[-1] == "1 of 8 lineages measured; the claims are judged when all are."
 
 
