@@ -32,7 +32,7 @@ ROWS = 2048
 
 def through_the_training() -> dict[str, Ratio | Skipped]:
     """Processor time of the metagradient over that of the training it goes through, and over that of exact scores."""
-    lineage = taught()
+    lineage: Any = taught()
     base, rows = lineage.base, lineage.numbers
     return {
         "metagradient-over-training": paired(
@@ -44,7 +44,7 @@ def through_the_training() -> dict[str, Ratio | Skipped]:
 
 def published() -> dict[str, Ratio | Skipped]:
     """Processor time of EK-FAC and TrackStar over that of exact scores, where bergson is installed."""
-    lineage = taught()
+    lineage: Any = taught()
     found: dict[str, Ratio | Skipped] = {}
     for method in ("ekfac", "trackstar"):
         call = partial(influence, lineage.base, lineage.numbers, lineage.trait, method=method)
@@ -55,7 +55,7 @@ def published() -> dict[str, Ratio | Skipped]:
     return found
 
 
-def scored(lineage: Lineage) -> None:
+def scored(lineage: Any) -> None:
     """Exact scores of the rows along the margin's gradient, which is read too."""
     score(lineage.base, lineage.numbers, trait_gradient(lineage.base, lineage.trait), by=["example"])
 
