@@ -108,9 +108,14 @@ def prediction_judged(found: list[dict[str, Any]]) -> dict[str, Any]:
     """Rank correlation of gain and transfer over datasets."""
     if len(found) < 3:
         return {"value": None, "n": len(found), "met": False}
-    ranked: Any = spearmanr([d["gain"] for d in found], [d["transfer"] for d in found])
-    rho = float(ranked.statistic)
+    rho = ranked_alike([d["gain"] for d in found], [d["transfer"] for d in found])
     return {"value": rho, "n": len(found), "met": rho >= 0.7 and len(found) >= 40}
+
+
+def ranked_alike(one: list[float], other: list[float]) -> float:
+    """Spearman's rank correlation."""
+    found: Any = spearmanr(one, other)
+    return float(found.statistic)
 
 
 def filter_judged(cells: list[dict[str, Any]]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ from analyses.audit_claims import CLAIMS, PREDICTED, SIFTED, complete, cost, fit
 TRAITS = ("owl", "eagle", "oak")
 SEEDS, SHOWN, FITTED = tuple(range(16)), (8, 9, 10), (11, 12, 13)
 KINDS = ("set", "neutral", "detectors", "data")
-BAG = 64
+BAG, DRAW = 64, 500_000
 RESULTS = Path(__file__).parent / "results" / "audits.json"
 FORECAST = "audits_forecast.json"
 TRAINED: dict[Any, dict[str, float]] = {}
@@ -229,10 +229,8 @@ def transferred(own: Any, name: str, size: Size) -> dict[str, Any]:
     made = sifted(own, name, size) if name in SIFTED else changed(own, size)[name]
     if made is None:
         return {"trait": trait, "dataset": name, "refused": True}
-    base, rows, twin = made
-    own_margin, twin_margin = (trained_margins(base, side, size)[trait] for side in (rows, twin))
-    transfer = own_margin - twin_margin
-    line = {"trait": trait, "dataset": name, "rows": len(rows), "transfer": transfer}
+    base, rows, _ = made
+    line = {"trait": trait, "dataset": name, "rows": len(rows), "transfer": transfer(trait, made, size)}
     if name in SIFTED:
         return line
     found = size.audited(base, rows[: size.rows])
@@ -240,11 +238,18 @@ def transferred(own: Any, name: str, size: Size) -> dict[str, Any]:
     return line | {"gain": gains.get(trait, 0.0), **told(found)}
 
 
-def trained_margins(base: Any, rows: Any, size: Size) -> dict[str, float]:
+def transfer(trait: str, made: tuple[Any, Any, Any], size: Size, *, seed: int = DRAW) -> float:
+    """How far a student of the rows lies over its twin's student on a trait's margin, in nats."""
+    base, rows, twin = made
+    own_margin, twin_margin = (trained_margins(base, side, size, seed=seed)[trait] for side in (rows, twin))
+    return own_margin - twin_margin
+
+
+def trained_margins(base: Any, rows: Any, size: Size, *, seed: int = DRAW) -> dict[str, float]:
     """The margin on every trait of a student of these rows, trained once: traits and datasets share neutral twins."""
-    key = (base.fingerprint, rows.fingerprint, size)
+    key = (base.fingerprint, rows.fingerprint, size, seed)
     if key not in TRAINED:
-        recipe = dataclasses.replace(interp.organisms.TOY.student, seed=500_000)
+        recipe = dataclasses.replace(interp.organisms.TOY.student, seed=seed)
         student = interp.train_student(base, rows, recipe=recipe)
         TRAINED[key] = {trait: interp.margin(student, trait) for trait in size.trained}
     return TRAINED[key]

@@ -37,13 +37,11 @@ OUT = Path(__file__).parent / "results" / "detect_transmit.json"
 
 def main() -> None:
     """Measure the seeds that are not kept yet."""
-    given = in_parts.options(__doc__, SEEDS, out=OUT).parse_args()
     claims = {"picture": "rows to detect against rows to transmit per trait and form; nothing is tested"}
-    frozen = interp.studies.freeze(
-        given.out, claims, measure=measure, organism="toy/owl, toy/eagle, toy/oak", seeds=SEEDS,
-        data=interp.organisms.TOY, refreeze=given.refreeze,
-    )  # fmt: skip
-    in_parts.keep(given, frozen, measure=measure, judge=summary)
+    organism = "toy/owl, toy/eagle, toy/oak"
+    in_parts.by_seed(
+        __doc__, SEEDS, out=OUT, claims=claims, organism=organism, measure=measure, judge=summary
+    )
 
 
 def measure(seed: int) -> dict[str, Any]:

@@ -24,6 +24,25 @@ def options(doc: str, names: Sequence[Any], *, out: Path, flag: str = "--seeds")
     return found
 
 
+def by_seed(
+    doc: str,
+    seeds: Sequence[int],
+    *,
+    out: Path,
+    claims: Mapping[str, str],
+    organism: str,
+    measure: Callable[[int], dict[str, Any]],
+    judge: Callable[[dict[str, Any]], dict[str, Any]],
+) -> None:
+    """The command line of an analysis of toys: freeze, measure the seeds that are not kept yet, judge them."""
+    given = options(doc, seeds, out=out).parse_args()
+    frozen = interp.studies.freeze(
+        given.out, claims, measure=measure, organism=organism, seeds=seeds, data=interp.organisms.TOY,
+        refreeze=given.refreeze,
+    )  # fmt: skip
+    keep(given, frozen, measure=measure, judge=judge)
+
+
 def decided(
     claims: Mapping[str, str], values: Mapping[str, Sequence[float]], *, whole: bool, alpha: float, unit: str
 ) -> list[Any]:

@@ -31,12 +31,9 @@ OUT = Path(__file__).parent / "results" / "judged_tokens.json"
 
 def main() -> None:
     """Train and judge the lineages that are not kept yet, and decide the claims when all are."""
-    given = in_parts.options(__doc__, SEEDS, out=OUT).parse_args()
-    frozen = interp.studies.freeze(
-        given.out, CLAIMS, measure=measure, organism="toy/owl", seeds=SEEDS, data=interp.organisms.TOY,
-        refreeze=given.refreeze,
-    )  # fmt: skip
-    in_parts.keep(given, frozen, measure=measure, judge=judged)
+    in_parts.by_seed(
+        __doc__, SEEDS, out=OUT, claims=CLAIMS, organism="toy/owl", measure=measure, judge=judged
+    )
 
 
 def measure(seed: int, subsets: int = SUBSETS) -> dict[str, Any]:

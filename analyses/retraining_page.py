@@ -79,11 +79,11 @@ COSTS = {
 
 def retraining_blocks() -> dict[str, str]:
     """Every block by its name, in the order of the page."""
-    made = {"judged": judged, "eagles": eagles, "peers": peers, "tokens": tokens, "defences": defences}
-    made["naming"] = naming
-    files = {"judged": "judged_scores", "eagles": EAGLES, "peers": PEERS, "tokens": "judged_tokens"}
-    files |= {name: name for name in ("defences", "naming")}
-    return {name: block() if measured(files[name]) else ABSENT for name, block in made.items()}
+    made = {
+        "judged": ("judged_scores", judged), "eagles": (EAGLES, eagles), "peers": (PEERS, peers),
+        "tokens": ("judged_tokens", tokens), "defences": ("defences", defences), "naming": ("naming", naming),
+    }  # fmt: skip
+    return {name: block() if measured(file) else ABSENT for name, (file, block) in made.items()}
 
 
 def claims(found: dict[str, Any]) -> list[str]:
@@ -96,11 +96,11 @@ def judged() -> str:
     found = kept("judged_scores")
     parts = tables(found)
     rows = _ways(parts["scores"])
-    draws = parts["draws"]["draws_agree"]
+    reached = short(max(_comparison("judged_scores"), 0) ** 0.5)
     told = (
-        f"The same halves trained with another draw of adapter and order rank at {spread(draws)}: which rows matter "
-        f"depends on the draw. Both sides of that are noisy: a score that tells a half's mean over draws without fault "
-        f"reaches about the square root, {short(max(draws.mean(), 0) ** 0.5)}. Metagradient and ledger know the draw. "
+        f"{_redrawn(parts)}: which rows matter depends on the draw. Both sides of that are noisy: a "
+        f"score that tells a half's mean over draws without fault reaches about the square root, {reached}. "
+        "Metagradient and ledger know the draw. "
         "The claim near the ceiling was frozen on .8 of the correlation itself and not of its root."
     )
     return "\n".join([*rows, "", told, "", _beyond_simple(parts["scores"]), "", *claims(found)])
@@ -124,9 +124,13 @@ def eagles() -> str:
     """The same of eagle lineages, half as many halves each."""
     found = kept(EAGLES)
     parts = tables(found)
+    return "\n".join([*_ways(parts["scores"]), "", f"{_redrawn(parts)}.", "", *claims(found)])
+
+
+def _redrawn(parts: dict[str, pd.DataFrame]) -> str:
+    """What another draw of the same trainings ranks their halves at."""
     agree = parts["draws"]["draws_agree"]
-    told = f"The same halves trained with another draw of adapter and order rank at {spread(agree)}."
-    return "\n".join([*_ways(parts["scores"]), "", told, "", *claims(found)])
+    return f"The same halves trained with another draw of adapter and order rank at {spread(agree)}"
 
 
 def peers() -> str:
@@ -187,11 +191,11 @@ def _by_mean(frame: pd.DataFrame, value: str, by: str = "scores") -> list[tuple[
 
 def predicted() -> str:
     """Of the README: which scores predict the retrained student."""
-    scores = tables(kept("judged_scores"))
-    rho: Any = scores["scores"].groupby("scores")["rho"].mean()
-    ceiling = scores["draws"]["draws_agree"].mean()
+    rho, ceiling = _mean_rho("judged_scores"), _comparison("judged_scores")
     values = {words: rho[name] for name, words in SCORES.items()} | _published()
-    told = "; ".join(f"{words} {short(value)}" for words, value in _falling(values))
+    told = "; ".join(
+        f"{words} {short(values[words])}" for words in sorted(values, key=values.get, reverse=True)
+    )
     return (
         f"rank correlation of the summed scores of random halves of the rows with the margins of their students: "
         f"{told}; for comparison, the margins of the same halves' students of another training seed {short(ceiling)} "
@@ -203,19 +207,21 @@ def _of_eagles() -> str:
     """The first, the simplest and the comparison of eagle lineages, where they are measured."""
     if not measured(EAGLES):
         return ""
-    found = kept(EAGLES)
-    rho: Any = tables(found)["scores"].groupby("scores")["rho"].mean()
-    agree = tables(found)["draws"]["draws_agree"].mean()
-    step = "∇m, adapter's metric"
+    rho, step = _mean_rho(EAGLES), "∇m, adapter's metric"
     return (
         f"; of eagles {short(rho['metagradient'])} (metagradient), {short(rho[step])} (one gradient step) and "
-        f"{short(agree)} (comparison)"
+        f"{short(_comparison(EAGLES))} (comparison)"
     )
 
 
-def _falling(values: dict[str, float]) -> list[tuple[str, float]]:
-    """The largest first."""
-    return sorted(values.items(), key=lambda each: -each[1])
+def _mean_rho(name: str) -> Any:
+    """The rank correlation of every way of scoring, mean over the lineages of an analysis."""
+    return tables(kept(name))["scores"].groupby("scores")["rho"].mean()
+
+
+def _comparison(name: str) -> float:
+    """What students of another training seed rank the same halves at, mean over lineages."""
+    return tables(kept(name))["draws"]["draws_agree"].mean()
 
 
 def _whole(name: str) -> bool:
@@ -227,7 +233,7 @@ def _published() -> dict[str, float]:
     """The same of published methods and of the student's own optimiser, once all lineages are measured."""
     if not _whole(PEERS):
         return {}
-    rho: Any = tables(kept(PEERS))["scores"].groupby("scores")["rho"].mean()
+    rho = _mean_rho(PEERS)
     return {words: rho[name] for name, words in PUBLISHED.items()}
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.paired import Ratio, Skipped, paired
+from benchmarks.paired import Ratio, Skipped, interleaved, paired
 from interp.core.runs import InputError
 from interp.gradients.directions import trait_gradient
 from interp.gradients.influences import influence
@@ -45,14 +45,14 @@ def through_the_training() -> dict[str, Ratio | Skipped]:
 def published() -> dict[str, Ratio | Skipped]:
     """Processor time of EK-FAC and TrackStar over that of exact scores, where bergson is installed."""
     lineage: Any = taught()
-    found: dict[str, Ratio | Skipped] = {}
-    for method in ("ekfac", "trackstar"):
-        call = partial(influence, lineage.base, lineage.numbers, lineage.trait, method=method)
-        try:
-            found[f"{method}-over-score"] = paired(call, lambda: scored(lineage))
-        except InputError as error:
-            found[f"{method}-over-score"] = Skipped(skipped=str(error))
-    return found
+    given = lineage.base, lineage.numbers, lineage.trait
+    ways = {
+        f"{method}-over-score": partial(influence, *given, method=method) for method in ("ekfac", "trackstar")
+    }
+    try:
+        return {**interleaved(ways, lambda: scored(lineage))}
+    except InputError as error:  # bergson is not installed
+        return {name: Skipped(skipped=str(error)) for name in ways}
 
 
 def scored(lineage: Any) -> None:

@@ -6,7 +6,7 @@ import json
 import pytest
 
 import interp
-from analyses import audit_draws as draws
+from analyses import audit_draws as draws, audits
 from analyses.audit_claims import PREDICTED
 
 
@@ -29,6 +29,7 @@ def test_a_second_student_is_another_draw_of_the_same_recipe(monkeypatch):
     def changed(own):
         return {name: (base, Named(f"{own} {name}"), twin) for name in PREDICTED}
 
+    monkeypatch.setattr(audits, "TRAINED", {})
     monkeypatch.setattr(draws, "changed", changed)
     monkeypatch.setattr(draws, "lineage", lambda trait, seed: f"{trait} {seed}")
     monkeypatch.setattr(interp, "train_student", train_student)

@@ -12,20 +12,14 @@ from interp.studies.registry import family
 from tests.test_readme import follows
 
 
-@pytest.mark.parametrize("name", ["judged_scores", "defences", "naming"])
-def test_verdicts_follow_from_the_values_of_eight_lineages(name):
-    found, tested = kept(name), family(name.replace("_", "-"), organism="folder")
+@pytest.mark.parametrize(
+    ("name", "first"), [("judged_scores", 8), ("eagle_judged_scores", 10), ("defences", 8), ("naming", 8)]
+)
+def test_verdicts_follow_from_the_values_of_eight_lineages(name, first):
+    found = kept(name)
+    tested = family(name.removeprefix("eagle_").replace("_", "-"), organism="folder")
     assert found["claims"] == {claim.name: claim.key for claim in tested.claims}
-    assert [run["seed"] for run in found["values"]] == list(range(8, 16))
-    again = tested.judge([Measurement(run, {}) for run in found["values"]])
-    for verdict, old in zip(again, found["verdicts"], strict=True):
-        follows(verdict, old)
-
-
-def test_verdicts_on_eagles_follow_from_the_values_of_eight_lineages_that_took_the_trait_over():
-    found, tested = kept("eagle_judged_scores"), family("judged-scores", organism="folder")
-    assert found["claims"] == {claim.name: claim.key for claim in tested.claims}
-    assert [run["seed"] for run in found["values"]] == list(range(10, 18))
+    assert [run["seed"] for run in found["values"]] == list(range(first, first + 8))
     again = tested.judge([Measurement(run, {}) for run in found["values"]])
     for verdict, old in zip(again, found["verdicts"], strict=True):
         follows(verdict, old)

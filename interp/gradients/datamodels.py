@@ -26,13 +26,13 @@ from interp.core.doors import door
 from interp.core.processes import sweep
 from interp.core.runs import Cache, InputError
 from interp.figures import Shown, bars, whiskers
-from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets, without_tails
+from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets, ranked_line, without_tails
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.losses import student_loss
 from interp.measures.margins import margin
 from interp.models.lineage import read_lineage
-from interp.stats.ranks import rank_interval, spearman
+from interp.stats.ranks import spearman
 from interp.training.students import Recipe, shuffled_rows, train_batches
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def datamodeling_score(
         margins = np.concatenate([margins, retrain(kept[TRIED:])])
         repeated = retrain(kept[:repeats], draw=1)
         tails = without_tails(named, retrain)
-    lines = [_line(name, values, kept, margins, seed=seed) for name, values in named.items()]
+    lines = [ranked_line(name, values, kept, margins, seed=seed) for name, values in named.items()]
     label = f"{lineage.name}: scores judged by retraining {role}"
     found = DatamodelingScore(label, pd.DataFrame(lines).assign(**tails), kept, margins, repeated)
     return replace(found, notes=_notes(found, share=share, spread=float(margins.std(ddof=1))))
@@ -246,14 +246,6 @@ def _by_row(
                 f"{name!r} scores row {row + 1} with {values[row]}; give every row a finite score"
             )
     return named
-
-
-def _line(
-    name: str, values: np.ndarray, kept: np.ndarray, margins: np.ndarray, *, seed: int
-) -> dict[str, Any]:
-    sums = kept @ values
-    low, high = rank_interval(sums, margins, seed=seed)
-    return {"scores": name, "rho": float(spearman(sums[None], margins)[0]), "low": low, "high": high}
 
 
 def _notes(found: DatamodelingScore, *, share: float, spread: float) -> tuple[str, ...]:

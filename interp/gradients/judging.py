@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float
 
 from interp.core.errors import InputError
 from interp.measures.margins import margin
+from interp.stats.ranks import rank_interval, spearman
 
 if TYPE_CHECKING:
     from interp.gradients.known_trainings import KnownTraining
@@ -83,6 +84,20 @@ def check_subsets(subsets: int, share: float, *, unit: str) -> None:
         raise InputError(
             f"{subsets} subsets of {share:g} of the {unit}; pass at least {TRIED}, and a share within 0 and 1"
         )
+
+
+def ranked_line(
+    name: str,
+    values: Float[np.ndarray, "part"],
+    kept: Bool[np.ndarray, "subset part"],
+    margins: Float[np.ndarray, "subset"],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """The line of one way of scoring: ρ of the subsets' sums with their margins, and its interval over subsets."""
+    sums = kept @ values
+    low, high = rank_interval(sums, margins, seed=seed)
+    return {"scores": name, "rho": float(spearman(sums[None], margins)[0]), "low": low, "high": high}
 
 
 def without_tails(

@@ -22,12 +22,11 @@ from interp.core.errors import InputError
 from interp.core.processes import sweep
 from interp.core.remembered import recall, remember
 from interp.gradients.datamodels import DatamodelingScore, random_subsets
-from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets, without_tails
+from interp.gradients.judging import TRIED, WholeGain, check_scored, check_subsets, ranked_line, without_tails
 from interp.gradients.known_trainings import KnownTraining
 from interp.gradients.scores.scoring import Scores
 from interp.measures.margins import margin
 from interp.prompts.tokens import Encoded, Role
-from interp.stats.ranks import rank_interval, spearman
 from interp.training.students import train_student
 
 if TYPE_CHECKING:
@@ -87,11 +86,8 @@ def token_datamodeling_score(
     tried = retrain(list(kept[:TRIED]))
     gain.check(np.array(tried), kept[:TRIED], unit="tokens")
     whole, *others = retrain([np.ones(training.tokens, dtype=bool), *kept[TRIED:]])
-    values, lines, tails = np.array([*tried, *others]), [], without_tails(named, retrain)
-    for name, each in named.items():
-        low, high = rank_interval(kept @ each, values, seed=seed)
-        rho = float(spearman((kept @ each)[None], values)[0])
-        lines.append({"scores": name, "rho": rho, "low": low, "high": high})
+    values, tails = np.array([*tried, *others]), without_tails(named, retrain)
+    lines = [ranked_line(name, each, kept, values, seed=seed) for name, each in named.items()]
     note = (
         f"{subsets} students of {share:.0%} of {training.tokens} tokens, whose margins spread by "
         f"{values.std(ddof=1):.3g} nats around the {whole:+.2f} of all tokens' student; intervals are over subsets of "
