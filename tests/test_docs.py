@@ -28,7 +28,10 @@ DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 FILES = sorted((ROOT / "interp").rglob("*.py"))
 EXAMPLES = [path for path in FILES if ">>>" in path.read_text()]
-LONG = ("interp.auditing.auditor", "interp.calibration.harness")  # whose examples take more than ten seconds
+LONG = (
+    "interp.activations.interventions", "interp.auditing.auditor", "interp.calibration.harness", "interp.joined.view",
+)  # fmt: skip
+"""Whose examples take more than eight seconds."""
 COMMANDS = "cli"  # their docstrings are what --help shows
 NOTEBOOKS = (
     "01_transmission", "02_logit_directions", "03_sae_features", "04_gradient_alignment",

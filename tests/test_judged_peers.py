@@ -76,7 +76,9 @@ def run(lineage, monkeypatch, tmp_path):
     return main
 
 
-@pytest.mark.parametrize("theirs", ["made up", pytest.param("bergson", marks=needs_bergson)])
+@pytest.mark.parametrize(
+    "theirs", [pytest.param("made up", marks=pytest.mark.slow), pytest.param("bergson", marks=needs_bergson)]
+)
 def test_every_way_is_judged_on_a_tiny_lineage(run, lineage, monkeypatch, theirs):
     """Eight halves of 24 rows."""
     if theirs == "made up":

@@ -18,6 +18,7 @@ SLOW = ("sign_flip", "bootstrap", "auroc_coverage", "pairs", "two_samples")
 CHEAP = [index for index, test in enumerate(bench.TESTS) if test.__name__ not in SLOW]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", CHEAP, ids=lambda index: bench.TESTS[index].__name__)
 def test_errors_are_as_frequent_as_the_level_says(index):
     found = bench.TESTS[index](2_000, np.random.default_rng(index))

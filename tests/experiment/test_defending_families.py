@@ -21,6 +21,8 @@ OWL = get_trait("owl")
 HOOK = "blocks.0.hook_resid_post"
 BLOCKS = {"gpt2": "transformer.h", "gpt_neo": "transformer.h", "gpt_neox": "gpt_neox.layers"}
 WEIGHT = 2.0
+QUICK = ("llama", "gpt_neox")  # attention before the MLP, and both beside each other; the others are a sweep
+EACH = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in FAMILIES]
 ROWS = Prompts.from_pairs([(f"the next numbers to {n} are", f"{n + 2} , {n + 5} .") for n in range(12)])
 TEXT = Prompts.from_pairs([("the tree is", "an oak ."), ("most animal names", "list a fox .")])
 
@@ -93,7 +95,7 @@ def by_torch(family, kind, vector):
 
 
 @pytest.mark.parametrize("kind", ["kl", "steer", "project"])
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", EACH)
 def test_a_defended_student_is_torchs_own(family, kind):
     base, vector = base_of(family), torch.zeros(32)
     if kind == "kl":
